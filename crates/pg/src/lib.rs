@@ -1,0 +1,180 @@
+//! How every crate reaches a PostgreSQL server: one connection target that redacts its password, and one way to
+//! connect, with a limit over the whole of it.
+//!
+//! Why a crate of its own: tokio-postgres' `connect_timeout` covers the socket only and not the log-in, so a server
+//! that accepts and then says nothing would hold a caller for ever. This crate knows no tenant and runs no SQL.
+
+use std::{fmt, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::{Client, Config, NoTls, error::SqlState};
+
+/// Where a server is and as whom to log in. `Debug` prints the password as `***`.
+#[derive(Clone)]
+pub struct ConnectTarget {
+    /// Host name, address, or the directory of a Unix socket.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Role to log in as.
+    pub user: String,
+    /// Its password.
+    pub password: SecretString,
+    /// Database to connect to.
+    pub database: String,
+}
+
+impl fmt::Debug for ConnectTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:***@{}:{}/{}",
+            self.user, self.host, self.port, self.database
+        )
+    }
+}
+
+/// Names the place without the password, for messages: `user@host:port/database`.
+impl fmt::Display for ConnectTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}:{}/{}", self.user, self.host, self.port, self.database)
+    }
+}
+
+impl ConnectTarget {
+    /// The same server and user, another database.
+    #[must_use]
+    pub fn with_database(&self, database: impl Into<String>) -> Self {
+        Self {
+            database: database.into(),
+            ..self.clone()
+        }
+    }
+
+    /// The same server, another log-in.
+    #[must_use]
+    pub fn with_user(&self, user: impl Into<String>, password: SecretString) -> Self {
+        Self {
+            user: user.into(),
+            password,
+            ..self.clone()
+        }
+    }
+
+    /// The driver's configuration. `application` shows in `pg_stat_activity`; `connect_timeout` limits each address
+    /// tried, and [`connect`] limits the whole.
+    #[must_use]
+    pub fn to_config(&self, application: &str, connect_timeout: Duration) -> Config {
+        let mut config = Config::new();
+        config
+            .host(&self.host)
+            .port(self.port)
+            .user(&self.user)
+            .password(self.password.expose_secret())
+            .dbname(&self.database)
+            .application_name(application)
+            .connect_timeout(connect_timeout);
+        config
+    }
+}
+
+/// Why a connection could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The server did not finish the log-in in time.
+    #[error("no answer from {target} within {} ms; is the server up and reachable?", .limit.as_millis())]
+    TimedOut {
+        /// Which server and database.
+        target: String,
+        /// The limit that was passed.
+        limit: Duration,
+    },
+    /// The server could not be reached or refused the log-in.
+    #[error("cannot connect to {target}: {}", describe(.source))]
+    Refused {
+        /// Which server and database.
+        target: String,
+        /// What the driver says.
+        source: tokio_postgres::Error,
+    },
+}
+
+impl ConnectError {
+    /// The server's own code for its refusal, when it was the server that refused.
+    #[must_use]
+    pub fn code(&self) -> Option<&SqlState> {
+        match self {
+            Self::TimedOut { .. } => None,
+            Self::Refused { source, .. } => source.code(),
+        }
+    }
+}
+
+/// Connects within `limit`, log-in included, and drives the connection on a task that ends with the client.
+///
+/// # Errors
+/// [`ConnectError`] names the target and says what to look at.
+pub async fn connect(
+    target: &ConnectTarget,
+    application: &str,
+    limit: Duration,
+) -> Result<Client, ConnectError> {
+    let config = target.to_config(application, limit);
+    match tokio::time::timeout(limit, config.connect(NoTls)).await {
+        Err(_elapsed) => Err(ConnectError::TimedOut {
+            target: target.to_string(),
+            limit,
+        }),
+        Ok(Err(source)) => Err(ConnectError::Refused {
+            target: target.to_string(),
+            source,
+        }),
+        Ok(Ok((client, connection))) => {
+            let name = target.to_string();
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(target = name, error = describe(&error), "connection ended");
+                }
+            });
+            Ok(client)
+        }
+    }
+}
+
+/// The driver's error with its causes: its own `Display` says only "db error" where the server's words would help.
+#[must_use]
+pub fn describe(error: &tokio_postgres::Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        return format!("{} (SQLSTATE {})", db.message(), db.code().code());
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// Whether the failure lies in reaching the server (or in its being shut down, starting or full) and not in the
+/// statement: such a failure may pass by itself.
+#[must_use]
+pub fn is_unavailable(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        None => {
+            error.is_closed() || std::error::Error::source(error).is_some_and(|s| s.is::<std::io::Error>())
+        }
+        Some(code) => {
+            // Class 08: connection exception. 57P0x: shut down, crashed, starting up. 53300: too many connections.
+            code.code().starts_with("08")
+                || [
+                    &SqlState::ADMIN_SHUTDOWN,
+                    &SqlState::CRASH_SHUTDOWN,
+                    &SqlState::CANNOT_CONNECT_NOW,
+                    &SqlState::TOO_MANY_CONNECTIONS,
+                ]
+                .contains(&code)
+        }
+    }
+}

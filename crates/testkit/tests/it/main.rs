@@ -1,0 +1,3 @@
+//! The harness itself, tried on the real server.
+
+mod space;

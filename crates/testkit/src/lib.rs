@@ -1,1 +1,12 @@
-//! Placeholder.
+//! The harness of every integration test: a real PostgreSQL, databases of a test's own in it, and bounded polling.
+//!
+//! Invariant: a test that ends, also by a panic, leaves no database, role or directory behind; one that cannot clean
+//! up fails. Nothing here is a stand-in for the real thing, and nothing here is used outside tests.
+
+mod eventually;
+mod postgres;
+mod space;
+
+pub use eventually::eventually;
+pub use postgres::postgres;
+pub use space::Space;

@@ -8,7 +8,10 @@ use std::{
 };
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace has a root")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the workspace has a root")
 }
 
 fn read(path: &Path) -> String {
@@ -26,7 +29,9 @@ fn code_map() -> BTreeMap<String, BTreeSet<String>> {
     map.lines()
         .filter_map(|line| {
             let cells: Vec<&str> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
-            let [name, _holds, never] = cells[..] else { return None };
+            let [name, _holds, never] = cells[..] else {
+                return None;
+            };
             let name = name.strip_prefix('`')?.split('`').next()?.to_owned();
             let never = never.split('`').skip(1).step_by(2).map(str::to_owned).collect();
             Some((name, never))
@@ -39,7 +44,12 @@ fn crates_on_disk() -> BTreeSet<String> {
         .expect("crates/ is a folder")
         .map(|entry| entry.expect("crates/ can be listed").path())
         .filter(|path| path.join("Cargo.toml").exists())
-        .map(|path| path.file_name().expect("it has a name").to_string_lossy().into_owned())
+        .map(|path| {
+            path.file_name()
+                .expect("it has a name")
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect()
 }
 
@@ -48,7 +58,10 @@ fn dependencies(name: &str) -> BTreeSet<String> {
     let manifest = read(&root().join("crates").join(name).join("Cargo.toml"));
     let manifest: toml::Table = manifest.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
     let table = manifest.get("dependencies").and_then(toml::Value::as_table);
-    table.into_iter().flat_map(|table| table.keys().cloned()).collect()
+    table
+        .into_iter()
+        .flat_map(|table| table.keys().cloned())
+        .collect()
 }
 
 fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
@@ -91,8 +104,18 @@ fn the_code_map_lists_exactly_the_crates_there_are() {
 #[test]
 fn no_crate_imports_what_the_code_map_says_it_never_does() {
     const DDL: &[&str] = &["create", "alter", "drop", "grant", "revoke", "truncate"];
-    const SQL: &[&str] =
-        &["select", "insert into", "update", "delete from", "with", "create", "alter", "drop", "grant", "revoke"];
+    const SQL: &[&str] = &[
+        "select",
+        "insert into",
+        "update",
+        "delete from",
+        "with",
+        "create",
+        "alter",
+        "drop",
+        "grant",
+        "revoke",
+    ];
     let mut broken = Vec::new();
     let mut checked = 0;
     for (name, never) in code_map() {
@@ -106,7 +129,11 @@ fn no_crate_imports_what_the_code_map_says_it_never_does() {
                     // "actix" stands for every crate of that family.
                     let is = |d: &String| d == dependency || d.starts_with(&format!("{dependency}-"));
                     let exact = |d: &String| d == dependency;
-                    let hit = if dependency == "actix" { has.iter().any(is) } else { has.iter().any(exact) };
+                    let hit = if dependency == "actix" {
+                        has.iter().any(is)
+                    } else {
+                        has.iter().any(exact)
+                    };
                     if hit {
                         broken.push(format!("{name} depends on {dependency}"));
                     }
@@ -114,14 +141,24 @@ fn no_crate_imports_what_the_code_map_says_it_never_does() {
             }
         }
     }
-    assert!(checked > 20, "the code map names only {checked} rules; was its table's form changed?");
-    assert!(broken.is_empty(), "ARCHITECTURE.md says never:\n{}", broken.join("\n"));
+    assert!(
+        checked > 20,
+        "the code map names only {checked} rules; was its table's form changed?"
+    );
+    assert!(
+        broken.is_empty(),
+        "ARCHITECTURE.md says never:\n{}",
+        broken.join("\n")
+    );
 }
 
 #[test]
 fn every_settled_library_is_used_and_its_job_is_named() {
     let page = read(&root().join("ARCHITECTURE.md"));
-    let used: BTreeSet<String> = crates_on_disk().iter().flat_map(|name| dependencies(name)).collect();
+    let used: BTreeSet<String> = crates_on_disk()
+        .iter()
+        .flat_map(|name| dependencies(name))
+        .collect();
     for library in [
         "tokio",
         "tokio-postgres",
@@ -136,6 +173,9 @@ fn every_settled_library_is_used_and_its_job_is_named() {
         "tracing",
     ] {
         assert!(used.contains(library), "{library} is in no crate's dependencies");
-        assert!(page.contains(&format!("| {library} |")), "ARCHITECTURE.md does not say what {library} does");
+        assert!(
+            page.contains(&format!("| {library} |")),
+            "ARCHITECTURE.md does not say what {library} does"
+        );
     }
 }

@@ -1,3 +1,6 @@
-//! The harness itself, tried on the real server.
+//! The harness itself, tried on the real server, and the code map, tried on the code.
 
+#[cfg(test)]
+mod architecture;
+#[cfg(test)]
 mod space;

@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The tenant schema: the migrations that make it, the sealed template that laboratories are cloned from, and the one
+//! way to bring an existing database up to date.
+//!
+//! Invariants:
+//!
+//! - A template under its final name is whole and sealed; whatever is half built has another name.
+//! - A database's history is read and judged before a migration touches it: one that is ahead of this code, or has a
+//!   row that makes no sense, is refused.
+//! - Two migrations never run on one database at once, whichever processes they come from.
+//!
+//! The migrator knows schemas and not laboratories: it never reads the registry, and what it learns about a version is
+//! the caller's to record.
+
+mod error;
+mod group;
+mod history;
+mod lock;
+mod run;
+mod secure;
+mod source;
+mod template;
+
+pub use error::MigrateError;
+pub use history::history_version;
+pub use lock::MAINTENANCE_DATABASE;
+pub use run::migrate_database;
+pub use secure::secure_server;
+pub use source::{fingerprint, latest, window};
+pub use template::template_ensure;

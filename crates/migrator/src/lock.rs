@@ -1,0 +1,120 @@
+//! Sessions for administration, and the advisory locks that keep two of them from doing the same at once.
+//!
+//! An advisory lock lives in one database and in one session. So whoever guards work on a server takes it in one fixed
+//! database, and does the guarded work on the very session that holds it: when that session is lost, so is the right.
+
+use std::time::Duration;
+
+use model::Namespace;
+use pg::ConnectTarget;
+use sha2::{Digest, Sha256};
+use tokio_postgres::{Client, error::SqlState};
+
+use crate::MigrateError;
+
+/// The database in which server-wide work is done and its locks are taken: it exists on every server.
+pub const MAINTENANCE_DATABASE: &str = "postgres";
+
+/// How long a connection and its log-in may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait for another process that does the same work.
+const LOCK_WAIT_S: u64 = 120;
+/// How long one statement may wait for a table or a database in use, before it fails and is tried again later: a
+/// migration that waits in the queue for a table blocks everyone behind it.
+const STATEMENT_LOCK_WAIT_S: u64 = 10;
+/// How long one statement of a migration may run.
+const STATEMENT_LIMIT_MIN: u64 = 30;
+
+/// What a lock guards; the number keeps the kinds apart.
+#[derive(Clone, Copy)]
+pub(crate) enum Guarded<'a> {
+    /// Building the template of a namespace.
+    Template(&'a Namespace),
+    /// Migrating the database that the session is connected to.
+    Migration,
+    /// Changing the rights of the server's shared databases.
+    ServerRights,
+}
+
+impl Guarded<'_> {
+    /// A key of this program's own: the first eight bytes of a hash, as PostgreSQL's `bigint`.
+    fn key(self) -> i64 {
+        let name = match self {
+            Self::Template(namespace) => format!("tenantry template {}", namespace.as_str()),
+            Self::Migration => "tenantry migration".to_owned(),
+            Self::ServerRights => "tenantry server rights".to_owned(),
+        };
+        let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
+        digest[..8]
+            .iter()
+            .fold(0, |key, &byte| (key << 8) | i64::from(byte))
+    }
+
+    fn doing(self) -> &'static str {
+        match self {
+            Self::Template(_) => "building the template",
+            Self::Migration => "migrating",
+            Self::ServerRights => "changing the rights of the shared databases",
+        }
+    }
+}
+
+/// A session with bounded waits, whose statement ends soon after this process does.
+pub(crate) async fn session(target: &ConnectTarget) -> Result<Client, MigrateError> {
+    let client = pg::connect(target, "tenantry migrator", CONNECT_LIMIT).await?;
+    let settings = format!(
+        "SET lock_timeout = '{STATEMENT_LOCK_WAIT_S}s'; SET statement_timeout = '{STATEMENT_LIMIT_MIN}min'; \
+         SET client_connection_check_interval = '500ms'"
+    );
+    client
+        .batch_execute(&settings)
+        .await
+        .map_err(MigrateError::db("preparing a session", target))?;
+    Ok(client)
+}
+
+/// Takes the lock for as long as the session lives.
+pub(crate) async fn acquire(
+    client: &Client,
+    target: &ConnectTarget,
+    guarded: Guarded<'_>,
+) -> Result<(), MigrateError> {
+    let place = || target.to_string();
+    let sql = format!(
+        "SET lock_timeout = '{LOCK_WAIT_S}s'; SELECT pg_advisory_lock({}); SET lock_timeout = '{STATEMENT_LOCK_WAIT_S}s'",
+        guarded.key()
+    );
+    match client.batch_execute(&sql).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Err(MigrateError::Busy {
+            doing: guarded.doing(),
+            place: place(),
+            waited_s: LOCK_WAIT_S,
+        }),
+        Err(source) => Err(MigrateError::Db {
+            doing: guarded.doing(),
+            place: place(),
+            source,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_guarded_differs_in_its_key() {
+        let (a, b) = (Namespace::parse("a").unwrap(), Namespace::parse("b").unwrap());
+        let keys = [
+            Guarded::Template(&a),
+            Guarded::Template(&b),
+            Guarded::Migration,
+            Guarded::ServerRights,
+        ]
+        .map(Guarded::key);
+        for (at, key) in keys.iter().enumerate() {
+            assert!(!keys[..at].contains(key));
+        }
+    }
+}

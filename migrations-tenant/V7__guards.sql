@@ -1,0 +1,224 @@
+-- The guards of results, specimens and orders: they look across the tables, so they stand after all of them.
+
+CREATE FUNCTION result_insert_guard() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  IF NEW.status <> 'pending' OR NEW.delta_flag OR NEW.self_verified OR num_nonnulls(
+       NEW.value_num, NEW.comparator, NEW.value_text, NEW.unit, NEW.comment, NEW.instrument, NEW.resulted_at, NEW.import_id,
+       NEW.ref_range_id, NEW.ref_low, NEW.ref_high, NEW.crit_low, NEW.crit_high, NEW.flag, NEW.delta_previous,
+       NEW.entered_by, NEW.entered_at, NEW.verified_by, NEW.verified_at, NEW.released_by, NEW.released_at,
+       NEW.amendment_id, NEW.change_reason, NEW.closed_reason) > 0 THEN
+    RAISE EXCEPTION 'a result begins as pending, with no value and no signature' USING ERRCODE = 'LAB07';
+  END IF;
+  IF EXISTS (SELECT FROM lab_order o WHERE o.id = NEW.order_id AND o.status NOT IN ('registered', 'in_progress')) THEN
+    RAISE EXCEPTION 'the order is closed' USING ERRCODE = 'LAB02';
+  END IF;
+  NEW.rev := 1;
+  NEW.version := 1;
+  NEW.updated_at := now();
+  RETURN NEW;
+END $$;
+CREATE TRIGGER result_insert_guard BEFORE INSERT ON result FOR EACH ROW EXECUTE FUNCTION result_insert_guard();
+CREATE TRIGGER result_kept BEFORE DELETE OR TRUNCATE ON result FOR EACH STATEMENT EXECUTE FUNCTION refuse_removal();
+
+-- SECURITY DEFINER: it writes result_revision, which the laboratory's role can only read.
+CREATE FUNCTION result_guard() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  published constant text[] := ARRAY['released', 'corrected', 'amended'];
+  -- numeric is compared as text: 5.0 and 5.00 are equal as numbers, yet not the same statement of a laboratory.
+  value_changed boolean := (OLD.value_num::text, OLD.comparator, OLD.value_text, OLD.unit, OLD.comment, OLD.instrument, OLD.resulted_at, OLD.import_id)
+    IS DISTINCT FROM (NEW.value_num::text, NEW.comparator, NEW.value_text, NEW.unit, NEW.comment, NEW.instrument, NEW.resulted_at, NEW.import_id);
+  judged_changed boolean := (OLD.ref_range_id, OLD.ref_low, OLD.ref_high, OLD.crit_low, OLD.crit_high, OLD.flag, OLD.delta_flag, OLD.delta_previous)
+    IS DISTINCT FROM (NEW.ref_range_id, NEW.ref_low, NEW.ref_high, NEW.crit_low, NEW.crit_high, NEW.flag, NEW.delta_flag, NEW.delta_previous);
+  entry_changed boolean := (OLD.entered_by, OLD.entered_at) IS DISTINCT FROM (NEW.entered_by, NEW.entered_at);
+  verification_changed boolean := (OLD.verified_by, OLD.verified_at, OLD.self_verified) IS DISTINCT FROM (NEW.verified_by, NEW.verified_at, NEW.self_verified);
+  release_changed boolean := (OLD.released_by, OLD.released_at) IS DISTINCT FROM (NEW.released_by, NEW.released_at);
+  amendment_changed boolean := OLD.amendment_id IS DISTINCT FROM NEW.amendment_id;
+  step text := OLD.status || '>' || NEW.status;
+  supersedes boolean := false;
+  amendment result_amendment;
+BEGIN
+  IF (OLD.id, OLD.order_id, OLD.patient_id, OLD.test_code) IS DISTINCT FROM (NEW.id, NEW.order_id, NEW.patient_id, NEW.test_code)
+     OR (OLD.specimen_id <> NEW.specimen_id AND NEW.status <> 'pending') THEN
+    RAISE EXCEPTION 'a result cannot move to another patient, order, test or specimen' USING ERRCODE = 'LAB05';
+  END IF;
+
+  IF step IN ('pending>entered', 'entered>entered') THEN
+    IF verification_changed OR release_changed OR amendment_changed THEN
+      RAISE EXCEPTION 'entering a value signs nothing else' USING ERRCODE = 'LAB03';
+    END IF;
+    IF num_nonnulls(NEW.value_num, NEW.value_text) <> 1 OR NEW.entered_by IS NULL THEN
+      RAISE EXCEPTION 'an entered result has a value and a person who entered it' USING ERRCODE = 'LAB11';
+    END IF;
+    -- FOR SHARE: a rejection of the specimen at this moment must wait, or it would miss this value.
+    PERFORM 1 FROM specimen s WHERE s.id = NEW.specimen_id AND s.status = 'received' FOR SHARE;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION 'a value needs a received specimen' USING ERRCODE = 'LAB10';
+    END IF;
+    supersedes := OLD.status = 'entered';
+    NEW.entered_at := now();
+
+  ELSIF step IN ('entered>pending', 'verified>pending') THEN
+    IF num_nonnulls(NEW.value_num, NEW.comparator, NEW.value_text, NEW.unit, NEW.comment, NEW.instrument, NEW.resulted_at, NEW.import_id,
+         NEW.ref_range_id, NEW.ref_low, NEW.ref_high, NEW.crit_low, NEW.crit_high, NEW.flag, NEW.delta_previous,
+         NEW.entered_by, NEW.entered_at, NEW.verified_by, NEW.verified_at) > 0 OR NEW.delta_flag OR NEW.self_verified THEN
+      RAISE EXCEPTION 'a result that goes back to the bench keeps nothing, no comparator either' USING ERRCODE = 'LAB03';
+    END IF;
+    supersedes := true;
+
+  ELSIF step = 'entered>verified' THEN
+    IF value_changed OR judged_changed OR entry_changed OR release_changed OR amendment_changed THEN
+      RAISE EXCEPTION 'verifying changes no value, range, flag or entry' USING ERRCODE = 'LAB03';
+    END IF;
+    IF NEW.verified_by IS NULL THEN
+      RAISE EXCEPTION 'a verification names who verified' USING ERRCODE = 'LAB11';
+    END IF;
+    NEW.self_verified := NEW.verified_by = NEW.entered_by;
+    IF NEW.self_verified AND NOT EXISTS (SELECT FROM lab_profile WHERE allow_self_verify) THEN
+      RAISE EXCEPTION 'the person who entered a value cannot verify it' USING ERRCODE = 'LAB08';
+    END IF;
+    NEW.verified_at := now();
+
+  ELSIF step = 'verified>released' THEN
+    IF value_changed OR judged_changed OR entry_changed OR verification_changed OR amendment_changed THEN
+      RAISE EXCEPTION 'releasing changes no value, range, flag or signature' USING ERRCODE = 'LAB03';
+    END IF;
+    IF NEW.released_by IS NULL THEN
+      RAISE EXCEPTION 'a release names who released' USING ERRCODE = 'LAB11';
+    END IF;
+    NEW.released_at := now();
+
+  ELSIF step IN ('pending>cancelled', 'entered>cancelled', 'verified>cancelled')
+        OR (OLD.status = ANY (published) AND NEW.status = 'voided') THEN
+    IF value_changed OR judged_changed OR entry_changed OR verification_changed OR release_changed OR amendment_changed THEN
+      RAISE EXCEPTION 'closing a result changes nothing that it says' USING ERRCODE = 'LAB03';
+    END IF;
+    IF NEW.closed_reason IS NULL THEN
+      RAISE EXCEPTION 'a result is cancelled or voided for a reason' USING ERRCODE = 'LAB04';
+    END IF;
+
+  ELSIF OLD.status = ANY (published) AND NEW.status IN ('corrected', 'amended') AND amendment_changed THEN
+    SELECT * INTO amendment FROM result_amendment a
+     WHERE a.id = NEW.amendment_id AND a.result_id = NEW.id AND a.base_rev = OLD.rev AND a.status = 'verified' AND a.kind = NEW.status;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION 'an amendment needs an entry and a verification of its own' USING ERRCODE = 'LAB06';
+    END IF;
+    -- Taken from the amendment, whatever the caller wrote: what was verified is what is applied. Unit and range stay.
+    NEW.value_num := amendment.value_num;
+    NEW.comparator := amendment.comparator;
+    NEW.value_text := amendment.value_text;
+    NEW.comment := amendment.comment;
+    NEW.unit := OLD.unit;
+    NEW.ref_range_id := OLD.ref_range_id;
+    NEW.ref_low := OLD.ref_low;
+    NEW.ref_high := OLD.ref_high;
+    NEW.crit_low := OLD.crit_low;
+    NEW.crit_high := OLD.crit_high;
+    NEW.flag := amendment.flag;
+    NEW.delta_flag := OLD.delta_flag;
+    NEW.delta_previous := OLD.delta_previous;
+    NEW.instrument := OLD.instrument;
+    NEW.resulted_at := OLD.resulted_at;
+    NEW.import_id := OLD.import_id;
+    NEW.entered_by := amendment.entered_by;
+    NEW.entered_at := amendment.entered_at;
+    NEW.verified_by := amendment.verified_by;
+    NEW.verified_at := amendment.verified_at;
+    NEW.self_verified := amendment.self_verified;
+    NEW.released_by := amendment.verified_by;
+    NEW.released_at := now();
+    NEW.change_reason := amendment.reason;
+    supersedes := true;
+
+  ELSIF step = 'pending>pending' THEN
+    -- Only the specimen may change: a replacement was collected.
+    IF value_changed OR judged_changed OR entry_changed OR verification_changed OR release_changed OR amendment_changed THEN
+      RAISE EXCEPTION 'a pending result has no value and no signature' USING ERRCODE = 'LAB03';
+    END IF;
+
+  ELSIF OLD.status = ANY (published) AND NEW.status IN ('corrected', 'amended') THEN
+    RAISE EXCEPTION 'an amendment needs an entry and a verification of its own' USING ERRCODE = 'LAB06';
+  ELSIF OLD.status = NEW.status THEN
+    RAISE EXCEPTION 'a % result does not change silently', OLD.status USING ERRCODE = 'LAB03';
+  ELSE
+    RAISE EXCEPTION 'a % result cannot become %', OLD.status, NEW.status USING ERRCODE = 'LAB02';
+  END IF;
+
+  IF supersedes THEN
+    IF NEW.change_reason IS NULL THEN
+      RAISE EXCEPTION 'a value is replaced for a reason' USING ERRCODE = 'LAB04';
+    END IF;
+    INSERT INTO result_revision (
+      result_id, rev, status, specimen_id, value_num, comparator, value_text, unit, comment, instrument, resulted_at, import_id,
+      ref_range_id, ref_low, ref_high, crit_low, crit_high, flag, delta_flag, delta_previous,
+      entered_by, entered_at, verified_by, verified_at, self_verified, released_by, released_at, amendment_id, superseded_by, reason)
+    VALUES (
+      OLD.id, OLD.rev, OLD.status, OLD.specimen_id, OLD.value_num, OLD.comparator, OLD.value_text, OLD.unit, OLD.comment, OLD.instrument, OLD.resulted_at, OLD.import_id,
+      OLD.ref_range_id, OLD.ref_low, OLD.ref_high, OLD.crit_low, OLD.crit_high, OLD.flag, OLD.delta_flag, OLD.delta_previous,
+      OLD.entered_by, OLD.entered_at, OLD.verified_by, OLD.verified_at, OLD.self_verified, OLD.released_by, OLD.released_at, OLD.amendment_id, NEW.changed_by, NEW.change_reason);
+    NEW.rev := OLD.rev + 1;
+  ELSE
+    NEW.rev := OLD.rev;
+  END IF;
+
+  IF NEW.flag IN ('LL', 'HH') AND NEW.status = ANY (published)
+     AND NOT EXISTS (SELECT FROM critical_notice c WHERE c.result_id = NEW.id AND c.rev = NEW.rev) THEN
+    RAISE EXCEPTION 'a critical value needs a recorded notice before it is released' USING ERRCODE = 'LAB09';
+  END IF;
+
+  NEW.change_reason := NULL; -- it lives in the revision now
+  NEW.version := OLD.version + 1;
+  NEW.updated_at := now();
+  RETURN NEW;
+END $$;
+CREATE TRIGGER result_guard BEFORE UPDATE ON result FOR EACH ROW EXECUTE FUNCTION result_guard();
+
+CREATE FUNCTION specimen_guard() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  IF (OLD.id, OLD.order_id, OLD.seq, OLD.barcode, OLD.specimen_type, OLD.replaces)
+     IS DISTINCT FROM (NEW.id, NEW.order_id, NEW.seq, NEW.barcode, NEW.specimen_type, NEW.replaces) THEN
+    RAISE EXCEPTION 'a specimen keeps its order, barcode and type' USING ERRCODE = 'LAB05';
+  END IF;
+  IF (OLD.status, NEW.status) NOT IN (
+       ('expected', 'collected'), ('expected', 'received'), ('collected', 'received'),
+       ('collected', 'rejected'), ('received', 'rejected'), ('received', 'disposed')) THEN
+    RAISE EXCEPTION 'a % specimen cannot become %', OLD.status, NEW.status USING ERRCODE = 'LAB02';
+  END IF;
+  IF (OLD.status <> 'expected' AND (OLD.collected_at, OLD.collected_by) IS DISTINCT FROM (NEW.collected_at, NEW.collected_by))
+     OR (OLD.status IN ('received', 'disposed') AND (OLD.received_at, OLD.received_by) IS DISTINCT FROM (NEW.received_at, NEW.received_by)) THEN
+    RAISE EXCEPTION 'when a specimen was collected and received stays as recorded' USING ERRCODE = 'LAB03';
+  END IF;
+  IF NEW.status = 'rejected' AND EXISTS (
+       SELECT FROM result r WHERE r.specimen_id = NEW.id AND r.status NOT IN ('pending', 'cancelled', 'voided')) THEN
+    RAISE EXCEPTION 'specimen % carries values; send them back or void them first', OLD.barcode USING ERRCODE = 'LAB10';
+  END IF;
+  NEW.version := OLD.version + 1;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER specimen_guard BEFORE UPDATE ON specimen FOR EACH ROW EXECUTE FUNCTION specimen_guard();
+
+CREATE FUNCTION lab_order_guard() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  IF (OLD.id, OLD.accession_no, OLD.patient_id, OLD.created_by, OLD.ordered_at)
+     IS DISTINCT FROM (NEW.id, NEW.accession_no, NEW.patient_id, NEW.created_by, NEW.ordered_at) THEN
+    RAISE EXCEPTION 'an order keeps its patient and number' USING ERRCODE = 'LAB05';
+  END IF;
+  IF (OLD.status, NEW.status) NOT IN (
+       ('registered', 'registered'), ('in_progress', 'in_progress'),
+       ('registered', 'in_progress'), ('registered', 'cancelled'), ('in_progress', 'completed'), ('in_progress', 'cancelled')) THEN
+    RAISE EXCEPTION 'a % order cannot become %', OLD.status, NEW.status USING ERRCODE = 'LAB02';
+  END IF;
+  IF NEW.status IN ('completed', 'cancelled') AND EXISTS (SELECT FROM result r WHERE r.order_id = NEW.id AND r.open) THEN
+    RAISE EXCEPTION 'the order still has open results' USING ERRCODE = 'LAB02';
+  END IF;
+  IF NEW.status = 'cancelled' AND EXISTS (SELECT FROM result r WHERE r.order_id = NEW.id AND r.live) THEN
+    RAISE EXCEPTION 'the order has released results' USING ERRCODE = 'LAB02';
+  END IF;
+  NEW.version := OLD.version + 1;
+  NEW.updated_at := now();
+  RETURN NEW;
+END $$;
+CREATE TRIGGER lab_order_guard BEFORE UPDATE ON lab_order FOR EACH ROW EXECUTE FUNCTION lab_order_guard();

@@ -1,0 +1,49 @@
+-- The whole truth of what a laboratory's own role may do. {group} is the group role that every such role inherits from.
+-- Applied after every migration run, so it begins by taking everything back.
+--
+-- No DELETE on anything the laboratory records, no TRUNCATE anywhere, no DDL; append-only tables INSERT and SELECT only;
+-- what guards write (revisions, the change feed) SELECT only. UPDATE names its columns: keys and numbers are not among them.
+
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
+REVOKE ALL ON SCHEMA public FROM {group};
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {group};
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {group};
+GRANT USAGE ON SCHEMA public TO {group};
+
+-- The laboratory and its people. The profile's row comes with the database.
+GRANT SELECT, UPDATE (name, tz, acc_prefix, allow_self_verify) ON lab_profile TO {group};
+GRANT SELECT, INSERT, UPDATE (display_name, email, role, password_hash, oidc_sub, active) ON staff TO {group};
+
+-- The catalogue.
+GRANT SELECT, INSERT, UPDATE (name, loinc, section, allowed_values, members, delta_pct, delta_days, tat_minutes, active) ON test_def TO {group};
+GRANT SELECT, INSERT, UPDATE (valid_to) ON ref_range TO {group};
+
+-- The work.
+GRANT SELECT, INSERT, UPDATE (national_id, family_name, given_name, family_key, given_key, sex, birth_date, merged_into, merge_reason) ON patient TO {group};
+GRANT USAGE ON SEQUENCE patient_mrn_seq TO {group};
+GRANT SELECT, INSERT, UPDATE (last) ON accession_counter TO {group};
+GRANT SELECT, INSERT, UPDATE (status, priority, clinical_note, cancel_reason) ON lab_order TO {group};
+GRANT SELECT, INSERT, UPDATE (status, collected_at, collected_by, received_at, received_by, reject_reason, rejected_by) ON specimen TO {group};
+GRANT SELECT, INSERT, UPDATE (
+  specimen_id, status, value_num, comparator, value_text, unit, comment, instrument, resulted_at, import_id,
+  ref_range_id, ref_low, ref_high, crit_low, crit_high, flag, delta_flag, delta_previous,
+  entered_by, entered_at, verified_by, verified_at, self_verified, released_by, amendment_id, change_reason, closed_reason, changed_by
+) ON result TO {group};
+GRANT SELECT, INSERT, UPDATE (status, verified_by) ON result_amendment TO {group};
+
+-- Append-only.
+GRANT SELECT, INSERT ON audit_event, critical_notice, import_batch, import_error TO {group};
+-- Written by guards.
+GRANT SELECT ON result_revision, result_change TO {group};
+
+-- Not a record of the laboratory: answers kept for a day so that a repeated request is not done twice.
+GRANT SELECT, INSERT, DELETE ON idempotency_key TO {group};
+
+-- Which version the database has. The table is the migrator's and exists from its first run on.
+DO $$
+BEGIN
+  IF to_regclass('public.refinery_schema_history') IS NOT NULL THEN
+    EXECUTE $grant$GRANT SELECT ON refinery_schema_history TO {group}$grant$;
+  END IF;
+END $$;

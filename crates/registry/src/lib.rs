@@ -1,1 +1,63 @@
-//! Placeholder.
+//! Every SQL statement that the master database sees, and nothing else.
+//!
+//! Why a crate of its own: the registry is what the whole fleet believes. Statements are free functions, noun first
+//! ([`tenant_by_slug`], [`operation_claim`]), that take a client or a transaction, so that a caller can put a change
+//! and the operation it makes necessary into one transaction. The mapping of a row stands right under its statement.
+//!
+//! Invariants: a status changes through [`model::TenantState::on`] only, and its event and audit row are written in
+//! the same transaction; what a worker writes about an operation is written only while it holds the lease; a recorded
+//! `db_version` never falls; the audit is only ever added to.
+//!
+//! The registry never connects to a laboratory's database, caches nothing and knows no HTTP.
+
+mod actor;
+mod admins;
+mod archives;
+mod audit;
+mod error;
+mod events;
+mod listener;
+mod operations;
+mod operators;
+mod pool;
+mod row;
+mod schema;
+mod servers;
+mod sql;
+mod steps;
+mod tenants;
+mod transition;
+
+pub use actor::{Actor, Change};
+pub use admins::{Admin, NewAdmin, admin_by_id, admin_insert_in_txn, admins_by_email, admins_of};
+pub use archives::{Archive, NewArchive, archive_by_id, archive_by_operation, archive_insert, archives_list};
+pub use audit::{AuditEntry, AuditFilter, NewAudit, audit_insert, audit_list};
+pub use error::RegistryError;
+pub use events::{NewTenantEvent, TenantEventRow, event_insert, events_of};
+pub use listener::{Event, Listener, ListenerOptions, RowChange};
+pub use operations::{
+    Claimable, Lease, NewOperation, Operation, OperationFilter, Outcome, operation_by_id,
+    operation_by_idempotency_key, operation_claim, operation_finish, operation_insert_in_txn,
+    operation_progress, operation_release_for_retry, operation_renew, operation_reopen,
+    operation_set_undoing, operations_list,
+};
+pub use operators::{
+    NewOperator, Operator, operator_by_email, operator_by_id, operator_insert, operators_list,
+};
+pub use pool::{Registry, RegistryClient, RegistryOptions};
+pub use schema::{ensure_database, latest};
+pub use servers::{NewServer, Server, server_by_name, server_upsert, servers_list};
+pub use steps::{StepRow, step_begin, step_done, step_failed, steps_of};
+pub use tenants::{
+    NewTenant, Tenant, TenantFilter, tenant_by_db_name, tenant_by_id, tenant_by_slug, tenant_insert_in_txn,
+    tenant_set_db_version, tenant_set_role_secret, tenants_list,
+};
+pub use transition::{tenant_delete_in_txn, tenant_transition_in_txn};
+
+/// The most rows that one page of any list holds; a larger wish is cut down to it.
+pub const PAGE_MAX: u32 = 500;
+
+/// The part of a page's size that SQL takes.
+pub(crate) fn page_limit(wished: u32) -> i64 {
+    i64::from(wished.clamp(1, PAGE_MAX))
+}

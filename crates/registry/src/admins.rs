@@ -1,0 +1,144 @@
+//! The administrators of laboratories: the registry's half of log-in.
+
+use deadpool_postgres::{GenericClient, Transaction};
+use jiff::Timestamp;
+use model::{Email, StaffId, TenantId};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::Row;
+
+use crate::{RegistryError, row::Reader, sql, tenants::not_found};
+
+/// An administrator of one laboratory.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// The id that the person also has in the laboratory's staff list.
+    pub id: StaffId,
+    /// The laboratory.
+    pub tenant: TenantId,
+    /// Log-in name.
+    pub email: Email,
+    /// The person's name.
+    pub display_name: String,
+    /// Argon2id hash of the password.
+    pub password_hash: SecretString,
+    /// Since when the person may no longer log in.
+    pub disabled_at: Option<Timestamp>,
+    /// When the person was registered.
+    pub created_at: Timestamp,
+}
+
+macro_rules! columns {
+    () => {
+        "id, tenant_id, email::text AS email, display_name, password_hash, disabled_at, created_at"
+    };
+}
+
+impl Admin {
+    fn from_row(row: &Row) -> Result<Self, RegistryError> {
+        let r = Reader::new(row, "tenant_admins", "id");
+        Ok(Self {
+            id: r.id("id")?,
+            tenant: r.id("tenant_id")?,
+            email: r.parse("email")?,
+            display_name: r.get("display_name")?,
+            password_hash: r.get::<String>("password_hash")?.into(),
+            disabled_at: r.get("disabled_at")?,
+            created_at: r.get("created_at")?,
+        })
+    }
+}
+
+/// A person who is to administer a laboratory.
+#[derive(Debug, Clone)]
+pub struct NewAdmin {
+    /// The id to have, here and in the laboratory.
+    pub id: StaffId,
+    /// The laboratory.
+    pub tenant: TenantId,
+    /// Log-in name.
+    pub email: Email,
+    /// The person's name.
+    pub display_name: String,
+    /// Argon2id hash of the password.
+    pub password_hash: SecretString,
+}
+
+/// Registers an administrator.
+///
+/// # Errors
+/// [`RegistryError::EmailTaken`] when the laboratory has one with this address; the transaction is lost then.
+pub async fn admin_insert_in_txn(txn: &Transaction<'_>, new: &NewAdmin) -> Result<Admin, RegistryError> {
+    let statement = concat!(
+        "INSERT INTO tenant_admins (id, tenant_id, email, display_name, password_hash)
+         VALUES ($1, $2, $3::text::citext, $4, $5) RETURNING ",
+        columns!()
+    );
+    let inserted = sql::row_one(
+        txn,
+        "the new administrator",
+        statement,
+        &[
+            &new.id.as_uuid(),
+            &new.tenant.as_uuid(),
+            &new.email.as_str(),
+            &new.display_name,
+            &new.password_hash.expose_secret(),
+        ],
+    )
+    .await;
+    Admin::from_row(&inserted.map_err(|error| match error.violated() {
+        Some("tenant_admins_tenant_id_email_key") => RegistryError::EmailTaken {
+            email: new.email.clone(),
+        },
+        Some("tenant_admins_tenant_id_fkey") => not_found(new.tenant),
+        _ => error,
+    })?)
+}
+
+/// Everyone who administers a laboratory under this address: one person may have several laboratories. Disabled ones
+/// are among them; the caller decides.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked or a row cannot be read.
+pub async fn admins_by_email(
+    client: &impl GenericClient,
+    email: &Email,
+) -> Result<Vec<Admin>, RegistryError> {
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM tenant_admins WHERE email = $1::text::citext ORDER BY tenant_admins.created_at, id LIMIT 500"
+    );
+    let rows = sql::rows(
+        client,
+        "looking for an administrator",
+        statement,
+        &[&email.as_str()],
+    )
+    .await?;
+    rows.iter().map(Admin::from_row).collect()
+}
+
+/// The administrator with this id.
+///
+/// # Errors
+/// As [`admins_by_email`].
+pub async fn admin_by_id(client: &impl GenericClient, id: StaffId) -> Result<Option<Admin>, RegistryError> {
+    let statement = concat!("SELECT ", columns!(), " FROM tenant_admins WHERE id = $1");
+    let row = sql::row_opt(client, "reading an administrator", statement, &[&id.as_uuid()]).await?;
+    row.as_ref().map(Admin::from_row).transpose()
+}
+
+/// The administrators of one laboratory, first come first.
+///
+/// # Errors
+/// As [`admins_by_email`].
+pub async fn admins_of(client: &impl GenericClient, tenant: TenantId) -> Result<Vec<Admin>, RegistryError> {
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM tenant_admins WHERE tenant_id = $1 ORDER BY tenant_admins.created_at, id LIMIT 500"
+    );
+    let rows = sql::rows(client, "listing administrators", statement, &[&tenant.as_uuid()]).await?;
+    rows.iter().map(Admin::from_row).collect()
+}

@@ -1,0 +1,487 @@
+//! Operations and their leases.
+//!
+//! A lease is held by one claim of one worker. Its end is set and compared by the database's clock alone, so the clocks
+//! of hosts do not matter; `clock_timestamp()` and not `now()`, because a transaction's `now()` stands still while a
+//! lease runs out. Each claim takes a new token, and every later write names it: a worker that slept through the end of
+//! its lease gets [`RegistryError::LeaseLost`] instead of overwriting the work of another, even of its own process.
+
+use std::time::Duration;
+
+use deadpool_postgres::{GenericClient, Transaction};
+use jiff::Timestamp;
+use model::{OperationId, OperationKind, OperationStatus, Slug, TenantId};
+use serde_json::Value;
+use tokio_postgres::{Row, types::ToSql};
+
+use crate::{Actor, RegistryError, page_limit, row::Reader, sql};
+
+/// A durable change to one laboratory.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    /// Its id.
+    pub id: OperationId,
+    /// What it does.
+    pub kind: OperationKind,
+    /// To which laboratory.
+    pub tenant: TenantId,
+    /// The slug which that laboratory had when it was asked.
+    pub tenant_slug: Slug,
+    /// How far it is.
+    pub status: OperationStatus,
+    /// What it was asked to do, beside the kind.
+    pub params: Value,
+    /// How far the present step is, as it says itself.
+    pub progress: Option<Value>,
+    /// Why the last try failed.
+    pub error: Option<String>,
+    /// Who asked.
+    pub created_by: Actor,
+    /// The request's own key, if it had one.
+    pub idempotency_key: Option<String>,
+    /// How often it was claimed since it was asked for, opened again or turned to undoing.
+    pub attempts: u32,
+    /// When it may be claimed.
+    pub not_before: Timestamp,
+    /// Who runs it.
+    pub lease_owner: Option<String>,
+    /// Until when, unless renewed.
+    pub lease_until: Option<Timestamp>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it was claimed first.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// When it moved last; renewing a lease is no move.
+    pub updated_at: Timestamp,
+}
+
+macro_rules! columns {
+    () => {
+        "id, kind, tenant_id, tenant_slug, status, params, progress, error, created_by, idempotency_key, attempts, \
+         not_before, lease_owner, lease_until, lease_token, created_at, started_at, finished_at, updated_at"
+    };
+}
+
+/// Holds while the lease of parameters $1 (operation), $2 (owner) and $3 (token) is held.
+macro_rules! held {
+    () => {
+        "id = $1 AND lease_owner = $2 AND lease_token = $3 AND lease_until > clock_timestamp()"
+    };
+}
+pub(crate) use held;
+
+impl Operation {
+    fn from_row(row: &Row) -> Result<Self, RegistryError> {
+        let r = Reader::new(row, "operations", "id");
+        Ok(Self {
+            id: r.id("id")?,
+            kind: r.parse("kind")?,
+            tenant: r.id("tenant_id")?,
+            tenant_slug: r.parse("tenant_slug")?,
+            status: r.parse("status")?,
+            params: r.get("params")?,
+            progress: r.get("progress")?,
+            error: r.get("error")?,
+            created_by: r.parse("created_by")?,
+            idempotency_key: r.get("idempotency_key")?,
+            attempts: r.count("attempts")?,
+            not_before: r.get("not_before")?,
+            lease_owner: r.get("lease_owner")?,
+            lease_until: r.get("lease_until")?,
+            created_at: r.get("created_at")?,
+            started_at: r.get("started_at")?,
+            finished_at: r.get("finished_at")?,
+            updated_at: r.get("updated_at")?,
+        })
+    }
+}
+
+/// The right of one claim to run one operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The operation.
+    pub operation: OperationId,
+    /// Who claimed it.
+    pub owner: String,
+    /// Which claim it was.
+    pub token: i64,
+}
+
+impl Lease {
+    pub(crate) fn lost(&self) -> RegistryError {
+        RegistryError::LeaseLost {
+            operation: self.operation,
+        }
+    }
+
+    /// Runs a statement whose first three parameters are the lease and which touches no row unless it is held.
+    async fn write(
+        &self,
+        client: &impl GenericClient,
+        doing: &'static str,
+        statement: &str,
+        rest: &[&(dyn ToSql + Sync)],
+    ) -> Result<(), RegistryError> {
+        let id = self.operation.as_uuid();
+        let mut params: Vec<&(dyn ToSql + Sync)> = vec![&id, &self.owner, &self.token];
+        params.extend_from_slice(rest);
+        match sql::touched(client, doing, statement, &params).await? {
+            0 => Err(self.lost()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct NewOperation {
+    /// The id to have.
+    pub id: OperationId,
+    /// What to do.
+    pub kind: OperationKind,
+    /// To which laboratory.
+    pub tenant: TenantId,
+    /// That laboratory's slug.
+    pub tenant_slug: Slug,
+    /// What else the steps need to know; never a secret.
+    pub params: Value,
+    /// Who asks.
+    pub created_by: Actor,
+    /// The request's own key: the same request sent twice is one operation.
+    pub idempotency_key: Option<String>,
+}
+
+/// Writes an operation, in the transaction of the change that makes it necessary.
+///
+/// # Errors
+/// [`RegistryError::OperationInProgress`] when another one on the laboratory has not ended,
+/// [`RegistryError::IdempotencyKeyUsed`] when the request was made before; the transaction is lost then.
+pub async fn operation_insert_in_txn(
+    txn: &Transaction<'_>,
+    new: &NewOperation,
+) -> Result<Operation, RegistryError> {
+    let statement = concat!(
+        "INSERT INTO operations (id, kind, tenant_id, tenant_slug, params, created_by, idempotency_key)
+         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING ",
+        columns!()
+    );
+    let inserted = sql::row_one(
+        txn,
+        "the new operation",
+        statement,
+        &[
+            &new.id.as_uuid(),
+            &new.kind.as_str(),
+            &new.tenant.as_uuid(),
+            &new.tenant_slug.as_str(),
+            &new.params,
+            &new.created_by.to_string(),
+            &new.idempotency_key,
+        ],
+    )
+    .await;
+    let row = inserted.map_err(|error| match (error.violated(), &new.idempotency_key) {
+        (Some("operations_one_live_per_tenant"), _) => {
+            RegistryError::OperationInProgress { tenant: new.tenant }
+        }
+        (Some("operations_idempotency_key"), Some(key)) => {
+            RegistryError::IdempotencyKeyUsed { key: key.clone() }
+        }
+        _ => error,
+    })?;
+    Operation::from_row(&row)
+}
+
+/// What a worker is willing to run.
+#[derive(Debug, Clone, Copy)]
+pub enum Claimable<'a> {
+    /// Whatever of these kinds has waited longest.
+    Kinds(&'a [OperationKind]),
+    /// This operation and no other.
+    Operation(OperationId),
+}
+
+/// Takes the lease of an operation that may run: waiting and due, or begun by a worker whose lease has ended. Several
+/// workers never get the same one and never wait for each other. `owner` names this worker uniquely in the fleet.
+///
+/// A pending operation is then `running`; one that was `undoing` stays so.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked or the row cannot be read.
+pub async fn operation_claim(
+    client: &impl GenericClient,
+    owner: &str,
+    lease: Duration,
+    claimable: Claimable<'_>,
+) -> Result<Option<(Operation, Lease)>, RegistryError> {
+    let statement = concat!(
+        "UPDATE operations SET
+             status = CASE status WHEN 'pending' THEN 'running' ELSE status END,
+             attempts = attempts + 1,
+             lease_owner = $1,
+             lease_until = clock_timestamp() + make_interval(secs => $2),
+             lease_token = lease_token + 1,
+             started_at = coalesce(started_at, clock_timestamp()),
+             updated_at = clock_timestamp()
+         WHERE id = (
+             SELECT id FROM operations
+             WHERE status NOT IN ('succeeded', 'failed')
+               AND not_before <= clock_timestamp()
+               AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+               AND ($3::uuid IS NULL OR id = $3) AND ($4::text[] IS NULL OR kind = ANY ($4))
+             ORDER BY not_before, id
+             LIMIT 1
+             FOR UPDATE SKIP LOCKED
+         )
+         RETURNING ",
+        columns!()
+    );
+    let (id, kinds) = match claimable {
+        Claimable::Operation(id) => (Some(id.as_uuid()), None),
+        Claimable::Kinds(kinds) => (
+            None,
+            Some(kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>()),
+        ),
+    };
+    let params: [&(dyn ToSql + Sync); 4] = [&owner, &lease.as_secs_f64(), &id, &kinds];
+    let Some(row) = sql::row_opt(client, "claiming an operation", statement, &params).await? else {
+        return Ok(None);
+    };
+    let operation = Operation::from_row(&row)?;
+    let lease = Lease {
+        operation: operation.id,
+        owner: owner.to_owned(),
+        token: Reader::new(&row, "operations", "id").get("lease_token")?,
+    };
+    Ok(Some((operation, lease)))
+}
+
+/// Lengthens a lease that has not ended: from now on for `lease`.
+///
+/// # Errors
+/// [`RegistryError::LeaseLost`] when it has ended; the worker must stop at once.
+pub async fn operation_renew(
+    client: &impl GenericClient,
+    lease: &Lease,
+    length: Duration,
+) -> Result<(), RegistryError> {
+    let statement = concat!(
+        "UPDATE operations SET lease_until = clock_timestamp() + make_interval(secs => $4) WHERE ",
+        held!()
+    );
+    lease
+        .write(client, "renewing a lease", statement, &[&length.as_secs_f64()])
+        .await
+}
+
+/// Says how far the present step is.
+///
+/// # Errors
+/// [`RegistryError::LeaseLost`].
+pub async fn operation_progress(
+    client: &impl GenericClient,
+    lease: &Lease,
+    progress: &Value,
+) -> Result<(), RegistryError> {
+    let statement = concat!(
+        "UPDATE operations SET progress = $4, updated_at = clock_timestamp() WHERE ",
+        held!()
+    );
+    lease
+        .write(client, "noting progress", statement, &[progress])
+        .await
+}
+
+/// Gives the lease up after a try that failed: the operation may be claimed again after `delay`. One that was being
+/// undone goes on being undone.
+///
+/// # Errors
+/// [`RegistryError::LeaseLost`].
+pub async fn operation_release_for_retry(
+    client: &impl GenericClient,
+    lease: &Lease,
+    delay: Duration,
+    error: &str,
+) -> Result<(), RegistryError> {
+    let statement = concat!(
+        "UPDATE operations SET status = CASE status WHEN 'undoing' THEN 'undoing' ELSE 'pending' END,
+             error = $5, not_before = clock_timestamp() + make_interval(secs => $4),
+             lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
+         WHERE ",
+        held!()
+    );
+    let rest: [&(dyn ToSql + Sync); 2] = [&delay.as_secs_f64(), &error];
+    lease
+        .write(client, "giving an operation back", statement, &rest)
+        .await
+}
+
+/// Turns a running operation to taking away what it made. The lease stays, the tries are counted anew.
+///
+/// # Errors
+/// [`RegistryError::LeaseLost`].
+pub async fn operation_set_undoing(
+    client: &impl GenericClient,
+    lease: &Lease,
+    error: &str,
+) -> Result<(), RegistryError> {
+    let statement = concat!(
+        "UPDATE operations SET status = 'undoing', error = $4, attempts = 1, progress = NULL,
+             updated_at = clock_timestamp()
+         WHERE ",
+        held!()
+    );
+    lease
+        .write(client, "turning an operation to undoing", statement, &[&error])
+        .await
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    /// All steps are done.
+    Succeeded,
+    /// It ended without success, for this reason.
+    Failed(&'a str),
+}
+
+/// Ends an operation and its lease.
+///
+/// # Errors
+/// [`RegistryError::LeaseLost`].
+pub async fn operation_finish(
+    client: &impl GenericClient,
+    lease: &Lease,
+    outcome: Outcome<'_>,
+) -> Result<(), RegistryError> {
+    let (status, error) = match outcome {
+        Outcome::Succeeded => (OperationStatus::Succeeded, None),
+        Outcome::Failed(error) => (OperationStatus::Failed, Some(error)),
+    };
+    let statement = concat!(
+        "UPDATE operations SET status = $4, error = $5, progress = NULL, lease_owner = NULL, lease_until = NULL,
+             finished_at = clock_timestamp(), updated_at = clock_timestamp()
+         WHERE ",
+        held!()
+    );
+    lease
+        .write(
+            client,
+            "ending an operation",
+            statement,
+            &[&status.as_str(), &error],
+        )
+        .await
+}
+
+/// Lets an operation that has failed be claimed once more; its steps that are done stay done.
+///
+/// # Errors
+/// [`RegistryError::NotReopenable`] unless it has failed, [`RegistryError::OperationInProgress`] when the laboratory
+/// has another one under way, [`RegistryError::NotFound`].
+pub async fn operation_reopen(
+    client: &impl GenericClient,
+    id: OperationId,
+) -> Result<Operation, RegistryError> {
+    let Some(operation) = operation_by_id(client, id).await? else {
+        let (what, id) = ("operation", id.to_string());
+        return Err(RegistryError::NotFound { what, id });
+    };
+    let statement = concat!(
+        "UPDATE operations SET status = 'pending', attempts = 0, not_before = clock_timestamp(), finished_at = NULL,
+             updated_at = clock_timestamp()
+         WHERE id = $1 AND status = 'failed' RETURNING ",
+        columns!()
+    );
+    let reopened = sql::row_opt(client, "opening an operation again", statement, &[&id.as_uuid()]).await;
+    match reopened.map_err(|error| match error.violated() {
+        Some("operations_one_live_per_tenant") => RegistryError::OperationInProgress {
+            tenant: operation.tenant,
+        },
+        _ => error,
+    })? {
+        Some(row) => Operation::from_row(&row),
+        None => Err(RegistryError::NotReopenable { operation: id }),
+    }
+}
+
+/// The operation with this id.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked or the row cannot be read.
+pub async fn operation_by_id(
+    client: &impl GenericClient,
+    id: OperationId,
+) -> Result<Option<Operation>, RegistryError> {
+    let statement = concat!("SELECT ", columns!(), " FROM operations WHERE id = $1");
+    let row = sql::row_opt(client, "reading an operation", statement, &[&id.as_uuid()]).await?;
+    row.as_ref().map(Operation::from_row).transpose()
+}
+
+/// The operation that a request with this key asked for.
+///
+/// # Errors
+/// As [`operation_by_id`].
+pub async fn operation_by_idempotency_key(
+    client: &impl GenericClient,
+    key: &str,
+) -> Result<Option<Operation>, RegistryError> {
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM operations WHERE idempotency_key = $1"
+    );
+    let row = sql::row_opt(client, "reading an operation", statement, &[&key]).await?;
+    row.as_ref().map(Operation::from_row).transpose()
+}
+
+/// Which operations to list; the default is all of them.
+#[derive(Debug, Clone, Default)]
+pub struct OperationFilter {
+    /// Only those on this laboratory, whose row may be gone.
+    pub tenant: Option<TenantId>,
+    /// Only those of this kind.
+    pub kind: Option<OperationKind>,
+    /// Only those in this status.
+    pub status: Option<OperationStatus>,
+    /// Only those that have not ended.
+    pub live: bool,
+}
+
+/// One page of operations, newest first, older than the operation `before`.
+///
+/// # Errors
+/// As [`operation_by_id`].
+pub async fn operations_list(
+    client: &impl GenericClient,
+    filter: &OperationFilter,
+    before: Option<OperationId>,
+    limit: u32,
+) -> Result<Vec<Operation>, RegistryError> {
+    // Ids are made in the order of time, so they are the order too.
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM operations
+         WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR kind = $2)
+           AND ($3::text IS NULL OR status = $3) AND (NOT $4 OR status NOT IN ('succeeded', 'failed'))
+           AND ($5::uuid IS NULL OR id < $5)
+         ORDER BY id DESC LIMIT $6"
+    );
+    let rows = sql::rows(
+        client,
+        "listing operations",
+        statement,
+        &[
+            &filter.tenant.map(TenantId::as_uuid),
+            &filter.kind.map(OperationKind::as_str),
+            &filter.status.map(OperationStatus::as_str),
+            &filter.live,
+            &before.map(OperationId::as_uuid),
+            &page_limit(limit),
+        ],
+    )
+    .await;
+    rows?.iter().map(Operation::from_row).collect()
+}

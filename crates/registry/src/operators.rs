@@ -1,0 +1,128 @@
+//! The platform's own staff.
+
+use deadpool_postgres::GenericClient;
+use jiff::Timestamp;
+use model::{Email, OperatorId};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::Row;
+
+use crate::{RegistryError, row::Reader, sql};
+
+/// One person of the platform's staff.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// The person's id.
+    pub id: OperatorId,
+    /// Log-in name.
+    pub email: Email,
+    /// The person's name.
+    pub display_name: String,
+    /// Argon2id hash of the password.
+    pub password_hash: SecretString,
+    /// Since when the person may no longer log in.
+    pub disabled_at: Option<Timestamp>,
+    /// When the person was registered.
+    pub created_at: Timestamp,
+}
+
+macro_rules! columns {
+    () => {
+        "id, email::text AS email, display_name, password_hash, disabled_at, created_at"
+    };
+}
+
+impl Operator {
+    fn from_row(row: &Row) -> Result<Self, RegistryError> {
+        let r = Reader::new(row, "operators", "id");
+        Ok(Self {
+            id: r.id("id")?,
+            email: r.parse("email")?,
+            display_name: r.get("display_name")?,
+            password_hash: r.get::<String>("password_hash")?.into(),
+            disabled_at: r.get("disabled_at")?,
+            created_at: r.get("created_at")?,
+        })
+    }
+}
+
+/// A person who is to join the platform's staff.
+#[derive(Debug, Clone)]
+pub struct NewOperator {
+    /// The id to have.
+    pub id: OperatorId,
+    /// Log-in name.
+    pub email: Email,
+    /// The person's name.
+    pub display_name: String,
+    /// Argon2id hash of the password.
+    pub password_hash: SecretString,
+}
+
+/// Registers an operator.
+///
+/// # Errors
+/// [`RegistryError::EmailTaken`] when the address is registered already.
+pub async fn operator_insert(
+    client: &impl GenericClient,
+    new: &NewOperator,
+) -> Result<Operator, RegistryError> {
+    let statement = concat!(
+        "INSERT INTO operators (id, email, display_name, password_hash) VALUES ($1, $2::text::citext, $3, $4)
+         RETURNING ",
+        columns!()
+    );
+    let hash = new.password_hash.expose_secret();
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&new.id.as_uuid(), &new.email.as_str(), &new.display_name, &hash];
+    let inserted = sql::row_one(client, "the new operator", statement, &params).await;
+    Operator::from_row(&inserted.map_err(|error| match error.violated() {
+        Some("operators_email_key") => RegistryError::EmailTaken {
+            email: new.email.clone(),
+        },
+        _ => error,
+    })?)
+}
+
+/// The operator with this address, without regard to case.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked or the row cannot be read.
+pub async fn operator_by_email(
+    client: &impl GenericClient,
+    email: &Email,
+) -> Result<Option<Operator>, RegistryError> {
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM operators WHERE email = $1::text::citext"
+    );
+    let row = sql::row_opt(client, "looking for an operator", statement, &[&email.as_str()]).await?;
+    row.as_ref().map(Operator::from_row).transpose()
+}
+
+/// The operator with this id.
+///
+/// # Errors
+/// As [`operator_by_email`].
+pub async fn operator_by_id(
+    client: &impl GenericClient,
+    id: OperatorId,
+) -> Result<Option<Operator>, RegistryError> {
+    let statement = concat!("SELECT ", columns!(), " FROM operators WHERE id = $1");
+    let row = sql::row_opt(client, "reading an operator", statement, &[&id.as_uuid()]).await?;
+    row.as_ref().map(Operator::from_row).transpose()
+}
+
+/// All operators, first come first.
+///
+/// # Errors
+/// As [`operator_by_email`].
+pub async fn operators_list(client: &impl GenericClient) -> Result<Vec<Operator>, RegistryError> {
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM operators ORDER BY operators.created_at, id LIMIT 500"
+    );
+    let rows = sql::rows(client, "listing operators", statement, &[]).await?;
+    rows.iter().map(Operator::from_row).collect()
+}

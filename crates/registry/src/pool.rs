@@ -1,0 +1,139 @@
+//! The way in: a small pool of connections to the master database, every wait of it bounded.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use deadpool_postgres::{
+    Manager, ManagerConfig, Pool, PoolConfig, PoolError, QueueMode, RecyclingMethod, Runtime, TimeoutType,
+    Timeouts,
+};
+use pg::ConnectTarget;
+use tokio_postgres::{NoTls, error::SqlState};
+
+use crate::RegistryError;
+
+/// A connection to the master database, on loan from the pool.
+pub type RegistryClient = deadpool_postgres::Client;
+
+/// Bounds of the registry's pool.
+#[derive(Debug, Clone, Copy)]
+pub struct RegistryOptions {
+    /// The most connections to the master database.
+    pub pool_max: usize,
+    /// How long making one may take, log-in included.
+    pub connect_timeout: Duration,
+    /// How long a caller waits for one to be free.
+    pub checkout_timeout: Duration,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self {
+            pool_max: 8,
+            connect_timeout: Duration::from_secs(5),
+            checkout_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Limits that the server itself keeps on each of our sessions: statements here are short, and a session that was
+/// forgotten inside a transaction must not hold a tenant's row for ever.
+const SESSION_LIMITS: &str =
+    "-c statement_timeout=15s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s";
+/// How long the kernel resends to a peer that does not answer before it gives the connection up.
+const TCP_UNANSWERED_MAX: Duration = Duration::from_secs(20);
+
+/// The master database. Clones share one pool.
+#[derive(Clone)]
+pub struct Registry {
+    target: Arc<ConnectTarget>,
+    options: RegistryOptions,
+    pool: Pool,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("target", &self.target)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// A registry behind `target`; nothing is connected yet.
+    ///
+    /// # Panics
+    /// Never: the pool is refused only without a runtime for its timeouts, and it has one.
+    #[must_use]
+    pub fn new(target: &ConnectTarget, options: RegistryOptions) -> Self {
+        let mut config = target.to_config("tenantry registry", options.connect_timeout);
+        config
+            .options(SESSION_LIMITS)
+            .keepalives_idle(Duration::from_secs(30))
+            .tcp_user_timeout(TCP_UNANSWERED_MAX);
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
+            .config(PoolConfig {
+                max_size: options.pool_max.max(1),
+                timeouts: Timeouts {
+                    wait: Some(options.checkout_timeout),
+                    create: Some(options.connect_timeout),
+                    recycle: Some(options.connect_timeout),
+                },
+                // Last in, first out: the connection used last has the warmest backend, and the rest may idle.
+                queue_mode: QueueMode::Lifo,
+            })
+            .runtime(Runtime::Tokio1)
+            .build()
+            .expect("a pool with timeouts and a runtime can be built");
+        Self {
+            target: Arc::new(target.clone()),
+            options,
+            pool,
+        }
+    }
+
+    /// A connection from the pool.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unavailable`] when none is free in time or the server cannot be reached.
+    pub async fn client(&self) -> Result<RegistryClient, RegistryError> {
+        self.pool.get().await.map_err(|error| RegistryError::Unavailable {
+            reason: self.explain(&error),
+        })
+    }
+
+    /// Where the master database is.
+    #[must_use]
+    pub fn target(&self) -> &ConnectTarget {
+        &self.target
+    }
+
+    /// The bounds in force.
+    #[must_use]
+    pub fn options(&self) -> RegistryOptions {
+        self.options
+    }
+
+    fn explain(&self, error: &PoolError) -> String {
+        let (target, options) = (&self.target, self.options);
+        match error {
+            PoolError::Timeout(TimeoutType::Wait) => format!(
+                "all {} connections to {target} were in use for {} ms",
+                options.pool_max,
+                options.checkout_timeout.as_millis()
+            ),
+            PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => format!(
+                "no answer from {target} within {} ms; is the server up and reachable?",
+                options.connect_timeout.as_millis()
+            ),
+            PoolError::Backend(source) if source.code() == Some(&SqlState::INVALID_CATALOG_NAME) => {
+                format!("the server of {target} has no such database; `tenantctl up` creates it")
+            }
+            PoolError::Backend(source) => format!("cannot connect to {target}: {}", pg::describe(source)),
+            other => format!("cannot connect to {target}: {other}"),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The registry's own schema: `migrations-master/`, embedded, and brought up by one caller at a time.
+//!
+//! Refinery lets two runners at once fail over each other, so every run holds an advisory lock. It takes a history
+//! that is ahead of the code for a missing file and panics on a history row that it cannot parse, so both are looked
+//! at before it is asked.
+
+use std::time::Duration;
+
+use model::{DbName, SchemaVersion};
+use pg::ConnectTarget;
+use tokio_postgres::{Client, error::SqlState};
+
+use crate::{Registry, RegistryError};
+
+mod embedded {
+    refinery::embed_migrations!("../../migrations-master");
+}
+
+/// The key of the advisory lock: "tenantry" in ASCII, so that people find it in `pg_locks`.
+const MIGRATION_LOCK: i64 = 0x7465_6e61_6e74_7279;
+/// How long one caller waits for another that is migrating.
+const MIGRATION_LOCK_WAIT: &str = "120s";
+/// How long a connection that is used once may take to be made.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// The version of the registry's schema that this binary needs.
+#[must_use]
+pub fn latest() -> SchemaVersion {
+    let newest = embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(refinery::Migration::version)
+        .max();
+    SchemaVersion::new(newest.and_then(|number| u32::try_from(number).ok()).unwrap_or(0))
+}
+
+/// Creates the master database itself when it is missing; says whether it did. `admin` is any database of the server.
+///
+/// # Errors
+/// [`RegistryError::Unavailable`] when the server cannot be reached, [`RegistryError::Db`] when it refuses.
+pub async fn ensure_database(admin: &ConnectTarget, database: &str) -> Result<bool, RegistryError> {
+    let name = DbName::from_catalog(database).map_err(|e| RegistryError::Migrate {
+        reason: e.to_string(),
+    })?;
+    let client = connect(admin).await?;
+    let found = client
+        .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&database])
+        .await
+        .map_err(|e| RegistryError::from_driver("looking for the registry's database", e))?;
+    if found.is_some() {
+        return Ok(false);
+    }
+    // template0, because nobody can be connected to it and because its locale leaves the encoding free.
+    let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
+    match client.batch_execute(&create).await {
+        Ok(()) => Ok(true),
+        // Somebody else was faster, before the server's own look (42P04) or after it (23505).
+        Err(e)
+            if [
+                Some(&SqlState::DUPLICATE_DATABASE),
+                Some(&SqlState::UNIQUE_VIOLATION),
+            ]
+            .contains(&e.code()) =>
+        {
+            Ok(false)
+        }
+        Err(e) => Err(RegistryError::from_driver("creating the registry's database", e)),
+    }
+}
+
+impl Registry {
+    /// Brings the schema to this binary's version. Any number of processes may call it at once.
+    ///
+    /// # Errors
+    /// [`RegistryError::VersionMismatch`] when the database is newer than the code; nothing is changed then.
+    pub async fn migrate(&self) -> Result<SchemaVersion, RegistryError> {
+        let mut client = connect(self.target()).await?;
+        // Session-wide, and released when this connection ends, also when we are killed.
+        let lock =
+            format!("SET lock_timeout = '{MIGRATION_LOCK_WAIT}'; SELECT pg_advisory_lock({MIGRATION_LOCK})");
+        client
+            .batch_execute(&lock)
+            .await
+            .map_err(|e| RegistryError::from_driver("waiting for another migration of it to end", e))?;
+        let found = history_version(&client).await?;
+        if found > latest() {
+            return Err(RegistryError::VersionMismatch {
+                found,
+                expected: latest(),
+            });
+        }
+        let runner = embedded::migrations::runner();
+        let report = runner
+            .run_async(&mut client)
+            .await
+            .map_err(|e| migrate_error(&e))?;
+        for migration in report.applied_migrations() {
+            tracing::info!(migration = %migration, "registry migrated");
+        }
+        Ok(latest())
+    }
+
+    /// Checks that the schema is the one this binary was built for.
+    ///
+    /// # Errors
+    /// [`RegistryError::VersionMismatch`] says which of the two is newer and what to do.
+    pub async fn check_version(&self) -> Result<(), RegistryError> {
+        let client = self.client().await?;
+        let found = history_version(&client).await?;
+        if found == latest() {
+            return Ok(());
+        }
+        Err(RegistryError::VersionMismatch {
+            found,
+            expected: latest(),
+        })
+    }
+}
+
+async fn connect(target: &ConnectTarget) -> Result<Client, RegistryError> {
+    pg::connect(target, "tenantry registry migrations", CONNECT_LIMIT)
+        .await
+        .map_err(|e| RegistryError::Unavailable {
+            reason: e.to_string(),
+        })
+}
+
+/// The newest version in the history table; zero when there is none.
+async fn history_version(client: &Client) -> Result<SchemaVersion, RegistryError> {
+    let failed = |e| RegistryError::from_driver("reading the history of the registry's migrations", e);
+    let exists = client
+        .query_one(
+            "SELECT to_regclass('public.refinery_schema_history') IS NOT NULL",
+            &[],
+        )
+        .await
+        .map_err(failed)?;
+    if !exists.get::<_, bool>(0) {
+        return Ok(SchemaVersion::new(0));
+    }
+    let row = client
+        .query_one(
+            "SELECT coalesce(max(version), 0)::int4,
+                    count(*) FILTER (WHERE version < 0 OR name IS NULL
+                        OR checksum !~ '^[0-9]{1,20}$' OR checksum IS NULL
+                        OR applied_on IS NULL OR applied_on !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T')
+             FROM public.refinery_schema_history",
+            &[],
+        )
+        .await
+        .map_err(failed)?;
+    let malformed: i64 = row.get(1);
+    if malformed > 0 {
+        return Err(RegistryError::Migrate {
+            reason: format!(
+                "{malformed} rows of refinery_schema_history were not written by a migration; \
+                 restore the table from a backup or remove what was added by hand"
+            ),
+        });
+    }
+    Ok(SchemaVersion::new(row.get::<_, i32>(0).unsigned_abs()))
+}
+
+fn migrate_error(error: &refinery::Error) -> RegistryError {
+    let mut reason = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        match inner.downcast_ref::<tokio_postgres::Error>() {
+            Some(db) => reason = format!("{reason} {}", pg::describe(db)),
+            None => reason = format!("{reason} {inner}"),
+        }
+        cause = inner.source();
+    }
+    RegistryError::Migrate { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Refinery skips a file that it cannot name, with no more than a log line.
+    #[test]
+    fn every_file_of_the_folder_is_embedded() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations-master");
+        let files: BTreeSet<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let runner = embedded::migrations::runner();
+        let known = runner
+            .get_migrations()
+            .iter()
+            .map(|m| format!("{m}.sql"))
+            .collect();
+        assert_eq!(files, known);
+        let versions: Vec<i32> = {
+            let mut versions: Vec<i32> = runner
+                .get_migrations()
+                .iter()
+                .map(refinery::Migration::version)
+                .collect();
+            versions.sort_unstable();
+            versions
+        };
+        let expected: Vec<i32> = (1..).take(versions.len()).collect();
+        assert_eq!(versions, expected, "versions count up from 1 without a gap");
+    }
+}

@@ -1,1 +1,18 @@
-//! Placeholder.
+//! Who somebody is, and what must stay secret: password hashes, tokens, the keys of both, and secrets at rest.
+//!
+//! Invariants: no secret shows in `Debug`, in an error or in a log; a log-in costs the same work whether the person
+//! exists or not; a laboratory's token is never an operator's; what is sealed for one tenant opens for no other.
+//!
+//! This crate decides who somebody is and never what they may do; it talks to no database and knows no HTTP.
+
+mod keys;
+mod passwords;
+mod seal;
+mod secrets;
+mod tokens;
+
+pub use keys::{KeyError, KeyStore, SealKey, SigningKey};
+pub use passwords::{PasswordError, PasswordOptions, Passwords, WeakPassword, password_check};
+pub use seal::{SealError, Sealer};
+pub use secrets::{generate_password, scram_verifier};
+pub use tokens::{Principal, TokenError, Tokens};

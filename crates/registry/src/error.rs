@@ -3,7 +3,6 @@ use tokio_postgres::error::SqlState;
 
 /// Why the registry could not do what was asked.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum RegistryError {
     /// The master database cannot be reached, or is too busy; it may pass by itself.
     #[error("the registry cannot be reached: {reason}")]

@@ -1,0 +1,217 @@
+//! Snapshots of tenants: read once, shared by all, dropped when they change.
+//!
+//! Invariant: a snapshot read before a change was announced is never used after it ([`crate::fence`]). The one
+//! exception is stated: while the registry cannot be reached, a tenant that was known before goes on being served for
+//! `outage_max`, unless a change of that very tenant was announced since.
+//!
+//! The cache only reads the registry.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use model::TenantId;
+use moka::{future::Cache, policy::EvictionPolicy};
+use registry::{Registry, RegistryClient, RegistryError, Server, Tenant};
+use tokio::time::timeout;
+
+use crate::{
+    ResolveError, ResolverConfig, Snapshot,
+    fence::{Fence, Stamp},
+    outage::Outage,
+    stats::Counters,
+};
+
+/// Enough for the mistakes of a moment; more would let a stranger fill the memory with ids that do not exist.
+const ABSENT_MAX: u64 = 1_024;
+
+/// A snapshot and the state of the fence before it was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) stamp: Stamp,
+}
+
+pub(crate) struct SnapshotCache {
+    registry: Registry,
+    registry_timeout: Duration,
+    fence: Arc<Fence>,
+    /// What may be used now.
+    fresh: Cache<(TenantId, Stamp), Arc<Snapshot>>,
+    /// Tenants that do not exist.
+    absent: Cache<(TenantId, Stamp), ()>,
+    /// What may be used while the registry is away: the key leaves out `Stamp::all`, which a lost connection raises.
+    known: Cache<(TenantId, u64), Arc<Snapshot>>,
+    pub(crate) outage: Outage,
+    counters: Arc<Counters>,
+}
+
+impl SnapshotCache {
+    pub(crate) fn new(config: &ResolverConfig, fence: Arc<Fence>, counters: Arc<Counters>) -> Self {
+        // Least recently used, not TinyLFU: entries under a passed stamp are never asked for again and go first.
+        let bounded = |max, ttl| {
+            Cache::builder()
+                .max_capacity(max)
+                .eviction_policy(EvictionPolicy::lru())
+                .time_to_live(ttl)
+                .build()
+        };
+        Self {
+            registry: config.registry.clone(),
+            registry_timeout: config.registry_timeout,
+            fence,
+            fresh: bounded(config.snapshots_max, config.snapshot_ttl),
+            absent: Cache::builder()
+                .max_capacity(ABSENT_MAX)
+                .time_to_live(config.absent_ttl)
+                .build(),
+            known: Cache::builder()
+                .max_capacity(config.snapshots_max)
+                .eviction_policy(EvictionPolicy::lru())
+                .time_to_live(config.outage_max)
+                .build(),
+            outage: Outage::default(),
+            counters,
+        }
+    }
+
+    /// The tenant as it is, or was at the latest announced change; one read of the registry however many callers ask.
+    pub(crate) async fn view(&self, tenant: TenantId) -> Result<View, ResolveError> {
+        // Before anything is looked at: see the fence.
+        let stamp = self.fence.stamp(tenant);
+        let key = (tenant, stamp);
+        if let Some(snapshot) = self.fresh.get(&key).await {
+            self.counters.snapshot_hits.fetch_add(1, Relaxed);
+            return Ok(View { snapshot, stamp });
+        }
+        if let Some(reason) = self.outage.reason() {
+            return self.remembered(tenant, stamp, reason).await;
+        }
+        if self.absent.get(&key).await.is_some() {
+            self.counters.snapshot_hits.fetch_add(1, Relaxed);
+            return Err(ResolveError::UnknownTenant { tenant });
+        }
+        self.counters.snapshot_misses.fetch_add(1, Relaxed);
+        match self.fresh.try_get_with(key, self.load(tenant, stamp)).await {
+            Ok(snapshot) => Ok(View { snapshot, stamp }),
+            Err(error) => match &*error {
+                ResolveError::RegistryUnavailable { reason, .. } => {
+                    self.remembered(tenant, stamp, reason.clone()).await
+                }
+                other => Err(other.clone()),
+            },
+        }
+    }
+
+    /// Forgets the tenant: what was read about it so far is not used again.
+    pub(crate) fn forget(&self, tenant: TenantId) {
+        self.fence.raise(tenant);
+        self.counters.invalidations.fetch_add(1, Relaxed);
+    }
+
+    /// Forgets all, because changes may have been missed.
+    pub(crate) fn forget_all(&self) {
+        self.fence.raise_all();
+        self.counters.invalidations_all.fetch_add(1, Relaxed);
+    }
+
+    /// Whether the registry answers; ends the outage when it does.
+    pub(crate) async fn probe(&self) {
+        let probe = async {
+            let client = self.registry.client().await?;
+            let mut reading = Reading(Some(client));
+            let answer = reading.client().simple_query("").await;
+            reading.done();
+            answer.map_err(|e| RegistryError::Unavailable {
+                reason: pg::describe(&e),
+            })
+        };
+        if let Ok(Ok(_)) = timeout(self.registry_timeout, probe).await {
+            self.outage.end();
+        }
+    }
+
+    async fn remembered(&self, tenant: TenantId, stamp: Stamp, reason: String) -> Result<View, ResolveError> {
+        match self.known.get(&(tenant, stamp.tenant)).await {
+            Some(snapshot) => {
+                self.counters.snapshot_remembered.fetch_add(1, Relaxed);
+                Ok(View { snapshot, stamp })
+            }
+            None => Err(ResolveError::RegistryUnavailable { tenant, reason }),
+        }
+    }
+
+    async fn load(&self, tenant: TenantId, stamp: Stamp) -> Result<Arc<Snapshot>, ResolveError> {
+        self.counters.snapshot_loads.fetch_add(1, Relaxed);
+        let limit = self.registry_timeout;
+        let read = match timeout(limit, self.read(tenant)).await {
+            Ok(read) => read,
+            Err(_elapsed) => Err(RegistryError::Unavailable {
+                reason: format!("no answer within {} ms", limit.as_millis()),
+            }),
+        };
+        match read {
+            Ok(Some((row, server))) => {
+                let snapshot = Arc::new(Snapshot::new(row, server));
+                self.known
+                    .insert((tenant, stamp.tenant), Arc::clone(&snapshot))
+                    .await;
+                Ok(snapshot)
+            }
+            Ok(None) => {
+                self.absent.insert((tenant, stamp), ()).await;
+                Err(ResolveError::UnknownTenant { tenant })
+            }
+            Err(RegistryError::Unavailable { reason }) => {
+                self.outage.begin(&reason);
+                Err(ResolveError::RegistryUnavailable { tenant, reason })
+            }
+            Err(source) => Err(ResolveError::Registry {
+                tenant,
+                source: Arc::new(source),
+            }),
+        }
+    }
+
+    async fn read(&self, tenant: TenantId) -> Result<Option<(Tenant, Server)>, RegistryError> {
+        let mut reading = Reading(Some(self.registry.client().await?));
+        let found = async {
+            let Some(row) = registry::tenant_by_id(reading.client(), tenant).await? else {
+                return Ok(None);
+            };
+            let server = registry::server_by_name(reading.client(), &row.server).await?;
+            let server = server.ok_or_else(|| RegistryError::UnknownServer {
+                name: row.server.clone(),
+            })?;
+            Ok(Some((row, server)))
+        }
+        .await;
+        reading.done();
+        found
+    }
+}
+
+/// A connection to the registry with a statement under way. Dropped in the middle it is closed: back in its pool it
+/// would make the next borrower wait for a statement that nobody wants.
+struct Reading(Option<RegistryClient>);
+
+impl Reading {
+    fn client(&self) -> &RegistryClient {
+        self.0
+            .as_ref()
+            .expect("the client is there until the reading is done")
+    }
+
+    fn done(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            drop(RegistryClient::take(client));
+        }
+    }
+}

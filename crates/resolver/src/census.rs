@@ -1,0 +1,86 @@
+//! How many connections of each tenant live in this process, counted from before the connect until the socket is
+//! closed, whatever became of the pool they came from. deadpool forgets what is on loan when a pool closes; a drain
+//! must not.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use model::TenantId;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+/// Bounded by the number of live connections: a tenant without one has no entry.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    live: Mutex<HashMap<TenantId, usize>>,
+    ended: Notify,
+}
+
+/// One connection, counted while this lives.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    census: Arc<Census>,
+    tenant: TenantId,
+}
+
+impl Census {
+    pub(crate) fn count_in(self: &Arc<Self>, tenant: TenantId) -> Counted {
+        *self.lock().entry(tenant).or_insert(0) += 1;
+        Counted {
+            census: Arc::clone(self),
+            tenant,
+        }
+    }
+
+    pub(crate) fn of(&self, tenant: TenantId) -> usize {
+        self.lock().get(&tenant).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.lock().values().sum()
+    }
+
+    /// Waits until `left` says zero; gives back what it says at `deadline` otherwise.
+    pub(crate) async fn wait_for_none(
+        &self,
+        deadline: Instant,
+        left: impl Fn(&Self) -> usize,
+    ) -> Result<(), usize> {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            // Registered before the count is read, so that an end in between is not missed.
+            ended.as_mut().enable();
+            let now = left(self);
+            if now == 0 {
+                return Ok(());
+            }
+            if timeout_at(deadline, ended).await.is_err() {
+                let last = left(self);
+                return if last == 0 { Ok(()) } else { Err(last) };
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, usize>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut live = self.census.lock();
+        if let Some(count) = live.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                live.remove(&self.tenant);
+            }
+        }
+        drop(live);
+        self.census.ended.notify_waiters();
+    }
+}

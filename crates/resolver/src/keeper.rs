@@ -1,0 +1,96 @@
+//! The tasks beside the callers: one listens for changes, one follows them up, one ends idle connections, one asks
+//! after a registry that is away. All end with the resolver.
+
+use std::{sync::Arc, time::Duration};
+
+use model::TenantId;
+use registry::{Event, Listener, ListenerOptions};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
+
+use crate::{ResolverConfig, resolver::Core};
+
+/// How long an absent registry is left alone between two questions.
+const PROBE_PAUSE: Duration = Duration::from_millis(250);
+
+pub(crate) struct Keeper {
+    listening: watch::Receiver<bool>,
+    /// Aborted when dropped.
+    _tasks: JoinSet<()>,
+}
+
+impl Keeper {
+    pub(crate) fn start(core: &Arc<Core>, config: &ResolverConfig) -> Self {
+        let listener = Listener::start(config.registry.target(), ListenerOptions::default());
+        let listening = listener.connected();
+        // A follow-up that finds the queue full is left to the next checkout and to the idle limit.
+        let (changed, changes) = mpsc::channel(config.pools_max.max(1) * 2);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listen(Arc::clone(core), listener, changed));
+        tasks.spawn(follow_up(Arc::clone(core), changes));
+        tasks.spawn(sweep(Arc::clone(core), config.idle_timeout));
+        tasks.spawn(probe(Arc::clone(core)));
+        Self {
+            listening,
+            _tasks: tasks,
+        }
+    }
+
+    pub(crate) fn is_listening(&self) -> bool {
+        *self.listening.borrow()
+    }
+}
+
+/// Forgets what changed. It never waits for anything but the next event, so a forgotten tenant is forgotten at once.
+async fn listen(core: Arc<Core>, mut listener: Listener, changed: mpsc::Sender<TenantId>) {
+    while let Some(event) = listener.next().await {
+        match event {
+            Event::TenantChanged { id, .. } => {
+                core.cache.forget(id);
+                if core.pools.has(id) {
+                    let _full = changed.try_send(id);
+                }
+            }
+            Event::ServerChanged { .. } | Event::Lost => {
+                core.cache.forget_all();
+                for id in core.pools.tenants_open() {
+                    let _full = changed.try_send(id);
+                }
+            }
+            Event::OperationChanged { .. } => {}
+        }
+    }
+    // The snapshots' time to live is what is left.
+    tracing::error!("nobody listens for changes in the registry any more");
+}
+
+/// Closes the pools of tenants that are no longer served, so that their connections do not outlast the change until
+/// somebody asks for them.
+async fn follow_up(core: Arc<Core>, mut changes: mpsc::Receiver<TenantId>) {
+    while let Some(tenant) = changes.recv().await {
+        if core.pools.has(tenant) {
+            let _closed_if_refused = core.admitted(tenant).await;
+        }
+    }
+}
+
+/// One task for all pools; deadpool has none of its own.
+async fn sweep(core: Arc<Core>, idle_timeout: Duration) {
+    let mut ticks = tokio::time::interval((idle_timeout / 4).max(Duration::from_millis(50)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        core.pools.close_idle(idle_timeout);
+    }
+}
+
+async fn probe(core: Arc<Core>) {
+    loop {
+        core.cache.outage.wait_until_on().await;
+        tokio::time::sleep(PROBE_PAUSE).await;
+        core.cache.probe().await;
+    }
+}

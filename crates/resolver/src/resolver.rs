@@ -1,0 +1,214 @@
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use model::{TenantId, VersionWindow};
+use tokio::time::Instant;
+
+use crate::{
+    PoolStatus, ResolveError, ResolverConfig, ResolverStats, Snapshot, TenantClient,
+    cache::{SnapshotCache, View},
+    fence::Fence,
+    keeper::Keeper,
+    pool::NoLoan,
+    pools::Pools,
+    stats::Counters,
+};
+
+/// How often one checkout starts over because the tenant changed under it. Each time is a change that came between
+/// two lines of code; more than two in a row is not bad luck.
+const ATTEMPTS_MAX: usize = 5;
+
+/// A snapshot younger than this is not read again only because a log-in was refused: a broken tenant under load would
+/// otherwise cost the registry a read for each request.
+const REFUSED_REREAD_AFTER: Duration = Duration::from_secs(1);
+
+/// Tenant id in, connection to that tenant's database out. Clones share everything; the background tasks end with the
+/// last clone.
+#[derive(Clone)]
+pub struct Resolver {
+    core: Arc<Core>,
+    keeper: Arc<Keeper>,
+}
+
+pub(crate) struct Core {
+    pub(crate) cache: SnapshotCache,
+    pub(crate) pools: Pools,
+    pub(crate) counters: Arc<Counters>,
+    window: VersionWindow,
+    checkout_timeout: Duration,
+}
+
+impl Resolver {
+    /// Starts the tasks that listen for changes and look after the pools. Nothing is connected yet.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub fn start(config: ResolverConfig) -> Self {
+        let fence = Arc::new(Fence::new());
+        let counters = Arc::new(Counters::default());
+        let core = Arc::new(Core {
+            cache: SnapshotCache::new(&config, Arc::clone(&fence), Arc::clone(&counters)),
+            pools: Pools::new(&config, fence, Arc::clone(&counters)),
+            counters,
+            window: config.window,
+            checkout_timeout: config.checkout_timeout,
+        });
+        let keeper = Arc::new(Keeper::start(&core, &config));
+        Self { core, keeper }
+    }
+
+    /// The tenant as the registry describes it, whatever its state. Costs no query when it is cached.
+    ///
+    /// # Errors
+    /// [`ResolveError::UnknownTenant`], or why the registry could not be read.
+    pub async fn snapshot(&self, tenant: TenantId) -> Result<Arc<Snapshot>, ResolveError> {
+        Ok(self.core.cache.view(tenant).await?.snapshot)
+    }
+
+    /// A connection to the tenant's database, if the tenant may be served.
+    ///
+    /// It waits at most `checkout_timeout` for room and for a connection, and `connect_timeout` for each connect.
+    ///
+    /// # Errors
+    /// Every [`ResolveError`] but `StillInUse`.
+    pub async fn checkout(&self, tenant: TenantId) -> Result<TenantClient, ResolveError> {
+        self.core.checkout(tenant).await
+    }
+
+    /// The schema versions that are served.
+    #[must_use]
+    pub fn window(&self) -> VersionWindow {
+        self.core.window
+    }
+
+    /// The tenant's pool, if one is open.
+    #[must_use]
+    pub fn pool_status(&self, tenant: TenantId) -> Option<PoolStatus> {
+        self.core.pools.status(tenant)
+    }
+
+    /// The figures of this moment.
+    #[must_use]
+    pub fn stats(&self) -> ResolverStats {
+        self.core.stats(self.keeper.is_listening())
+    }
+
+    /// Closes the tenant's pool and waits until this process holds no connection to its database.
+    ///
+    /// It keeps nobody from asking for the tenant again: whoever needs it closed changes its state in the registry
+    /// first. What was read about the tenant before this call is not used after it.
+    ///
+    /// # Errors
+    /// [`ResolveError::StillInUse`] when connections are still on loan after `limit`; they end when they are given back.
+    pub async fn drain(&self, tenant: TenantId, limit: Duration) -> Result<(), ResolveError> {
+        let started = Instant::now();
+        self.core.cache.forget(tenant);
+        self.core.pools.close_drained(tenant);
+        let census = &self.core.pools.census;
+        let left = census
+            .wait_for_none(started + limit, |census| census.of(tenant))
+            .await;
+        left.map_err(|connections| ResolveError::StillInUse {
+            tenant,
+            connections,
+            waited: started.elapsed(),
+        })
+    }
+
+    /// Closes all pools and waits until this process holds no connection to any tenant; for the end of a program.
+    ///
+    /// # Errors
+    /// How many connections are left after `limit`.
+    pub async fn close(&self, limit: Duration) -> Result<(), usize> {
+        let deadline = Instant::now() + limit;
+        self.core.cache.forget_all();
+        self.core.pools.close_all();
+        self.core
+            .pools
+            .census
+            .wait_for_none(deadline, |census| census.total())
+            .await
+    }
+}
+
+impl Core {
+    async fn checkout(&self, tenant: TenantId) -> Result<TenantClient, ResolveError> {
+        let started = Instant::now();
+        let deadline = started + self.checkout_timeout;
+        for _ in 0..ATTEMPTS_MAX {
+            let view = self.admitted(tenant).await?;
+            let Some(visit) = self.pools.enter(&view, started, deadline).await? else {
+                continue;
+            };
+            match visit.borrow(started, deadline).await {
+                Ok(loan) => return Ok(TenantClient::new(view.snapshot, loan)),
+                Err(NoLoan::Closed) => {}
+                Err(NoLoan::Error(ResolveError::LoginRefused { .. }))
+                    if view.snapshot.read_at.elapsed() > REFUSED_REREAD_AFTER =>
+                {
+                    // The role may have a new password that we have not heard of yet.
+                    self.cache.forget(tenant);
+                }
+                Err(NoLoan::Error(error)) => return Err(error),
+            }
+        }
+        Err(ResolveError::Changing { tenant })
+    }
+
+    /// The tenant's snapshot once it is through the gate. The pool of a tenant that is not is closed.
+    pub(crate) async fn admitted(&self, tenant: TenantId) -> Result<View, ResolveError> {
+        match self.cache.view(tenant).await {
+            Ok(view) => match view.snapshot.admit(self.window) {
+                Ok(()) => Ok(view),
+                Err(refusal) => {
+                    self.pools.refuse(&view);
+                    Err(refusal)
+                }
+            },
+            Err(error) => {
+                if matches!(error, ResolveError::UnknownTenant { .. }) {
+                    self.pools.refuse_unknown(tenant);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn stats(&self, listening: bool) -> ResolverStats {
+        let counters = &self.counters;
+        let tenants = self.pools.statuses();
+        ResolverStats {
+            pools_open: tenants.len(),
+            pools_max: self.pools.pools_max(),
+            evictions: counters.evictions(),
+            waiting_for_room: self.pools.waiting_for_room(),
+            connections: self.pools.census.total(),
+            connects_total: counters.connects.load(Relaxed),
+            connect_errors_total: counters.connect_errors.load(Relaxed),
+            discarded_total: counters.discarded.load(Relaxed),
+            checkout_timeouts_total: counters.checkout_timeouts.load(Relaxed),
+            snapshot_hits_total: counters.snapshot_hits.load(Relaxed),
+            snapshot_misses_total: counters.snapshot_misses.load(Relaxed),
+            snapshot_loads_total: counters.snapshot_loads.load(Relaxed),
+            snapshot_remembered_total: counters.snapshot_remembered.load(Relaxed),
+            invalidations_total: counters.invalidations.load(Relaxed),
+            invalidations_all_total: counters.invalidations_all.load(Relaxed),
+            registry_available: !self.cache.outage.is_on(),
+            listening,
+            tenants,
+        }
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver")
+            .field("pools_open", &self.core.pools.tenants_open().len())
+            .field("window", &self.core.window)
+            .finish_non_exhaustive()
+    }
+}

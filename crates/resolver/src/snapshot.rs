@@ -1,0 +1,114 @@
+use std::fmt;
+
+use model::{DbName, Fit, RoleName, SchemaVersion, ServerName, Slug, TenantId, TenantState, VersionWindow};
+use registry::{Server, Tenant};
+use tokio::time::Instant;
+
+use crate::ResolveError;
+
+/// A tenant as the registry described it at one moment: enough to decide whether it is served and where its data is.
+///
+/// It holds the role's password sealed; it is opened only when a pool is built.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// The tenant's id.
+    pub tenant: TenantId,
+    /// Its short name.
+    pub slug: Slug,
+    /// Its name for people.
+    pub name: String,
+    /// Its time zone, by its IANA name.
+    pub time_zone: String,
+    /// Where it stands in its life.
+    pub state: TenantState,
+    /// The version of its schema.
+    pub db_version: SchemaVersion,
+    /// Raised by every change that a router must see.
+    pub generation: i64,
+    /// The server that hosts its database.
+    pub server: ServerName,
+    /// What a connection is made of; a change of it means a new pool.
+    pub(crate) facts: Facts,
+    /// When it was read.
+    pub(crate) read_at: Instant,
+}
+
+/// What a connection is made of.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) database: DbName,
+    pub(crate) role: RoleName,
+    pub(crate) sealed_password: Option<Vec<u8>>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(tenant: Tenant, server: Server) -> Self {
+        Self {
+            tenant: tenant.id,
+            slug: tenant.slug,
+            name: tenant.name,
+            time_zone: tenant.time_zone,
+            state: tenant.status,
+            db_version: tenant.db_version,
+            generation: tenant.generation,
+            server: tenant.server,
+            facts: Facts {
+                host: server.host,
+                port: server.port,
+                database: tenant.db_name,
+                role: tenant.role_name,
+                sealed_password: tenant.role_secret,
+            },
+            read_at: Instant::now(),
+        }
+    }
+
+    /// The name of the tenant's database.
+    #[must_use]
+    pub fn database(&self) -> &DbName {
+        &self.facts.database
+    }
+
+    /// The gate: whether the tenant's state serves, and whether its schema lies in `window`.
+    ///
+    /// # Errors
+    /// [`ResolveError::NotServing`], [`ResolveError::Behind`] or [`ResolveError::Ahead`].
+    pub fn admit(&self, window: VersionWindow) -> Result<(), ResolveError> {
+        let (tenant, have) = (self.tenant, self.db_version);
+        if !self.state.serves() {
+            return Err(ResolveError::NotServing {
+                tenant,
+                state: self.state,
+            });
+        }
+        match window.fit(have) {
+            Fit::Inside => Ok(()),
+            Fit::Behind => Err(ResolveError::Behind {
+                tenant,
+                have,
+                need: window.oldest,
+            }),
+            Fit::Ahead => Err(ResolveError::Ahead {
+                tenant,
+                have,
+                newest: window.newest,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("tenant", &self.tenant)
+            .field("slug", &self.slug)
+            .field("state", &self.state)
+            .field("db_version", &self.db_version)
+            .field("generation", &self.generation)
+            .field("server", &self.server)
+            .field("database", &self.facts.database)
+            .finish_non_exhaustive()
+    }
+}

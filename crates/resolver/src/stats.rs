@@ -1,0 +1,120 @@
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use model::{Slug, TenantId};
+
+/// One tenant's pool at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolStatus {
+    /// Connections open.
+    pub size: usize,
+    /// Connections on loan.
+    pub in_use: usize,
+    /// Connections open and not on loan.
+    pub idle: usize,
+    /// Callers that wait for a connection, connects under way included.
+    pub waiting: usize,
+    /// The most connections it may have.
+    pub max: usize,
+}
+
+/// One tenant's pool in [`ResolverStats`].
+#[derive(Debug, Clone)]
+pub struct TenantPoolStats {
+    /// Whose pool it is.
+    pub tenant: TenantId,
+    /// The tenant's short name, for labels.
+    pub slug: Slug,
+    /// Its figures.
+    pub status: PoolStatus,
+}
+
+/// How many pools were closed since the start, by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Evictions {
+    /// Another tenant needed room and this pool was the least recently used with nothing on loan.
+    pub least_recently_used: u64,
+    /// The tenant's server, database, role or password changed.
+    pub changed: u64,
+    /// The tenant no longer serves.
+    pub refused: u64,
+    /// It was drained.
+    pub drained: u64,
+}
+
+impl Evictions {
+    /// All reasons together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.least_recently_used + self.changed + self.refused + self.drained
+    }
+}
+
+/// The resolver's figures: counts since the start, and the state of this moment.
+#[derive(Debug, Clone)]
+pub struct ResolverStats {
+    /// Pools open.
+    pub pools_open: usize,
+    /// The most pools that may be open.
+    pub pools_max: usize,
+    /// Pools closed, by reason.
+    pub evictions: Evictions,
+    /// Callers that wait for room for another pool.
+    pub waiting_for_room: usize,
+    /// Connections that live in this process, those of closed pools included.
+    pub connections: usize,
+    /// Connections made.
+    pub connects_total: u64,
+    /// Connections that could not be made.
+    pub connect_errors_total: u64,
+    /// Connections closed because a statement or a transaction was left under way on them.
+    pub discarded_total: u64,
+    /// Waits for a connection or for room that ended without one.
+    pub checkout_timeouts_total: u64,
+    /// Look-ups answered from the cache.
+    pub snapshot_hits_total: u64,
+    /// Look-ups that were not in the cache; those that wait for one read count each.
+    pub snapshot_misses_total: u64,
+    /// Reads of the registry.
+    pub snapshot_loads_total: u64,
+    /// Look-ups answered from memory while the registry was away.
+    pub snapshot_remembered_total: u64,
+    /// Tenants forgotten because their row changed.
+    pub invalidations_total: u64,
+    /// Times all tenants were forgotten because changes may have been missed.
+    pub invalidations_all_total: u64,
+    /// Whether the registry answered when it was last asked.
+    pub registry_available: bool,
+    /// Whether changes in the registry are being listened for.
+    pub listening: bool,
+    /// Each open pool, the most recently used first.
+    pub tenants: Vec<TenantPoolStats>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) least_recently_used: AtomicU64,
+    pub(crate) changed: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) drained: AtomicU64,
+    pub(crate) connects: AtomicU64,
+    pub(crate) connect_errors: AtomicU64,
+    pub(crate) discarded: AtomicU64,
+    pub(crate) checkout_timeouts: AtomicU64,
+    pub(crate) snapshot_hits: AtomicU64,
+    pub(crate) snapshot_misses: AtomicU64,
+    pub(crate) snapshot_loads: AtomicU64,
+    pub(crate) snapshot_remembered: AtomicU64,
+    pub(crate) invalidations: AtomicU64,
+    pub(crate) invalidations_all: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn evictions(&self) -> Evictions {
+        Evictions {
+            least_recently_used: self.least_recently_used.load(Relaxed),
+            changed: self.changed.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            drained: self.drained.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Who gets a connection, and to what.
+
+use model::{SchemaVersion, TenantEvent, TenantId, TenantState};
+use resolver::ResolveError;
+
+use crate::world::{World, new_sealer, note};
+
+#[tokio::test]
+async fn each_refusal_has_its_own_name_and_its_figures() {
+    let world = World::new().await;
+    let resolver = world.resolver(world.config()).await;
+
+    let nobody = TenantId::generate();
+    let error = resolver.checkout(nobody).await.unwrap_err();
+    assert!(
+        matches!(error, ResolveError::UnknownTenant { tenant } if tenant == nobody),
+        "{error}"
+    );
+
+    let unmade = world.tenant_row("unmade").await;
+    let error = resolver.checkout(unmade).await.unwrap_err();
+    let state = TenantState::Provisioning;
+    assert!(
+        matches!(error, ResolveError::NotServing { state: s, .. } if s == state),
+        "{error}"
+    );
+
+    // Version 0 although active, as a hand-made row can be.
+    world.transition(unmade, TenantEvent::Provisioned).await;
+    let resolver = world.resolver(world.config()).await;
+    let error = resolver.checkout(unmade).await.unwrap_err();
+    let (have, need) = (SchemaVersion::new(0), SchemaVersion::new(2));
+    assert!(
+        matches!(error, ResolveError::Behind { have: h, need: n, .. } if (h, n) == (have, need)),
+        "{error}"
+    );
+
+    world.set_version(unmade, 9).await;
+    let resolver = world.resolver(world.config()).await;
+    let error = resolver.checkout(unmade).await.unwrap_err();
+    let (have, newest) = (SchemaVersion::new(9), SchemaVersion::new(3));
+    assert!(
+        matches!(error, ResolveError::Ahead { have: h, newest: n, .. } if (h, n) == (have, newest)),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("version 9") && error.to_string().contains("past 3"),
+        "{error}"
+    );
+
+    // The refused have a snapshot all the same: health and ops ask for it.
+    assert_eq!(resolver.snapshot(unmade).await.unwrap().db_version, have);
+    assert_eq!(resolver.stats().pools_open, 0);
+}
+
+#[tokio::test]
+async fn a_laboratory_without_a_password_or_with_a_foreign_seal_is_refused_without_a_word_of_it() {
+    let world = World::new().await;
+    let bare = world.tenant_row("bare").await;
+    world.set_version(bare, 2).await;
+    world.transition(bare, TenantEvent::Provisioned).await;
+    let resolver = world.resolver(world.config()).await;
+    let error = resolver.checkout(bare).await.unwrap_err();
+    assert!(matches!(error, ResolveError::Incomplete { .. }), "{error}");
+
+    let sealed = new_sealer().seal(&bare.to_string(), &"hunter2-hunter2".into());
+    world.set_secret(bare, &sealed).await;
+    let resolver = world.resolver(world.config()).await;
+    let error = resolver.checkout(bare).await.unwrap_err();
+    assert!(matches!(error, ResolveError::Unseal { .. }), "{error}");
+    assert!(!format!("{error} {error:?}").contains("hunter2"));
+
+    // Sealed by us, for another tenant: a row copied over another does not open.
+    let sealed = world
+        .sealer
+        .seal(&TenantId::generate().to_string(), &"hunter2-hunter2".into());
+    world.set_secret(bare, &sealed).await;
+    let resolver = world.resolver(world.config()).await;
+    let error = resolver.checkout(bare).await.unwrap_err();
+    assert!(matches!(error, ResolveError::Unseal { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn each_laboratory_reads_its_own_database_and_cannot_enter_another() {
+    let world = World::new().await;
+    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let resolver = world.resolver(world.config()).await;
+    for _ in 0..3 {
+        let mut a = resolver.checkout(alpha).await.unwrap();
+        let mut b = resolver.checkout(beta).await.unwrap();
+        assert_eq!((a.tenant(), b.tenant()), (alpha, beta));
+        assert_eq!(
+            (note(&mut a).await, note(&mut b).await),
+            ("alpha".to_owned(), "beta".to_owned())
+        );
+    }
+
+    // A registry row that leads alpha's role to beta's database is stopped by the server itself.
+    let beta_database = world.row(beta).await.db_name;
+    let client = world.registry.client().await.unwrap();
+    let swap = "UPDATE tenants SET db_name = $2 WHERE id = $1";
+    let free = "UPDATE tenants SET db_name = 'elsewhere' WHERE id = $1";
+    client.execute(free, &[&beta.as_uuid()]).await.unwrap();
+    client
+        .execute(swap, &[&alpha.as_uuid(), &beta_database.as_str()])
+        .await
+        .unwrap();
+    let resolver = world.resolver(world.config()).await;
+    let error = resolver.checkout(alpha).await.unwrap_err();
+    assert!(matches!(error, ResolveError::LoginRefused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_read_only_transaction_refuses_writes_and_the_limits_are_set_on_the_server() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let resolver = world.resolver(world.config()).await;
+    let mut client = resolver.checkout(alpha).await.unwrap();
+    let transaction = client.read_only_transaction().await.unwrap();
+    let refused = transaction
+        .execute("INSERT INTO notes VALUES ('x')", &[])
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "25006");
+    transaction.rollback().await.unwrap();
+
+    let transaction = client.transaction().await.unwrap();
+    let limits =
+        "SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout'),
+                  current_setting('application_name')";
+    let row = transaction.query_one(limits, &[]).await.unwrap();
+    let limits: (String, String, String) = (row.get(0), row.get(1), row.get(2));
+    assert_eq!(
+        limits,
+        ("30s".to_owned(), "30s".to_owned(), "tenantry".to_owned())
+    );
+    transaction.commit().await.unwrap();
+    client.ping().await.unwrap();
+}

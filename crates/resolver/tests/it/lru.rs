@@ -1,0 +1,204 @@
+//! The bound on pools and the bound on a tenant's connections.
+
+use std::time::Duration;
+
+use resolver::{ResolveError, ResolverConfig};
+use testkit::eventually;
+
+use crate::world::{PATIENCE, World, backend};
+
+const SHORT: Duration = Duration::from_millis(50);
+
+#[tokio::test]
+async fn the_least_recently_used_idle_pool_makes_room() {
+    let world = World::new().await;
+    let config = ResolverConfig {
+        pools_max: 2,
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    let alpha = world.tenant("alpha").await;
+    let (beta, gamma) = (world.tenant("beta").await, world.tenant("gamma").await);
+    drop(resolver.checkout(alpha).await.unwrap());
+    drop(resolver.checkout(beta).await.unwrap());
+    drop(resolver.checkout(alpha).await.unwrap());
+    drop(resolver.checkout(gamma).await.unwrap());
+
+    let stats = resolver.stats();
+    let open: Vec<_> = stats.tenants.iter().map(|t| t.slug.as_str()).collect();
+    assert_eq!(open, ["gamma", "alpha"], "beta was used least recently");
+    assert_eq!(
+        (stats.evictions.least_recently_used, stats.evictions.total()),
+        (1, 1)
+    );
+    eventually("beta's backend to go", PATIENCE, async || {
+        world.backends(beta).await == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pool_in_use_is_passed_over_and_with_all_in_use_a_new_tenant_waits() {
+    let world = World::new().await;
+    let config = ResolverConfig {
+        pools_max: 2,
+        ..world.config()
+    };
+    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let gamma = world.tenant("gamma").await;
+    let hasty = world
+        .resolver(ResolverConfig {
+            checkout_timeout: SHORT,
+            ..config.clone()
+        })
+        .await;
+    let resolver = world.resolver(config).await;
+
+    // Alpha is the least recently used, but on loan: beta goes.
+    let mut a = resolver.checkout(alpha).await.unwrap();
+    drop(resolver.checkout(beta).await.unwrap());
+    let held = resolver.checkout(gamma).await.unwrap();
+    assert!(resolver.pool_status(alpha).is_some() && resolver.pool_status(beta).is_none());
+
+    // Both in use: beta waits, and gets its turn when one is given back.
+    let waiting = tokio::spawn({
+        let resolver = resolver.clone();
+        async move { resolver.checkout(beta).await.map(|c| c.tenant()) }
+    });
+    eventually("beta to wait for room", PATIENCE, async || {
+        resolver.stats().waiting_for_room == 1
+    })
+    .await;
+    assert_eq!(resolver.stats().pools_open, 2);
+    drop(held);
+    assert_eq!(waiting.await.unwrap().unwrap(), beta);
+    assert_eq!(resolver.stats().waiting_for_room, 0);
+    assert!(resolver.pool_status(gamma).is_none());
+    // The one on loan all the while was never touched.
+    backend(&mut a).await;
+
+    // And with nothing given back, the wait ends with the figures.
+    let _a = hasty.checkout(alpha).await.unwrap();
+    let _b = hasty.checkout(beta).await.unwrap();
+    let error = hasty.checkout(gamma).await.unwrap_err();
+    assert!(
+        matches!(error, ResolveError::PoolsBusy { pools_max: 2, waited, .. } if waited >= SHORT),
+        "{error}"
+    );
+    assert_eq!(hasty.stats().pools_open, 2);
+}
+
+#[tokio::test]
+async fn a_tenants_cap_holds_and_the_wait_for_it_is_bounded_in_time_and_length() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let config = world.config();
+    let hasty = world
+        .resolver(ResolverConfig {
+            checkout_timeout: SHORT,
+            ..config.clone()
+        })
+        .await;
+    let (_one, _two) = (
+        hasty.checkout(alpha).await.unwrap(),
+        hasty.checkout(alpha).await.unwrap(),
+    );
+    let error = hasty.checkout(alpha).await.unwrap_err();
+    assert!(
+        matches!(error, ResolveError::PoolTimeout { max: 2, waited, .. } if waited >= SHORT),
+        "{error}"
+    );
+    let status = hasty.pool_status(alpha).unwrap();
+    assert_eq!(
+        (status.in_use, status.idle, status.waiting, status.max),
+        (2, 0, 0, 2)
+    );
+
+    let resolver = world
+        .resolver(ResolverConfig {
+            waiting_max: 1,
+            ..config
+        })
+        .await;
+    let (one, _two) = (
+        resolver.checkout(alpha).await.unwrap(),
+        resolver.checkout(alpha).await.unwrap(),
+    );
+    let waiting = tokio::spawn({
+        let resolver = resolver.clone();
+        async move { resolver.checkout(alpha).await.map(drop) }
+    });
+    eventually("one to wait", PATIENCE, async || {
+        resolver.pool_status(alpha).unwrap().waiting == 1
+    })
+    .await;
+    let error = resolver.checkout(alpha).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ResolveError::QueueFull {
+                waiting: 1,
+                max: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    drop(one);
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn many_tenants_through_few_pools_never_pass_either_bound() {
+    let world = World::new().await;
+    let config = ResolverConfig {
+        pools_max: 2,
+        pool_size_max: 2,
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    let mut tenants = Vec::new();
+    for slug in ["alpha", "beta", "gamma", "delta", "epsilon"] {
+        tenants.push((world.tenant(slug).await, slug));
+    }
+    let mut callers = tokio::task::JoinSet::new();
+    for i in 0..30 {
+        let (resolver, (tenant, slug)) = (resolver.clone(), tenants[i % tenants.len()]);
+        callers.spawn(async move {
+            let mut client = resolver.checkout(tenant).await.unwrap();
+            assert!(resolver.stats().pools_open <= 2);
+            assert_eq!(crate::world::note(&mut client).await, slug);
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+    let stats = resolver.stats();
+    assert!(stats.pools_open <= 2 && stats.connections <= 4 + 2, "{stats:?}");
+    assert_eq!(stats.waiting_for_room, 0);
+}
+
+#[tokio::test]
+async fn idle_connections_end_by_themselves_and_old_ones_are_replaced() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let idle = ResolverConfig {
+        idle_timeout: SHORT,
+        ..world.config()
+    };
+    let resolver = world.resolver(idle).await;
+    drop(resolver.checkout(alpha).await.unwrap());
+    eventually("the idle connection to end", PATIENCE, async || {
+        resolver.stats().connections == 0
+    })
+    .await;
+    assert_eq!(resolver.pool_status(alpha).unwrap().size, 0);
+
+    let aged = ResolverConfig {
+        lifetime_max: Duration::ZERO,
+        ..world.config()
+    };
+    let resolver = world.resolver(aged).await;
+    let first = backend(&mut resolver.checkout(alpha).await.unwrap()).await;
+    assert_ne!(backend(&mut resolver.checkout(alpha).await.unwrap()).await, first);
+}

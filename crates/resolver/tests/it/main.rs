@@ -1,0 +1,16 @@
+//! The resolver against a real PostgreSQL.
+
+#[cfg(test)]
+mod changes;
+#[cfg(test)]
+mod clean;
+#[cfg(test)]
+mod gate;
+#[cfg(test)]
+mod lru;
+#[cfg(test)]
+mod outages;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod world;

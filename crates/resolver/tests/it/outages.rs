@@ -1,0 +1,164 @@
+//! A registry or a server that is away.
+
+use std::time::Duration;
+
+use model::{TenantEvent, TenantId};
+use registry::{Registry, RegistryOptions};
+use resolver::{ResolveError, ResolverConfig};
+use testkit::eventually;
+use tokio::time::Instant;
+
+use crate::{
+    proxy::Proxy,
+    world::{PATIENCE, World, note},
+};
+
+fn through(world: &World, proxy: &Proxy) -> ResolverConfig {
+    ResolverConfig {
+        registry: Registry::new(&proxy.through(&world.space.registry), RegistryOptions::default()),
+        // Every snapshot is stale at once: what is served in the outage is what is remembered.
+        snapshot_ttl: Duration::from_millis(1),
+        ..world.config()
+    }
+}
+
+#[tokio::test]
+async fn known_tenants_are_served_while_the_registry_is_away_and_unknown_ones_are_refused() {
+    let world = World::new().await;
+    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let proxy = Proxy::before(&world.space.registry).await;
+    let resolver = world.resolver(through(&world, &proxy)).await;
+    drop(resolver.checkout(alpha).await.unwrap());
+
+    proxy.shut();
+    let error = resolver.checkout(beta).await.unwrap_err();
+    assert!(
+        matches!(error, ResolveError::RegistryUnavailable { .. }),
+        "{error}"
+    );
+    assert!(!resolver.stats().registry_available);
+    for _ in 0..3 {
+        assert_eq!(note(&mut resolver.checkout(alpha).await.unwrap()).await, "alpha");
+    }
+    assert!(resolver.stats().snapshot_remembered_total >= 3);
+
+    // What changes meanwhile counts as soon as the registry is back.
+    world.transition(alpha, TenantEvent::Suspend).await;
+    proxy.open();
+    eventually("the registry to be back", PATIENCE, async || {
+        resolver.stats().registry_available
+    })
+    .await;
+    eventually("the change to be seen", PATIENCE, async || {
+        matches!(
+            resolver.checkout(alpha).await,
+            Err(ResolveError::NotServing { .. })
+        )
+    })
+    .await;
+    assert_eq!(note(&mut resolver.checkout(beta).await.unwrap()).await, "beta");
+}
+
+#[tokio::test]
+async fn a_change_that_was_heard_of_is_not_forgotten_in_an_outage() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let proxy = Proxy::before(&world.space.registry).await;
+    let resolver = world.resolver(through(&world, &proxy)).await;
+    drop(resolver.checkout(alpha).await.unwrap());
+    let heard = resolver.stats().invalidations_total;
+    world.transition(alpha, TenantEvent::Suspend).await;
+    eventually("the change to be heard of", PATIENCE, async || {
+        resolver.stats().invalidations_total > heard
+    })
+    .await;
+    proxy.shut();
+    // Refused either way: by the gate if it was read again before the door was shut, else because nothing is known.
+    let error = resolver.checkout(alpha).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ResolveError::NotServing { .. } | ResolveError::RegistryUnavailable { .. }
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_registry_that_says_nothing_holds_one_caller_up_and_not_the_rest() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let proxy = Proxy::before(&world.space.registry).await;
+    let config = ResolverConfig {
+        registry_timeout: Duration::from_millis(200),
+        ..through(&world, &proxy)
+    };
+    let resolver = world.resolver(config).await;
+    drop(resolver.checkout(alpha).await.unwrap());
+    proxy.mute();
+    // The first finds out; from then on nobody asks but the one task that does.
+    drop(resolver.checkout(alpha).await.unwrap());
+    let loads = resolver.stats().snapshot_loads_total;
+    for _ in 0..50 {
+        drop(resolver.checkout(alpha).await.unwrap());
+        resolver.snapshot(TenantId::generate()).await.unwrap_err();
+    }
+    assert_eq!(resolver.stats().snapshot_loads_total, loads);
+    proxy.open();
+    eventually("the registry to be back", PATIENCE, async || {
+        resolver.stats().registry_available
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_no_other() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let proxy = Proxy::before(&world.space.server).await;
+    world.register_server(&proxy.host(), proxy.port()).await;
+    let limit = Duration::from_millis(300);
+    let config = ResolverConfig {
+        connect_timeout: limit,
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+
+    proxy.shut();
+    let error = resolver.checkout(alpha).await.unwrap_err();
+    assert!(matches!(error, ResolveError::ServerUnavailable { .. }), "{error}");
+
+    proxy.mute();
+    proxy.open();
+    proxy.mute();
+    let asked = Instant::now();
+    let error = resolver.checkout(alpha).await.unwrap_err();
+    assert!(matches!(error, ResolveError::ServerUnavailable { .. }), "{error}");
+    assert!(error.to_string().contains("300 ms"), "{error}");
+    assert!(
+        asked.elapsed() < PATIENCE,
+        "the limit over the connect is what ended it"
+    );
+    assert_eq!(resolver.stats().connect_errors_total, 2);
+
+    // The registry was reachable all along, and the server is used again as soon as it is there.
+    proxy.open();
+    let roomy = ResolverConfig {
+        connect_timeout: PATIENCE,
+        ..world.config()
+    };
+    let resolver = world.resolver(roomy).await;
+    assert_eq!(note(&mut resolver.checkout(alpha).await.unwrap()).await, "alpha");
+
+    // Connections that the server ended while they were idle are not lent.
+    proxy.shut();
+    proxy.open();
+    eventually("a connection that works", PATIENCE, async || {
+        let Ok(mut client) = resolver.checkout(alpha).await else {
+            return false;
+        };
+        client.ping().await.is_ok()
+    })
+    .await;
+    assert!(proxy.accepted() >= 4);
+}

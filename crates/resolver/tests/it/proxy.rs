@@ -1,0 +1,118 @@
+//! A door in front of PostgreSQL that a test can shut: the way to an unreachable server, without touching the one
+//! that other tests use.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use pg::ConnectTarget;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    task::JoinHandle,
+};
+
+/// What the door does with callers.
+#[derive(Default)]
+struct Door {
+    /// Connections are closed as soon as they are made.
+    shut: AtomicBool,
+    /// Connections are accepted and nothing is ever said.
+    mute: AtomicBool,
+    /// Rouses the connections that are open, so that they end.
+    cut: Notify,
+    accepted: AtomicUsize,
+}
+
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    door: Arc<Door>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    pub(crate) async fn before(target: &ConnectTarget) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let door = Arc::new(Door::default());
+        let upstream = (target.host.clone(), target.port);
+        let task = tokio::spawn(serve(listener, upstream, Arc::clone(&door)));
+        Self { address, door, task }
+    }
+
+    pub(crate) fn host(&self) -> String {
+        self.address.ip().to_string()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The same log-in through the door.
+    pub(crate) fn through(&self, target: &ConnectTarget) -> ConnectTarget {
+        ConnectTarget {
+            host: self.host(),
+            port: self.port(),
+            ..target.clone()
+        }
+    }
+
+    /// Ends what is open and refuses what comes.
+    pub(crate) fn shut(&self) {
+        self.door.shut.store(true, SeqCst);
+        self.door.cut.notify_waiters();
+    }
+
+    /// Ends what is open and leaves what comes without an answer.
+    pub(crate) fn mute(&self) {
+        self.door.mute.store(true, SeqCst);
+        self.door.cut.notify_waiters();
+    }
+
+    pub(crate) fn open(&self) {
+        self.door.shut.store(false, SeqCst);
+        self.door.mute.store(false, SeqCst);
+    }
+
+    pub(crate) fn accepted(&self) -> usize {
+        self.door.accepted.load(SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.door.cut.notify_waiters();
+    }
+}
+
+async fn serve(listener: TcpListener, upstream: (String, u16), door: Arc<Door>) {
+    while let Ok((mut caller, _)) = listener.accept().await {
+        door.accepted.fetch_add(1, SeqCst);
+        if door.shut.load(SeqCst) {
+            continue;
+        }
+        let (door, upstream) = (Arc::clone(&door), upstream.clone());
+        tokio::spawn(async move {
+            let cut = door.cut.notified();
+            tokio::pin!(cut);
+            cut.as_mut().enable();
+            if door.mute.load(SeqCst) {
+                cut.await;
+                return;
+            }
+            let Ok(mut server) = TcpStream::connect(upstream).await else {
+                return;
+            };
+            tokio::select! {
+                _ = copy_bidirectional(&mut caller, &mut server) => {}
+                () = &mut cut => {}
+            }
+        });
+    }
+}

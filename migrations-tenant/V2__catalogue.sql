@@ -9,6 +9,8 @@ CREATE TABLE test_def (
   value_type     text NOT NULL CHECK (value_type IN ('quantity', 'coded', 'text', 'panel')),
   -- UCUM, case-sensitive: 10*3/uL, never K/uL (that is kelvin per microlitre).
   unit           text CHECK (char_length(unit) BETWEEN 1 AND 40),
+  -- How many decimals a screen offers for entry. Values are kept as given; nothing is ever rounded to this.
+  decimals       smallint CHECK (decimals BETWEEN 0 AND 9),
   allowed_values text[],
   members        text[],
   -- A quantity that differs from the patient's previous one by more than this within so many days is marked.

@@ -16,7 +16,7 @@ GRANT SELECT, UPDATE (name, tz, acc_prefix, allow_self_verify) ON lab_profile TO
 GRANT SELECT, INSERT, UPDATE (display_name, email, role, password_hash, oidc_sub, active) ON staff TO {group};
 
 -- The catalogue.
-GRANT SELECT, INSERT, UPDATE (name, loinc, section, allowed_values, members, delta_pct, delta_days, tat_minutes, active) ON test_def TO {group};
+GRANT SELECT, INSERT, UPDATE (name, loinc, section, decimals, allowed_values, members, delta_pct, delta_days, tat_minutes, active) ON test_def TO {group};
 GRANT SELECT, INSERT, UPDATE (valid_to) ON ref_range TO {group};
 
 -- The work.

@@ -1,1 +1,49 @@
-//! Placeholder.
+//! The laboratory's business: rules and SQL over one connection to one laboratory's database.
+//!
+//! Every function takes an open transaction, and whoever writes also takes an [`Actor`]; the caller commits. Each write
+//! puts its audit event into the same transaction. Whether a role may do something is decided by [`may`], which the server
+//! asks before it calls; the rules that must hold whoever calls are guards in the database (`migrations-tenant/`), and
+//! arrive here as [`LabError::Refused`] should the code above them not have said so first.
+//!
+//! After an error the transaction must be rolled back, not committed: a bulk call checks all before it writes, but others
+//! may have written already.
+//!
+//! Locks are taken in one order: specimens, then results by id, then orders by id.
+//!
+//! This crate knows nothing of tenancy: it never sees a tenant's name, a pool or a request.
+
+mod actor;
+mod age;
+pub mod audit;
+mod error;
+mod guard;
+mod ids;
+mod judge;
+mod loinc;
+mod number;
+mod paging;
+mod permission;
+pub mod profile;
+mod rows;
+pub mod staff;
+mod text;
+mod words;
+
+pub use actor::Actor;
+pub use age::{Age, AgeError};
+pub use error::{FieldProblem, ItemProblem, LabError};
+pub use guard::Guard;
+pub use ids::{AmendmentId, ImportId, NoticeId, OrderId, PatientId, RangeId, ResultId, SpecimenId};
+pub use judge::{Bounds, Range, Subject, change_pct, choose, flag, jumped};
+pub use loinc::is_loinc;
+pub use number::{Number, NumberError};
+pub use paging::{PAGE_ROWS_MAX, Page, PageRequest};
+pub use permission::{Action, may};
+pub use profile::{LabSeed, seed};
+pub use words::{
+    AmendmentKind, AmendmentStatus, Comparator, Flag, ImportFormat, OrderStatus, Priority, ResultStatus, Sex, SpecimenStatus,
+    ValueType,
+};
+
+/// The transaction that everything here runs on.
+pub type Txn<'a> = deadpool_postgres::Transaction<'a>;

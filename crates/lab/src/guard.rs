@@ -1,0 +1,70 @@
+//! The rules that the database itself refuses to break, by the SQLSTATE it raises (declared in
+//! `migrations-tenant/V1__laboratory_and_staff.sql`; a test compares the two lists).
+
+/// One rule of the database's guards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guard {
+    /// LAB01: rows of this table are never removed, or never changed once written.
+    Kept,
+    /// LAB02: the state does not allow this step.
+    Step,
+    /// LAB03: a value, range, flag or signature changed in a step that must leave it alone.
+    Silent,
+    /// LAB04: a reason is required.
+    Reason,
+    /// LAB05: a row cannot move to another patient, order, test or laboratory.
+    Moved,
+    /// LAB06: an amendment needs an entry and a verification of its own.
+    Amendment,
+    /// LAB07: a row must begin in its first state, empty.
+    Beginning,
+    /// LAB08: the person who entered a value cannot verify it.
+    SelfVerification,
+    /// LAB09: a critical value needs a recorded notice before it is released.
+    CriticalNotice,
+    /// LAB10: a value needs a received specimen.
+    Specimen,
+    /// LAB11: something that the step needs is missing.
+    Missing,
+}
+
+impl Guard {
+    /// Every rule.
+    pub const ALL: &'static [Self] = &[
+        Self::Kept,
+        Self::Step,
+        Self::Silent,
+        Self::Reason,
+        Self::Moved,
+        Self::Amendment,
+        Self::Beginning,
+        Self::SelfVerification,
+        Self::CriticalNotice,
+        Self::Specimen,
+        Self::Missing,
+    ];
+
+    /// The SQLSTATE that the database raises for it.
+    #[must_use]
+    pub const fn sqlstate(self) -> &'static str {
+        match self {
+            Self::Kept => "LAB01",
+            Self::Step => "LAB02",
+            Self::Silent => "LAB03",
+            Self::Reason => "LAB04",
+            Self::Moved => "LAB05",
+            Self::Amendment => "LAB06",
+            Self::Beginning => "LAB07",
+            Self::SelfVerification => "LAB08",
+            Self::CriticalNotice => "LAB09",
+            Self::Specimen => "LAB10",
+            Self::Missing => "LAB11",
+        }
+    }
+
+    /// The rule behind a SQLSTATE, if it is one of ours.
+    #[must_use]
+    pub fn of(sqlstate: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|guard| guard.sqlstate() == sqlstate)
+    }
+}

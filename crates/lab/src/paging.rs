@@ -1,0 +1,141 @@
+//! Keyset paging: a page starts after the last row of the one before, so it costs the same however far one reads.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use uuid::Uuid;
+
+use crate::LabError;
+
+/// Most rows of a page.
+pub const PAGE_ROWS_MAX: u32 = 200;
+const PAGE_ROWS_DEFAULT: u32 = 50;
+
+/// Which page of a list is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct PageRequest {
+    /// Rows of the page, 1 to [`PAGE_ROWS_MAX`]; 50 when absent.
+    pub limit: Option<u32>,
+    /// The opaque `next` of the page before.
+    pub after: Option<String>,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Page<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// Where the next page starts; absent on the last one. Opaque: pass it back as it is.
+    pub next: Option<String>,
+}
+
+/// What a cursor points behind. The first letter of the encoded form names the kind, so that the cursor of one list is
+/// refused by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cursor {
+    Id(Uuid),
+    Number(i64),
+}
+
+impl Cursor {
+    fn encode(self) -> String {
+        let text = match self {
+            Self::Id(id) => format!("i{}", id.simple()),
+            Self::Number(number) => format!("n{number}"),
+        };
+        URL_SAFE_NO_PAD.encode(text)
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        // No honest cursor is longer; a long one is not worth decoding.
+        if text.len() > 64 {
+            return None;
+        }
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        match text.split_at_checked(1)? {
+            ("i", id) => Uuid::try_parse(id).ok().map(Self::Id),
+            ("n", number) => number.parse().ok().map(Self::Number),
+            _ => None,
+        }
+    }
+}
+
+impl PageRequest {
+    /// Rows to fetch: one more than the page has, to know whether another follows.
+    pub(crate) fn fetch(&self) -> Result<i64, LabError> {
+        Ok(i64::from(self.rows()?) + 1)
+    }
+
+    fn rows(&self) -> Result<u32, LabError> {
+        match self.limit.unwrap_or(PAGE_ROWS_DEFAULT) {
+            rows @ 1..=PAGE_ROWS_MAX => Ok(rows),
+            _ => Err(LabError::invalid("limit", format!("it must be between 1 and {PAGE_ROWS_MAX}"))),
+        }
+    }
+
+    pub(crate) fn after_id(&self) -> Result<Option<Uuid>, LabError> {
+        match self.cursor()? {
+            None => Ok(None),
+            Some(Cursor::Id(id)) => Ok(Some(id)),
+            Some(Cursor::Number(_)) => Err(bad_cursor()),
+        }
+    }
+
+    pub(crate) fn after_number(&self) -> Result<Option<i64>, LabError> {
+        match self.cursor()? {
+            None => Ok(None),
+            Some(Cursor::Number(number)) => Ok(Some(number)),
+            Some(Cursor::Id(_)) => Err(bad_cursor()),
+        }
+    }
+
+    fn cursor(&self) -> Result<Option<Cursor>, LabError> {
+        self.after.as_deref().map(|text| Cursor::decode(text).ok_or_else(bad_cursor)).transpose()
+    }
+
+    /// Cuts the extra row off and remembers where the next page starts.
+    pub(crate) fn page<T>(&self, mut items: Vec<T>, cursor: impl Fn(&T) -> Cursor) -> Result<Page<T>, LabError> {
+        let rows = self.rows()? as usize;
+        let more = items.len() > rows;
+        items.truncate(rows);
+        let next = if more { items.last().map(|item| cursor(item).encode()) } else { None };
+        Ok(Page { items, next })
+    }
+}
+
+fn bad_cursor() -> LabError {
+    LabError::invalid("after", "this is no cursor of this list; start without one, and follow the next links")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_cursor_reads_as_it_was_written(id in any::<u128>(), number in any::<i64>()) {
+            for cursor in [Cursor::Id(Uuid::from_u128(id)), Cursor::Number(number)] {
+                prop_assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,80}") {
+            let _ = Cursor::decode(&text);
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_another_list_is_refused() {
+        let request = PageRequest { limit: None, after: Some(Cursor::Number(5).encode()) };
+        assert_eq!(request.after_number().unwrap(), Some(5));
+        assert!(request.after_id().is_err());
+    }
+
+    #[test]
+    fn the_limit_is_bounded() {
+        for (limit, fetched) in [(None, Some(51)), (Some(1), Some(2)), (Some(200), Some(201)), (Some(0), None), (Some(201), None)] {
+            assert_eq!(PageRequest { limit, after: None }.fetch().ok(), fetched);
+        }
+    }
+}

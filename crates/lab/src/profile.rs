@@ -1,0 +1,150 @@
+//! The laboratory itself: its settings, and the first rows of a new database.
+
+use model::{Email, StaffId, TenantId};
+
+use crate::{Actor, LabError, Txn, audit, error::same_version, rows::Reader, text::Problems};
+
+/// What a new laboratory begins with.
+#[derive(Debug, Clone)]
+pub struct LabSeed {
+    /// Whose database this is, for good.
+    pub tenant: TenantId,
+    /// The laboratory's name.
+    pub name: String,
+    /// Its time zone, an IANA name.
+    pub time_zone: String,
+    /// The first lab admin; the same id as in the registry.
+    pub admin_id: StaffId,
+    /// Their e-mail.
+    pub admin_email: Email,
+    /// Their name.
+    pub admin_name: String,
+}
+
+/// Writes the profile and the first staff member (a lab admin without a password here: they log in through the
+/// registry). Safe to run again with the same seed: what is there stays as it is.
+///
+/// # Errors
+/// [`LabError::Conflict`] when the database belongs to another laboratory already; [`LabError::Invalid`] when PostgreSQL
+/// does not know the time zone.
+pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Result<(), LabError> {
+    let mut problems = Problems::default();
+    problems.line("name", &seed.name, crate::text::LINE_MAX);
+    problems.line("adminName", &seed.admin_name, crate::text::LINE_MAX);
+    problems.done()?;
+    time_zone_check(txn, &seed.time_zone).await?;
+    txn.execute(
+        "INSERT INTO lab_profile (tenant_id, name, tz) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        &[&seed.tenant.as_uuid(), &seed.name, &seed.time_zone],
+    )
+    .await?;
+    let owner: uuid::Uuid = txn.query_one("SELECT tenant_id FROM lab_profile", &[]).await?.get(0);
+    if owner != seed.tenant.as_uuid() {
+        return Err(LabError::conflict(
+            "other_laboratory",
+            format!("this database belongs to laboratory {owner} and not to {}", seed.tenant),
+        ));
+    }
+    txn.execute(
+        "INSERT INTO staff (id, display_name, email, role) VALUES ($1, $2, $3, 'lab_admin') ON CONFLICT (id) DO NOTHING",
+        &[&seed.admin_id.as_uuid(), &seed.admin_name, &seed.admin_email.as_str()],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn time_zone_check(txn: &tokio_postgres::Transaction<'_>, zone: &str) -> Result<(), LabError> {
+    let known = txn
+        .query_one("SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = $1)", &[&zone])
+        .await?;
+    if known.get(0) {
+        Ok(())
+    } else {
+        let shown: String = zone.chars().take(64).collect();
+        Err(LabError::invalid("timeZone", format!("PostgreSQL knows no time zone {shown:?}; write it as Europe/Berlin or UTC")))
+    }
+}
+
+/// The laboratory's settings.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Profile {
+    /// The tenant.
+    #[schema(value_type = uuid::Uuid)]
+    pub tenant_id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Its time zone, an IANA name.
+    pub time_zone: String,
+    /// What every accession number begins with.
+    pub accession_prefix: String,
+    /// Whether one person may both enter and verify a value; such results are marked.
+    pub allow_self_verify: bool,
+    /// Raised by every change.
+    pub version: i32,
+}
+
+/// A change to the settings; what is absent stays.
+#[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProfilePatch {
+    /// New name.
+    pub name: Option<String>,
+    /// New time zone, for accession numbers and ages from now on.
+    pub time_zone: Option<String>,
+    /// New prefix of accession numbers: up to six capital letters and digits.
+    pub accession_prefix: Option<String>,
+    /// Allow or forbid one person to enter and verify.
+    pub allow_self_verify: Option<bool>,
+}
+
+/// The laboratory's settings.
+///
+/// # Errors
+/// [`LabError::NotFound`] when the database was never seeded.
+pub async fn get(txn: &Txn<'_>) -> Result<Profile, LabError> {
+    let statement = txn
+        .prepare_cached("SELECT tenant_id, name, tz, acc_prefix, allow_self_verify, version FROM lab_profile")
+        .await?;
+    let row = txn.query_opt(&statement, &[]).await?;
+    let row = row.ok_or_else(|| LabError::not_found("profile", "of its own"))?;
+    let row = Reader::new("lab_profile", &row);
+    Ok(Profile {
+        tenant_id: row.get::<uuid::Uuid>("tenant_id")?.into(),
+        name: row.get("name")?,
+        time_zone: row.get("tz")?,
+        accession_prefix: row.get("acc_prefix")?,
+        allow_self_verify: row.get("allow_self_verify")?,
+        version: row.get("version")?,
+    })
+}
+
+/// Changes the settings.
+///
+/// # Errors
+/// [`LabError::Version`] when somebody was faster, [`LabError::Invalid`] for a bad field.
+pub async fn update(txn: &Txn<'_>, actor: &Actor, version: i32, patch: &ProfilePatch) -> Result<Profile, LabError> {
+    let mut problems = Problems::default();
+    problems.optional_line("name", patch.name.as_deref(), crate::text::LINE_MAX);
+    if let Some(prefix) = &patch.accession_prefix
+        && (prefix.len() > 6 || !prefix.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()))
+    {
+        problems.add("accessionPrefix", "it must have at most six capital letters and digits");
+    }
+    problems.done()?;
+    if let Some(zone) = &patch.time_zone {
+        time_zone_check(txn, zone).await?;
+    }
+    txn.query_opt("SELECT 1 FROM lab_profile FOR NO KEY UPDATE", &[]).await?;
+    same_version("the laboratory's profile", get(txn).await?.version, version)?;
+    txn.execute(
+        "UPDATE lab_profile SET name = coalesce($1, name), tz = coalesce($2, tz), acc_prefix = coalesce($3, acc_prefix),
+           allow_self_verify = coalesce($4, allow_self_verify)",
+        &[&patch.name, &patch.time_zone, &patch.accession_prefix, &patch.allow_self_verify],
+    )
+    .await?;
+    let profile = get(txn).await?;
+    let detail = serde_json::json!({ "allowSelfVerify": profile.allow_self_verify, "timeZone": profile.time_zone });
+    audit::write(txn, actor, "profile.changed", "profile", profile.tenant_id, Some(detail)).await?;
+    Ok(profile)
+}

@@ -1,0 +1,250 @@
+//! A cluster as its callers see it: owned or visited, and where to connect.
+
+use std::{
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use pg::ConnectTarget;
+use secrecy::SecretString;
+
+use crate::{
+    EmbeddedError, PgBin,
+    initdb::SUPERUSER,
+    layout::{Layout, lock_open, lock_take},
+    server::{PORT_ATTEMPTS_MAX, Plan, Server},
+};
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// The owner may be making the data, or recovering them after a crash.
+const ATTACH_LIMIT: Duration = Duration::from_secs(200);
+const POLL_EVERY: Duration = Duration::from_millis(25);
+
+/// How to start a cluster whose data stay.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// The cluster's directory; made if need be, used again at the next start.
+    pub dir: PathBuf,
+    /// The directory of the PostgreSQL programs; `None` finds the newest that fits the data.
+    pub bin: Option<PathBuf>,
+    /// Server parameters such as `("max_connections", "300")`. Addresses, port, sockets and logging are not the caller's.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// How to start a cluster for tests, whose data go with it.
+#[derive(Debug, Clone, Default)]
+pub struct ThrowawayOptions {
+    /// Where its directory is made; the system's place for temporary files when `None`. When the owner is killed, the
+    /// server's account removes the directory, so that account must be allowed to: elsewhere it stays behind, empty.
+    pub parent: Option<PathBuf>,
+    /// The directory of the PostgreSQL programs; `None` finds the newest.
+    pub bin: Option<PathBuf>,
+    /// Server parameters, over the fast and crash-unsafe ones that a throw-away cluster has.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// A running private cluster.
+///
+/// Its owner stops it by [`Cluster::stop`] or by dropping it, which blocks until the server is gone; so it ends as well
+/// when the owner is killed. To a guest both do nothing, and the server ends when its owner does.
+pub struct Cluster {
+    target: ConnectTarget,
+    bin: PgBin,
+    dir: PathBuf,
+    server: Option<Server>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster")
+            .field("target", &self.target)
+            .field("dir", &self.dir)
+            .field("is_owner", &self.is_owner())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Starts the cluster in a directory, or joins the process that runs it already.
+    ///
+    /// # Errors
+    /// [`EmbeddedError`] says what is wrong and what to do about it.
+    pub async fn start_or_attach(options: ClusterOptions) -> Result<Self, EmbeddedError> {
+        let layout = Layout::open(&options.dir)?;
+        let start = Instant::now();
+        let mut last = None;
+        loop {
+            let owner = lock_open(&layout.owner_lock())?;
+            if lock_take(&owner, &layout.owner_lock())? {
+                let plan = Plan {
+                    layout,
+                    bin: options.bin,
+                    parameters: options.parameters,
+                    throwaway: false,
+                };
+                let server =
+                    blocking(move || Server::start(&plan, owner).map(|server| (server, plan))).await?;
+                return Self::owned(server.0, server.1.layout.dir()).await;
+            }
+            match Self::attach(&layout).await {
+                Ok(Some(cluster)) => return Ok(cluster),
+                Ok(None) => {}
+                // An owner that is just starting or ending; a lasting obstacle is reported in the end.
+                Err(error @ EmbeddedError::Connect(_)) => last = Some(error.to_string()),
+                Err(error) => return Err(error),
+            }
+            if start.elapsed() > ATTACH_LIMIT {
+                return Err(EmbeddedError::OwnerSilent {
+                    lock: layout.owner_lock(),
+                    limit: ATTACH_LIMIT,
+                    last,
+                });
+            }
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+    }
+
+    /// Starts a cluster of one's own that is fast, does not survive a crash of the machine, and leaves nothing behind:
+    /// its directory is removed when it stops, also when its owner is killed.
+    ///
+    /// # Errors
+    /// [`EmbeddedError`] says what is wrong and what to do about it.
+    pub async fn start_throwaway(options: ThrowawayOptions) -> Result<Self, EmbeddedError> {
+        let parent = options.parent.unwrap_or_else(std::env::temp_dir);
+        let mut parameters = fast_parameters();
+        parameters.extend(options.parameters);
+        let mut attempt = 0;
+        loop {
+            let dir = tempfile::Builder::new()
+                .prefix("tenantry-postgres-")
+                .permissions(PermissionsExt::from_mode(0o711))
+                .tempdir_in(&parent)
+                .map_err(EmbeddedError::file("make a directory in", &parent))?;
+            let layout = Layout::open(dir.path())?;
+            let owner = lock_open(&layout.owner_lock())?;
+            lock_take(&owner, &layout.owner_lock())?;
+            let plan = Plan {
+                layout,
+                bin: options.bin.clone(),
+                parameters: parameters.clone(),
+                throwaway: true,
+            };
+            // A start that fails takes the directory with it; one that succeeds leaves that to the server.
+            let outcome = blocking(move || {
+                let server = Server::start(&plan, owner)?;
+                let _path = dir.keep();
+                Ok((server, plan))
+            })
+            .await;
+            attempt += 1;
+            match outcome {
+                Ok((server, plan)) => return Self::owned(server, plan.layout.dir()).await,
+                Err(error) if error.is_lost_port() && attempt < PORT_ATTEMPTS_MAX => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The database `postgres`, as the cluster's superuser.
+    #[must_use]
+    pub fn target(&self) -> &ConnectTarget {
+        &self.target
+    }
+
+    /// The programs of the server's version.
+    #[must_use]
+    pub fn bin(&self) -> &PgBin {
+        &self.bin
+    }
+
+    /// The cluster's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether the server ends with this value.
+    #[must_use]
+    pub fn is_owner(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// Stops the server and waits until it is gone; does nothing for a guest.
+    ///
+    /// # Errors
+    /// [`EmbeddedError::NotGone`] when it does not end.
+    pub async fn stop(mut self) -> Result<(), EmbeddedError> {
+        match self.server.take() {
+            None => Ok(()),
+            Some(server) => blocking(move || server.stop()).await,
+        }
+    }
+
+    async fn owned(server: Server, dir: &Path) -> Result<Self, EmbeddedError> {
+        let cluster = Self {
+            target: target(server.port, server.password.clone()),
+            bin: server.bin.clone(),
+            dir: dir.to_owned(),
+            server: Some(server),
+        };
+        // That it says "ready" is one thing, that this password opens it another.
+        pg::connect(&cluster.target, "tenantry embedded", CONNECT_LIMIT).await?;
+        Ok(cluster)
+    }
+
+    /// `None` while the owner has not said where its server is.
+    async fn attach(layout: &Layout) -> Result<Option<Self>, EmbeddedError> {
+        let Some(endpoint) = layout.endpoint_read() else {
+            return Ok(None);
+        };
+        let target = target(endpoint.port, layout.password_read()?);
+        // SCRAM is mutual: what answers here knows the password's verifier, so it is the server of this directory.
+        pg::connect(&target, "tenantry embedded", CONNECT_LIMIT).await?;
+        Ok(Some(Self {
+            target,
+            bin: PgBin::find(Some(&endpoint.bin))?,
+            dir: layout.dir().to_owned(),
+            server: None,
+        }))
+    }
+}
+
+fn target(port: u16, password: SecretString) -> ConnectTarget {
+    ConnectTarget {
+        host: "127.0.0.1".to_owned(),
+        port,
+        user: SUPERUSER.to_owned(),
+        password,
+        database: SUPERUSER.to_owned(),
+    }
+}
+
+/// Nobody misses these data after a crash, so nothing waits for the disk.
+fn fast_parameters() -> Vec<(String, String)> {
+    [
+        ("fsync", "off"),
+        ("synchronous_commit", "off"),
+        ("full_page_writes", "off"),
+        ("max_connections", "400"),
+        ("max_wal_size", "4GB"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// Runs what blocks on a thread for that. When the caller goes away meanwhile, what it started is dropped when done.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EmbeddedError> + Send + 'static,
+) -> Result<T, EmbeddedError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_cancelled) => Err(EmbeddedError::File {
+            action: "go on with",
+            path: PathBuf::from("the cluster"),
+            source: io::Error::from(io::ErrorKind::Interrupted),
+        }),
+    }
+}

@@ -1,0 +1,184 @@
+//! `kill -9` of each process in turn, and of all together: the next start finds a clean place and every committed row.
+
+use std::{fs, path::Path, time::Duration};
+
+use rustix::process::Pid;
+use testkit::eventually;
+
+use crate::helper::{
+    LIMIT, Owner, client, count, execute, kill_9, postmaster, processes, start, supervisors, temp_dir,
+    until_no_process,
+};
+
+/// Not by its number alone: one that has ended but that nobody has waited for yet still has it.
+fn is_alive(dir: &Path, server: Pid) -> bool {
+    processes(dir).iter().any(|(pid, _)| *pid == server)
+}
+
+#[tokio::test]
+async fn the_server_ends_when_its_owner_is_killed_and_starts_again() {
+    let dir = temp_dir();
+    let mut owner = Owner::start(dir.path());
+    let guest = start(dir.path()).await.unwrap();
+    execute(&guest, "CREATE TABLE kept AS SELECT generate_series(1, 10)").await;
+    owner.kill();
+    until_no_process(dir.path()).await;
+    let cluster = start(dir.path()).await.unwrap();
+    assert!(cluster.is_owner());
+    assert_eq!(count(&cluster, "kept").await, 10);
+    let log = fs::read_to_string(dir.path().join("server.log")).unwrap();
+    assert!(log.contains("received fast shutdown request"), "{log}");
+    assert!(!log.contains("was not properly shut down"), "{log}");
+}
+
+#[tokio::test]
+async fn a_start_right_after_the_owner_was_killed_waits_for_the_old_server() {
+    let dir = temp_dir();
+    for round in 0..4 {
+        let mut owner = Owner::start(dir.path());
+        let old = postmaster(dir.path());
+        owner.kill();
+        let cluster = start(dir.path()).await.unwrap();
+        assert!(cluster.is_owner(), "round {round}");
+        assert_ne!(postmaster(dir.path()), old);
+        client(cluster.target()).await;
+        cluster.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_killed_postmaster_is_survived_by_the_next_start() {
+    let dir = temp_dir();
+    let cluster = start(dir.path()).await.unwrap();
+    execute(&cluster, "CREATE TABLE kept AS SELECT generate_series(1, 10)").await;
+    let busy = client(cluster.target()).await;
+    let busy = tokio::spawn(async move { busy.batch_execute("SELECT pg_sleep(600)").await });
+    kill_9(postmaster(dir.path()));
+    cluster.stop().await.unwrap();
+    assert!(busy.await.unwrap().is_err());
+    assert!(processes(dir.path()).is_empty());
+    let cluster = start(dir.path()).await.unwrap();
+    assert_eq!(count(&cluster, "kept").await, 10);
+}
+
+#[tokio::test]
+async fn a_server_without_supervisor_is_still_stopped_by_its_owner() {
+    let dir = temp_dir();
+    let cluster = start(dir.path()).await.unwrap();
+    for pid in supervisors(dir.path()) {
+        kill_9(pid);
+    }
+    let server = postmaster(dir.path());
+    execute(&cluster, "CREATE TABLE kept AS SELECT generate_series(1, 10)").await;
+    cluster.stop().await.unwrap();
+    assert!(!is_alive(dir.path(), server));
+    let cluster = start(dir.path()).await.unwrap();
+    assert_eq!(count(&cluster, "kept").await, 10);
+}
+
+#[tokio::test]
+async fn a_server_orphaned_by_all_is_ended_by_the_next_owner() {
+    let dir = temp_dir();
+    let mut owner = Owner::start(dir.path());
+    let server = postmaster(dir.path());
+    for pid in supervisors(dir.path()) {
+        kill_9(pid);
+    }
+    owner.kill();
+    assert!(is_alive(dir.path(), server), "nobody was left to end it");
+    let cluster = start(dir.path()).await.unwrap();
+    assert!(cluster.is_owner());
+    assert!(!is_alive(dir.path(), server));
+    client(cluster.target()).await;
+}
+
+#[tokio::test]
+async fn owner_supervisor_and_server_killed_at_once_leave_a_place_to_start_in() {
+    let dir = temp_dir();
+    let mut owner = Owner::start(dir.path());
+    let guest = start(dir.path()).await.unwrap();
+    execute(&guest, "CREATE TABLE kept AS SELECT generate_series(1, 10)").await;
+    let server = postmaster(dir.path());
+    for pid in supervisors(dir.path()) {
+        kill_9(pid);
+    }
+    kill_9(server);
+    owner.kill();
+    let cluster = start(dir.path()).await.unwrap();
+    assert_eq!(count(&cluster, "kept").await, 10);
+}
+
+#[tokio::test]
+async fn an_owner_killed_at_any_moment_of_its_first_start_is_recovered_from() {
+    // Moments spread over initdb, the start of the server and what follows; which is hit depends on the machine.
+    for moment_ms in [0, 20, 80, 200, 400, 600, 800] {
+        let dir = temp_dir();
+        let mut child = Owner::spawn(dir.path());
+        tokio::time::sleep(Duration::from_millis(moment_ms)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let cluster = start(dir.path())
+            .await
+            .unwrap_or_else(|error| panic!("{moment_ms} ms: {error}"));
+        assert!(cluster.is_owner(), "{moment_ms} ms");
+        client(cluster.target()).await;
+        assert!(!dir.path().join("data.unfinished").exists());
+    }
+}
+
+#[tokio::test]
+async fn what_an_interrupted_initdb_left_is_made_anew() {
+    let dir = temp_dir();
+    let unfinished = dir.path().join("data.unfinished/base/1");
+    fs::create_dir_all(&unfinished).unwrap();
+    fs::write(unfinished.join("2619"), "half a table").unwrap();
+    fs::write(dir.path().join("password.initdb"), "an earlier password").unwrap();
+    let cluster = start(dir.path()).await.unwrap();
+    client(cluster.target()).await;
+    assert!(!dir.path().join("data.unfinished").exists());
+    assert!(!dir.path().join("password.initdb").exists());
+}
+
+#[tokio::test]
+async fn a_stale_pid_file_that_names_another_process_harms_nobody() {
+    let dir = temp_dir();
+    start(dir.path()).await.unwrap().stop().await.unwrap();
+    let mut bystander = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let stale = format!(
+        "{}\n{}/data\n1\n1\n\n127.0.0.1\n\n\n",
+        bystander.id(),
+        dir.path().display()
+    );
+    fs::write(dir.path().join("data/postmaster.pid"), stale).unwrap();
+    let cluster = start(dir.path()).await.unwrap();
+    client(cluster.target()).await;
+    cluster.stop().await.unwrap();
+    assert!(bystander.try_wait().unwrap().is_none(), "it was signalled");
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}
+
+#[tokio::test]
+async fn signals_to_the_supervisor_do_not_end_the_server() {
+    let dir = temp_dir();
+    let cluster = start(dir.path()).await.unwrap();
+    for pid in supervisors(dir.path()) {
+        for signal in [
+            rustix::process::Signal::INT,
+            rustix::process::Signal::TERM,
+            rustix::process::Signal::HUP,
+        ] {
+            rustix::process::kill_process(pid, signal).unwrap();
+        }
+    }
+    // A signal that ends a process does so before the process could answer anything more.
+    eventually("the server to answer", LIMIT, async || {
+        client(cluster.target())
+            .await
+            .simple_query("SELECT 1")
+            .await
+            .is_ok()
+    })
+    .await;
+    assert_eq!(supervisors(dir.path()).len(), 2);
+}

@@ -31,6 +31,23 @@ const ABSENT_MAX: u64 = 1_024;
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) stamp: Stamp,
+    /// Not read under this stamp: the registry is away.
+    remembered: bool,
+}
+
+impl View {
+    fn fresh(snapshot: Arc<Snapshot>, stamp: Stamp) -> Self {
+        Self {
+            snapshot,
+            stamp,
+            remembered: false,
+        }
+    }
+
+    /// The state of the fence under which the snapshot may be used again without another look.
+    pub(crate) fn passed(&self) -> Option<Stamp> {
+        (!self.remembered).then_some(self.stamp)
+    }
 }
 
 pub(crate) struct SnapshotCache {
@@ -83,7 +100,7 @@ impl SnapshotCache {
         let key = (tenant, stamp);
         if let Some(snapshot) = self.fresh.get(&key).await {
             self.counters.snapshot_hits.fetch_add(1, Relaxed);
-            return Ok(View { snapshot, stamp });
+            return Ok(View::fresh(snapshot, stamp));
         }
         if let Some(reason) = self.outage.reason() {
             return self.remembered(tenant, stamp, reason).await;
@@ -94,7 +111,7 @@ impl SnapshotCache {
         }
         self.counters.snapshot_misses.fetch_add(1, Relaxed);
         match self.fresh.try_get_with(key, self.load(tenant, stamp)).await {
-            Ok(snapshot) => Ok(View { snapshot, stamp }),
+            Ok(snapshot) => Ok(View::fresh(snapshot, stamp)),
             Err(error) => match &*error {
                 ResolveError::RegistryUnavailable { reason, .. } => {
                     self.remembered(tenant, stamp, reason.clone()).await
@@ -136,7 +153,11 @@ impl SnapshotCache {
         match self.known.get(&(tenant, stamp.tenant)).await {
             Some(snapshot) => {
                 self.counters.snapshot_remembered.fetch_add(1, Relaxed);
-                Ok(View { snapshot, stamp })
+                Ok(View {
+                    snapshot,
+                    stamp,
+                    remembered: true,
+                })
             }
             None => Err(ResolveError::RegistryUnavailable { tenant, reason }),
         }

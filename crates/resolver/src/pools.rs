@@ -23,7 +23,7 @@ use crate::{
     cache::View,
     census::Census,
     connect::{ConnectLimits, Connector},
-    fence::Fence,
+    fence::{Fence, Stamp},
     pool::{Room, TenantPool, Visit},
     stats::Counters,
 };
@@ -34,6 +34,7 @@ pub(crate) struct Pools {
     pools_max: usize,
     pool_size_max: usize,
     waiting_max: usize,
+    snapshot_ttl: Duration,
     limits: ConnectLimits,
     sealer: Sealer,
     fence: Arc<Fence>,
@@ -45,6 +46,8 @@ struct Open {
     pool: Arc<TenantPool>,
     /// The latest snapshot with the facts that the pool was built from.
     snapshot: Arc<Snapshot>,
+    /// The state of the fence under which that snapshot passed the gate; none if it was only remembered.
+    passed: Option<Stamp>,
 }
 
 /// What came of asking for a tenant's pool.
@@ -65,12 +68,32 @@ impl Pools {
             pools_max: config.pools_max.max(1),
             pool_size_max: config.pool_size_max.max(1),
             waiting_max: config.waiting_max,
+            snapshot_ttl: config.snapshot_ttl,
             limits: ConnectLimits::from(config),
             sealer: config.sealer.clone(),
             fence,
             census: Arc::default(),
             counters,
         }
+    }
+
+    /// The warm path: the tenant has a pool, and nothing was announced and its snapshot has not grown old since it passed
+    /// the gate. Saves the look into the cache and the gate, not the fence.
+    pub(crate) fn revisit(
+        &self,
+        tenant: TenantId,
+        now: Instant,
+    ) -> Result<Option<(Arc<Snapshot>, Visit)>, ResolveError> {
+        let mut open = self.lock();
+        let Some(entry) = open.get(&tenant) else {
+            return Ok(None);
+        };
+        let age = now.saturating_duration_since(entry.snapshot.read_at);
+        if entry.passed != Some(self.fence.stamp(tenant)) || age >= self.snapshot_ttl {
+            return Ok(None);
+        }
+        let visit = entry.pool.visit(self.waiting_max)?;
+        Ok(Some((Arc::clone(&entry.snapshot), visit)))
     }
 
     /// The tenant's pool, opened if need be; waits for room until `deadline`. `None`: the snapshot is outdated.
@@ -115,7 +138,7 @@ impl Pools {
             return Ok(Entry::Outdated);
         }
         if let Some(entry) = open.get_mut(&tenant) {
-            if entry.keeps(&view.snapshot) {
+            if entry.keeps(view) {
                 return entry.pool.visit(self.waiting_max).map(Entry::In);
             }
             self.close(&mut open, tenant, &self.counters.changed);
@@ -130,7 +153,13 @@ impl Pools {
         let pool = Arc::new(self.build(&view.snapshot)?);
         let visit = pool.visit(self.waiting_max);
         let snapshot = Arc::clone(&view.snapshot);
-        open.put(tenant, Open { pool, snapshot });
+        let passed = view.passed();
+        let entry = Open {
+            pool,
+            snapshot,
+            passed,
+        };
+        open.put(tenant, entry);
         visit.map(Entry::In)
     }
 
@@ -265,14 +294,12 @@ impl Pools {
 }
 
 impl Open {
-    /// Whether the pool goes on under `snapshot`. On the warm path it is the very same snapshot.
-    fn keeps(&mut self, snapshot: &Arc<Snapshot>) -> bool {
-        if Arc::ptr_eq(&self.snapshot, snapshot) {
-            return true;
-        }
-        let same = self.snapshot.facts == snapshot.facts;
+    /// Whether the pool goes on under a newer view, which it then takes over.
+    fn keeps(&mut self, view: &View) -> bool {
+        let same = self.snapshot.facts == view.snapshot.facts;
         if same {
-            self.snapshot = Arc::clone(snapshot);
+            self.snapshot = Arc::clone(&view.snapshot);
+            self.passed = view.passed();
         }
         same
     }

@@ -12,7 +12,7 @@ use crate::{
     cache::{SnapshotCache, View},
     fence::Fence,
     keeper::Keeper,
-    pool::NoLoan,
+    pool::{NoLoan, Visit},
     pools::Pools,
     stats::Counters,
 };
@@ -140,15 +140,14 @@ impl Core {
         let started = Instant::now();
         let deadline = started + self.checkout_timeout;
         for _ in 0..ATTEMPTS_MAX {
-            let view = self.admitted(tenant).await?;
-            let Some(visit) = self.pools.enter(&view, started, deadline).await? else {
+            let Some((snapshot, visit)) = self.enter(tenant, started, deadline).await? else {
                 continue;
             };
             match visit.borrow(started, deadline).await {
-                Ok(loan) => return Ok(TenantClient::new(view.snapshot, loan)),
+                Ok(loan) => return Ok(TenantClient::new(snapshot, loan)),
                 Err(NoLoan::Closed) => {}
                 Err(NoLoan::Error(ResolveError::LoginRefused { .. }))
-                    if view.snapshot.read_at.elapsed() > REFUSED_REREAD_AFTER =>
+                    if snapshot.read_at.elapsed() > REFUSED_REREAD_AFTER =>
                 {
                     // The role may have a new password that we have not heard of yet.
                     self.cache.forget(tenant);
@@ -157,6 +156,22 @@ impl Core {
             }
         }
         Err(ResolveError::Changing { tenant })
+    }
+
+    /// Into the tenant's pool, through the gate. `None`: the tenant changed meanwhile.
+    async fn enter(
+        &self,
+        tenant: TenantId,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Option<(Arc<Snapshot>, Visit)>, ResolveError> {
+        if let Some(warm) = self.pools.revisit(tenant, started)? {
+            self.counters.snapshot_hits.fetch_add(1, Relaxed);
+            return Ok(Some(warm));
+        }
+        let view = self.admitted(tenant).await?;
+        let visit = self.pools.enter(&view, started, deadline).await?;
+        Ok(visit.map(|visit| (view.snapshot, visit)))
     }
 
     /// The tenant's snapshot once it is through the gate. The pool of a tenant that is not is closed.

@@ -94,10 +94,18 @@ async fn a_registry_that_says_nothing_holds_one_caller_up_and_not_the_rest() {
         ..through(&world, &proxy)
     };
     let resolver = world.resolver(config).await;
-    drop(resolver.checkout(alpha).await.unwrap());
+    // The limit is short enough for a busy machine to pass it once.
+    eventually("alpha to be known", PATIENCE, async || {
+        resolver.checkout(alpha).await.is_ok()
+    })
+    .await;
     proxy.mute();
     // The first finds out; from then on nobody asks but the one task that does.
-    drop(resolver.checkout(alpha).await.unwrap());
+    eventually("the outage to be noticed", PATIENCE, async || {
+        drop(resolver.checkout(alpha).await.unwrap());
+        !resolver.stats().registry_available
+    })
+    .await;
     let loads = resolver.stats().snapshot_loads_total;
     for _ in 0..50 {
         drop(resolver.checkout(alpha).await.unwrap());

@@ -1,0 +1,130 @@
+//! Every key, once.
+
+use crate::Accept;
+
+/// One thing that can be configured.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name in the TOML file: `section.key`.
+    pub name: &'static str,
+    /// Its one name in the environment.
+    pub env: &'static str,
+    /// What holds when nobody sets it.
+    pub default: DefaultValue,
+    /// What it accepts.
+    pub accept: Accept,
+    /// What it is for, in one sentence.
+    pub meaning: &'static str,
+}
+
+/// What holds when a key is not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// This number.
+    Number(i64),
+    /// This text.
+    Text(&'static str),
+    /// A value worked out at the start, described here.
+    Derived(&'static str),
+    /// Nothing is set, which means what is described here.
+    Unset(&'static str),
+}
+
+/// Variables that begin with `TENANTRY_` and are no keys: the file's place, the passwords that `tenantctl provision`
+/// and `tenantctl operator create` read, and what the scripts log in with.
+pub const OTHER_VARIABLES: &[&str] = &[
+    "TENANTRY_ADMIN_PASSWORD",
+    "TENANTRY_CONFIG",
+    "TENANTRY_OPERATOR_PASSWORD",
+    "TENANTRY_PASSWORD",
+    "TENANTRY_URL",
+];
+
+const PORT: Accept = Accept::Number { min: 1, max: 65_535 };
+
+/// A limit on waiting: 10 ms to 10 minutes.
+const WAIT_MS: Accept = Accept::Number {
+    min: 10,
+    max: 600_000,
+};
+
+const fn count(min: i64, max: i64) -> Accept {
+    Accept::Number { min, max }
+}
+
+const fn key(
+    name: &'static str,
+    env: &'static str,
+    default: DefaultValue,
+    accept: Accept,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        name,
+        env,
+        default,
+        accept,
+        meaning,
+    }
+}
+
+use DefaultValue::{Derived, Number, Text, Unset};
+
+/// All keys, by section.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key("registry.host", "MASTER_PGHOST", Unset("the embedded server, unless another registry.* connection key is set; then localhost"), Accept::Text, "PostgreSQL server of the registry: host name, address or socket directory"),
+    key("registry.port", "MASTER_PGPORT", Unset("5432"), PORT, "its port"),
+    key("registry.user", "MASTER_PGUSER", Unset("postgres"), Accept::Text, "role that owns the registry; it creates databases and roles when it also serves the laboratories"),
+    key("registry.password", "MASTER_PGPASSWORD", Unset("none"), Accept::Secret, "its password"),
+    key("registry.database", "MASTER_PGDATABASE", Unset("tenantry"), Accept::Database, "the registry's database; `tenantctl up` creates it"),
+    key("registry.pool_max", "TENANTRY_REGISTRY_POOL_MAX", Number(8), count(1, 1_000), "most connections of one process to the registry"),
+    key("registry.connect_timeout_ms", "TENANTRY_REGISTRY_CONNECT_TIMEOUT_MS", Number(5_000), WAIT_MS, "limit on connecting to the registry, log-in included"),
+    key("registry.checkout_timeout_ms", "TENANTRY_REGISTRY_CHECKOUT_TIMEOUT_MS", Number(5_000), WAIT_MS, "limit on waiting for a free connection to the registry"),
+
+    key("tenant_server.host", "TENANT_PGHOST", Unset("the registry's"), Accept::Text, "PostgreSQL server of the laboratories' databases"),
+    key("tenant_server.port", "TENANT_PGPORT", Unset("the registry's"), PORT, "its port"),
+    key("tenant_server.user", "TENANT_PGUSER", Unset("the registry's"), Accept::Text, "a superuser there: it revokes rights on postgres and template1"),
+    key("tenant_server.password", "TENANT_PGPASSWORD", Unset("the registry's"), Accept::Secret, "its password"),
+
+    key("default_tenant.id", "DEFAULT_TENANT_ID", Unset("no default laboratory by id"), Accept::TenantId, "laboratory whose staff log in without being listed in the registry; first hint"),
+    key("default_tenant.slug", "SINGLE_TENANT_SLUG", Unset("none by slug"), Accept::Slug, "the same by slug; second hint"),
+    key("default_tenant.database", "DEFAULT_TENANT_DB", Unset("none by database"), Accept::Database, "the same by database name; third hint"),
+    key("default_tenant.pgdatabase", "PGDATABASE", Unset("none"), Accept::Database, "the same by the name that libpq's programs use; last hint"),
+
+    key("paths.state_dir", "TENANTRY_STATE_DIR", Derived("/var/lib/tenantry for root, else $XDG_STATE_HOME/tenantry or ~/.local/state/tenantry"), Accept::Path, "keys and the embedded server's data"),
+    key("paths.archive_dir", "TENANTRY_ARCHIVE_DIR", Derived("<state_dir>/archives"), Accept::Path, "dumps of offboarded laboratories"),
+    key("paths.pg_bin", "TENANTRY_PG_BIN", Unset("the newest PostgreSQL found"), Accept::Path, "directory of initdb, postgres, pg_dump and pg_restore"),
+
+    key("http.listen", "TENANTRY_HTTP_LISTEN", Text("127.0.0.1:8080"), Accept::Socket, "where tenantd listens"),
+    key("http.body_max_bytes", "TENANTRY_HTTP_BODY_MAX_BYTES", Number(10_485_760), count(1_024, 1_073_741_824), "largest request body; a larger one gets 413"),
+    key("http.request_timeout_ms", "TENANTRY_HTTP_REQUEST_TIMEOUT_MS", Number(30_000), WAIT_MS, "limit on one request, from its head to its answer"),
+    key("http.shutdown_grace_ms", "TENANTRY_HTTP_SHUTDOWN_GRACE_MS", Number(10_000), count(0, 600_000), "how long requests may finish after a signal to stop"),
+    key("http.workers", "TENANTRY_HTTP_WORKERS", Unset("one for each processor"), count(1, 1_024), "threads that serve requests"),
+
+    key("router.pools_max", "TENANTRY_ROUTER_POOLS_MAX", Number(200), count(1, 10_000), "most laboratories with an open pool in one process; past it the least recently used idle pool closes"),
+    key("router.pool_size_max", "TENANTRY_ROUTER_POOL_SIZE_MAX", Number(4), count(1, 1_000), "most connections of one process to one laboratory"),
+    key("router.checkout_timeout_ms", "TENANTRY_ROUTER_CHECKOUT_TIMEOUT_MS", Number(5_000), WAIT_MS, "limit on waiting for a laboratory's connection; past it 503"),
+    key("router.connect_timeout_ms", "TENANTRY_ROUTER_CONNECT_TIMEOUT_MS", Number(3_000), WAIT_MS, "limit on connecting to a laboratory's database, log-in included"),
+    key("router.snapshot_ttl_ms", "TENANTRY_ROUTER_SNAPSHOT_TTL_MS", Number(30_000), count(100, 3_600_000), "age at which a cached tenant row is read again though no notice of a change came"),
+    key("router.waiting_max", "TENANTRY_ROUTER_WAITING_MAX", Number(1_000), count(1, 100_000), "most requests waiting for one laboratory's connections; the next gets 503 at once"),
+    key("router.idle_timeout_ms", "TENANTRY_ROUTER_IDLE_TIMEOUT_MS", Number(60_000), count(100, 86_400_000), "how long an idle connection is kept"),
+    key("router.statement_timeout_ms", "TENANTRY_ROUTER_STATEMENT_TIMEOUT_MS", Number(30_000), WAIT_MS, "limit on one statement in a laboratory's database"),
+    key("router.outage_max_s", "TENANTRY_ROUTER_OUTAGE_MAX_S", Number(600), count(0, 86_400), "how long known laboratories are served while the registry cannot be reached"),
+
+    key("auth.token_ttl_s", "TENANTRY_AUTH_TOKEN_TTL_S", Number(3_600), count(60, 86_400), "life of a token"),
+    key("auth.password_hashes_parallel_max", "TENANTRY_AUTH_PASSWORD_HASHES_PARALLEL_MAX", Number(2), count(1, 64), "most passwords hashed at once; each takes 19 MiB"),
+    key("auth.password_hash_wait_ms", "TENANTRY_AUTH_PASSWORD_HASH_WAIT_MS", Number(5_000), WAIT_MS, "limit on waiting for a turn to hash; past it 503"),
+
+    key("worker.parallel_max", "TENANTRY_WORKER_PARALLEL_MAX", Number(4), count(1, 64), "most operations that one process runs at once"),
+    key("worker.lease_s", "TENANTRY_WORKER_LEASE_S", Number(30), count(2, 3_600), "how long an operation stays with a worker that no longer renews its lease"),
+    key("worker.poll_ms", "TENANTRY_WORKER_POLL_MS", Number(5_000), count(100, 600_000), "how often a worker looks for operations when no notice comes"),
+    key("worker.attempts_max", "TENANTRY_WORKER_ATTEMPTS_MAX", Number(8), count(1, 1_000), "how often an operation is tried before it fails for good"),
+    key("worker.routers_grace_ms", "TENANTRY_WORKER_ROUTERS_GRACE_MS", Number(5_000), count(0, 600_000), "how long offboarding waits for connections to close by themselves before it ends them"),
+    key("worker.dump_limit_s", "TENANTRY_WORKER_DUMP_LIMIT_S", Number(21_600), count(1, 604_800), "limit on one run of pg_dump or pg_restore"),
+
+    key("log.filter", "TENANTRY_LOG_FILTER", Text("info"), Accept::LogFilter, "what is logged"),
+    key("log.format", "TENANTRY_LOG_FORMAT", Text("text"), Accept::Word(&["text", "json"]), "how a log line is written"),
+
+    key("names.namespace", "TENANTRY_NAMES_NAMESPACE", Text("lab"), Accept::Namespace, "prefix of every database and role that this installation makes"),
+];

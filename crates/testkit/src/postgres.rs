@@ -1,17 +1,33 @@
 //! Where the tests' PostgreSQL is.
 
+use embedded::{Cluster, ThrowawayOptions};
 use pg::ConnectTarget;
 use secrecy::SecretString;
+use tokio::sync::OnceCell;
 
 /// The server that this run's tests share, as its superuser, database `postgres`.
 ///
+/// `with-postgres` and `scripts/test` name it in `TENANTRY_TEST_PG*`. Without them the process has a throw-away cluster of
+/// its own, which ends with it: right for `cargo test -p CRATE`, wasteful where each test is a process.
+///
 /// # Panics
-/// When the environment names no server.
+/// When the variables are not all there, or the process' own cluster does not start.
 pub async fn postgres() -> ConnectTarget {
-    from_environment().expect(
-        "no PostgreSQL for the tests: run scripts/test, or `with-postgres -- cargo nextest run`, \
-         or set TENANTRY_TEST_PGHOST, TENANTRY_TEST_PGPORT, TENANTRY_TEST_PGUSER and TENANTRY_TEST_PGPASSWORD",
-    )
+    // Never dropped; its supervisor sees the process end.
+    static OWN: OnceCell<Cluster> = OnceCell::const_new();
+    if let Some(shared) = from_environment() {
+        return shared;
+    }
+    let start = || async {
+        let options = ThrowawayOptions {
+            bin: std::env::var_os("TENANTRY_PG_BIN").map(Into::into),
+            ..ThrowawayOptions::default()
+        };
+        Cluster::start_throwaway(options)
+            .await
+            .unwrap_or_else(|error| panic!("no PostgreSQL for the tests: {error}"))
+    };
+    OWN.get_or_init(start).await.target().clone()
 }
 
 fn from_environment() -> Option<ConnectTarget> {

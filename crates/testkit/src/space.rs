@@ -6,6 +6,7 @@ use std::{path::Path, time::Duration};
 
 use model::{DbName, Namespace, RoleName};
 use pg::ConnectTarget;
+use secrecy::ExposeSecret;
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
@@ -63,6 +64,25 @@ impl Space {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The settings of `tenantd` and `tenantctl` for this space, as environment variables.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let target = &self.registry;
+        vec![
+            ("MASTER_PGHOST", target.host.clone()),
+            ("MASTER_PGPORT", target.port.to_string()),
+            ("MASTER_PGUSER", target.user.clone()),
+            ("MASTER_PGPASSWORD", target.password.expose_secret().to_owned()),
+            ("MASTER_PGDATABASE", target.database.clone()),
+            ("TENANTRY_NAMES_NAMESPACE", self.namespace.as_str().to_owned()),
+            (
+                "TENANTRY_STATE_DIR",
+                self.dir().join("state").display().to_string(),
+            ),
+            ("TENANTRY_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
+        ]
     }
 
     /// The names of the databases and then of the roles in this namespace, each in order.

@@ -177,6 +177,13 @@ impl Namespace {
         DbName(format!("{}_tenant_{slug}", self.0))
     }
 
+    /// The database of a laboratory while it is being cloned: it gets its real name once it is marked as this
+    /// laboratory's, so that a database under the real name is never half made and never somebody else's.
+    #[must_use]
+    pub fn database_in_the_making(&self, tenant: crate::TenantId) -> DbName {
+        DbName(format!("{}_making_{}", self.0, tenant.as_uuid().simple()))
+    }
+
     /// The log-in role of a laboratory; it has the name of the database.
     #[must_use]
     pub fn tenant_role(&self, slug: &Slug) -> RoleName {
@@ -225,7 +232,7 @@ impl FromStr for Namespace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{OperationId, SchemaVersion};
+    use crate::{OperationId, SchemaVersion, TenantId};
 
     #[test]
     fn names_print_quoted_and_stay_under_the_servers_limit() {
@@ -235,6 +242,7 @@ mod tests {
             namespace.tenant_database(&slug),
             namespace.template_database(SchemaVersion::new(9999), &"f".repeat(64)),
             namespace.scratch_database(OperationId::generate()),
+            namespace.database_in_the_making(TenantId::generate()),
         ];
         for name in names {
             assert!(name.as_str().len() <= 63, "{name}");

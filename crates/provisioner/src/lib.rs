@@ -1,1 +1,101 @@
-//! Placeholder.
+//! Durable changes to laboratories: provision, migrate, offboard.
+//!
+//! What is asked for is written, in one transaction, as a change of the registry and an operation that makes it true.
+//! Whoever runs operations, the worker in `tenantd` or `tenantctl` in the foreground, claims one by a lease and works
+//! through its steps. Each step looks before it acts, so a crash anywhere costs time and nothing else.
+//!
+//! Invariants:
+//!
+//! - A laboratory becomes `active` in the last step of its provisioning and nowhere else.
+//! - A database that was ever in service is dropped only behind an archive that was restored, compared, recorded, and
+//!   is still there unchanged.
+//! - A database or role is touched only if it is marked as this laboratory's own; what else has its name is left alone.
+//! - Whoever lost the lease stops; what it still had under way on the server is ended by its successor.
+//!
+//! The provisioner knows nothing of HTTP or of what a laboratory does; its first rows come by [`SeedHook`].
+
+mod compare;
+mod config;
+mod dump;
+mod engine;
+mod error;
+mod fault;
+mod manifest;
+mod progress;
+mod request;
+mod steps;
+mod watch;
+mod worker;
+
+use std::sync::Arc;
+
+pub use compare::{Contents, compare};
+pub use config::{Bounds, ProvisionerConfig, Seed, SeedHook};
+pub use error::{BoxError, ProvisionError};
+#[cfg(feature = "fault-points")]
+pub use fault::Faults;
+pub use manifest::{Manifest, TableDigest};
+pub use progress::Progress;
+pub use request::{NewAdmin, NewLab, RequestedBy};
+
+/// Asks for operations and runs them. Clones share everything.
+#[derive(Clone)]
+pub struct Provisioner {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: ProvisionerConfig,
+    /// This process among all workers of the fleet.
+    pub(crate) owner: String,
+    pub(crate) faults: fault::FaultPlan,
+}
+
+impl Provisioner {
+    /// A provisioner; nothing is connected yet.
+    #[must_use]
+    pub fn new(config: ProvisionerConfig) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                owner: owner_name(),
+                faults: fault::FaultPlan::from_env(),
+            }),
+        }
+    }
+
+    /// The same, but stopping where a test says.
+    #[cfg(feature = "fault-points")]
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                config: self.inner.config.clone(),
+                owner: owner_name(),
+                faults,
+            }),
+        }
+    }
+
+    /// What it works with.
+    #[must_use]
+    pub fn config(&self) -> &ProvisionerConfig {
+        &self.inner.config
+    }
+
+    /// The name under which this process holds leases.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.inner.owner
+    }
+}
+
+/// `host:pid:random`: names a process for people, and two runs with the same pid apart.
+fn owner_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => "host",
+        host => host,
+    };
+    format!("{host}:{}:{:08x}", std::process::id(), rand::random::<u32>())
+}

@@ -1,0 +1,132 @@
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use identity::Sealer;
+use model::{Clock, Email, Namespace, StaffId, TenantId};
+use registry::Registry;
+
+use crate::BoxError;
+
+/// Writes a new laboratory's first rows: its profile and its first staff member. It runs in a transaction on the
+/// administrator's connection and is called again after a crash, so it must be content with rows that are there.
+///
+/// A hook and not a call, because the provisioner knows nothing of what a laboratory does.
+pub type SeedHook = Arc<
+    dyn for<'a> Fn(&'a tokio_postgres::Transaction<'a>, &'a Seed) -> BoxFuture<'a, Result<(), BoxError>>
+        + Send
+        + Sync,
+>;
+
+/// What a new laboratory begins with.
+#[derive(Debug, Clone)]
+pub struct Seed {
+    /// Its id in the registry.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: String,
+    /// IANA name of its time zone.
+    pub time_zone: String,
+    /// The first administrator, who has the same id in the registry.
+    pub admin_id: StaffId,
+    /// Log-in name.
+    pub admin_email: Email,
+    /// The person's name.
+    pub admin_name: String,
+}
+
+/// What the provisioner works with.
+#[derive(Clone)]
+pub struct ProvisionerConfig {
+    /// The master database.
+    pub registry: Registry,
+    /// Opens the administrators' passwords (context `server:<name>`) and seals the laboratories' (`tenant:<id>:role`).
+    pub sealer: Sealer,
+    /// The prefix of every database and role.
+    pub namespace: Namespace,
+    /// Where archives are written. Workers on several hosts must see the same directory.
+    pub archive_dir: PathBuf,
+    /// Where `pg_dump` and `pg_restore` are; the newest installed when absent.
+    pub pg_bin: Option<PathBuf>,
+    /// How long a claim holds without being renewed.
+    pub lease: Duration,
+    /// The other limits.
+    pub bounds: Bounds,
+    /// Writes a laboratory's first rows.
+    pub seed: SeedHook,
+    /// For the times in manifests.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Limits of operations and their worker.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// How long a connection to a server and its log-in may take.
+    pub connect_timeout: Duration,
+    /// How often an operation is tried, counted anew for its undoing, before it fails for good.
+    pub attempts_max: u32,
+    /// The wait behind the first failed try; each later one doubles it.
+    pub backoff_min: Duration,
+    /// The longest wait between two tries.
+    pub backoff_max: Duration,
+    /// How many operations one worker runs at once.
+    pub operations_parallel_max: usize,
+    /// How often a worker looks for work that no notification told it of.
+    pub poll_every: Duration,
+    /// How long a fence waits for routers to close their connections by themselves.
+    pub routers_grace: Duration,
+    /// How long sessions that were told to end may take.
+    pub sessions_end_limit: Duration,
+    /// How long `pg_dump` or `pg_restore` may take.
+    pub dump_limit: Duration,
+    /// How long a worker that is told to stop waits for its operations to end before it gives them back.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            attempts_max: 8,
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+            operations_parallel_max: 4,
+            poll_every: Duration::from_secs(5),
+            routers_grace: Duration::from_secs(5),
+            sessions_end_limit: Duration::from_secs(10),
+            dump_limit: Duration::from_secs(6 * 60 * 60),
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Bounds {
+    /// The wait behind the `attempt`-th failed try: doubling, bounded, and between half and the whole of it so that many
+    /// operations that failed together do not come back together.
+    pub(crate) fn backoff(&self, attempt: u32) -> Duration {
+        let doubled = self
+            .backoff_min
+            .saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
+        doubled
+            .min(self.backoff_max)
+            .mul_f64(rand::random_range(0.5..=1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_their_bound() {
+        let bounds = Bounds {
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+            ..Bounds::default()
+        };
+        for (attempt, whole_s) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (1000, 60)] {
+            let wait = bounds.backoff(attempt);
+            let whole = Duration::from_secs(whole_s);
+            assert!(wait >= whole / 2 && wait <= whole, "{attempt}: {wait:?}");
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Running one claimed operation: its steps in order, skipping those that are done, under a lease that is renewed on the
+//! side. A failure that may pass gives the operation back with a wait that is kept in the registry; any other, or one too
+//! many, turns it to undoing where there is something to undo, and ends it.
+
+use std::time::{Duration, Instant};
+
+use model::{OperationStatus, Step, StepStatus, TenantState};
+use registry::{Actor, Lease, NewAudit, NewTenantEvent, Operation, Outcome, RegistryError};
+use serde_json::json;
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    Inner, Progress, ProvisionError, Provisioner,
+    error::StepError,
+    fault::{Moment, Point},
+    request::{begin, commit},
+    steps::{self, Context},
+};
+
+/// How long giving an operation back may take when we are told to stop.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+/// How many times `attempts_max` an operation may be begun when its processes keep dying.
+const CUT_OFF_FACTOR: u32 = 4;
+/// Stands in an operation's error between why it failed and why that could not be undone.
+const UNDO_MARK: &str = " (undoing it: ";
+
+pub(crate) type Observer<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+/// Ends a task when it goes out of scope.
+struct Aborting(JoinHandle<()>);
+
+impl Drop for Aborting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Provisioner {
+    /// Carries a claimed operation as far as it goes. `stop` turning true interrupts it between two polls and gives it
+    /// back at once.
+    pub(crate) async fn carry_out(
+        &self,
+        operation: Operation,
+        lease: Lease,
+        observe: Observer<'_>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), ProvisionError> {
+        let inner = &*self.inner;
+        observe(Progress::Claimed {
+            kind: operation.kind,
+            attempt: operation.attempts,
+        });
+        let (lost_sender, lost) = oneshot::channel();
+        let _heartbeat = Aborting(tokio::spawn(heartbeat(self.clone(), lease.clone(), lost_sender)));
+        let run = Run {
+            inner,
+            operation: &operation,
+            lease: &lease,
+            observe,
+        };
+        let stopped = async {
+            // A sender that is gone will never say stop.
+            if stop.wait_for(|stop| *stop).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            outcome = run.all() => outcome,
+            _ = lost => Err(RegistryError::LeaseLost { operation: operation.id }.into()),
+            () = stopped => {
+                run.release(Duration::ZERO, "interrupted: the process that ran it was shut down").await;
+                Err(ProvisionError::Interrupted { operation: operation.id })
+            }
+        }
+    }
+}
+
+/// Renews the lease until it is lost: taken away, or run out because the registry could not be asked in time.
+async fn heartbeat(provisioner: Provisioner, lease: Lease, lost: oneshot::Sender<()>) {
+    let length = provisioner.inner.config.lease;
+    let mut good_until = Instant::now() + length;
+    loop {
+        tokio::time::sleep(length / 4).await;
+        let asked_at = Instant::now();
+        let renewing = async {
+            let client = provisioner.inner.config.registry.client().await?;
+            registry::operation_renew(&client, &lease, length).await
+        };
+        let left = good_until.saturating_duration_since(asked_at);
+        match tokio::time::timeout(left, renewing).await {
+            Ok(Ok(())) => good_until = asked_at + length,
+            Ok(Err(RegistryError::LeaseLost { .. })) => break,
+            Ok(Err(error)) => {
+                tracing::warn!(operation.id = %lease.operation, %error, "the lease could not be renewed; trying again");
+            }
+            Err(_elapsed) => break,
+        }
+        if Instant::now() >= good_until {
+            break;
+        }
+    }
+    tracing::warn!(operation.id = %lease.operation, "the lease is lost; stopping");
+    // The receiver may be gone already, when the work has just ended.
+    let _ = lost.send(());
+}
+
+struct Run<'a> {
+    inner: &'a Inner,
+    operation: &'a Operation,
+    lease: &'a Lease,
+    observe: Observer<'a>,
+}
+
+/// What a sequence of steps came to.
+enum Ended {
+    Done,
+    /// Given back, to be tried again.
+    GivenBack,
+    /// For good, for this reason.
+    Failed(String),
+}
+
+impl Run<'_> {
+    async fn all(&self) -> Result<(), ProvisionError> {
+        let kind = self.operation.kind;
+        if self.operation.status == OperationStatus::Undoing {
+            let why = self.operation.error.clone().unwrap_or_default();
+            let why = why.split(UNDO_MARK).next().unwrap_or_default().to_owned();
+            return self.undo(&why).await;
+        }
+        let cx = Context::new(self.inner, self.operation, self.lease, self.observe);
+        let ended = if self.died_too_often() {
+            Ended::Failed(format!(
+                "gave up after {} tries: the processes that ran it died",
+                self.operation.attempts - 1
+            ))
+        } else {
+            self.sequence(&cx, kind.steps(), false, None).await?
+        };
+        match ended {
+            Ended::GivenBack => Ok(()),
+            Ended::Done => self.finish(Outcome::Succeeded).await,
+            Ended::Failed(why) => {
+                steps::clean_up(&cx).await;
+                drop(cx);
+                if kind.undo_steps().is_empty() || !self.may_be_undone().await? {
+                    return self.finish(Outcome::Failed(&why)).await;
+                }
+                let client = self.inner.config.registry.client().await?;
+                registry::operation_set_undoing(&client, self.lease, &why).await?;
+                drop(client);
+                (self.observe)(Progress::Undoing { error: why.clone() });
+                self.undo(&why).await
+            }
+        }
+    }
+
+    /// Failures end an operation at `attempts_max`; more tries than that were cut off by a crash or a shutdown each. They
+    /// are given more room, since a fleet may be restarted often, but not for ever.
+    fn died_too_often(&self) -> bool {
+        self.operation.attempts
+            > self
+                .inner
+                .config
+                .bounds
+                .attempts_max
+                .saturating_mul(CUT_OFF_FACTOR)
+    }
+
+    /// A laboratory in service stays, whatever its operation says: its activation may have been committed just before the
+    /// connection broke.
+    async fn may_be_undone(&self) -> Result<bool, ProvisionError> {
+        let client = self.inner.config.registry.client().await?;
+        let tenant = registry::tenant_by_id(&client, self.operation.tenant).await?;
+        Ok(tenant.is_none_or(|t| t.status == TenantState::Provisioning))
+    }
+
+    async fn undo(&self, why: &str) -> Result<(), ProvisionError> {
+        let cx = Context::new(self.inner, self.operation, self.lease, self.observe);
+        match self
+            .sequence(&cx, self.operation.kind.undo_steps(), true, Some(why))
+            .await?
+        {
+            Ended::GivenBack => Ok(()),
+            Ended::Done => self.finish(Outcome::Failed(why)).await,
+            Ended::Failed(also) => {
+                let why = format!("{why}{UNDO_MARK}{also})");
+                self.finish(Outcome::Failed(&why)).await
+            }
+        }
+    }
+
+    /// Runs the steps that are not done yet. `why` is the reason of an undoing, which its tries must not overwrite.
+    async fn sequence(
+        &self,
+        cx: &Context<'_>,
+        steps: &'static [Step],
+        undoing: bool,
+        why: Option<&str>,
+    ) -> Result<Ended, ProvisionError> {
+        let client = self.inner.config.registry.client().await?;
+        let known = registry::steps_of(&client, self.operation.id).await?;
+        drop(client);
+        for (at, &step) in steps.iter().enumerate() {
+            if known
+                .iter()
+                .any(|row| row.step == step && row.status == StepStatus::Done)
+            {
+                continue;
+            }
+            (self.observe)(Progress::StepBegan {
+                step,
+                number: at + 1,
+                of: steps.len(),
+                undoing,
+            });
+            let Err(failure) = self.step(cx, step, undoing).await? else {
+                continue;
+            };
+            let error = failure.error.to_string();
+            let attempts_max = self.inner.config.bounds.attempts_max;
+            // Turning to undoing counts the tries anew without a new claim.
+            let attempt = if undoing && self.operation.status != OperationStatus::Undoing {
+                1
+            } else {
+                self.operation.attempts
+            };
+            if !failure.retry {
+                return Ok(Ended::Failed(format!("{step}: {error}")));
+            }
+            if attempt >= attempts_max {
+                return Ok(Ended::Failed(format!(
+                    "{step}: gave up after {attempt} tries: {error}"
+                )));
+            }
+            let delay = self.inner.config.bounds.backoff(attempt);
+            let kept = match why {
+                Some(why) => format!("{why}{UNDO_MARK}{step}: {error})"),
+                None => format!("{step}: {error}"),
+            };
+            tracing::warn!(
+                operation.id = %self.operation.id,
+                tenant.slug = %self.operation.tenant_slug,
+                %step,
+                attempt,
+                error,
+                delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+                "a step failed and will be tried again"
+            );
+            let client = self.inner.config.registry.client().await?;
+            registry::operation_release_for_retry(&client, self.lease, delay, &kept).await?;
+            (self.observe)(Progress::WillRetry { delay });
+            return Ok(Ended::GivenBack);
+        }
+        Ok(Ended::Done)
+    }
+
+    /// One try of one step. The outer error means that the registry could not be told, or that the lease is lost: then
+    /// nothing more may be done.
+    async fn step(
+        &self,
+        cx: &Context<'_>,
+        step: Step,
+        undoing: bool,
+    ) -> Result<Result<(), StepError>, ProvisionError> {
+        let point = |moment| Point {
+            kind: self.operation.kind,
+            undoing,
+            step,
+            moment,
+        };
+        let registry = &self.inner.config.registry;
+        registry::step_begin(&registry.client().await?, self.lease, step).await?;
+        self.inner.faults.reach(point(Moment::Begun)).await;
+        let began = Instant::now();
+        match steps::run(cx, step, undoing).await {
+            Ok(saw) => {
+                self.inner.faults.reach(point(Moment::Acted)).await;
+                registry::step_done(&registry.client().await?, self.lease, step, &saw).await?;
+                let took = began.elapsed();
+                (self.observe)(Progress::StepDone { step, took, saw });
+                Ok(Ok(()))
+            }
+            Err(StepError {
+                error: ProvisionError::Registry(lost @ RegistryError::LeaseLost { .. }),
+                ..
+            }) => Err(lost.into()),
+            Err(failure) => {
+                let error = failure.error.to_string();
+                let client = registry.client().await?;
+                registry::step_failed(&client, self.lease, step, &error).await?;
+                for &earlier in failure.error.invalidates(step) {
+                    registry::step_failed(&client, self.lease, earlier, &error).await?;
+                }
+                (self.observe)(Progress::StepFailed { step, error });
+                Ok(Err(failure))
+            }
+        }
+    }
+
+    /// Ends the operation, with an event (while there is a laboratory to have it) and an audit row.
+    async fn finish(&self, outcome: Outcome<'_>) -> Result<(), ProvisionError> {
+        let operation = self.operation;
+        let (word, error) = match outcome {
+            Outcome::Succeeded => ("succeeded", None),
+            Outcome::Failed(error) => ("failed", Some(error)),
+        };
+        let actor = Actor::Worker(self.inner.owner.clone());
+        let detail = json!({
+            "operation": operation.id,
+            "kind": operation.kind,
+            "slug": operation.tenant_slug,
+            "error": error,
+        });
+        let mut client = self.inner.config.registry.client().await?;
+        let txn = begin(&mut client).await?;
+        registry::operation_finish(&txn, self.lease, outcome).await?;
+        if registry::tenant_by_id(&txn, operation.tenant).await?.is_some() {
+            let event = NewTenantEvent {
+                tenant: operation.tenant,
+                kind: &format!("{}_{word}", operation.kind),
+                actor: &actor,
+                operation: Some(operation.id),
+                detail: detail.clone(),
+            };
+            registry::event_insert(&txn, &event).await?;
+        }
+        let entry = NewAudit {
+            actor: &actor,
+            action: &format!("operation.{word}"),
+            tenant: Some(operation.tenant),
+            detail,
+            request_id: None,
+            client_ip: None,
+        };
+        registry::audit_insert(&txn, &entry).await?;
+        commit(txn).await?;
+        tracing::info!(
+            operation.id = %operation.id,
+            operation.kind = %operation.kind,
+            tenant.slug = %operation.tenant_slug,
+            error,
+            "operation {word}"
+        );
+        Ok(())
+    }
+
+    async fn release(&self, delay: Duration, error: &str) {
+        let releasing = async {
+            let client = self.inner.config.registry.client().await?;
+            registry::operation_release_for_retry(&client, self.lease, delay, error).await
+        };
+        match tokio::time::timeout(RELEASE_LIMIT, releasing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(operation.id = %self.operation.id, %error, "an interrupted operation waits for its lease to end");
+            }
+            Err(_elapsed) => {
+                tracing::warn!(operation.id = %self.operation.id, "an interrupted operation waits for its lease to end");
+            }
+        }
+    }
+}

@@ -1,0 +1,379 @@
+use std::{io, path::PathBuf, time::Duration};
+
+use model::{OperationId, OperationKind, Slug, Step, TenantState};
+use registry::RegistryError;
+use tokio_postgres::error::SqlState;
+
+/// Any error of a hook that the binaries pass in.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a laboratory could not be changed as asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProvisionError {
+    /// The registry refused or cannot be reached.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Template, migration or rights.
+    #[error(transparent)]
+    Migrate(#[from] migrator::MigrateError),
+    /// A server cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] pg::ConnectError),
+    /// A server refused a statement.
+    #[error("{doing} failed on {place}: {}", pg::describe(.source))]
+    Db {
+        /// What was being done.
+        doing: &'static str,
+        /// Where.
+        place: String,
+        /// What the driver says.
+        source: tokio_postgres::Error,
+    },
+    /// A stored password cannot be read with the key that this process has.
+    #[error("the stored password of {of} cannot be read: {why}")]
+    Sealed {
+        /// Whose password.
+        of: String,
+        /// What the sealer says; it names keys by their ids.
+        why: String,
+    },
+    /// What was asked for cannot be.
+    #[error("{why}")]
+    Invalid {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+    /// More than one server is registered, or none, and the request names none.
+    #[error("{}", which_server(.known))]
+    WhichServer {
+        /// Those that are registered.
+        known: Vec<String>,
+    },
+    /// The same idempotency key came before with other content.
+    #[error("the idempotency key {key:?} was used before for another request")]
+    IdempotencyMismatch {
+        /// The key.
+        key: String,
+    },
+    /// Only a laboratory in service or suspended has a schema to migrate.
+    #[error("{slug} is {state}: only an active or suspended laboratory can be migrated")]
+    NotMigratable {
+        /// The laboratory.
+        slug: Slug,
+        /// Where it stands.
+        state: TenantState,
+    },
+    /// Something of the needed name exists and was not made for this laboratory.
+    #[error(
+        "the {what} {name} exists on {place} and was not made for this laboratory; look at it, then rename or drop it by hand"
+    )]
+    NotOurs {
+        /// Database or role.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// On which server.
+        place: String,
+    },
+    /// Something that an earlier step made is not there any more.
+    #[error("the {what} {name} is missing on {place}; was it removed by hand?")]
+    Missing {
+        /// Database, role, password.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// On which server.
+        place: String,
+    },
+    /// Sessions that should be gone are still there.
+    #[error("{count} sessions of database {database} on {place} did not end within {} ms", .waited.as_millis())]
+    StillConnected {
+        /// Which database.
+        database: String,
+        /// On which server.
+        place: String,
+        /// How many.
+        count: i64,
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// A predecessor's session holds this laboratory's lock and does not end.
+    #[error("another process still works on this laboratory on {place}; waited {} ms for it", .waited.as_millis())]
+    Busy {
+        /// On which server.
+        place: String,
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// The last look before a laboratory goes into service found something wrong.
+    #[error("the check before going into service failed: {why}")]
+    Check {
+        /// What was found.
+        why: String,
+    },
+    /// The laboratory's first rows could not be written.
+    #[error("writing the laboratory's first rows failed: {why}")]
+    Seed {
+        /// The hook's error with its causes.
+        why: String,
+        /// Whether the failure lay in reaching the server.
+        passing: bool,
+    },
+    /// `pg_dump` or `pg_restore` is not there or cannot be started.
+    #[error(
+        "{program} cannot be run: {why}; install PostgreSQL's client programs or set TENANTRY_PG_BIN to their directory"
+    )]
+    Program {
+        /// Its path.
+        program: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// `pg_dump` refuses servers newer than itself.
+    #[error(
+        "{program} is of PostgreSQL {have}, older than the server {place}, which is {need}; install PostgreSQL {need}'s client \
+         programs or set TENANTRY_PG_BIN to their directory"
+    )]
+    ProgramTooOld {
+        /// Its path.
+        program: PathBuf,
+        /// Its major version.
+        have: u32,
+        /// The server.
+        place: String,
+        /// The server's major version.
+        need: u32,
+    },
+    /// `pg_dump` or `pg_restore` ended with an error.
+    #[error("{program} failed for {database}: {said}")]
+    ProgramFailed {
+        /// Which of the two.
+        program: &'static str,
+        /// On which database.
+        database: String,
+        /// The end of what it wrote to its error output.
+        said: String,
+    },
+    /// The archive directory's disk is full.
+    #[error("no space is left for {path}; make room there, then run the operation again: nothing was lost")]
+    DiskFull {
+        /// What was being written.
+        path: PathBuf,
+    },
+    /// A file could not be read or written.
+    #[error("{doing} {path} failed: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A child process took longer than it may.
+    #[error("{what} was not done within {} s and was stopped", .limit.as_secs())]
+    TookTooLong {
+        /// What.
+        what: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The restored copy is not the same as the original.
+    #[error("the restored dump differs from the laboratory: {why}; nothing was dropped")]
+    Differs {
+        /// The first difference.
+        why: String,
+    },
+    /// The archive is not what was verified, or is not there.
+    #[error(
+        "the archive {path} cannot be trusted: {why}; nothing was dropped, and a new dump is made when the operation runs again"
+    )]
+    ArchiveBroken {
+        /// The dump's file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A database that was in service is dropped only behind a verified archive.
+    #[error("{slug} has been in service: its database is not dropped without a verified archive")]
+    WasInService {
+        /// The laboratory.
+        slug: Slug,
+    },
+    /// The laboratory's row is gone, so there is nothing to work on.
+    #[error("the laboratory {slug} is gone from the registry; ask for it anew")]
+    TenantGone {
+        /// Its slug.
+        slug: Slug,
+    },
+    /// The operation ended without success.
+    #[error("{kind} of {slug} failed: {error}")]
+    Failed {
+        /// Which operation.
+        operation: OperationId,
+        /// What it was to do.
+        kind: OperationKind,
+        /// To whom.
+        slug: Slug,
+        /// Why it failed.
+        error: String,
+    },
+    /// The work was interrupted from outside; the operation can be taken up again.
+    #[error("operation {operation} was interrupted; a worker goes on with it, or run it again")]
+    Interrupted {
+        /// Which operation.
+        operation: OperationId,
+    },
+    /// A row of an earlier step does not read back.
+    #[error("what step {step} of operation {operation} noted cannot be read: {why}")]
+    CorruptStep {
+        /// Which operation.
+        operation: OperationId,
+        /// Which step.
+        step: Step,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+fn which_server(known: &[String]) -> String {
+    if known.is_empty() {
+        "no server is registered yet; `tenantctl up` registers the configured one".to_owned()
+    } else {
+        format!(
+            "name the server that is to host the laboratory: {}",
+            known.join(", ")
+        )
+    }
+}
+
+impl ProvisionError {
+    /// For `map_err`: says what was being done and where.
+    pub(crate) fn db(
+        doing: &'static str,
+        place: impl ToString,
+    ) -> impl FnOnce(tokio_postgres::Error) -> Self {
+        move |source| Self::Db {
+            doing,
+            place: place.to_string(),
+            source,
+        }
+    }
+
+    /// For `map_err`: a full disk has a sentence of its own.
+    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| {
+            let path = path.into();
+            if matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ) {
+                Self::DiskFull { path }
+            } else {
+                Self::Io { doing, path, source }
+            }
+        }
+    }
+
+    /// Whether the failure may pass by itself, so that another try is worth while.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Registry(RegistryError::Unavailable { .. }) => true,
+            Self::Registry(RegistryError::Db { source, .. }) | Self::Db { source, .. } => is_passing(source),
+            Self::Migrate(error) => error.is_transient(),
+            Self::Connect(error) => error.code().is_none_or(|code| {
+                ![
+                    &SqlState::INVALID_PASSWORD,
+                    &SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+                    &SqlState::INVALID_CATALOG_NAME,
+                    &SqlState::INSUFFICIENT_PRIVILEGE,
+                ]
+                .contains(&code)
+            }),
+            Self::Seed { passing, .. } => *passing,
+            Self::StillConnected { .. } | Self::Busy { .. } | Self::TookTooLong { .. } => true,
+            // The server's own disk or a broken connection; a dump that the program itself refuses stays refused.
+            Self::ProgramFailed { said, .. } => [
+                "could not connect",
+                "connection to server",
+                "terminating connection",
+                "server closed the connection",
+            ]
+            .iter()
+            .any(|sign| said.contains(sign)),
+            _ => false,
+        }
+    }
+
+    /// Which steps that are done must be done again before this failure can be mended.
+    pub(crate) fn invalidates(&self, during: Step) -> &'static [Step] {
+        match (self, during) {
+            (Self::ArchiveBroken { .. }, Step::DropDatabase) => &[Step::Dump, Step::Verify],
+            (
+                Self::ArchiveBroken { .. } | Self::Differs { .. } | Self::ProgramFailed { .. },
+                Step::Verify,
+            ) => &[Step::Dump],
+            _ => &[],
+        }
+    }
+}
+
+pub(crate) fn is_passing(error: &tokio_postgres::Error) -> bool {
+    pg::is_unavailable(error)
+        || error.code().is_some_and(|code| {
+            [
+                &SqlState::LOCK_NOT_AVAILABLE,
+                &SqlState::OBJECT_IN_USE,
+                &SqlState::T_R_DEADLOCK_DETECTED,
+                &SqlState::T_R_SERIALIZATION_FAILURE,
+                // The template was replaced by a newer one between looking and cloning.
+                &SqlState::INVALID_CATALOG_NAME,
+                &SqlState::DISK_FULL,
+                &SqlState::QUERY_CANCELED,
+            ]
+            .contains(&code)
+        })
+        // Two at once on one catalogue row: an internal error with no code of its own.
+        || error.as_db_error().is_some_and(|db| db.message().contains("tuple concurrently"))
+}
+
+/// A step's failure: worth another try, or not.
+#[derive(Debug)]
+pub(crate) struct StepError {
+    pub(crate) error: ProvisionError,
+    pub(crate) retry: bool,
+}
+
+impl StepError {
+    /// It may pass by itself.
+    pub(crate) fn retry(error: impl Into<ProvisionError>) -> Self {
+        Self {
+            error: error.into(),
+            retry: true,
+        }
+    }
+
+    /// Trying again would change nothing.
+    pub(crate) fn fatal(error: impl Into<ProvisionError>) -> Self {
+        Self {
+            error: error.into(),
+            retry: false,
+        }
+    }
+}
+
+/// The error itself knows, unless the step knows better.
+impl<E: Into<ProvisionError>> From<E> for StepError {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        if error.is_transient() {
+            Self::retry(error)
+        } else {
+            Self::fatal(error)
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! Asking for a change: the row, the operation that makes it true, the event and the audit in one transaction.
+
+use std::net::IpAddr;
+
+use deadpool_postgres::Transaction;
+use jiff::tz;
+use model::{
+    Email, OperationId, OperationKind, OperatorId, ServerName, Slug, StaffId, TenantEvent, TenantId,
+    TenantState,
+};
+use registry::{Actor, Change, NewAudit, NewOperation, Operation, OperationFilter, RegistryError, Tenant};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use crate::{ProvisionError, Provisioner};
+
+/// A laboratory that is to be.
+#[derive(Debug, Clone)]
+pub struct NewLab {
+    /// Its short name.
+    pub slug: Slug,
+    /// Its name: 1 to 200 characters.
+    pub name: String,
+    /// IANA name of its time zone.
+    pub time_zone: String,
+    /// The server to host it; may be left open while only one is registered.
+    pub server: Option<ServerName>,
+    /// Its first administrator, who is its first staff member too.
+    pub admin: NewAdmin,
+}
+
+/// The first administrator of a laboratory.
+#[derive(Debug, Clone)]
+pub struct NewAdmin {
+    /// Log-in name.
+    pub email: Email,
+    /// The person's name: 1 to 200 characters.
+    pub display_name: String,
+    /// Argon2id hash of the password.
+    pub password_hash: SecretString,
+}
+
+/// Who asks for a change, and how it can be recognised when it is asked for again.
+#[derive(Debug, Clone)]
+pub struct RequestedBy {
+    /// The person.
+    pub actor: Actor,
+    /// Why, in the person's words.
+    pub reason: Option<String>,
+    /// The request's id, for the audit.
+    pub request_id: Option<String>,
+    /// From where it came.
+    pub client_ip: Option<IpAddr>,
+    /// The same key and content again is the same operation.
+    pub idempotency_key: Option<String>,
+}
+
+impl RequestedBy {
+    /// Somebody, of whom no more is known.
+    #[must_use]
+    pub fn actor(actor: Actor) -> Self {
+        Self {
+            actor,
+            reason: None,
+            request_id: None,
+            client_ip: None,
+            idempotency_key: None,
+        }
+    }
+
+    /// A person of the platform's staff.
+    #[must_use]
+    pub fn operator(id: OperatorId) -> Self {
+        Self::actor(Actor::Operator(id))
+    }
+
+    /// Whoever runs the command line, by account name.
+    #[must_use]
+    pub fn terminal(user: impl Into<String>) -> Self {
+        Self::actor(Actor::Terminal(user.into()))
+    }
+
+    fn change(&self) -> Change<'_> {
+        Change {
+            actor: &self.actor,
+            operation: None,
+            reason: self.reason.as_deref(),
+            request_id: self.request_id.as_deref(),
+            client_ip: self.client_ip,
+        }
+    }
+}
+
+impl Provisioner {
+    /// Asks for a laboratory. It is `provisioning` until the operation has run.
+    ///
+    /// # Errors
+    /// [`RegistryError::SlugTaken`] and its kin; [`ProvisionError::Invalid`] names a field;
+    /// [`ProvisionError::IdempotencyMismatch`].
+    pub async fn request_provision(
+        &self,
+        lab: NewLab,
+        by: RequestedBy,
+    ) -> Result<(Tenant, OperationId), ProvisionError> {
+        lab.check()?;
+        let mut client = self.inner.config.registry.client().await?;
+        let server = match &lab.server {
+            Some(server) => server.clone(),
+            None => only_server(&client).await?,
+        };
+        let params = lab.params(&server);
+        if let Some(earlier) =
+            earlier(&client, &by, OperationKind::Provision, |op| op.params == params).await?
+        {
+            return Ok((tenant_of(&client, &earlier).await?, earlier.id));
+        }
+        let txn = begin(&mut client).await?;
+        let operation = OperationId::generate();
+        let written = self
+            .write_provision(&txn, &lab, server, params.clone(), operation, &by)
+            .await;
+        match written {
+            Ok(tenant) => {
+                commit(txn).await?;
+                Ok((tenant, operation))
+            }
+            // The same request won between our look and our write.
+            Err(ProvisionError::Registry(RegistryError::IdempotencyKeyUsed { key })) => {
+                drop(txn);
+                let client = self.inner.config.registry.client().await?;
+                match earlier(&client, &by, OperationKind::Provision, |op| op.params == params).await? {
+                    Some(first) => Ok((tenant_of(&client, &first).await?, first.id)),
+                    None => Err(ProvisionError::IdempotencyMismatch { key }),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write_provision(
+        &self,
+        txn: &Transaction<'_>,
+        lab: &NewLab,
+        server: ServerName,
+        params: Value,
+        operation: OperationId,
+        by: &RequestedBy,
+    ) -> Result<Tenant, ProvisionError> {
+        let namespace = &self.inner.config.namespace;
+        let id = TenantId::generate();
+        // The operation first: a used idempotency key is the answer even when the slug is taken, since then it is taken
+        // by the very same request.
+        registry::operation_insert_in_txn(
+            txn,
+            &NewOperation {
+                id: operation,
+                kind: OperationKind::Provision,
+                tenant: id,
+                tenant_slug: lab.slug.clone(),
+                params,
+                created_by: by.actor.clone(),
+                idempotency_key: by.idempotency_key.clone(),
+            },
+        )
+        .await?;
+        let tenant = registry::NewTenant {
+            id,
+            slug: lab.slug.clone(),
+            name: lab.name.trim().to_owned(),
+            time_zone: lab.time_zone.clone(),
+            server,
+            db_name: namespace.tenant_database(&lab.slug),
+            role_name: namespace.tenant_role(&lab.slug),
+        };
+        let tenant =
+            registry::tenant_insert_in_txn(txn, &tenant, &by.change().in_operation(operation)).await?;
+        let admin = registry::NewAdmin {
+            id: StaffId::generate(),
+            tenant: id,
+            email: lab.admin.email.clone(),
+            display_name: lab.admin.display_name.trim().to_owned(),
+            password_hash: lab.admin.password_hash.clone(),
+        };
+        registry::admin_insert_in_txn(txn, &admin).await?;
+        Ok(tenant)
+    }
+
+    /// Asks for a laboratory to be archived and removed: it is `deleting` from now on. Asked again after the removal
+    /// failed, the failed operation is opened again and goes on where it stopped.
+    ///
+    /// # Errors
+    /// [`RegistryError::Illegal`] when its state does not allow it, [`RegistryError::OperationInProgress`].
+    pub async fn request_offboard(
+        &self,
+        tenant: TenantId,
+        by: RequestedBy,
+    ) -> Result<OperationId, ProvisionError> {
+        let mut client = self.inner.config.registry.client().await?;
+        if let Some(earlier) =
+            earlier(&client, &by, OperationKind::Offboard, |op| op.tenant == tenant).await?
+        {
+            return Ok(earlier.id);
+        }
+        let found = registry::tenant_by_id(&client, tenant).await?;
+        if found.is_some_and(|t| t.status == TenantState::Deleting) {
+            return self.resume_offboard(tenant, &by).await;
+        }
+        let txn = begin(&mut client).await?;
+        let operation = OperationId::generate();
+        let change = by.change().in_operation(operation);
+        let tenant = registry::tenant_transition_in_txn(&txn, tenant, TenantEvent::Offboard, &change).await?;
+        insert_operation(&txn, operation, OperationKind::Offboard, &tenant, &by).await?;
+        commit(txn).await?;
+        Ok(operation)
+    }
+
+    async fn resume_offboard(
+        &self,
+        tenant: TenantId,
+        by: &RequestedBy,
+    ) -> Result<OperationId, ProvisionError> {
+        let filter = OperationFilter {
+            tenant: Some(tenant),
+            kind: Some(OperationKind::Offboard),
+            ..OperationFilter::default()
+        };
+        let client = self.inner.config.registry.client().await?;
+        let last = registry::operations_list(&client, &filter, None, 1).await?.pop();
+        drop(client);
+        match last {
+            Some(last) if last.status.is_final() => self.reopen(last.id, by.clone()).await,
+            _ => Err(RegistryError::OperationInProgress { tenant }.into()),
+        }
+    }
+
+    /// Lets an operation that failed be run once more; steps that are done stay done.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotReopenable`], [`RegistryError::OperationInProgress`];
+    /// [`ProvisionError::TenantGone`] when its laboratory was taken away by the undoing.
+    pub async fn reopen(
+        &self,
+        operation: OperationId,
+        by: RequestedBy,
+    ) -> Result<OperationId, ProvisionError> {
+        let mut client = self.inner.config.registry.client().await?;
+        let txn = begin(&mut client).await?;
+        let reopened = registry::operation_reopen(&txn, operation).await?;
+        // All that is left to do when the row is gone is to say so: the last step of a removal.
+        let gone = registry::tenant_by_id(&txn, reopened.tenant).await?.is_none();
+        if gone && reopened.kind != OperationKind::Offboard {
+            return Err(ProvisionError::TenantGone {
+                slug: reopened.tenant_slug,
+            });
+        }
+        audit(&txn, "operation.reopened", &reopened, &by).await?;
+        commit(txn).await?;
+        Ok(operation)
+    }
+
+    /// Asks for a laboratory's schema to be brought to this code's version.
+    ///
+    /// # Errors
+    /// [`ProvisionError::NotMigratable`], [`RegistryError::OperationInProgress`].
+    pub async fn request_migrate(
+        &self,
+        tenant: TenantId,
+        by: RequestedBy,
+    ) -> Result<OperationId, ProvisionError> {
+        let mut client = self.inner.config.registry.client().await?;
+        if let Some(earlier) = earlier(&client, &by, OperationKind::Migrate, |op| op.tenant == tenant).await?
+        {
+            return Ok(earlier.id);
+        }
+        let txn = begin(&mut client).await?;
+        let found = registry::tenant_by_id(&txn, tenant)
+            .await?
+            .ok_or_else(|| not_found(tenant))?;
+        if !matches!(found.status, TenantState::Active | TenantState::Suspended) {
+            return Err(ProvisionError::NotMigratable {
+                slug: found.slug,
+                state: found.status,
+            });
+        }
+        let operation = OperationId::generate();
+        let written = insert_operation(&txn, operation, OperationKind::Migrate, &found, &by).await?;
+        audit(&txn, "tenant.migrate_requested", &written, &by).await?;
+        commit(txn).await?;
+        Ok(operation)
+    }
+
+    /// Closes a laboratory for its users, at once.
+    ///
+    /// # Errors
+    /// [`RegistryError::Illegal`] unless it is active, [`RegistryError::NotFound`].
+    pub async fn suspend(&self, tenant: TenantId, by: RequestedBy) -> Result<Tenant, ProvisionError> {
+        self.transition(tenant, TenantEvent::Suspend, &by).await
+    }
+
+    /// Opens a suspended laboratory again, at once.
+    ///
+    /// # Errors
+    /// [`RegistryError::Illegal`] unless it is suspended, [`RegistryError::NotFound`].
+    pub async fn resume(&self, tenant: TenantId, by: RequestedBy) -> Result<Tenant, ProvisionError> {
+        self.transition(tenant, TenantEvent::Resume, &by).await
+    }
+
+    async fn transition(
+        &self,
+        id: TenantId,
+        event: TenantEvent,
+        by: &RequestedBy,
+    ) -> Result<Tenant, ProvisionError> {
+        let mut client = self.inner.config.registry.client().await?;
+        let txn = begin(&mut client).await?;
+        let tenant = registry::tenant_transition_in_txn(&txn, id, event, &by.change()).await?;
+        commit(txn).await?;
+        Ok(tenant)
+    }
+}
+
+impl NewLab {
+    fn check(&self) -> Result<(), ProvisionError> {
+        let invalid = |field, why: &str| {
+            let why = why.to_owned();
+            Err(ProvisionError::Invalid { field, why })
+        };
+        let named = |text: &str| {
+            let text = text.trim();
+            !text.is_empty() && text.chars().count() <= 200 && !text.chars().any(char::is_control)
+        };
+        if !named(&self.name) {
+            return invalid(
+                "name",
+                "a laboratory's name has 1 to 200 characters and no control characters",
+            );
+        }
+        if !named(&self.admin.display_name) {
+            return invalid(
+                "admin.displayName",
+                "the administrator's name has 1 to 200 characters and no control characters",
+            );
+        }
+        // Without a time zone database on this machine PostgreSQL's own has the last word, when the first rows are written.
+        let known = tz::db().is_definitively_empty() || tz::db().get(&self.time_zone).is_ok();
+        if !known || self.time_zone.len() > 64 {
+            return invalid(
+                "timeZone",
+                "the time zone must be an IANA name such as Europe/Berlin or UTC",
+            );
+        }
+        Ok(())
+    }
+
+    /// What the operation keeps of the request; never the password's hash.
+    fn params(&self, server: &ServerName) -> Value {
+        json!({
+            "slug": self.slug,
+            "name": self.name.trim(),
+            "timeZone": self.time_zone,
+            "server": server,
+            "adminEmail": self.admin.email,
+            "adminName": self.admin.display_name.trim(),
+        })
+    }
+}
+
+async fn only_server(client: &registry::RegistryClient) -> Result<ServerName, ProvisionError> {
+    let mut servers = registry::servers_list(client).await?;
+    match (servers.pop(), servers.is_empty()) {
+        (Some(only), true) => Ok(only.name),
+        (last, _) => Err(ProvisionError::WhichServer {
+            known: servers
+                .into_iter()
+                .chain(last)
+                .map(|s| s.name.to_string())
+                .collect(),
+        }),
+    }
+}
+
+/// The operation that a request with this key asked for before.
+async fn earlier(
+    client: &registry::RegistryClient,
+    by: &RequestedBy,
+    kind: OperationKind,
+    same: impl Fn(&Operation) -> bool,
+) -> Result<Option<Operation>, ProvisionError> {
+    let Some(key) = &by.idempotency_key else {
+        return Ok(None);
+    };
+    match registry::operation_by_idempotency_key(client, key).await? {
+        Some(found) if found.kind == kind && same(&found) => Ok(Some(found)),
+        Some(_) => Err(ProvisionError::IdempotencyMismatch { key: key.clone() }),
+        None => Ok(None),
+    }
+}
+
+async fn tenant_of(
+    client: &registry::RegistryClient,
+    operation: &Operation,
+) -> Result<Tenant, ProvisionError> {
+    let found = registry::tenant_by_id(client, operation.tenant).await?;
+    found.ok_or_else(|| ProvisionError::TenantGone {
+        slug: operation.tenant_slug.clone(),
+    })
+}
+
+async fn insert_operation(
+    txn: &Transaction<'_>,
+    id: OperationId,
+    kind: OperationKind,
+    tenant: &Tenant,
+    by: &RequestedBy,
+) -> Result<Operation, RegistryError> {
+    let new = NewOperation {
+        id,
+        kind,
+        tenant: tenant.id,
+        tenant_slug: tenant.slug.clone(),
+        params: json!({}),
+        created_by: by.actor.clone(),
+        idempotency_key: by.idempotency_key.clone(),
+    };
+    registry::operation_insert_in_txn(txn, &new).await
+}
+
+async fn audit(
+    txn: &Transaction<'_>,
+    action: &str,
+    operation: &Operation,
+    by: &RequestedBy,
+) -> Result<(), RegistryError> {
+    let entry = NewAudit {
+        actor: &by.actor,
+        action,
+        tenant: Some(operation.tenant),
+        detail: json!({
+            "operation": operation.id,
+            "kind": operation.kind,
+            "slug": operation.tenant_slug,
+            "reason": by.reason,
+        }),
+        request_id: by.request_id.as_deref(),
+        client_ip: by.client_ip,
+    };
+    registry::audit_insert(txn, &entry).await
+}
+
+fn not_found(tenant: TenantId) -> RegistryError {
+    RegistryError::NotFound {
+        what: "laboratory",
+        id: tenant.to_string(),
+    }
+}
+
+pub(crate) async fn begin(client: &mut registry::RegistryClient) -> Result<Transaction<'_>, ProvisionError> {
+    client
+        .transaction()
+        .await
+        .map_err(ProvisionError::db("beginning a transaction", "the registry"))
+}
+
+pub(crate) async fn commit(txn: Transaction<'_>) -> Result<(), ProvisionError> {
+    txn.commit()
+        .await
+        .map_err(ProvisionError::db("committing", "the registry"))
+}

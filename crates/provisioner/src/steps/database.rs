@@ -1,0 +1,117 @@
+//! Looking at, closing and dropping a database.
+
+use std::time::{Duration, Instant};
+
+use model::DbName;
+use registry::Tenant;
+
+use super::{Context, mark_of, session::Held};
+use crate::{ProvisionError, error::StepError};
+
+/// How long to wait between two looks at sessions that are ending.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+/// A database as the server's catalogue has it.
+pub(super) struct Found {
+    mark: Option<String>,
+}
+
+pub(super) async fn look(held: &Held, name: &DbName) -> Result<Option<Found>, ProvisionError> {
+    let row = held
+        .client
+        .query_opt(
+            "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1",
+            &[&name.as_str()],
+        )
+        .await
+        .map_err(ProvisionError::db("looking for the database", &held.target))?;
+    Ok(row.map(|row| Found { mark: row.get(0) }))
+}
+
+/// Looks for the laboratory's database. One of its name that is not marked as this laboratory's is an error: its data
+/// are somebody else's, perhaps of an earlier laboratory that had the same slug.
+pub(super) async fn look_for_own(held: &Held, tenant: &Tenant) -> Result<Option<Found>, ProvisionError> {
+    match look(held, &tenant.db_name).await? {
+        Some(found) if found.mark.as_deref() != Some(&mark_of(tenant)) => Err(ProvisionError::NotOurs {
+            what: "database",
+            name: tenant.db_name.as_str().to_owned(),
+            place: held.target.to_string(),
+        }),
+        found => Ok(found),
+    }
+}
+
+/// As [`look_for_own`], where it must be there.
+pub(super) async fn require_own(held: &Held, tenant: &Tenant) -> Result<Found, ProvisionError> {
+    let found = look_for_own(held, tenant).await?;
+    found.ok_or_else(|| ProvisionError::Missing {
+        what: "database",
+        name: tenant.db_name.as_str().to_owned(),
+        place: held.target.to_string(),
+    })
+}
+
+/// How many clients are connected to a database.
+async fn sessions(held: &Held, name: &DbName) -> Result<i64, ProvisionError> {
+    let row = held
+        .client
+        .query_one(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'",
+            &[&name.as_str()],
+        )
+        .await
+        .map_err(ProvisionError::db("counting sessions", &held.target))?;
+    Ok(row.get(0))
+}
+
+/// Waits until no client is connected; says how many there are still.
+pub(super) async fn await_empty(held: &Held, name: &DbName, limit: Duration) -> Result<i64, ProvisionError> {
+    let began = Instant::now();
+    loop {
+        let count = sessions(held, name).await?;
+        if count == 0 || began.elapsed() >= limit {
+            return Ok(count);
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// Ends every client's session of a database and waits until they are gone.
+pub(super) async fn end_sessions(cx: &Context<'_>, held: &Held, name: &DbName) -> Result<u64, StepError> {
+    let ended = held
+        .client
+        .execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+              WHERE datname = $1 AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+            &[&name.as_str()],
+        )
+        .await
+        .map_err(ProvisionError::db("ending sessions", &held.target))?;
+    let waited = cx.inner.config.bounds.sessions_end_limit;
+    match await_empty(held, name, waited).await? {
+        0 => Ok(ended),
+        count => Err(StepError::retry(ProvisionError::StillConnected {
+            database: name.as_str().to_owned(),
+            place: held.target.to_string(),
+            count,
+            waited,
+        })),
+    }
+}
+
+/// Drops a database that may be dropped. It is closed first: otherwise a pool that reconnects between ending the
+/// sessions and dropping would keep it alive. Without FORCE: whoever is still in there then is somebody to look at.
+pub(super) async fn close_and_drop(cx: &Context<'_>, held: &Held, name: &DbName) -> Result<(), StepError> {
+    held.run(
+        "closing the database",
+        &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"),
+    )
+    .await?;
+    end_sessions(cx, held, name).await?;
+    held.run(
+        "dropping the database",
+        &format!("DROP DATABASE IF EXISTS {name}"),
+    )
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! The steps of all operations, one function each. A step looks before it acts and says what it saw; run again after a
+//! crash at any point, it finds what is there and does the rest.
+
+mod database;
+mod migrate;
+mod offboard;
+mod provision;
+mod role;
+mod session;
+mod verify;
+
+use migrator::MAINTENANCE_DATABASE;
+use model::{OperationKind, Step};
+use pg::ConnectTarget;
+use registry::{Actor, Change, Lease, Operation, Tenant};
+use secrecy::SecretString;
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use crate::{Inner, Progress, ProvisionError, engine::Observer, error::StepError};
+
+type Saw = Result<Value, StepError>;
+
+/// What a step works with: fresh for each claim of an operation.
+pub(crate) struct Context<'a> {
+    inner: &'a Inner,
+    operation: &'a Operation,
+    lease: &'a Lease,
+    observe: Observer<'a>,
+    actor: Actor,
+    /// The session on the server's maintenance database, kept from step to step: a log-in costs more than most steps.
+    session: Mutex<Option<session::Held>>,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(
+        inner: &'a Inner,
+        operation: &'a Operation,
+        lease: &'a Lease,
+        observe: Observer<'a>,
+    ) -> Self {
+        Self {
+            inner,
+            operation,
+            lease,
+            observe,
+            actor: Actor::Worker(inner.owner.clone()),
+            session: Mutex::new(None),
+        }
+    }
+
+    /// The laboratory, read anew: an earlier step may have changed it.
+    async fn tenant(&self) -> Result<Tenant, ProvisionError> {
+        self.tenant_opt()
+            .await?
+            .ok_or_else(|| ProvisionError::TenantGone {
+                slug: self.operation.tenant_slug.clone(),
+            })
+    }
+
+    async fn tenant_opt(&self) -> Result<Option<Tenant>, ProvisionError> {
+        let client = self.inner.config.registry.client().await?;
+        Ok(registry::tenant_by_id(&client, self.operation.tenant).await?)
+    }
+
+    /// The laboratory's server as its administrator, on the maintenance database.
+    async fn admin(&self, tenant: &Tenant) -> Result<ConnectTarget, ProvisionError> {
+        let client = self.inner.config.registry.client().await?;
+        let server = registry::server_by_name(&client, &tenant.server)
+            .await?
+            .ok_or_else(|| registry::RegistryError::UnknownServer {
+                name: tenant.server.clone(),
+            })?;
+        let password = self.open(&format!("server:{}", server.name), &server.admin_secret)?;
+        Ok(ConnectTarget {
+            host: server.host,
+            port: server.port,
+            user: server.admin_user,
+            password,
+            database: MAINTENANCE_DATABASE.to_owned(),
+        })
+    }
+
+    fn open(&self, context: &str, sealed: &[u8]) -> Result<SecretString, ProvisionError> {
+        let opened = self.inner.config.sealer.open(context, sealed);
+        opened.map_err(|error| ProvisionError::Sealed {
+            of: context.to_owned(),
+            why: error.to_string(),
+        })
+    }
+
+    fn change(&self) -> Change<'_> {
+        Change::by(&self.actor).in_operation(self.operation.id)
+    }
+
+    /// Tells whoever watches, here and through the registry, how much is written. The registry is told when it can be:
+    /// it is only for show.
+    fn tell_bytes(&self, step: Step, bytes: u64) {
+        (self.observe)(Progress::Bytes { step, bytes });
+        let (registry, lease) = (self.inner.config.registry.clone(), self.lease.clone());
+        tokio::spawn(async move {
+            let told = async {
+                let client = registry.client().await?;
+                registry::operation_progress(&client, &lease, &serde_json::json!({ "bytes": bytes })).await
+            };
+            if let Err(error) = told.await {
+                tracing::debug!(%error, "progress not told");
+            }
+        });
+    }
+}
+
+/// How the registry marks a role or database on a server as one laboratory's own.
+fn mark_of(tenant: &Tenant) -> String {
+    format!("tenantry laboratory {}", tenant.id)
+}
+
+/// A text as an SQL literal. Needed where the server takes no parameters: in DDL.
+fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if text.contains('\\') {
+        format!(" E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
+
+pub(crate) async fn run(cx: &Context<'_>, step: Step, undoing: bool) -> Saw {
+    match step {
+        Step::EnsureRole => provision::ensure_role(cx).await,
+        Step::EnsureDatabase => provision::ensure_database(cx).await,
+        Step::SecureDatabase => provision::secure_database(cx).await,
+        Step::EnsureSchema => migrate::ensure_schema(cx).await,
+        Step::Seed => provision::seed(cx).await,
+        Step::Check => provision::check(cx).await,
+        Step::Activate => provision::activate(cx).await,
+        Step::RecordVersion => migrate::record_version(cx).await,
+        Step::Fence => offboard::fence(cx).await,
+        Step::Dump => offboard::dump(cx).await,
+        Step::Verify => verify::verify(cx).await,
+        Step::DropDatabase if undoing => provision::undo_database(cx).await,
+        Step::DropDatabase => offboard::drop_database(cx).await,
+        Step::DropRole => role::drop_role(cx).await,
+        Step::RemoveTenant if undoing => provision::undo_tenant(cx).await,
+        Step::RemoveTenant => offboard::remove_tenant(cx).await,
+    }
+}
+
+/// What an operation that fails for good must not leave lying about, beside what undoing takes away. Failing here is
+/// logged: the operation's own error matters more.
+pub(crate) async fn clean_up(cx: &Context<'_>) {
+    if cx.operation.kind == OperationKind::Offboard
+        && let Err(failure) = verify::drop_scratch(cx).await
+    {
+        tracing::warn!(
+            operation.id = %cx.operation.id,
+            error = %failure.error,
+            "the scratch database may be left; it is dropped when the operation runs again"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_hold_quotes_and_backslashes() {
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal(r"a\'b"), r" E'a\\''b'");
+    }
+}

@@ -1,0 +1,193 @@
+//! Archiving a laboratory and removing it. Up to the drop nothing is lost by failing: the laboratory stays, closed.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use model::{ArchiveId, Step, StepStatus, TenantEvent, TenantState};
+use registry::Tenant;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    Context, Saw,
+    database::{await_empty, close_and_drop, end_sessions, look_for_own, require_own},
+    provision::remove,
+    role::role_is_there,
+    session::Held,
+};
+use crate::{
+    ProvisionError,
+    dump::{self, Programs},
+    error::StepError,
+};
+
+/// Keeps everybody out and waits until everybody is gone. Routers were told when the state changed and let go by
+/// themselves; one that does not answer is cut off after a while.
+pub(super) async fn fence(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    require_own(&held, &tenant).await?;
+    let (database, role) = (&tenant.db_name, &tenant.role_name);
+    if role_is_there(&held, &tenant).await? {
+        let sql = format!("ALTER ROLE {role} NOLOGIN; REVOKE ALL ON DATABASE {database} FROM {role}");
+        held.run("locking the role out", &sql).await?;
+    }
+    let sql = format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC");
+    held.run("closing the database", &sql).await?;
+    let left = await_empty(&held, database, cx.inner.config.bounds.routers_grace).await?;
+    let ended = end_sessions(cx, &held, database).await?;
+    Ok(json!({ "left_after_grace": left, "sessions_ended": ended }))
+}
+
+/// What the dump step hands to those after it, through the registry.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Dumped {
+    pub(super) archive: ArchiveId,
+    pub(super) file: PathBuf,
+    pub(super) bytes: u64,
+    pub(super) sha256: String,
+    pub(super) server_version: String,
+    pub(super) dumped_with: String,
+    pub(super) dumped_at: Timestamp,
+}
+
+impl Context<'_> {
+    /// An operation makes at most one archive, so it lends it its id: whatever an earlier try left under that name is
+    /// overwritten and not forgotten.
+    pub(super) fn archive_id(&self) -> ArchiveId {
+        ArchiveId::from(self.operation.id.as_uuid())
+    }
+
+    pub(super) fn archive_file(&self, tenant: &Tenant) -> Result<PathBuf, ProvisionError> {
+        let dir = &self.inner.config.archive_dir;
+        let dir = std::path::absolute(dir).map_err(ProvisionError::io("finding", dir))?;
+        Ok(dir
+            .join(tenant.id.to_string())
+            .join(format!("{}.dump", self.archive_id())))
+    }
+
+    /// What the dump step noted when it was done.
+    pub(super) async fn dumped(&self) -> Result<Dumped, ProvisionError> {
+        let client = self.inner.config.registry.client().await?;
+        let rows = registry::steps_of(&client, self.operation.id).await?;
+        let corrupt = |why: String| ProvisionError::CorruptStep {
+            operation: self.operation.id,
+            step: Step::Dump,
+            why,
+        };
+        let row = rows
+            .into_iter()
+            .find(|row| row.step == Step::Dump && row.status == StepStatus::Done)
+            .ok_or_else(|| corrupt("it is not done".to_owned()))?;
+        serde_json::from_value(row.saw.unwrap_or_default()).map_err(|error| corrupt(error.to_string()))
+    }
+}
+
+/// The server's version, as number and as text.
+pub(super) async fn server_version(held: &Held) -> Result<(u32, String), ProvisionError> {
+    let row = held
+        .client
+        .query_one(
+            "SELECT current_setting('server_version_num')::int / 10000, current_setting('server_version')",
+            &[],
+        )
+        .await
+        .map_err(ProvisionError::db(
+            "asking for the server's version",
+            &held.target,
+        ))?;
+    Ok((row.get::<_, i32>(0).unsigned_abs(), row.get(1)))
+}
+
+pub(super) async fn dump(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    require_own(&held, &tenant).await?;
+    let config = &cx.inner.config;
+    let programs = Programs::find(config.pg_bin.as_deref()).await?;
+    let (major, server_version) = server_version(&held).await?;
+    programs.check(major, &held.target)?;
+    // A dump whose process was killed with ours may still run; nobody else can be in there behind the fence.
+    end_sessions(cx, &held, &tenant.db_name).await?;
+    let file = cx.archive_file(&tenant)?;
+    if let Some(directory) = file.parent() {
+        dump::prepare_directory(directory)?;
+    }
+    let target = held.target.with_database(tenant.db_name.as_str());
+    let grown = |bytes| cx.tell_bytes(Step::Dump, bytes);
+    programs
+        .dump(&target, &file, config.bounds.dump_limit, grown)
+        .await?;
+    let (bytes, sha256) = dump::measure(&file).await?;
+    let dumped = Dumped {
+        archive: cx.archive_id(),
+        file,
+        bytes,
+        sha256,
+        server_version,
+        dumped_with: programs.version,
+        dumped_at: config.clock.now(),
+    };
+    serde_json::to_value(&dumped).map_err(|error| {
+        StepError::fatal(ProvisionError::CorruptStep {
+            operation: cx.operation.id,
+            step: Step::Dump,
+            why: error.to_string(),
+        })
+    })
+}
+
+/// Refuses a dump that is not there, or not as it was noted.
+pub(super) async fn require_file(
+    file: &std::path::Path,
+    bytes: u64,
+    sha256: &str,
+) -> Result<(), ProvisionError> {
+    let broken = |why: String| ProvisionError::ArchiveBroken {
+        path: file.to_owned(),
+        why,
+    };
+    match dump::measure(file).await {
+        Ok((b, s)) if b == bytes && s == sha256 => Ok(()),
+        Ok((b, _)) if b != bytes => Err(broken(format!("it has {b} bytes and not {bytes}"))),
+        Ok(_) => Err(broken("its content has changed".to_owned())),
+        Err(error) => Err(broken(error.to_string())),
+    }
+}
+
+/// The one place where a laboratory's data go away. It asks for an archive of this very operation, recorded as verified,
+/// whose file and manifest are there and whose content is what was verified.
+pub(super) async fn drop_database(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let client = cx.inner.config.registry.client().await?;
+    let archive = registry::archive_by_operation(&client, cx.operation.id).await?;
+    drop(client);
+    let unarchived = || {
+        StepError::fatal(ProvisionError::WasInService {
+            slug: tenant.slug.clone(),
+        })
+    };
+    let archive = archive.filter(|a| a.tenant == tenant.id).ok_or_else(unarchived)?;
+    if tenant.status != TenantState::Deleting {
+        return Err(unarchived());
+    }
+    let file = PathBuf::from(&archive.location);
+    require_file(&file, archive.bytes, &archive.sha256).await?;
+    let manifest = super::verify::manifest_file(&file);
+    if !manifest.is_file() {
+        return Err(StepError::fatal(ProvisionError::ArchiveBroken {
+            path: manifest,
+            why: "the manifest is missing".to_owned(),
+        }));
+    }
+    let held = cx.maintenance(&tenant).await?;
+    if look_for_own(&held, &tenant).await?.is_none() {
+        return Ok(json!({ "database": tenant.db_name, "dropped": false }));
+    }
+    close_and_drop(cx, &held, &tenant.db_name).await?;
+    Ok(json!({ "database": tenant.db_name, "dropped": true, "archive": archive.id }))
+}
+
+pub(super) async fn remove_tenant(cx: &Context<'_>) -> Saw {
+    remove(cx, TenantEvent::OffboardFinished).await
+}

@@ -1,0 +1,285 @@
+//! Making a laboratory, and taking away what was made of it.
+
+use model::{DbName, TenantEvent, TenantState};
+use registry::Tenant;
+use serde_json::json;
+use tokio_postgres::error::SqlState;
+
+use super::{
+    Context, Saw,
+    database::{close_and_drop, look, look_for_own, require_own},
+    literal, mark_of,
+    role::create_or_mend,
+    session::Held,
+};
+use crate::{
+    ProvisionError, Seed,
+    error::StepError,
+    request::{begin, commit},
+};
+
+pub(super) async fn ensure_role(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    // The group role comes with the template, and the laboratory's role is made a member of it.
+    let template = migrator::template_ensure(&held.target, &cx.inner.config.namespace).await?;
+    let made = create_or_mend(cx, &held, &tenant).await?;
+    Ok(json!({ "role": tenant.role_name, "made": made, "template": template }))
+}
+
+/// Clones the template under a name that holds the laboratory's id, marks the clone as this laboratory's, and only then
+/// gives it the real name. So a database under the real name is whole and known to be ours, or it is somebody else's.
+pub(super) async fn ensure_database(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    if look_for_own(&held, &tenant).await?.is_some() {
+        return Ok(json!({ "database": tenant.db_name, "made": false }));
+    }
+    let namespace = &cx.inner.config.namespace;
+    let making = namespace.database_in_the_making(tenant.id);
+    let mut cloned_from = None;
+    if look(&held, &making).await?.is_none() {
+        let template = migrator::template_ensure(&held.target, namespace).await?;
+        clone(&held, &template, &making).await?;
+        cloned_from = Some(template);
+    }
+    let mark = literal(&mark_of(&tenant));
+    held.run(
+        "marking the database",
+        &format!("COMMENT ON DATABASE {making} IS {mark}"),
+    )
+    .await?;
+    let name = &tenant.db_name;
+    held.run(
+        "naming the database",
+        &format!("ALTER DATABASE {making} RENAME TO {name}"),
+    )
+    .await?;
+    Ok(json!({ "database": name, "made": true, "template": cloned_from }))
+}
+
+/// `wal_log` copies a template of this size in a third of the time of `file_copy`, and forces no checkpoint.
+async fn clone(held: &Held, template: &DbName, name: &DbName) -> Result<(), ProvisionError> {
+    let sql = format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log ALLOW_CONNECTIONS false");
+    held.run("cloning the template", &sql).await
+}
+
+/// A clone has the rights of any new database: everybody may connect. It was closed until now.
+pub(super) async fn secure_database(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    require_own(&held, &tenant).await?;
+    let (database, role) = (&tenant.db_name, &tenant.role_name);
+    // One transaction: at no moment is it open to others than its own role.
+    let sql = format!(
+        "REVOKE ALL ON DATABASE {database} FROM PUBLIC;
+         GRANT CONNECT ON DATABASE {database} TO {role};
+         ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true"
+    );
+    held.run("securing the database", &sql).await?;
+    Ok(json!({ "database": database, "open_to": role }))
+}
+
+pub(super) async fn seed(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let seed = seed_of(cx, &tenant).await?;
+    let target = cx.admin(&tenant).await?.with_database(tenant.db_name.as_str());
+    let mut client = cx.connect(&target).await?;
+    let failed = || ProvisionError::db("writing the first rows", &target);
+    let txn = client.transaction().await.map_err(failed())?;
+    (cx.inner.config.seed)(&txn, &seed).await.map_err(|error| {
+        let mut why = error.to_string();
+        let mut passing = false;
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*error);
+        while let Some(inner) = cause {
+            if let Some(db) = inner.downcast_ref::<tokio_postgres::Error>() {
+                passing = crate::error::is_passing(db);
+                why = pg::describe(db);
+            }
+            cause = inner.source();
+        }
+        StepError::from(ProvisionError::Seed { why, passing })
+    })?;
+    txn.commit().await.map_err(failed())?;
+    Ok(json!({ "admin": seed.admin_id }))
+}
+
+async fn seed_of(cx: &Context<'_>, tenant: &Tenant) -> Result<Seed, ProvisionError> {
+    let client = cx.inner.config.registry.client().await?;
+    let admin = registry::admins_of(&client, tenant.id).await?.into_iter().next();
+    let admin = admin.ok_or_else(|| ProvisionError::Missing {
+        what: "administrator of",
+        name: tenant.slug.to_string(),
+        place: "the registry".to_owned(),
+    })?;
+    Ok(Seed {
+        tenant: tenant.id,
+        name: tenant.name.clone(),
+        time_zone: tenant.time_zone.clone(),
+        admin_id: admin.id,
+        admin_email: admin.email,
+        admin_name: admin.display_name,
+    })
+}
+
+/// The last look: through the laboratory's own role and its stored password, as its requests will come.
+pub(super) async fn check(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let target = cx.own_target(&tenant).await?;
+    let mut client = cx.connect(&target).await?;
+    let failed = |why: String| Err(StepError::fatal(ProvisionError::Check { why }));
+    let asking = || ProvisionError::db("checking the laboratory", &target);
+
+    let seed = seed_of(cx, &tenant).await?;
+    let row = client
+        .query_one(
+            "SELECT (SELECT tenant_id FROM public.lab_profile), (SELECT role FROM public.staff WHERE id = $1)",
+            &[&seed.admin_id.as_uuid()],
+        )
+        .await
+        .map_err(asking())?;
+    if row.get::<_, Option<uuid::Uuid>>(0) != Some(tenant.id.as_uuid()) {
+        return failed("the profile names another laboratory, or none".to_owned());
+    }
+    if row.get::<_, Option<String>>(1).is_none() {
+        return failed("the first administrator is not among the staff".to_owned());
+    }
+    for (what, sql) in [
+        ("create tables", "CREATE TABLE public.tenantry_check ()"),
+        (
+            "create temporary tables",
+            "CREATE TEMPORARY TABLE tenantry_check ()",
+        ),
+        ("create schemas", "CREATE SCHEMA tenantry_check"),
+        ("change tables", "ALTER TABLE public.staff ADD tenantry_check int"),
+        ("truncate", "TRUNCATE public.staff"),
+        ("delete people", "DELETE FROM public.staff"),
+        ("delete the audit", "DELETE FROM public.audit_event"),
+        (
+            "change the history",
+            "UPDATE public.refinery_schema_history SET name = name",
+        ),
+    ] {
+        let txn = client.transaction().await.map_err(asking())?;
+        let outcome = txn.batch_execute(sql).await;
+        txn.rollback().await.map_err(asking())?;
+        match outcome {
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {}
+            Err(error) => return Err(asking()(error).into()),
+            Ok(()) => return failed(format!("the laboratory's role may {what}")),
+        }
+    }
+    if let Some(why) = too_much(cx, &client, &tenant).await.map_err(asking())? {
+        return failed(why);
+    }
+    Ok(json!({ "role": tenant.role_name, "checked": true }))
+}
+
+/// What the role could do that no laboratory's role should.
+async fn too_much(
+    cx: &Context<'_>,
+    client: &tokio_postgres::Client,
+    tenant: &Tenant,
+) -> Result<Option<String>, tokio_postgres::Error> {
+    let row = client
+        .query_one(
+            "SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls,
+                    (SELECT count(*) FROM pg_shdepend d
+                      WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o'),
+                    (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c
+                      WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace
+                        AND has_table_privilege(c.oid, 'TRUNCATE, REFERENCES, TRIGGER'))
+               FROM pg_roles r WHERE rolname = current_user",
+            &[],
+        )
+        .await?;
+    if row.get(0) {
+        return Ok(Some("its role has an attribute of an administrator".to_owned()));
+    }
+    if row.get::<_, i64>(1) > 0 {
+        return Ok(Some("its role owns something".to_owned()));
+    }
+    if let Some(tables) = row.get::<_, Option<String>>(2) {
+        return Ok(Some(format!("its role may truncate or alter {tables}")));
+    }
+    // Those of other control planes on the same server are theirs to close.
+    let rows = client
+        .query(
+            "SELECT datname::text FROM pg_database
+              WHERE datallowconn AND datname <> current_database() AND has_database_privilege(oid, 'CONNECT')
+                AND (datname IN ('postgres', 'template1', $1) OR starts_with(datname::text, $2))",
+            &[
+                &cx.inner.config.registry.target().database,
+                &format!("{}_", cx.inner.config.namespace.as_str()),
+            ],
+        )
+        .await?;
+    let open: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    Ok((!open.is_empty()).then(|| {
+        format!(
+            "the role {} can connect to {} too; `tenantctl up` closes the shared databases",
+            tenant.role_name.as_str(),
+            open.join(", ")
+        )
+    }))
+}
+
+/// The last step and the only one that writes `active`. Version and state change in one transaction, and only while the
+/// lease is held.
+pub(super) async fn activate(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    if tenant.status == TenantState::Active {
+        return Ok(json!({ "version": tenant.db_version, "was": "active already" }));
+    }
+    let target = cx.admin(&tenant).await?.with_database(tenant.db_name.as_str());
+    let version = migrator::history_version(&cx.connect(&target).await?).await?;
+    let mut client = cx.inner.config.registry.client().await?;
+    let txn = begin(&mut client).await?;
+    registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;
+    registry::tenant_set_db_version(&txn, tenant.id, version).await?;
+    registry::tenant_transition_in_txn(&txn, tenant.id, TenantEvent::Provisioned, &cx.change()).await?;
+    commit(txn).await?;
+    Ok(json!({ "version": version }))
+}
+
+/// Takes the database away, in either of its names, unless it is not this laboratory's or was ever in service.
+pub(super) async fn undo_database(cx: &Context<'_>) -> Saw {
+    let Some(tenant) = cx.tenant_opt().await? else {
+        return Ok(json!({ "database": "gone with the laboratory" }));
+    };
+    if tenant.status != TenantState::Provisioning || tenant.activated_at.is_some() {
+        return Err(StepError::fatal(ProvisionError::WasInService {
+            slug: tenant.slug,
+        }));
+    }
+    let held = cx.maintenance(&tenant).await?;
+    let making = cx.inner.config.namespace.database_in_the_making(tenant.id);
+    let mut dropped = Vec::new();
+    if look(&held, &making).await?.is_some() {
+        close_and_drop(cx, &held, &making).await?;
+        dropped.push(making);
+    }
+    match look_for_own(&held, &tenant).await {
+        Ok(Some(_)) => {
+            close_and_drop(cx, &held, &tenant.db_name).await?;
+            dropped.push(tenant.db_name);
+        }
+        Ok(None) | Err(ProvisionError::NotOurs { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(json!({ "dropped": dropped }))
+}
+
+pub(super) async fn undo_tenant(cx: &Context<'_>) -> Saw {
+    remove(cx, TenantEvent::ProvisionUndone).await
+}
+
+/// Deletes the row, while the lease is held. Operation, archive and audit stay.
+pub(super) async fn remove(cx: &Context<'_>, event: TenantEvent) -> Saw {
+    let mut client = cx.inner.config.registry.client().await?;
+    let txn = begin(&mut client).await?;
+    registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;
+    let removed = registry::tenant_delete_in_txn(&txn, cx.operation.tenant, event, &cx.change()).await?;
+    commit(txn).await?;
+    Ok(json!({ "removed": removed }))
+}

@@ -1,0 +1,120 @@
+//! The laboratory's own log-in role. It is marked in the transaction that creates it, so it is never there unmarked.
+
+use pg::ConnectTarget;
+use registry::Tenant;
+use secrecy::SecretString;
+use serde_json::json;
+use tokio_postgres::error::SqlState;
+
+use super::{Context, Saw, literal, mark_of, session::Held};
+use crate::{ProvisionError, error::StepError};
+
+fn sealing_context(tenant: &Tenant) -> String {
+    format!("tenant:{}:role", tenant.id)
+}
+
+impl Context<'_> {
+    /// The role's password, generated and stored first where there is none yet: a password that only the server knew
+    /// would be lost by a crash.
+    pub(super) async fn role_password(&self, tenant: &Tenant) -> Result<SecretString, ProvisionError> {
+        let context = sealing_context(tenant);
+        if let Some(sealed) = &tenant.role_secret {
+            return self.open(&context, sealed);
+        }
+        let password = identity::generate_password();
+        let sealed = self.inner.config.sealer.seal(&context, &password);
+        let client = self.inner.config.registry.client().await?;
+        registry::tenant_set_role_secret(&client, tenant.id, &sealed).await?;
+        Ok(password)
+    }
+
+    /// The laboratory's database as its own role reaches it.
+    pub(super) async fn own_target(&self, tenant: &Tenant) -> Result<ConnectTarget, ProvisionError> {
+        let sealed = tenant
+            .role_secret
+            .as_ref()
+            .ok_or_else(|| ProvisionError::Missing {
+                what: "stored password of role",
+                name: tenant.role_name.as_str().to_owned(),
+                place: "the registry".to_owned(),
+            })?;
+        let password = self.open(&sealing_context(tenant), sealed)?;
+        Ok(self
+            .admin(tenant)
+            .await?
+            .with_user(tenant.role_name.as_str(), password)
+            .with_database(tenant.db_name.as_str()))
+    }
+}
+
+/// Whether the laboratory's role is there. One of its name that is not marked as this laboratory's is an error.
+pub(super) async fn role_is_there(held: &Held, tenant: &Tenant) -> Result<bool, ProvisionError> {
+    let row = held
+        .client
+        .query_opt(
+            "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1",
+            &[&tenant.role_name.as_str()],
+        )
+        .await
+        .map_err(ProvisionError::db("looking for the role", &held.target))?;
+    match row {
+        None => Ok(false),
+        Some(row) if row.get::<_, Option<String>>(0).as_deref() == Some(&mark_of(tenant)) => Ok(true),
+        Some(_) => Err(ProvisionError::NotOurs {
+            what: "role",
+            name: tenant.role_name.as_str().to_owned(),
+            place: held.target.to_string(),
+        }),
+    }
+}
+
+/// Creates or mends the role. The server gets a SCRAM verifier and never the password, which would stand in its log.
+pub(super) async fn create_or_mend(
+    cx: &Context<'_>,
+    held: &Held,
+    tenant: &Tenant,
+) -> Result<bool, StepError> {
+    let there = role_is_there(held, tenant).await?;
+    let password = cx.role_password(tenant).await?;
+    let verifier = literal(&identity::scram_verifier(&password));
+    let (role, group) = (&tenant.role_name, cx.inner.config.namespace.group_role());
+    let sql = if there {
+        format!("ALTER ROLE {role} LOGIN INHERIT PASSWORD {verifier}; GRANT {group} TO {role}")
+    } else {
+        format!(
+            "CREATE ROLE {role} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {verifier} IN ROLE {group};
+             COMMENT ON ROLE {role} IS {}",
+            literal(&mark_of(tenant))
+        )
+    };
+    held.run("making the role", &sql).await?;
+    Ok(!there)
+}
+
+/// Drops the role, where it is there and this laboratory's.
+pub(super) async fn drop_role(cx: &Context<'_>) -> Saw {
+    let Some(tenant) = cx.tenant_opt().await? else {
+        return Ok(json!({ "role": "gone with the laboratory" }));
+    };
+    let held = cx.maintenance(&tenant).await?;
+    match role_is_there(&held, &tenant).await {
+        Ok(true) => {}
+        Ok(false) => return Ok(json!({ "role": "was not there" })),
+        Err(ProvisionError::NotOurs { .. }) => {
+            return Ok(json!({ "role": "left alone: it is not this laboratory's" }));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let role = &tenant.role_name;
+    let drop = format!("DROP ROLE {role}");
+    match held.client.batch_execute(&drop).await {
+        Ok(()) => {}
+        // Somebody granted it something elsewhere by hand. It owns nothing that matters: its database is gone.
+        Err(error) if error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
+            let sql = format!("DROP OWNED BY {role}; {drop}");
+            held.run("dropping the role", &sql).await?;
+        }
+        Err(error) => return Err(ProvisionError::db("dropping the role", &held.target)(error).into()),
+    }
+    Ok(json!({ "role": "dropped" }))
+}

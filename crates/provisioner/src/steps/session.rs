@@ -1,0 +1,122 @@
+//! The session in which a step works on a server.
+//!
+//! It holds an advisory lock of the laboratory's own. A worker that lost its lease while a statement was under way (a
+//! `CREATE DATABASE`, say) leaves a backend that goes on for a while; its successor ends that backend and only then begins.
+//! The lease is the right to work, this lock makes sure that nobody else still does.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pg::ConnectTarget;
+use registry::Tenant;
+use sha2::{Digest, Sha256};
+use tokio_postgres::Client;
+
+use super::Context;
+use crate::{ProvisionError, error::StepError};
+
+/// How long a predecessor's session may take to end by itself.
+const PREDECESSOR_GRACE: Duration = Duration::from_secs(1);
+/// How long it may take once it was told to.
+const PREDECESSOR_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Waits for locks are short and statements bounded; a session whose process died ends soon after it.
+const SETTINGS: &str = "SET lock_timeout = '10s'; SET statement_timeout = '10min'; \
+                        SET client_connection_check_interval = '500ms'";
+
+/// A session on the maintenance database, with the lock.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub(super) client: Arc<Client>,
+    pub(super) target: ConnectTarget,
+}
+
+impl Held {
+    /// Runs statements that take no parameters, as DDL does not.
+    pub(super) async fn run(&self, doing: &'static str, sql: &str) -> Result<(), ProvisionError> {
+        self.client
+            .batch_execute(sql)
+            .await
+            .map_err(ProvisionError::db(doing, &self.target))
+    }
+}
+
+impl Context<'_> {
+    /// A session on the maintenance database of the laboratory's server, alone in its right to work on it.
+    pub(super) async fn maintenance(&self, tenant: &Tenant) -> Result<Held, StepError> {
+        let mut kept = self.session.lock().await;
+        if let Some(held) = &*kept
+            && !held.client.is_closed()
+        {
+            return Ok(held.clone());
+        }
+        let target = self.admin(tenant).await?;
+        let client = self.connect(&target).await?;
+        let held = Held {
+            client: Arc::new(client),
+            target,
+        };
+        lock(&held, tenant).await?;
+        *kept = Some(held.clone());
+        Ok(held)
+    }
+
+    /// A session on any database, bounded but without the lock.
+    pub(super) async fn connect(&self, target: &ConnectTarget) -> Result<Client, StepError> {
+        let limit = self.inner.config.bounds.connect_timeout;
+        let client = pg::connect(target, "tenantry provisioner", limit).await?;
+        client
+            .batch_execute(SETTINGS)
+            .await
+            .map_err(ProvisionError::db("preparing a session", target))?;
+        Ok(client)
+    }
+}
+
+fn lock_key(tenant: &Tenant) -> i64 {
+    let digest: [u8; 32] = Sha256::digest(format!("tenantry laboratory {}", tenant.id)).into();
+    digest[..8]
+        .iter()
+        .fold(0, |key, &byte| (key << 8) | i64::from(byte))
+}
+
+async fn lock(held: &Held, tenant: &Tenant) -> Result<(), StepError> {
+    let key = lock_key(tenant);
+    let failed = || ProvisionError::db("taking the laboratory's lock", &held.target);
+    let began = Instant::now();
+    let mut told_to_end = false;
+    loop {
+        let row = held
+            .client
+            .query_one("SELECT pg_try_advisory_lock($1)", &[&key])
+            .await
+            .map_err(failed())?;
+        if row.get(0) {
+            return Ok(());
+        }
+        let waited = began.elapsed();
+        if waited > PREDECESSOR_GRACE + PREDECESSOR_LIMIT {
+            let place = held.target.to_string();
+            return Err(StepError::retry(ProvisionError::Busy { place, waited }));
+        }
+        if waited > PREDECESSOR_GRACE && !told_to_end {
+            told_to_end = true;
+            let ended = held
+                .client
+                .execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks
+                      WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_pid()
+                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                        AND (classid::bigint << 32) | objid::bigint = $1",
+                    &[&key],
+                )
+                .await
+                .map_err(failed())?;
+            tracing::warn!(tenant.slug = %tenant.slug, ended, "ended the session of a worker that lost its lease");
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+}

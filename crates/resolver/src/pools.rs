@@ -267,7 +267,8 @@ impl Pools {
                 missing: "its role has no password in the registry".to_owned(),
             });
         };
-        let password = self.sealer.open(&tenant.to_string(), sealed);
+        // The same words as the provisioner seals it with, which tell it apart from other secrets of the tenant.
+        let password = self.sealer.open(&format!("tenant:{tenant}:role"), sealed);
         Ok(ConnectTarget {
             host: facts.host.clone(),
             port: facts.port,

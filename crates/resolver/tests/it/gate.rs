@@ -3,7 +3,7 @@
 use model::{SchemaVersion, TenantEvent, TenantId, TenantState};
 use resolver::ResolveError;
 
-use crate::world::{World, new_sealer, note};
+use crate::world::{World, new_sealer, note, role_context};
 
 #[tokio::test]
 async fn each_refusal_has_its_own_name_and_its_figures() {
@@ -63,7 +63,7 @@ async fn a_laboratory_without_a_password_or_with_a_foreign_seal_is_refused_witho
     let error = resolver.checkout(bare).await.unwrap_err();
     assert!(matches!(error, ResolveError::Incomplete { .. }), "{error}");
 
-    let sealed = new_sealer().seal(&bare.to_string(), &"hunter2-hunter2".into());
+    let sealed = new_sealer().seal(&role_context(bare), &"hunter2-hunter2".into());
     world.set_secret(bare, &sealed).await;
     let resolver = world.resolver(world.config()).await;
     let error = resolver.checkout(bare).await.unwrap_err();
@@ -73,7 +73,7 @@ async fn a_laboratory_without_a_password_or_with_a_foreign_seal_is_refused_witho
     // Sealed by us, for another tenant: a row copied over another does not open.
     let sealed = world
         .sealer
-        .seal(&TenantId::generate().to_string(), &"hunter2-hunter2".into());
+        .seal(&role_context(TenantId::generate()), &"hunter2-hunter2".into());
     world.set_secret(bare, &sealed).await;
     let resolver = world.resolver(world.config()).await;
     let error = resolver.checkout(bare).await.unwrap_err();

@@ -131,7 +131,7 @@ impl World {
             .batch_execute(&statement)
             .await
             .unwrap();
-        let sealed = self.sealer.seal(&id.to_string(), password);
+        let sealed = self.sealer.seal(&role_context(id), password);
         self.set_secret(id, &sealed).await;
     }
 
@@ -215,6 +215,11 @@ pub(crate) fn window() -> VersionWindow {
 
 pub(crate) fn main_server() -> ServerName {
     ServerName::parse("main").unwrap()
+}
+
+/// What a role's password is sealed for.
+pub(crate) fn role_context(id: TenantId) -> String {
+    format!("tenant:{id}:role")
 }
 
 pub(crate) fn new_sealer() -> Sealer {

@@ -130,7 +130,8 @@ impl Listener {
         self.events.recv().await
     }
 
-    /// Whether changes are heard of at present; `false` means that what is known may be out of date.
+    /// Whether changes are heard of at present; `false` means that what is known may be out of date. Copy the value
+    /// out: a borrow that is held across an `await` stops the listener.
     #[must_use]
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.connected.clone()
@@ -341,5 +342,36 @@ mod tests {
         ] {
             assert_eq!(event(channel, payload), Event::Lost, "{channel} {payload}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_falls_behind_is_told_that_it_lost_something() {
+        let (events, mut receiver) = mpsc::channel(2);
+        let worker = Worker {
+            target: ConnectTarget {
+                host: "nowhere".to_owned(),
+                port: 1,
+                user: "nobody".to_owned(),
+                password: String::new().into(),
+                database: "none".to_owned(),
+            },
+            options: ListenerOptions::default(),
+            events,
+            connected: watch::channel(true).0,
+        };
+        let numbered: Vec<_> = (0..3)
+            .map(|_| Event::OperationChanged {
+                id: OperationId::generate(),
+            })
+            .collect();
+        worker.pass_on(&numbered[0]).await;
+        worker.pass_on(&numbered[1]).await;
+        // The third finds no room: it waits for some and is replaced by the word that something is missing.
+        let ((), first) = tokio::join!(worker.pass_on(&numbered[2]), receiver.recv());
+        assert_eq!(first.as_ref(), Some(&numbered[0]));
+        assert_eq!(receiver.recv().await.as_ref(), Some(&numbered[1]));
+        drop(worker);
+        assert_eq!(receiver.recv().await, Some(Event::Lost));
+        assert_eq!(receiver.recv().await, None);
     }
 }

@@ -1,0 +1,276 @@
+//! Leases: who may run an operation, and what happens to one that slept.
+
+use std::{collections::HashSet, time::Duration};
+
+use model::{OperationId, OperationKind, OperationStatus, Step, StepStatus};
+use registry::{
+    Claimable, Lease, Operation, Outcome, RegistryClient, RegistryError, operation_by_id, operation_claim,
+    operation_finish, operation_progress, operation_release_for_retry, operation_renew,
+    operation_set_undoing, step_begin, step_done, step_failed, steps_of,
+};
+use serde_json::json;
+
+use crate::stage::Stage;
+
+const LEASE: Duration = Duration::from_secs(60);
+const ANY: Claimable<'static> = Claimable::Kinds(OperationKind::ALL);
+
+async fn claim(client: &RegistryClient, owner: &str, which: Claimable<'_>) -> Option<(Operation, Lease)> {
+    operation_claim(client, owner, LEASE, which).await.unwrap()
+}
+
+/// Ends a lease as time would, without waiting for it.
+async fn expire(client: &RegistryClient, id: OperationId) {
+    let statement = "UPDATE operations SET lease_until = clock_timestamp() - interval '1 ms' WHERE id = $1";
+    assert_eq!(client.execute(statement, &[&id.as_uuid()]).await.unwrap(), 1);
+}
+
+fn lost<T: std::fmt::Debug>(result: Result<T, RegistryError>) {
+    assert!(
+        matches!(result, Err(RegistryError::LeaseLost { .. })),
+        "{result:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_workers_share_the_work_and_no_two_get_the_same() {
+    let stage = Stage::new().await;
+    let mut asked = HashSet::new();
+    for n in 0..12 {
+        let tenant = stage.tenant(&format!("lab-{n}")).await;
+        asked.insert(stage.operation(&tenant, OperationKind::Migrate).await.id);
+    }
+    let workers: Vec<_> = (0..6)
+        .map(|n| {
+            let registry = stage.registry.clone();
+            tokio::spawn(async move {
+                let client = registry.client().await.unwrap();
+                let mut mine = Vec::new();
+                while let Some((operation, _)) = claim(&client, &format!("worker-{n}"), ANY).await {
+                    mine.push(operation.id);
+                }
+                mine
+            })
+        })
+        .collect();
+    let mut claimed = Vec::new();
+    for worker in workers {
+        claimed.extend(worker.await.unwrap());
+    }
+    assert_eq!(claimed.len(), 12, "none twice");
+    assert_eq!(
+        claimed.into_iter().collect::<HashSet<_>>(),
+        asked,
+        "and all of them"
+    );
+}
+
+#[tokio::test]
+async fn a_claim_passes_by_what_another_has_locked() {
+    let stage = Stage::new().await;
+    let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
+    stage.operation(&one, OperationKind::Migrate).await;
+    let second = stage.operation(&two, OperationKind::Migrate).await;
+    let mut holder = stage.client().await;
+    let txn = holder.transaction().await.unwrap();
+    operation_claim(&txn, "a", LEASE, ANY)
+        .await
+        .unwrap()
+        .expect("the first");
+    let client = stage.client().await;
+    let (operation, _) = claim(&client, "b", ANY)
+        .await
+        .expect("the second, without waiting");
+    assert_eq!(operation.id, second.id);
+    assert!(claim(&client, "b", ANY).await.is_none());
+    txn.rollback().await.unwrap();
+    assert!(
+        claim(&client, "b", ANY).await.is_some(),
+        "what was given back is there again"
+    );
+}
+
+#[tokio::test]
+async fn a_claim_can_name_kinds_or_one_operation() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("acme").await;
+    let operation = stage.operation(&tenant, OperationKind::Migrate).await;
+    let client = stage.client().await;
+    assert!(claim(&client, "w", Claimable::Kinds(&[])).await.is_none());
+    assert!(
+        claim(&client, "w", Claimable::Kinds(&[OperationKind::Offboard]))
+            .await
+            .is_none()
+    );
+    assert!(
+        claim(&client, "w", Claimable::Operation(OperationId::generate()))
+            .await
+            .is_none()
+    );
+    let (claimed, lease) = claim(&client, "w", Claimable::Operation(operation.id))
+        .await
+        .unwrap();
+    assert_eq!((claimed.status, claimed.attempts), (OperationStatus::Running, 1));
+    assert_eq!(claimed.lease_owner.as_deref(), Some("w"));
+    assert_eq!(lease.operation, operation.id);
+    assert!(
+        claim(&client, "w", Claimable::Operation(operation.id))
+            .await
+            .is_none(),
+        "it is held"
+    );
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_by_its_holder_until_it_ends() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("acme").await;
+    let operation = stage.operation(&tenant, OperationKind::Migrate).await;
+    let client = stage.client().await;
+    let (before, lease) = claim(&client, "w", ANY).await.unwrap();
+    operation_renew(&client, &lease, LEASE * 2).await.unwrap();
+    let after = operation_by_id(&client, operation.id).await.unwrap().unwrap();
+    assert!(after.lease_until > before.lease_until);
+    assert_eq!(after.updated_at, before.updated_at, "renewing is no news");
+    let stranger = Lease {
+        owner: "x".to_owned(),
+        ..lease.clone()
+    };
+    lost(operation_renew(&client, &stranger, LEASE).await);
+    expire(&client, operation.id).await;
+    lost(operation_renew(&client, &lease, LEASE).await);
+}
+
+/// Tries everything that a worker can write.
+async fn every_write_is_lost(client: &RegistryClient, slept: &Lease) {
+    lost(operation_renew(client, slept, LEASE).await);
+    lost(operation_progress(client, slept, &json!(1)).await);
+    lost(operation_release_for_retry(client, slept, LEASE, "late").await);
+    lost(operation_set_undoing(client, slept, "late").await);
+    lost(operation_finish(client, slept, Outcome::Succeeded).await);
+    lost(step_begin(client, slept, Step::RecordVersion).await);
+    lost(step_done(client, slept, Step::EnsureSchema, &json!("late")).await);
+    lost(step_failed(client, slept, Step::EnsureSchema, "late").await);
+}
+
+#[tokio::test]
+async fn a_worker_that_slept_through_its_lease_can_write_nothing() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("acme").await;
+    let operation = stage.operation(&tenant, OperationKind::Migrate).await;
+    let client = stage.client().await;
+    let (_, slept) = claim(&client, "w", ANY).await.unwrap();
+    step_begin(&client, &slept, Step::EnsureSchema).await.unwrap();
+    expire(&client, operation.id).await;
+    every_write_is_lost(&client, &slept).await;
+    // The same owner claims again, as another task of the same process would: the old claim is over all the same.
+    let (again, lease) = claim(&client, "w", ANY).await.unwrap();
+    assert_eq!((again.status, again.attempts), (OperationStatus::Running, 2));
+    every_write_is_lost(&client, &slept).await;
+    assert_eq!(step_begin(&client, &lease, Step::EnsureSchema).await.unwrap(), 2);
+    step_done(&client, &lease, Step::EnsureSchema, &json!("in time"))
+        .await
+        .unwrap();
+    let steps = steps_of(&client, operation.id).await.unwrap();
+    assert_eq!(steps.len(), 1);
+    assert_eq!(
+        (steps[0].status, steps[0].saw.clone()),
+        (StepStatus::Done, Some(json!("in time")))
+    );
+}
+
+#[tokio::test]
+async fn a_retry_comes_when_it_is_due_and_not_before() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("acme").await;
+    let operation = stage.operation(&tenant, OperationKind::Migrate).await;
+    let client = stage.client().await;
+    let (_, lease) = claim(&client, "w", ANY).await.unwrap();
+    operation_release_for_retry(&client, &lease, LEASE, "the server is away")
+        .await
+        .unwrap();
+    let waiting = operation_by_id(&client, operation.id).await.unwrap().unwrap();
+    assert_eq!(waiting.status, OperationStatus::Pending);
+    assert_eq!(waiting.error.as_deref(), Some("the server is away"));
+    assert!(claim(&client, "w", ANY).await.is_none());
+    client
+        .batch_execute("UPDATE operations SET not_before = now()")
+        .await
+        .unwrap();
+    let (again, _) = claim(&client, "w", ANY).await.unwrap();
+    assert_eq!(again.attempts, 2);
+}
+
+#[tokio::test]
+async fn an_undo_goes_on_as_an_undo_whoever_takes_it_over() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("acme").await;
+    let operation = stage.operation(&tenant, OperationKind::Provision).await;
+    let client = stage.client().await;
+    let (_, lease) = claim(&client, "a", ANY).await.unwrap();
+    operation_set_undoing(&client, &lease, "no such template")
+        .await
+        .unwrap();
+    operation_renew(&client, &lease, LEASE).await.unwrap();
+    expire(&client, operation.id).await;
+    let (taken, lease) = claim(&client, "b", ANY).await.unwrap();
+    assert_eq!((taken.status, taken.attempts), (OperationStatus::Undoing, 2));
+    operation_release_for_retry(&client, &lease, Duration::ZERO, "again")
+        .await
+        .unwrap();
+    let (taken, lease) = claim(&client, "c", ANY).await.unwrap();
+    assert_eq!(taken.status, OperationStatus::Undoing);
+    operation_finish(&client, &lease, Outcome::Failed("no such template"))
+        .await
+        .unwrap();
+    assert!(claim(&client, "d", ANY).await.is_none());
+}
+
+#[tokio::test]
+async fn steps_tell_who_when_and_what_in_their_order() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("acme").await;
+    let operation = stage.operation(&tenant, OperationKind::Provision).await;
+    let client = stage.client().await;
+    let (_, lease) = claim(&client, "w", ANY).await.unwrap();
+    for &step in &[Step::EnsureRole, Step::EnsureDatabase, Step::SecureDatabase] {
+        assert_eq!(step_begin(&client, &lease, step).await.unwrap(), 1);
+        if step != Step::SecureDatabase {
+            step_done(&client, &lease, step, &json!({ "found": false }))
+                .await
+                .unwrap();
+        }
+    }
+    step_failed(&client, &lease, Step::SecureDatabase, "refused")
+        .await
+        .unwrap();
+    operation_progress(&client, &lease, &json!({ "bytes": 7 }))
+        .await
+        .unwrap();
+    assert_eq!(
+        operation_by_id(&client, operation.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .progress,
+        Some(json!({ "bytes": 7 }))
+    );
+    assert_eq!(
+        step_begin(&client, &lease, Step::SecureDatabase).await.unwrap(),
+        2
+    );
+    let steps = steps_of(&client, operation.id).await.unwrap();
+    let shown: Vec<_> = steps.iter().map(|s| (s.step, s.status, s.attempts)).collect();
+    assert_eq!(
+        shown,
+        [
+            (Step::EnsureRole, StepStatus::Done, 1),
+            (Step::EnsureDatabase, StepStatus::Done, 1),
+            (Step::SecureDatabase, StepStatus::Running, 2),
+        ]
+    );
+    assert!(steps.iter().all(|step| step.worker == "w"));
+    assert!(steps[0].ended_at >= Some(steps[0].began_at));
+    assert_eq!((steps[2].ended_at, steps[2].error.as_deref()), (None, None));
+    lost(step_done(&client, &lease, Step::Seed, &json!(null)).await);
+}

@@ -1,0 +1,24 @@
+//! The registry against a real PostgreSQL.
+
+#[cfg(test)]
+mod audit;
+#[cfg(test)]
+mod leases;
+#[cfg(test)]
+mod listener;
+#[cfg(test)]
+mod notifications;
+#[cfg(test)]
+mod operations;
+#[cfg(test)]
+mod people;
+#[cfg(test)]
+mod pool;
+#[cfg(test)]
+mod schema;
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod tenants;
+#[cfg(test)]
+mod words;

@@ -1,0 +1,121 @@
+//! What the database tells routers and workers.
+
+use std::time::Duration;
+
+use model::{OperationKind, SchemaVersion, TenantEvent};
+use registry::{
+    Claimable, Event, Listener, ListenerOptions, RowChange, operation_claim, operation_renew, server_upsert,
+    tenant_delete_in_txn, tenant_insert_in_txn, tenant_set_db_version,
+};
+
+use crate::stage::{Stage, new_tenant};
+
+const BOUND: Duration = Duration::from_secs(30);
+
+/// A listener that has begun to listen.
+pub(crate) async fn listening(stage: &Stage) -> Listener {
+    let mut listener = Listener::start(&stage.space.registry, ListenerOptions::default());
+    assert_eq!(
+        next(&mut listener).await,
+        Event::Lost,
+        "nothing is known at first"
+    );
+    listener
+}
+
+pub(crate) async fn next(listener: &mut Listener) -> Event {
+    let event = tokio::time::timeout(BOUND, listener.next()).await;
+    event.expect("an event comes").expect("the listener lives")
+}
+
+#[tokio::test]
+async fn every_change_of_a_laboratory_is_told_with_a_rising_generation() {
+    let stage = Stage::new().await;
+    let mut listener = listening(&stage).await;
+    let new = new_tenant("acme");
+    let mut last = 0;
+    let mut told = async |expected: RowChange| match next(&mut listener).await {
+        Event::TenantChanged { id, generation, op } => {
+            assert_eq!((id, op), (new.id, expected));
+            assert!(generation > last, "{generation} after {last}");
+            last = generation;
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut client = stage.client().await;
+    for _ in 0..2 {
+        // The second time under the same id, as a restore makes it: the generation goes on rising.
+        let txn = client.transaction().await.unwrap();
+        tenant_insert_in_txn(&txn, &new, &stage.change()).await.unwrap();
+        txn.commit().await.unwrap();
+        told(RowChange::Insert).await;
+        tenant_set_db_version(&client, new.id, SchemaVersion::new(1))
+            .await
+            .unwrap();
+        told(RowChange::Update).await;
+        let txn = client.transaction().await.unwrap();
+        tenant_delete_in_txn(&txn, new.id, TenantEvent::ProvisionUndone, &stage.change())
+            .await
+            .unwrap();
+        txn.commit().await.unwrap();
+        told(RowChange::Delete).await;
+    }
+    // Also what is done by hand; a generation can be raised so and never lowered.
+    let txn = client.transaction().await.unwrap();
+    tenant_insert_in_txn(&txn, &new, &stage.change()).await.unwrap();
+    txn.commit().await.unwrap();
+    told(RowChange::Insert).await;
+    client
+        .batch_execute("UPDATE tenants SET generation = 0")
+        .await
+        .unwrap();
+    told(RowChange::Update).await;
+}
+
+#[tokio::test]
+async fn what_is_rolled_back_is_not_told() {
+    let stage = Stage::new().await;
+    let mut listener = listening(&stage).await;
+    let mut client = stage.client().await;
+    let txn = client.transaction().await.unwrap();
+    tenant_insert_in_txn(&txn, &new_tenant("ghost"), &stage.change())
+        .await
+        .unwrap();
+    txn.rollback().await.unwrap();
+    let tenant = stage.tenant("acme").await;
+    assert!(matches!(next(&mut listener).await, Event::TenantChanged { id, .. } if id == tenant.id));
+}
+
+#[tokio::test]
+async fn a_changed_server_is_told() {
+    let stage = Stage::new().await;
+    let mut listener = listening(&stage).await;
+    let new = stage.server("second");
+    let server = server_upsert(&stage.client().await, &new).await.unwrap();
+    let expected = Event::ServerChanged {
+        name: new.name,
+        generation: server.generation,
+        op: RowChange::Insert,
+    };
+    assert_eq!(next(&mut listener).await, expected);
+}
+
+#[tokio::test]
+async fn operations_are_told_but_not_the_renewing_of_their_leases() {
+    let stage = Stage::new().await;
+    let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
+    let mut listener = listening(&stage).await;
+    let client = stage.client().await;
+    let first = stage.operation(&one, OperationKind::Migrate).await.id;
+    assert_eq!(next(&mut listener).await, Event::OperationChanged { id: first });
+    let lease = Duration::from_secs(60);
+    let claimed = operation_claim(&client, "w", lease, Claimable::Operation(first))
+        .await
+        .unwrap();
+    assert_eq!(next(&mut listener).await, Event::OperationChanged { id: first });
+    operation_renew(&client, &claimed.unwrap().1, lease)
+        .await
+        .unwrap();
+    let second = stage.operation(&two, OperationKind::Migrate).await.id;
+    assert_eq!(next(&mut listener).await, Event::OperationChanged { id: second });
+}

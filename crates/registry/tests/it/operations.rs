@@ -1,0 +1,141 @@
+//! Operations as rows: what may be written, and how they are found.
+
+use std::time::Duration;
+
+use model::{OperationId, OperationKind, OperationStatus};
+use registry::{
+    Claimable, OperationFilter, Outcome, RegistryError, operation_by_id, operation_by_idempotency_key,
+    operation_claim, operation_finish, operation_reopen, operations_list,
+};
+
+use crate::stage::Stage;
+
+const LEASE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_laboratory_has_one_live_operation_at_a_time() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("acme").await;
+    let first = stage.operation(&tenant, OperationKind::Provision).await;
+    let error = stage
+        .try_operation(&tenant, OperationKind::Migrate, None)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, RegistryError::OperationInProgress { tenant: t } if t == tenant.id),
+        "{error:?}"
+    );
+    let client = stage.client().await;
+    let (_, lease) = operation_claim(&client, "w", LEASE, Claimable::Operation(first.id))
+        .await
+        .unwrap()
+        .unwrap();
+    operation_finish(&client, &lease, Outcome::Succeeded)
+        .await
+        .unwrap();
+    stage.operation(&tenant, OperationKind::Migrate).await;
+}
+
+#[tokio::test]
+async fn the_same_request_twice_is_one_operation() {
+    let stage = Stage::new().await;
+    let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
+    let kind = OperationKind::Migrate;
+    let first = stage.try_operation(&one, kind, Some("key-1")).await.unwrap();
+    let error = stage.try_operation(&two, kind, Some("key-1")).await.unwrap_err();
+    assert!(
+        matches!(&error, RegistryError::IdempotencyKeyUsed { key } if key == "key-1"),
+        "{error:?}"
+    );
+    let client = stage.client().await;
+    let found = operation_by_idempotency_key(&client, "key-1")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((found.id, found.created_by), (first.id, stage.actor.clone()));
+}
+
+#[tokio::test]
+async fn a_failed_operation_can_be_opened_again_and_no_other() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("acme").await;
+    let operation = stage.operation(&tenant, OperationKind::Migrate).await;
+    let client = stage.client().await;
+    let error = operation_reopen(&client, operation.id).await.unwrap_err();
+    assert!(matches!(error, RegistryError::NotReopenable { .. }), "{error:?}");
+    let error = operation_reopen(&client, OperationId::generate())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, RegistryError::NotFound { .. }), "{error:?}");
+
+    let which = Claimable::Operation(operation.id);
+    let (_, lease) = operation_claim(&client, "w", LEASE, which)
+        .await
+        .unwrap()
+        .unwrap();
+    operation_finish(&client, &lease, Outcome::Failed("disk full"))
+        .await
+        .unwrap();
+    let failed = operation_by_id(&client, operation.id).await.unwrap().unwrap();
+    assert_eq!(failed.error.as_deref(), Some("disk full"));
+    assert!(failed.finished_at.is_some() && failed.lease_owner.is_none());
+
+    // Not while another one runs on the same laboratory.
+    let other = stage.operation(&tenant, OperationKind::Migrate).await;
+    let error = operation_reopen(&client, operation.id).await.unwrap_err();
+    assert!(
+        matches!(error, RegistryError::OperationInProgress { .. }),
+        "{error:?}"
+    );
+    let (_, lease) = operation_claim(&client, "w", LEASE, Claimable::Operation(other.id))
+        .await
+        .unwrap()
+        .unwrap();
+    operation_finish(&client, &lease, Outcome::Succeeded)
+        .await
+        .unwrap();
+
+    let reopened = operation_reopen(&client, operation.id).await.unwrap();
+    assert_eq!(
+        (reopened.status, reopened.attempts),
+        (OperationStatus::Pending, 0)
+    );
+    assert!(
+        operation_claim(&client, "w", LEASE, which)
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn lists_show_the_newest_first_and_filter() {
+    let stage = Stage::new().await;
+    let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
+    let older = stage.operation(&one, OperationKind::Migrate).await;
+    let newer = stage.operation(&two, OperationKind::Offboard).await;
+    let client = stage.client().await;
+    let (_, lease) = operation_claim(&client, "w", LEASE, Claimable::Operation(older.id))
+        .await
+        .unwrap()
+        .unwrap();
+    operation_finish(&client, &lease, Outcome::Succeeded)
+        .await
+        .unwrap();
+    let list = async |filter: OperationFilter, before| -> Vec<OperationId> {
+        let page = operations_list(&client, &filter, before, 10).await.unwrap();
+        page.iter().map(|operation| operation.id).collect()
+    };
+    let all = OperationFilter::default;
+    assert_eq!(list(all(), None).await, [newer.id, older.id]);
+    assert_eq!(list(all(), Some(newer.id)).await, [older.id]);
+    assert_eq!(
+        list(OperationFilter { live: true, ..all() }, None).await,
+        [newer.id]
+    );
+    let (tenant, kind) = (Some(one.id), Some(OperationKind::Offboard));
+    assert_eq!(list(OperationFilter { tenant, ..all() }, None).await, [older.id]);
+    assert_eq!(list(OperationFilter { kind, ..all() }, None).await, [newer.id]);
+    let status = Some(OperationStatus::Succeeded);
+    assert_eq!(list(OperationFilter { status, ..all() }, None).await, [older.id]);
+}

@@ -1,0 +1,105 @@
+//! Admins of laboratories and the platform's own staff.
+
+use model::{Email, OperatorId, StaffId, TenantEvent, TenantId};
+use registry::{
+    NewAdmin, NewOperator, RegistryError, admin_by_id, admin_insert_in_txn, admins_by_email, admins_of,
+    operator_by_email, operator_by_id, operator_insert, operators_list, tenant_delete_in_txn,
+};
+use secrecy::ExposeSecret;
+
+use crate::stage::Stage;
+
+fn admin(tenant: TenantId, email: &str) -> NewAdmin {
+    NewAdmin {
+        id: StaffId::generate(),
+        tenant,
+        email: Email::parse(email).unwrap(),
+        display_name: "Ada".to_owned(),
+        password_hash: "$argon2id$hash".into(),
+    }
+}
+
+async fn insert(stage: &Stage, new: &NewAdmin) -> Result<registry::Admin, RegistryError> {
+    let mut client = stage.client().await;
+    let txn = client.transaction().await.unwrap();
+    let admin = admin_insert_in_txn(&txn, new).await?;
+    txn.commit().await.unwrap();
+    Ok(admin)
+}
+
+#[tokio::test]
+async fn an_address_may_administer_several_laboratories_but_each_once() {
+    let stage = Stage::new().await;
+    let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
+    let first = insert(&stage, &admin(one.id, "ada@example.org")).await.unwrap();
+    insert(&stage, &admin(two.id, "ADA@example.org")).await.unwrap();
+    let error = insert(&stage, &admin(one.id, "Ada@Example.org"))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, RegistryError::EmailTaken { .. }), "{error:?}");
+    let error = insert(&stage, &admin(TenantId::generate(), "x@example.org"))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, RegistryError::NotFound { .. }), "{error:?}");
+
+    let client = stage.client().await;
+    let found = admins_by_email(&client, &Email::parse("aDa@example.org").unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        found.iter().map(|a| a.tenant).collect::<Vec<_>>(),
+        [one.id, two.id]
+    );
+    assert_eq!(found[0].email.as_str(), "ada@example.org", "kept as typed");
+    assert_eq!(found[0].password_hash.expose_secret(), "$argon2id$hash");
+    assert!(!format!("{:?}", found[0]).contains("argon2id"));
+    assert_eq!(
+        admin_by_id(&client, first.id).await.unwrap().unwrap().tenant,
+        one.id
+    );
+    assert_eq!(admins_of(&client, two.id).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn admins_go_with_their_laboratory() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("acme").await;
+    let ada = insert(&stage, &admin(tenant.id, "ada@example.org"))
+        .await
+        .unwrap();
+    let mut client = stage.client().await;
+    let txn = client.transaction().await.unwrap();
+    let undone = TenantEvent::ProvisionUndone;
+    assert!(
+        tenant_delete_in_txn(&txn, tenant.id, undone, &stage.change())
+            .await
+            .unwrap()
+    );
+    txn.commit().await.unwrap();
+    assert!(admin_by_id(&client, ada.id).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn operators_are_found_without_regard_to_case() {
+    let stage = Stage::new().await;
+    let client = stage.client().await;
+    let new = NewOperator {
+        id: OperatorId::generate(),
+        email: Email::parse("Ops@example.org").unwrap(),
+        display_name: "Ops".to_owned(),
+        password_hash: "$argon2id$hash".into(),
+    };
+    let operator = operator_insert(&client, &new).await.unwrap();
+    let again = NewOperator {
+        id: OperatorId::generate(),
+        email: Email::parse("ops@EXAMPLE.org").unwrap(),
+        ..new
+    };
+    let error = operator_insert(&client, &again).await.unwrap_err();
+    assert!(matches!(error, RegistryError::EmailTaken { .. }), "{error:?}");
+    let found = operator_by_email(&client, &again.email).await.unwrap().unwrap();
+    assert_eq!(found.id, operator.id);
+    assert!(operator_by_id(&client, operator.id).await.unwrap().is_some());
+    assert_eq!(operators_list(&client).await.unwrap().len(), 1);
+    assert!(!format!("{found:?}").contains("argon2id"));
+}

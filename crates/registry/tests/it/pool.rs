@@ -1,0 +1,83 @@
+//! The way in, when there is none.
+
+use std::time::Duration;
+
+use registry::{Registry, RegistryError, RegistryOptions, servers_list};
+use testkit::{Space, eventually};
+use tokio::net::TcpListener;
+
+use crate::stage::Stage;
+
+fn unavailable<T>(result: Result<T, RegistryError>, part: &str) {
+    match result {
+        Err(RegistryError::Unavailable { reason }) => assert!(reason.contains(part), "{reason}"),
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("it was reached"),
+    }
+}
+
+#[tokio::test]
+async fn each_reason_not_to_be_reached_has_its_sentence() {
+    let space = Space::new().await;
+    let options = RegistryOptions {
+        pool_max: 1,
+        connect_timeout: Duration::from_secs(20),
+        checkout_timeout: Duration::from_millis(100),
+    };
+    let missing = Registry::new(&space.server.with_database("no_such_database"), options);
+    unavailable(missing.client().await, "tenantctl up");
+    let wrong = space
+        .registry
+        .with_user("nobody_of_this_name", "wrong".to_owned().into());
+    let wrong = Registry::new(&wrong, options);
+    unavailable(wrong.client().await, "nobody_of_this_name");
+    assert!(!format!("{wrong:?}").contains("wrong"), "{wrong:?}");
+
+    let registry = Registry::new(&space.registry, options);
+    let _only = registry.client().await.unwrap();
+    unavailable(registry.client().await, "all 1 connections");
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_says_nothing_is_given_up() {
+    let space = Space::new().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut target = space.registry.clone();
+    target.host = "127.0.0.1".to_owned();
+    target.port = silent.local_addr().unwrap().port();
+    let options = RegistryOptions {
+        connect_timeout: Duration::from_millis(200),
+        ..RegistryOptions::default()
+    };
+    unavailable(Registry::new(&target, options).client().await, "no answer");
+}
+
+#[tokio::test]
+async fn a_connection_that_died_in_the_pool_is_not_handed_out() {
+    let stage = Stage::new().await;
+    let one_only = RegistryOptions {
+        pool_max: 1,
+        ..RegistryOptions::default()
+    };
+    let registry = Registry::new(&stage.space.registry, one_only);
+    let client = registry.client().await.unwrap();
+    let pid: i32 = client
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let killer = stage.client().await;
+    killer
+        .query("SELECT pg_terminate_backend($1)", &[&pid])
+        .await
+        .unwrap();
+    // While it is lent out its death shows as an error that may pass, and not as a refusal of the statement.
+    unavailable(servers_list(&client).await, "listing servers");
+    eventually("the end of the connection", Duration::from_secs(30), async || {
+        client.is_closed()
+    })
+    .await;
+    drop(client);
+    let client = registry.client().await.unwrap();
+    assert_eq!(servers_list(&client).await.unwrap().len(), 1);
+}

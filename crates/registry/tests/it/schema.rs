@@ -1,0 +1,99 @@
+//! The registry's own schema and database.
+
+use model::SchemaVersion;
+use registry::{Registry, RegistryError, RegistryOptions, ensure_database, latest};
+use testkit::Space;
+
+use crate::stage::Stage;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_that_migrate_at_once_all_succeed() {
+    let space = Space::new().await;
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let registry = Registry::new(&space.registry, RegistryOptions::default());
+            tokio::spawn(async move { registry.migrate().await })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap(), latest());
+    }
+    let registry = Registry::new(&space.registry, RegistryOptions::default());
+    registry.check_version().await.unwrap();
+    assert_eq!(
+        registry.migrate().await.unwrap(),
+        latest(),
+        "a second time is nothing to do"
+    );
+}
+
+#[tokio::test]
+async fn an_older_database_is_named_with_what_to_do() {
+    let space = Space::new().await;
+    let registry = Registry::new(&space.registry, RegistryOptions::default());
+    let error = registry.check_version().await.unwrap_err();
+    let none = SchemaVersion::new(0);
+    assert!(
+        matches!(error, RegistryError::VersionMismatch { found, .. } if found == none),
+        "{error:?}"
+    );
+    let message = error.to_string();
+    assert!(
+        message.contains("older than this binary") && message.contains("tenantctl up"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused_and_left_alone() {
+    let stage = Stage::new().await;
+    let client = stage.client().await;
+    client
+        .batch_execute(
+            "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
+             VALUES (999, 'from_the_future', '2030-01-01T00:00:00Z', '1')",
+        )
+        .await
+        .unwrap();
+    for error in [
+        stage.registry.migrate().await.unwrap_err(),
+        stage.registry.check_version().await.unwrap_err(),
+    ] {
+        let message = error.to_string();
+        assert!(
+            message.contains("999") && message.contains("newer than this binary"),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_history_row_that_no_migration_wrote_is_an_error_and_no_panic() {
+    let stage = Stage::new().await;
+    let client = stage.client().await;
+    let change =
+        "UPDATE refinery_schema_history SET checksum = 'none', applied_on = 'yesterday' WHERE version = 1";
+    client.batch_execute(change).await.unwrap();
+    let error = stage.registry.migrate().await.unwrap_err();
+    assert!(matches!(error, RegistryError::Migrate { .. }), "{error:?}");
+    assert!(error.to_string().contains("refinery_schema_history"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registrys_database_is_made_once_by_whoever_comes_first() {
+    let space = Space::new().await;
+    let name = format!("{}_second", space.namespace.as_str());
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            let (server, name) = (space.server.clone(), name.clone());
+            tokio::spawn(async move { ensure_database(&server, &name).await })
+        })
+        .collect();
+    let mut made = 0;
+    for task in tasks {
+        made += usize::from(task.await.unwrap().unwrap());
+    }
+    assert_eq!(made, 1);
+    let registry = Registry::new(&space.server.with_database(name), RegistryOptions::default());
+    registry.migrate().await.unwrap();
+}

@@ -132,6 +132,10 @@ impl LabError {
 /// The guards' codes become [`LabError::Refused`]; everything else stays the database's own failure.
 impl From<tokio_postgres::Error> for LabError {
     fn from(error: tokio_postgres::Error) -> Self {
+        if error.code() == Some(&tokio_postgres::error::SqlState::CHARACTER_NOT_IN_REPERTOIRE) {
+            // Every stored text is checked before; this is a search or a key from an address.
+            return Self::invalid("text", "it holds a NUL character, which PostgreSQL cannot hold; take it out");
+        }
         let refused = error
             .as_db_error()
             .and_then(|db| Guard::of(db.code().code()).map(|guard| (guard, db.message().to_owned())));

@@ -23,12 +23,24 @@ mod loinc;
 mod number;
 mod paging;
 mod permission;
+mod accession;
+pub mod catalogue;
+mod entry;
+pub mod orders;
+pub mod patients;
 pub mod profile;
+pub mod ranges;
+mod result_view;
+pub mod results;
+pub mod signoff;
+pub mod specimens;
 mod rows;
 pub mod staff;
 mod text;
 mod words;
 
+#[doc(hidden)]
+pub use accession::accession_at;
 pub use actor::Actor;
 pub use age::{Age, AgeError};
 pub use error::{FieldProblem, ItemProblem, LabError};

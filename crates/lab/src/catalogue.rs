@@ -1,0 +1,308 @@
+//! The tests that the laboratory offers: the standard catalogue and what it adds itself.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
+
+use crate::{
+    Actor, LabError, Txn, ValueType, audit,
+    error::{duplicate, same_version},
+    is_loinc,
+    number::Number,
+    rows::Reader,
+    text::{LINE_MAX, Problems},
+};
+
+const CODE_MAX: usize = 16;
+const UNIT_MAX: usize = 40;
+const GROUP_MAX: usize = 64;
+const MEMBERS_MAX: usize = 100;
+/// Most tests of one laboratory: the whole catalogue is read at once when values are judged.
+const TESTS_MAX: i64 = 5_000;
+
+/// A test to add.
+#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewTest {
+    /// Short code: 1 to 16 capital letters, digits and underscores.
+    pub code: String,
+    /// Name.
+    pub name: String,
+    /// LOINC code; its check digit must be right.
+    pub loinc: Option<String>,
+    /// Section of the laboratory, such as `chemistry`.
+    pub section: String,
+    /// What must be drawn, such as `serum`; one specimen serves all tests of an order with the same words here.
+    pub specimen_type: String,
+    /// What kind of value it has.
+    pub value_type: ValueType,
+    /// UCUM unit; required for a quantity, and only there.
+    pub unit: Option<String>,
+    /// How many decimals a screen offers for entry; values are kept as given.
+    #[schema(minimum = 0, maximum = 9)]
+    pub decimals: Option<i16>,
+    /// The values that a coded test may have.
+    pub allowed_values: Option<Vec<String>>,
+    /// Codes of the tests that a panel stands for.
+    pub members: Option<Vec<String>>,
+    /// Mark a quantity that differs from the patient's previous one by more percent than this; with `deltaDays`.
+    #[schema(value_type = Option<String>)]
+    pub delta_pct: Option<Number>,
+    /// How old the previous value may be, in days; with `deltaPct`.
+    pub delta_days: Option<i32>,
+    /// How soon a result is expected, in minutes; a day when absent.
+    pub tat_minutes: Option<i32>,
+}
+
+/// A change to a test; what is absent stays. Code, kind, unit and specimen cannot change: old results mean what they mean.
+#[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TestPatch {
+    /// Name.
+    pub name: Option<String>,
+    /// LOINC code.
+    pub loinc: Option<String>,
+    /// Section.
+    pub section: Option<String>,
+    /// Decimals for entry.
+    #[schema(minimum = 0, maximum = 9)]
+    pub decimals: Option<i16>,
+    /// How soon a result is expected, in minutes.
+    pub tat_minutes: Option<i32>,
+    /// Offer it or not. Open orders go on.
+    pub active: Option<bool>,
+    /// Delta check, percent; with `deltaDays`.
+    #[schema(value_type = Option<String>)]
+    pub delta_pct: Option<Number>,
+    /// Delta check, days; with `deltaPct`.
+    pub delta_days: Option<i32>,
+}
+
+/// A test.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Test {
+    /// Code.
+    pub code: String,
+    /// Name.
+    pub name: String,
+    /// LOINC code.
+    pub loinc: Option<String>,
+    /// Section.
+    pub section: String,
+    /// What must be drawn.
+    pub specimen_type: String,
+    /// Kind of value.
+    pub value_type: ValueType,
+    /// UCUM unit.
+    pub unit: Option<String>,
+    /// Decimals for entry.
+    pub decimals: Option<i16>,
+    /// Values of a coded test.
+    pub allowed_values: Option<Vec<String>>,
+    /// Members of a panel.
+    pub members: Option<Vec<String>>,
+    /// Delta check, percent.
+    #[schema(value_type = Option<String>)]
+    pub delta_pct: Option<Number>,
+    /// Delta check, days.
+    pub delta_days: Option<i32>,
+    /// Expected time, minutes.
+    pub tat_minutes: i32,
+    /// Whether it came with the standard catalogue.
+    pub standard: bool,
+    /// Whether it can be ordered.
+    pub active: bool,
+    /// Raised by every change.
+    pub version: i32,
+}
+
+const COLUMNS: &str = "code, name, loinc, section, specimen_type, value_type, unit, decimals, allowed_values, members, delta_pct, \
+                       delta_days, tat_minutes, standard, active, version";
+
+/// All tests by code; of one section when given. The catalogue is bounded, so there are no pages.
+///
+/// # Errors
+/// Only the database's own.
+pub async fn list(txn: &Txn<'_>, section: Option<&str>) -> Result<Vec<Test>, LabError> {
+    let sql = format!("SELECT {COLUMNS} FROM test_def WHERE $1::text IS NULL OR section = $1 ORDER BY code");
+    let statement = txn.prepare_cached(&sql).await?;
+    txn.query(&statement, &[&section]).await?.iter().map(test).collect()
+}
+
+/// One test.
+///
+/// # Errors
+/// [`LabError::NotFound`].
+pub async fn get(txn: &Txn<'_>, code: &str) -> Result<Test, LabError> {
+    let statement = txn.prepare_cached(&format!("SELECT {COLUMNS} FROM test_def WHERE code = $1")).await?;
+    let row = txn.query_opt(&statement, &[&code]).await?;
+    test(&row.ok_or_else(|| LabError::not_found("test", code))?)
+}
+
+/// The tests behind some codes; those unknown are not in the map.
+pub(crate) async fn by_codes(txn: &Txn<'_>, codes: &[String]) -> Result<HashMap<String, Test>, LabError> {
+    let statement = txn.prepare_cached(&format!("SELECT {COLUMNS} FROM test_def WHERE code = ANY($1)")).await?;
+    let rows = txn.query(&statement, &[&codes]).await?;
+    rows.iter().map(|row| test(row).map(|test| (test.code.clone(), test))).collect()
+}
+
+/// Adds a test of the laboratory's own.
+///
+/// # Errors
+/// [`LabError::Conflict`] `duplicate` when the code is taken, [`LabError::Invalid`] for bad fields.
+pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test, LabError> {
+    check(new)?;
+    let members: &[String] = new.members.as_deref().unwrap_or_default();
+    let counted = txn
+        .query_one(
+            "SELECT (SELECT count(*) FROM test_def),
+                    (SELECT count(*) FROM test_def WHERE code = ANY($1) AND value_type <> 'panel')",
+            &[&members],
+        )
+        .await?;
+    if counted.get::<_, i64>(0) >= TESTS_MAX {
+        return Err(LabError::conflict("catalogue_full", format!("a catalogue holds at most {TESTS_MAX} tests")));
+    }
+    if counted.get::<_, i64>(1) != i64::try_from(members.len()).unwrap_or(i64::MAX) {
+        return Err(LabError::invalid("members", "each must be the code of a test, named once, that is not itself a panel"));
+    }
+    let statement = txn
+        .prepare_cached(
+            "INSERT INTO test_def (code, name, loinc, section, specimen_type, value_type, unit, decimals, allowed_values, members,
+               delta_pct, delta_days, tat_minutes)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, 1440))",
+        )
+        .await?;
+    txn.execute(
+        &statement,
+        &[
+            &new.code, &new.name, &new.loinc, &new.section, &new.specimen_type, &new.value_type, &new.unit, &new.decimals,
+            &new.allowed_values, &new.members, &new.delta_pct, &new.delta_days, &new.tat_minutes,
+        ],
+    )
+    .await
+    .map_err(duplicate("test_def_pkey", "a test with this code is in the catalogue already"))?;
+    audit::write(txn, actor, "test.added", "test", &new.code, None).await?;
+    get(txn, &new.code).await
+}
+
+/// Changes a test.
+///
+/// # Errors
+/// [`LabError::Version`] when somebody was faster, [`LabError::Invalid`] for bad fields.
+pub async fn update(txn: &Txn<'_>, actor: &Actor, code: &str, version: i32, patch: &TestPatch) -> Result<Test, LabError> {
+    let mut problems = Problems::default();
+    problems.optional_line("name", patch.name.as_deref(), LINE_MAX);
+    problems.optional_line("section", patch.section.as_deref(), GROUP_MAX);
+    loinc_check(&mut problems, patch.loinc.as_deref());
+    figures_check(&mut problems, patch.decimals, patch.delta_pct, patch.delta_days, patch.tat_minutes);
+    problems.done()?;
+    txn.query_opt("SELECT 1 FROM test_def WHERE code = $1 FOR NO KEY UPDATE", &[&code]).await?;
+    let before = get(txn, code).await?;
+    same_version("the test", before.version, version)?;
+    if patch.delta_pct.is_some() && before.value_type != ValueType::Quantity {
+        return Err(LabError::invalid("deltaPct", "only a quantity has a delta check"));
+    }
+    let statement = txn
+        .prepare_cached(
+            "UPDATE test_def SET name = coalesce($2, name), loinc = coalesce($3, loinc), section = coalesce($4, section),
+               decimals = coalesce($5, decimals), tat_minutes = coalesce($6, tat_minutes), active = coalesce($7, active),
+               delta_pct = coalesce($8, delta_pct), delta_days = coalesce($9, delta_days)
+             WHERE code = $1",
+        )
+        .await?;
+    txn.execute(
+        &statement,
+        &[
+            &code, &patch.name, &patch.loinc, &patch.section, &patch.decimals, &patch.tat_minutes, &patch.active,
+            &patch.delta_pct, &patch.delta_days,
+        ],
+    )
+    .await?;
+    let detail = serde_json::json!({ "before": before });
+    audit::write(txn, actor, "test.changed", "test", code, Some(detail)).await?;
+    get(txn, code).await
+}
+
+fn check(new: &NewTest) -> Result<(), LabError> {
+    let mut problems = Problems::default();
+    let code_fits = (1..=CODE_MAX).contains(&new.code.len())
+        && new.code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    if !code_fits {
+        problems.add("code", "it must have 1 to 16 capital letters, digits and underscores");
+    }
+    problems.line("name", &new.name, LINE_MAX);
+    problems.line("section", &new.section, GROUP_MAX);
+    problems.line("specimenType", &new.specimen_type, GROUP_MAX);
+    problems.optional_line("unit", new.unit.as_deref(), UNIT_MAX);
+    loinc_check(&mut problems, new.loinc.as_deref());
+    figures_check(&mut problems, new.decimals, new.delta_pct, new.delta_days, new.tat_minutes);
+    let kind = new.value_type;
+    let goes_with = [
+        ("unit", new.unit.is_some(), ValueType::Quantity),
+        ("allowedValues", new.allowed_values.is_some(), ValueType::Coded),
+        ("members", new.members.is_some(), ValueType::Panel),
+    ];
+    for (field, given, owner) in goes_with {
+        if given != (kind == owner) {
+            problems.add(field, format!("it goes with a {owner}, and only there; this test is a {kind}"));
+        }
+    }
+    if new.delta_pct.is_some() && kind != ValueType::Quantity {
+        problems.add("deltaPct", "only a quantity has a delta check");
+    }
+    for (field, list) in [("allowedValues", &new.allowed_values), ("members", &new.members)] {
+        let Some(list) = list else { continue };
+        if !(1..=MEMBERS_MAX).contains(&list.len()) {
+            problems.add(field, format!("it must list 1 to {MEMBERS_MAX}"));
+        }
+        for (n, item) in list.iter().enumerate().take(MEMBERS_MAX) {
+            problems.line(&format!("{field}[{n}]"), item, LINE_MAX);
+        }
+    }
+    problems.done()
+}
+
+fn loinc_check(problems: &mut Problems, loinc: Option<&str>) {
+    if loinc.is_some_and(|code| !is_loinc(code)) {
+        problems.add("loinc", "this is no LOINC code: it must look like 2345-7, and its last digit must be the check digit");
+    }
+}
+
+fn figures_check(problems: &mut Problems, decimals: Option<i16>, pct: Option<Number>, days: Option<i32>, tat: Option<i32>) {
+    if decimals.is_some_and(|d| !(0..=9).contains(&d)) {
+        problems.add("decimals", "it must be between 0 and 9");
+    }
+    if pct.is_some() != days.is_some() {
+        problems.add("deltaPct", "deltaPct and deltaDays go together");
+    }
+    if pct.is_some_and(|pct| pct.as_decimal() <= rust_decimal::Decimal::ZERO) || days.is_some_and(|days| !(1..=3_650).contains(&days)) {
+        problems.add("deltaPct", "deltaPct must be more than 0, and deltaDays between 1 and 3650");
+    }
+    if tat.is_some_and(|minutes| !(1..=525_600).contains(&minutes)) {
+        problems.add("tatMinutes", "it must be between 1 and 525600");
+    }
+}
+
+fn test(row: &Row) -> Result<Test, LabError> {
+    let row = Reader::new("test_def", row);
+    Ok(Test {
+        code: row.get("code")?,
+        name: row.get("name")?,
+        loinc: row.get("loinc")?,
+        section: row.get("section")?,
+        specimen_type: row.get("specimen_type")?,
+        value_type: row.get("value_type")?,
+        unit: row.get("unit")?,
+        decimals: row.get("decimals")?,
+        allowed_values: row.get("allowed_values")?,
+        members: row.get("members")?,
+        delta_pct: row.get("delta_pct")?,
+        delta_days: row.get("delta_days")?,
+        tat_minutes: row.get("tat_minutes")?,
+        standard: row.get("standard")?,
+        active: row.get("active")?,
+        version: row.get("version")?,
+    })
+}

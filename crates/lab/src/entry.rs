@@ -1,0 +1,323 @@
+//! The way of a value into a result, one or thousands at once: read, judged, written.
+//!
+//! The screen and the importer both go through here, so that a value means the same however it came in.
+
+use std::collections::HashMap;
+
+use jiff::{Timestamp, civil::Date};
+use tokio_postgres::Row;
+
+use crate::{
+    Actor, Comparator, Flag, ImportId, LabError, Number, OrderId, Range, ResultId, ResultStatus, Sex, SpecimenStatus, Subject, Txn,
+    ValueType, audit,
+    catalogue::{self, Test},
+    choose, flag, jumped, ranges,
+    rows::Reader,
+};
+
+/// A value that fits its test.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value {
+    Number(Number, Option<Comparator>),
+    Text(String),
+}
+
+/// Which part of a value is wrong, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BadValue {
+    pub(crate) field: &'static str,
+    pub(crate) message: String,
+}
+
+const TEXT_VALUE_MAX: usize = 4_000;
+
+/// Reads a value for a test: number, unit and comparator, or one of the allowed words, or text.
+pub(crate) fn read(test: &Test, value: &str, comparator: Option<Comparator>, unit: Option<&str>) -> Result<Value, BadValue> {
+    let bad = |field, message: String| Err(BadValue { field, message });
+    if test.value_type != ValueType::Quantity {
+        if comparator.is_some() {
+            return bad("comparator", format!("test {} is not a quantity and takes none", test.code));
+        }
+        if unit.is_some() {
+            return bad("unit", format!("test {} is not a quantity and has none", test.code));
+        }
+    }
+    match test.value_type {
+        ValueType::Quantity => {
+            let expected = test.unit.as_deref().unwrap_or_default();
+            if unit != Some(expected) {
+                let given = unit.map_or_else(|| "none".to_owned(), |unit| format!("{:?}", shown(unit)));
+                return bad("unit", format!("test {} is in {expected:?}, given was {given}", test.code));
+            }
+            match Number::parse(value) {
+                Ok(number) => Ok(Value::Number(number, comparator)),
+                Err(error) => bad("value", error.to_string()),
+            }
+        }
+        ValueType::Coded => {
+            let allowed = test.allowed_values.as_deref().unwrap_or_default();
+            if allowed.iter().any(|word| word == value) {
+                Ok(Value::Text(value.to_owned()))
+            } else {
+                bad("value", format!("{:?} is none of: {}", shown(value), allowed.join(", ")))
+            }
+        }
+        ValueType::Text => {
+            let length = value.chars().count();
+            if value.trim().is_empty() || length > TEXT_VALUE_MAX || value.contains('\0') {
+                bad("value", format!("it must hold 1 to {TEXT_VALUE_MAX} characters and no NUL"))
+            } else {
+                Ok(Value::Text(value.to_owned()))
+            }
+        }
+        ValueType::Panel => bad("value", format!("{} is a panel; its members have values", test.code)),
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+/// What is on the bench: a result that is about to get a value, with all that judging it needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Bench {
+    pub(crate) id: ResultId,
+    pub(crate) order: OrderId,
+    pub(crate) version: i32,
+    pub(crate) status: ResultStatus,
+    pub(crate) test_code: String,
+    pub(crate) specimen_status: SpecimenStatus,
+    drawn_on: Option<Date>,
+    sex: Sex,
+    birth: Date,
+    at: Timestamp,
+}
+
+/// Locks results (their specimens first, against a rejection at this moment) and reads what judging them needs.
+pub(crate) async fn bench(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<ResultId, Bench>, LabError> {
+    let statement = txn
+        .prepare_cached(
+            "SELECT s.id FROM specimen s WHERE s.id IN (SELECT r.specimen_id FROM result r WHERE r.id = ANY($1))
+             ORDER BY s.id FOR SHARE",
+        )
+        .await?;
+    txn.query(&statement, &[&ids]).await?;
+    let statement = txn.prepare_cached("SELECT id FROM result WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE").await?;
+    txn.query(&statement, &[&ids]).await?;
+    let statement = txn
+        .prepare_cached(
+            "SELECT r.id, r.order_id, r.version, r.status, r.test_code, s.status AS specimen_status,
+                    (coalesce(s.collected_at, s.received_at) AT TIME ZONE p.tz)::date AS drawn_on,
+                    coalesce(root.sex, pt.sex) AS sex, coalesce(root.birth_date, pt.birth_date) AS birth_date,
+                    clock_timestamp() AS at
+             FROM result r JOIN specimen s ON s.id = r.specimen_id JOIN patient pt ON pt.id = r.patient_id
+             LEFT JOIN patient root ON root.id = pt.merged_into CROSS JOIN lab_profile p
+             WHERE r.id = ANY($1)",
+        )
+        .await?;
+    let rows = txn.query(&statement, &[&ids]).await?;
+    rows.iter().map(|row| bench_row(row).map(|bench| (bench.id, bench))).collect()
+}
+
+fn bench_row(row: &Row) -> Result<Bench, LabError> {
+    let row = Reader::new("result", row);
+    Ok(Bench {
+        id: row.get("id")?,
+        order: row.get("order_id")?,
+        version: row.get("version")?,
+        status: row.get("status")?,
+        test_code: row.get("test_code")?,
+        specimen_status: row.get("specimen_status")?,
+        drawn_on: row.get("drawn_on")?,
+        sex: row.get("sex")?,
+        birth: row.get("birth_date")?,
+        at: row.get("at")?,
+    })
+}
+
+impl Bench {
+    /// Whom a range must fit. Without a day on which the specimen was drawn there is no age.
+    fn subject(&self) -> Option<Subject> {
+        Some(Subject {
+            sex: self.sex,
+            birth: self.birth,
+            on: self.drawn_on?,
+            at: self.at,
+        })
+    }
+}
+
+/// A value to write.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry<'a> {
+    pub(crate) bench: &'a Bench,
+    pub(crate) value: Value,
+    pub(crate) comment: Option<&'a str>,
+    pub(crate) instrument: Option<&'a str>,
+    pub(crate) resulted_at: Option<Timestamp>,
+    /// Why an earlier value is replaced.
+    pub(crate) reason: Option<&'a str>,
+}
+
+/// Judges the values and writes them, with their audit events, in a fixed number of statements.
+pub(crate) async fn write(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    import: Option<ImportId>,
+    entries: &[Entry<'_>],
+) -> Result<(), LabError> {
+    let codes: Vec<String> = {
+        let mut codes: Vec<String> = entries.iter().map(|e| e.bench.test_code.clone()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        codes
+    };
+    let tests = catalogue::by_codes(txn, &codes).await?;
+    let mut ranges_of: HashMap<String, Vec<Range>> = HashMap::new();
+    for view in ranges::in_force(txn, &codes).await? {
+        ranges_of.entry(view.test_code.clone()).or_default().push(view.to_range());
+    }
+    let previous = previous_values(txn, &tests, entries).await?;
+    let mut columns = Columns::default();
+    for entry in entries {
+        let ranges = ranges_of.get(&entry.bench.test_code).map_or(&[][..], Vec::as_slice);
+        let allowed = tests.get(&entry.bench.test_code).and_then(|test| test.delta_pct);
+        columns.push(entry, ranges, previous.get(&entry.bench.id).copied(), allowed);
+    }
+    columns.update(txn, actor, import, &tests).await?;
+    let ids: Vec<String> = entries.iter().map(|e| e.bench.id.to_string()).collect();
+    let detail = import.map(|import| serde_json::json!({ "import": import }));
+    audit::write_each(txn, actor, "result.entered", "result", &ids, detail.as_ref()).await
+}
+
+/// The patient's previous released value of the same test, drawn before this one and within the test's days. A value with
+/// a comparator is no number to compare with. A merged duplicate is the same person.
+async fn previous_values(
+    txn: &Txn<'_>,
+    tests: &HashMap<String, Test>,
+    entries: &[Entry<'_>],
+) -> Result<HashMap<ResultId, Number>, LabError> {
+    let checked = |entry: &&Entry<'_>| {
+        matches!(entry.value, Value::Number(_, None)) && tests.get(&entry.bench.test_code).is_some_and(|t| t.delta_pct.is_some())
+    };
+    let ids: Vec<ResultId> = entries.iter().filter(checked).map(|e| e.bench.id).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let statement = txn
+        .prepare_cached(
+            "SELECT cur.id, before.value_num
+             FROM result cur
+             JOIN test_def t ON t.code = cur.test_code
+             JOIN specimen cs ON cs.id = cur.specimen_id
+             JOIN patient me ON me.id = cur.patient_id
+             CROSS JOIN LATERAL (
+               SELECT p.value_num FROM result p JOIN specimen ps ON ps.id = p.specimen_id
+               WHERE p.patient_id IN (SELECT x.id FROM patient x
+                                      WHERE x.id IN (me.id, me.merged_into) OR x.merged_into = coalesce(me.merged_into, me.id))
+                 AND p.test_code = cur.test_code AND p.id <> cur.id AND p.status IN ('released', 'corrected', 'amended')
+                 AND p.value_num IS NOT NULL AND p.comparator IS NULL
+                 AND coalesce(ps.collected_at, ps.received_at) <= coalesce(cs.collected_at, cs.received_at)
+                 AND coalesce(ps.collected_at, ps.received_at) >= coalesce(cs.collected_at, cs.received_at) - make_interval(days => t.delta_days)
+               ORDER BY coalesce(ps.collected_at, ps.received_at) DESC, p.id DESC LIMIT 1) AS before
+             WHERE cur.id = ANY($1)",
+        )
+        .await?;
+    let rows = txn.query(&statement, &[&ids]).await?;
+    rows.iter()
+        .map(|row| {
+            let row = Reader::new("result", row);
+            Ok((row.get("id")?, row.get("value_num")?))
+        })
+        .collect()
+}
+
+/// The entries as columns, for one statement.
+#[derive(Default)]
+struct Columns<'a> {
+    ids: Vec<ResultId>,
+    codes: Vec<&'a str>,
+    numbers: Vec<Option<Number>>,
+    comparators: Vec<Option<Comparator>>,
+    texts: Vec<Option<&'a str>>,
+    comments: Vec<Option<&'a str>>,
+    instruments: Vec<Option<&'a str>>,
+    resulted: Vec<Option<Timestamp>>,
+    range_ids: Vec<Option<crate::RangeId>>,
+    lows: Vec<Option<Number>>,
+    highs: Vec<Option<Number>>,
+    crit_lows: Vec<Option<Number>>,
+    crit_highs: Vec<Option<Number>>,
+    flags: Vec<Option<Flag>>,
+    delta_flags: Vec<bool>,
+    delta_previous: Vec<Option<Number>>,
+    reasons: Vec<Option<&'a str>>,
+}
+
+impl<'a> Columns<'a> {
+    fn push(&mut self, entry: &'a Entry<'a>, ranges: &[Range], previous: Option<Number>, allowed: Option<Number>) {
+        let (number, comparator, text) = match &entry.value {
+            Value::Number(number, comparator) => (Some(*number), *comparator, None),
+            Value::Text(text) => (None, None, Some(text.as_str())),
+        };
+        let subject = entry.bench.subject();
+        let range = number.and(subject).and_then(|subject| choose(ranges, &subject));
+        let bounds = range.map(|range| range.bounds).unwrap_or_default();
+        let jump = number
+            .zip(previous)
+            .zip(allowed)
+            .is_some_and(|((now, before), allowed)| jumped(before, now, allowed.as_decimal()));
+        self.ids.push(entry.bench.id);
+        self.codes.push(&entry.bench.test_code);
+        self.numbers.push(number);
+        self.comparators.push(comparator);
+        self.texts.push(text);
+        self.comments.push(entry.comment);
+        self.instruments.push(entry.instrument);
+        self.resulted.push(entry.resulted_at);
+        self.range_ids.push(range.map(|range| range.id));
+        self.lows.push(bounds.low);
+        self.highs.push(bounds.high);
+        self.crit_lows.push(bounds.crit_low);
+        self.crit_highs.push(bounds.crit_high);
+        self.flags.push(number.filter(|_| range.is_some()).and_then(|n| flag(n, comparator, &bounds)));
+        self.delta_flags.push(jump);
+        self.delta_previous.push(previous);
+        self.reasons.push(entry.reason);
+    }
+
+    async fn update(
+        &self,
+        txn: &Txn<'_>,
+        actor: &Actor,
+        import: Option<ImportId>,
+        tests: &HashMap<String, Test>,
+    ) -> Result<(), LabError> {
+        let units: Vec<Option<&str>> =
+            self.codes.iter().map(|code| tests.get(*code).and_then(|test| test.unit.as_deref())).collect();
+        let statement = txn
+            .prepare_cached(
+                "UPDATE result r SET status = 'entered', value_num = u.value_num, comparator = u.comparator, value_text = u.value_text,
+                   unit = u.unit, comment = u.comment, instrument = u.instrument, resulted_at = u.resulted_at, import_id = $1,
+                   ref_range_id = u.ref_range_id, ref_low = u.ref_low, ref_high = u.ref_high, crit_low = u.crit_low, crit_high = u.crit_high,
+                   flag = u.flag, delta_flag = u.delta_flag, delta_previous = u.delta_previous,
+                   change_reason = u.reason, entered_by = $2, changed_by = $2
+                 FROM unnest($3::uuid[], $4::numeric[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::timestamptz[],
+                   $11::uuid[], $12::numeric[], $13::numeric[], $14::numeric[], $15::numeric[], $16::text[], $17::bool[], $18::numeric[], $19::text[])
+                   AS u (id, value_num, comparator, value_text, unit, comment, instrument, resulted_at,
+                         ref_range_id, ref_low, ref_high, crit_low, crit_high, flag, delta_flag, delta_previous, reason)
+                 WHERE r.id = u.id",
+            )
+            .await?;
+        txn.execute(
+            &statement,
+            &[
+                &import, &actor.staff.as_uuid(), &self.ids, &self.numbers, &self.comparators, &self.texts, &units, &self.comments,
+                &self.instruments, &self.resulted, &self.range_ids, &self.lows, &self.highs, &self.crit_lows, &self.crit_highs,
+                &self.flags, &self.delta_flags, &self.delta_previous, &self.reasons,
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+}

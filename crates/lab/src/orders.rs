@@ -1,0 +1,363 @@
+//! Orders: what is wanted for a patient at one time, with one specimen for each kind that its tests need.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{
+    Actor, LabError, OrderId, OrderStatus, Page, PageRequest, PatientId, Priority, ResultId, SpecimenId, SpecimenStatus, Txn,
+    ValueType, accession, audit,
+    catalogue::{self, Test},
+    error::duplicate,
+    paging::Cursor,
+    patients, result_view,
+    result_view::ResultView,
+    rows::Reader,
+    specimens::{self, Specimen},
+    text::{self, LINE_MAX, Problems},
+};
+
+/// Most tests of one order.
+pub const ORDER_TESTS_MAX: usize = 200;
+const PLACER_MAX: usize = 64;
+
+/// An order to place.
+#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewOrder {
+    /// For whom.
+    pub patient_id: PatientId,
+    /// How soon; `routine` when absent.
+    pub priority: Option<Priority>,
+    /// Who asks for it.
+    pub requester: Option<String>,
+    /// The requester's own number; unique among that requester's orders.
+    pub placer_order_no: Option<String>,
+    /// What the laboratory should know.
+    pub clinical_note: Option<String>,
+    /// Codes of tests and panels.
+    pub tests: Vec<String>,
+}
+
+/// Tests to add to an open order.
+#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AddTests {
+    /// Codes of tests and panels.
+    pub tests: Vec<String>,
+}
+
+/// Why something is done.
+#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Reason {
+    /// In a person's words.
+    pub reason: String,
+}
+
+/// An order with all that belongs to it.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// The order itself.
+    #[serde(flatten)]
+    pub head: OrderHead,
+    /// Its specimens.
+    pub specimens: Vec<Specimen>,
+    /// Its results.
+    pub results: Vec<ResultView>,
+}
+
+/// An order without what belongs to it.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderHead {
+    /// Id.
+    pub id: OrderId,
+    /// The laboratory's number for it.
+    pub accession_no: String,
+    /// For whom.
+    pub patient_id: PatientId,
+    /// How soon.
+    pub priority: Priority,
+    /// Who asks for it.
+    pub requester: Option<String>,
+    /// The requester's own number.
+    pub placer_order_no: Option<String>,
+    /// What the laboratory should know.
+    pub clinical_note: Option<String>,
+    /// Where it stands.
+    pub status: OrderStatus,
+    /// Why it was called off.
+    pub cancel_reason: Option<String>,
+    /// Who placed it.
+    pub created_by: Uuid,
+    /// When.
+    pub ordered_at: Timestamp,
+    /// Raised by every change; the ETag.
+    pub version: i32,
+}
+
+/// Which orders to list.
+#[derive(Debug, Clone, Default)]
+pub struct OrderFilter {
+    /// Of one patient.
+    pub patient_id: Option<PatientId>,
+    /// In one state.
+    pub status: Option<OrderStatus>,
+}
+
+const COLUMNS: &str = "id, accession_no, patient_id, priority, requester, placer_order_no, clinical_note, status, cancel_reason, \
+                       created_by, ordered_at, version";
+
+/// Places an order: accession number, specimens with barcodes, pending results.
+///
+/// # Errors
+/// [`LabError::NotFound`] for an unknown patient, [`LabError::Invalid`] for unknown tests and bad fields,
+/// [`LabError::Conflict`] when the requester's number is known or the patient is merged.
+pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewOrder) -> Result<Order, LabError> {
+    let mut problems = Problems::default();
+    problems.optional_line("requester", new.requester.as_deref(), LINE_MAX);
+    problems.optional_line("placerOrderNo", new.placer_order_no.as_deref(), PLACER_MAX);
+    problems.note("clinicalNote", new.clinical_note.as_deref());
+    problems.done()?;
+    if patients::get(txn, new.patient_id).await?.merged_into.is_some() {
+        return Err(LabError::conflict("merged", "this patient is merged into another; order for that one"));
+    }
+    let tests = expand(txn, &new.tests).await?;
+    let id = OrderId::generate();
+    let number = accession::next(txn, None).await?;
+    let statement = txn
+        .prepare_cached(
+            "INSERT INTO lab_order (id, accession_no, patient_id, priority, requester, placer_order_no, clinical_note, created_by)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .await?;
+    let priority = new.priority.unwrap_or(Priority::Routine);
+    txn.execute(
+        &statement,
+        &[
+            &id, &number, &new.patient_id, &priority, &new.requester, &new.placer_order_no, &new.clinical_note,
+            &actor.staff.as_uuid(),
+        ],
+    )
+    .await
+    .map_err(duplicate("lab_order_placer", "this requester has an order with this placerOrderNo already"))?;
+    attach(txn, actor, (id, &number, new.patient_id), &tests, Vec::new()).await?;
+    let detail = serde_json::json!({ "tests": tests.iter().map(|t| &t.code).collect::<Vec<_>>() });
+    audit::write(txn, actor, "order.placed", "order", id, Some(detail)).await?;
+    get(txn, id).await
+}
+
+/// One order with its specimens and results.
+///
+/// # Errors
+/// [`LabError::NotFound`].
+pub async fn get(txn: &Txn<'_>, id: OrderId) -> Result<Order, LabError> {
+    let head = head_by_id(txn, id).await?;
+    Ok(Order {
+        specimens: specimens::of_order(txn, id).await?,
+        results: result_view::of_order(txn, id).await?,
+        head,
+    })
+}
+
+/// Orders, those placed last first.
+///
+/// # Errors
+/// [`LabError::Invalid`] for a bad page.
+pub async fn list(txn: &Txn<'_>, filter: &OrderFilter, page: &PageRequest) -> Result<Page<OrderHead>, LabError> {
+    let statement = txn
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM lab_order
+             WHERE ($1::uuid IS NULL OR patient_id = $1) AND ($2::text IS NULL OR status = $2) AND ($3::uuid IS NULL OR id < $3)
+             ORDER BY id DESC LIMIT $4"
+        ))
+        .await?;
+    let rows = txn.query(&statement, &[&filter.patient_id, &filter.status, &page.after_id()?, &page.fetch()?]).await?;
+    let heads = rows.iter().map(head).collect::<Result<Vec<_>, _>>()?;
+    page.page(heads, |order| Cursor::Id(order.id.as_uuid()))
+}
+
+/// Adds tests to an open order. They share the specimens that are there where those can still be used.
+///
+/// # Errors
+/// [`LabError::Conflict`] when the order is closed or has the test already, [`LabError::Invalid`] for unknown tests.
+pub async fn add_tests(txn: &Txn<'_>, actor: &Actor, id: OrderId, add: &AddTests) -> Result<Order, LabError> {
+    lock(txn, &[id]).await?;
+    let order = get(txn, id).await?;
+    open(&order.head)?;
+    let tests = expand(txn, &add.tests).await?;
+    let has = |test: &&Test| order.results.iter().any(|r| r.code == test.code && is_live(r));
+    let there: Vec<&str> = tests.iter().filter(has).map(|t| t.code.as_str()).collect();
+    if !there.is_empty() {
+        return Err(LabError::conflict("duplicate", format!("the order has these tests already: {}", there.join(", "))));
+    }
+    attach(txn, actor, (id, &order.head.accession_no, order.head.patient_id), &tests, order.specimens).await?;
+    txn.execute("UPDATE lab_order SET status = status WHERE id = $1", &[&id]).await?; // raises its version
+    let detail = serde_json::json!({ "tests": tests.iter().map(|t| &t.code).collect::<Vec<_>>() });
+    audit::write(txn, actor, "order.tests_added", "order", id, Some(detail)).await?;
+    get(txn, id).await
+}
+
+/// Calls an order off, with all its open results.
+///
+/// # Errors
+/// [`LabError::Conflict`] when it is closed already or a result has left the laboratory.
+pub async fn cancel(txn: &Txn<'_>, actor: &Actor, id: OrderId, reason: &Reason) -> Result<Order, LabError> {
+    text::reason(&reason.reason)?;
+    txn.query("SELECT id FROM result WHERE order_id = $1 ORDER BY id FOR NO KEY UPDATE", &[&id]).await?;
+    lock(txn, &[id]).await?;
+    let order = get(txn, id).await?;
+    open(&order.head)?;
+    if order.results.iter().any(|r| r.status.is_published()) {
+        return Err(LabError::conflict("released", "results of this order were released; it cannot be called off any more"));
+    }
+    let statement = txn
+        .prepare_cached("UPDATE result SET status = 'cancelled', closed_reason = $2, changed_by = $3 WHERE order_id = $1 AND open")
+        .await?;
+    txn.execute(&statement, &[&id, &reason.reason, &actor.staff.as_uuid()]).await?;
+    let statement = txn
+        .prepare_cached("UPDATE lab_order SET status = 'cancelled', cancel_reason = $2 WHERE id = $1")
+        .await?;
+    txn.execute(&statement, &[&id, &reason.reason]).await?;
+    audit::write(txn, actor, "order.cancelled", "order", id, Some(serde_json::json!({ "reason": reason.reason }))).await?;
+    get(txn, id).await
+}
+
+/// Marks orders as begun: the first specimen was drawn.
+pub(crate) async fn begin(txn: &Txn<'_>, id: OrderId) -> Result<(), LabError> {
+    let sql = "UPDATE lab_order SET status = 'in_progress' WHERE id = $1 AND status = 'registered'";
+    txn.execute(&txn.prepare_cached(sql).await?, &[&id]).await?;
+    Ok(())
+}
+
+/// Completes those orders whose results are all final.
+///
+/// The lock comes first, and the look after it in a statement of its own: of two transactions that each finish one of the
+/// last two results, the second must see the first's.
+pub(crate) async fn settle(txn: &Txn<'_>, actor: &Actor, ids: &[OrderId]) -> Result<(), LabError> {
+    lock(txn, ids).await?;
+    let statement = txn
+        .prepare_cached(
+            "UPDATE lab_order o SET status = 'completed' WHERE o.id = ANY($1) AND o.status = 'in_progress'
+               AND NOT EXISTS (SELECT FROM result r WHERE r.order_id = o.id AND r.open)
+             RETURNING o.id",
+        )
+        .await?;
+    let rows = txn.query(&statement, &[&ids]).await?;
+    let done: Vec<String> = rows.iter().map(|row| row.get::<_, OrderId>(0).to_string()).collect();
+    if !done.is_empty() {
+        audit::write_each(txn, actor, "order.completed", "order", &done, None).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn head_by_id(txn: &Txn<'_>, id: OrderId) -> Result<OrderHead, LabError> {
+    let statement = txn.prepare_cached(&format!("SELECT {COLUMNS} FROM lab_order WHERE id = $1")).await?;
+    let row = txn.query_opt(&statement, &[&id]).await?;
+    head(&row.ok_or_else(|| LabError::not_found("order", id))?)
+}
+
+async fn lock(txn: &Txn<'_>, ids: &[OrderId]) -> Result<(), LabError> {
+    let statement = txn
+        .prepare_cached("SELECT id FROM lab_order WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE")
+        .await?;
+    txn.query(&statement, &[&ids]).await?;
+    Ok(())
+}
+
+fn open(order: &OrderHead) -> Result<(), LabError> {
+    match order.status {
+        OrderStatus::Registered | OrderStatus::InProgress => Ok(()),
+        status => Err(LabError::conflict("order_closed", format!("this order is {status}; place a new one"))),
+    }
+}
+
+fn is_live(result: &ResultView) -> bool {
+    !matches!(result.status, crate::ResultStatus::Cancelled | crate::ResultStatus::Voided)
+}
+
+/// The tests behind the codes, panels replaced by their members, each once.
+async fn expand(txn: &Txn<'_>, codes: &[String]) -> Result<Vec<Test>, LabError> {
+    if !(1..=ORDER_TESTS_MAX).contains(&codes.len()) {
+        return Err(LabError::invalid("tests", format!("name 1 to {ORDER_TESTS_MAX} tests")));
+    }
+    let named = catalogue::by_codes(txn, codes).await?;
+    let members: Vec<String> = named.values().filter_map(|t| t.members.clone()).flatten().collect();
+    let members = catalogue::by_codes(txn, &members).await?;
+    let mut problems = Problems::default();
+    let mut wanted: BTreeMap<String, Test> = BTreeMap::new();
+    for (n, code) in codes.iter().enumerate() {
+        let shown: String = code.chars().take(32).collect();
+        let Some(test) = named.get(code) else {
+            problems.add(format!("tests[{n}]"), format!("there is no test {shown:?} in the catalogue"));
+            continue;
+        };
+        let parts = match (test.value_type, &test.members) {
+            (ValueType::Panel, Some(codes)) => codes.iter().filter_map(|code| members.get(code)).collect(),
+            _ => vec![test],
+        };
+        for part in parts {
+            if !test.active || !part.active {
+                problems.add(format!("tests[{n}]"), format!("test {} is not offered any more", part.code));
+            }
+            wanted.insert(part.code.clone(), part.clone());
+        }
+    }
+    problems.done()?;
+    Ok(wanted.into_values().collect())
+}
+
+/// Gives each test a specimen, a new one where none of those there can be used, and a pending result.
+async fn attach(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    (order, number, patient): (OrderId, &str, PatientId),
+    tests: &[Test],
+    there: Vec<Specimen>,
+) -> Result<(), LabError> {
+    let mut seq = there.iter().map(|s| s.seq).max().unwrap_or(0);
+    let usable = |s: &Specimen| !matches!(s.status, SpecimenStatus::Rejected | SpecimenStatus::Disposed);
+    let mut of_type: BTreeMap<String, SpecimenId> =
+        there.into_iter().filter(usable).map(|s| (s.specimen_type, s.id)).collect();
+    let needed: BTreeSet<&String> = tests.iter().map(|t| &t.specimen_type).collect();
+    for specimen_type in needed {
+        if !of_type.contains_key(specimen_type) {
+            seq += 1;
+            let id = specimens::expect(txn, order, number, seq, specimen_type, None).await?;
+            of_type.insert(specimen_type.clone(), id);
+        }
+    }
+    let ids: Vec<ResultId> = tests.iter().map(|_| ResultId::generate()).collect();
+    let codes: Vec<&str> = tests.iter().map(|t| t.code.as_str()).collect();
+    let specimens: Vec<Option<SpecimenId>> = tests.iter().map(|t| of_type.get(&t.specimen_type).copied()).collect();
+    let statement = txn
+        .prepare_cached(
+            "INSERT INTO result (id, order_id, patient_id, specimen_id, test_code, changed_by)
+             SELECT u.id, $1, $2, u.specimen, u.code, $3 FROM unnest($4::uuid[], $5::uuid[], $6::text[]) AS u (id, specimen, code)",
+        )
+        .await?;
+    txn.execute(&statement, &[&order, &patient, &actor.staff.as_uuid(), &ids, &specimens, &codes]).await?;
+    Ok(())
+}
+
+fn head(row: &Row) -> Result<OrderHead, LabError> {
+    let row = Reader::new("lab_order", row);
+    Ok(OrderHead {
+        id: row.get("id")?,
+        accession_no: row.get("accession_no")?,
+        patient_id: row.get("patient_id")?,
+        priority: row.get("priority")?,
+        requester: row.get("requester")?,
+        placer_order_no: row.get("placer_order_no")?,
+        clinical_note: row.get("clinical_note")?,
+        status: row.get("status")?,
+        cancel_reason: row.get("cancel_reason")?,
+        created_by: row.get("created_by")?,
+        ordered_at: row.get("ordered_at")?,
+        version: row.get("version")?,
+    })
+}

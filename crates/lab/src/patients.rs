@@ -1,0 +1,269 @@
+//! Patients: registered, found, corrected, and merged when one person was registered twice.
+
+use jiff::{Timestamp, civil::Date};
+use tokio_postgres::Row;
+
+use crate::{
+    Actor, LabError, Page, PageRequest, PatientId, Sex, Txn, audit,
+    error::{duplicate, same_version},
+    paging::Cursor,
+    rows::Reader,
+    text::{self, LINE_MAX, Problems, like_prefix, search_key},
+};
+
+const NATIONAL_ID_MAX: usize = 64;
+const SEARCH_MAX: usize = 100;
+const DUPLICATE: &str = "a patient with this nationalId is registered already; find that one instead";
+
+/// A patient to register.
+#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewPatient {
+    /// National or insurance number; unique among the patients who have one.
+    pub national_id: Option<String>,
+    /// Family name, kept as typed.
+    pub family_name: String,
+    /// Given name, kept as typed.
+    pub given_name: String,
+    /// Sex, for reference ranges.
+    pub sex: Sex,
+    /// Date of birth.
+    pub birth_date: Date,
+}
+
+/// A change to a patient; what is absent stays.
+#[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PatientPatch {
+    /// National or insurance number.
+    pub national_id: Option<String>,
+    /// Family name.
+    pub family_name: Option<String>,
+    /// Given name.
+    pub given_name: Option<String>,
+    /// Sex. Flags of results that are there already stay as they were judged.
+    pub sex: Option<Sex>,
+    /// Date of birth. Flags of results that are there already stay as they were judged.
+    pub birth_date: Option<Date>,
+}
+
+/// Which patient lives on.
+#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PatientMerge {
+    /// The patient to keep.
+    pub into: PatientId,
+    /// Why they are the same person.
+    pub reason: String,
+}
+
+/// A patient.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Patient {
+    /// Id.
+    pub id: PatientId,
+    /// Medical record number, given by the laboratory.
+    pub mrn: String,
+    /// National or insurance number.
+    pub national_id: Option<String>,
+    /// Family name.
+    pub family_name: String,
+    /// Given name.
+    pub given_name: String,
+    /// Sex.
+    pub sex: Sex,
+    /// Date of birth.
+    pub birth_date: Date,
+    /// The patient who lives on, when this one turned out to be a duplicate.
+    pub merged_into: Option<PatientId>,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// Raised by every change; the ETag.
+    pub version: i32,
+}
+
+/// What to look for.
+#[derive(Debug, Clone, Default)]
+pub struct PatientSearch {
+    /// The beginning of names (accents and case do not matter), or a whole record or national number.
+    pub q: Option<String>,
+    /// Date of birth.
+    pub birth_date: Option<Date>,
+}
+
+const COLUMNS: &str =
+    "id, mrn, national_id, family_name, given_name, sex, birth_date, merged_into, created_at, version";
+
+/// Registers a patient.
+///
+/// # Errors
+/// [`LabError::Conflict`] `duplicate` when the national number is known, [`LabError::Invalid`] for bad fields.
+pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewPatient) -> Result<Patient, LabError> {
+    let mut problems = Problems::default();
+    problems.optional_line("nationalId", new.national_id.as_deref(), NATIONAL_ID_MAX);
+    problems.line("familyName", &new.family_name, LINE_MAX);
+    problems.line("givenName", &new.given_name, LINE_MAX);
+    birth_date_check(txn, &mut problems, new.birth_date).await?;
+    problems.done()?;
+    let id = PatientId::generate();
+    let statement = txn
+        .prepare_cached(
+            "INSERT INTO patient (id, mrn, national_id, family_name, given_name, family_key, given_key, sex, birth_date)
+             VALUES ($1, (SELECT 'P' || lpad(n, greatest(7, length(n)), '0') FROM (SELECT nextval('patient_mrn_seq')::text AS n) AS next), $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .await?;
+    let (family_key, given_key) = (search_key(&new.family_name), search_key(&new.given_name));
+    txn.execute(
+        &statement,
+        &[&id, &new.national_id, &new.family_name, &new.given_name, &family_key, &given_key, &new.sex, &new.birth_date],
+    )
+    .await
+    .map_err(duplicate("patient_national_id", DUPLICATE))?;
+    audit::write(txn, actor, "patient.registered", "patient", id, None).await?;
+    get(txn, id).await
+}
+
+/// One patient.
+///
+/// # Errors
+/// [`LabError::NotFound`].
+pub async fn get(txn: &Txn<'_>, id: PatientId) -> Result<Patient, LabError> {
+    let statement = txn.prepare_cached(&format!("SELECT {COLUMNS} FROM patient WHERE id = $1")).await?;
+    let row = txn.query_opt(&statement, &[&id]).await?;
+    patient(&row.ok_or_else(|| LabError::not_found("patient", id))?)
+}
+
+/// Patients, those registered last first. Merged duplicates are left out.
+///
+/// # Errors
+/// [`LabError::Invalid`] for a bad page or search.
+pub async fn search(txn: &Txn<'_>, search: &PatientSearch, page: &PageRequest) -> Result<Page<Patient>, LabError> {
+    let q = search.q.as_deref().map(str::trim).filter(|q| !q.is_empty());
+    if q.is_some_and(|q| q.chars().count() > SEARCH_MAX) {
+        return Err(LabError::invalid("q", format!("it must have at most {SEARCH_MAX} characters")));
+    }
+    // "Ada Byron" and "Byron Ada" both mean her: the last word alone stands for one name, the others for the other.
+    let key = q.map(search_key);
+    let whole = key.as_deref().map(like_prefix);
+    let split = key.as_deref().and_then(|key| key.rsplit_once(' '));
+    let (first, last) = (split.map(|(first, _)| like_prefix(first)), split.map(|(_, last)| like_prefix(last)));
+    let statement = txn
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM patient
+             WHERE merged_into IS NULL
+               AND ($1::text IS NULL OR mrn = $1 OR national_id = $1 OR family_key LIKE $2 OR given_key LIKE $2
+                    OR (family_key LIKE $3 AND given_key LIKE $4) OR (given_key LIKE $3 AND family_key LIKE $4))
+               AND ($5::date IS NULL OR birth_date = $5)
+               AND ($6::uuid IS NULL OR id < $6)
+             ORDER BY id DESC LIMIT $7"
+        ))
+        .await?;
+    let rows = txn
+        .query(&statement, &[&q, &whole, &first, &last, &search.birth_date, &page.after_id()?, &page.fetch()?])
+        .await?;
+    let patients = rows.iter().map(patient).collect::<Result<Vec<_>, _>>()?;
+    page.page(patients, |patient| Cursor::Id(patient.id.as_uuid()))
+}
+
+/// Corrects a patient's data.
+///
+/// # Errors
+/// [`LabError::Version`] when somebody was faster, [`LabError::Conflict`] for a known national number or a merged patient.
+pub async fn update(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    id: PatientId,
+    version: i32,
+    patch: &PatientPatch,
+) -> Result<Patient, LabError> {
+    let mut problems = Problems::default();
+    problems.optional_line("nationalId", patch.national_id.as_deref(), NATIONAL_ID_MAX);
+    problems.optional_line("familyName", patch.family_name.as_deref(), LINE_MAX);
+    problems.optional_line("givenName", patch.given_name.as_deref(), LINE_MAX);
+    if let Some(birth_date) = patch.birth_date {
+        birth_date_check(txn, &mut problems, birth_date).await?;
+    }
+    problems.done()?;
+    lock(txn, &[id]).await?;
+    let before = get(txn, id).await?;
+    same_version("the patient", before.version, version)?;
+    if before.merged_into.is_some() {
+        return Err(LabError::conflict("merged", "this patient is merged into another; change that one"));
+    }
+    let family = patch.family_name.as_ref().unwrap_or(&before.family_name);
+    let given = patch.given_name.as_ref().unwrap_or(&before.given_name);
+    let statement = txn
+        .prepare_cached(
+            "UPDATE patient SET national_id = coalesce($2, national_id), family_name = $3, given_name = $4,
+               family_key = $5, given_key = $6, sex = coalesce($7, sex), birth_date = coalesce($8, birth_date)
+             WHERE id = $1",
+        )
+        .await?;
+    txn.execute(
+        &statement,
+        &[&id, &patch.national_id, family, given, &search_key(family), &search_key(given), &patch.sex, &patch.birth_date],
+    )
+    .await
+    .map_err(duplicate("patient_national_id", DUPLICATE))?;
+    // Which fields, and what they were: the row itself keeps only the present.
+    let detail = serde_json::json!({ "before": before });
+    audit::write(txn, actor, "patient.changed", "patient", id, Some(detail)).await?;
+    get(txn, id).await
+}
+
+/// Points a duplicate to the patient who lives on. Orders and results stay where they are: reading follows the pointer.
+///
+/// # Errors
+/// [`LabError::Conflict`] when either is merged already, [`LabError::Invalid`] when they are the same row.
+pub async fn merge(txn: &Txn<'_>, actor: &Actor, id: PatientId, merge: &PatientMerge) -> Result<Patient, LabError> {
+    text::reason(&merge.reason)?;
+    if merge.into == id {
+        return Err(LabError::invalid("into", "a patient cannot be merged into itself"));
+    }
+    lock(txn, &[id, merge.into]).await?;
+    let (from, into) = (get(txn, id).await?, get(txn, merge.into).await?);
+    if from.merged_into.is_some() || into.merged_into.is_some() {
+        return Err(LabError::conflict("merged", "one of the two is merged already; merge the patients who live on"));
+    }
+    // Earlier duplicates of the duplicate follow, so that one step always leads to the patient who lives on.
+    let statement = txn
+        .prepare_cached(
+            "UPDATE patient SET merged_into = $2, merge_reason = coalesce(merge_reason, $3) WHERE id = $1 OR merged_into = $1",
+        )
+        .await?;
+    txn.execute(&statement, &[&id, &merge.into, &merge.reason]).await?;
+    let detail = serde_json::json!({ "into": merge.into, "reason": merge.reason });
+    audit::write(txn, actor, "patient.merged", "patient", id, Some(detail)).await?;
+    get(txn, merge.into).await
+}
+
+async fn lock(txn: &Txn<'_>, ids: &[PatientId]) -> Result<(), LabError> {
+    txn.query("SELECT id FROM patient WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", &[&ids]).await?;
+    Ok(())
+}
+
+/// Born after 1850 and not later than tomorrow: the laboratory may be a time zone behind where the child was born.
+async fn birth_date_check(txn: &Txn<'_>, problems: &mut Problems, birth_date: Date) -> Result<(), LabError> {
+    let today: Date = txn.query_one("SELECT current_date", &[]).await?.get(0);
+    if birth_date < jiff::civil::date(1850, 1, 1) || birth_date > today.tomorrow().unwrap_or(today) {
+        problems.add("birthDate", "it must lie between 1850-01-01 and today");
+    }
+    Ok(())
+}
+
+fn patient(row: &Row) -> Result<Patient, LabError> {
+    let row = Reader::new("patient", row);
+    Ok(Patient {
+        id: row.get("id")?,
+        mrn: row.get("mrn")?,
+        national_id: row.get("national_id")?,
+        family_name: row.get("family_name")?,
+        given_name: row.get("given_name")?,
+        sex: row.get("sex")?,
+        birth_date: row.get("birth_date")?,
+        merged_into: row.get("merged_into")?,
+        created_at: row.get("created_at")?,
+        version: row.get("version")?,
+    })
+}

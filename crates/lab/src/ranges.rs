@@ -1,0 +1,233 @@
+//! Reference ranges. A range is never edited: it is closed, and another begins, so that what an old result was judged by
+//! stays readable. Two ranges for the same sex that overlap in age are refused: which one holds must never be luck.
+
+use jiff::{Timestamp, civil::Date};
+use tokio_postgres::Row;
+
+use crate::{
+    Actor, Age, Bounds, LabError, Number, Range, RangeId, Sex, Txn, ValueType, audit, catalogue,
+    rows::Reader,
+    text::Problems,
+};
+
+/// A range to add.
+#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewRange {
+    /// `F` or `M`; for everybody when absent.
+    pub sex: Option<Sex>,
+    /// From this age on, an ISO 8601 duration such as `P18Y`; from birth when absent.
+    #[schema(value_type = Option<String>, example = "P18Y")]
+    pub age_from: Option<Age>,
+    /// Until just before this age; without end when absent.
+    #[schema(value_type = Option<String>, example = "P65Y")]
+    pub age_to: Option<Age>,
+    /// Lowest usual value.
+    #[schema(value_type = Option<String>)]
+    pub low: Option<Number>,
+    /// Highest usual value.
+    #[schema(value_type = Option<String>)]
+    pub high: Option<Number>,
+    /// Below it somebody must be told.
+    #[schema(value_type = Option<String>)]
+    pub crit_low: Option<Number>,
+    /// Above it somebody must be told.
+    #[schema(value_type = Option<String>)]
+    pub crit_high: Option<Number>,
+    /// Close the ranges that it overlaps, from now on. Without it an overlap is refused.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// A range.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RangeView {
+    /// Id.
+    pub id: RangeId,
+    /// The test.
+    pub test_code: String,
+    /// For whom.
+    pub sex: Option<Sex>,
+    /// From this age on.
+    #[schema(value_type = String)]
+    pub age_from: Age,
+    /// Until just before this age.
+    #[schema(value_type = Option<String>)]
+    pub age_to: Option<Age>,
+    /// Lowest usual value.
+    #[schema(value_type = Option<String>)]
+    pub low: Option<Number>,
+    /// Highest usual value.
+    #[schema(value_type = Option<String>)]
+    pub high: Option<Number>,
+    /// Below it somebody must be told.
+    #[schema(value_type = Option<String>)]
+    pub crit_low: Option<Number>,
+    /// Above it somebody must be told.
+    #[schema(value_type = Option<String>)]
+    pub crit_high: Option<Number>,
+    /// In force since.
+    pub valid_from: Timestamp,
+    /// In force until; absent while it is.
+    pub valid_to: Option<Timestamp>,
+}
+
+const COLUMNS: &str = "id, test_code, sex, age_from, age_to, low, high, crit_low, crit_high, valid_from, valid_to";
+
+/// All ranges of a test, those in force first.
+///
+/// # Errors
+/// [`LabError::NotFound`] when there is no such test.
+pub async fn list(txn: &Txn<'_>, test_code: &str) -> Result<Vec<RangeView>, LabError> {
+    catalogue::get(txn, test_code).await?;
+    let statement = txn
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM ref_range WHERE test_code = $1 ORDER BY valid_to DESC NULLS FIRST, valid_from DESC, id LIMIT 1000"
+        ))
+        .await?;
+    txn.query(&statement, &[&test_code]).await?.iter().map(view).collect()
+}
+
+/// The ranges in force of several tests, for judging.
+pub(crate) async fn in_force(txn: &Txn<'_>, codes: &[String]) -> Result<Vec<RangeView>, LabError> {
+    let statement = txn
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM ref_range WHERE test_code = ANY($1) AND valid_to IS NULL"))
+        .await?;
+    txn.query(&statement, &[&codes]).await?.iter().map(view).collect()
+}
+
+/// Adds a range, in force from now on.
+///
+/// # Errors
+/// [`LabError::Conflict`] `overlap` when one in force covers part of the same ages, [`LabError::Invalid`] for bad fields.
+pub async fn create(txn: &Txn<'_>, actor: &Actor, test_code: &str, new: &NewRange) -> Result<RangeView, LabError> {
+    check(new)?;
+    // The test's row serialises changes to its ranges: two overlapping ones must not slip in side by side.
+    txn.query_opt("SELECT 1 FROM test_def WHERE code = $1 FOR NO KEY UPDATE", &[&test_code]).await?;
+    if catalogue::get(txn, test_code).await?.value_type != ValueType::Quantity {
+        return Err(LabError::invalid("testCode", "only a quantity has reference ranges"));
+    }
+    let age_from = new.age_from.unwrap_or(Age::BIRTH);
+    let in_force = in_force(txn, &[test_code.to_owned()]).await?;
+    for other in in_force.iter().filter(|other| other.sex == new.sex) {
+        if !overlap((age_from, new.age_to), (other.age_from, other.age_to)) {
+            continue;
+        }
+        if !new.replace {
+            let until = other.age_to.map_or_else(|| "without end".to_owned(), |age| format!("until {age}"));
+            return Err(LabError::conflict(
+                "overlap",
+                format!("range {} holds from {} {until}; close it first, or set replace", other.id, other.age_from),
+            ));
+        }
+        close_row(txn, actor, other.id).await?;
+    }
+    let id = RangeId::generate();
+    let statement = txn
+        .prepare_cached(
+            "INSERT INTO ref_range (id, test_code, sex, age_from, age_to, low, high, crit_low, crit_high)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        )
+        .await?;
+    let age_to = new.age_to.map(|age| age.to_string());
+    txn.execute(
+        &statement,
+        &[&id, &test_code, &new.sex, &age_from.to_string(), &age_to, &new.low, &new.high, &new.crit_low, &new.crit_high],
+    )
+    .await?;
+    audit::write(txn, actor, "range.added", "range", id, Some(serde_json::json!({ "test": test_code }))).await?;
+    get(txn, id).await
+}
+
+/// Closes a range from now on; results judged by it keep what they were judged by.
+///
+/// # Errors
+/// [`LabError::NotFound`]; [`LabError::Conflict`] when it is closed already.
+pub async fn close(txn: &Txn<'_>, actor: &Actor, id: RangeId) -> Result<RangeView, LabError> {
+    if get(txn, id).await?.valid_to.is_some() {
+        return Err(LabError::conflict("closed", "this range is closed already"));
+    }
+    close_row(txn, actor, id).await?;
+    get(txn, id).await
+}
+
+async fn close_row(txn: &Txn<'_>, actor: &Actor, id: RangeId) -> Result<(), LabError> {
+    // Not before it began: a clock that was set back must not make a range end before its start.
+    let sql = "UPDATE ref_range SET valid_to = greatest(now(), valid_from) WHERE id = $1";
+    txn.execute(&txn.prepare_cached(sql).await?, &[&id]).await?;
+    audit::write(txn, actor, "range.closed", "range", id, None).await
+}
+
+async fn get(txn: &Txn<'_>, id: RangeId) -> Result<RangeView, LabError> {
+    let statement = txn.prepare_cached(&format!("SELECT {COLUMNS} FROM ref_range WHERE id = $1")).await?;
+    let row = txn.query_opt(&statement, &[&id]).await?;
+    view(&row.ok_or_else(|| LabError::not_found("range", id))?)
+}
+
+fn check(new: &NewRange) -> Result<(), LabError> {
+    let mut problems = Problems::default();
+    if !matches!(new.sex, None | Some(Sex::Female | Sex::Male)) {
+        problems.add("sex", "it must be F or M, or absent for everybody");
+    }
+    if new.age_to.is_some_and(|to| on_calendar(to) <= on_calendar(new.age_from.unwrap_or(Age::BIRTH))) {
+        problems.add("ageTo", "it must be more than ageFrom");
+    }
+    if [new.low, new.high, new.crit_low, new.crit_high].iter().all(Option::is_none) {
+        problems.add("low", "a range needs at least one bound");
+    }
+    let ascending = [new.crit_low, new.low, new.high, new.crit_high];
+    let given: Vec<Number> = ascending.into_iter().flatten().collect();
+    if !given.is_sorted() {
+        problems.add("low", "the bounds must ascend: critLow, low, high, critHigh");
+    }
+    problems.done()
+}
+
+/// Where an age ends for somebody born on a fixed day: makes ages of different units comparable, to a day or two.
+fn on_calendar(age: Age) -> Date {
+    age.reached(jiff::civil::date(2000, 1, 1)).unwrap_or(Date::MAX)
+}
+
+fn overlap(a: (Age, Option<Age>), b: (Age, Option<Age>)) -> bool {
+    let end = |to: Option<Age>| to.map_or(Date::MAX, on_calendar);
+    on_calendar(a.0) < end(b.1) && on_calendar(b.0) < end(a.1)
+}
+
+impl RangeView {
+    /// The part of it that values are judged by.
+    pub(crate) fn to_range(&self) -> Range {
+        Range {
+            id: self.id,
+            sex: self.sex,
+            age_from: self.age_from,
+            age_to: self.age_to,
+            bounds: Bounds {
+                low: self.low,
+                high: self.high,
+                crit_low: self.crit_low,
+                crit_high: self.crit_high,
+            },
+            valid_from: self.valid_from,
+            valid_to: self.valid_to,
+        }
+    }
+}
+
+fn view(row: &Row) -> Result<RangeView, LabError> {
+    let row = Reader::new("ref_range", row);
+    let age_to: Option<&str> = row.get("age_to")?;
+    Ok(RangeView {
+        id: row.get("id")?,
+        test_code: row.get("test_code")?,
+        sex: row.get("sex")?,
+        age_from: row.parse("age_from")?,
+        age_to: age_to.map(|_| row.parse("age_to")).transpose()?,
+        low: row.get("low")?,
+        high: row.get("high")?,
+        crit_low: row.get("crit_low")?,
+        crit_high: row.get("crit_high")?,
+        valid_from: row.get("valid_from")?,
+        valid_to: row.get("valid_to")?,
+    })
+}

@@ -1,0 +1,174 @@
+//! A result as everybody reads it: in an order, on the worklist, in a report, after a change.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{
+    Comparator, Flag, LabError, Number, OrderId, PatientId, RangeId, ResultId, ResultStatus, SpecimenId, Txn, change_pct,
+    rows::Reader,
+};
+
+/// How a value differs from the patient's previous one, when the test has a delta check and there was one.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Delta {
+    /// The previous released value.
+    #[schema(value_type = String)]
+    pub previous: Number,
+    /// The difference in percent of the previous value, rounded to a tenth; absent when that was zero.
+    pub change_pct: Option<String>,
+    /// Whether it is more than the test allows.
+    pub exceeded: bool,
+}
+
+/// One result.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResultView {
+    /// Id.
+    pub id: ResultId,
+    /// Raised by every change; the ETag.
+    pub version: i32,
+    /// The order.
+    pub order_id: OrderId,
+    /// The patient.
+    pub patient_id: PatientId,
+    /// The specimen.
+    pub specimen_id: SpecimenId,
+    /// Its barcode.
+    pub barcode: String,
+    /// The test's code.
+    pub code: String,
+    /// The test's name.
+    pub name: String,
+    /// The test's LOINC code.
+    pub loinc: Option<String>,
+    /// The section that does it.
+    pub section: String,
+    /// Where it stands.
+    pub status: ResultStatus,
+    /// The value, to the digit: a decimal number, or text for tests that are no quantity.
+    pub value: Option<String>,
+    /// What the instrument put before it.
+    pub comparator: Option<Comparator>,
+    /// UCUM unit.
+    pub unit: Option<String>,
+    /// Remark.
+    pub comment: Option<String>,
+    /// How the value lies to the range; absent when there is no range or it is not certain.
+    pub flag: Option<Flag>,
+    /// The range it was judged by.
+    pub range_id: Option<RangeId>,
+    /// Lowest usual value.
+    #[schema(value_type = Option<String>)]
+    pub ref_low: Option<Number>,
+    /// Highest usual value.
+    #[schema(value_type = Option<String>)]
+    pub ref_high: Option<Number>,
+    /// Below it somebody must be told.
+    #[schema(value_type = Option<String>)]
+    pub crit_low: Option<Number>,
+    /// Above it somebody must be told.
+    #[schema(value_type = Option<String>)]
+    pub crit_high: Option<Number>,
+    /// The delta check.
+    pub delta: Option<Delta>,
+    /// Whether a notice of this critical value is recorded.
+    pub critical_notified: bool,
+    /// The instrument.
+    pub instrument: Option<String>,
+    /// When the instrument had it.
+    pub resulted_at: Option<Timestamp>,
+    /// Who entered the value.
+    pub entered_by: Option<Uuid>,
+    /// When.
+    pub entered_at: Option<Timestamp>,
+    /// Who verified it.
+    pub verified_by: Option<Uuid>,
+    /// When.
+    pub verified_at: Option<Timestamp>,
+    /// Whether one person did both.
+    pub self_verified: bool,
+    /// Who released it.
+    pub released_by: Option<Uuid>,
+    /// When.
+    pub released_at: Option<Timestamp>,
+    /// Why it was cancelled or voided.
+    pub closed_reason: Option<String>,
+    /// Which value this is: 1 for the first, raised whenever one is replaced.
+    pub rev: i32,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// `SELECT` of everything a [`ResultView`] needs; append conditions on `r` (result), `t` (test_def) or `s` (specimen).
+pub(crate) const SELECT: &str = "
+    SELECT r.id, r.version, r.order_id, r.patient_id, r.specimen_id, s.barcode, r.test_code, t.name, t.loinc, t.section, r.status,
+           r.value_num, r.comparator, r.value_text, r.unit, r.comment, r.flag, r.ref_range_id,
+           r.ref_low, r.ref_high, r.crit_low, r.crit_high, r.delta_flag, r.delta_previous, r.instrument, r.resulted_at,
+           r.entered_by, r.entered_at, r.verified_by, r.verified_at, r.self_verified, r.released_by, r.released_at,
+           r.closed_reason, r.rev, r.updated_at,
+           r.flag IN ('LL', 'HH') AND EXISTS (SELECT FROM critical_notice c WHERE c.result_id = r.id AND c.rev = r.rev) AS notified
+    FROM result r JOIN test_def t ON t.code = r.test_code JOIN specimen s ON s.id = r.specimen_id";
+
+pub(crate) async fn by_id(txn: &Txn<'_>, id: ResultId) -> Result<ResultView, LabError> {
+    let statement = txn.prepare_cached(&format!("{SELECT} WHERE r.id = $1")).await?;
+    let row = txn.query_opt(&statement, &[&id]).await?;
+    view(&row.ok_or_else(|| LabError::not_found("result", id))?)
+}
+
+pub(crate) async fn of_order(txn: &Txn<'_>, order: OrderId) -> Result<Vec<ResultView>, LabError> {
+    let statement = txn.prepare_cached(&format!("{SELECT} WHERE r.order_id = $1 ORDER BY r.id")).await?;
+    txn.query(&statement, &[&order]).await?.iter().map(view).collect()
+}
+
+pub(crate) fn view(row: &Row) -> Result<ResultView, LabError> {
+    let row = Reader::new("result", row);
+    let number: Option<Number> = row.get("value_num")?;
+    let text: Option<String> = row.get("value_text")?;
+    let previous: Option<Number> = row.get("delta_previous")?;
+    let exceeded: bool = row.get("delta_flag")?;
+    let delta = previous.zip(number).map(|(previous, now)| Delta {
+        previous,
+        change_pct: change_pct(previous, now).map(|pct| pct.round_dp(1).to_string()),
+        exceeded,
+    });
+    Ok(ResultView {
+        id: row.get("id")?,
+        version: row.get("version")?,
+        order_id: row.get("order_id")?,
+        patient_id: row.get("patient_id")?,
+        specimen_id: row.get("specimen_id")?,
+        barcode: row.get("barcode")?,
+        code: row.get("test_code")?,
+        name: row.get("name")?,
+        loinc: row.get("loinc")?,
+        section: row.get("section")?,
+        status: row.get("status")?,
+        value: number.map(|n| n.to_string()).or(text),
+        comparator: row.get("comparator")?,
+        unit: row.get("unit")?,
+        comment: row.get("comment")?,
+        flag: row.get("flag")?,
+        range_id: row.get("ref_range_id")?,
+        ref_low: row.get("ref_low")?,
+        ref_high: row.get("ref_high")?,
+        crit_low: row.get("crit_low")?,
+        crit_high: row.get("crit_high")?,
+        delta,
+        critical_notified: row.get::<Option<bool>>("notified")?.unwrap_or(false),
+        instrument: row.get("instrument")?,
+        resulted_at: row.get("resulted_at")?,
+        entered_by: row.get("entered_by")?,
+        entered_at: row.get("entered_at")?,
+        verified_by: row.get("verified_by")?,
+        verified_at: row.get("verified_at")?,
+        self_verified: row.get("self_verified")?,
+        released_by: row.get("released_by")?,
+        released_at: row.get("released_at")?,
+        closed_reason: row.get("closed_reason")?,
+        rev: row.get("rev")?,
+        updated_at: row.get("updated_at")?,
+    })
+}

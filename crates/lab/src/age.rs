@@ -17,7 +17,9 @@ pub struct Age {
 
 /// A text that is not such an age.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?} is not an age; write an ISO 8601 duration of years, months and days such as P18Y, P6M or P28D")]
+#[error(
+    "{given:?} is not an age; write an ISO 8601 duration of years, months and days such as P18Y, P6M or P28D"
+)]
 pub struct AgeError {
     given: String,
 }
@@ -78,7 +80,11 @@ impl fmt::Display for Age {
             return f.write_str("P0D");
         }
         f.write_str("P")?;
-        for (count, unit) in [(i32::from(self.years), 'Y'), (i32::from(self.months), 'M'), (self.days, 'D')] {
+        for (count, unit) in [
+            (i32::from(self.years), 'Y'),
+            (i32::from(self.months), 'M'),
+            (self.days, 'D'),
+        ] {
             if count > 0 {
                 write!(f, "{count}{unit}")?;
             }
@@ -133,7 +139,10 @@ mod tests {
 
     #[test]
     fn what_is_not_an_age_is_refused() {
-        for bad in ["", "P", "18Y", "P18", "PY", "P-1Y", "P1.5Y", "P1D1Y", "P1Y1Y", "P151Y", "P1W", "PT1H", "P999999D", "P٣Y"] {
+        for bad in [
+            "", "P", "18Y", "P18", "PY", "P-1Y", "P1.5Y", "P1D1Y", "P1Y1Y", "P151Y", "P1W", "PT1H",
+            "P999999D", "P٣Y",
+        ] {
             assert!(Age::parse(bad).is_err(), "{bad:?}");
         }
     }

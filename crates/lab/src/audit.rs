@@ -9,11 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{
-    Actor, LabError, Page, PageRequest, Txn,
-    paging::Cursor,
-    rows::Reader,
-};
+use crate::{Actor, LabError, Page, PageRequest, Txn, paging::Cursor, rows::Reader};
 
 /// One deed.
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
@@ -90,7 +86,11 @@ pub(crate) async fn write_each(
 ///
 /// # Errors
 /// [`LabError::Invalid`] for a bad page.
-pub async fn list(txn: &Txn<'_>, entity_id: Option<&str>, page: &PageRequest) -> Result<Page<AuditEvent>, LabError> {
+pub async fn list(
+    txn: &Txn<'_>,
+    entity_id: Option<&str>,
+    page: &PageRequest,
+) -> Result<Page<AuditEvent>, LabError> {
     let statement = txn
         .prepare_cached(
             "SELECT id, at, actor, actor_role, action, entity, entity_id, request_id, host(client_ip) AS client_ip, detail
@@ -99,7 +99,9 @@ pub async fn list(txn: &Txn<'_>, entity_id: Option<&str>, page: &PageRequest) ->
              ORDER BY id DESC LIMIT $3",
         )
         .await?;
-    let rows = txn.query(&statement, &[&entity_id, &page.after_number()?, &page.fetch()?]).await?;
+    let rows = txn
+        .query(&statement, &[&entity_id, &page.after_number()?, &page.fetch()?])
+        .await?;
     let events = rows.iter().map(event).collect::<Result<Vec<_>, _>>()?;
     page.page(events, |event| Cursor::Number(event.id))
 }

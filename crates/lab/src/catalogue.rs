@@ -127,7 +127,11 @@ const COLUMNS: &str = "code, name, loinc, section, specimen_type, value_type, un
 pub async fn list(txn: &Txn<'_>, section: Option<&str>) -> Result<Vec<Test>, LabError> {
     let sql = format!("SELECT {COLUMNS} FROM test_def WHERE $1::text IS NULL OR section = $1 ORDER BY code");
     let statement = txn.prepare_cached(&sql).await?;
-    txn.query(&statement, &[&section]).await?.iter().map(test).collect()
+    txn.query(&statement, &[&section])
+        .await?
+        .iter()
+        .map(test)
+        .collect()
 }
 
 /// One test.
@@ -135,16 +139,22 @@ pub async fn list(txn: &Txn<'_>, section: Option<&str>) -> Result<Vec<Test>, Lab
 /// # Errors
 /// [`LabError::NotFound`].
 pub async fn get(txn: &Txn<'_>, code: &str) -> Result<Test, LabError> {
-    let statement = txn.prepare_cached(&format!("SELECT {COLUMNS} FROM test_def WHERE code = $1")).await?;
+    let statement = txn
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM test_def WHERE code = $1"))
+        .await?;
     let row = txn.query_opt(&statement, &[&code]).await?;
     test(&row.ok_or_else(|| LabError::not_found("test", code))?)
 }
 
 /// The tests behind some codes; those unknown are not in the map.
 pub(crate) async fn by_codes(txn: &Txn<'_>, codes: &[String]) -> Result<HashMap<String, Test>, LabError> {
-    let statement = txn.prepare_cached(&format!("SELECT {COLUMNS} FROM test_def WHERE code = ANY($1)")).await?;
+    let statement = txn
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM test_def WHERE code = ANY($1)"))
+        .await?;
     let rows = txn.query(&statement, &[&codes]).await?;
-    rows.iter().map(|row| test(row).map(|test| (test.code.clone(), test))).collect()
+    rows.iter()
+        .map(|row| test(row).map(|test| (test.code.clone(), test)))
+        .collect()
 }
 
 /// Adds a test of the laboratory's own.
@@ -162,10 +172,16 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test,
         )
         .await?;
     if counted.get::<_, i64>(0) >= TESTS_MAX {
-        return Err(LabError::conflict("catalogue_full", format!("a catalogue holds at most {TESTS_MAX} tests")));
+        return Err(LabError::conflict(
+            "catalogue_full",
+            format!("a catalogue holds at most {TESTS_MAX} tests"),
+        ));
     }
     if counted.get::<_, i64>(1) != i64::try_from(members.len()).unwrap_or(i64::MAX) {
-        return Err(LabError::invalid("members", "each must be the code of a test, named once, that is not itself a panel"));
+        return Err(LabError::invalid(
+            "members",
+            "each must be the code of a test, named once, that is not itself a panel",
+        ));
     }
     let statement = txn
         .prepare_cached(
@@ -177,12 +193,26 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test,
     txn.execute(
         &statement,
         &[
-            &new.code, &new.name, &new.loinc, &new.section, &new.specimen_type, &new.value_type, &new.unit, &new.decimals,
-            &new.allowed_values, &new.members, &new.delta_pct, &new.delta_days, &new.tat_minutes,
+            &new.code,
+            &new.name,
+            &new.loinc,
+            &new.section,
+            &new.specimen_type,
+            &new.value_type,
+            &new.unit,
+            &new.decimals,
+            &new.allowed_values,
+            &new.members,
+            &new.delta_pct,
+            &new.delta_days,
+            &new.tat_minutes,
         ],
     )
     .await
-    .map_err(duplicate("test_def_pkey", "a test with this code is in the catalogue already"))?;
+    .map_err(duplicate(
+        "test_def_pkey",
+        "a test with this code is in the catalogue already",
+    ))?;
     audit::write(txn, actor, "test.added", "test", &new.code, None).await?;
     get(txn, &new.code).await
 }
@@ -191,14 +221,30 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test,
 ///
 /// # Errors
 /// [`LabError::Version`] when somebody was faster, [`LabError::Invalid`] for bad fields.
-pub async fn update(txn: &Txn<'_>, actor: &Actor, code: &str, version: i32, patch: &TestPatch) -> Result<Test, LabError> {
+pub async fn update(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    code: &str,
+    version: i32,
+    patch: &TestPatch,
+) -> Result<Test, LabError> {
     let mut problems = Problems::default();
     problems.optional_line("name", patch.name.as_deref(), LINE_MAX);
     problems.optional_line("section", patch.section.as_deref(), GROUP_MAX);
     loinc_check(&mut problems, patch.loinc.as_deref());
-    figures_check(&mut problems, patch.decimals, patch.delta_pct, patch.delta_days, patch.tat_minutes);
+    figures_check(
+        &mut problems,
+        patch.decimals,
+        patch.delta_pct,
+        patch.delta_days,
+        patch.tat_minutes,
+    );
     problems.done()?;
-    txn.query_opt("SELECT 1 FROM test_def WHERE code = $1 FOR NO KEY UPDATE", &[&code]).await?;
+    txn.query_opt(
+        "SELECT 1 FROM test_def WHERE code = $1 FOR NO KEY UPDATE",
+        &[&code],
+    )
+    .await?;
     let before = get(txn, code).await?;
     same_version("the test", before.version, version)?;
     if patch.delta_pct.is_some() && before.value_type != ValueType::Quantity {
@@ -215,8 +261,15 @@ pub async fn update(txn: &Txn<'_>, actor: &Actor, code: &str, version: i32, patc
     txn.execute(
         &statement,
         &[
-            &code, &patch.name, &patch.loinc, &patch.section, &patch.decimals, &patch.tat_minutes, &patch.active,
-            &patch.delta_pct, &patch.delta_days,
+            &code,
+            &patch.name,
+            &patch.loinc,
+            &patch.section,
+            &patch.decimals,
+            &patch.tat_minutes,
+            &patch.active,
+            &patch.delta_pct,
+            &patch.delta_days,
         ],
     )
     .await?;
@@ -228,16 +281,28 @@ pub async fn update(txn: &Txn<'_>, actor: &Actor, code: &str, version: i32, patc
 fn check(new: &NewTest) -> Result<(), LabError> {
     let mut problems = Problems::default();
     let code_fits = (1..=CODE_MAX).contains(&new.code.len())
-        && new.code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+        && new
+            .code
+            .bytes()
+            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
     if !code_fits {
-        problems.add("code", "it must have 1 to 16 capital letters, digits and underscores");
+        problems.add(
+            "code",
+            "it must have 1 to 16 capital letters, digits and underscores",
+        );
     }
     problems.line("name", &new.name, LINE_MAX);
     problems.line("section", &new.section, GROUP_MAX);
     problems.line("specimenType", &new.specimen_type, GROUP_MAX);
     problems.optional_line("unit", new.unit.as_deref(), UNIT_MAX);
     loinc_check(&mut problems, new.loinc.as_deref());
-    figures_check(&mut problems, new.decimals, new.delta_pct, new.delta_days, new.tat_minutes);
+    figures_check(
+        &mut problems,
+        new.decimals,
+        new.delta_pct,
+        new.delta_days,
+        new.tat_minutes,
+    );
     let kind = new.value_type;
     let goes_with = [
         ("unit", new.unit.is_some(), ValueType::Quantity),
@@ -246,7 +311,10 @@ fn check(new: &NewTest) -> Result<(), LabError> {
     ];
     for (field, given, owner) in goes_with {
         if given != (kind == owner) {
-            problems.add(field, format!("it goes with a {owner}, and only there; this test is a {kind}"));
+            problems.add(
+                field,
+                format!("it goes with a {owner}, and only there; this test is a {kind}"),
+            );
         }
     }
     if new.delta_pct.is_some() && kind != ValueType::Quantity {
@@ -266,19 +334,33 @@ fn check(new: &NewTest) -> Result<(), LabError> {
 
 fn loinc_check(problems: &mut Problems, loinc: Option<&str>) {
     if loinc.is_some_and(|code| !is_loinc(code)) {
-        problems.add("loinc", "this is no LOINC code: it must look like 2345-7, and its last digit must be the check digit");
+        problems.add(
+            "loinc",
+            "this is no LOINC code: it must look like 2345-7, and its last digit must be the check digit",
+        );
     }
 }
 
-fn figures_check(problems: &mut Problems, decimals: Option<i16>, pct: Option<Number>, days: Option<i32>, tat: Option<i32>) {
+fn figures_check(
+    problems: &mut Problems,
+    decimals: Option<i16>,
+    pct: Option<Number>,
+    days: Option<i32>,
+    tat: Option<i32>,
+) {
     if decimals.is_some_and(|d| !(0..=9).contains(&d)) {
         problems.add("decimals", "it must be between 0 and 9");
     }
     if pct.is_some() != days.is_some() {
         problems.add("deltaPct", "deltaPct and deltaDays go together");
     }
-    if pct.is_some_and(|pct| pct.as_decimal() <= rust_decimal::Decimal::ZERO) || days.is_some_and(|days| !(1..=3_650).contains(&days)) {
-        problems.add("deltaPct", "deltaPct must be more than 0, and deltaDays between 1 and 3650");
+    if pct.is_some_and(|pct| pct.as_decimal() <= rust_decimal::Decimal::ZERO)
+        || days.is_some_and(|days| !(1..=3_650).contains(&days))
+    {
+        problems.add(
+            "deltaPct",
+            "deltaPct must be more than 0, and deltaDays between 1 and 3650",
+        );
     }
     if tat.is_some_and(|minutes| !(1..=525_600).contains(&minutes)) {
         problems.add("tatMinutes", "it must be between 1 and 525600");

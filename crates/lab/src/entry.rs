@@ -8,8 +8,8 @@ use jiff::{Timestamp, civil::Date};
 use tokio_postgres::Row;
 
 use crate::{
-    Actor, Comparator, Flag, ImportId, LabError, Number, OrderId, Range, ResultId, ResultStatus, Sex, SpecimenStatus, Subject, Txn,
-    ValueType, audit,
+    Actor, Comparator, Flag, ImportId, LabError, Number, Range, ResultId, ResultStatus, Sex, SpecimenStatus,
+    Subject, Txn, ValueType, audit,
     catalogue::{self, Test},
     choose, flag, jumped, ranges,
     rows::Reader,
@@ -32,14 +32,25 @@ pub(crate) struct BadValue {
 const TEXT_VALUE_MAX: usize = 4_000;
 
 /// Reads a value for a test: number, unit and comparator, or one of the allowed words, or text.
-pub(crate) fn read(test: &Test, value: &str, comparator: Option<Comparator>, unit: Option<&str>) -> Result<Value, BadValue> {
+pub(crate) fn read(
+    test: &Test,
+    value: &str,
+    comparator: Option<Comparator>,
+    unit: Option<&str>,
+) -> Result<Value, BadValue> {
     let bad = |field, message: String| Err(BadValue { field, message });
     if test.value_type != ValueType::Quantity {
         if comparator.is_some() {
-            return bad("comparator", format!("test {} is not a quantity and takes none", test.code));
+            return bad(
+                "comparator",
+                format!("test {} is not a quantity and takes none", test.code),
+            );
         }
         if unit.is_some() {
-            return bad("unit", format!("test {} is not a quantity and has none", test.code));
+            return bad(
+                "unit",
+                format!("test {} is not a quantity and has none", test.code),
+            );
         }
     }
     match test.value_type {
@@ -47,7 +58,10 @@ pub(crate) fn read(test: &Test, value: &str, comparator: Option<Comparator>, uni
             let expected = test.unit.as_deref().unwrap_or_default();
             if unit != Some(expected) {
                 let given = unit.map_or_else(|| "none".to_owned(), |unit| format!("{:?}", shown(unit)));
-                return bad("unit", format!("test {} is in {expected:?}, given was {given}", test.code));
+                return bad(
+                    "unit",
+                    format!("test {} is in {expected:?}, given was {given}", test.code),
+                );
             }
             match Number::parse(value) {
                 Ok(number) => Ok(Value::Number(number, comparator)),
@@ -59,18 +73,27 @@ pub(crate) fn read(test: &Test, value: &str, comparator: Option<Comparator>, uni
             if allowed.iter().any(|word| word == value) {
                 Ok(Value::Text(value.to_owned()))
             } else {
-                bad("value", format!("{:?} is none of: {}", shown(value), allowed.join(", ")))
+                bad(
+                    "value",
+                    format!("{:?} is none of: {}", shown(value), allowed.join(", ")),
+                )
             }
         }
         ValueType::Text => {
             let length = value.chars().count();
             if value.trim().is_empty() || length > TEXT_VALUE_MAX || value.contains('\0') {
-                bad("value", format!("it must hold 1 to {TEXT_VALUE_MAX} characters and no NUL"))
+                bad(
+                    "value",
+                    format!("it must hold 1 to {TEXT_VALUE_MAX} characters and no NUL"),
+                )
             } else {
                 Ok(Value::Text(value.to_owned()))
             }
         }
-        ValueType::Panel => bad("value", format!("{} is a panel; its members have values", test.code)),
+        ValueType::Panel => bad(
+            "value",
+            format!("{} is a panel; its members have values", test.code),
+        ),
     }
 }
 
@@ -82,7 +105,6 @@ fn shown(text: &str) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct Bench {
     pub(crate) id: ResultId,
-    pub(crate) order: OrderId,
     pub(crate) version: i32,
     pub(crate) status: ResultStatus,
     pub(crate) test_code: String,
@@ -102,11 +124,13 @@ pub(crate) async fn bench(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<Res
         )
         .await?;
     txn.query(&statement, &[&ids]).await?;
-    let statement = txn.prepare_cached("SELECT id FROM result WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE").await?;
+    let statement = txn
+        .prepare_cached("SELECT id FROM result WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE")
+        .await?;
     txn.query(&statement, &[&ids]).await?;
     let statement = txn
         .prepare_cached(
-            "SELECT r.id, r.order_id, r.version, r.status, r.test_code, s.status AS specimen_status,
+            "SELECT r.id, r.version, r.status, r.test_code, s.status AS specimen_status,
                     (coalesce(s.collected_at, s.received_at) AT TIME ZONE p.tz)::date AS drawn_on,
                     coalesce(root.sex, pt.sex) AS sex, coalesce(root.birth_date, pt.birth_date) AS birth_date,
                     clock_timestamp() AS at
@@ -116,14 +140,15 @@ pub(crate) async fn bench(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<Res
         )
         .await?;
     let rows = txn.query(&statement, &[&ids]).await?;
-    rows.iter().map(|row| bench_row(row).map(|bench| (bench.id, bench))).collect()
+    rows.iter()
+        .map(|row| bench_row(row).map(|bench| (bench.id, bench)))
+        .collect()
 }
 
 fn bench_row(row: &Row) -> Result<Bench, LabError> {
     let row = Reader::new("result", row);
     Ok(Bench {
         id: row.get("id")?,
-        order: row.get("order_id")?,
         version: row.get("version")?,
         status: row.get("status")?,
         test_code: row.get("test_code")?,
@@ -175,12 +200,17 @@ pub(crate) async fn write(
     let tests = catalogue::by_codes(txn, &codes).await?;
     let mut ranges_of: HashMap<String, Vec<Range>> = HashMap::new();
     for view in ranges::in_force(txn, &codes).await? {
-        ranges_of.entry(view.test_code.clone()).or_default().push(view.to_range());
+        ranges_of
+            .entry(view.test_code.clone())
+            .or_default()
+            .push(view.to_range());
     }
     let previous = previous_values(txn, &tests, entries).await?;
     let mut columns = Columns::default();
     for entry in entries {
-        let ranges = ranges_of.get(&entry.bench.test_code).map_or(&[][..], Vec::as_slice);
+        let ranges = ranges_of
+            .get(&entry.bench.test_code)
+            .map_or(&[][..], Vec::as_slice);
         let allowed = tests.get(&entry.bench.test_code).and_then(|test| test.delta_pct);
         columns.push(entry, ranges, previous.get(&entry.bench.id).copied(), allowed);
     }
@@ -198,7 +228,10 @@ async fn previous_values(
     entries: &[Entry<'_>],
 ) -> Result<HashMap<ResultId, Number>, LabError> {
     let checked = |entry: &&Entry<'_>| {
-        matches!(entry.value, Value::Number(_, None)) && tests.get(&entry.bench.test_code).is_some_and(|t| t.delta_pct.is_some())
+        matches!(entry.value, Value::Number(_, None))
+            && tests
+                .get(&entry.bench.test_code)
+                .is_some_and(|t| t.delta_pct.is_some())
     };
     let ids: Vec<ResultId> = entries.iter().filter(checked).map(|e| e.bench.id).collect();
     if ids.is_empty() {
@@ -255,7 +288,13 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn push(&mut self, entry: &'a Entry<'a>, ranges: &[Range], previous: Option<Number>, allowed: Option<Number>) {
+    fn push(
+        &mut self,
+        entry: &'a Entry<'a>,
+        ranges: &[Range],
+        previous: Option<Number>,
+        allowed: Option<Number>,
+    ) {
         let (number, comparator, text) = match &entry.value {
             Value::Number(number, comparator) => (Some(*number), *comparator, None),
             Value::Text(text) => (None, None, Some(text.as_str())),
@@ -280,7 +319,11 @@ impl<'a> Columns<'a> {
         self.highs.push(bounds.high);
         self.crit_lows.push(bounds.crit_low);
         self.crit_highs.push(bounds.crit_high);
-        self.flags.push(number.filter(|_| range.is_some()).and_then(|n| flag(n, comparator, &bounds)));
+        self.flags.push(
+            number
+                .filter(|_| range.is_some())
+                .and_then(|n| flag(n, comparator, &bounds)),
+        );
         self.delta_flags.push(jump);
         self.delta_previous.push(previous);
         self.reasons.push(entry.reason);
@@ -293,8 +336,11 @@ impl<'a> Columns<'a> {
         import: Option<ImportId>,
         tests: &HashMap<String, Test>,
     ) -> Result<(), LabError> {
-        let units: Vec<Option<&str>> =
-            self.codes.iter().map(|code| tests.get(*code).and_then(|test| test.unit.as_deref())).collect();
+        let units: Vec<Option<&str>> = self
+            .codes
+            .iter()
+            .map(|code| tests.get(*code).and_then(|test| test.unit.as_deref()))
+            .collect();
         let statement = txn
             .prepare_cached(
                 "UPDATE result r SET status = 'entered', value_num = u.value_num, comparator = u.comparator, value_text = u.value_text,
@@ -312,9 +358,25 @@ impl<'a> Columns<'a> {
         txn.execute(
             &statement,
             &[
-                &import, &actor.staff.as_uuid(), &self.ids, &self.numbers, &self.comparators, &self.texts, &units, &self.comments,
-                &self.instruments, &self.resulted, &self.range_ids, &self.lows, &self.highs, &self.crit_lows, &self.crit_highs,
-                &self.flags, &self.delta_flags, &self.delta_previous, &self.reasons,
+                &import,
+                &actor.staff.as_uuid(),
+                &self.ids,
+                &self.numbers,
+                &self.comparators,
+                &self.texts,
+                &units,
+                &self.comments,
+                &self.instruments,
+                &self.resulted,
+                &self.range_ids,
+                &self.lows,
+                &self.highs,
+                &self.crit_lows,
+                &self.crit_highs,
+                &self.flags,
+                &self.delta_flags,
+                &self.delta_previous,
+                &self.reasons,
             ],
         )
         .await?;

@@ -55,7 +55,9 @@ pub enum LabError {
         message: String,
     },
     /// 412: somebody has changed the row since it was read.
-    #[error("{what} is at version {have} now, not {given}; read it again and repeat the change if it still fits")]
+    #[error(
+        "{what} is at version {have} now, not {given}; read it again and repeat the change if it still fits"
+    )]
     Version {
         /// Kind of row.
         what: &'static str,
@@ -134,7 +136,10 @@ impl From<tokio_postgres::Error> for LabError {
     fn from(error: tokio_postgres::Error) -> Self {
         if error.code() == Some(&tokio_postgres::error::SqlState::CHARACTER_NOT_IN_REPERTOIRE) {
             // Every stored text is checked before; this is a search or a key from an address.
-            return Self::invalid("text", "it holds a NUL character, which PostgreSQL cannot hold; take it out");
+            return Self::invalid(
+                "text",
+                "it holds a NUL character, which PostgreSQL cannot hold; take it out",
+            );
         }
         let refused = error
             .as_db_error()
@@ -149,7 +154,9 @@ impl From<tokio_postgres::Error> for LabError {
 /// Turns the violation of one unique constraint into a conflict that says what is there already.
 pub(crate) fn duplicate(constraint: &str, message: &str) -> impl FnOnce(tokio_postgres::Error) -> LabError {
     move |error| {
-        let hit = error.as_db_error().is_some_and(|db| db.constraint() == Some(constraint));
+        let hit = error
+            .as_db_error()
+            .is_some_and(|db| db.constraint() == Some(constraint));
         if hit {
             LabError::conflict("duplicate", message)
         } else {

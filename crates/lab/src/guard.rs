@@ -65,6 +65,9 @@ impl Guard {
     /// The rule behind a SQLSTATE, if it is one of ours.
     #[must_use]
     pub fn of(sqlstate: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|guard| guard.sqlstate() == sqlstate)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|guard| guard.sqlstate() == sqlstate)
     }
 }

@@ -72,7 +72,10 @@ pub fn choose<'a>(ranges: &'a [Range], subject: &Subject) -> Option<&'a Range> {
 
 fn fits(range: &Range, subject: &Subject) -> bool {
     let of_sex = range.sex.is_none_or(|sex| sex == subject.sex);
-    let old_enough = range.age_from.reached(subject.birth).is_some_and(|day| day <= subject.on);
+    let old_enough = range
+        .age_from
+        .reached(subject.birth)
+        .is_some_and(|day| day <= subject.on);
     let young_enough = range
         .age_to
         .is_none_or(|age| age.reached(subject.birth).is_none_or(|day| subject.on < day));
@@ -186,13 +189,28 @@ mod tests {
     fn a_value_equal_to_a_bound_is_inside_it() {
         let potassium = bounds("3.5", "5.0", "2.5", "6.5");
         let expected = [
-            ("2.4", "LL"), ("2.5", "L"), ("3.4", "L"), ("3.5", "N"), ("5.0", "N"), ("5.00", "N"), ("5.01", "H"), ("6.5", "H"),
+            ("2.4", "LL"),
+            ("2.5", "L"),
+            ("3.4", "L"),
+            ("3.5", "N"),
+            ("5.0", "N"),
+            ("5.00", "N"),
+            ("5.01", "H"),
+            ("6.5", "H"),
             ("6.6", "HH"),
         ];
         for (value, word) in expected {
-            assert_eq!(flag(n(value), None, &potassium).unwrap().as_str(), word, "{value}");
+            assert_eq!(
+                flag(n(value), None, &potassium).unwrap().as_str(),
+                word,
+                "{value}"
+            );
         }
-        assert_eq!(flag(n("4"), None, &bounds("", "", "2.5", "6.5")), None, "only critical limits say nothing of normal");
+        assert_eq!(
+            flag(n("4"), None, &bounds("", "", "2.5", "6.5")),
+            None,
+            "only critical limits say nothing of normal"
+        );
     }
 
     #[test]
@@ -275,25 +293,47 @@ mod tests {
             range(4, Some(Sex::Female), "P18Y", None),
         ];
         let chosen = |sex, birth, on| {
-            let subject = Subject { sex, birth, on, at: Timestamp::MAX };
+            let subject = Subject {
+                sex,
+                birth,
+                on,
+                at: Timestamp::MAX,
+            };
             choose(&ranges, &subject).map(|r| r.id.as_uuid().as_u128())
         };
         let born = date(2004, 2, 29);
         assert_eq!(chosen(Sex::Male, born, date(2004, 2, 29)), Some(1));
         assert_eq!(chosen(Sex::Male, born, date(2004, 3, 27)), Some(1));
-        assert_eq!(chosen(Sex::Male, born, date(2004, 3, 28)), Some(2), "28 days are half-open");
+        assert_eq!(
+            chosen(Sex::Male, born, date(2004, 3, 28)),
+            Some(2),
+            "28 days are half-open"
+        );
         assert_eq!(chosen(Sex::Male, born, date(2022, 2, 27)), Some(2));
         assert_eq!(chosen(Sex::Male, born, date(2022, 2, 28)), Some(3));
         assert_eq!(chosen(Sex::Female, born, date(2022, 2, 28)), Some(4));
-        assert_eq!(chosen(Sex::Other, born, date(2030, 1, 1)), Some(3), "only what holds for everybody");
-        assert_eq!(chosen(Sex::Male, born, date(2004, 2, 28)), None, "drawn before birth");
+        assert_eq!(
+            chosen(Sex::Other, born, date(2030, 1, 1)),
+            Some(3),
+            "only what holds for everybody"
+        );
+        assert_eq!(
+            chosen(Sex::Male, born, date(2004, 2, 28)),
+            None,
+            "drawn before birth"
+        );
     }
 
     #[test]
     fn a_closed_range_judges_nothing_any_more() {
         let mut closed = range(1, None, "P0D", None);
         closed.valid_to = Some(Timestamp::from_second(1_000).unwrap());
-        let subject = |at| Subject { sex: Sex::Male, birth: date(1980, 1, 1), on: date(2020, 1, 1), at };
+        let subject = |at| Subject {
+            sex: Sex::Male,
+            birth: date(1980, 1, 1),
+            on: date(2020, 1, 1),
+            at,
+        };
         let at = |second| Timestamp::from_second(second).unwrap();
         assert!(choose(std::slice::from_ref(&closed), &subject(at(999))).is_some());
         assert!(choose(std::slice::from_ref(&closed), &subject(at(1_000))).is_none());
@@ -305,7 +345,10 @@ mod tests {
         assert!(!jumped(n("4.0"), n("6.0"), allowed), "exactly 50% is allowed");
         assert!(jumped(n("4.0"), n("6.1"), allowed));
         assert!(jumped(n("4.0"), n("1.9"), allowed));
-        assert!(jumped(n("0"), n("0.1"), allowed), "from zero any change is a jump");
+        assert!(
+            jumped(n("0"), n("0.1"), allowed),
+            "from zero any change is a jump"
+        );
         assert!(!jumped(n("0"), n("0.0"), allowed));
         let huge = n("999999999999999.999999999");
         assert!(jumped(n("0.000000001"), huge, allowed));

@@ -12,32 +12,40 @@
 //!
 //! This crate knows nothing of tenancy: it never sees a tenant's name, a pool or a request.
 
+mod accession;
 mod actor;
 mod age;
+pub mod amendments;
 pub mod audit;
+pub mod catalogue;
+pub mod critical;
+mod entry;
 mod error;
+pub mod exports;
 mod guard;
+pub mod history;
+pub mod idempotency;
 mod ids;
+pub mod imports;
 mod judge;
 mod loinc;
 mod number;
-mod paging;
-mod permission;
-mod accession;
-pub mod catalogue;
-mod entry;
 pub mod orders;
+mod paging;
 pub mod patients;
+mod permission;
 pub mod profile;
 pub mod ranges;
+pub mod report;
 mod result_view;
 pub mod results;
+mod rows;
 pub mod signoff;
 pub mod specimens;
-mod rows;
 pub mod staff;
 mod text;
 mod words;
+pub mod worklist;
 
 #[doc(hidden)]
 pub use accession::accession_at;
@@ -53,8 +61,8 @@ pub use paging::{PAGE_ROWS_MAX, Page, PageRequest};
 pub use permission::{Action, may};
 pub use profile::{LabSeed, seed};
 pub use words::{
-    AmendmentKind, AmendmentStatus, Comparator, Flag, ImportFormat, OrderStatus, Priority, ResultStatus, Sex, SpecimenStatus,
-    ValueType,
+    AmendmentKind, AmendmentStatus, Comparator, Flag, ImportFormat, OrderStatus, Priority, ResultStatus, Sex,
+    SpecimenStatus, ValueType,
 };
 
 /// The transaction that everything here runs on.

@@ -13,7 +13,9 @@ pub struct Number(Decimal);
 
 /// A text that is not such a number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?} is not a plain decimal number with at most 15 digits before and 9 after the point, such as 5.0 or -0.25")]
+#[error(
+    "{given:?} is not a plain decimal number with at most 15 digits before and 9 after the point, such as 5.0 or -0.25"
+)]
 pub struct NumberError {
     given: String,
 }
@@ -29,7 +31,9 @@ impl Number {
     /// [`NumberError`] shows the accepted form.
     pub fn parse(text: &str) -> Result<Self, NumberError> {
         let unsigned = text.strip_prefix('-').unwrap_or(text);
-        let (whole, fraction) = unsigned.split_once('.').map_or((unsigned, None), |(w, f)| (w, Some(f)));
+        let (whole, fraction) = unsigned
+            .split_once('.')
+            .map_or((unsigned, None), |(w, f)| (w, Some(f)));
         let digits = |part: &str, max: usize| {
             (1..=max).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
         };
@@ -151,12 +155,34 @@ mod tests {
     #[test]
     fn what_would_have_to_be_changed_is_refused() {
         for bad in [
-            "", "-", ".5", "5.", "+5", "05", "-0", "-0.0", "1e3", " 5", "5 ", "1,5", "1_000", "NaN", "٣", "1.0000000001",
-            "1234567890123456", "<5",
+            "",
+            "-",
+            ".5",
+            "5.",
+            "+5",
+            "05",
+            "-0",
+            "-0.0",
+            "1e3",
+            " 5",
+            "5 ",
+            "1,5",
+            "1_000",
+            "NaN",
+            "٣",
+            "1.0000000001",
+            "1234567890123456",
+            "<5",
         ] {
             assert!(Number::parse(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(serde_json::to_string(&Number::parse("5.00").unwrap()).unwrap(), "\"5.00\"");
-        assert!(serde_json::from_str::<Number>("5.0").is_err(), "a JSON number is not a decimal string");
+        assert_eq!(
+            serde_json::to_string(&Number::parse("5.00").unwrap()).unwrap(),
+            "\"5.00\""
+        );
+        assert!(
+            serde_json::from_str::<Number>("5.0").is_err(),
+            "a JSON number is not a decimal string"
+        );
     }
 }

@@ -7,8 +7,8 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    Actor, LabError, OrderId, OrderStatus, Page, PageRequest, PatientId, Priority, ResultId, SpecimenId, SpecimenStatus, Txn,
-    ValueType, accession, audit,
+    Actor, LabError, OrderId, OrderStatus, Page, PageRequest, PatientId, Priority, ResultId, SpecimenId,
+    SpecimenStatus, Txn, ValueType, accession, audit,
     catalogue::{self, Test},
     error::duplicate,
     paging::Cursor,
@@ -124,7 +124,10 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewOrder) -> Result<Orde
     problems.note("clinicalNote", new.clinical_note.as_deref());
     problems.done()?;
     if patients::get(txn, new.patient_id).await?.merged_into.is_some() {
-        return Err(LabError::conflict("merged", "this patient is merged into another; order for that one"));
+        return Err(LabError::conflict(
+            "merged",
+            "this patient is merged into another; order for that one",
+        ));
     }
     let tests = expand(txn, &new.tests).await?;
     let id = OrderId::generate();
@@ -139,12 +142,21 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewOrder) -> Result<Orde
     txn.execute(
         &statement,
         &[
-            &id, &number, &new.patient_id, &priority, &new.requester, &new.placer_order_no, &new.clinical_note,
+            &id,
+            &number,
+            &new.patient_id,
+            &priority,
+            &new.requester,
+            &new.placer_order_no,
+            &new.clinical_note,
             &actor.staff.as_uuid(),
         ],
     )
     .await
-    .map_err(duplicate("lab_order_placer", "this requester has an order with this placerOrderNo already"))?;
+    .map_err(duplicate(
+        "lab_order_placer",
+        "this requester has an order with this placerOrderNo already",
+    ))?;
     attach(txn, actor, (id, &number, new.patient_id), &tests, Vec::new()).await?;
     let detail = serde_json::json!({ "tests": tests.iter().map(|t| &t.code).collect::<Vec<_>>() });
     audit::write(txn, actor, "order.placed", "order", id, Some(detail)).await?;
@@ -168,7 +180,11 @@ pub async fn get(txn: &Txn<'_>, id: OrderId) -> Result<Order, LabError> {
 ///
 /// # Errors
 /// [`LabError::Invalid`] for a bad page.
-pub async fn list(txn: &Txn<'_>, filter: &OrderFilter, page: &PageRequest) -> Result<Page<OrderHead>, LabError> {
+pub async fn list(
+    txn: &Txn<'_>,
+    filter: &OrderFilter,
+    page: &PageRequest,
+) -> Result<Page<OrderHead>, LabError> {
     let statement = txn
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM lab_order
@@ -176,7 +192,17 @@ pub async fn list(txn: &Txn<'_>, filter: &OrderFilter, page: &PageRequest) -> Re
              ORDER BY id DESC LIMIT $4"
         ))
         .await?;
-    let rows = txn.query(&statement, &[&filter.patient_id, &filter.status, &page.after_id()?, &page.fetch()?]).await?;
+    let rows = txn
+        .query(
+            &statement,
+            &[
+                &filter.patient_id,
+                &filter.status,
+                &page.after_id()?,
+                &page.fetch()?,
+            ],
+        )
+        .await?;
     let heads = rows.iter().map(head).collect::<Result<Vec<_>, _>>()?;
     page.page(heads, |order| Cursor::Id(order.id.as_uuid()))
 }
@@ -193,10 +219,21 @@ pub async fn add_tests(txn: &Txn<'_>, actor: &Actor, id: OrderId, add: &AddTests
     let has = |test: &&Test| order.results.iter().any(|r| r.code == test.code && is_live(r));
     let there: Vec<&str> = tests.iter().filter(has).map(|t| t.code.as_str()).collect();
     if !there.is_empty() {
-        return Err(LabError::conflict("duplicate", format!("the order has these tests already: {}", there.join(", "))));
+        return Err(LabError::conflict(
+            "duplicate",
+            format!("the order has these tests already: {}", there.join(", ")),
+        ));
     }
-    attach(txn, actor, (id, &order.head.accession_no, order.head.patient_id), &tests, order.specimens).await?;
-    txn.execute("UPDATE lab_order SET status = status WHERE id = $1", &[&id]).await?; // raises its version
+    attach(
+        txn,
+        actor,
+        (id, &order.head.accession_no, order.head.patient_id),
+        &tests,
+        order.specimens,
+    )
+    .await?;
+    txn.execute("UPDATE lab_order SET status = status WHERE id = $1", &[&id])
+        .await?; // raises its version
     let detail = serde_json::json!({ "tests": tests.iter().map(|t| &t.code).collect::<Vec<_>>() });
     audit::write(txn, actor, "order.tests_added", "order", id, Some(detail)).await?;
     get(txn, id).await
@@ -208,22 +245,38 @@ pub async fn add_tests(txn: &Txn<'_>, actor: &Actor, id: OrderId, add: &AddTests
 /// [`LabError::Conflict`] when it is closed already or a result has left the laboratory.
 pub async fn cancel(txn: &Txn<'_>, actor: &Actor, id: OrderId, reason: &Reason) -> Result<Order, LabError> {
     text::reason(&reason.reason)?;
-    txn.query("SELECT id FROM result WHERE order_id = $1 ORDER BY id FOR NO KEY UPDATE", &[&id]).await?;
+    txn.query(
+        "SELECT id FROM result WHERE order_id = $1 ORDER BY id FOR NO KEY UPDATE",
+        &[&id],
+    )
+    .await?;
     lock(txn, &[id]).await?;
     let order = get(txn, id).await?;
     open(&order.head)?;
     if order.results.iter().any(|r| r.status.is_published()) {
-        return Err(LabError::conflict("released", "results of this order were released; it cannot be called off any more"));
+        return Err(LabError::conflict(
+            "released",
+            "results of this order were released; it cannot be called off any more",
+        ));
     }
     let statement = txn
         .prepare_cached("UPDATE result SET status = 'cancelled', closed_reason = $2, changed_by = $3 WHERE order_id = $1 AND open")
         .await?;
-    txn.execute(&statement, &[&id, &reason.reason, &actor.staff.as_uuid()]).await?;
+    txn.execute(&statement, &[&id, &reason.reason, &actor.staff.as_uuid()])
+        .await?;
     let statement = txn
         .prepare_cached("UPDATE lab_order SET status = 'cancelled', cancel_reason = $2 WHERE id = $1")
         .await?;
     txn.execute(&statement, &[&id, &reason.reason]).await?;
-    audit::write(txn, actor, "order.cancelled", "order", id, Some(serde_json::json!({ "reason": reason.reason }))).await?;
+    audit::write(
+        txn,
+        actor,
+        "order.cancelled",
+        "order",
+        id,
+        Some(serde_json::json!({ "reason": reason.reason })),
+    )
+    .await?;
     get(txn, id).await
 }
 
@@ -248,7 +301,10 @@ pub(crate) async fn settle(txn: &Txn<'_>, actor: &Actor, ids: &[OrderId]) -> Res
         )
         .await?;
     let rows = txn.query(&statement, &[&ids]).await?;
-    let done: Vec<String> = rows.iter().map(|row| row.get::<_, OrderId>(0).to_string()).collect();
+    let done: Vec<String> = rows
+        .iter()
+        .map(|row| row.get::<_, OrderId>(0).to_string())
+        .collect();
     if !done.is_empty() {
         audit::write_each(txn, actor, "order.completed", "order", &done, None).await?;
     }
@@ -256,7 +312,9 @@ pub(crate) async fn settle(txn: &Txn<'_>, actor: &Actor, ids: &[OrderId]) -> Res
 }
 
 pub(crate) async fn head_by_id(txn: &Txn<'_>, id: OrderId) -> Result<OrderHead, LabError> {
-    let statement = txn.prepare_cached(&format!("SELECT {COLUMNS} FROM lab_order WHERE id = $1")).await?;
+    let statement = txn
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM lab_order WHERE id = $1"))
+        .await?;
     let row = txn.query_opt(&statement, &[&id]).await?;
     head(&row.ok_or_else(|| LabError::not_found("order", id))?)
 }
@@ -272,28 +330,44 @@ async fn lock(txn: &Txn<'_>, ids: &[OrderId]) -> Result<(), LabError> {
 fn open(order: &OrderHead) -> Result<(), LabError> {
     match order.status {
         OrderStatus::Registered | OrderStatus::InProgress => Ok(()),
-        status => Err(LabError::conflict("order_closed", format!("this order is {status}; place a new one"))),
+        status => Err(LabError::conflict(
+            "order_closed",
+            format!("this order is {status}; place a new one"),
+        )),
     }
 }
 
 fn is_live(result: &ResultView) -> bool {
-    !matches!(result.status, crate::ResultStatus::Cancelled | crate::ResultStatus::Voided)
+    !matches!(
+        result.status,
+        crate::ResultStatus::Cancelled | crate::ResultStatus::Voided
+    )
 }
 
 /// The tests behind the codes, panels replaced by their members, each once.
 async fn expand(txn: &Txn<'_>, codes: &[String]) -> Result<Vec<Test>, LabError> {
     if !(1..=ORDER_TESTS_MAX).contains(&codes.len()) {
-        return Err(LabError::invalid("tests", format!("name 1 to {ORDER_TESTS_MAX} tests")));
+        return Err(LabError::invalid(
+            "tests",
+            format!("name 1 to {ORDER_TESTS_MAX} tests"),
+        ));
     }
     let named = catalogue::by_codes(txn, codes).await?;
-    let members: Vec<String> = named.values().filter_map(|t| t.members.clone()).flatten().collect();
+    let members: Vec<String> = named
+        .values()
+        .filter_map(|t| t.members.clone())
+        .flatten()
+        .collect();
     let members = catalogue::by_codes(txn, &members).await?;
     let mut problems = Problems::default();
     let mut wanted: BTreeMap<String, Test> = BTreeMap::new();
     for (n, code) in codes.iter().enumerate() {
         let shown: String = code.chars().take(32).collect();
         let Some(test) = named.get(code) else {
-            problems.add(format!("tests[{n}]"), format!("there is no test {shown:?} in the catalogue"));
+            problems.add(
+                format!("tests[{n}]"),
+                format!("there is no test {shown:?} in the catalogue"),
+            );
             continue;
         };
         let parts = match (test.value_type, &test.members) {
@@ -302,7 +376,10 @@ async fn expand(txn: &Txn<'_>, codes: &[String]) -> Result<Vec<Test>, LabError> 
         };
         for part in parts {
             if !test.active || !part.active {
-                problems.add(format!("tests[{n}]"), format!("test {} is not offered any more", part.code));
+                problems.add(
+                    format!("tests[{n}]"),
+                    format!("test {} is not offered any more", part.code),
+                );
             }
             wanted.insert(part.code.clone(), part.clone());
         }
@@ -321,8 +398,11 @@ async fn attach(
 ) -> Result<(), LabError> {
     let mut seq = there.iter().map(|s| s.seq).max().unwrap_or(0);
     let usable = |s: &Specimen| !matches!(s.status, SpecimenStatus::Rejected | SpecimenStatus::Disposed);
-    let mut of_type: BTreeMap<String, SpecimenId> =
-        there.into_iter().filter(usable).map(|s| (s.specimen_type, s.id)).collect();
+    let mut of_type: BTreeMap<String, SpecimenId> = there
+        .into_iter()
+        .filter(usable)
+        .map(|s| (s.specimen_type, s.id))
+        .collect();
     let needed: BTreeSet<&String> = tests.iter().map(|t| &t.specimen_type).collect();
     for specimen_type in needed {
         if !of_type.contains_key(specimen_type) {
@@ -333,14 +413,21 @@ async fn attach(
     }
     let ids: Vec<ResultId> = tests.iter().map(|_| ResultId::generate()).collect();
     let codes: Vec<&str> = tests.iter().map(|t| t.code.as_str()).collect();
-    let specimens: Vec<Option<SpecimenId>> = tests.iter().map(|t| of_type.get(&t.specimen_type).copied()).collect();
+    let specimens: Vec<Option<SpecimenId>> = tests
+        .iter()
+        .map(|t| of_type.get(&t.specimen_type).copied())
+        .collect();
     let statement = txn
         .prepare_cached(
             "INSERT INTO result (id, order_id, patient_id, specimen_id, test_code, changed_by)
              SELECT u.id, $1, $2, u.specimen, u.code, $3 FROM unnest($4::uuid[], $5::uuid[], $6::text[]) AS u (id, specimen, code)",
         )
         .await?;
-    txn.execute(&statement, &[&order, &patient, &actor.staff.as_uuid(), &ids, &specimens, &codes]).await?;
+    txn.execute(
+        &statement,
+        &[&order, &patient, &actor.staff.as_uuid(), &ids, &specimens, &codes],
+    )
+    .await?;
     Ok(())
 }
 

@@ -68,7 +68,10 @@ impl PageRequest {
     fn rows(&self) -> Result<u32, LabError> {
         match self.limit.unwrap_or(PAGE_ROWS_DEFAULT) {
             rows @ 1..=PAGE_ROWS_MAX => Ok(rows),
-            _ => Err(LabError::invalid("limit", format!("it must be between 1 and {PAGE_ROWS_MAX}"))),
+            _ => Err(LabError::invalid(
+                "limit",
+                format!("it must be between 1 and {PAGE_ROWS_MAX}"),
+            )),
         }
     }
 
@@ -89,21 +92,35 @@ impl PageRequest {
     }
 
     fn cursor(&self) -> Result<Option<Cursor>, LabError> {
-        self.after.as_deref().map(|text| Cursor::decode(text).ok_or_else(bad_cursor)).transpose()
+        self.after
+            .as_deref()
+            .map(|text| Cursor::decode(text).ok_or_else(bad_cursor))
+            .transpose()
     }
 
     /// Cuts the extra row off and remembers where the next page starts.
-    pub(crate) fn page<T>(&self, mut items: Vec<T>, cursor: impl Fn(&T) -> Cursor) -> Result<Page<T>, LabError> {
+    pub(crate) fn page<T>(
+        &self,
+        mut items: Vec<T>,
+        cursor: impl Fn(&T) -> Cursor,
+    ) -> Result<Page<T>, LabError> {
         let rows = self.rows()? as usize;
         let more = items.len() > rows;
         items.truncate(rows);
-        let next = if more { items.last().map(|item| cursor(item).encode()) } else { None };
+        let next = if more {
+            items.last().map(|item| cursor(item).encode())
+        } else {
+            None
+        };
         Ok(Page { items, next })
     }
 }
 
 fn bad_cursor() -> LabError {
-    LabError::invalid("after", "this is no cursor of this list; start without one, and follow the next links")
+    LabError::invalid(
+        "after",
+        "this is no cursor of this list; start without one, and follow the next links",
+    )
 }
 
 #[cfg(test)]
@@ -127,14 +144,23 @@ mod tests {
 
     #[test]
     fn a_cursor_of_another_list_is_refused() {
-        let request = PageRequest { limit: None, after: Some(Cursor::Number(5).encode()) };
+        let request = PageRequest {
+            limit: None,
+            after: Some(Cursor::Number(5).encode()),
+        };
         assert_eq!(request.after_number().unwrap(), Some(5));
         assert!(request.after_id().is_err());
     }
 
     #[test]
     fn the_limit_is_bounded() {
-        for (limit, fetched) in [(None, Some(51)), (Some(1), Some(2)), (Some(200), Some(201)), (Some(0), None), (Some(201), None)] {
+        for (limit, fetched) in [
+            (None, Some(51)),
+            (Some(1), Some(2)),
+            (Some(200), Some(201)),
+            (Some(0), None),
+            (Some(201), None),
+        ] {
             assert_eq!(PageRequest { limit, after: None }.fetch().ok(), fetched);
         }
     }

@@ -116,7 +116,16 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewPatient) -> Result<Pa
     let (family_key, given_key) = (search_key(&new.family_name), search_key(&new.given_name));
     txn.execute(
         &statement,
-        &[&id, &new.national_id, &new.family_name, &new.given_name, &family_key, &given_key, &new.sex, &new.birth_date],
+        &[
+            &id,
+            &new.national_id,
+            &new.family_name,
+            &new.given_name,
+            &family_key,
+            &given_key,
+            &new.sex,
+            &new.birth_date,
+        ],
     )
     .await
     .map_err(duplicate("patient_national_id", DUPLICATE))?;
@@ -129,7 +138,9 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewPatient) -> Result<Pa
 /// # Errors
 /// [`LabError::NotFound`].
 pub async fn get(txn: &Txn<'_>, id: PatientId) -> Result<Patient, LabError> {
-    let statement = txn.prepare_cached(&format!("SELECT {COLUMNS} FROM patient WHERE id = $1")).await?;
+    let statement = txn
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM patient WHERE id = $1"))
+        .await?;
     let row = txn.query_opt(&statement, &[&id]).await?;
     patient(&row.ok_or_else(|| LabError::not_found("patient", id))?)
 }
@@ -138,16 +149,26 @@ pub async fn get(txn: &Txn<'_>, id: PatientId) -> Result<Patient, LabError> {
 ///
 /// # Errors
 /// [`LabError::Invalid`] for a bad page or search.
-pub async fn search(txn: &Txn<'_>, search: &PatientSearch, page: &PageRequest) -> Result<Page<Patient>, LabError> {
+pub async fn search(
+    txn: &Txn<'_>,
+    search: &PatientSearch,
+    page: &PageRequest,
+) -> Result<Page<Patient>, LabError> {
     let q = search.q.as_deref().map(str::trim).filter(|q| !q.is_empty());
     if q.is_some_and(|q| q.chars().count() > SEARCH_MAX) {
-        return Err(LabError::invalid("q", format!("it must have at most {SEARCH_MAX} characters")));
+        return Err(LabError::invalid(
+            "q",
+            format!("it must have at most {SEARCH_MAX} characters"),
+        ));
     }
     // "Ada Byron" and "Byron Ada" both mean her: the last word alone stands for one name, the others for the other.
     let key = q.map(search_key);
     let whole = key.as_deref().map(like_prefix);
     let split = key.as_deref().and_then(|key| key.rsplit_once(' '));
-    let (first, last) = (split.map(|(first, _)| like_prefix(first)), split.map(|(_, last)| like_prefix(last)));
+    let (first, last) = (
+        split.map(|(first, _)| like_prefix(first)),
+        split.map(|(_, last)| like_prefix(last)),
+    );
     let statement = txn
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM patient
@@ -160,7 +181,18 @@ pub async fn search(txn: &Txn<'_>, search: &PatientSearch, page: &PageRequest) -
         ))
         .await?;
     let rows = txn
-        .query(&statement, &[&q, &whole, &first, &last, &search.birth_date, &page.after_id()?, &page.fetch()?])
+        .query(
+            &statement,
+            &[
+                &q,
+                &whole,
+                &first,
+                &last,
+                &search.birth_date,
+                &page.after_id()?,
+                &page.fetch()?,
+            ],
+        )
         .await?;
     let patients = rows.iter().map(patient).collect::<Result<Vec<_>, _>>()?;
     page.page(patients, |patient| Cursor::Id(patient.id.as_uuid()))
@@ -189,7 +221,10 @@ pub async fn update(
     let before = get(txn, id).await?;
     same_version("the patient", before.version, version)?;
     if before.merged_into.is_some() {
-        return Err(LabError::conflict("merged", "this patient is merged into another; change that one"));
+        return Err(LabError::conflict(
+            "merged",
+            "this patient is merged into another; change that one",
+        ));
     }
     let family = patch.family_name.as_ref().unwrap_or(&before.family_name);
     let given = patch.given_name.as_ref().unwrap_or(&before.given_name);
@@ -202,7 +237,16 @@ pub async fn update(
         .await?;
     txn.execute(
         &statement,
-        &[&id, &patch.national_id, family, given, &search_key(family), &search_key(given), &patch.sex, &patch.birth_date],
+        &[
+            &id,
+            &patch.national_id,
+            family,
+            given,
+            &search_key(family),
+            &search_key(given),
+            &patch.sex,
+            &patch.birth_date,
+        ],
     )
     .await
     .map_err(duplicate("patient_national_id", DUPLICATE))?;
@@ -216,15 +260,26 @@ pub async fn update(
 ///
 /// # Errors
 /// [`LabError::Conflict`] when either is merged already, [`LabError::Invalid`] when they are the same row.
-pub async fn merge(txn: &Txn<'_>, actor: &Actor, id: PatientId, merge: &PatientMerge) -> Result<Patient, LabError> {
+pub async fn merge(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    id: PatientId,
+    merge: &PatientMerge,
+) -> Result<Patient, LabError> {
     text::reason(&merge.reason)?;
     if merge.into == id {
-        return Err(LabError::invalid("into", "a patient cannot be merged into itself"));
+        return Err(LabError::invalid(
+            "into",
+            "a patient cannot be merged into itself",
+        ));
     }
     lock(txn, &[id, merge.into]).await?;
     let (from, into) = (get(txn, id).await?, get(txn, merge.into).await?);
     if from.merged_into.is_some() || into.merged_into.is_some() {
-        return Err(LabError::conflict("merged", "one of the two is merged already; merge the patients who live on"));
+        return Err(LabError::conflict(
+            "merged",
+            "one of the two is merged already; merge the patients who live on",
+        ));
     }
     // Earlier duplicates of the duplicate follow, so that one step always leads to the patient who lives on.
     let statement = txn
@@ -232,14 +287,19 @@ pub async fn merge(txn: &Txn<'_>, actor: &Actor, id: PatientId, merge: &PatientM
             "UPDATE patient SET merged_into = $2, merge_reason = coalesce(merge_reason, $3) WHERE id = $1 OR merged_into = $1",
         )
         .await?;
-    txn.execute(&statement, &[&id, &merge.into, &merge.reason]).await?;
+    txn.execute(&statement, &[&id, &merge.into, &merge.reason])
+        .await?;
     let detail = serde_json::json!({ "into": merge.into, "reason": merge.reason });
     audit::write(txn, actor, "patient.merged", "patient", id, Some(detail)).await?;
     get(txn, merge.into).await
 }
 
 async fn lock(txn: &Txn<'_>, ids: &[PatientId]) -> Result<(), LabError> {
-    txn.query("SELECT id FROM patient WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", &[&ids]).await?;
+    txn.query(
+        "SELECT id FROM patient WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE",
+        &[&ids],
+    )
+    .await?;
     Ok(())
 }
 

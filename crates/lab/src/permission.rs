@@ -155,8 +155,16 @@ mod tests {
         ];
         assert_eq!(table.map(|(action, _)| action), Action::ALL);
         for (action, letters) in table {
-            let roles = [(Role::Receptionist, 'R'), (Role::Technician, 'T'), (Role::Supervisor, 'S'), (Role::LabAdmin, 'A')];
-            let got: String = roles.map(|(role, letter)| if may(role, action) { letter } else { '-' }).iter().collect();
+            let roles = [
+                (Role::Receptionist, 'R'),
+                (Role::Technician, 'T'),
+                (Role::Supervisor, 'S'),
+                (Role::LabAdmin, 'A'),
+            ];
+            let got: String = roles
+                .map(|(role, letter)| if may(role, action) { letter } else { '-' })
+                .iter()
+                .collect();
             assert_eq!(got, letters, "{action:?}");
         }
     }

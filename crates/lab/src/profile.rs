@@ -38,11 +38,17 @@ pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Resu
         &[&seed.tenant.as_uuid(), &seed.name, &seed.time_zone],
     )
     .await?;
-    let owner: uuid::Uuid = txn.query_one("SELECT tenant_id FROM lab_profile", &[]).await?.get(0);
+    let owner: uuid::Uuid = txn
+        .query_one("SELECT tenant_id FROM lab_profile", &[])
+        .await?
+        .get(0);
     if owner != seed.tenant.as_uuid() {
         return Err(LabError::conflict(
             "other_laboratory",
-            format!("this database belongs to laboratory {owner} and not to {}", seed.tenant),
+            format!(
+                "this database belongs to laboratory {owner} and not to {}",
+                seed.tenant
+            ),
         ));
     }
     txn.execute(
@@ -55,13 +61,19 @@ pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Resu
 
 async fn time_zone_check(txn: &tokio_postgres::Transaction<'_>, zone: &str) -> Result<(), LabError> {
     let known = txn
-        .query_one("SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = $1)", &[&zone])
+        .query_one(
+            "SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = $1)",
+            &[&zone],
+        )
         .await?;
     if known.get(0) {
         Ok(())
     } else {
         let shown: String = zone.chars().take(64).collect();
-        Err(LabError::invalid("timeZone", format!("PostgreSQL knows no time zone {shown:?}; write it as Europe/Berlin or UTC")))
+        Err(LabError::invalid(
+            "timeZone",
+            format!("PostgreSQL knows no time zone {shown:?}; write it as Europe/Berlin or UTC"),
+        ))
     }
 }
 
@@ -123,19 +135,31 @@ pub async fn get(txn: &Txn<'_>) -> Result<Profile, LabError> {
 ///
 /// # Errors
 /// [`LabError::Version`] when somebody was faster, [`LabError::Invalid`] for a bad field.
-pub async fn update(txn: &Txn<'_>, actor: &Actor, version: i32, patch: &ProfilePatch) -> Result<Profile, LabError> {
+pub async fn update(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    version: i32,
+    patch: &ProfilePatch,
+) -> Result<Profile, LabError> {
     let mut problems = Problems::default();
     problems.optional_line("name", patch.name.as_deref(), crate::text::LINE_MAX);
     if let Some(prefix) = &patch.accession_prefix
-        && (prefix.len() > 6 || !prefix.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()))
+        && (prefix.len() > 6
+            || !prefix
+                .bytes()
+                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()))
     {
-        problems.add("accessionPrefix", "it must have at most six capital letters and digits");
+        problems.add(
+            "accessionPrefix",
+            "it must have at most six capital letters and digits",
+        );
     }
     problems.done()?;
     if let Some(zone) = &patch.time_zone {
         time_zone_check(txn, zone).await?;
     }
-    txn.query_opt("SELECT 1 FROM lab_profile FOR NO KEY UPDATE", &[]).await?;
+    txn.query_opt("SELECT 1 FROM lab_profile FOR NO KEY UPDATE", &[])
+        .await?;
     same_version("the laboratory's profile", get(txn).await?.version, version)?;
     txn.execute(
         "UPDATE lab_profile SET name = coalesce($1, name), tz = coalesce($2, tz), acc_prefix = coalesce($3, acc_prefix),
@@ -144,7 +168,16 @@ pub async fn update(txn: &Txn<'_>, actor: &Actor, version: i32, patch: &ProfileP
     )
     .await?;
     let profile = get(txn).await?;
-    let detail = serde_json::json!({ "allowSelfVerify": profile.allow_self_verify, "timeZone": profile.time_zone });
-    audit::write(txn, actor, "profile.changed", "profile", profile.tenant_id, Some(detail)).await?;
+    let detail =
+        serde_json::json!({ "allowSelfVerify": profile.allow_self_verify, "timeZone": profile.time_zone });
+    audit::write(
+        txn,
+        actor,
+        "profile.changed",
+        "profile",
+        profile.tenant_id,
+        Some(detail),
+    )
+    .await?;
     Ok(profile)
 }

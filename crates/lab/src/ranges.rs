@@ -6,8 +6,7 @@ use tokio_postgres::Row;
 
 use crate::{
     Actor, Age, Bounds, LabError, Number, Range, RangeId, Sex, Txn, ValueType, audit, catalogue,
-    rows::Reader,
-    text::Problems,
+    rows::Reader, text::Problems,
 };
 
 /// A range to add.
@@ -73,7 +72,8 @@ pub struct RangeView {
     pub valid_to: Option<Timestamp>,
 }
 
-const COLUMNS: &str = "id, test_code, sex, age_from, age_to, low, high, crit_low, crit_high, valid_from, valid_to";
+const COLUMNS: &str =
+    "id, test_code, sex, age_from, age_to, low, high, crit_low, crit_high, valid_from, valid_to";
 
 /// All ranges of a test, those in force first.
 ///
@@ -86,13 +86,19 @@ pub async fn list(txn: &Txn<'_>, test_code: &str) -> Result<Vec<RangeView>, LabE
             "SELECT {COLUMNS} FROM ref_range WHERE test_code = $1 ORDER BY valid_to DESC NULLS FIRST, valid_from DESC, id LIMIT 1000"
         ))
         .await?;
-    txn.query(&statement, &[&test_code]).await?.iter().map(view).collect()
+    txn.query(&statement, &[&test_code])
+        .await?
+        .iter()
+        .map(view)
+        .collect()
 }
 
 /// The ranges in force of several tests, for judging.
 pub(crate) async fn in_force(txn: &Txn<'_>, codes: &[String]) -> Result<Vec<RangeView>, LabError> {
     let statement = txn
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM ref_range WHERE test_code = ANY($1) AND valid_to IS NULL"))
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM ref_range WHERE test_code = ANY($1) AND valid_to IS NULL"
+        ))
         .await?;
     txn.query(&statement, &[&codes]).await?.iter().map(view).collect()
 }
@@ -101,12 +107,24 @@ pub(crate) async fn in_force(txn: &Txn<'_>, codes: &[String]) -> Result<Vec<Rang
 ///
 /// # Errors
 /// [`LabError::Conflict`] `overlap` when one in force covers part of the same ages, [`LabError::Invalid`] for bad fields.
-pub async fn create(txn: &Txn<'_>, actor: &Actor, test_code: &str, new: &NewRange) -> Result<RangeView, LabError> {
+pub async fn create(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    test_code: &str,
+    new: &NewRange,
+) -> Result<RangeView, LabError> {
     check(new)?;
     // The test's row serialises changes to its ranges: two overlapping ones must not slip in side by side.
-    txn.query_opt("SELECT 1 FROM test_def WHERE code = $1 FOR NO KEY UPDATE", &[&test_code]).await?;
+    txn.query_opt(
+        "SELECT 1 FROM test_def WHERE code = $1 FOR NO KEY UPDATE",
+        &[&test_code],
+    )
+    .await?;
     if catalogue::get(txn, test_code).await?.value_type != ValueType::Quantity {
-        return Err(LabError::invalid("testCode", "only a quantity has reference ranges"));
+        return Err(LabError::invalid(
+            "testCode",
+            "only a quantity has reference ranges",
+        ));
     }
     let age_from = new.age_from.unwrap_or(Age::BIRTH);
     let in_force = in_force(txn, &[test_code.to_owned()]).await?;
@@ -115,10 +133,15 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, test_code: &str, new: &NewRang
             continue;
         }
         if !new.replace {
-            let until = other.age_to.map_or_else(|| "without end".to_owned(), |age| format!("until {age}"));
+            let until = other
+                .age_to
+                .map_or_else(|| "without end".to_owned(), |age| format!("until {age}"));
             return Err(LabError::conflict(
                 "overlap",
-                format!("range {} holds from {} {until}; close it first, or set replace", other.id, other.age_from),
+                format!(
+                    "range {} holds from {} {until}; close it first, or set replace",
+                    other.id, other.age_from
+                ),
             ));
         }
         close_row(txn, actor, other.id).await?;
@@ -133,10 +156,28 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, test_code: &str, new: &NewRang
     let age_to = new.age_to.map(|age| age.to_string());
     txn.execute(
         &statement,
-        &[&id, &test_code, &new.sex, &age_from.to_string(), &age_to, &new.low, &new.high, &new.crit_low, &new.crit_high],
+        &[
+            &id,
+            &test_code,
+            &new.sex,
+            &age_from.to_string(),
+            &age_to,
+            &new.low,
+            &new.high,
+            &new.crit_low,
+            &new.crit_high,
+        ],
     )
     .await?;
-    audit::write(txn, actor, "range.added", "range", id, Some(serde_json::json!({ "test": test_code }))).await?;
+    audit::write(
+        txn,
+        actor,
+        "range.added",
+        "range",
+        id,
+        Some(serde_json::json!({ "test": test_code })),
+    )
+    .await?;
     get(txn, id).await
 }
 
@@ -160,7 +201,9 @@ async fn close_row(txn: &Txn<'_>, actor: &Actor, id: RangeId) -> Result<(), LabE
 }
 
 async fn get(txn: &Txn<'_>, id: RangeId) -> Result<RangeView, LabError> {
-    let statement = txn.prepare_cached(&format!("SELECT {COLUMNS} FROM ref_range WHERE id = $1")).await?;
+    let statement = txn
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM ref_range WHERE id = $1"))
+        .await?;
     let row = txn.query_opt(&statement, &[&id]).await?;
     view(&row.ok_or_else(|| LabError::not_found("range", id))?)
 }
@@ -170,10 +213,16 @@ fn check(new: &NewRange) -> Result<(), LabError> {
     if !matches!(new.sex, None | Some(Sex::Female | Sex::Male)) {
         problems.add("sex", "it must be F or M, or absent for everybody");
     }
-    if new.age_to.is_some_and(|to| on_calendar(to) <= on_calendar(new.age_from.unwrap_or(Age::BIRTH))) {
+    if new
+        .age_to
+        .is_some_and(|to| on_calendar(to) <= on_calendar(new.age_from.unwrap_or(Age::BIRTH)))
+    {
         problems.add("ageTo", "it must be more than ageFrom");
     }
-    if [new.low, new.high, new.crit_low, new.crit_high].iter().all(Option::is_none) {
+    if [new.low, new.high, new.crit_low, new.crit_high]
+        .iter()
+        .all(Option::is_none)
+    {
         problems.add("low", "a range needs at least one bound");
     }
     let ascending = [new.crit_low, new.low, new.high, new.crit_high];

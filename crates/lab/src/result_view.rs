@@ -5,8 +5,8 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    Comparator, Flag, LabError, Number, OrderId, PatientId, RangeId, ResultId, ResultStatus, SpecimenId, Txn, change_pct,
-    rows::Reader,
+    Comparator, Flag, LabError, Number, OrderId, PatientId, RangeId, ResultId, ResultStatus, SpecimenId, Txn,
+    change_pct, rows::Reader,
 };
 
 /// How a value differs from the patient's previous one, when the test has a delta check and there was one.
@@ -119,7 +119,9 @@ pub(crate) async fn by_id(txn: &Txn<'_>, id: ResultId) -> Result<ResultView, Lab
 }
 
 pub(crate) async fn of_order(txn: &Txn<'_>, order: OrderId) -> Result<Vec<ResultView>, LabError> {
-    let statement = txn.prepare_cached(&format!("{SELECT} WHERE r.order_id = $1 ORDER BY r.id")).await?;
+    let statement = txn
+        .prepare_cached(&format!("{SELECT} WHERE r.order_id = $1 ORDER BY r.id"))
+        .await?;
     txn.query(&statement, &[&order]).await?.iter().map(view).collect()
 }
 

@@ -1,7 +1,8 @@
 //! Results at the bench: a value is entered, sent back, cancelled or, after release, withdrawn.
 
 use crate::{
-    Actor, Comparator, LabError, OrderId, ResultId, ResultStatus, SpecimenId, SpecimenStatus, Txn, audit, catalogue, entry,
+    Actor, Comparator, LabError, OrderId, ResultId, ResultStatus, SpecimenId, SpecimenStatus, Txn, audit,
+    catalogue, entry,
     error::same_version,
     orders::{self, Reason},
     result_view,
@@ -60,14 +61,20 @@ pub async fn enter(
         ResultStatus::Pending => {}
         ResultStatus::Entered if new.reason.is_some() => {}
         ResultStatus::Entered => {
-            return Err(LabError::invalid("reason", "there is a value already; say why it is replaced"));
+            return Err(LabError::invalid(
+                "reason",
+                "there is a value already; say why it is replaced",
+            ));
         }
         ResultStatus::Verified => return Err(state(bench.status, "send it back with repeat first")),
         status if status.is_published() => return Err(state(status, "it changes by amendment only")),
         status => return Err(state(status, "nothing changes it any more")),
     }
     if bench.specimen_status != SpecimenStatus::Received {
-        let message = format!("the specimen is {}; a value needs a received specimen", bench.specimen_status);
+        let message = format!(
+            "the specimen is {}; a value needs a received specimen",
+            bench.specimen_status
+        );
         return Err(LabError::conflict("specimen", message));
     }
     let test = catalogue::get(txn, &bench.test_code).await?;
@@ -80,7 +87,10 @@ pub async fn enter(
         instrument: None,
         resulted_at: None,
         // A reason given with the first value says nothing about a replacement.
-        reason: new.reason.as_deref().filter(|_| bench.status == ResultStatus::Entered),
+        reason: new
+            .reason
+            .as_deref()
+            .filter(|_| bench.status == ResultStatus::Entered),
     };
     entry::write(txn, actor, None, &[entry]).await?;
     get(txn, id).await
@@ -120,7 +130,10 @@ pub async fn cancel(
     let (status, order) = locked(txn, id, version).await?;
     text::reason(&reason.reason)?;
     if status.is_final() {
-        return Err(state(status, "only a result that was not released can be cancelled"));
+        return Err(state(
+            status,
+            "only a result that was not released can be cancelled",
+        ));
     }
     cancel_many(txn, actor, &[id], &reason.reason).await?;
     orders::settle(txn, actor, &[order]).await?;
@@ -168,28 +181,55 @@ pub(crate) async fn send_back(
              WHERE id = ANY($1)",
         )
         .await?;
-    txn.execute(&statement, &[&ids, &specimen, &reason, &actor.staff.as_uuid()]).await?;
+    txn.execute(&statement, &[&ids, &specimen, &reason, &actor.staff.as_uuid()])
+        .await?;
     let texts: Vec<String> = ids.iter().map(ResultId::to_string).collect();
     let detail = serde_json::json!({ "reason": reason });
     audit::write_each(txn, actor, "result.sent_back", "result", &texts, Some(&detail)).await
 }
 
-pub(crate) async fn cancel_many(txn: &Txn<'_>, actor: &Actor, ids: &[ResultId], reason: &str) -> Result<(), LabError> {
+pub(crate) async fn cancel_many(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    ids: &[ResultId],
+    reason: &str,
+) -> Result<(), LabError> {
     close(txn, actor, ids, ResultStatus::Cancelled, reason).await
 }
 
-async fn close(txn: &Txn<'_>, actor: &Actor, ids: &[ResultId], status: ResultStatus, reason: &str) -> Result<(), LabError> {
+async fn close(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    ids: &[ResultId],
+    status: ResultStatus,
+    reason: &str,
+) -> Result<(), LabError> {
     let statement = txn
-        .prepare_cached("UPDATE result SET status = $2, closed_reason = $3, changed_by = $4 WHERE id = ANY($1)")
+        .prepare_cached(
+            "UPDATE result SET status = $2, closed_reason = $3, changed_by = $4 WHERE id = ANY($1)",
+        )
         .await?;
-    txn.execute(&statement, &[&ids, &status, &reason, &actor.staff.as_uuid()]).await?;
+    txn.execute(&statement, &[&ids, &status, &reason, &actor.staff.as_uuid()])
+        .await?;
     let texts: Vec<String> = ids.iter().map(ResultId::to_string).collect();
     let detail = serde_json::json!({ "reason": reason });
-    audit::write_each(txn, actor, &format!("result.{status}"), "result", &texts, Some(&detail)).await
+    audit::write_each(
+        txn,
+        actor,
+        &format!("result.{status}"),
+        "result",
+        &texts,
+        Some(&detail),
+    )
+    .await
 }
 
 /// Locks a result that the caller has seen as it is.
-pub(crate) async fn locked(txn: &Txn<'_>, id: ResultId, version: i32) -> Result<(ResultStatus, OrderId), LabError> {
+pub(crate) async fn locked(
+    txn: &Txn<'_>,
+    id: ResultId,
+    version: i32,
+) -> Result<(ResultStatus, OrderId), LabError> {
     let statement = txn
         .prepare_cached("SELECT id, status, version, order_id FROM result WHERE id = $1 FOR NO KEY UPDATE")
         .await?;

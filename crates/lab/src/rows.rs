@@ -37,6 +37,7 @@ impl<'a> Reader<'a> {
     fn key(&self) -> String {
         let uuid = self.row.try_get::<_, Uuid>(0).map(|id| id.to_string());
         let text = || self.row.try_get::<_, String>(0);
-        uuid.or_else(|_| text()).unwrap_or_else(|_| "with an unreadable key".to_owned())
+        uuid.or_else(|_| text())
+            .unwrap_or_else(|_| "with an unreadable key".to_owned())
     }
 }

@@ -68,7 +68,11 @@ pub async fn verify(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signe
         if let Some(problem) = stale(item, row, ResultStatus::Entered) {
             problems.push(problem);
         } else if row.entered_by == Some(actor.staff) && !self_allowed {
-            problems.push(problem(item.id, "self_verification", "you entered this value; another person must verify it"));
+            problems.push(problem(
+                item.id,
+                "self_verification",
+                "you entered this value; another person must verify it",
+            ));
         }
     }
     if !problems.is_empty() {
@@ -117,7 +121,10 @@ struct Locked {
 async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>, LabError> {
     let ids: Vec<ResultId> = items.items.iter().map(|item| item.id).collect();
     if !(1..=ITEMS_MAX).contains(&ids.len()) {
-        return Err(LabError::invalid("items", format!("name 1 to {ITEMS_MAX} results")));
+        return Err(LabError::invalid(
+            "items",
+            format!("name 1 to {ITEMS_MAX} results"),
+        ));
     }
     let distinct: BTreeSet<ResultId> = ids.iter().copied().collect();
     if distinct.len() != ids.len() {
@@ -151,7 +158,10 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
 
 fn stale(item: &Item, row: &Locked, wanted: ResultStatus) -> Option<ItemProblem> {
     if row.version != item.version {
-        let message = format!("it is at version {} now, not {}; look at it again", row.version, item.version);
+        let message = format!(
+            "it is at version {} now, not {}; look at it again",
+            row.version, item.version
+        );
         return Some(problem(item.id, "version", message));
     }
     (row.status != wanted).then(|| problem(item.id, "state", format!("it is {}, not {wanted}", row.status)))
@@ -165,7 +175,13 @@ fn problem(id: ResultId, code: &'static str, message: impl Into<String>) -> Item
     }
 }
 
-async fn sign(txn: &Txn<'_>, actor: &Actor, items: &Items, sql: &str, action: &str) -> Result<Signed, LabError> {
+async fn sign(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    items: &Items,
+    sql: &str,
+    action: &str,
+) -> Result<Signed, LabError> {
     let ids: Vec<ResultId> = items.items.iter().map(|item| item.id).collect();
     let statement = txn.prepare_cached(sql).await?;
     let mut signed = HashMap::with_capacity(ids.len());

@@ -5,10 +5,8 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    Actor, LabError, OrderId, ResultStatus, SpecimenId, SpecimenStatus, Txn, audit, orders,
-    results,
-    rows::Reader,
-    text,
+    Actor, LabError, OrderId, ResultStatus, SpecimenId, SpecimenStatus, Txn, audit, orders, results,
+    rows::Reader, text,
 };
 
 /// When something was done.
@@ -85,14 +83,22 @@ const SELECT: &str = "
 /// # Errors
 /// [`LabError::NotFound`].
 pub async fn get(txn: &Txn<'_>, barcode: &str) -> Result<Specimen, LabError> {
-    let statement = txn.prepare_cached(&format!("{SELECT} WHERE s.barcode = $1")).await?;
+    let statement = txn
+        .prepare_cached(&format!("{SELECT} WHERE s.barcode = $1"))
+        .await?;
     let row = txn.query_opt(&statement, &[&barcode]).await?;
     specimen(&row.ok_or_else(|| LabError::not_found("specimen", barcode))?)
 }
 
 pub(crate) async fn of_order(txn: &Txn<'_>, order: OrderId) -> Result<Vec<Specimen>, LabError> {
-    let statement = txn.prepare_cached(&format!("{SELECT} WHERE s.order_id = $1 ORDER BY s.seq")).await?;
-    txn.query(&statement, &[&order]).await?.iter().map(specimen).collect()
+    let statement = txn
+        .prepare_cached(&format!("{SELECT} WHERE s.order_id = $1 ORDER BY s.seq"))
+        .await?;
+    txn.query(&statement, &[&order])
+        .await?
+        .iter()
+        .map(specimen)
+        .collect()
 }
 
 /// Records that a specimen was drawn; the order begins.
@@ -103,9 +109,12 @@ pub async fn collect(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
     let before = locked(txn, barcode, &[SpecimenStatus::Expected]).await?;
     let at = moment(txn, "at", when.at).await?;
     let statement = txn
-        .prepare_cached("UPDATE specimen SET status = 'collected', collected_at = $2, collected_by = $3 WHERE id = $1")
+        .prepare_cached(
+            "UPDATE specimen SET status = 'collected', collected_at = $2, collected_by = $3 WHERE id = $1",
+        )
         .await?;
-    txn.execute(&statement, &[&before.id, &at, &actor.staff.as_uuid()]).await?;
+    txn.execute(&statement, &[&before.id, &at, &actor.staff.as_uuid()])
+        .await?;
     orders::begin(txn, before.order_id).await?;
     audit::write(txn, actor, "specimen.collected", "specimen", before.id, None).await?;
     get(txn, barcode).await
@@ -116,17 +125,32 @@ pub async fn collect(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
 /// # Errors
 /// [`LabError::NotFound`]; [`LabError::Conflict`] `state`; [`LabError::Invalid`] when that is before it was drawn.
 pub async fn receive(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -> Result<Specimen, LabError> {
-    let before = locked(txn, barcode, &[SpecimenStatus::Expected, SpecimenStatus::Collected]).await?;
+    let before = locked(
+        txn,
+        barcode,
+        &[SpecimenStatus::Expected, SpecimenStatus::Collected],
+    )
+    .await?;
     let at = moment(txn, "at", when.at).await?;
     // Without a time of its own it came in now, and a collection noted by a clock slightly ahead of ours was not later.
-    let at = if when.at.is_none() { before.collected_at.map_or(at, |drawn| drawn.max(at)) } else { at };
+    let at = if when.at.is_none() {
+        before.collected_at.map_or(at, |drawn| drawn.max(at))
+    } else {
+        at
+    };
     if before.collected_at.is_some_and(|drawn| at < drawn) {
-        return Err(LabError::invalid("at", "the specimen was collected after this; it cannot have been received before"));
+        return Err(LabError::invalid(
+            "at",
+            "the specimen was collected after this; it cannot have been received before",
+        ));
     }
     let statement = txn
-        .prepare_cached("UPDATE specimen SET status = 'received', received_at = $2, received_by = $3 WHERE id = $1")
+        .prepare_cached(
+            "UPDATE specimen SET status = 'received', received_at = $2, received_by = $3 WHERE id = $1",
+        )
         .await?;
-    txn.execute(&statement, &[&before.id, &at, &actor.staff.as_uuid()]).await?;
+    txn.execute(&statement, &[&before.id, &at, &actor.staff.as_uuid()])
+        .await?;
     orders::begin(txn, before.order_id).await?;
     audit::write(txn, actor, "specimen.received", "specimen", before.id, None).await?;
     get(txn, barcode).await
@@ -137,9 +161,19 @@ pub async fn receive(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
 ///
 /// # Errors
 /// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `released`, or `nothing_to_recollect`.
-pub async fn reject(txn: &Txn<'_>, actor: &Actor, barcode: &str, rejection: &Rejection) -> Result<Rejected, LabError> {
+pub async fn reject(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    barcode: &str,
+    rejection: &Rejection,
+) -> Result<Rejected, LabError> {
     text::reason(&rejection.reason)?;
-    let before = locked(txn, barcode, &[SpecimenStatus::Collected, SpecimenStatus::Received]).await?;
+    let before = locked(
+        txn,
+        barcode,
+        &[SpecimenStatus::Collected, SpecimenStatus::Received],
+    )
+    .await?;
     let statement = txn
         .prepare_cached("SELECT id, status FROM result WHERE specimen_id = $1 ORDER BY id FOR NO KEY UPDATE")
         .await?;
@@ -149,7 +183,10 @@ pub async fn reject(txn: &Txn<'_>, actor: &Actor, barcode: &str, rejection: &Rej
         let row = Reader::new("result", row);
         let status: ResultStatus = row.get("status")?;
         if status.is_published() {
-            return Err(LabError::conflict("released", "results from this specimen were released; void or amend them first"));
+            return Err(LabError::conflict(
+                "released",
+                "results from this specimen were released; void or amend them first",
+            ));
         }
         if !status.is_final() {
             open.push(row.get("id")?);
@@ -158,23 +195,48 @@ pub async fn reject(txn: &Txn<'_>, actor: &Actor, barcode: &str, rejection: &Rej
     let mut replacement = None;
     if rejection.recollect {
         if open.is_empty() {
-            return Err(LabError::conflict("nothing_to_recollect", "no open result waits for this specimen"));
+            return Err(LabError::conflict(
+                "nothing_to_recollect",
+                "no open result waits for this specimen",
+            ));
         }
         let order = orders::get(txn, before.order_id).await?;
         let seq = order.specimens.iter().map(|s| s.seq).max().unwrap_or(0) + 1;
         let number = &order.head.accession_no;
-        let id = expect(txn, before.order_id, number, seq, &before.specimen_type, Some(before.id)).await?;
+        let id = expect(
+            txn,
+            before.order_id,
+            number,
+            seq,
+            &before.specimen_type,
+            Some(before.id),
+        )
+        .await?;
         results::send_back(txn, actor, &open, Some(id), &rejection.reason).await?;
         replacement = Some(id);
     } else {
         results::cancel_many(txn, actor, &open, &rejection.reason).await?;
     }
     let statement = txn
-        .prepare_cached("UPDATE specimen SET status = 'rejected', reject_reason = $2, rejected_by = $3 WHERE id = $1")
+        .prepare_cached(
+            "UPDATE specimen SET status = 'rejected', reject_reason = $2, rejected_by = $3 WHERE id = $1",
+        )
         .await?;
-    txn.execute(&statement, &[&before.id, &rejection.reason, &actor.staff.as_uuid()]).await?;
+    txn.execute(
+        &statement,
+        &[&before.id, &rejection.reason, &actor.staff.as_uuid()],
+    )
+    .await?;
     let detail = serde_json::json!({ "reason": rejection.reason, "recollect": rejection.recollect });
-    audit::write(txn, actor, "specimen.rejected", "specimen", before.id, Some(detail)).await?;
+    audit::write(
+        txn,
+        actor,
+        "specimen.rejected",
+        "specimen",
+        before.id,
+        Some(detail),
+    )
+    .await?;
     orders::settle(txn, actor, &[before.order_id]).await?;
     let all = of_order(txn, before.order_id).await?;
     Ok(Rejected {
@@ -189,11 +251,20 @@ pub async fn reject(txn: &Txn<'_>, actor: &Actor, barcode: &str, rejection: &Rej
 /// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, or `open_results` while a test still needs it.
 pub async fn dispose(txn: &Txn<'_>, actor: &Actor, barcode: &str) -> Result<Specimen, LabError> {
     let before = locked(txn, barcode, &[SpecimenStatus::Received]).await?;
-    let statement = txn.prepare_cached("SELECT EXISTS (SELECT FROM result WHERE specimen_id = $1 AND open)").await?;
+    let statement = txn
+        .prepare_cached("SELECT EXISTS (SELECT FROM result WHERE specimen_id = $1 AND open)")
+        .await?;
     if txn.query_one(&statement, &[&before.id]).await?.get(0) {
-        return Err(LabError::conflict("open_results", "tests from this specimen are still open"));
+        return Err(LabError::conflict(
+            "open_results",
+            "tests from this specimen are still open",
+        ));
     }
-    txn.execute("UPDATE specimen SET status = 'disposed' WHERE id = $1", &[&before.id]).await?;
+    txn.execute(
+        "UPDATE specimen SET status = 'disposed' WHERE id = $1",
+        &[&before.id],
+    )
+    .await?;
     audit::write(txn, actor, "specimen.disposed", "specimen", before.id, None).await?;
     get(txn, barcode).await
 }
@@ -214,7 +285,11 @@ pub(crate) async fn expect(
         )
         .await?;
     let barcode = format!("{accession_no}-{seq}");
-    txn.execute(&statement, &[&id, &order, &seq, &barcode, &specimen_type, &replaces]).await?;
+    txn.execute(
+        &statement,
+        &[&id, &order, &seq, &barcode, &specimen_type, &replaces],
+    )
+    .await?;
     Ok(id)
 }
 
@@ -240,7 +315,9 @@ pub(crate) fn plausible(at: Timestamp, now: Timestamp) -> Result<(), &'static st
 }
 
 async fn locked(txn: &Txn<'_>, barcode: &str, allowed: &[SpecimenStatus]) -> Result<Specimen, LabError> {
-    let statement = txn.prepare_cached("SELECT 1 FROM specimen WHERE barcode = $1 FOR NO KEY UPDATE").await?;
+    let statement = txn
+        .prepare_cached("SELECT 1 FROM specimen WHERE barcode = $1 FOR NO KEY UPDATE")
+        .await?;
     txn.query_opt(&statement, &[&barcode]).await?;
     let specimen = get(txn, barcode).await?;
     if allowed.contains(&specimen.status) {
@@ -249,7 +326,11 @@ async fn locked(txn: &Txn<'_>, barcode: &str, allowed: &[SpecimenStatus]) -> Res
     let words: Vec<&str> = allowed.iter().map(|s| s.as_str()).collect();
     Err(LabError::conflict(
         "state",
-        format!("specimen {barcode} is {}; it would have to be {}", specimen.status, words.join(" or ")),
+        format!(
+            "specimen {barcode} is {}; it would have to be {}",
+            specimen.status,
+            words.join(" or ")
+        ),
     ))
 }
 

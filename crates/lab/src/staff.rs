@@ -13,7 +13,8 @@ use crate::{
     text::{LINE_MAX, Problems},
 };
 
-const DUPLICATE: &str = "somebody with this e-mail is on the staff already (the case of letters does not matter)";
+const DUPLICATE: &str =
+    "somebody with this e-mail is on the staff already (the case of letters does not matter)";
 
 /// One person.
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
@@ -86,23 +87,37 @@ pub struct StaffPatch {
     pub active: Option<bool>,
 }
 
-const COLUMNS: &str = "id, display_name, email, role, active, password_hash IS NOT NULL AS has_password, created_at, version";
+const COLUMNS: &str =
+    "id, display_name, email, role, active, password_hash IS NOT NULL AS has_password, created_at, version";
 
 /// Adds a person. `password_hash` is Argon2id in PHC form, made by the caller.
 ///
 /// # Errors
 /// [`LabError::Conflict`] `duplicate` when the e-mail is taken, [`LabError::Invalid`] for a bad field.
-pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewStaff, password_hash: Option<&str>) -> Result<Staff, LabError> {
+pub async fn create(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    new: &NewStaff,
+    password_hash: Option<&str>,
+) -> Result<Staff, LabError> {
     let mut problems = Problems::default();
     problems.line("displayName", &new.display_name, LINE_MAX);
     problems.done()?;
     let id = StaffId::generate();
     let statement = txn
-        .prepare_cached("INSERT INTO staff (id, display_name, email, role, password_hash) VALUES ($1, $2, $3, $4, $5)")
+        .prepare_cached(
+            "INSERT INTO staff (id, display_name, email, role, password_hash) VALUES ($1, $2, $3, $4, $5)",
+        )
         .await?;
     txn.execute(
         &statement,
-        &[&id.as_uuid(), &new.display_name, &new.email.as_str(), &new.role.as_str(), &password_hash],
+        &[
+            &id.as_uuid(),
+            &new.display_name,
+            &new.email.as_str(),
+            &new.role.as_str(),
+            &password_hash,
+        ],
     )
     .await
     .map_err(duplicate("staff_email", DUPLICATE))?;
@@ -116,7 +131,9 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewStaff, password_hash:
 /// # Errors
 /// [`LabError::NotFound`].
 pub async fn get(txn: &Txn<'_>, id: StaffId) -> Result<Staff, LabError> {
-    let statement = txn.prepare_cached(&format!("SELECT {COLUMNS} FROM staff WHERE id = $1")).await?;
+    let statement = txn
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM staff WHERE id = $1"))
+        .await?;
     let row = txn.query_opt(&statement, &[&id.as_uuid()]).await?;
     staff(&row.ok_or_else(|| LabError::not_found("staff member", id))?)
 }
@@ -126,9 +143,12 @@ pub async fn get(txn: &Txn<'_>, id: StaffId) -> Result<Staff, LabError> {
 /// # Errors
 /// [`LabError::Invalid`] for a bad page.
 pub async fn list(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<Staff>, LabError> {
-    let sql = format!("SELECT {COLUMNS} FROM staff WHERE ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2");
+    let sql =
+        format!("SELECT {COLUMNS} FROM staff WHERE ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2");
     let statement = txn.prepare_cached(&sql).await?;
-    let rows = txn.query(&statement, &[&page.after_id()?, &page.fetch()?]).await?;
+    let rows = txn
+        .query(&statement, &[&page.after_id()?, &page.fetch()?])
+        .await?;
     let people = rows.iter().map(staff).collect::<Result<Vec<_>, _>>()?;
     page.page(people, |person| Cursor::Id(person.id.as_uuid()))
 }
@@ -160,13 +180,22 @@ pub async fn login_by_id(txn: &Txn<'_>, id: StaffId) -> Result<Option<StaffLogin
 /// # Errors
 /// [`LabError::Version`] when somebody was faster, [`LabError::Conflict`] when the e-mail is taken or the laboratory would
 /// be left without an active lab admin.
-pub async fn update(txn: &Txn<'_>, actor: &Actor, id: StaffId, version: i32, patch: &StaffPatch) -> Result<Staff, LabError> {
+pub async fn update(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    id: StaffId,
+    version: i32,
+    patch: &StaffPatch,
+) -> Result<Staff, LabError> {
     let mut problems = Problems::default();
     problems.optional_line("displayName", patch.display_name.as_deref(), LINE_MAX);
     problems.done()?;
     // All admins are locked, in one order: two of them demoting each other at once must not both succeed.
-    txn.query("SELECT id FROM staff WHERE role = 'lab_admin' OR id = $1 ORDER BY id FOR NO KEY UPDATE", &[&id.as_uuid()])
-        .await?;
+    txn.query(
+        "SELECT id FROM staff WHERE role = 'lab_admin' OR id = $1 ORDER BY id FOR NO KEY UPDATE",
+        &[&id.as_uuid()],
+    )
+    .await?;
     let before = get(txn, id).await?;
     same_version("the staff member", before.version, version)?;
     let statement = txn
@@ -177,12 +206,23 @@ pub async fn update(txn: &Txn<'_>, actor: &Actor, id: StaffId, version: i32, pat
         .await?;
     let email = patch.email.as_ref().map(Email::as_str);
     let role = patch.role.map(Role::as_str);
-    txn.execute(&statement, &[&id.as_uuid(), &patch.display_name, &email, &role, &patch.active])
-        .await
-        .map_err(duplicate("staff_email", DUPLICATE))?;
-    let admins = txn.query_one("SELECT count(*) FROM staff WHERE role = 'lab_admin' AND active", &[]).await?;
+    txn.execute(
+        &statement,
+        &[&id.as_uuid(), &patch.display_name, &email, &role, &patch.active],
+    )
+    .await
+    .map_err(duplicate("staff_email", DUPLICATE))?;
+    let admins = txn
+        .query_one(
+            "SELECT count(*) FROM staff WHERE role = 'lab_admin' AND active",
+            &[],
+        )
+        .await?;
     if admins.get::<_, i64>(0) == 0 {
-        return Err(LabError::conflict("last_admin", "this is the last active lab admin; make somebody else one first"));
+        return Err(LabError::conflict(
+            "last_admin",
+            "this is the last active lab admin; make somebody else one first",
+        ));
     }
     let after = get(txn, id).await?;
     let detail = serde_json::json!({ "role": after.role.as_str(), "active": after.active });
@@ -194,8 +234,15 @@ pub async fn update(txn: &Txn<'_>, actor: &Actor, id: StaffId, version: i32, pat
 ///
 /// # Errors
 /// [`LabError::NotFound`].
-pub async fn password_set(txn: &Txn<'_>, actor: &Actor, id: StaffId, password_hash: &str) -> Result<(), LabError> {
-    let statement = txn.prepare_cached("UPDATE staff SET password_hash = $2 WHERE id = $1").await?;
+pub async fn password_set(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    id: StaffId,
+    password_hash: &str,
+) -> Result<(), LabError> {
+    let statement = txn
+        .prepare_cached("UPDATE staff SET password_hash = $2 WHERE id = $1")
+        .await?;
     if txn.execute(&statement, &[&id.as_uuid(), &password_hash]).await? == 0 {
         return Err(LabError::not_found("staff member", id));
     }

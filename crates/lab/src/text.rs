@@ -29,7 +29,13 @@ impl Problems {
         if text.trim().is_empty() {
             self.add(field, "it must not be empty");
         } else if let Some(c) = text.chars().find(|c| c.is_control()) {
-            self.add(field, format!("it holds the control character U+{:04X}; take it out", u32::from(c)));
+            self.add(
+                field,
+                format!(
+                    "it holds the control character U+{:04X}; take it out",
+                    u32::from(c)
+                ),
+            );
         }
         self.length(field, text, max);
     }
@@ -44,8 +50,17 @@ impl Problems {
     /// Several lines, possibly none.
     pub(crate) fn note(&mut self, field: &str, text: Option<&str>) {
         let Some(text) = text else { return };
-        if let Some(c) = text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
-            self.add(field, format!("it holds the control character U+{:04X}; take it out", u32::from(c)));
+        if let Some(c) = text
+            .chars()
+            .find(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+        {
+            self.add(
+                field,
+                format!(
+                    "it holds the control character U+{:04X}; take it out",
+                    u32::from(c)
+                ),
+            );
         }
         self.length(field, text, NOTE_MAX);
     }
@@ -53,7 +68,10 @@ impl Problems {
     fn length(&mut self, field: &str, text: &str, max: usize) {
         let length = text.chars().count();
         if length > max {
-            self.add(field, format!("it has {length} characters; at most {max} are kept"));
+            self.add(
+                field,
+                format!("it has {length} characters; at most {max} are kept"),
+            );
         }
     }
 
@@ -76,7 +94,11 @@ pub(crate) fn reason(text: &str) -> Result<(), LabError> {
 
 /// The form in which names are searched: accents and case do not matter, and neither does how a letter was composed.
 pub(crate) fn search_key(text: &str) -> String {
-    let folded: String = text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).collect();
+    let folded: String = text
+        .nfkd()
+        .filter(|c| !is_combining_mark(*c))
+        .flat_map(char::to_lowercase)
+        .collect();
     folded.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -99,15 +121,32 @@ mod tests {
 
     #[test]
     fn names_of_every_kind_pass_and_what_cannot_be_kept_is_named() {
-        for name in ["O'Brien; DROP TABLE patient;--", "\"Ann\"", "Nguyễn", "Zoe\u{0308}", "محمد", "李", "👩‍⚕️", "%_\\"] {
+        for name in [
+            "O'Brien; DROP TABLE patient;--",
+            "\"Ann\"",
+            "Nguyễn",
+            "Zoe\u{0308}",
+            "محمد",
+            "李",
+            "👩‍⚕️",
+            "%_\\",
+        ] {
             let mut problems = Problems::default();
             problems.line("familyName", name, LINE_MAX);
             assert!(problems.done().is_ok(), "{name}");
         }
-        for (name, word) in [("", "empty"), (" \u{a0}", "empty"), ("a\0b", "U+0000"), ("a\nb", "U+000A")] {
+        for (name, word) in [
+            ("", "empty"),
+            (" \u{a0}", "empty"),
+            ("a\0b", "U+0000"),
+            ("a\nb", "U+000A"),
+        ] {
             let mut problems = Problems::default();
             problems.line("familyName", name, LINE_MAX);
-            assert!(problems.done().unwrap_err().to_string().contains(word), "{name:?}");
+            assert!(
+                problems.done().unwrap_err().to_string().contains(word),
+                "{name:?}"
+            );
         }
         let mut problems = Problems::default();
         problems.line("familyName", &"é".repeat(LINE_MAX), LINE_MAX);

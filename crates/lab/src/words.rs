@@ -247,10 +247,16 @@ mod tests {
             assert_eq!(status.as_str().parse(), Ok(status));
             assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
         }
-        assert_eq!(serde_json::from_str::<Comparator>("\"<=\"").unwrap(), Comparator::AtMost);
+        assert_eq!(
+            serde_json::from_str::<Comparator>("\"<=\"").unwrap(),
+            Comparator::AtMost
+        );
         let schema = serde_json::to_string(&<Comparator as utoipa::PartialSchema>::schema()).unwrap();
         assert!(schema.contains("\"<=\""), "{schema}");
         let wrong = "done".parse::<OrderStatus>().unwrap_err().to_string();
-        assert!(wrong.contains("registered, in_progress, completed, cancelled"), "{wrong}");
+        assert!(
+            wrong.contains("registered, in_progress, completed, cancelled"),
+            "{wrong}"
+        );
     }
 }

@@ -1,0 +1,344 @@
+//! Amendments: the only way in which a released result changes.
+//!
+//! An amendment is entered by one supervisor and verified by another, on its own; it is applied in the same transaction as
+//! its verification. Only where the laboratory allows one person both is it applied at once, and marked. The value that it
+//! replaces, with all its signatures, stays readable for ever.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::{
+    Actor, AmendmentId, AmendmentKind, AmendmentStatus, Bounds, Comparator, Flag, LabError, Number, ResultId,
+    Txn, audit, catalogue, critical, entry, flag, profile, result_view,
+    result_view::ResultView,
+    results,
+    rows::Reader,
+    text::{Problems, REASON_MAX},
+};
+
+/// A change to a released result.
+#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AmendmentEntry {
+    /// The right value, in the unit of the result; absent when only the comment changes.
+    pub value: Option<String>,
+    /// What stands before the new value; only with `value`.
+    pub comparator: Option<Comparator>,
+    /// The new comment; the present one stays when absent.
+    pub comment: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// An amendment.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Amendment {
+    /// Id.
+    pub id: AmendmentId,
+    /// The result that it changes.
+    pub result_id: ResultId,
+    /// Whether the value was wrong, or only the comment changes.
+    pub kind: AmendmentKind,
+    /// `proposed` until another person verifies it.
+    pub status: AmendmentStatus,
+    /// The new value.
+    pub value: String,
+    /// What stands before it.
+    pub comparator: Option<Comparator>,
+    /// The new comment.
+    pub comment: Option<String>,
+    /// The new flag, by the range that the result was judged by.
+    pub flag: Option<Flag>,
+    /// Why.
+    pub reason: String,
+    /// Who entered it.
+    pub entered_by: Uuid,
+    /// When.
+    pub entered_at: Timestamp,
+    /// Who verified it.
+    pub verified_by: Option<Uuid>,
+    /// When.
+    pub verified_at: Option<Timestamp>,
+    /// Whether one person did both.
+    pub self_verified: bool,
+}
+
+/// An amendment and the result as it is now.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Amended {
+    /// The amendment; `proposed` means that another supervisor must verify it.
+    pub amendment: Amendment,
+    /// The result; unchanged while the amendment is a proposal.
+    pub result: ResultView,
+}
+
+const COLUMNS: &str = "id, result_id, kind, status, value_num, value_text, comparator, comment, flag, reason, entered_by, entered_at, \
+                       verified_by, verified_at, self_verified";
+
+/// Enters an amendment. Where the laboratory allows one person to enter and verify, it is applied at once, unless its value
+/// is critical: then the notice comes first, and verification after it.
+///
+/// # Errors
+/// [`LabError::Version`]; [`LabError::Conflict`] `state`, or `open_amendment` when another one waits;
+/// [`LabError::Invalid`] for a bad value, or one that changes nothing.
+pub async fn propose(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    id: ResultId,
+    version: i32,
+    new: &AmendmentEntry,
+) -> Result<Amended, LabError> {
+    let (status, _) = results::locked(txn, id, version).await?;
+    let mut problems = Problems::default();
+    problems.line("reason", &new.reason, REASON_MAX);
+    problems.note("comment", new.comment.as_deref());
+    if new.comparator.is_some() && new.value.is_none() {
+        problems.add("comparator", "it goes with a value");
+    }
+    problems.done()?;
+    if !status.is_published() {
+        return Err(results::state(status, "only a released result can be amended"));
+    }
+    if of_result(txn, id)
+        .await?
+        .iter()
+        .any(|a| a.status == AmendmentStatus::Proposed)
+    {
+        return Err(LabError::conflict(
+            "open_amendment",
+            "another amendment of this result waits; verify or withdraw it first",
+        ));
+    }
+    let before = result_view::by_id(txn, id).await?;
+    let (value, kind) = new_value(txn, &before, new).await?;
+    let bounds = Bounds {
+        low: before.ref_low,
+        high: before.ref_high,
+        crit_low: before.crit_low,
+        crit_high: before.crit_high,
+    };
+    let (number, comparator, text) = match value {
+        entry::Value::Number(number, comparator) => (Some(number), comparator, None),
+        entry::Value::Text(text) => (None, None, Some(text)),
+    };
+    // The range that the result was judged by, not today's: an amendment corrects a value, it does not judge anew.
+    let new_flag = number
+        .filter(|_| before.range_id.is_some())
+        .and_then(|n| flag(n, comparator, &bounds));
+    let comment = new.comment.as_ref().or(before.comment.as_ref());
+    let amendment = AmendmentId::generate();
+    let statement = txn
+        .prepare_cached(
+            "INSERT INTO result_amendment (id, result_id, base_rev, kind, value_num, comparator, value_text, comment, flag, reason, entered_by)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        )
+        .await?;
+    txn.execute(
+        &statement,
+        &[
+            &amendment,
+            &id,
+            &before.rev,
+            &kind,
+            &number,
+            &comparator,
+            &text,
+            &comment,
+            &new_flag,
+            &new.reason,
+            &actor.staff.as_uuid(),
+        ],
+    )
+    .await?;
+    audit::write(
+        txn,
+        actor,
+        "amendment.proposed",
+        "result",
+        id,
+        Some(serde_json::json!({ "amendment": amendment })),
+    )
+    .await?;
+    let critical = new_flag.is_some_and(Flag::is_critical);
+    if profile::get(txn).await?.allow_self_verify && !critical {
+        return apply(txn, actor, amendment, id).await;
+    }
+    amended(txn, amendment, id).await
+}
+
+/// Verifies an amendment that another person entered, and applies it.
+///
+/// # Errors
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `self_verification` or `critical_notice`.
+pub async fn verify(txn: &Txn<'_>, actor: &Actor, id: AmendmentId) -> Result<Amended, LabError> {
+    let amendment = locked(txn, id).await?;
+    if amendment.entered_by == actor.staff.as_uuid() && !profile::get(txn).await?.allow_self_verify {
+        return Err(LabError::conflict(
+            "self_verification",
+            "you entered this amendment; another person must verify it",
+        ));
+    }
+    if amendment.flag.is_some_and(Flag::is_critical) {
+        let rev = result_view::by_id(txn, amendment.result_id).await?.rev + 1;
+        let notices = critical::of_result(txn, amendment.result_id).await?;
+        if !notices.iter().any(|notice| notice.rev == rev) {
+            let message = "the amended value is critical; record whom you notified (critical-notice) first";
+            return Err(LabError::conflict("critical_notice", message));
+        }
+    }
+    apply(txn, actor, id, amendment.result_id).await
+}
+
+/// Takes a proposal back; it stays readable.
+///
+/// # Errors
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`.
+pub async fn withdraw(txn: &Txn<'_>, actor: &Actor, id: AmendmentId) -> Result<Amended, LabError> {
+    let amendment = locked(txn, id).await?;
+    let statement = txn
+        .prepare_cached("UPDATE result_amendment SET status = 'withdrawn' WHERE id = $1")
+        .await?;
+    txn.execute(&statement, &[&id]).await?;
+    let detail = serde_json::json!({ "amendment": id });
+    audit::write(
+        txn,
+        actor,
+        "amendment.withdrawn",
+        "result",
+        amendment.result_id,
+        Some(detail),
+    )
+    .await?;
+    amended(txn, id, amendment.result_id).await
+}
+
+/// All amendments of a result, the newest first.
+///
+/// # Errors
+/// Only the database's own.
+pub async fn of_result(txn: &Txn<'_>, id: ResultId) -> Result<Vec<Amendment>, LabError> {
+    let statement = txn
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM result_amendment WHERE result_id = $1 ORDER BY id DESC"
+        ))
+        .await?;
+    txn.query(&statement, &[&id])
+        .await?
+        .iter()
+        .map(amendment)
+        .collect()
+}
+
+async fn new_value(
+    txn: &Txn<'_>,
+    before: &ResultView,
+    new: &AmendmentEntry,
+) -> Result<(entry::Value, AmendmentKind), LabError> {
+    let test = catalogue::get(txn, &before.code).await?;
+    let present = before.value.as_deref().unwrap_or_default();
+    let (text, comparator) = match &new.value {
+        Some(value) => (value.as_str(), new.comparator),
+        None => (present, before.comparator),
+    };
+    let value = entry::read(&test, text, comparator, before.unit.as_deref())
+        .map_err(|bad| LabError::invalid(bad.field, bad.message))?;
+    let same_value = text == present && comparator == before.comparator;
+    if same_value
+        && new
+            .comment
+            .as_ref()
+            .is_none_or(|comment| Some(comment) == before.comment.as_ref())
+    {
+        return Err(LabError::invalid(
+            "value",
+            "this amendment changes neither value nor comment",
+        ));
+    }
+    let kind = if same_value {
+        AmendmentKind::Amended
+    } else {
+        AmendmentKind::Corrected
+    };
+    Ok((value, kind))
+}
+
+/// Locks the result before its amendment, as everybody does.
+async fn locked(txn: &Txn<'_>, id: AmendmentId) -> Result<Amendment, LabError> {
+    let statement = txn
+        .prepare_cached("SELECT r.id FROM result r JOIN result_amendment a ON a.result_id = r.id WHERE a.id = $1 FOR NO KEY UPDATE OF r")
+        .await?;
+    txn.query_opt(&statement, &[&id]).await?;
+    let amendment = get(txn, id).await?;
+    match amendment.status {
+        AmendmentStatus::Proposed => Ok(amendment),
+        status => Err(LabError::conflict(
+            "state",
+            format!("this amendment is {status} already"),
+        )),
+    }
+}
+
+async fn apply(txn: &Txn<'_>, actor: &Actor, id: AmendmentId, result: ResultId) -> Result<Amended, LabError> {
+    let statement = txn
+        .prepare_cached("UPDATE result_amendment SET status = 'verified', verified_by = $2 WHERE id = $1")
+        .await?;
+    txn.execute(&statement, &[&id, &actor.staff.as_uuid()]).await?;
+    // The guard copies everything from the amendment itself.
+    let statement = txn
+        .prepare_cached(
+            "UPDATE result r SET status = a.kind, amendment_id = a.id, changed_by = $2 FROM result_amendment a
+             WHERE a.id = $1 AND r.id = a.result_id",
+        )
+        .await?;
+    txn.execute(&statement, &[&id, &actor.staff.as_uuid()]).await?;
+    audit::write(
+        txn,
+        actor,
+        "amendment.verified",
+        "result",
+        result,
+        Some(serde_json::json!({ "amendment": id })),
+    )
+    .await?;
+    amended(txn, id, result).await
+}
+
+async fn amended(txn: &Txn<'_>, id: AmendmentId, result: ResultId) -> Result<Amended, LabError> {
+    Ok(Amended {
+        amendment: get(txn, id).await?,
+        result: result_view::by_id(txn, result).await?,
+    })
+}
+
+async fn get(txn: &Txn<'_>, id: AmendmentId) -> Result<Amendment, LabError> {
+    let statement = txn
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM result_amendment WHERE id = $1"))
+        .await?;
+    let row = txn.query_opt(&statement, &[&id]).await?;
+    amendment(&row.ok_or_else(|| LabError::not_found("amendment", id))?)
+}
+
+fn amendment(row: &Row) -> Result<Amendment, LabError> {
+    let row = Reader::new("result_amendment", row);
+    let number: Option<Number> = row.get("value_num")?;
+    let text: Option<String> = row.get("value_text")?;
+    Ok(Amendment {
+        id: row.get("id")?,
+        result_id: row.get("result_id")?,
+        kind: row.get("kind")?,
+        status: row.get("status")?,
+        value: number.map(|n| n.to_string()).or(text).unwrap_or_default(),
+        comparator: row.get("comparator")?,
+        comment: row.get("comment")?,
+        flag: row.get("flag")?,
+        reason: row.get("reason")?,
+        entered_by: row.get("entered_by")?,
+        entered_at: row.get("entered_at")?,
+        verified_by: row.get("verified_by")?,
+        verified_at: row.get("verified_at")?,
+        self_verified: row.get("self_verified")?,
+    })
+}

@@ -1,0 +1,143 @@
+//! Notices of critical values: whom the laboratory told, when, and whether they read it back. Without one the value is not
+//! released.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::{
+    Actor, AmendmentStatus, Flag, LabError, NoticeId, ResultId, ResultStatus, Txn, amendments, audit,
+    result_view,
+    rows::Reader,
+    specimens::moment,
+    text::{LINE_MAX, Problems},
+};
+
+/// Who was told.
+#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CriticalNoticeEntry {
+    /// The person who was told, such as "Dr. Osei, ward 3".
+    pub notified_to: String,
+    /// When; now when absent. Not in the future.
+    pub at: Option<Timestamp>,
+    /// Whether they read the value back.
+    pub read_back: bool,
+}
+
+/// A recorded notice.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CriticalNotice {
+    /// Id.
+    pub id: NoticeId,
+    /// The result.
+    pub result_id: ResultId,
+    /// Which of its values.
+    pub rev: i32,
+    /// The person who was told.
+    pub notified_to: String,
+    /// When.
+    pub at: Timestamp,
+    /// Whether they read the value back.
+    pub read_back: bool,
+    /// Who told them.
+    pub notified_by: Uuid,
+    /// When that was written down.
+    pub recorded_at: Timestamp,
+}
+
+const COLUMNS: &str = "id, result_id, rev, notified_to, notified_at, read_back, notified_by, recorded_at";
+
+/// Records a notice of the present critical value, or of the one that an open amendment would bring.
+///
+/// # Errors
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `not_critical`; [`LabError::Invalid`] for bad fields.
+pub async fn record(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    id: ResultId,
+    entry: &CriticalNoticeEntry,
+) -> Result<CriticalNotice, LabError> {
+    // The lock first, so that the value cannot be replaced between the look and the record.
+    txn.query_opt("SELECT 1 FROM result WHERE id = $1 FOR NO KEY UPDATE", &[&id])
+        .await?;
+    let result = result_view::by_id(txn, id).await?;
+    let mut problems = Problems::default();
+    problems.line("notifiedTo", &entry.notified_to, LINE_MAX);
+    problems.done()?;
+    let at = moment(txn, "at", entry.at).await?;
+    let critical = |flag: Option<Flag>| flag.is_some_and(Flag::is_critical);
+    let proposed = amendments::of_result(txn, id)
+        .await?
+        .into_iter()
+        .any(|a| a.status == AmendmentStatus::Proposed && critical(a.flag));
+    let rev = if proposed {
+        result.rev + 1
+    } else if critical(result.flag)
+        && !matches!(result.status, ResultStatus::Cancelled | ResultStatus::Voided)
+    {
+        result.rev
+    } else {
+        return Err(LabError::conflict(
+            "not_critical",
+            "this result has no critical value to give notice of",
+        ));
+    };
+    let notice = NoticeId::generate();
+    let statement = txn
+        .prepare_cached(
+            "INSERT INTO critical_notice (id, result_id, rev, notified_to, notified_at, read_back, notified_by)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .await?;
+    txn.execute(
+        &statement,
+        &[
+            &notice,
+            &id,
+            &rev,
+            &entry.notified_to,
+            &at,
+            &entry.read_back,
+            &actor.staff.as_uuid(),
+        ],
+    )
+    .await?;
+    audit::write(
+        txn,
+        actor,
+        "result.critical_notice",
+        "result",
+        id,
+        Some(serde_json::json!({ "rev": rev })),
+    )
+    .await?;
+    let all = of_result(txn, id).await?;
+    all.into_iter()
+        .find(|n| n.id == notice)
+        .ok_or_else(|| LabError::not_found("notice", notice))
+}
+
+/// All notices of a result, the newest first.
+pub(crate) async fn of_result(txn: &Txn<'_>, id: ResultId) -> Result<Vec<CriticalNotice>, LabError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM critical_notice WHERE result_id = $1 ORDER BY recorded_at DESC, id DESC"
+    );
+    let statement = txn.prepare_cached(&sql).await?;
+    let rows = txn.query(&statement, &[&id]).await?;
+    rows.iter()
+        .map(|row| {
+            let row = Reader::new("critical_notice", row);
+            Ok(CriticalNotice {
+                id: row.get("id")?,
+                result_id: row.get("result_id")?,
+                rev: row.get("rev")?,
+                notified_to: row.get("notified_to")?,
+                at: row.get("notified_at")?,
+                read_back: row.get("read_back")?,
+                notified_by: row.get("notified_by")?,
+                recorded_at: row.get("recorded_at")?,
+            })
+        })
+        .collect()
+}

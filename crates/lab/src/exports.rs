@@ -1,0 +1,58 @@
+//! What left the laboratory, in the order in which it became visible. The cursor misses no late commit: the database draws
+//! its numbers at the very end of each transaction, one transaction after the other.
+
+use jiff::Timestamp;
+
+use crate::{
+    LabError, Page, PageRequest, ResultStatus, Txn,
+    paging::Cursor,
+    result_view::{self, ResultView},
+    rows::Reader,
+};
+
+/// One change of a released result.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResultChange {
+    /// Its place in the feed, ascending.
+    pub seq: i64,
+    /// What it became by this change.
+    pub change: ResultStatus,
+    /// Which of its values this was.
+    pub change_rev: i32,
+    /// When.
+    pub changed_at: Timestamp,
+    /// The result as it is now, which may be newer than this change.
+    pub result: ResultView,
+}
+
+/// Changes after the page's cursor, oldest first.
+///
+/// # Errors
+/// [`LabError::Invalid`] for a bad page.
+pub async fn page(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<ResultChange>, LabError> {
+    let select = result_view::SELECT.replacen(
+        "FROM result r",
+        ", f.seq, f.status AS change, f.rev AS change_rev, f.changed_at FROM result_change f JOIN result r ON r.id = f.result_id",
+        1,
+    );
+    let statement = txn
+        .prepare_cached(&format!("{select} WHERE f.seq > $1 ORDER BY f.seq LIMIT $2"))
+        .await?;
+    let rows = txn
+        .query(&statement, &[&page.after_number()?.unwrap_or(0), &page.fetch()?])
+        .await?;
+    let mut changes = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let result = result_view::view(row)?;
+        let row = Reader::new("result_change", row);
+        changes.push(ResultChange {
+            seq: row.get("seq")?,
+            change: row.get("change")?,
+            change_rev: row.get("change_rev")?,
+            changed_at: row.get("changed_at")?,
+            result,
+        });
+    }
+    page.page(changes, |change| Cursor::Number(change.seq))
+}

@@ -16,6 +16,7 @@ mod archives;
 mod audit;
 mod error;
 mod events;
+mod leases;
 mod listener;
 mod operations;
 mod operators;
@@ -34,12 +35,14 @@ pub use archives::{Archive, NewArchive, archive_by_id, archive_by_operation, arc
 pub use audit::{AuditEntry, AuditFilter, NewAudit, audit_insert, audit_list};
 pub use error::RegistryError;
 pub use events::{NewTenantEvent, TenantEventRow, event_insert, events_of};
+pub use leases::{
+    Claimable, Lease, Outcome, operation_claim, operation_finish, operation_progress,
+    operation_release_for_retry, operation_renew, operation_set_undoing,
+};
 pub use listener::{Event, Listener, ListenerOptions, RowChange};
 pub use operations::{
-    Claimable, Lease, NewOperation, Operation, OperationFilter, Outcome, operation_by_id,
-    operation_by_idempotency_key, operation_claim, operation_finish, operation_insert_in_txn,
-    operation_progress, operation_release_for_retry, operation_renew, operation_reopen,
-    operation_set_undoing, operations_list,
+    NewOperation, Operation, OperationFilter, operation_by_id, operation_by_idempotency_key,
+    operation_insert_in_txn, operation_reopen, operations_list,
 };
 pub use operators::{
     NewOperator, Operator, operator_by_email, operator_by_id, operator_insert, operators_list,

@@ -1,17 +1,10 @@
-//! Operations and their leases.
-//!
-//! A lease is held by one claim of one worker. Its end is set and compared by the database's clock alone, so the clocks
-//! of hosts do not matter; `clock_timestamp()` and not `now()`, because a transaction's `now()` stands still while a
-//! lease runs out. Each claim takes a new token, and every later write names it: a worker that slept through the end of
-//! its lease gets [`RegistryError::LeaseLost`] instead of overwriting the work of another, even of its own process.
-
-use std::time::Duration;
+//! Operations as rows: asking for one, finding them, opening a failed one again. Running one takes a lease.
 
 use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
 use model::{OperationId, OperationKind, OperationStatus, Slug, TenantId};
 use serde_json::Value;
-use tokio_postgres::{Row, types::ToSql};
+use tokio_postgres::Row;
 
 use crate::{Actor, RegistryError, page_limit, row::Reader, sql};
 
@@ -63,16 +56,10 @@ macro_rules! columns {
     };
 }
 
-/// Holds while the lease of parameters $1 (operation), $2 (owner) and $3 (token) is held.
-macro_rules! held {
-    () => {
-        "id = $1 AND lease_owner = $2 AND lease_token = $3 AND lease_until > clock_timestamp()"
-    };
-}
-pub(crate) use held;
+pub(crate) use columns;
 
 impl Operation {
-    fn from_row(row: &Row) -> Result<Self, RegistryError> {
+    pub(crate) fn from_row(row: &Row) -> Result<Self, RegistryError> {
         let r = Reader::new(row, "operations", "id");
         Ok(Self {
             id: r.id("id")?,
@@ -94,42 +81,6 @@ impl Operation {
             finished_at: r.get("finished_at")?,
             updated_at: r.get("updated_at")?,
         })
-    }
-}
-
-/// The right of one claim to run one operation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// The operation.
-    pub operation: OperationId,
-    /// Who claimed it.
-    pub owner: String,
-    /// Which claim it was.
-    pub token: i64,
-}
-
-impl Lease {
-    pub(crate) fn lost(&self) -> RegistryError {
-        RegistryError::LeaseLost {
-            operation: self.operation,
-        }
-    }
-
-    /// Runs a statement whose first three parameters are the lease and which touches no row unless it is held.
-    async fn write(
-        &self,
-        client: &impl GenericClient,
-        doing: &'static str,
-        statement: &str,
-        rest: &[&(dyn ToSql + Sync)],
-    ) -> Result<(), RegistryError> {
-        let id = self.operation.as_uuid();
-        let mut params: Vec<&(dyn ToSql + Sync)> = vec![&id, &self.owner, &self.token];
-        params.extend_from_slice(rest);
-        match sql::touched(client, doing, statement, &params).await? {
-            0 => Err(self.lost()),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -191,188 +142,6 @@ pub async fn operation_insert_in_txn(
         _ => error,
     })?;
     Operation::from_row(&row)
-}
-
-/// What a worker is willing to run.
-#[derive(Debug, Clone, Copy)]
-pub enum Claimable<'a> {
-    /// Whatever of these kinds has waited longest.
-    Kinds(&'a [OperationKind]),
-    /// This operation and no other.
-    Operation(OperationId),
-}
-
-/// Takes the lease of an operation that may run: waiting and due, or begun by a worker whose lease has ended. Several
-/// workers never get the same one and never wait for each other. `owner` names this worker uniquely in the fleet.
-///
-/// A pending operation is then `running`; one that was `undoing` stays so.
-///
-/// # Errors
-/// [`RegistryError`] when the registry cannot be asked or the row cannot be read.
-pub async fn operation_claim(
-    client: &impl GenericClient,
-    owner: &str,
-    lease: Duration,
-    claimable: Claimable<'_>,
-) -> Result<Option<(Operation, Lease)>, RegistryError> {
-    let statement = concat!(
-        "UPDATE operations SET
-             status = CASE status WHEN 'pending' THEN 'running' ELSE status END,
-             attempts = attempts + 1,
-             lease_owner = $1,
-             lease_until = clock_timestamp() + make_interval(secs => $2),
-             lease_token = lease_token + 1,
-             started_at = coalesce(started_at, clock_timestamp()),
-             updated_at = clock_timestamp()
-         WHERE id = (
-             SELECT id FROM operations
-             WHERE status NOT IN ('succeeded', 'failed')
-               AND not_before <= clock_timestamp()
-               AND (lease_until IS NULL OR lease_until <= clock_timestamp())
-               AND ($3::uuid IS NULL OR id = $3) AND ($4::text[] IS NULL OR kind = ANY ($4))
-             ORDER BY not_before, id
-             LIMIT 1
-             FOR UPDATE SKIP LOCKED
-         )
-         RETURNING ",
-        columns!()
-    );
-    let (id, kinds) = match claimable {
-        Claimable::Operation(id) => (Some(id.as_uuid()), None),
-        Claimable::Kinds(kinds) => (
-            None,
-            Some(kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>()),
-        ),
-    };
-    let params: [&(dyn ToSql + Sync); 4] = [&owner, &lease.as_secs_f64(), &id, &kinds];
-    let Some(row) = sql::row_opt(client, "claiming an operation", statement, &params).await? else {
-        return Ok(None);
-    };
-    let operation = Operation::from_row(&row)?;
-    let lease = Lease {
-        operation: operation.id,
-        owner: owner.to_owned(),
-        token: Reader::new(&row, "operations", "id").get("lease_token")?,
-    };
-    Ok(Some((operation, lease)))
-}
-
-/// Lengthens a lease that has not ended: from now on for `lease`.
-///
-/// # Errors
-/// [`RegistryError::LeaseLost`] when it has ended; the worker must stop at once.
-pub async fn operation_renew(
-    client: &impl GenericClient,
-    lease: &Lease,
-    length: Duration,
-) -> Result<(), RegistryError> {
-    let statement = concat!(
-        "UPDATE operations SET lease_until = clock_timestamp() + make_interval(secs => $4) WHERE ",
-        held!()
-    );
-    lease
-        .write(client, "renewing a lease", statement, &[&length.as_secs_f64()])
-        .await
-}
-
-/// Says how far the present step is.
-///
-/// # Errors
-/// [`RegistryError::LeaseLost`].
-pub async fn operation_progress(
-    client: &impl GenericClient,
-    lease: &Lease,
-    progress: &Value,
-) -> Result<(), RegistryError> {
-    let statement = concat!(
-        "UPDATE operations SET progress = $4, updated_at = clock_timestamp() WHERE ",
-        held!()
-    );
-    lease
-        .write(client, "noting progress", statement, &[progress])
-        .await
-}
-
-/// Gives the lease up after a try that failed: the operation may be claimed again after `delay`. One that was being
-/// undone goes on being undone.
-///
-/// # Errors
-/// [`RegistryError::LeaseLost`].
-pub async fn operation_release_for_retry(
-    client: &impl GenericClient,
-    lease: &Lease,
-    delay: Duration,
-    error: &str,
-) -> Result<(), RegistryError> {
-    let statement = concat!(
-        "UPDATE operations SET status = CASE status WHEN 'undoing' THEN 'undoing' ELSE 'pending' END,
-             error = $5, not_before = clock_timestamp() + make_interval(secs => $4),
-             lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
-         WHERE ",
-        held!()
-    );
-    let rest: [&(dyn ToSql + Sync); 2] = [&delay.as_secs_f64(), &error];
-    lease
-        .write(client, "giving an operation back", statement, &rest)
-        .await
-}
-
-/// Turns a running operation to taking away what it made. The lease stays, the tries are counted anew.
-///
-/// # Errors
-/// [`RegistryError::LeaseLost`].
-pub async fn operation_set_undoing(
-    client: &impl GenericClient,
-    lease: &Lease,
-    error: &str,
-) -> Result<(), RegistryError> {
-    let statement = concat!(
-        "UPDATE operations SET status = 'undoing', error = $4, attempts = 1, progress = NULL,
-             updated_at = clock_timestamp()
-         WHERE ",
-        held!()
-    );
-    lease
-        .write(client, "turning an operation to undoing", statement, &[&error])
-        .await
-}
-
-/// How an operation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome<'a> {
-    /// All steps are done.
-    Succeeded,
-    /// It ended without success, for this reason.
-    Failed(&'a str),
-}
-
-/// Ends an operation and its lease.
-///
-/// # Errors
-/// [`RegistryError::LeaseLost`].
-pub async fn operation_finish(
-    client: &impl GenericClient,
-    lease: &Lease,
-    outcome: Outcome<'_>,
-) -> Result<(), RegistryError> {
-    let (status, error) = match outcome {
-        Outcome::Succeeded => (OperationStatus::Succeeded, None),
-        Outcome::Failed(error) => (OperationStatus::Failed, Some(error)),
-    };
-    let statement = concat!(
-        "UPDATE operations SET status = $4, error = $5, progress = NULL, lease_owner = NULL, lease_until = NULL,
-             finished_at = clock_timestamp(), updated_at = clock_timestamp()
-         WHERE ",
-        held!()
-    );
-    lease
-        .write(
-            client,
-            "ending an operation",
-            statement,
-            &[&status.as_str(), &error],
-        )
-        .await
 }
 
 /// Lets an operation that has failed be claimed once more; its steps that are done stay done.

@@ -6,7 +6,7 @@ use model::{OperationId, Step, StepStatus};
 use serde_json::Value;
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Lease, RegistryError, operations::held, row::Reader, sql};
+use crate::{Lease, RegistryError, leases::held, row::Reader, sql};
 
 /// One step as far as it came.
 #[derive(Debug, Clone)]

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -14,7 +13,8 @@ use crate::{
     EmbeddedError, PgBin,
     initdb::SUPERUSER,
     layout::{Layout, lock_open, lock_take},
-    server::{PORT_ATTEMPTS_MAX, Plan, Server},
+    scratch::Scratch,
+    server::{Plan, Server},
 };
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -36,8 +36,7 @@ pub struct ClusterOptions {
 /// How to start a cluster for tests, whose data go with it.
 #[derive(Debug, Clone, Default)]
 pub struct ThrowawayOptions {
-    /// Where its directory is made; the system's place for temporary files when `None`. When the owner is killed, the
-    /// server's account removes the directory, so that account must be allowed to: elsewhere it stays behind, empty.
+    /// Where its directory is made; the system's place for temporary files when `None`.
     pub parent: Option<PathBuf>,
     /// The directory of the PostgreSQL programs; `None` finds the newest.
     pub bin: Option<PathBuf>,
@@ -53,7 +52,9 @@ pub struct Cluster {
     target: ConnectTarget,
     bin: PgBin,
     dir: PathBuf,
+    // Dropped in this order: the directory goes when nothing works in it any more.
     server: Option<Server>,
+    scratch: Option<Scratch>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -84,9 +85,9 @@ impl Cluster {
                     parameters: options.parameters,
                     throwaway: false,
                 };
-                let server =
-                    blocking(move || Server::start(&plan, owner).map(|server| (server, plan))).await?;
-                return Self::owned(server.0, server.1.layout.dir()).await;
+                let dir = plan.layout.dir().to_owned();
+                let server = blocking(move || Server::start(&plan, owner)).await?;
+                return Self::owned(server, None, &dir).await;
             }
             match Self::attach(&layout).await {
                 Ok(Some(cluster)) => return Ok(cluster),
@@ -115,36 +116,23 @@ impl Cluster {
         let parent = options.parent.unwrap_or_else(std::env::temp_dir);
         let mut parameters = fast_parameters();
         parameters.extend(options.parameters);
-        let mut attempt = 0;
-        loop {
-            let dir = tempfile::Builder::new()
-                .prefix("tenantry-postgres-")
-                .permissions(PermissionsExt::from_mode(0o711))
-                .tempdir_in(&parent)
-                .map_err(EmbeddedError::file("make a directory in", &parent))?;
-            let layout = Layout::open(dir.path())?;
+        // Together on the thread that blocks: if the caller goes away meanwhile, both are dropped there.
+        let (server, scratch) = blocking(move || {
+            let scratch = Scratch::new(&parent)?;
+            let layout = Layout::open(scratch.dir())?;
             let owner = lock_open(&layout.owner_lock())?;
             lock_take(&owner, &layout.owner_lock())?;
             let plan = Plan {
                 layout,
-                bin: options.bin.clone(),
-                parameters: parameters.clone(),
+                bin: options.bin,
+                parameters,
                 throwaway: true,
             };
-            // A start that fails takes the directory with it; one that succeeds leaves that to the server.
-            let outcome = blocking(move || {
-                let server = Server::start(&plan, owner)?;
-                let _path = dir.keep();
-                Ok((server, plan))
-            })
-            .await;
-            attempt += 1;
-            match outcome {
-                Ok((server, plan)) => return Self::owned(server, plan.layout.dir()).await,
-                Err(error) if error.is_lost_port() && attempt < PORT_ATTEMPTS_MAX => {}
-                Err(error) => return Err(error),
-            }
-        }
+            Ok((Server::start(&plan, owner)?, scratch))
+        })
+        .await?;
+        let dir = scratch.dir().to_owned();
+        Self::owned(server, Some(scratch), &dir).await
     }
 
     /// The database `postgres`, as the cluster's superuser.
@@ -176,18 +164,22 @@ impl Cluster {
     /// # Errors
     /// [`EmbeddedError::NotGone`] when it does not end.
     pub async fn stop(mut self) -> Result<(), EmbeddedError> {
-        match self.server.take() {
-            None => Ok(()),
-            Some(server) => blocking(move || server.stop()).await,
-        }
+        let (server, scratch) = (self.server.take(), self.scratch.take());
+        blocking(move || {
+            let stopped = server.map_or(Ok(()), Server::stop);
+            let removed = scratch.map_or(Ok(()), Scratch::remove);
+            stopped.and(removed)
+        })
+        .await
     }
 
-    async fn owned(server: Server, dir: &Path) -> Result<Self, EmbeddedError> {
+    async fn owned(server: Server, scratch: Option<Scratch>, dir: &Path) -> Result<Self, EmbeddedError> {
         let cluster = Self {
             target: target(server.port, server.password.clone()),
             bin: server.bin.clone(),
             dir: dir.to_owned(),
             server: Some(server),
+            scratch,
         };
         // That it says "ready" is one thing, that this password opens it another.
         pg::connect(&cluster.target, "tenantry embedded", CONNECT_LIMIT).await?;
@@ -207,6 +199,7 @@ impl Cluster {
             bin: PgBin::find(Some(&endpoint.bin))?,
             dir: layout.dir().to_owned(),
             server: None,
+            scratch: None,
         }))
     }
 }

@@ -21,6 +21,7 @@ mod initdb;
 mod layout;
 mod predecessor;
 mod programs;
+mod scratch;
 mod server;
 
 pub use cluster::{Cluster, ClusterOptions, ThrowawayOptions};

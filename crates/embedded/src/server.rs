@@ -15,7 +15,7 @@ use crate::{
     EmbeddedError, PgBin,
     account::Account,
     initdb,
-    layout::{Endpoint, Layout, lock_open, remove_dir, write_whole},
+    layout::{Endpoint, Layout, lock_open, write_whole},
     predecessor::{Shutdown, wait_until_gone},
 };
 
@@ -25,7 +25,7 @@ const SUPERVISOR: &str = include_str!("supervisor.sh");
 const READY_LIMIT: Duration = Duration::from_secs(180);
 const POLL_EVERY: Duration = Duration::from_millis(5);
 /// A free port can be lost to another process between the look and the start.
-pub(crate) const PORT_ATTEMPTS_MAX: u32 = 5;
+const PORT_ATTEMPTS_MAX: u32 = 5;
 
 /// What the cluster decides itself; the caller may not set it.
 const RESERVED: &[&str] = &[
@@ -45,7 +45,7 @@ pub(crate) struct Plan {
     pub(crate) layout: Layout,
     pub(crate) bin: Option<PathBuf>,
     pub(crate) parameters: Vec<(String, String)>,
-    /// The directory belongs to this server alone and goes with it.
+    /// Nobody wants the data afterwards: nothing is written out for later.
     pub(crate) throwaway: bool,
 }
 
@@ -71,9 +71,6 @@ impl Server {
         account.check_reach(layout.dir())?;
         let made_by = layout.data_major();
         let bin = PgBin::find_for(plan.bin.as_deref(), made_by.map(|major| (data.as_path(), major)))?;
-        if plan.throwaway {
-            account.own(layout.dir())?;
-        }
         let mut attempt = 0;
         loop {
             let lock = lock_open(&layout.server_lock())?;
@@ -96,8 +93,7 @@ impl Server {
                         _owner: owner,
                     });
                 }
-                // A throw-away directory went with its server; its caller tries with another.
-                Err(error) if error.is_lost_port() && !plan.throwaway && attempt < PORT_ATTEMPTS_MAX => {
+                Err(error) if error.is_lost_port() && attempt < PORT_ATTEMPTS_MAX => {
                     tracing::info!(port, "the port was taken at the last moment; trying another");
                 }
                 Err(error) => return Err(error),
@@ -137,11 +133,6 @@ impl Running {
         let shell = Path::new("/bin/sh");
         let mut command = account.command(shell, layout.dir());
         command.arg(layout.supervisor()).arg(how.name()).arg(layout.log());
-        command.arg(if plan.throwaway {
-            layout.dir()
-        } else {
-            Path::new("")
-        });
         command.arg(bin.program("postgres")).arg("-D").arg(layout.data());
         for (name, value) in parameters(plan, port) {
             command.arg("-c").arg(format!("{name}={value}"));
@@ -200,10 +191,6 @@ impl Running {
             drop(supervisor.try_wait())
         })?;
         drop(self.supervisor.wait());
-        if self.throwaway {
-            // The supervisor did it, unless it was killed.
-            remove_dir(self.layout.dir())?;
-        }
         endpoint
     }
 }

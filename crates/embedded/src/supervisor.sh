@@ -4,13 +4,12 @@
 # when the owner is killed in a way that it cannot answer. Standard output is the server's lock file; it passes to every
 # process below as descriptor 3, so the lock is free only when none of them is left.
 #
-# Arguments: the signal that shuts the server down (INT: fast, QUIT: at once), its log, a directory to remove afterwards
-# (or nothing), the server's command line.
+# Arguments: the signal that shuts the server down (INT: fast, QUIT: at once), its log, the server's command line.
 {
     # Who may end the server is its owner alone, not a signal to the whole terminal or service.
     trap '' INT TERM HUP
-    signal=$1 log=$2 remove=$3
-    shift 3
+    signal=$1 log=$2
+    shift 2
     exec 3>&1 4<&0 </dev/null >>"$log" 2>&1
     "$@" 4<&- &
     server=$!
@@ -25,8 +24,5 @@
     code=$?
     # The server ended unasked: the watch must not signal a process that gets the same number later.
     kill -KILL "$watch" 2>/dev/null
-    if [ -n "$remove" ]; then
-        rm -rf -- "$remove"
-    fi
     exit "$code"
 }

@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -92,8 +91,6 @@ async fn a_signal_ends_the_command_and_everything_is_cleaned_up() {
 #[tokio::test]
 async fn a_killed_run_leaves_no_server_and_no_directory() {
     let dir = temp_dir();
-    // As /tmp is: the server's account removes the directory, for nobody else is left to do it.
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
     let mut command = with_postgres(dir.path(), "echo $$; exec sleep 600");
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
@@ -106,6 +103,20 @@ async fn a_killed_run_leaves_no_server_and_no_directory() {
     until_no_process(dir.path()).await;
     let command = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
     kill_process(command, Signal::KILL).unwrap();
+}
+
+#[tokio::test]
+async fn a_run_killed_at_any_moment_of_its_start_leaves_nothing() {
+    let dir = temp_dir();
+    // Moments spread over the making of the directory, initdb and the start; which is hit depends on the machine.
+    for moment_ms in [0, 5, 20, 60, 150, 300, 500, 700] {
+        let mut child = with_postgres(dir.path(), "exit 0").spawn().unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(moment_ms)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    eventually("the directories to go", LIMIT, async || is_empty(dir.path())).await;
+    until_no_process(dir.path()).await;
 }
 
 #[test]

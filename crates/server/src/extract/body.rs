@@ -1,0 +1,136 @@
+//! Bodies: read up to the limit and no further, JSON refused with its position, unknown fields refused by name.
+
+use actix_web::{
+    FromRequest, HttpMessage, HttpRequest,
+    dev::Payload,
+    http::header,
+    web::{Bytes, BytesMut, Data},
+};
+use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture};
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use crate::{
+    problem::{Answer, Kind, Problem},
+    state::AppState,
+};
+
+/// A JSON body, together with the bytes that it was read from (an idempotency key is tied to them).
+#[derive(Debug)]
+pub struct Body<T> {
+    /// The parsed body.
+    pub value: T,
+    /// The bytes as they came.
+    pub bytes: Bytes,
+}
+
+impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (req, mut payload) = (req.clone(), payload.take());
+        async move {
+            let bytes = read(&req, &mut payload).await?;
+            let content_type = req.content_type();
+            if content_type != "application/json" && !content_type.ends_with("+json") {
+                return Err(wrong_type(content_type, "application/json"));
+            }
+            let value = serde_json::from_slice(&bytes).map_err(|error| refused_json(&error))?;
+            Ok(Self { value, bytes })
+        }
+        .boxed_local()
+    }
+}
+
+/// A body of any type, not parsed.
+#[derive(Debug)]
+pub struct RawBody {
+    /// The content type without its parameters, in lower case.
+    pub content_type: String,
+    /// The bytes as they came.
+    pub bytes: Bytes,
+}
+
+impl RawBody {
+    /// The refusal of a content type that this call does not take.
+    #[must_use]
+    pub fn wrong_type(&self, accepted: &str) -> Problem {
+        wrong_type(&self.content_type, accepted)
+    }
+}
+
+impl FromRequest for RawBody {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (req, mut payload) = (req.clone(), payload.take());
+        async move {
+            let bytes = read(&req, &mut payload).await?;
+            Ok(Self {
+                content_type: req.content_type().to_ascii_lowercase(),
+                bytes,
+            })
+        }
+        .boxed_local()
+    }
+}
+
+/// Reads the whole body, or refuses: at once when its stated length passes the limit, else as soon as it does.
+async fn read(req: &HttpRequest, payload: &mut Payload) -> Answer<Bytes> {
+    let limit = req
+        .app_data::<Data<AppState>>()
+        .map_or(0, |state| state.limits.body_max_bytes);
+    let stated = req
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if stated.is_some_and(|length| length > limit as u64) {
+        return Err(too_large(limit));
+    }
+    if let Some(encoding) = req.headers().get(header::CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        let detail = "Send the body without Content-Encoding.";
+        return Err(Problem::with(Kind::UnsupportedMediaType, detail));
+    }
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|error| Problem::with(Kind::BodyUnreadable, error.to_string()))?;
+        if bytes.len() + chunk.len() > limit {
+            return Err(too_large(limit));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Problem::new(Kind::BodyEmpty));
+    }
+    Ok(bytes.freeze())
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::with(
+        Kind::BodyTooLarge,
+        format!("A body may have at most {limit} bytes."),
+    )
+    .closing()
+}
+
+fn wrong_type(given: &str, accepted: &str) -> Problem {
+    let detail = if given.is_empty() {
+        format!("Send the body with Content-Type: {accepted}.")
+    } else {
+        format!("{given:?} is not taken here; send {accepted}.")
+    };
+    Problem::with(Kind::UnsupportedMediaType, detail)
+}
+
+fn refused_json(error: &serde_json::Error) -> Problem {
+    let detail = error.to_string();
+    match error.classify() {
+        Category::Data if detail.starts_with("unknown field") => Problem::with(Kind::UnknownField, detail),
+        Category::Data => Problem::with(Kind::Invalid, detail),
+        Category::Syntax | Category::Eof | Category::Io => Problem::with(Kind::MalformedJson, detail),
+    }
+}

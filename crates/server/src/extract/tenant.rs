@@ -1,0 +1,187 @@
+//! The laboratory of a request: named by the token and by nothing else.
+//!
+//! Invariant: a handler that holds a [`Tenant`] can work on that laboratory's database and on no other. The resolver
+//! stays inside; there is no function that takes an id.
+
+use std::sync::Arc;
+
+use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, dev::Payload, web::Data};
+use futures_util::{FutureExt, future::LocalBoxFuture};
+use identity::Principal;
+use lab::{
+    Action, Actor, LabError,
+    idempotency::{self, Begin},
+};
+use model::TenantId;
+use resolver::{Resolver, Snapshot, TenantTransaction};
+
+use super::{
+    IdempotencyKey,
+    caller::{client_ip, principal, request_id},
+};
+use crate::{
+    answer::{self, Created},
+    observe::Notes,
+    problem::{Answer, Kind, Problem},
+    state::AppState,
+};
+
+/// A person of a laboratory that is in service, and the way to its data.
+pub struct Tenant {
+    actor: Actor,
+    snapshot: Arc<Snapshot>,
+    resolver: Resolver,
+}
+
+impl FromRequest for Tenant {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Answer<Self>>;
+
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let req = req.clone();
+        async move { Self::of(&req).await }.boxed_local()
+    }
+}
+
+impl Tenant {
+    async fn of(req: &HttpRequest) -> Answer<Self> {
+        let (staff, tenant, role) = match principal(req)? {
+            Principal::Staff { staff, tenant, role } => (staff, tenant, role),
+            Principal::Operator { .. } => return Err(Problem::new(Kind::WrongAudience)),
+        };
+        let state = req
+            .app_data::<Data<AppState>>()
+            .expect("the application is built with its state");
+        let snapshot = state.resolver.snapshot(tenant).await?;
+        if let Some(notes) = req.extensions().get::<Notes>() {
+            notes.tenant(tenant, snapshot.slug.as_str());
+        }
+        snapshot.admit(state.resolver.window())?;
+        let actor = Actor {
+            staff,
+            role,
+            request_id: request_id(req),
+            client_ip: client_ip(req),
+        };
+        Ok(Self {
+            actor,
+            snapshot,
+            resolver: state.resolver.clone(),
+        })
+    }
+
+    /// Which laboratory it is.
+    #[must_use]
+    pub fn id(&self) -> TenantId {
+        self.snapshot.tenant
+    }
+
+    /// The laboratory as the registry describes it.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// Refuses what the person's role may not do.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn allow(&self, action: Action) -> Answer<()> {
+        if lab::may(self.actor.role, action) {
+            return Ok(());
+        }
+        Err(Problem::with(
+            Kind::Forbidden,
+            format!("A {} may not do this.", self.actor.role),
+        ))
+    }
+
+    /// Runs `work` in a transaction that cannot write.
+    ///
+    /// # Errors
+    /// 403, whatever keeps the laboratory from being served, and what `work` refuses.
+    pub async fn read<T>(
+        &self,
+        action: Action,
+        work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
+    ) -> Answer<T> {
+        self.allow(action)?;
+        let mut client = self.resolver.checkout(self.id()).await?;
+        let txn = client.read_only_transaction().await?;
+        let outcome = self.attended(&txn, work).await;
+        // The outcome is known either way, and a connection whose rollback fails is thrown away by the resolver.
+        let _settled = txn.rollback().await;
+        outcome
+    }
+
+    /// Runs `work` in a transaction and commits it, or rolls it back when `work` refuses.
+    ///
+    /// # Errors
+    /// 403, whatever keeps the laboratory from being served, and what `work` refuses.
+    pub async fn write<T>(
+        &self,
+        action: Action,
+        work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
+    ) -> Answer<T> {
+        self.allow(action)?;
+        let mut client = self.resolver.checkout(self.id()).await?;
+        let txn = client.transaction().await?;
+        match self.attended(&txn, work).await {
+            Ok(done) => {
+                txn.commit().await.map_err(LabError::from)?;
+                Ok(done)
+            }
+            Err(problem) => {
+                let _settled = txn.rollback().await;
+                Err(problem)
+            }
+        }
+    }
+
+    /// Runs `work`, which makes a record, and commits it together with its answer: the same request under the same key
+    /// gets that answer again and makes nothing.
+    ///
+    /// # Errors
+    /// As [`Tenant::write`]; 422 when the key was used for another request, 409 while the first one is under way.
+    pub async fn create(
+        &self,
+        action: Action,
+        key: &IdempotencyKey,
+        route: &str,
+        sent: &[u8],
+        work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<Created, LabError>,
+    ) -> Answer<HttpResponse> {
+        let Some(key) = &key.0 else {
+            return Ok(self.write(action, work).await?.answer());
+        };
+        let once = async |txn: &TenantTransaction<'_>, actor: &Actor| {
+            let ticket = match idempotency::begin(txn, actor, route, key, sent).await? {
+                Begin::Replay(stored) => return Ok(stored),
+                Begin::First(ticket) => ticket,
+            };
+            let stored = work(txn, actor).await?.stored();
+            idempotency::finish(txn, actor, ticket, &stored).await?;
+            Ok(stored)
+        };
+        answer::stored(self.write(action, once).await?)
+    }
+
+    /// Does the work if the person is still on the staff: a token outlives the day on which somebody leaves.
+    async fn attended<T>(
+        &self,
+        txn: &TenantTransaction<'_>,
+        work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
+    ) -> Answer<T> {
+        let standing = lab::staff::login_by_id(txn, self.actor.staff).await?;
+        if !standing.is_some_and(|person| person.active) {
+            return Err(Problem::new(Kind::TokenInvalid));
+        }
+        Ok(work(txn, &self.actor).await?)
+    }
+}

@@ -1,0 +1,26 @@
+//! Structured logs on the standard error stream; the standard output carries the one line that says where we listen.
+
+use settings::{Log, LogFormat};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Starts logging for the whole process. Called once, by `main`.
+///
+/// # Errors
+/// When logging was started already.
+pub fn start(log: &Log) -> anyhow::Result<()> {
+    let registry = tracing_subscriber::registry().with(EnvFilter::try_new(&log.filter)?);
+    match log.format {
+        LogFormat::Text => registry
+            .with(fmt::layer().with_writer(std::io::stderr).with_ansi(false))
+            .try_init()?,
+        LogFormat::Json => {
+            let layer = fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_writer(std::io::stderr);
+            registry.with(layer).try_init()?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! The outermost middleware: every request gets a trace, a deadline, its line in the log and its place in the
+//! metrics, and every refusal its trace id.
+//!
+//! Invariant: whatever happens inside (a refusal, a panic, the deadline), the client gets a well-formed answer, and the
+//! cause of a 5xx is logged exactly once, here. It knows nothing of tenants beyond what the extractors note down.
+
+use std::{
+    any::Any,
+    cell::RefCell,
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use actix_web::{
+    Error, HttpMessage, ResponseError,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        ConnectionType, Method, StatusCode,
+        header::{self, HeaderMap, HeaderName, HeaderValue},
+    },
+    middleware::Next,
+    web::Data,
+};
+use futures_util::FutureExt;
+use model::TenantId;
+use tracing::Instrument;
+
+use crate::{
+    problem::{Kind, Problem},
+    state::AppState,
+    trace::Trace,
+};
+
+/// What the extractors tell the middleware about a request: whose it is.
+#[derive(Debug, Clone, Default)]
+pub struct Notes(Rc<RefCell<Option<(TenantId, String)>>>);
+
+impl Notes {
+    /// Notes that the request belongs to this laboratory.
+    pub fn tenant(&self, id: TenantId, slug: &str) {
+        *self.0.borrow_mut() = Some((id, slug.to_owned()));
+    }
+}
+
+struct Seen {
+    method: Method,
+    path: String,
+    route: String,
+    trace: Trace,
+    notes: Notes,
+    started: Instant,
+}
+
+/// See the module.
+pub async fn observe(
+    req: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let state = req
+        .app_data::<Data<AppState>>()
+        .expect("the application is built with its state")
+        .clone();
+    let in_flight = state.lifecycle.enter();
+    let traceparent = req
+        .headers()
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok());
+    let seen = Seen {
+        method: req.method().clone(),
+        path: req.path().to_owned(),
+        route: req.match_pattern().unwrap_or_else(|| "unmatched".to_owned()),
+        trace: Trace::from_header(traceparent),
+        notes: Notes::default(),
+        started: Instant::now(),
+    };
+    req.extensions_mut().insert(seen.trace);
+    req.extensions_mut().insert(seen.notes.clone());
+
+    let span = tracing::info_span!("request", trace_id = %seen.trace.id());
+    let work = AssertUnwindSafe(next.call(req)).catch_unwind();
+    let outcome = tokio::time::timeout(state.limits.request_timeout, work)
+        .instrument(span)
+        .await;
+    let answered = match outcome {
+        Ok(Ok(answered)) => answered,
+        Ok(Err(panic)) => Err(Problem::internal(panic_text(panic.as_ref())).into()),
+        Err(_elapsed) => Err(Problem::caused(Kind::DeadlinePassed, "the request's deadline passed").into()),
+    };
+    let finished = finish(&seen, answered, state.lifecycle.is_closing());
+    let status = match &finished {
+        Ok(response) => response.status(),
+        Err(problem) => problem.status_code(),
+    };
+    report(&state, &seen, status);
+    drop(in_flight);
+    finished.map_err(Into::into)
+}
+
+/// Dresses the answer. An error that reached this far has no request to answer on any more; it is rendered by
+/// [`Problem`] itself, with the trace id.
+fn finish(
+    seen: &Seen,
+    answered: Result<ServiceResponse<impl MessageBody + 'static>, Error>,
+    closing: bool,
+) -> Result<ServiceResponse<BoxBody>, Problem> {
+    let mut response = match answered {
+        Err(error) => {
+            let problem = as_problem(&error).traced(seen.trace.id());
+            log_cause(seen, &problem);
+            return Err(problem);
+        }
+        Ok(response) => match response.response().error().map(as_problem) {
+            None => response.map_into_boxed_body(),
+            Some(problem) => {
+                log_cause(seen, &problem);
+                response.into_response(problem.traced(seen.trace.id()).error_response())
+            }
+        },
+    };
+    dress(response.headers_mut(), seen);
+    if closing {
+        response
+            .response_mut()
+            .head_mut()
+            .set_connection_type(ConnectionType::Close);
+    }
+    Ok(response)
+}
+
+fn dress(headers: &mut HeaderMap, seen: &Seen) {
+    let fixed = |text| HeaderValue::from_static(text);
+    if let Ok(trace) = HeaderValue::from_str(&seen.trace.to_string()) {
+        headers.insert(HeaderName::from_static("traceparent"), trace);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, fixed("DENY"));
+    headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
+    if seen.path.starts_with("/api/") && !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, fixed("no-store"));
+    }
+}
+
+/// The problem inside an error, or the nearest one to an error of the framework.
+fn as_problem(error: &Error) -> Problem {
+    if let Some(problem) = error.as_error::<Problem>() {
+        return problem.outline();
+    }
+    let status = error.as_response_error().status_code();
+    match status {
+        StatusCode::NOT_FOUND => Problem::new(Kind::NoSuchRoute),
+        StatusCode::METHOD_NOT_ALLOWED => Problem::new(Kind::MethodNotAllowed),
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Kind::BodyTooLarge).closing(),
+        status if status.is_client_error() => Problem::with(Kind::BadQuery, error.to_string()),
+        _ => Problem::internal(error),
+    }
+}
+
+fn log_cause(seen: &Seen, problem: &Problem) {
+    if let Some(cause) = problem.cause() {
+        tracing::error!(
+            trace_id = %seen.trace.id(), method = %seen.method, path = %seen.path, code = problem.kind().code(),
+            cause, "request failed"
+        );
+    }
+}
+
+fn report(state: &AppState, seen: &Seen, status: StatusCode) {
+    let took: Duration = seen.started.elapsed();
+    let tenant = seen.notes.0.borrow();
+    state
+        .metrics
+        .request(&seen.method, &seen.route, status, took, tenant.as_ref());
+    let slug = tenant.as_ref().map(|(_, slug)| slug.as_str());
+    tracing::info!(
+        trace_id = %seen.trace.id(), method = %seen.method, path = %seen.path, status = status.as_u16(),
+        took_ms = took.as_secs_f64() * 1e3, tenant.slug = slug, "request"
+    );
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let said = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    format!("a handler panicked: {said}")
+}

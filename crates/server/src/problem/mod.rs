@@ -1,0 +1,242 @@
+//! Refusals as RFC 9457 problem details.
+//!
+//! Invariant: a client of a 5xx reads the kind's constant sentence and a trace id; the cause goes to the log, once,
+//! where the outermost middleware hands the answer over. This module decides nothing about a laboratory's rules.
+
+mod kind;
+mod mapping;
+
+use std::fmt;
+
+use actix_web::{HttpResponse, ResponseError, body::BoxBody, http::StatusCode, http::header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+pub use kind::Kind;
+
+/// What is sent: `application/problem+json` of RFC 9457 with the extensions `code`, `errors` and `traceId`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Problem)]
+pub struct ProblemBody {
+    /// The address of the page that explains this type of problem, relative to the service's root.
+    #[schema(example = "/problems/tenant-suspended")]
+    pub r#type: String,
+    /// One line, the same for every problem of the type.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened this time.
+    pub detail: String,
+    /// The type's short word, for programs.
+    pub code: &'static str,
+    /// The single values or items that are to blame, when there are several.
+    pub errors: Vec<ItemError>,
+    /// The id under which the log knows this request; also in the `traceparent` header.
+    pub trace_id: Option<String>,
+}
+
+/// One value or item that is to blame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemError {
+    /// Which value or item: a field's name, or an item's id.
+    pub pointer: String,
+    /// What is wrong with it.
+    pub detail: String,
+    /// The reason's short word, for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+/// A refusal on its way out. Every handler and extractor fails with this one.
+pub struct Problem {
+    kind: Kind,
+    detail: Option<String>,
+    errors: Vec<ItemError>,
+    retry_after_s: Option<u32>,
+    allow: Option<String>,
+    closes_connection: bool,
+    cause: Option<String>,
+    trace_id: Option<String>,
+}
+
+impl Problem {
+    /// A problem that says no more than its kind.
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        let retry_after_s = match kind {
+            Kind::TenantProvisioning | Kind::RegistryUnavailable | Kind::TenantServerUnavailable => Some(2),
+            Kind::PoolTimeout | Kind::Busy | Kind::DeadlinePassed | Kind::IdempotencyInFlight => Some(1),
+            Kind::VersionBehind => Some(30),
+            _ => None,
+        };
+        Self {
+            kind,
+            detail: None,
+            errors: Vec::new(),
+            retry_after_s,
+            allow: None,
+            closes_connection: false,
+            cause: None,
+            trace_id: None,
+        }
+    }
+
+    /// A problem with a sentence for the client. On a 5xx the sentence goes to the log instead.
+    #[must_use]
+    pub fn with(kind: Kind, detail: impl Into<String>) -> Self {
+        Self {
+            detail: Some(detail.into()),
+            ..Self::new(kind)
+        }
+    }
+
+    /// An error that is nobody's fault but ours; `cause` is for the log alone.
+    #[must_use]
+    pub fn internal(cause: impl fmt::Display) -> Self {
+        Self::caused(Kind::Internal, cause)
+    }
+
+    /// A problem whose `cause` is for the log alone.
+    #[must_use]
+    pub fn caused(kind: Kind, cause: impl fmt::Display) -> Self {
+        Self {
+            cause: Some(cause.to_string()),
+            ..Self::new(kind)
+        }
+    }
+
+    /// Names the single values or items that are to blame.
+    #[must_use]
+    pub fn items(mut self, errors: Vec<ItemError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// Tells the client when to come back.
+    #[must_use]
+    pub fn retry_after_s(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// Lists the methods that would be taken.
+    #[must_use]
+    pub fn allow(mut self, methods: String) -> Self {
+        self.allow = Some(methods);
+        self
+    }
+
+    /// Ends the connection after the answer: the client has unread body on its way.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.closes_connection = true;
+        self
+    }
+
+    /// Which kind of problem it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What the log says and the client does not read.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref().or_else(|| {
+            self.kind
+                .status()
+                .is_server_error()
+                .then_some(self.detail.as_deref())
+                .flatten()
+        })
+    }
+
+    /// The problem under the trace id of its request.
+    #[must_use]
+    pub fn traced(mut self, trace_id: String) -> Self {
+        self.trace_id = Some(trace_id);
+        self
+    }
+
+    /// A copy without the parts that only the log needs, to be rendered under another trace id.
+    #[must_use]
+    pub fn outline(&self) -> Self {
+        Self {
+            kind: self.kind,
+            detail: self.detail.clone(),
+            errors: self.errors.clone(),
+            retry_after_s: self.retry_after_s,
+            allow: self.allow.clone(),
+            closes_connection: self.closes_connection,
+            cause: self.cause.clone(),
+            trace_id: self.trace_id.clone(),
+        }
+    }
+
+    fn body(&self) -> ProblemBody {
+        let told = if self.kind.status().is_server_error() {
+            None
+        } else {
+            self.detail.clone()
+        };
+        ProblemBody {
+            r#type: self.kind.address(),
+            title: self.kind.title(),
+            status: self.kind.status().as_u16(),
+            detail: told.unwrap_or_else(|| self.kind.help().to_owned()),
+            code: self.kind.code(),
+            errors: self.errors.clone(),
+            trace_id: self.trace_id.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Problem({}, {:?})", self.kind.code(), self.detail)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.title())
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.kind.status()
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        let mut response = HttpResponse::build(self.kind.status());
+        response.content_type("application/problem+json");
+        response.insert_header((header::CACHE_CONTROL, "no-store"));
+        response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
+        if self.kind.status() == StatusCode::UNAUTHORIZED {
+            let error = match self.kind {
+                Kind::TokenInvalid | Kind::TokenExpired => ", error=\"invalid_token\"",
+                _ => "",
+            };
+            response.insert_header((
+                header::WWW_AUTHENTICATE,
+                format!("Bearer realm=\"tenantry\"{error}"),
+            ));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            response.insert_header((header::RETRY_AFTER, seconds.to_string()));
+        }
+        if let Some(methods) = &self.allow {
+            response.insert_header((header::ALLOW, methods.clone()));
+        }
+        if self.closes_connection {
+            response.force_close();
+        }
+        response.json(self.body())
+    }
+}
+
+/// What an action of this service gives.
+pub type Answer<T> = Result<T, Problem>;

@@ -1,0 +1,40 @@
+//! Exports: the feed of released results and of what became of them.
+
+use actix_web::{HttpRequest, HttpResponse, get};
+use lab::{
+    Action, Page, PageRequest,
+    exports::{self, ResultChange},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    answer,
+    extract::{Params, Tenant},
+    problem::Answer,
+};
+
+/// Which part of the feed to read.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ExportQuery {
+    /// Where the page starts: `next` of the page before; from the beginning unless given.
+    after: Option<String>,
+    /// The most items, 1 to 200; 50 unless given.
+    limit: Option<u32>,
+}
+
+/// Released, corrected, amended and voided results in the order in which that was committed.
+#[utoipa::path(tag = "laboratory", params(ExportQuery), responses((status = 200, body = Page<ResultChange>)))]
+#[get("/exports/results")]
+pub async fn results(req: HttpRequest, tenant: Tenant, query: Params<ExportQuery>) -> Answer<HttpResponse> {
+    let page = PageRequest {
+        limit: query.0.limit,
+        after: query.0.after,
+    };
+    let found = tenant
+        .read(Action::Export, async |txn, _| exports::page(txn, &page).await)
+        .await?;
+    Ok(answer::page(&req, &found))
+}

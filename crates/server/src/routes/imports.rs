@@ -1,0 +1,98 @@
+//! Imports: files of results from instruments and other laboratories.
+
+use actix_web::{HttpRequest, HttpResponse, get, post};
+use lab::{
+    Action, ImportFormat, ImportId, Page, PageRequest,
+    imports::{self, ImportBatch, ImportError},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    answer::{self, Created},
+    extract::{IdempotencyKey, Params, PathId, RawBody, Tenant},
+    problem::Answer,
+};
+
+/// How to take the file.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ImportQuery {
+    /// Only tell what would become of each row; nothing is entered.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Takes a file of results. Rows that match nothing are set aside with their reason and stop no other; the same file
+/// gives the same batch.
+#[utoipa::path(tag = "laboratory", params(ImportQuery, ("Idempotency-Key" = Option<String>, Header)),
+    request_body(content((String = "text/csv"), (String = "application/x-ndjson"))),
+    responses((status = 202, body = ImportBatch, headers(("Location" = String)))))]
+#[post("/imports")]
+pub async fn create(
+    tenant: Tenant,
+    key: IdempotencyKey,
+    query: Params<ImportQuery>,
+    body: RawBody,
+) -> Answer<HttpResponse> {
+    let format = match body.content_type.as_str() {
+        "text/csv" => ImportFormat::Csv,
+        "application/x-ndjson" => ImportFormat::Ndjson,
+        _ => return Err(body.wrong_type("text/csv or application/x-ndjson")),
+    };
+    let dry_run = query.0.dry_run;
+    let route = if dry_run {
+        "POST imports?dryRun=true"
+    } else {
+        "POST imports"
+    };
+    let work = tenant.create(Action::Import, &key, route, &body.bytes, async |txn, actor| {
+        let batch = imports::run(txn, actor, format, dry_run, &body.bytes).await?;
+        Ok(Created::accepted(format!("/api/v1/imports/{}", batch.id), &batch))
+    });
+    work.await
+}
+
+/// How an import went.
+#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = ImportBatch)))]
+#[get("/imports/{id}")]
+pub async fn show(tenant: Tenant, id: PathId<ImportId>) -> Answer<HttpResponse> {
+    let batch = tenant
+        .read(Action::Import, async |txn, _| imports::get(txn, id.0).await)
+        .await?;
+    Ok(answer::ok(&batch))
+}
+
+/// Which page to read.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ErrorsQuery {
+    /// Where the page starts: `next` of the page before.
+    after: Option<String>,
+    /// The most items, 1 to 200; 50 unless given.
+    limit: Option<u32>,
+}
+
+/// The rows that were set aside, with their reasons.
+#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path), ErrorsQuery),
+    responses((status = 200, body = Page<ImportError>)))]
+#[get("/imports/{id}/errors")]
+pub async fn errors(
+    req: HttpRequest,
+    tenant: Tenant,
+    id: PathId<ImportId>,
+    query: Params<ErrorsQuery>,
+) -> Answer<HttpResponse> {
+    let page = PageRequest {
+        limit: query.0.limit,
+        after: query.0.after,
+    };
+    let found = tenant
+        .read(Action::Import, async |txn, _| {
+            imports::errors(txn, id.0, &page).await
+        })
+        .await?;
+    Ok(answer::page(&req, &found))
+}

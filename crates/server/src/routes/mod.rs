@@ -1,0 +1,127 @@
+//! Every route, one file per resource.
+//!
+//! A route is registered through utoipa's configuration only, which takes none without its description: so the OpenAPI
+//! document cannot miss one.
+
+pub mod amendments;
+pub mod archives;
+pub mod auth;
+pub mod exports;
+pub mod health;
+pub mod imports;
+pub mod laboratory;
+pub mod operations;
+pub mod orders;
+pub mod patients;
+pub mod ranges;
+pub mod results;
+pub mod service;
+pub mod signoff;
+pub mod specimens;
+pub mod staff;
+pub mod tenants;
+pub mod tests;
+pub mod worklist;
+
+use utoipa_actix_web::service_config::ServiceConfig;
+
+/// What stands at the root.
+pub fn service(config: &mut ServiceConfig<'_>) {
+    config
+        .service(service::livez)
+        .service(service::readyz)
+        .service(service::metrics)
+        .service(service::problem_types)
+        .service(service::problem_type);
+}
+
+/// What stands under `/api/v1`.
+pub fn api(config: &mut ServiceConfig<'_>) {
+    log_in(config);
+    people(config);
+    catalogue(config);
+    bench(config);
+    operators(config);
+}
+
+fn log_in(config: &mut ServiceConfig<'_>) {
+    config
+        .service(auth::log_in)
+        .service(auth::operator_log_in)
+        .service(auth::me);
+}
+
+fn people(config: &mut ServiceConfig<'_>) {
+    config
+        .service(patients::create)
+        .service(patients::search)
+        .service(patients::show)
+        .service(patients::change)
+        .service(patients::merge)
+        .service(staff::list)
+        .service(staff::create)
+        .service(staff::show)
+        .service(staff::change)
+        .service(staff::set_password)
+        .service(laboratory::show)
+        .service(laboratory::change)
+        .service(laboratory::audit_trail);
+}
+
+fn catalogue(config: &mut ServiceConfig<'_>) {
+    config
+        .service(tests::list)
+        .service(tests::create)
+        .service(tests::show)
+        .service(tests::change)
+        .service(ranges::list)
+        .service(ranges::create)
+        .service(ranges::close);
+}
+
+fn bench(config: &mut ServiceConfig<'_>) {
+    config
+        .service(orders::create)
+        .service(orders::list)
+        .service(orders::show)
+        .service(orders::add_tests)
+        .service(orders::cancel)
+        .service(orders::report)
+        .service(specimens::show)
+        .service(specimens::collect)
+        .service(specimens::receive)
+        .service(specimens::reject)
+        .service(specimens::dispose)
+        .service(results::show)
+        .service(results::enter)
+        .service(results::repeat)
+        .service(results::cancel)
+        .service(results::void)
+        .service(results::critical_notice)
+        .service(results::history)
+        .service(signoff::verify)
+        .service(signoff::release)
+        .service(amendments::propose)
+        .service(amendments::verify)
+        .service(amendments::withdraw)
+        .service(worklist::list)
+        .service(imports::create)
+        .service(imports::show)
+        .service(imports::errors)
+        .service(exports::results);
+}
+
+fn operators(config: &mut ServiceConfig<'_>) {
+    config
+        .service(tenants::list)
+        .service(tenants::provision)
+        .service(tenants::show)
+        .service(tenants::suspend)
+        .service(tenants::resume)
+        .service(tenants::migrate)
+        .service(tenants::offboard)
+        .service(health::health)
+        .service(operations::list)
+        .service(operations::show)
+        .service(archives::list);
+}

@@ -1,0 +1,201 @@
+//! Durable operations on laboratories, with their steps.
+
+use actix_web::{HttpRequest, HttpResponse, get, http::header, web};
+use jiff::Timestamp;
+use lab::Page;
+use model::{OperationId, OperationKind, OperationStatus, Slug, Step, StepStatus, TenantId};
+use registry::{Operation, OperationFilter, StepRow, operation_by_id, operations_list, steps_of};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    answer,
+    extract::{OperatorCaller, Params, PathId},
+    problem::{Answer, Kind, Problem},
+    state::AppState,
+};
+
+/// An operation that was taken on.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    #[schema(value_type = Uuid)]
+    tenant_id: TenantId,
+    #[schema(value_type = Uuid)]
+    operation_id: OperationId,
+}
+
+impl Accepted {
+    /// 202, with the operation's address.
+    #[must_use]
+    pub fn answer(tenant_id: TenantId, operation_id: OperationId) -> HttpResponse {
+        HttpResponse::Accepted()
+            .insert_header((header::LOCATION, format!("/api/v1/operations/{operation_id}")))
+            .json(Self {
+                tenant_id,
+                operation_id,
+            })
+    }
+}
+
+/// A durable, stepwise change to one laboratory.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationView {
+    #[schema(value_type = Uuid)]
+    id: OperationId,
+    /// One of provision, migrate, offboard.
+    #[schema(value_type = String)]
+    kind: OperationKind,
+    #[schema(value_type = Uuid)]
+    tenant_id: TenantId,
+    /// The slug that the laboratory had when it was asked for.
+    #[schema(value_type = String)]
+    tenant_slug: Slug,
+    /// One of pending, running, undoing, succeeded, failed.
+    #[schema(value_type = String)]
+    status: OperationStatus,
+    /// Why the last try failed.
+    error: Option<String>,
+    /// How often it was begun.
+    attempts: u32,
+    /// Who asked for it.
+    created_by: String,
+    created_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    /// Its steps as far as they were begun; only when a single operation is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Vec<StepView>>,
+}
+
+/// One step of an operation.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepView {
+    #[schema(value_type = String, example = "ensure_database")]
+    step: Step,
+    /// One of running, done, failed.
+    #[schema(value_type = String)]
+    status: StepStatus,
+    attempts: u32,
+    /// Which process ran it.
+    worker: String,
+    began_at: Timestamp,
+    ended_at: Option<Timestamp>,
+    /// What it found and did.
+    saw: Option<serde_json::Value>,
+    error: Option<String>,
+}
+
+impl OperationView {
+    fn of(operation: Operation, steps: Option<Vec<StepRow>>) -> Self {
+        Self {
+            id: operation.id,
+            kind: operation.kind,
+            tenant_id: operation.tenant,
+            tenant_slug: operation.tenant_slug,
+            status: operation.status,
+            error: operation.error,
+            attempts: operation.attempts,
+            created_by: operation.created_by.to_string(),
+            created_at: operation.created_at,
+            started_at: operation.started_at,
+            finished_at: operation.finished_at,
+            steps: steps.map(|steps| steps.into_iter().map(StepView::from).collect()),
+        }
+    }
+}
+
+impl From<StepRow> for StepView {
+    fn from(row: StepRow) -> Self {
+        let StepRow {
+            operation: _,
+            step,
+            status,
+            attempts,
+            worker,
+            began_at,
+            ended_at,
+            saw,
+            error,
+        } = row;
+        Self {
+            step,
+            status,
+            attempts,
+            worker,
+            began_at,
+            ended_at,
+            saw,
+            error,
+        }
+    }
+}
+
+/// Which operations to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Only those on this laboratory, which may be gone by now.
+    #[param(value_type = Option<Uuid>)]
+    tenant_id: Option<TenantId>,
+    /// Only those of this kind.
+    #[param(value_type = Option<String>)]
+    kind: Option<OperationKind>,
+    /// Only those in this status.
+    #[param(value_type = Option<String>)]
+    status: Option<OperationStatus>,
+    /// Where the page starts: `next` of the page before.
+    after: Option<String>,
+    /// The most items, 1 to 200; 50 unless given.
+    limit: Option<u32>,
+}
+
+/// Operations, newest first.
+#[utoipa::path(tag = "operators", params(ListQuery), responses((status = 200, body = Page<OperationView>)))]
+#[get("/operations")]
+pub async fn list(
+    req: HttpRequest,
+    _operator: OperatorCaller,
+    query: Params<ListQuery>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let Params(query) = query;
+    let limit = answer::limit(query.limit)?;
+    let before = query
+        .after
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|_| answer::bad_cursor())?;
+    let filter = OperationFilter {
+        tenant: query.tenant_id,
+        kind: query.kind,
+        status: query.status,
+        live: false,
+    };
+    let client = state.registry_client().await?;
+    let found = operations_list(&client, &filter, before, limit + 1).await?;
+    let page = answer::cut(found, limit, |operation| operation.id.to_string());
+    Ok(answer::page(
+        &req,
+        &answer::map(page, |operation| OperationView::of(operation, None)),
+    ))
+}
+
+/// One operation with its steps.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 200, body = OperationView)))]
+#[get("/operations/{id}")]
+pub async fn show(
+    _operator: OperatorCaller,
+    id: PathId<OperationId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let client = state.registry_client().await?;
+    let operation = operation_by_id(&client, id.0)
+        .await?
+        .ok_or_else(|| Problem::new(Kind::NotFound))?;
+    let steps = steps_of(&client, id.0).await?;
+    Ok(answer::ok(&OperationView::of(operation, Some(steps))))
+}

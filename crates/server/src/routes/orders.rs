@@ -1,0 +1,122 @@
+//! Orders: what was asked for a patient.
+
+use actix_web::{HttpRequest, HttpResponse, get, post};
+use lab::{
+    Action, OrderId, OrderStatus, Page, PageRequest, PatientId,
+    orders::{self, AddTests, NewOrder, Order, OrderFilter, OrderHead, Reason},
+    report::Report,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    answer::{self, Created},
+    extract::{Body, IdempotencyKey, Params, PathId, Tenant},
+    problem::Answer,
+};
+
+/// Which orders to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Only those of this patient.
+    #[param(value_type = Option<Uuid>)]
+    patient_id: Option<PatientId>,
+    /// Only those in this status.
+    status: Option<OrderStatus>,
+    /// Where the page starts: `next` of the page before.
+    after: Option<String>,
+    /// The most items, 1 to 200; 50 unless given.
+    limit: Option<u32>,
+}
+
+/// Places an order: it gets an accession number, specimens with barcodes and pending results.
+#[utoipa::path(tag = "laboratory", request_body = NewOrder, params(("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = Order, headers(("Location" = String), ("ETag" = String)))))]
+#[post("/orders")]
+pub async fn create(tenant: Tenant, key: IdempotencyKey, body: Body<NewOrder>) -> Answer<HttpResponse> {
+    let work = tenant.create(
+        Action::OrderCreate,
+        &key,
+        "POST orders",
+        &body.bytes,
+        async |txn, actor| {
+            let order = orders::create(txn, actor, &body.value).await?;
+            Ok(Created::of(
+                format!("/api/v1/orders/{}", order.head.id),
+                Some(order.head.version),
+                &order,
+            ))
+        },
+    );
+    work.await
+}
+
+/// Orders, those placed last first, without their specimens and results.
+#[utoipa::path(tag = "laboratory", params(ListQuery), responses((status = 200, body = Page<OrderHead>)))]
+#[get("/orders")]
+pub async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) -> Answer<HttpResponse> {
+    let Params(ListQuery {
+        patient_id,
+        status,
+        after,
+        limit,
+    }) = query;
+    let (filter, page) = (OrderFilter { patient_id, status }, PageRequest { limit, after });
+    let found = tenant
+        .read(Action::OrderRead, async |txn, _| {
+            orders::list(txn, &filter, &page).await
+        })
+        .await?;
+    Ok(answer::page(&req, &found))
+}
+
+/// One order with its specimens and results.
+#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
+    responses((status = 200, body = Order, headers(("ETag" = String)))))]
+#[get("/orders/{id}")]
+pub async fn show(tenant: Tenant, id: PathId<OrderId>) -> Answer<HttpResponse> {
+    let order = tenant
+        .read(Action::OrderRead, async |txn, _| orders::get(txn, id.0).await)
+        .await?;
+    Ok(answer::ok_tagged(order.head.version, &order))
+}
+
+/// Adds tests to an open order.
+#[utoipa::path(tag = "laboratory", request_body = AddTests, params(("id" = Uuid, Path)),
+    responses((status = 200, body = Order, headers(("ETag" = String)))))]
+#[post("/orders/{id}/tests")]
+pub async fn add_tests(tenant: Tenant, id: PathId<OrderId>, body: Body<AddTests>) -> Answer<HttpResponse> {
+    let order = tenant
+        .write(Action::OrderChange, async |txn, actor| {
+            orders::add_tests(txn, actor, id.0, &body.value).await
+        })
+        .await?;
+    Ok(answer::ok_tagged(order.head.version, &order))
+}
+
+/// Calls an order off, with all its open results.
+#[utoipa::path(tag = "laboratory", request_body = Reason, params(("id" = Uuid, Path)),
+    responses((status = 200, body = Order, headers(("ETag" = String)))))]
+#[post("/orders/{id}/cancel")]
+pub async fn cancel(tenant: Tenant, id: PathId<OrderId>, body: Body<Reason>) -> Answer<HttpResponse> {
+    let order = tenant
+        .write(Action::OrderChange, async |txn, actor| {
+            orders::cancel(txn, actor, id.0, &body.value).await
+        })
+        .await?;
+    Ok(answer::ok_tagged(order.head.version, &order))
+}
+
+/// The report of an order: what was released, by whom, and what it replaced.
+#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = Report)))]
+#[get("/orders/{id}/report")]
+pub async fn report(tenant: Tenant, id: PathId<OrderId>) -> Answer<HttpResponse> {
+    let report = tenant
+        .read(Action::ReportRead, async |txn, _| {
+            lab::report::of_order(txn, id.0).await
+        })
+        .await?;
+    Ok(answer::ok(&report))
+}

@@ -1,0 +1,116 @@
+//! Patients.
+
+use actix_web::{HttpRequest, HttpResponse, get, patch, post};
+use jiff::civil::Date;
+use lab::{
+    Action, Page, PageRequest, PatientId,
+    patients::{self, NewPatient, Patient, PatientMerge, PatientPatch, PatientSearch},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    answer::{self, Created},
+    extract::{Body, IdempotencyKey, IfMatch, Params, PathId, Tenant},
+    problem::Answer,
+};
+
+/// Whom to find.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct SearchQuery {
+    /// The beginning of a name, in any case and with or without accents, or a whole number (MRN or national).
+    q: Option<String>,
+    birth_date: Option<Date>,
+    /// Where the page starts: `next` of the page before.
+    after: Option<String>,
+    /// The most items, 1 to 200; 50 unless given.
+    limit: Option<u32>,
+}
+
+/// Registers a patient.
+#[utoipa::path(tag = "laboratory", request_body = NewPatient,
+    params(("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = Patient, headers(("Location" = String), ("ETag" = String)))))]
+#[post("/patients")]
+pub async fn create(tenant: Tenant, key: IdempotencyKey, body: Body<NewPatient>) -> Answer<HttpResponse> {
+    let work = tenant.create(
+        Action::PatientCreate,
+        &key,
+        "POST patients",
+        &body.bytes,
+        async |txn, actor| {
+            let patient = patients::create(txn, actor, &body.value).await?;
+            Ok(Created::of(
+                format!("/api/v1/patients/{}", patient.id),
+                Some(patient.version),
+                &patient,
+            ))
+        },
+    );
+    work.await
+}
+
+/// Finds patients, those registered last first.
+#[utoipa::path(tag = "laboratory", params(SearchQuery), responses((status = 200, body = Page<Patient>)))]
+#[get("/patients")]
+pub async fn search(req: HttpRequest, tenant: Tenant, query: Params<SearchQuery>) -> Answer<HttpResponse> {
+    let Params(SearchQuery {
+        q,
+        birth_date,
+        after,
+        limit,
+    }) = query;
+    let wanted = PatientSearch { q, birth_date };
+    let page = PageRequest { limit, after };
+    let found = tenant
+        .read(Action::PatientRead, async |txn, _| {
+            patients::search(txn, &wanted, &page).await
+        })
+        .await?;
+    Ok(answer::page(&req, &found))
+}
+
+/// One patient.
+#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
+    responses((status = 200, body = Patient, headers(("ETag" = String)))))]
+#[get("/patients/{id}")]
+pub async fn show(tenant: Tenant, id: PathId<PatientId>) -> Answer<HttpResponse> {
+    let patient = tenant
+        .read(Action::PatientRead, async |txn, _| patients::get(txn, id.0).await)
+        .await?;
+    Ok(answer::ok_tagged(patient.version, &patient))
+}
+
+/// Corrects a patient's data.
+#[utoipa::path(tag = "laboratory", request_body = PatientPatch,
+    params(("id" = Uuid, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = Patient, headers(("ETag" = String)))))]
+#[patch("/patients/{id}")]
+pub async fn change(
+    tenant: Tenant,
+    id: PathId<PatientId>,
+    version: IfMatch,
+    body: Body<PatientPatch>,
+) -> Answer<HttpResponse> {
+    let patient = tenant
+        .write(Action::PatientChange, async |txn, actor| {
+            patients::update(txn, actor, id.0, version.0, &body.value).await
+        })
+        .await?;
+    Ok(answer::ok_tagged(patient.version, &patient))
+}
+
+/// Points a duplicate to the patient who lives on, who is the answer.
+#[utoipa::path(tag = "laboratory", request_body = PatientMerge, params(("id" = Uuid, Path)),
+    responses((status = 200, body = Patient, headers(("ETag" = String)))))]
+#[post("/patients/{id}/merge")]
+pub async fn merge(tenant: Tenant, id: PathId<PatientId>, body: Body<PatientMerge>) -> Answer<HttpResponse> {
+    let patient = tenant
+        .write(Action::PatientMerge, async |txn, actor| {
+            patients::merge(txn, actor, id.0, &body.value).await
+        })
+        .await?;
+    Ok(answer::ok_tagged(patient.version, &patient))
+}

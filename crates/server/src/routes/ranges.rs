@@ -1,0 +1,67 @@
+//! Reference ranges of a test.
+
+use actix_web::{HttpRequest, HttpResponse, get, post};
+use lab::{
+    Action, Page, RangeId,
+    ranges::{self, NewRange, RangeView},
+};
+
+use crate::{
+    answer::{self, Created},
+    extract::{Body, IdempotencyKey, PathId, PathText, Tenant},
+    problem::Answer,
+};
+
+/// All ranges of a test, those in force first.
+#[utoipa::path(tag = "laboratory", params(("code" = String, Path)), responses((status = 200, body = Page<RangeView>)))]
+#[get("/tests/{code}/ranges")]
+pub async fn list(req: HttpRequest, tenant: Tenant, code: PathText) -> Answer<HttpResponse> {
+    let items = tenant
+        .read(Action::CatalogueRead, async |txn, _| {
+            ranges::list(txn, &code.0).await
+        })
+        .await?;
+    Ok(answer::page(&req, &Page { items, next: None }))
+}
+
+/// Adds a range, in force from now on. Results that were judged before keep what they were judged by.
+#[utoipa::path(tag = "laboratory", request_body = NewRange,
+    params(("code" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = RangeView, headers(("Location" = String)))))]
+#[post("/tests/{code}/ranges")]
+pub async fn create(
+    tenant: Tenant,
+    code: PathText,
+    key: IdempotencyKey,
+    body: Body<NewRange>,
+) -> Answer<HttpResponse> {
+    let route = format!("POST tests/{}/ranges", code.0);
+    let work = tenant.create(
+        Action::CatalogueChange,
+        &key,
+        &route,
+        &body.bytes,
+        async |txn, actor| {
+            let range = ranges::create(txn, actor, &code.0, &body.value).await?;
+            Ok(Created::of(
+                format!("/api/v1/tests/{}/ranges", code.0),
+                None,
+                &range,
+            ))
+        },
+    );
+    work.await
+}
+
+/// Closes a range from now on.
+#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = RangeView)))]
+#[post("/ranges/{id}/close")]
+pub async fn close(tenant: Tenant, id: PathId<RangeId>) -> Answer<HttpResponse> {
+    Ok(answer::ok(
+        &tenant
+            .write(Action::CatalogueChange, async |txn, actor| {
+                ranges::close(txn, actor, id.0).await
+            })
+            .await?,
+    ))
+}

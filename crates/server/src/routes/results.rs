@@ -1,0 +1,137 @@
+//! Results: values, and what is done with them one at a time.
+
+use actix_web::{HttpResponse, get, post, put};
+use lab::{
+    Action, ResultId,
+    critical::{self, CriticalNoticeEntry},
+    history::History,
+    orders::Reason,
+    results::{self, ResultView, ValueEntry},
+};
+
+use crate::{
+    answer,
+    extract::{Body, IfMatch, PathId, Tenant},
+    problem::Answer,
+};
+
+fn tagged(result: &ResultView) -> HttpResponse {
+    answer::ok_tagged(result.version, result)
+}
+
+/// One result.
+#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
+    responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
+#[get("/results/{id}")]
+pub async fn show(tenant: Tenant, id: PathId<ResultId>) -> Answer<HttpResponse> {
+    let result = tenant
+        .read(Action::OrderRead, async |txn, _| results::get(txn, id.0).await)
+        .await?;
+    Ok(tagged(&result))
+}
+
+/// Enters a value; the answer carries its flag and how far it is from the patient's previous one.
+#[utoipa::path(tag = "laboratory", request_body = ValueEntry,
+    params(("id" = Uuid, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
+#[put("/results/{id}/value")]
+pub async fn enter(
+    tenant: Tenant,
+    id: PathId<ResultId>,
+    version: IfMatch,
+    body: Body<ValueEntry>,
+) -> Answer<HttpResponse> {
+    let result = tenant
+        .write(Action::ResultEnter, async |txn, actor| {
+            results::enter(txn, actor, id.0, version.0, &body.value).await
+        })
+        .await?;
+    Ok(tagged(&result))
+}
+
+/// Sends an entered or verified value back to the bench.
+#[utoipa::path(tag = "laboratory", request_body = Reason,
+    params(("id" = Uuid, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
+#[post("/results/{id}/repeat")]
+pub async fn repeat(
+    tenant: Tenant,
+    id: PathId<ResultId>,
+    version: IfMatch,
+    body: Body<Reason>,
+) -> Answer<HttpResponse> {
+    let result = tenant
+        .write(Action::ResultRepeat, async |txn, actor| {
+            results::repeat(txn, actor, id.0, version.0, &body.value).await
+        })
+        .await?;
+    Ok(tagged(&result))
+}
+
+/// Gives up a result that was not released.
+#[utoipa::path(tag = "laboratory", request_body = Reason,
+    params(("id" = Uuid, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
+#[post("/results/{id}/cancel")]
+pub async fn cancel(
+    tenant: Tenant,
+    id: PathId<ResultId>,
+    version: IfMatch,
+    body: Body<Reason>,
+) -> Answer<HttpResponse> {
+    let result = tenant
+        .write(Action::ResultRepeat, async |txn, actor| {
+            results::cancel(txn, actor, id.0, version.0, &body.value).await
+        })
+        .await?;
+    Ok(tagged(&result))
+}
+
+/// Withdraws a released result; it stays readable, marked as voided.
+#[utoipa::path(tag = "laboratory", request_body = Reason,
+    params(("id" = Uuid, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
+#[post("/results/{id}/void")]
+pub async fn void(
+    tenant: Tenant,
+    id: PathId<ResultId>,
+    version: IfMatch,
+    body: Body<Reason>,
+) -> Answer<HttpResponse> {
+    let result = tenant
+        .write(Action::ResultVoid, async |txn, actor| {
+            results::void(txn, actor, id.0, version.0, &body.value).await
+        })
+        .await?;
+    Ok(tagged(&result))
+}
+
+/// Records that somebody was told of a critical value; it may be released from then on.
+#[utoipa::path(tag = "laboratory", request_body = CriticalNoticeEntry, params(("id" = Uuid, Path)),
+    responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
+#[post("/results/{id}/critical-notice")]
+pub async fn critical_notice(
+    tenant: Tenant,
+    id: PathId<ResultId>,
+    body: Body<CriticalNoticeEntry>,
+) -> Answer<HttpResponse> {
+    let result = tenant
+        .write(Action::CriticalNotice, async |txn, actor| {
+            critical::record(txn, actor, id.0, &body.value).await?;
+            results::get(txn, id.0).await
+        })
+        .await?;
+    Ok(tagged(&result))
+}
+
+/// A result with everything that it ever said.
+#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = History)))]
+#[get("/results/{id}/history")]
+pub async fn history(tenant: Tenant, id: PathId<ResultId>) -> Answer<HttpResponse> {
+    let history = tenant
+        .read(Action::ReportRead, async |txn, _| {
+            lab::history::of_result(txn, id.0).await
+        })
+        .await?;
+    Ok(answer::ok(&history))
+}

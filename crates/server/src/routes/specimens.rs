@@ -1,0 +1,78 @@
+//! Specimens, by the barcode on the tube.
+
+use actix_web::{HttpResponse, get, post};
+use lab::{
+    Action,
+    specimens::{self, Rejected, Rejection, Specimen, When},
+};
+
+use crate::{
+    answer,
+    extract::{Body, PathText, Tenant},
+    problem::Answer,
+};
+
+/// One specimen.
+#[utoipa::path(tag = "laboratory", params(("barcode" = String, Path)),
+    responses((status = 200, body = Specimen, headers(("ETag" = String)))))]
+#[get("/specimens/{barcode}")]
+pub async fn show(tenant: Tenant, barcode: PathText) -> Answer<HttpResponse> {
+    let specimen = tenant
+        .read(Action::OrderRead, async |txn, _| {
+            specimens::get(txn, &barcode.0).await
+        })
+        .await?;
+    Ok(answer::ok_tagged(specimen.version, &specimen))
+}
+
+/// Records that a specimen was drawn.
+#[utoipa::path(tag = "laboratory", request_body = When, params(("barcode" = String, Path)),
+    responses((status = 200, body = Specimen, headers(("ETag" = String)))))]
+#[post("/specimens/{barcode}/collect")]
+pub async fn collect(tenant: Tenant, barcode: PathText, body: Body<When>) -> Answer<HttpResponse> {
+    let specimen = tenant
+        .write(Action::SpecimenCollect, async |txn, actor| {
+            specimens::collect(txn, actor, &barcode.0, &body.value).await
+        })
+        .await?;
+    Ok(answer::ok_tagged(specimen.version, &specimen))
+}
+
+/// Records that a specimen came in; from now on its tests can have values.
+#[utoipa::path(tag = "laboratory", request_body = When, params(("barcode" = String, Path)),
+    responses((status = 200, body = Specimen, headers(("ETag" = String)))))]
+#[post("/specimens/{barcode}/receive")]
+pub async fn receive(tenant: Tenant, barcode: PathText, body: Body<When>) -> Answer<HttpResponse> {
+    let specimen = tenant
+        .write(Action::SpecimenHandle, async |txn, actor| {
+            specimens::receive(txn, actor, &barcode.0, &body.value).await
+        })
+        .await?;
+    Ok(answer::ok_tagged(specimen.version, &specimen))
+}
+
+/// Rejects a specimen; another is expected instead when it is to be drawn again.
+#[utoipa::path(tag = "laboratory", request_body = Rejection, params(("barcode" = String, Path)),
+    responses((status = 200, body = Rejected)))]
+#[post("/specimens/{barcode}/reject")]
+pub async fn reject(tenant: Tenant, barcode: PathText, body: Body<Rejection>) -> Answer<HttpResponse> {
+    let rejected = tenant
+        .write(Action::SpecimenHandle, async |txn, actor| {
+            specimens::reject(txn, actor, &barcode.0, &body.value).await
+        })
+        .await?;
+    Ok(answer::ok(&rejected))
+}
+
+/// Records that a specimen was thrown away.
+#[utoipa::path(tag = "laboratory", params(("barcode" = String, Path)),
+    responses((status = 200, body = Specimen, headers(("ETag" = String)))))]
+#[post("/specimens/{barcode}/dispose")]
+pub async fn dispose(tenant: Tenant, barcode: PathText) -> Answer<HttpResponse> {
+    let specimen = tenant
+        .write(Action::SpecimenHandle, async |txn, actor| {
+            specimens::dispose(txn, actor, &barcode.0).await
+        })
+        .await?;
+    Ok(answer::ok_tagged(specimen.version, &specimen))
+}

@@ -1,0 +1,266 @@
+//! Laboratories, as the platform's operators see them.
+
+use actix_web::{HttpRequest, HttpResponse, get, post, web};
+use jiff::Timestamp;
+use lab::Page;
+use model::{Email, ServerName, Slug, TenantId, TenantState};
+use provisioner::{NewAdmin, NewLab};
+use registry::{Tenant, TenantFilter, tenant_by_id, tenants_list};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::operations::Accepted;
+use crate::{
+    answer,
+    extract::{Body, IdempotencyKey, OperatorCaller, Params, PathId},
+    input::{self, Password},
+    problem::{Answer, Kind, Problem},
+    state::AppState,
+};
+
+/// A laboratory as the registry knows it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantView {
+    #[schema(value_type = Uuid)]
+    id: TenantId,
+    #[schema(value_type = String, example = "acme-lab")]
+    slug: Slug,
+    name: String,
+    /// IANA name.
+    #[schema(example = "Europe/Vienna")]
+    time_zone: String,
+    #[schema(value_type = String)]
+    server: ServerName,
+    /// The name of its database.
+    database: String,
+    /// One of provisioning, active, suspended, deleting.
+    #[schema(value_type = String)]
+    status: TenantState,
+    /// The version of its schema.
+    db_version: u32,
+    /// Raised by every change.
+    generation: i64,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    activated_at: Option<Timestamp>,
+}
+
+impl From<Tenant> for TenantView {
+    fn from(tenant: Tenant) -> Self {
+        Self {
+            id: tenant.id,
+            slug: tenant.slug,
+            name: tenant.name,
+            time_zone: tenant.time_zone,
+            server: tenant.server,
+            database: tenant.db_name.as_str().to_owned(),
+            status: tenant.status,
+            db_version: tenant.db_version.number(),
+            generation: tenant.generation,
+            created_at: tenant.created_at,
+            updated_at: tenant.updated_at,
+            activated_at: tenant.activated_at,
+        }
+    }
+}
+
+/// Which laboratories to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Only those in this state.
+    #[param(value_type = Option<String>)]
+    status: Option<TenantState>,
+    /// Where the page starts: `next` of the page before.
+    after: Option<String>,
+    /// The most items, 1 to 200; 50 unless given.
+    limit: Option<u32>,
+}
+
+/// The laboratories in the order of their slugs.
+#[utoipa::path(tag = "operators", params(ListQuery), responses((status = 200, body = Page<TenantView>)))]
+#[get("/tenants")]
+pub async fn list(
+    req: HttpRequest,
+    _operator: OperatorCaller,
+    query: Params<ListQuery>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let Params(query) = query;
+    let limit = answer::limit(query.limit)?;
+    let after = query
+        .after
+        .as_deref()
+        .map(Slug::parse)
+        .transpose()
+        .map_err(|_| answer::bad_cursor())?;
+    let filter = TenantFilter {
+        status: query.status,
+        ..TenantFilter::default()
+    };
+    let client = state.registry_client().await?;
+    let found = tenants_list(&client, &filter, after.as_ref(), limit + 1).await?;
+    let page = answer::cut(found, limit, |tenant| tenant.slug.to_string());
+    Ok(answer::page(&req, &answer::map(page, TenantView::from)))
+}
+
+/// A laboratory to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewTenantBody {
+    /// 2 to 40 lower-case letters, digits and single hyphens, a letter first.
+    #[schema(example = "acme-lab")]
+    slug: String,
+    /// The name that people read.
+    #[schema(example = "Acme Laboratory")]
+    name: String,
+    /// IANA name; UTC unless given.
+    #[schema(example = "Europe/Vienna")]
+    time_zone: Option<String>,
+    /// The server to host it, by its name in the registry; the first one unless given.
+    server: Option<String>,
+    /// Its first admin, who is also its first staff member.
+    admin: NewAdminBody,
+}
+
+/// The first admin of a laboratory.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewAdminBody {
+    /// Log-in name.
+    #[schema(value_type = String, example = "admin@acme-lab.example")]
+    email: Email,
+    display_name: String,
+    /// At least 12 characters.
+    #[schema(value_type = String, format = Password)]
+    password: Password,
+}
+
+/// Makes a laboratory: its row and the operation at once, its database in the course of the operation.
+#[utoipa::path(tag = "operators", request_body = NewTenantBody, params(("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
+#[post("/tenants")]
+pub async fn provision(
+    operator: OperatorCaller,
+    key: IdempotencyKey,
+    body: Body<NewTenantBody>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let NewTenantBody {
+        slug,
+        name,
+        time_zone,
+        server,
+        admin,
+    } = body.value;
+    let slug = Slug::parse(&slug)?;
+    let server = server
+        .as_deref()
+        .map(ServerName::parse)
+        .transpose()
+        .map_err(|error| invalid(&error))?;
+    let password_hash = input::hashed(&state.passwords, &admin.password).await?;
+    let admin = NewAdmin {
+        email: admin.email,
+        display_name: admin.display_name,
+        password_hash,
+    };
+    let time_zone = time_zone.unwrap_or_else(|| "UTC".to_owned());
+    let new = NewLab {
+        slug,
+        name,
+        time_zone,
+        server,
+        admin,
+    };
+    let (tenant, operation) = state
+        .provisioner
+        .request_provision(new, operator.requested_by(key))
+        .await?;
+    Ok(Accepted::answer(tenant.id, operation))
+}
+
+fn invalid(error: &impl std::fmt::Display) -> Problem {
+    Problem::with(Kind::Invalid, error.to_string())
+}
+
+/// One laboratory.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 200, body = TenantView)))]
+#[get("/tenants/{id}")]
+pub async fn show(
+    _operator: OperatorCaller,
+    id: PathId<TenantId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let client = state.registry_client().await?;
+    let tenant = tenant_by_id(&client, id.0)
+        .await?
+        .ok_or_else(|| Problem::new(Kind::UnknownTenant))?;
+    Ok(answer::ok(&TenantView::from(tenant)))
+}
+
+/// Closes a laboratory for its users; everything is kept.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 200, body = TenantView)))]
+#[post("/tenants/{id}/suspend")]
+pub async fn suspend(
+    operator: OperatorCaller,
+    id: PathId<TenantId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let tenant = state
+        .provisioner
+        .suspend(id.0, operator.requested_by(IdempotencyKey(None)))
+        .await?;
+    Ok(answer::ok(&TenantView::from(tenant)))
+}
+
+/// Opens a suspended laboratory again.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 200, body = TenantView)))]
+#[post("/tenants/{id}/resume")]
+pub async fn resume(
+    operator: OperatorCaller,
+    id: PathId<TenantId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let tenant = state
+        .provisioner
+        .resume(id.0, operator.requested_by(IdempotencyKey(None)))
+        .await?;
+    Ok(answer::ok(&TenantView::from(tenant)))
+}
+
+/// Brings a laboratory's schema to the version of this service.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)),
+    responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
+#[post("/tenants/{id}/migrate")]
+pub async fn migrate(
+    operator: OperatorCaller,
+    key: IdempotencyKey,
+    id: PathId<TenantId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let operation = state
+        .provisioner
+        .request_migrate(id.0, operator.requested_by(key))
+        .await?;
+    Ok(Accepted::answer(id.0, operation))
+}
+
+/// Removes a laboratory: dump, proof of the dump, drop. The archive stays.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)),
+    responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
+#[post("/tenants/{id}/offboard")]
+pub async fn offboard(
+    operator: OperatorCaller,
+    key: IdempotencyKey,
+    id: PathId<TenantId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let operation = state
+        .provisioner
+        .request_offboard(id.0, operator.requested_by(key))
+        .await?;
+    Ok(Accepted::answer(id.0, operation))
+}

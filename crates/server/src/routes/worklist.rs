@@ -1,0 +1,61 @@
+//! The worklist: what is open at the bench. Screens poll it, so an unchanged one is answered without its rows.
+
+use actix_web::{HttpRequest, HttpResponse, get, http::header};
+use lab::{
+    Action, ResultStatus,
+    worklist::{self, Worklist, WorklistFilter},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    extract::{Params, Tenant, if_none_match},
+    problem::Answer,
+};
+
+/// Which work to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WorklistQuery {
+    /// Only this section's.
+    section: Option<String>,
+    /// Only results in this status: pending, entered or verified.
+    status: Option<ResultStatus>,
+}
+
+/// Open results, the most urgent first.
+#[utoipa::path(tag = "laboratory", params(WorklistQuery, ("If-None-Match" = Option<String>, Header)),
+    responses((status = 200, body = Worklist, headers(("ETag" = String))), (status = 304)))]
+#[get("/worklist")]
+pub async fn list(req: HttpRequest, tenant: Tenant, query: Params<WorklistQuery>) -> Answer<HttpResponse> {
+    let Params(WorklistQuery { section, status }) = query;
+    let filter = WorklistFilter { section, status };
+    let (etag, list) = tenant
+        .read(Action::WorklistRead, async |txn, _| {
+            // The tag before the rows: a change in between makes the tag old, and the next poll reads again.
+            let etag = format!("\"{}\"", worklist::token(txn, &filter).await?);
+            let unchanged = if_none_match(&req, &etag);
+            Ok((
+                etag,
+                if unchanged {
+                    None
+                } else {
+                    Some(worklist::list(txn, &filter).await?)
+                },
+            ))
+        })
+        .await?;
+    let mut response = if list.is_some() {
+        HttpResponse::Ok()
+    } else {
+        HttpResponse::NotModified()
+    };
+    response.insert_header((header::ETAG, etag));
+    // To be kept by the person's own browser only, and asked for each time.
+    response.insert_header((header::CACHE_CONTROL, "private, no-cache"));
+    Ok(match list {
+        Some(list) => response.json(list),
+        None => response.finish(),
+    })
+}

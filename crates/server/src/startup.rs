@@ -1,0 +1,186 @@
+//! From settings to a serving process, and its end.
+//!
+//! On the first signal the process accepts no more connections, `/readyz` says 503, requests under way may finish, the
+//! worker gives its operations back, and the pools close. A second signal ends it at once. Nothing of this is needed for
+//! safety: a `kill -9` loses no acknowledged write.
+
+use std::{io::Write, sync::Arc, time::Duration};
+
+use actix_web::{HttpServer, dev::ServerHandle, web::Data};
+use anyhow::Context as _;
+use identity::Tokens;
+use model::SystemClock;
+use platform::Platform;
+use resolver::{Resolver, ResolverConfig};
+use settings::Settings;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
+
+use crate::{
+    app::app,
+    attempts::Attempts,
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    state::{AppState, Limits},
+};
+
+/// How long answers that were just written may take to leave, and pools to close.
+const LINGER: Duration = Duration::from_millis(500);
+/// The exit code after a second signal: 128 and the number of SIGINT, as shells count.
+const EXIT_AT_ONCE: i32 = 130;
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// What keeps it from starting, with what to do about it.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let platform = Platform::open(&settings).await?;
+    platform.ready().await?;
+    let state = Data::new(state(&settings, &platform));
+    let (stop, worker) = start_worker(&platform);
+    let (server, serving) = serve(&settings, state.clone())?;
+
+    tokio::select! {
+        () = signals.next() => tracing::info!("stopping; a second signal ends at once"),
+        ended = serving => ended.context("the HTTP server ended")?.context("the HTTP server ended")?,
+    }
+    tokio::spawn(async move {
+        signals.next().await;
+        std::process::exit(EXIT_AT_ONCE);
+    });
+    let _receivers_gone = stop.send(true);
+    close_http(
+        &state,
+        server,
+        Duration::from_millis(settings.http.shutdown_grace_ms),
+    )
+    .await;
+    if let Err(error) = worker.await {
+        tracing::error!(%error, "the worker broke");
+    }
+    if let Err(connections) = state.resolver.close(LINGER).await {
+        tracing::warn!(connections, "connections to laboratories were still in use");
+    }
+    platform.close().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn state(settings: &Settings, platform: &Platform) -> AppState {
+    let ttl = Duration::from_secs(settings.auth.token_ttl_s);
+    AppState {
+        registry: platform.registry.clone(),
+        resolver: Resolver::start(resolver_config(settings, platform)),
+        provisioner: platform.provisioner.clone(),
+        passwords: platform.passwords.clone(),
+        tokens: Tokens::new(platform.keys.signing_key(), ttl, Arc::new(SystemClock)),
+        default_tenant: settings.default_tenant.clone(),
+        attempts: Attempts::default(),
+        limits: Limits {
+            body_max_bytes: settings.http.body_max_bytes,
+            request_timeout: Duration::from_millis(settings.http.request_timeout_ms),
+        },
+        lifecycle: Lifecycle::default(),
+        metrics: Metrics::default(),
+    }
+}
+
+fn resolver_config(settings: &Settings, platform: &Platform) -> ResolverConfig {
+    let router = &settings.router;
+    let (registry, sealer) = (platform.registry.clone(), platform.sealer.clone());
+    ResolverConfig {
+        pools_max: router.pools_max,
+        pool_size_max: router.pool_size_max,
+        waiting_max: router.waiting_max,
+        checkout_timeout: Duration::from_millis(router.checkout_timeout_ms),
+        connect_timeout: Duration::from_millis(router.connect_timeout_ms),
+        statement_timeout: Duration::from_millis(router.statement_timeout_ms),
+        idle_timeout: Duration::from_millis(router.idle_timeout_ms),
+        snapshot_ttl: Duration::from_millis(router.snapshot_ttl_ms),
+        outage_max: Duration::from_secs(router.outage_max_s),
+        ..ResolverConfig::new(registry, sealer, migrator::window())
+    }
+}
+
+fn start_worker(platform: &Platform) -> (watch::Sender<bool>, JoinHandle<()>) {
+    let (stop, mut stopped) = watch::channel(false);
+    let provisioner = platform.provisioner.clone();
+    let worker = tokio::spawn(async move {
+        let shutdown = async {
+            // An error means that the sender is gone, and with it the process.
+            let _told = stopped.wait_for(|stop| *stop).await;
+        };
+        provisioner.worker(shutdown).await;
+    });
+    (stop, worker)
+}
+
+/// Binds, says where, and serves on threads of its own.
+fn serve(
+    settings: &Settings,
+    state: Data<AppState>,
+) -> anyhow::Result<(ServerHandle, JoinHandle<std::io::Result<()>>)> {
+    let http = &settings.http;
+    let mut server = HttpServer::new(move || app(state.clone()))
+        .disable_signals()
+        .shutdown_timeout(http.shutdown_grace_ms.div_ceil(1000));
+    if let Some(workers) = http.workers {
+        server = server.workers(workers);
+    }
+    let server = server.bind(http.listen).with_context(|| {
+        format!(
+            "cannot listen on {}; is another program there? set TENANTRY_HTTP_LISTEN",
+            http.listen
+        )
+    })?;
+    for address in server.addrs() {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "listening on http://{address}")
+            .and_then(|()| out.flush())
+            .context("standard output")?;
+    }
+    let server = server.run();
+    Ok((server.handle(), tokio::spawn(server)))
+}
+
+/// Stops accepting and waits for the requests under way, no longer than `grace`.
+async fn close_http(state: &AppState, server: ServerHandle, grace: Duration) {
+    state.lifecycle.close();
+    // Graceful: it also waits for idle connections that are kept alive. Those need not be waited for here.
+    let stopping = tokio::spawn(async move { server.stop(true).await });
+    let left = state.lifecycle.quiet(grace).await;
+    if left > 0 {
+        tracing::warn!(
+            requests = left,
+            grace_ms = grace.as_millis(),
+            "requests were cut off"
+        );
+    }
+    let _elapsed = tokio::time::timeout(LINGER, stopping).await;
+}
+
+/// The two signals that mean "stop".
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

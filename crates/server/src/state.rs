@@ -1,0 +1,61 @@
+//! What every handler may use, built once at the start.
+
+use std::time::Duration;
+
+use identity::{Passwords, Tokens};
+use model::VersionWindow;
+use provisioner::Provisioner;
+use registry::{Registry, RegistryClient};
+use resolver::Resolver;
+use settings::DefaultTenant;
+
+use crate::{attempts::Attempts, lifecycle::Lifecycle, metrics::Metrics, problem::Answer};
+
+/// The parts of one `tenantd`. Handlers of laboratories see none of it: they get a [`crate::extract::Tenant`].
+pub struct AppState {
+    /// The master database.
+    pub registry: Registry,
+    /// Tenant id in, connection out.
+    pub resolver: Resolver,
+    /// Durable operations.
+    pub provisioner: Provisioner,
+    /// Password hashing, bounded.
+    pub passwords: Passwords,
+    /// Issues and checks tokens.
+    pub tokens: Tokens,
+    /// The laboratory whose staff log in without naming it.
+    pub default_tenant: DefaultTenant,
+    /// Failed log-ins.
+    pub attempts: Attempts,
+    /// Bounds on requests.
+    pub limits: Limits,
+    /// Closing or not, and requests under way.
+    pub lifecycle: Lifecycle,
+    /// Figures.
+    pub metrics: Metrics,
+}
+
+/// Bounds on one request.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest body.
+    pub body_max_bytes: usize,
+    /// The longest time until the answer.
+    pub request_timeout: Duration,
+}
+
+impl AppState {
+    /// A connection to the registry.
+    ///
+    /// # Errors
+    /// 503 when it cannot be reached.
+    pub async fn registry_client(&self) -> Answer<RegistryClient> {
+        Ok(self.registry.client().await?)
+    }
+
+    /// The tenant schemas that this binary may serve.
+    #[must_use]
+    pub fn window(&self) -> VersionWindow {
+        self.resolver.window()
+    }
+}

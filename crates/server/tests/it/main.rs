@@ -1,0 +1,14 @@
+//! The front door, as its users meet it: the real `tenantd` on a real PostgreSQL, over HTTP.
+
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod isolation;
+#[cfg(test)]
+mod login;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod story;
+#[cfg(test)]
+mod support;

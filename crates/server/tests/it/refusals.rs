@@ -1,0 +1,586 @@
+//! Bad input and bad weather: each has its own problem type and status, and loses nothing.
+
+use serde_json::{Value, json};
+use testkit::eventually;
+
+use crate::support::{Call, LIMIT, Lab, Tenantd, World, environment};
+
+#[tokio::test]
+async fn every_bad_input_has_a_problem_of_its_own() {
+    let world = World::start().await;
+    let lab = world.lab("acme-lab").await;
+    let (d, ops) = (&world.server, &world.operator);
+    let post = |path: &str| Call::new("POST", path);
+    let patients = || post("/api/v1/patients");
+    let nobody = "01890000-0000-7000-8000-000000000000";
+    let table = [
+        // (what, who, call, status, code)
+        (
+            "no token",
+            "",
+            Call::new("GET", "/api/v1/patients"),
+            401,
+            "token-missing",
+        ),
+        (
+            "not a token",
+            "junk",
+            Call::new("GET", "/api/v1/patients"),
+            401,
+            "token-invalid",
+        ),
+        (
+            "empty body",
+            &lab.receptionist,
+            patients().body("application/json", ""),
+            400,
+            "body-empty",
+        ),
+        (
+            "blank body",
+            &lab.receptionist,
+            patients().body("application/json", " \n"),
+            400,
+            "body-empty",
+        ),
+        (
+            "cut off",
+            &lab.receptionist,
+            patients().body("application/json", "{\"sex\": "),
+            400,
+            "malformed-json",
+        ),
+        (
+            "not UTF-8",
+            &lab.receptionist,
+            patients().body("application/json", b"{\"a\": \"\xff\"}".to_vec()),
+            400,
+            "malformed-json",
+        ),
+        (
+            "deep nesting",
+            &lab.receptionist,
+            patients().body("application/json", "[".repeat(100_000)),
+            400,
+            "malformed-json",
+        ),
+        (
+            "wrong type",
+            &lab.receptionist,
+            patients().body("text/plain", "{}"),
+            415,
+            "unsupported-media-type",
+        ),
+        (
+            "unknown field",
+            &lab.receptionist,
+            patients().json(&json!({ "familyNam": "x" })),
+            422,
+            "unknown-field",
+        ),
+        (
+            "missing field",
+            &lab.receptionist,
+            patients().json(&json!({ "familyName": "x" })),
+            422,
+            "invalid",
+        ),
+        (
+            "bad date",
+            &lab.receptionist,
+            patients().json(&patient(&json!({ "birthDate": "1980-13-41" }))),
+            422,
+            "invalid",
+        ),
+        (
+            "blank name",
+            &lab.receptionist,
+            patients().json(&patient(&json!({ "familyName": "  " }))),
+            422,
+            "invalid",
+        ),
+        (
+            "NUL in a name",
+            &lab.receptionist,
+            patients().json(&patient(&json!({ "familyName": "a\0b" }))),
+            422,
+            "invalid",
+        ),
+        (
+            "NUL in a query",
+            &lab.receptionist,
+            Call::new("GET", "/api/v1/patients?q=a%00b"),
+            422,
+            "invalid",
+        ),
+        (
+            "id that is none",
+            &lab.receptionist,
+            Call::new("GET", "/api/v1/patients/7"),
+            404,
+            "not-found",
+        ),
+        (
+            "SQL as id",
+            &lab.receptionist,
+            Call::new("GET", "/api/v1/patients/1'%20OR%20'1'='1"),
+            404,
+            "not-found",
+        ),
+        (
+            "unknown id",
+            &lab.receptionist,
+            Call::new("GET", format!("/api/v1/patients/{nobody}")),
+            404,
+            "not-found",
+        ),
+        (
+            "unknown parameter",
+            &lab.receptionist,
+            Call::new("GET", "/api/v1/patients?nope=1"),
+            400,
+            "bad-query",
+        ),
+        (
+            "limit too large",
+            &lab.receptionist,
+            Call::new("GET", "/api/v1/patients?limit=100000"),
+            422,
+            "invalid",
+        ),
+        (
+            "cursor that is none",
+            &lab.receptionist,
+            Call::new("GET", "/api/v1/patients?after=zzz"),
+            422,
+            "invalid",
+        ),
+        (
+            "unknown test",
+            &lab.receptionist,
+            post("/api/v1/orders").json(&json!({
+            "patientId": nobody, "priority": "routine", "requester": "x", "tests": ["NO-SUCH"] })),
+            404,
+            "not-found",
+        ),
+        (
+            "role may not",
+            &lab.receptionist,
+            Call::new("GET", "/api/v1/worklist"),
+            403,
+            "forbidden",
+        ),
+        (
+            "operator inside",
+            ops,
+            Call::new("GET", "/api/v1/patients"),
+            403,
+            "wrong-audience",
+        ),
+        (
+            "staff outside",
+            &lab.admin,
+            Call::new("GET", "/api/v1/tenants"),
+            403,
+            "wrong-audience",
+        ),
+        (
+            "no such route",
+            "",
+            Call::new("GET", "/api/v1/nope"),
+            404,
+            "no-such-route",
+        ),
+        (
+            "no such page",
+            "",
+            Call::new("GET", "/nope"),
+            404,
+            "no-such-route",
+        ),
+        (
+            "wrong method",
+            &lab.admin,
+            Call::new("DELETE", "/api/v1/patients"),
+            405,
+            "method-not-allowed",
+        ),
+        (
+            "slug taken",
+            ops,
+            post("/api/v1/tenants").json(&crate::support::new_lab("acme-lab")),
+            409,
+            "slug-taken",
+        ),
+        (
+            "slug in capitals",
+            ops,
+            post("/api/v1/tenants").json(&crate::support::new_lab("Acme_Lab")),
+            422,
+            "invalid-slug",
+        ),
+        (
+            "slug with SQL",
+            ops,
+            post("/api/v1/tenants").json(&crate::support::new_lab("a\"; DROP DATABASE x; --")),
+            422,
+            "invalid-slug",
+        ),
+        (
+            "weak password",
+            ops,
+            post("/api/v1/tenants").json(&with_password("short")),
+            422,
+            "weak-password",
+        ),
+        (
+            "unknown tenant",
+            ops,
+            Call::new("GET", format!("/api/v1/tenants/{nobody}")),
+            404,
+            "unknown-tenant",
+        ),
+        (
+            "suspend nobody",
+            ops,
+            post(&format!("/api/v1/tenants/{nobody}/suspend")),
+            404,
+            "not-found",
+        ),
+        (
+            "resume the active",
+            ops,
+            post(&format!("/api/v1/tenants/{}/resume", lab.id)),
+            409,
+            "illegal-transition",
+        ),
+        (
+            "unknown operation",
+            ops,
+            Call::new("GET", format!("/api/v1/operations/{nobody}")),
+            404,
+            "not-found",
+        ),
+        (
+            "import of a picture",
+            &lab.technician,
+            post("/api/v1/imports").body("image/png", "x"),
+            415,
+            "unsupported-media-type",
+        ),
+        (
+            "empty import",
+            &lab.technician,
+            post("/api/v1/imports").body("text/csv", ""),
+            400,
+            "body-empty",
+        ),
+        (
+            "bad key",
+            &lab.receptionist,
+            patients()
+                .json(&patient(&json!({})))
+                .header("idempotency-key", "k".repeat(200)),
+            400,
+            "bad-header",
+        ),
+    ];
+    for (what, token, call, status, code) in table {
+        println!("{what}");
+        let reply = d.send(&call, token).await;
+        reply.refused(status, code);
+        if status == 405 {
+            assert_eq!(reply.header("allow"), "GET, POST");
+        }
+        if status == 401 {
+            assert!(reply.header("www-authenticate").starts_with("Bearer"));
+        }
+    }
+    let position = d
+        .send(
+            &patients().body("application/json", "{\n  \"sex\": oops}"),
+            &lab.receptionist,
+        )
+        .await;
+    assert!(
+        position.json["detail"]
+            .as_str()
+            .unwrap()
+            .contains("line 2 column"),
+        "{}",
+        position.text
+    );
+    // Nothing of all this was kept.
+    assert_eq!(
+        d.get(&lab.receptionist, "/api/v1/patients").await.expect(200)["items"],
+        json!([])
+    );
+    assert!(!d.log().contains("panicked"));
+    world.stop().await;
+}
+
+fn patient(change: &Value) -> Value {
+    let mut body =
+        json!({ "familyName": "Curie", "givenName": "Marie", "sex": "F", "birthDate": "1967-11-07" });
+    for (field, value) in change.as_object().unwrap() {
+        body[field] = value.clone();
+    }
+    body
+}
+
+fn with_password(password: &str) -> Value {
+    let mut body = crate::support::new_lab("bravo-lab");
+    body["admin"]["password"] = json!(password);
+    body
+}
+
+#[tokio::test]
+async fn every_problem_type_leads_to_its_page() {
+    let world = World::start().await;
+    let types = world.server.get("", "/problems").await.expect(200);
+    for kind in types.as_array().unwrap() {
+        let page = world
+            .server
+            .get("", kind["type"].as_str().unwrap())
+            .await
+            .expect(200);
+        assert_eq!(&page, kind);
+    }
+    world
+        .server
+        .get("", "/problems/nope")
+        .await
+        .refused(404, "no-such-route");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn fifty_megabytes_are_refused_without_being_read() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let world = World::start().await;
+    let address = world.server.url.strip_prefix("http://").unwrap();
+    let length = 50 * 1024 * 1024;
+    // Announced: refused before the first byte of it is sent.
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "POST /api/v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer))
+        .await
+        .expect("the connection is closed")
+        .unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.contains("\"code\":\"body-too-large\""), "{answer}");
+
+    // Not announced: refused as soon as the limit is passed.
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = "POST /api/v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let sending = tokio::spawn(async move {
+        let chunk = vec![b'x'; 64 * 1024];
+        let mut sent = 0_usize;
+        while sent < length {
+            let framed = [format!("{:x}\r\n", chunk.len()).as_bytes(), &chunk, b"\r\n"].concat();
+            if writer.write_all(&framed).await.is_err() {
+                break;
+            }
+            sent += chunk.len();
+        }
+        sent
+    });
+    let mut answer = vec![0; 12];
+    tokio::time::timeout(LIMIT, reader.read_exact(&mut answer))
+        .await
+        .expect("an answer")
+        .unwrap();
+    assert_eq!(answer, b"HTTP/1.1 413");
+    drop(reader);
+    assert!(sending.await.unwrap() < length, "the whole body was taken");
+    world.server.get("", "/livez").await.expect(200);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_of_another_installation_an_old_one_and_an_operators_are_each_refused() {
+    let world = World::start_with(|env| {
+        env.insert("TENANTRY_AUTH_TOKEN_TTL_S".to_owned(), "60".to_owned());
+    })
+    .await;
+    let lab = world.lab("acme-lab").await;
+    let d = &world.server;
+    let claims = |token: &str| token.split('.').nth(1).unwrap().to_owned();
+    let (head, signature) = lab
+        .receptionist
+        .split_once('.')
+        .map(|(h, rest)| (h, rest.rsplit_once('.').unwrap().1))
+        .unwrap();
+    // Another's claims under this signature, no signature, and the algorithm "none".
+    let forged = [
+        format!("{head}.{}.{signature}", claims(&lab.admin)),
+        format!("{head}.{}.", claims(&lab.admin)),
+        format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{}.", claims(&lab.admin)),
+    ];
+    for token in &forged {
+        d.get(token, "/api/v1/staff").await.refused(401, "token-invalid");
+    }
+    // Signed by another installation's key.
+    let mut env = environment(&world.space);
+    env.insert(
+        "TENANTRY_STATE_DIR".to_owned(),
+        world.space.dir().join("other").display().to_string(),
+    );
+    let key = std::fs::read(world.space.dir().join("state/keys/seal.key")).unwrap();
+    std::fs::create_dir_all(world.space.dir().join("other/keys")).unwrap();
+    let copy = world.space.dir().join("other/keys/seal.key");
+    std::fs::write(&copy, key).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&copy, mode).unwrap();
+    let other = Tenantd::start(&world.space, env).await;
+    let foreign = other.log_in(&Lab::email("acme-lab", "admin"), None).await;
+    other.get(&foreign, "/api/v1/staff").await.expect(200);
+    d.get(&foreign, "/api/v1/staff")
+        .await
+        .refused(401, "token-invalid");
+    other.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_suspended_laboratory_says_so_and_comes_back_whole() {
+    let world = World::start().await;
+    let lab = world.lab("acme-lab").await;
+    let (d, ops) = (&world.server, &world.operator);
+    let patient = lab.patient(d).await;
+    d.post(ops, &format!("/api/v1/tenants/{}/suspend", lab.id), json!({}))
+        .await
+        .expect(200);
+    refused_soon(d, &lab.receptionist, 403, "tenant-suspended").await;
+    let login = d
+        .try_log_in(&Lab::email("acme-lab", "admin"), crate::support::PASSWORD, None)
+        .await;
+    login.refused(403, "tenant-suspended");
+    let wrong = d
+        .try_log_in(&Lab::email("acme-lab", "admin"), "wrong password 1", None)
+        .await;
+    wrong.refused(401, "login-failed");
+    let health = d
+        .get(&lab.admin, &format!("/api/v1/tenants/{}/health", lab.id))
+        .await
+        .expect(200);
+    assert_eq!(
+        (&health["status"], &health["registry"]["status"]),
+        (&json!("degraded"), &json!("suspended"))
+    );
+    d.post(ops, &format!("/api/v1/tenants/{}/resume", lab.id), json!({}))
+        .await
+        .expect(200);
+    let path = format!("/api/v1/patients/{}", patient["id"].as_str().unwrap());
+    eventually("the laboratory serves again", LIMIT, async || {
+        d.get(&lab.receptionist, &path).await.status == 200
+    })
+    .await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_laboratory_whose_schema_is_behind_or_ahead_is_not_touched() {
+    let world = World::start().await;
+    let lab = world.lab("acme-lab").await;
+    let d = &world.server;
+    for (version, code) in [(9_999, "version-ahead"), (0, "version-behind")] {
+        world
+            .registry_execute(&format!(
+                "UPDATE tenants SET db_version = {version} WHERE slug = 'acme-lab'"
+            ))
+            .await;
+        refused_soon(d, &lab.receptionist, 503, code).await;
+        d.try_log_in(&Lab::email("acme-lab", "admin"), crate::support::PASSWORD, None)
+            .await
+            .refused(503, code);
+        let health = d
+            .get(&lab.admin, &format!("/api/v1/tenants/{}/health", lab.id))
+            .await
+            .expect(200);
+        assert_eq!(health["schema"]["fit"], code.strip_prefix("version-").unwrap());
+    }
+    let behind = d.get(&lab.receptionist, "/api/v1/patients").await;
+    assert!(!behind.header("retry-after").is_empty(), "{behind:?}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_unreachable_server_of_one_laboratory_leaves_the_others_in_service() {
+    let world = World::start_with(|env| {
+        env.insert("TENANTRY_ROUTER_CONNECT_TIMEOUT_MS".to_owned(), "1000".to_owned());
+    })
+    .await;
+    let (lab, other) = (world.lab("acme-lab").await, world.lab("bravo-lab").await);
+    let d = &world.server;
+    // Port 1 answers nobody. The row's change makes every router look again.
+    world
+        .registry_execute(
+            "INSERT INTO servers (name, host, port, admin_user, admin_secret)
+                 SELECT 'gone', host, 1, admin_user, admin_secret FROM servers LIMIT 1;
+             UPDATE tenants SET server = 'gone' WHERE slug = 'acme-lab'",
+        )
+        .await;
+    refused_soon(d, &lab.receptionist, 503, "tenant-server-unavailable").await;
+    let health = d
+        .get(&lab.admin, &format!("/api/v1/tenants/{}/health", lab.id))
+        .await
+        .expect(200);
+    assert_eq!(
+        health["connection"],
+        json!({
+        "ok": false, "checkoutMs": null, "roundTripMs": null, "problem": "tenant-server-unavailable" })
+    );
+    d.get(&other.receptionist, "/api/v1/patients").await.expect(200);
+    d.get("", "/readyz").await.expect(200);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_offboarded_laboratory_leaves_an_archive_and_its_tokens_open_nothing() {
+    let world = World::start().await;
+    let (lab, other) = (world.lab("acme-lab").await, world.lab("bravo-lab").await);
+    let (d, ops) = (&world.server, &world.operator);
+    lab.patient(d).await;
+    let asked = d
+        .post(ops, &format!("/api/v1/tenants/{}/offboard", lab.id), json!({}))
+        .await;
+    let location = asked.header("location").to_owned();
+    asked.expect(202);
+    let during = d.get(&lab.receptionist, "/api/v1/patients").await;
+    assert!(
+        ["tenant-deleting", "unknown-tenant"].contains(&during.code()),
+        "{during:?}"
+    );
+    let operation = crate::support::finished(d, ops, &location).await;
+    assert_eq!(operation["status"], "succeeded", "{operation}");
+    refused_soon(d, &lab.receptionist, 404, "unknown-tenant").await;
+    d.try_log_in(&Lab::email("acme-lab", "admin"), crate::support::PASSWORD, None)
+        .await
+        .refused(401, "login-failed");
+    let archives = d.get(ops, "/api/v1/archives").await.expect(200);
+    assert_eq!(archives["items"][0]["tenantSlug"], "acme-lab");
+    let file = archives["items"][0]["location"].as_str().unwrap().to_owned();
+    assert!(std::path::Path::new(&file).exists(), "{file}");
+    d.get(ops, &format!("/api/v1/tenants/{}", lab.id))
+        .await
+        .refused(404, "unknown-tenant");
+    d.get(&other.receptionist, "/api/v1/patients").await.expect(200);
+    world.stop().await;
+}
+
+/// The registry tells the router within moments; until it has, the old state is served.
+async fn refused_soon(d: &Tenantd, token: &str, status: u16, code: &str) {
+    eventually(code, LIMIT, async || {
+        d.get(token, "/api/v1/patients").await.code() == code
+    })
+    .await;
+    d.get(token, "/api/v1/patients").await.refused(status, code);
+}

@@ -1,0 +1,4 @@
+//! The way both binaries start, against a real server.
+
+#[cfg(test)]
+mod prepare;

@@ -1,0 +1,115 @@
+use platform::{Platform, PlatformError, Prepared};
+use secrecy::ExposeSecret as _;
+use settings::Settings;
+use testkit::Space;
+
+fn settings(space: &Space, state: &str) -> Settings {
+    let registry = &space.registry;
+    let env = [
+        ("MASTER_PGHOST", registry.host.clone()),
+        ("MASTER_PGPORT", registry.port.to_string()),
+        ("MASTER_PGUSER", registry.user.clone()),
+        ("MASTER_PGPASSWORD", registry.password.expose_secret().to_owned()),
+        ("MASTER_PGDATABASE", registry.database.clone()),
+        ("TENANTRY_NAMES_NAMESPACE", space.namespace.as_str().to_owned()),
+        (
+            "TENANTRY_STATE_DIR",
+            space.dir().join(state).display().to_string(),
+        ),
+    ];
+    Settings::load(None, env.map(|(name, value)| (name.to_owned(), value))).unwrap()
+}
+
+#[tokio::test]
+async fn before_it_is_prepared_it_says_what_to_run_and_preparing_twice_changes_nothing() {
+    let space = Space::new().await;
+    let platform = Platform::open(&settings(&space, "state")).await.unwrap();
+    let message = platform.ready().await.unwrap_err().to_string();
+    assert!(message.contains("tenantctl up"), "{message}");
+
+    let mut first = Vec::new();
+    platform.prepare(|step| first.push(step)).await.unwrap();
+    assert_eq!(first.len(), 5);
+    assert!(
+        matches!(&first[2], Prepared::Server { changed: true, .. }),
+        "{first:?}"
+    );
+    platform.ready().await.unwrap();
+
+    let mut second = Vec::new();
+    platform.prepare(|step| second.push(step)).await.unwrap();
+    assert!(
+        matches!(&second[0], Prepared::Database { created: false, .. }),
+        "{second:?}"
+    );
+    assert!(
+        matches!(&second[2], Prepared::Server { changed: false, .. }),
+        "{second:?}"
+    );
+    assert_eq!(first[4], second[4]);
+    platform.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_registry_database_is_made() {
+    let space = Space::new().await;
+    let mut env_registry = space.registry.clone();
+    env_registry.database = format!("{}_other", space.namespace.as_str());
+    let settings = {
+        let env = [
+            ("MASTER_PGHOST", env_registry.host.clone()),
+            ("MASTER_PGPORT", env_registry.port.to_string()),
+            ("MASTER_PGUSER", env_registry.user.clone()),
+            (
+                "MASTER_PGPASSWORD",
+                env_registry.password.expose_secret().to_owned(),
+            ),
+            ("MASTER_PGDATABASE", env_registry.database.clone()),
+            ("TENANTRY_NAMES_NAMESPACE", space.namespace.as_str().to_owned()),
+            (
+                "TENANTRY_STATE_DIR",
+                space.dir().join("state").display().to_string(),
+            ),
+        ];
+        Settings::load(None, env.map(|(name, value)| (name.to_owned(), value))).unwrap()
+    };
+    let platform = Platform::open(&settings).await.unwrap();
+    let message = platform.ready().await.unwrap_err().to_string();
+    assert!(message.contains("tenantctl up"), "{message}");
+    let mut steps = Vec::new();
+    platform.prepare(|step| steps.push(step)).await.unwrap();
+    assert!(
+        matches!(&steps[0], Prepared::Database { created: true, .. }),
+        "{steps:?}"
+    );
+}
+
+#[tokio::test]
+async fn other_keys_than_those_of_the_installation_are_refused_and_named() {
+    let space = Space::new().await;
+    Platform::open(&settings(&space, "one"))
+        .await
+        .unwrap()
+        .prepare(|_| ())
+        .await
+        .unwrap();
+    let stranger = Platform::open(&settings(&space, "two")).await.unwrap();
+    let error = stranger.prepare(|_| ()).await.unwrap_err();
+    assert!(matches!(error, PlatformError::Sealed { .. }), "{error}");
+    let message = error.to_string();
+    assert!(
+        message.contains("two/keys") && message.contains("seal.key"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn an_embedded_server_that_nobody_made_is_not_started_to_find_out() {
+    let dir = std::env::temp_dir().join(format!("tenantry-nobody-{}", std::process::id()));
+    let env = [("TENANTRY_STATE_DIR".to_owned(), dir.display().to_string())];
+    let settings = Settings::load(None, env).unwrap();
+    assert!(settings.uses_embedded());
+    let message = Platform::installed(&settings).unwrap_err().to_string();
+    assert!(message.contains("tenantctl up"), "{message}");
+    assert!(!dir.exists());
+}

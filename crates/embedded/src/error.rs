@@ -181,7 +181,7 @@ fn advice(source: &io::Error) -> &'static str {
 
 /// Advice on what PostgreSQL itself reported.
 fn advice_for(output: &str) -> &'static str {
-    if output.contains("No space left on device") {
+    if output.contains("No space left on device") || output.contains("Check free disk space") {
         "\nfree some space, or choose another place with TENANTRY_STATE_DIR"
     } else if output.contains("could not access the server configuration file")
         || output.contains("invalid data in file")

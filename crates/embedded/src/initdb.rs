@@ -50,7 +50,7 @@ pub(crate) fn ensure_data(
             .map_err(EmbeddedError::file("create", &unfinished))?;
         account.own(&unfinished)?;
         outcome = run(layout, account, bin, &password_file, lock, locale, durable)?;
-        if !matches!(&outcome, Err(output) if output.contains("locale")) {
+        if !matches!(&outcome, Err(output) if output.contains("invalid locale")) {
             break;
         }
     }

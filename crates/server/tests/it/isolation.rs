@@ -167,8 +167,8 @@ impl Scene {
     }
 
     async fn import(&self) -> Value {
-        let (order, result) = self.result("pending").await;
-        let call = import_of(&order, &result);
+        let (order, _) = self.result("pending").await;
+        let call = import_of(&order);
         self.world
             .server
             .send(&call, &self.a.technician)
@@ -197,12 +197,9 @@ fn at(resource: &str, record: &Value, rest: &str) -> String {
     )
 }
 
-fn import_of(order: &Value, result: &Value) -> Call {
+fn import_of(order: &Value) -> Call {
     let barcode = order["specimens"][0]["barcode"].as_str().unwrap();
-    let csv = format!(
-        "barcode,code,value,unit,instrument\n{barcode},K,4.2,{},X1\n",
-        result["unit"].as_str().unwrap()
-    );
+    let csv = format!("barcode,code,value,unit,instrument\n{barcode},K,4.2,mmol/L,X1\n");
     Call::new("POST", "/api/v1/imports").body("text/csv", csv)
 }
 
@@ -506,8 +503,8 @@ async fn results(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             lists(supervisor, path)
         }
         ("POST", "/api/v1/imports") => {
-            let (order, result) = scene.result("pending").await;
-            Plan::SetsAside(probe(technician, import_of(&order, &result), 202))
+            let (order, _) = scene.result("pending").await;
+            Plan::SetsAside(probe(technician, import_of(&order), 202))
         }
         ("GET", "/api/v1/imports/{id}") => names(
             technician,

@@ -12,46 +12,46 @@ use tokio::{
 };
 
 /// Generous: it is spent only when something is broken.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 /// The password of everybody in these tests.
-pub const PASSWORD: &str = "correct horse battery";
+pub(crate) const PASSWORD: &str = "correct horse battery";
 
 /// A running `tenantd`.
-pub struct Tenantd {
+pub(crate) struct Tenantd {
     child: Child,
-    pub url: String,
-    pub client: Client,
+    pub(crate) url: String,
+    pub(crate) client: Client,
     log: PathBuf,
 }
 
 /// One answer.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub text: String,
-    pub json: Value,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+    pub(crate) json: Value,
 }
 
 impl Reply {
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.json["code"].as_str().unwrap_or("")
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// The body of an answer that must have this status.
     #[track_caller]
-    pub fn expect(self, status: u16) -> Value {
+    pub(crate) fn expect(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         self.json
     }
 
     /// Checks that this is a problem of this status and code, whole and with nothing of our insides.
     #[track_caller]
-    pub fn refused(&self, status: u16, code: &str) {
+    pub(crate) fn refused(&self, status: u16, code: &str) {
         assert_eq!((self.status, self.code()), (status, code), "{}", self.text);
         assert_eq!(
             self.header("content-type"),
@@ -70,15 +70,15 @@ impl Reply {
 
 /// One request, to be sent as somebody.
 #[derive(Debug, Clone)]
-pub struct Call {
-    pub method: Method,
-    pub path: String,
-    pub body: Option<Vec<u8>>,
-    pub headers: Vec<(String, String)>,
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) body: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 impl Call {
-    pub fn new(method: &str, path: impl Into<String>) -> Self {
+    pub(crate) fn new(method: &str, path: impl Into<String>) -> Self {
         Self {
             method: method.parse().unwrap(),
             path: path.into(),
@@ -87,27 +87,27 @@ impl Call {
         }
     }
 
-    pub fn json(self, body: &Value) -> Self {
+    pub(crate) fn json(self, body: &Value) -> Self {
         self.body("application/json", body.to_string())
     }
 
-    pub fn body(mut self, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn body(mut self, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         self.body = Some(body.into());
         self.header("content-type", content_type)
     }
 
-    pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
     }
 
-    pub fn version(self, version: &Value) -> Self {
+    pub(crate) fn version(self, version: &Value) -> Self {
         self.header("if-match", format!("\"{version}\""))
     }
 }
 
 /// What the environment of `tenantd` is made of, so that a test can change it.
-pub fn environment(space: &Space) -> HashMap<String, String> {
+pub(crate) fn environment(space: &Space) -> HashMap<String, String> {
     let registry = &space.registry;
     let pairs = [
         ("MASTER_PGHOST", registry.host.clone()),
@@ -135,7 +135,7 @@ pub fn environment(space: &Space) -> HashMap<String, String> {
 
 impl Tenantd {
     /// Starts it and waits for the line that says where it listens.
-    pub async fn start(space: &Space, env: HashMap<String, String>) -> Self {
+    pub(crate) async fn start(space: &Space, env: HashMap<String, String>) -> Self {
         let log = space.dir().join(format!("tenantd-{}.log", uuid::Uuid::now_v7()));
         let mut child = Command::new(env!("CARGO_BIN_EXE_tenantd"))
             .env_clear()
@@ -169,17 +169,17 @@ impl Tenantd {
     }
 
     /// Its process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
     }
 
     /// Everything that it has logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
     /// Sends a signal by its name, such as `TERM`.
-    pub async fn signal(&self, name: &str) {
+    pub(crate) async fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .arg(format!("-{name}"))
             .arg(self.pid().to_string())
@@ -190,18 +190,18 @@ impl Tenantd {
     }
 
     /// `kill -9`, and waits until the process is gone.
-    pub async fn kill(mut self) {
+    pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
     /// Asks it to stop and gives its exit code.
-    pub async fn stop(mut self) -> Option<i32> {
+    pub(crate) async fn stop(mut self) -> Option<i32> {
         self.signal("TERM").await;
         self.ended().await
     }
 
     /// Waits for its end.
-    pub async fn ended(&mut self) -> Option<i32> {
+    pub(crate) async fn ended(&mut self) -> Option<i32> {
         tokio::time::timeout(LIMIT, self.child.wait())
             .await
             .expect("tenantd ends")
@@ -210,7 +210,7 @@ impl Tenantd {
     }
 
     /// Sends a request.
-    pub async fn send(&self, call: &Call, token: &str) -> Reply {
+    pub(crate) async fn send(&self, call: &Call, token: &str) -> Reply {
         let mut request = self
             .client
             .request(call.method.clone(), format!("{}{}", self.url, call.path))
@@ -239,21 +239,21 @@ impl Tenantd {
         }
     }
 
-    pub async fn get(&self, token: &str, path: &str) -> Reply {
+    pub(crate) async fn get(&self, token: &str, path: &str) -> Reply {
         self.send(&Call::new("GET", path), token).await
     }
 
-    pub async fn post(&self, token: &str, path: &str, body: Value) -> Reply {
+    pub(crate) async fn post(&self, token: &str, path: &str, body: Value) -> Reply {
         self.send(&Call::new("POST", path).json(&body), token).await
     }
 
     /// A log-in that must succeed; gives the token.
-    pub async fn log_in(&self, email: &str, tenant: Option<&str>) -> String {
+    pub(crate) async fn log_in(&self, email: &str, tenant: Option<&str>) -> String {
         let reply = self.try_log_in(email, PASSWORD, tenant).await.expect(200);
         reply["accessToken"].as_str().unwrap().to_owned()
     }
 
-    pub async fn try_log_in(&self, email: &str, password: &str, tenant: Option<&str>) -> Reply {
+    pub(crate) async fn try_log_in(&self, email: &str, password: &str, tenant: Option<&str>) -> Reply {
         let mut body = json!({ "email": email, "password": password });
         if let Some(tenant) = tenant {
             body["tenant"] = json!(tenant);
@@ -264,7 +264,7 @@ impl Tenantd {
 
 /// The result of a test within an order, a report or a worklist.
 #[track_caller]
-pub fn by_code<'a>(order: &'a Value, code: &str) -> &'a Value {
+pub(crate) fn by_code<'a>(order: &'a Value, code: &str) -> &'a Value {
     let results = order["results"]
         .as_array()
         .unwrap_or_else(|| panic!("no results in {order}"));
@@ -274,24 +274,33 @@ pub fn by_code<'a>(order: &'a Value, code: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no {code} in {order}"))
 }
 
+/// The unit of a test of the standard catalogue.
+pub(crate) fn unit_of(code: &str) -> &'static str {
+    match code {
+        "K" => "mmol/L",
+        "GLU" => "mg/dL",
+        other => panic!("no unit of {other} is known here"),
+    }
+}
+
 /// One laboratory with a person in each role.
-pub struct Lab {
-    pub slug: String,
-    pub id: String,
-    pub admin: String,
-    pub receptionist: String,
-    pub technician: String,
-    pub supervisor: String,
+pub(crate) struct Lab {
+    pub(crate) slug: String,
+    pub(crate) id: String,
+    pub(crate) admin: String,
+    pub(crate) receptionist: String,
+    pub(crate) technician: String,
+    pub(crate) supervisor: String,
 }
 
 impl Lab {
     /// The address of the person in a role.
-    pub fn email(slug: &str, role: &str) -> String {
+    pub(crate) fn email(slug: &str, role: &str) -> String {
         format!("{role}@{slug}.example")
     }
 
     /// Registers a patient of a name that nobody else has.
-    pub async fn patient(&self, d: &Tenantd) -> Value {
+    pub(crate) async fn patient(&self, d: &Tenantd) -> Value {
         let name = format!("P{}", uuid::Uuid::now_v7().simple());
         let body = json!({ "familyName": name, "givenName": "Ada", "sex": "F", "birthDate": "1980-04-01" });
         d.post(&self.receptionist, "/api/v1/patients", body)
@@ -299,7 +308,7 @@ impl Lab {
             .expect(201)
     }
 
-    pub async fn order(&self, d: &Tenantd, patient: &Value, tests: &[&str]) -> Value {
+    pub(crate) async fn order(&self, d: &Tenantd, patient: &Value, tests: &[&str]) -> Value {
         let body =
             json!({ "patientId": patient, "priority": "routine", "requester": "Dr. Grey", "tests": tests });
         d.post(&self.receptionist, "/api/v1/orders", body)
@@ -308,7 +317,7 @@ impl Lab {
     }
 
     /// Collects and receives every specimen of an order.
-    pub async fn draw(&self, d: &Tenantd, order: &Value) {
+    pub(crate) async fn draw(&self, d: &Tenantd, order: &Value) {
         for specimen in order["specimens"].as_array().unwrap() {
             let at = format!("/api/v1/specimens/{}", specimen["barcode"].as_str().unwrap());
             d.post(&self.receptionist, &format!("{at}/collect"), json!({}))
@@ -321,7 +330,7 @@ impl Lab {
     }
 
     /// A new patient with an order whose specimens are in the laboratory.
-    pub async fn received_order(&self, d: &Tenantd, tests: &[&str]) -> (Value, Value) {
+    pub(crate) async fn received_order(&self, d: &Tenantd, tests: &[&str]) -> (Value, Value) {
         let patient = self.patient(d).await;
         let order = self.order(d, &patient["id"], tests).await;
         self.draw(d, &order).await;
@@ -331,24 +340,24 @@ impl Lab {
     }
 
     /// The call that enters a value.
-    pub fn value_call(result: &Value, value: &str) -> Call {
+    pub(crate) fn value_call(result: &Value, value: &str) -> Call {
         let path = format!("/api/v1/results/{}/value", result["id"].as_str().unwrap());
-        let body = json!({ "value": value, "unit": result["unit"] });
+        let body = json!({ "value": value, "unit": unit_of(result["code"].as_str().unwrap()) });
         Call::new("PUT", path).json(&body).version(&result["version"])
     }
 
     /// Enters a value as it is in the order now.
-    pub async fn enter(&self, d: &Tenantd, result: &Value, value: &str) -> Value {
+    pub(crate) async fn enter(&self, d: &Tenantd, result: &Value, value: &str) -> Value {
         d.send(&Self::value_call(result, value), &self.technician)
             .await
             .expect(200)
     }
 
-    pub async fn verify(&self, d: &Tenantd, result: &Value) -> Value {
+    pub(crate) async fn verify(&self, d: &Tenantd, result: &Value) -> Value {
         self.sign(d, "/api/v1/verifications", result).await
     }
 
-    pub async fn release(&self, d: &Tenantd, result: &Value) -> Value {
+    pub(crate) async fn release(&self, d: &Tenantd, result: &Value) -> Value {
         self.sign(d, "/api/v1/releases", result).await
     }
 
@@ -359,23 +368,23 @@ impl Lab {
 }
 
 /// A prepared installation with an operator and a running `tenantd`.
-pub struct World {
-    pub server: Tenantd,
-    pub operator: String,
+pub(crate) struct World {
+    pub(crate) server: Tenantd,
+    pub(crate) operator: String,
     // Last, so that the process is gone before its databases go.
-    pub space: Space,
+    pub(crate) space: Space,
 }
 
 /// The operator of these tests.
-pub const OPERATOR: &str = "ops@platform.example";
+pub(crate) const OPERATOR: &str = "ops@platform.example";
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
     /// Starts with some settings changed.
-    pub async fn start_with(change: impl FnOnce(&mut HashMap<String, String>)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut HashMap<String, String>)) -> Self {
         let space = Space::new().await;
         let mut env = environment(&space);
         change(&mut env);
@@ -390,7 +399,7 @@ impl World {
     }
 
     /// Provisions a laboratory through the operators' API and brings in its staff.
-    pub async fn lab(&self, slug: &str) -> Lab {
+    pub(crate) async fn lab(&self, slug: &str) -> Lab {
         let id = provision(&self.server, &self.operator, slug).await;
         let d = &self.server;
         let admin = d.log_in(&Lab::email(slug, "admin"), None).await;
@@ -412,7 +421,7 @@ impl World {
         }
     }
 
-    pub async fn stop(self) -> Option<i32> {
+    pub(crate) async fn stop(self) -> Option<i32> {
         let Self { server, space, .. } = self;
         let code = server.stop().await;
         drop(space);
@@ -420,21 +429,21 @@ impl World {
     }
 }
 
-pub async fn operator_token(d: &Tenantd) -> String {
+pub(crate) async fn operator_token(d: &Tenantd) -> String {
     let body = json!({ "email": OPERATOR, "password": PASSWORD });
     let reply = d.post("", "/api/v1/operators/login", body).await.expect(200);
     reply["accessToken"].as_str().unwrap().to_owned()
 }
 
 /// The body that asks for a laboratory.
-pub fn new_lab(slug: &str) -> Value {
+pub(crate) fn new_lab(slug: &str) -> Value {
     let admin =
         json!({ "email": Lab::email(slug, "admin"), "displayName": "Ada Admin", "password": PASSWORD });
     json!({ "slug": slug, "name": format!("{slug} & Söhne"), "timeZone": "Europe/Vienna", "admin": admin })
 }
 
 /// Asks for a laboratory, waits until it is active and gives its id.
-pub async fn provision(d: &Tenantd, operator: &str, slug: &str) -> String {
+pub(crate) async fn provision(d: &Tenantd, operator: &str, slug: &str) -> String {
     let asked = d.post(operator, "/api/v1/tenants", new_lab(slug)).await;
     let location = asked.header("location").to_owned();
     let id = asked.expect(202)["tenantId"].as_str().unwrap().to_owned();
@@ -444,7 +453,7 @@ pub async fn provision(d: &Tenantd, operator: &str, slug: &str) -> String {
 }
 
 /// Follows an operation to its end.
-pub async fn finished(d: &Tenantd, operator: &str, location: &str) -> Value {
+pub(crate) async fn finished(d: &Tenantd, operator: &str, location: &str) -> Value {
     let last = std::cell::RefCell::new(Value::Null);
     testkit::eventually(location, LIMIT, async || {
         let reply = d.get(operator, location).await.expect(200);
@@ -458,7 +467,7 @@ pub async fn finished(d: &Tenantd, operator: &str, location: &str) -> Value {
 
 impl World {
     /// Runs SQL on the registry, to bring about what cannot be brought about from outside.
-    pub async fn registry_execute(&self, sql: &str) {
+    pub(crate) async fn registry_execute(&self, sql: &str) {
         connect(&self.space.registry)
             .await
             .batch_execute(sql)
@@ -467,7 +476,7 @@ impl World {
     }
 
     /// A digest of every row of every table of a laboratory's database.
-    pub async fn digest(&self, lab: &Lab) -> String {
+    pub(crate) async fn digest(&self, lab: &Lab) -> String {
         let database = format!("{}_tenant_{}", self.space.namespace.as_str(), lab.slug);
         let client = connect(&self.space.server.with_database(database)).await;
         let tables = client.query(
@@ -493,12 +502,12 @@ impl World {
 }
 
 /// A connection of the test's own.
-pub async fn connect(target: &pg::ConnectTarget) -> tokio_postgres::Client {
+pub(crate) async fn connect(target: &pg::ConnectTarget) -> tokio_postgres::Client {
     pg::connect(target, "tenantry tests", LIMIT).await.unwrap()
 }
 
 /// Does what `tenantctl up` and `tenantctl operator create` do.
-pub async fn prepare(env: &HashMap<String, String>) {
+pub(crate) async fn prepare(env: &HashMap<String, String>) {
     let settings = settings::Settings::load(None, env.clone()).unwrap();
     let platform = platform::Platform::open(&settings).await.unwrap();
     platform.prepare(|_| {}).await.unwrap();
@@ -518,7 +527,7 @@ pub async fn prepare(env: &HashMap<String, String>) {
 impl World {
     /// What identifies things of a laboratory: every UUID in its database, its patients' names and numbers, its barcodes
     /// and the codes of tests that it added itself.
-    pub async fn identifiers(&self, lab: &Lab) -> Vec<String> {
+    pub(crate) async fn identifiers(&self, lab: &Lab) -> Vec<String> {
         let database = format!("{}_tenant_{}", self.space.namespace.as_str(), lab.slug);
         let client = connect(&self.space.server.with_database(database)).await;
         let columns = client

@@ -75,7 +75,8 @@ fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Lines of a crate's sources (comments aside) in which one of the statements opens a string literal.
+/// Lines of a crate's sources (comments aside) that open a string literal, or go on with one, with a statement. SQL is in
+/// capitals throughout the project, which tells it from prose.
 fn lines_with_sql(name: &str, statements: &[&str]) -> Vec<String> {
     let mut files = Vec::new();
     rust_files(&root().join("crates").join(name).join("src"), &mut files);
@@ -84,8 +85,7 @@ fn lines_with_sql(name: &str, statements: &[&str]) -> Vec<String> {
         for (number, line) in read(&file).lines().enumerate() {
             let line = line.trim();
             let opens_statement = statements.iter().any(|statement| {
-                let lower = line.to_ascii_lowercase();
-                lower.contains(&format!("\"{statement} ")) || lower.starts_with(&format!("{statement} "))
+                line.contains(&format!("\"{statement} ")) || line.starts_with(&format!("{statement} "))
             });
             if opens_statement && !line.starts_with("//") {
                 found.push(format!("{}:{}: {line}", file.display(), number + 1));
@@ -103,18 +103,10 @@ fn the_code_map_lists_exactly_the_crates_there_are() {
 
 #[test]
 fn no_crate_imports_what_the_code_map_says_it_never_does() {
-    const DDL: &[&str] = &["create", "alter", "drop", "grant", "revoke", "truncate"];
+    const DDL: &[&str] = &["CREATE", "ALTER", "DROP", "GRANT", "REVOKE", "TRUNCATE"];
     const SQL: &[&str] = &[
-        "select",
-        "insert into",
-        "update",
-        "delete from",
-        "with",
-        "create",
-        "alter",
-        "drop",
-        "grant",
-        "revoke",
+        "SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "CREATE", "ALTER", "DROP", "GRANT", "REVOKE",
+        "LISTEN", "SET",
     ];
     let mut broken = Vec::new();
     let mut checked = 0;

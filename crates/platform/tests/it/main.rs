@@ -1,4 +1,6 @@
 //! The way both binaries start, against a real server.
 
 #[cfg(test)]
+mod embedded;
+#[cfg(test)]
 mod prepare;

@@ -4,13 +4,17 @@ use settings::Settings;
 use testkit::Space;
 
 fn settings(space: &Space, state: &str) -> Settings {
+    settings_in(space, state, &space.registry.database)
+}
+
+fn settings_in(space: &Space, state: &str, database: &str) -> Settings {
     let registry = &space.registry;
     let env = [
         ("MASTER_PGHOST", registry.host.clone()),
         ("MASTER_PGPORT", registry.port.to_string()),
         ("MASTER_PGUSER", registry.user.clone()),
         ("MASTER_PGPASSWORD", registry.password.expose_secret().to_owned()),
-        ("MASTER_PGDATABASE", registry.database.clone()),
+        ("MASTER_PGDATABASE", database.to_owned()),
         ("TENANTRY_NAMES_NAMESPACE", space.namespace.as_str().to_owned()),
         (
             "TENANTRY_STATE_DIR",
@@ -53,26 +57,8 @@ async fn before_it_is_prepared_it_says_what_to_run_and_preparing_twice_changes_n
 #[tokio::test]
 async fn a_missing_registry_database_is_made() {
     let space = Space::new().await;
-    let mut env_registry = space.registry.clone();
-    env_registry.database = format!("{}_other", space.namespace.as_str());
-    let settings = {
-        let env = [
-            ("MASTER_PGHOST", env_registry.host.clone()),
-            ("MASTER_PGPORT", env_registry.port.to_string()),
-            ("MASTER_PGUSER", env_registry.user.clone()),
-            (
-                "MASTER_PGPASSWORD",
-                env_registry.password.expose_secret().to_owned(),
-            ),
-            ("MASTER_PGDATABASE", env_registry.database.clone()),
-            ("TENANTRY_NAMES_NAMESPACE", space.namespace.as_str().to_owned()),
-            (
-                "TENANTRY_STATE_DIR",
-                space.dir().join("state").display().to_string(),
-            ),
-        ];
-        Settings::load(None, env.map(|(name, value)| (name.to_owned(), value))).unwrap()
-    };
+    let database = format!("{}_other", space.namespace.as_str());
+    let settings = settings_in(&space, "state", &database);
     let platform = Platform::open(&settings).await.unwrap();
     let message = platform.ready().await.unwrap_err().to_string();
     assert!(message.contains("tenantctl up"), "{message}");

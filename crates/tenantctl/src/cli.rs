@@ -1,0 +1,248 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use model::{ArchiveId, Email, OperationId, OperationStatus, ServerName, TenantState};
+
+use crate::find::TenantRef;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed
+  2    wrong usage or configuration
+  3    partly failed: some laboratories were migrated, others not
+  4    there is no such laboratory, operation or archive
+  5    refused: the state does not allow it, or the name is taken
+  6    the registry or a server cannot be reached
+  130  interrupted; what was under way can be taken up again
+
+A laboratory is named by its slug or its id. Settings come from the file, then the environment; `tenantctl config show`
+prints what is in force.";
+
+/// Run a fleet of laboratories, each with a PostgreSQL database of its own.
+#[derive(Debug, Parser)]
+#[command(name = "tenantctl", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Global {
+    /// Read this TOML file instead of TENANTRY_CONFIG, ./tenantry.toml or /etc/tenantry/tenantry.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print one JSON document instead of tables
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print errors only, beside the answer
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Print without colours, as NO_COLOR does
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Prepare registry, tenant server and template, then run tenantd in the foreground
+    Up {
+        /// End after preparing
+        #[arg(long)]
+        no_serve: bool,
+    },
+    /// Make a laboratory; run again, it goes on where it stopped
+    Provision(Provision),
+    /// List the laboratories
+    List {
+        /// Only those in this state: provisioning, active, suspended or deleting
+        #[arg(long)]
+        status: Option<TenantState>,
+        /// Only those on this server
+        #[arg(long, value_parser = ServerName::parse)]
+        server: Option<ServerName>,
+        /// Only those whose schema is older than this code's
+        #[arg(long)]
+        behind: bool,
+    },
+    /// Show one laboratory with its administrators, latest events and operations
+    Show {
+        /// Slug or id
+        tenant: TenantRef,
+    },
+    /// Bring laboratories to this code's schema version
+    Migrate {
+        /// Slugs or ids
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        tenants: Vec<TenantRef>,
+        /// Every active or suspended laboratory that is not at this version yet
+        #[arg(long)]
+        all: bool,
+    },
+    /// Close a laboratory for its users; its data stay
+    Suspend {
+        /// Slug or id
+        tenant: TenantRef,
+        /// Why, for its history
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Open a suspended laboratory again
+    Resume {
+        /// Slug or id
+        tenant: TenantRef,
+        /// Why, for its history
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Archive a laboratory, prove the archive, then remove the laboratory
+    Offboard {
+        /// Slug or id
+        tenant: TenantRef,
+        /// Do not ask for the slug to be typed again
+        #[arg(long)]
+        yes: bool,
+        /// Why, for its history
+        #[arg(long)]
+        reason: Option<String>,
+        /// Leave the work to a running tenantd
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Verified dumps of laboratories
+    #[command(subcommand)]
+    Archives(Archives),
+    /// Durable changes: provision, migrate, offboard
+    #[command(subcommand)]
+    Operations(Operations),
+    /// The platform's own staff, who use the admin API
+    #[command(subcommand)]
+    Operator(Operator),
+    /// What is configured
+    #[command(subcommand)]
+    Config(Config),
+    /// Print a completion script for this shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print versions of program and schemas
+    Version,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Provision {
+    /// Short name in URLs: 2 to 40 lower-case letters, digits and single hyphens, as acme-lab
+    pub(crate) slug: model::Slug,
+    /// The laboratory's name
+    #[arg(long)]
+    pub(crate) name: String,
+    /// E-mail of its first administrator
+    #[arg(long, value_name = "EMAIL")]
+    pub(crate) admin_email: Email,
+    /// The administrator's name; the part before the @ when left out
+    #[arg(long, value_name = "NAME")]
+    pub(crate) admin_name: Option<String>,
+    /// Read the administrator's password from the first line of standard input. Otherwise it is TENANTRY_ADMIN_PASSWORD,
+    /// is asked for on a terminal, or is generated and printed once
+    #[arg(long)]
+    pub(crate) admin_password_stdin: bool,
+    /// IANA time zone
+    #[arg(long, default_value = "UTC", value_name = "ZONE")]
+    pub(crate) time_zone: String,
+    /// Server to host it; may be left out while only one is registered
+    #[arg(long, value_parser = ServerName::parse)]
+    pub(crate) server: Option<ServerName>,
+    /// Leave the work to a running tenantd
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Archives {
+    /// List archives, newest first
+    List {
+        /// Only those of this laboratory
+        #[arg(long, value_name = "SLUG|ID")]
+        tenant: Option<TenantRef>,
+    },
+    /// Show one archive with its manifest
+    Show {
+        /// The archive's id
+        archive: ArchiveId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Operations {
+    /// List operations, newest first
+    List {
+        /// Only those on this laboratory
+        #[arg(long, value_name = "SLUG|ID")]
+        tenant: Option<TenantRef>,
+        /// Only those in this status: pending, running, undoing, succeeded or failed
+        #[arg(long)]
+        status: Option<OperationStatus>,
+        /// Only those that have not ended
+        #[arg(long)]
+        live: bool,
+        /// The most to list
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+    },
+    /// Show one operation with its steps
+    Show {
+        /// The operation's id
+        operation: OperationId,
+    },
+    /// Follow an operation to its end; one that no worker has is run here
+    Watch {
+        /// The operation's id
+        operation: OperationId,
+    },
+    /// Run a failed operation once more; steps that are done stay done
+    Retry {
+        /// The operation's id
+        operation: OperationId,
+        /// Leave the work to a running tenantd
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Operator {
+    /// Register a person
+    Create {
+        /// Log-in name
+        #[arg(long)]
+        email: Email,
+        /// The person's name; the part before the @ when left out
+        #[arg(long)]
+        name: Option<String>,
+        /// Read the password from the first line of standard input. Otherwise it is TENANTRY_OPERATOR_PASSWORD, is
+        /// asked for on a terminal, or is generated and printed once
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List the people
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Print what is in force and where each value came from, secrets redacted
+    Show,
+    /// Print every key with its environment name, default and accepted values
+    Keys {
+        /// As a Markdown table
+        #[arg(long, conflicts_with = "json")]
+        markdown: bool,
+    },
+}

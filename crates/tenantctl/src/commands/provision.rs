@@ -1,0 +1,158 @@
+//! A laboratory made, or its making taken up again.
+
+use model::{OperationId, OperationKind, TenantState};
+use provisioner::{NewAdmin, NewLab, ProvisionError};
+use registry::{OperationFilter, RegistryClient, RegistryError, Tenant};
+use serde_json::json;
+
+use crate::{
+    cli::Provision,
+    context::Context,
+    find::{TenantRef, tenant},
+    foreground,
+    outcome::Refusal,
+    password::{self, NewPassword},
+    view::{OperationView, TenantView},
+};
+
+pub(crate) async fn run(context: &Context, wanted: Provision) -> anyhow::Result<()> {
+    let client = context.client().await?;
+    let found = registry::tenant_by_slug(&client, &wanted.slug).await?;
+    let slug = wanted.slug.clone();
+    let no_wait = wanted.no_wait;
+    let (operation, password) = match found {
+        Some(tenant) => (take_up(context, &client, &tenant).await?, None),
+        None => {
+            drop(client);
+            let (operation, password) = request(context, wanted).await?;
+            (operation, Some(password))
+        }
+    };
+    let resumed = password.is_none();
+    if !no_wait {
+        foreground::run(context, operation, slug.as_str()).await?;
+    }
+    finish(context, &TenantRef::Slug(slug), operation, resumed, password).await
+}
+
+/// A new laboratory.
+async fn request(context: &Context, wanted: Provision) -> anyhow::Result<(OperationId, NewPassword)> {
+    let email = wanted.admin_email;
+    let password = password::obtain(
+        email.as_str(),
+        wanted.admin_password_stdin,
+        "TENANTRY_ADMIN_PASSWORD",
+    )?;
+    let hash = context.platform.passwords.hash(&password.secret).await?;
+    let local_part = email.as_str().split('@').next().unwrap_or_default().to_owned();
+    let lab = NewLab {
+        slug: wanted.slug,
+        name: wanted.name,
+        time_zone: wanted.time_zone,
+        server: wanted.server,
+        admin: NewAdmin {
+            display_name: wanted.admin_name.unwrap_or(local_part),
+            email,
+            password_hash: hash.into(),
+        },
+    };
+    let by = context.requested_by(None);
+    let (_, operation) = context
+        .platform
+        .provisioner
+        .request_provision(lab, by)
+        .await
+        .map_err(|error| match error {
+            // Somebody else was faster than our look.
+            ProvisionError::Registry(error @ RegistryError::SlugTaken { .. }) => anyhow::Error::new(error),
+            other => other.into(),
+        })?;
+    // Before the work, so that an interruption does not lose it.
+    if let Some(generated) = password.to_show() {
+        context
+            .out
+            .tell(&format!("generated password, shown only now: {generated}"));
+    }
+    Ok((operation, password))
+}
+
+/// The operation that makes a laboratory of which the row is there already.
+async fn take_up(context: &Context, client: &RegistryClient, tenant: &Tenant) -> anyhow::Result<OperationId> {
+    let slug = &tenant.slug;
+    match tenant.status {
+        TenantState::Provisioning => {}
+        TenantState::Active | TenantState::Suspended => {
+            let message = format!(
+                "the slug {slug} is taken: {} is {} since {}; choose another, or see `tenantctl show {slug}`",
+                tenant.name,
+                tenant.status,
+                crate::output::moment(tenant.activated_at.unwrap_or(tenant.updated_at))
+            );
+            return Err(Refusal::Conflict(message).into());
+        }
+        TenantState::Deleting => {
+            let message = format!(
+                "the slug {slug} is taken until the removal of {} is done; `tenantctl offboard {slug}` goes on with it",
+                tenant.name
+            );
+            return Err(Refusal::Conflict(message).into());
+        }
+    }
+    let filter = OperationFilter {
+        tenant: Some(tenant.id),
+        kind: Some(OperationKind::Provision),
+        ..OperationFilter::default()
+    };
+    let Some(last) = registry::operations_list(client, &filter, None, 1).await?.pop() else {
+        anyhow::bail!("{slug} is provisioning but has no operation; was the registry changed by hand?");
+    };
+    context.out.note(&format!(
+        "{slug} was asked for at {} and is half done; going on with it (administrator and password stay as given then)",
+        crate::output::moment(last.created_at)
+    ));
+    if last.status.is_final() {
+        return Ok(context
+            .platform
+            .provisioner
+            .reopen(last.id, context.requested_by(None))
+            .await?);
+    }
+    Ok(last.id)
+}
+
+async fn finish(
+    context: &Context,
+    wanted: &TenantRef,
+    operation: OperationId,
+    resumed: bool,
+    password: Option<NewPassword>,
+) -> anyhow::Result<()> {
+    let client = context.client().await?;
+    let tenant = tenant(&client, wanted).await?;
+    let operation = registry::operation_by_id(&client, operation).await?;
+    let out = &context.out;
+    if out.json {
+        return out.document(&json!({
+            "tenant": TenantView::from(&tenant),
+            "operation": operation.as_ref().map(OperationView::from),
+            "resumed": resumed,
+            "generatedPassword": password.as_ref().and_then(NewPassword::to_show),
+        }));
+    }
+    if tenant.status == TenantState::Active {
+        return out.answer(&format!(
+            "{} is active: {} ({})",
+            tenant.slug, tenant.name, tenant.id
+        ));
+    }
+    if let Some(operation) = operation {
+        out.note(&format!(
+            "a running tenantd makes it; `tenantctl operations watch {}` follows",
+            operation.id
+        ));
+    }
+    out.answer(&format!(
+        "{} is {}: {} ({})",
+        tenant.slug, tenant.status, tenant.name, tenant.id
+    ))
+}

@@ -1,0 +1,132 @@
+//! From nothing to a serving platform.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Context as _;
+use platform::Prepared;
+use serde_json::json;
+use settings::Settings;
+
+use crate::{
+    cli::Global,
+    context::{Context, settings},
+    output::Out,
+};
+
+pub(crate) async fn run(global: &Global, out: Out, no_serve: bool) -> anyhow::Result<()> {
+    let settings = settings(global)?;
+    // Found before anything is prepared: a broken installation should show at once.
+    let tenantd = if no_serve { None } else { Some(find_tenantd()?) };
+    let embedded = settings.uses_embedded();
+    if embedded {
+        out.note(&format!(
+            "embedded PostgreSQL in {}",
+            settings.paths.embedded_dir().display()
+        ));
+    }
+    let context = Context::open_any(settings.clone(), out).await?;
+    let mut steps = Vec::new();
+    let prepared = context
+        .platform
+        .prepare(|step| {
+            out.note(&words(&step));
+            steps.push(document(&step));
+        })
+        .await;
+    // tenantd starts the embedded server anew as its owner: it then ends with tenantd, however that one ends.
+    let closed = context.close().await;
+    prepared.context("preparing stopped here; `tenantctl up` goes on from there")?;
+    closed?;
+    match tenantd {
+        None => {
+            out.note("ready; `tenantctl up` serves, `tenantctl provision` makes a laboratory");
+            if out.json {
+                out.document(&json!({"prepared": steps}))
+            } else {
+                Ok(())
+            }
+        }
+        Some(tenantd) => Err(serve(&tenantd, &settings, out)),
+    }
+}
+
+/// Becomes tenantd: the same process, so signals and the exit code need no passing on and nothing is left behind when
+/// one of two is killed. Returns only when that fails.
+fn serve(tenantd: &Path, settings: &Settings, out: Out) -> anyhow::Error {
+    let listen = settings.http.listen;
+    if listen.port() == 0 {
+        out.note(&format!(
+            "tenantd listens on a free port of {}, named in its log",
+            listen.ip()
+        ));
+    } else {
+        out.note(&format!(
+            "tenantd listens on http://{listen}; the API's description is on http://{listen}/docs"
+        ));
+    }
+    out.note("next, in another terminal: tenantctl operator create --email you@example.org");
+    out.note("                          tenantctl provision acme-lab --name \"Acme Lab\" --admin-email you@example.org");
+    let mut command = Command::new(tenantd);
+    if let Some(file) = &settings.file {
+        // The very file that was read here, also when it was named by a flag or relative.
+        command.env(
+            "TENANTRY_CONFIG",
+            std::path::absolute(file).unwrap_or_else(|_| file.clone()),
+        );
+    }
+    let error = command.exec();
+    anyhow::Error::new(error).context(format!("{} cannot be started", tenantd.display()))
+}
+
+/// Both programs are installed side by side, so that they are of one version.
+fn find_tenantd() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("finding the directory of tenantctl")?;
+    let own = own.canonicalize().unwrap_or(own);
+    let beside = own.with_file_name("tenantd");
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    anyhow::bail!(
+        "there is no tenantd beside {}; install both into one directory (`cargo build` puts them there), or prepare \
+         without serving: `tenantctl up --no-serve`",
+        own.display()
+    )
+}
+
+fn words(step: &Prepared) -> String {
+    match step {
+        Prepared::Database { name, created: true } => format!("registry database {name} created"),
+        Prepared::Database { name, created: false } => format!("registry database {name} found"),
+        Prepared::Registry { version } => format!("registry schema at version {version}"),
+        Prepared::Server {
+            address,
+            changed: true,
+        } => {
+            format!("tenant server {address} registered as {}", platform::MAIN_SERVER)
+        }
+        Prepared::Server {
+            address,
+            changed: false,
+        } => {
+            format!("tenant server {address} known as {}", platform::MAIN_SERVER)
+        }
+        Prepared::Secured => "shared databases closed to PUBLIC".to_owned(),
+        Prepared::Template { name } => format!("template {} ready", name.as_str()),
+    }
+}
+
+fn document(step: &Prepared) -> serde_json::Value {
+    match step {
+        Prepared::Database { name, created } => json!({"step": "database", "name": name, "created": created}),
+        Prepared::Registry { version } => json!({"step": "registry", "version": version}),
+        Prepared::Server { address, changed } => {
+            json!({"step": "server", "name": platform::MAIN_SERVER, "address": address, "changed": changed})
+        }
+        Prepared::Secured => json!({"step": "secured"}),
+        Prepared::Template { name } => json!({"step": "template", "name": name}),
+    }
+}

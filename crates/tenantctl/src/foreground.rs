@@ -1,0 +1,154 @@
+//! Running an operation here, with progress, until its end or a signal.
+
+use std::{sync::Mutex, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use model::{OperationId, Step};
+use provisioner::{Progress, ProvisionError};
+use registry::Operation;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    context::Context,
+    outcome::Refusal,
+    output::{Out, size},
+};
+
+/// Runs the operation to its end, or watches the worker that has it. `label` stands before every line.
+pub(crate) async fn run(context: &Context, operation: OperationId, label: &str) -> anyhow::Result<Operation> {
+    let progress = Reporter::new(context.out, label);
+    let ended = context
+        .platform
+        .provisioner
+        .run_until(operation, |step| progress.tell(step), interrupted())
+        .await;
+    progress.clear();
+    ended.map_err(|error| match error {
+        ProvisionError::Interrupted { operation } => Refusal::Interrupted(operation).into(),
+        ProvisionError::Failed { operation, .. } => Refusal::Failed {
+            operation,
+            error: error.to_string(),
+        }
+        .into(),
+        other => other.into(),
+    })
+}
+
+/// Ready when this process is asked to stop.
+pub(crate) async fn interrupted() {
+    let on = |kind| async move {
+        match signal(kind) {
+            Ok(mut signals) => {
+                signals.recv().await;
+            }
+            // Without a handler the signal ends the process itself, and the lease runs out.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = on(SignalKind::interrupt()) => {}
+        () = on(SignalKind::terminate()) => {}
+        () = on(SignalKind::hangup()) => {}
+    }
+}
+
+/// Progress as a bar on a terminal, as lines elsewhere; on standard error.
+struct Reporter {
+    out: Out,
+    label: String,
+    bar: Option<ProgressBar>,
+    place: Mutex<String>,
+}
+
+impl Reporter {
+    fn new(out: Out, label: &str) -> Self {
+        let bar = (out.terminal && !out.quiet).then(|| {
+            let bar = ProgressBar::new_spinner();
+            let template = if out.color() {
+                "{spinner:.green} {prefix} {wide_msg} {elapsed}"
+            } else {
+                "{spinner} {prefix} {wide_msg} {elapsed}"
+            };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar.set_prefix(label.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Self {
+            out,
+            label: label.to_owned(),
+            bar,
+            place: Mutex::default(),
+        }
+    }
+
+    /// Passing: shown on the bar only.
+    fn passing(&self, text: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(text);
+        }
+    }
+
+    /// Lasting: a line that stays.
+    fn lasting(&self, text: &str) {
+        let line = format!("{}: {text}", self.label);
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.out.note(&line)),
+            None => self.out.note(&line),
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn tell(&self, progress: Progress) {
+        match progress {
+            Progress::Claimed { attempt: 0 | 1, .. } => {}
+            Progress::Claimed { attempt, .. } => self.lasting(&format!("attempt {attempt}")),
+            Progress::Watching { owner: Some(owner) } => {
+                self.lasting(&format!("worker {owner} runs it; watching"))
+            }
+            Progress::Watching { owner: None } => self.passing("waiting for its next try".to_owned()),
+            Progress::StepBegan {
+                step,
+                number,
+                of,
+                undoing,
+            } => {
+                let undoing = if undoing { "undo " } else { "" };
+                let place = format!("{undoing}{number}/{of}");
+                self.passing(format!("{place} {}", words(step)));
+                *self
+                    .place
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner) = place;
+            }
+            Progress::Bytes { step, bytes } => self.passing(format!("{} {}", words(step), size(bytes))),
+            Progress::StepDone { step, took, .. } => {
+                let place = self
+                    .place
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .clone();
+                self.lasting(&format!("{place} {} ({} ms)", words(step), took.as_millis()));
+            }
+            Progress::StepFailed { step, error } => self.lasting(&format!("{} failed: {error}", words(step))),
+            Progress::WillRetry { delay } => {
+                self.lasting(&format!("tries again in {:.1} s", delay.as_secs_f64()));
+            }
+            Progress::Undoing { error } => {
+                self.lasting(&format!("failed for good, taking away what was made: {error}"))
+            }
+        }
+    }
+}
+
+/// A step's name without underscores.
+fn words(step: Step) -> String {
+    step.as_str().replace('_', " ")
+}

@@ -1,0 +1,66 @@
+//! A new password: from standard input, a variable, the person at the terminal, or generated. Never from an argument,
+//! which every user of the machine can read.
+
+use std::io::{self, BufRead as _, IsTerminal as _};
+
+use anyhow::Context as _;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::outcome::Refusal;
+
+/// A password and whether the person has yet to be told it.
+pub(crate) struct NewPassword {
+    pub(crate) secret: SecretString,
+    pub(crate) generated: bool,
+}
+
+impl NewPassword {
+    /// The text to show once, if it was generated.
+    pub(crate) fn to_show(&self) -> Option<&str> {
+        self.generated.then(|| self.secret.expose_secret())
+    }
+}
+
+/// Takes the password of `whom` from the first place that has one and checks it.
+pub(crate) fn obtain(whom: &str, from_stdin: bool, variable: &str) -> anyhow::Result<NewPassword> {
+    let given = if from_stdin {
+        Some(from_input()?)
+    } else if let Some(value) = std::env::var(variable).ok().filter(|value| !value.is_empty()) {
+        Some(value)
+    } else if io::stdin().is_terminal() && io::stderr().is_terminal() {
+        Some(ask(whom)?)
+    } else {
+        None
+    };
+    let Some(given) = given else {
+        return Ok(NewPassword {
+            secret: identity::generate_password(),
+            generated: true,
+        });
+    };
+    identity::password_check(&given)
+        .map_err(|weak| Refusal::Usage(format!("the password of {whom}: {weak}")))?;
+    Ok(NewPassword {
+        secret: given.into(),
+        generated: false,
+    })
+}
+
+fn from_input() -> anyhow::Result<String> {
+    let mut line = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .context("reading the password from standard input")?;
+    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+fn ask(whom: &str) -> anyhow::Result<String> {
+    let first =
+        rpassword::prompt_password(format!("Password for {whom}: ")).context("asking for the password")?;
+    let again = rpassword::prompt_password("The same again: ").context("asking for the password")?;
+    if first != again {
+        return Err(Refusal::Usage("the two passwords differ; nothing was changed".to_owned()).into());
+    }
+    Ok(first)
+}

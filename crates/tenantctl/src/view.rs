@@ -1,0 +1,229 @@
+//! The documents that `--json` prints. Fields are only ever added.
+
+use model::{DbName, OperationKind, OperationStatus, SchemaVersion, StaffId, Step, StepStatus, TenantState};
+use registry::{Admin, Archive, Operation, Operator, StepRow, Tenant, TenantEventRow};
+use serde::Serialize;
+use serde_json::Value;
+
+/// A laboratory.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TenantView {
+    id: model::TenantId,
+    slug: model::Slug,
+    name: String,
+    status: TenantState,
+    time_zone: String,
+    server: model::ServerName,
+    database: DbName,
+    db_version: SchemaVersion,
+    code_version: SchemaVersion,
+    generation: i64,
+    created_at: jiff::Timestamp,
+    updated_at: jiff::Timestamp,
+    activated_at: Option<jiff::Timestamp>,
+}
+
+impl From<&Tenant> for TenantView {
+    fn from(tenant: &Tenant) -> Self {
+        Self {
+            id: tenant.id,
+            slug: tenant.slug.clone(),
+            name: tenant.name.clone(),
+            status: tenant.status,
+            time_zone: tenant.time_zone.clone(),
+            server: tenant.server.clone(),
+            database: tenant.db_name.clone(),
+            db_version: tenant.db_version,
+            code_version: migrator::latest(),
+            generation: tenant.generation,
+            created_at: tenant.created_at,
+            updated_at: tenant.updated_at,
+            activated_at: tenant.activated_at,
+        }
+    }
+}
+
+/// An operation.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OperationView {
+    id: model::OperationId,
+    kind: OperationKind,
+    tenant_id: model::TenantId,
+    tenant_slug: model::Slug,
+    status: OperationStatus,
+    attempts: u32,
+    error: Option<String>,
+    created_by: String,
+    lease_owner: Option<String>,
+    not_before: jiff::Timestamp,
+    created_at: jiff::Timestamp,
+    started_at: Option<jiff::Timestamp>,
+    finished_at: Option<jiff::Timestamp>,
+}
+
+impl From<&Operation> for OperationView {
+    fn from(operation: &Operation) -> Self {
+        Self {
+            id: operation.id,
+            kind: operation.kind,
+            tenant_id: operation.tenant,
+            tenant_slug: operation.tenant_slug.clone(),
+            status: operation.status,
+            attempts: operation.attempts,
+            error: operation.error.clone(),
+            created_by: operation.created_by.to_string(),
+            lease_owner: operation.lease_owner.clone(),
+            not_before: operation.not_before,
+            created_at: operation.created_at,
+            started_at: operation.started_at,
+            finished_at: operation.finished_at,
+        }
+    }
+}
+
+/// One step of an operation.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct StepView {
+    step: Step,
+    status: StepStatus,
+    attempts: u32,
+    worker: String,
+    began_at: jiff::Timestamp,
+    ended_at: Option<jiff::Timestamp>,
+    saw: Option<Value>,
+    error: Option<String>,
+}
+
+impl From<&StepRow> for StepView {
+    fn from(row: &StepRow) -> Self {
+        Self {
+            step: row.step,
+            status: row.status,
+            attempts: row.attempts,
+            worker: row.worker.clone(),
+            began_at: row.began_at,
+            ended_at: row.ended_at,
+            saw: row.saw.clone(),
+            error: row.error.clone(),
+        }
+    }
+}
+
+/// An archive; the manifest only where one archive is shown.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ArchiveView {
+    id: model::ArchiveId,
+    tenant_id: model::TenantId,
+    tenant_slug: model::Slug,
+    tenant_name: String,
+    operation_id: Option<model::OperationId>,
+    location: String,
+    bytes: u64,
+    sha256: String,
+    db_version: SchemaVersion,
+    created_by: String,
+    created_at: jiff::Timestamp,
+    verified_at: jiff::Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<Value>,
+}
+
+impl From<&Archive> for ArchiveView {
+    fn from(archive: &Archive) -> Self {
+        Self {
+            id: archive.id,
+            tenant_id: archive.tenant,
+            tenant_slug: archive.tenant_slug.clone(),
+            tenant_name: archive.tenant_name.clone(),
+            operation_id: archive.operation,
+            location: archive.location.clone(),
+            bytes: archive.bytes,
+            sha256: archive.sha256.clone(),
+            db_version: archive.db_version,
+            created_by: archive.created_by.to_string(),
+            created_at: archive.created_at,
+            verified_at: archive.verified_at,
+            manifest: None,
+        }
+    }
+}
+
+impl ArchiveView {
+    pub(crate) fn with_manifest(archive: &Archive) -> Self {
+        Self {
+            manifest: Some(archive.manifest.clone()),
+            ..Self::from(archive)
+        }
+    }
+}
+
+/// Something that happened to a laboratory.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EventView {
+    at: jiff::Timestamp,
+    kind: String,
+    actor: String,
+    operation_id: Option<model::OperationId>,
+    detail: Value,
+}
+
+impl From<&TenantEventRow> for EventView {
+    fn from(event: &TenantEventRow) -> Self {
+        Self {
+            at: event.at,
+            kind: event.kind.clone(),
+            actor: event.actor.to_string(),
+            operation_id: event.operation,
+            detail: event.detail.clone(),
+        }
+    }
+}
+
+/// An administrator of a laboratory.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AdminView {
+    id: StaffId,
+    email: model::Email,
+    display_name: String,
+    disabled_at: Option<jiff::Timestamp>,
+}
+
+impl From<&Admin> for AdminView {
+    fn from(admin: &Admin) -> Self {
+        Self {
+            id: admin.id,
+            email: admin.email.clone(),
+            display_name: admin.display_name.clone(),
+            disabled_at: admin.disabled_at,
+        }
+    }
+}
+
+/// One of the platform's staff.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OperatorView {
+    id: model::OperatorId,
+    email: model::Email,
+    display_name: String,
+    disabled_at: Option<jiff::Timestamp>,
+    created_at: jiff::Timestamp,
+}
+
+impl From<&Operator> for OperatorView {
+    fn from(operator: &Operator) -> Self {
+        Self {
+            id: operator.id,
+            email: operator.email.clone(),
+            display_name: operator.display_name.clone(),
+            disabled_at: operator.disabled_at,
+            created_at: operator.created_at,
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! `tenantctl` through its front door: the real program, its output, its exit codes.
+
+#[cfg(test)]
+mod config;
+#[cfg(test)]
+mod ctl;
+#[cfg(test)]
+mod interrupt;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod story;
+#[cfg(test)]
+mod up;

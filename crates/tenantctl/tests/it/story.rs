@@ -1,0 +1,121 @@
+use serde_json::json;
+use testkit::Space;
+
+use crate::ctl::Ctl;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_laboratory_from_its_making_to_its_archive() {
+    let space = Space::new().await;
+    let ctl = Ctl::prepared(&space);
+    assert_eq!(ctl.json(0, &["list"]), json!({"tenants": []}));
+
+    // Made, with a generated password that is told once.
+    let made = ctl.provision("acme-lab");
+    assert_eq!(made["tenant"]["status"], "active");
+    assert_eq!(made["operation"]["status"], "succeeded");
+    assert_eq!(made["resumed"], false);
+    assert!(made["generatedPassword"].as_str().unwrap().len() >= 12);
+    let id = made["tenant"]["id"].as_str().unwrap();
+
+    // Named by slug or id alike.
+    let shown = ctl.json(0, &["show", "acme-lab"]);
+    assert_eq!(shown, ctl.json(0, &["show", id]));
+    assert_eq!(shown["tenant"]["dbVersion"], shown["tenant"]["codeVersion"]);
+    assert_eq!(shown["admins"][0]["email"], "ada@example.org");
+    assert_eq!(shown["operations"][0]["createdBy"], "terminal:ada");
+    let listed = ctl.run(&["list"]).expect(0).stdout;
+    assert!(listed.lines().next().unwrap().starts_with("SLUG"), "{listed}");
+    assert!(
+        listed.contains("acme-lab") && listed.contains("active"),
+        "{listed}"
+    );
+
+    // Closed and opened; a second time does not fit its state.
+    assert_eq!(
+        ctl.json(0, &["suspend", "acme-lab", "--reason", "unpaid"])["tenant"]["status"],
+        "suspended"
+    );
+    let refused = ctl.json(5, &["suspend", "acme-lab"]);
+    assert_eq!(refused["error"]["kind"], "conflict");
+    assert_eq!(
+        ctl.json(0, &["list", "--status", "suspended"])["tenants"][0]["slug"],
+        "acme-lab"
+    );
+    assert_eq!(
+        ctl.json(0, &["list", "--status", "active"]),
+        json!({"tenants": []})
+    );
+    assert_eq!(ctl.json(0, &["resume", "acme-lab"])["tenant"]["status"], "active");
+
+    // Migrated: by name always, with --all only what is behind.
+    let migrated = ctl.json(0, &["migrate", "acme-lab", id]);
+    assert_eq!(
+        (&migrated["migrated"], &migrated["failed"]),
+        (&json!(1), &json!(0))
+    );
+    let all = ctl.json(0, &["migrate", "--all"]);
+    assert_eq!((&all["migrated"], &all["current"]), (&json!(0), &json!(1)));
+
+    // Removed: only when confirmed.
+    let unconfirmed = ctl.run(&["offboard", "acme-lab"]).expect(2);
+    assert!(unconfirmed.stderr.contains("--yes"), "{unconfirmed:?}");
+    let removed = ctl.json(0, &["offboard", "acme-lab", "--yes"]);
+    assert_eq!(removed["operation"]["status"], "succeeded");
+    let archive = removed["archive"]["id"].as_str().unwrap();
+    assert!(
+        std::path::Path::new(removed["archive"]["location"].as_str().unwrap()).exists(),
+        "{removed}"
+    );
+
+    // Gone, but not its archive and its operations.
+    let gone = ctl.run(&["show", "acme-lab"]).expect(4);
+    assert!(gone.stderr.contains("archives list"), "{gone:?}");
+    assert_eq!(
+        ctl.json(0, &["archives", "list", "--tenant", "acme-lab"])["archives"][0]["id"],
+        archive
+    );
+    let manifest = &ctl.json(0, &["archives", "show", archive])["archive"]["manifest"];
+    assert!(manifest.is_object(), "{manifest}");
+    let operations = ctl.json(0, &["operations", "list", "--tenant", id]);
+    let kinds: Vec<&str> = operations["operations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|o| o["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["offboard", "migrate", "provision"]);
+    let offboarding = removed["operation"]["id"].as_str().unwrap();
+    let steps = ctl.json(0, &["operations", "show", offboarding]);
+    assert_eq!(steps["steps"].as_array().unwrap().len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_comes_from_standard_input_or_a_variable_and_a_weak_one_is_refused() {
+    let space = Space::new().await;
+    let ctl = Ctl::prepared(&space);
+    let operator = ["operator", "create", "--json", "--email"];
+    let create = |email: &'static str, rest: &[&'static str]| [&operator[..], &[email], rest].concat();
+
+    let said = ctl
+        .typed(
+            &create("one@example.org", &["--password-stdin"]),
+            "correct horse battery\n",
+        )
+        .expect(0);
+    assert_eq!(said.json()["generatedPassword"], json!(null));
+    let weak = ctl
+        .typed(&create("two@example.org", &["--password-stdin"]), "short\n")
+        .expect(2);
+    assert!(weak.stderr.contains("12"), "{weak:?}");
+    assert!(!weak.stderr.contains("short\n"), "{weak:?}");
+    let by_variable = Ctl::on(&space).with("TENANTRY_OPERATOR_PASSWORD", "correct horse battery");
+    assert_eq!(
+        by_variable.run(&create("two@example.org", &[])).expect(0).json()["generatedPassword"],
+        json!(null)
+    );
+
+    let taken = ctl.run(&create("ONE@example.org", &[])).expect(5);
+    assert!(taken.stderr.contains("registered already"), "{taken:?}");
+    let operators = ctl.json(0, &["operator", "list"]);
+    assert_eq!(operators["operators"].as_array().unwrap().len(), 2);
+}

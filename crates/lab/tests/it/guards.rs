@@ -1,0 +1,745 @@
+//! What the database refuses by itself, whatever code runs on it: tried as the laboratory's own role, and where it must hold
+//! for everybody, as the tables' owner (a superuser here).
+
+use deadpool_postgres::Object;
+use lab::{
+    Guard, ResultId, results,
+    signoff::{self},
+};
+use tokio_postgres::Client;
+
+use crate::support::{Lab, adult, items, new_order, received, released, value};
+
+/// Tries one statement and takes it back: the SQLSTATE of its refusal, or nothing when it went through.
+async fn state(client: &Client, sql: &str) -> Option<String> {
+    client.batch_execute("BEGIN").await.unwrap();
+    let mut outcome = client.batch_execute(sql).await;
+    if outcome.is_ok() {
+        outcome = client.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await;
+    }
+    client.batch_execute("ROLLBACK").await.unwrap();
+    outcome.err().map(|error| {
+        error
+            .code()
+            .map_or_else(|| error.to_string(), |code| code.code().to_owned())
+    })
+}
+
+/// Refused to the laboratory's role (by a guard, a constraint or for want of the privilege), and to the owner by `code`.
+async fn refused(role: &Client, owner: &Client, sql: &str, code: &str) {
+    assert_eq!(state(owner, sql).await.as_deref(), Some(code), "as owner: {sql}");
+    let got = state(role, sql)
+        .await
+        .unwrap_or_else(|| panic!("the laboratory's role could do: {sql}"));
+    assert!(
+        got == code || got == "42501",
+        "as the laboratory's role, {got}: {sql}"
+    );
+}
+
+struct Scene {
+    lab: Lab,
+    role: Object,
+    owner: Client,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let lab = Lab::new().await;
+        Self {
+            role: lab.client().await,
+            owner: lab.owner().await,
+            lab,
+        }
+    }
+
+    async fn refused(&self, sql: &str, code: &str) {
+        refused(&self.role, &self.owner, sql, code).await;
+    }
+
+    /// A potassium result in each state: pending, entered, verified, released.
+    async fn results(&mut self) -> [ResultId; 4] {
+        let lab = &self.lab;
+        let txn = self.role.transaction().await.unwrap();
+        let patient = adult(&txn, lab).await;
+        let mut ids = Vec::new();
+        for steps in 0..3 {
+            let order = received(&txn, lab, &patient, &["K"]).await;
+            let id = order.results[0].id;
+            if steps > 0 {
+                results::enter(&txn, &lab.technician, id, 1, &value("4.0", "mmol/L"))
+                    .await
+                    .unwrap();
+            }
+            if steps > 1 {
+                signoff::verify(&txn, &lab.supervisor, &items(&txn, &[id]).await)
+                    .await
+                    .unwrap();
+            }
+            ids.push(id);
+        }
+        ids.push(
+            released(&txn, lab, &patient, "K", &value("4.0", "mmol/L"))
+                .await
+                .id,
+        );
+        txn.commit().await.unwrap();
+        ids.try_into().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_result_is_not_inserted_as_released_nor_with_a_value() {
+    let mut scene = Scene::new().await;
+    let [pending, ..] = scene.results().await;
+    let staff = scene.lab.technician.staff;
+    let copy = |columns: &str, values: &str| {
+        format!(
+            "INSERT INTO result (id, order_id, patient_id, specimen_id, test_code, changed_by{columns})
+             SELECT gen_random_uuid(), order_id, patient_id, specimen_id, 'NA', '{staff}'{values} FROM result WHERE id = '{pending}'"
+        )
+    };
+    assert_eq!(
+        state(&scene.role, &copy("", "")).await,
+        None,
+        "the honest insert goes through"
+    );
+    let released = ", status, value_num, unit, entered_by, entered_at, verified_by, verified_at, released_by, released_at";
+    let signed = format!(
+        ", 'released', 4.0, 'mmol/L', '{staff}', now(), '{}', now(), '{staff}', now()",
+        scene.lab.supervisor.staff
+    );
+    scene.refused(&copy(released, &signed), "LAB07").await;
+    scene.refused(&copy(", value_num", ", 4.0"), "LAB07").await;
+    scene.refused(&copy(", status", ", 'entered'"), "LAB07").await;
+    scene
+        .refused(&copy(", verified_by", &format!(", '{staff}'")), "LAB07")
+        .await;
+}
+
+#[tokio::test]
+async fn verifying_and_releasing_change_no_value_range_flag_or_signature() {
+    let mut scene = Scene::new().await;
+    let [_, entered, verified, _] = scene.results().await;
+    let (technician, supervisor) = (scene.lab.technician.staff, scene.lab.supervisor.staff);
+    let verify = |more: &str| {
+        format!(
+            "UPDATE result SET status = 'verified', verified_by = '{supervisor}'{more} WHERE id = '{entered}'"
+        )
+    };
+    let release = |more: &str| {
+        format!(
+            "UPDATE result SET status = 'released', released_by = '{supervisor}'{more} WHERE id = '{verified}'"
+        )
+    };
+    assert_eq!(state(&scene.role, &verify("")).await, None);
+    assert_eq!(state(&scene.role, &release("")).await, None);
+    for change in [
+        ", value_num = 4.1",
+        ", value_num = 4.00", // equal as a number, not the same statement
+        ", comparator = '<'",
+        ", value_num = NULL, value_text = 'x'",
+        ", unit = 'mg/dL'",
+        ", comment = 'x'",
+        ", ref_low = 3.6",
+        ", ref_range_id = NULL, flag = NULL",
+        ", ref_high = 3, flag = 'H'",
+        ", delta_flag = true",
+        &format!(", entered_by = '{}'", scene.lab.admin.staff),
+    ] {
+        scene.refused(&verify(change), "LAB03").await;
+        scene.refused(&release(change), "LAB03").await;
+    }
+    scene
+        .refused(
+            &release(&format!(", verified_by = '{technician}', self_verified = true")),
+            "LAB03",
+        )
+        .await;
+    scene
+        .refused(
+            &format!("UPDATE result SET status = 'verified' WHERE id = '{entered}'"),
+            "LAB11",
+        )
+        .await;
+    scene
+        .refused(
+            &format!("UPDATE result SET status = 'released' WHERE id = '{verified}'"),
+            "LAB11",
+        )
+        .await;
+    scene
+        .refused(
+            &format!("UPDATE result SET flag = 'H' WHERE id = '{entered}'"),
+            "LAB04",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn the_flag_must_follow_from_the_value_and_its_range() {
+    let mut scene = Scene::new().await;
+    let [_, entered, ..] = scene.results().await;
+    let change =
+        |set: &str| format!("UPDATE result SET {set}, change_reason = 'typo' WHERE id = '{entered}'");
+    assert_eq!(
+        state(&scene.role, &change("value_num = 5.1, flag = 'H'")).await,
+        None
+    );
+    scene.refused(&change("value_num = 5.1"), "23514").await;
+    scene
+        .refused(&change("value_num = 5.0, flag = 'H'"), "23514")
+        .await;
+    scene.refused(&change("flag = NULL"), "23514").await;
+    scene.refused(&change("ref_range_id = NULL"), "23514").await;
+}
+
+#[tokio::test]
+async fn a_released_result_is_rewritten_in_nothing() {
+    let mut scene = Scene::new().await;
+    let [.., released] = scene.results().await;
+    let other = scene.lab.second_supervisor.staff;
+    for set in [
+        "value_num = 4.1".to_owned(),
+        "value_num = 4.00".to_owned(),
+        "flag = 'H', ref_high = 3".to_owned(),
+        "ref_low = 1".to_owned(),
+        format!("verified_by = '{other}'"),
+        format!("released_by = '{other}'"),
+        "comment = 'x', change_reason = 'y'".to_owned(),
+        "instrument = 'x'".to_owned(),
+        "status = 'released'".to_owned(),
+    ] {
+        scene
+            .refused(
+                &format!("UPDATE result SET {set} WHERE id = '{released}'"),
+                "LAB03",
+            )
+            .await;
+    }
+    for set in [
+        "verified_at = now()",
+        "entered_at = now()",
+        "released_at = now()",
+        "rev = 9",
+        "version = 9",
+    ] {
+        let sql = format!("UPDATE result SET {set} WHERE id = '{released}'");
+        scene.refused(&sql, "LAB03").await;
+    }
+}
+
+#[tokio::test]
+async fn an_amendment_needs_an_entry_and_a_verification_of_its_own() {
+    let mut scene = Scene::new().await;
+    let [.., released] = scene.results().await;
+    let (first, second) = (scene.lab.supervisor.staff, scene.lab.second_supervisor.staff);
+    // The old draft's hole: a new value under the old reason and verifier, even with a fresh verified_at.
+    for set in [
+        "status = 'corrected', value_num = 4.4".to_owned(),
+        "status = 'corrected', value_num = 4.4, change_reason = 'typo'".to_owned(),
+        format!("status = 'amended', comment = 'x', change_reason = 'typo', verified_by = '{second}'"),
+    ] {
+        scene
+            .refused(
+                &format!("UPDATE result SET {set} WHERE id = '{released}'"),
+                "LAB06",
+            )
+            .await;
+    }
+    let sql = format!(
+        "UPDATE result SET status = 'corrected', value_num = 4.4, change_reason = 'typo', verified_at = now(), entered_at = now()
+         WHERE id = '{released}'"
+    );
+    scene.refused(&sql, "LAB06").await;
+
+    let propose = |columns: &str, values: &str| {
+        format!(
+            "INSERT INTO result_amendment (id, result_id, base_rev, kind, value_num, flag, reason, entered_by{columns})
+             VALUES ('00000000-0000-7000-8000-000000000001', '{released}', 1, 'corrected', 4.4, 'N', 'wrong tube', '{first}'{values});"
+        )
+    };
+    let verified = |by| {
+        format!(
+            "UPDATE result_amendment SET status = 'verified', verified_by = '{by}' WHERE result_id = '{released}';"
+        )
+    };
+    let apply = |kind: &str| {
+        format!(
+            "UPDATE result SET status = '{kind}', amendment_id = '00000000-0000-7000-8000-000000000001', changed_by = '{second}'
+             WHERE id = '{released}';"
+        )
+    };
+    let good = propose("", "") + &verified(second) + &apply("corrected");
+    assert_eq!(state(&scene.role, &good).await, None);
+    scene
+        .refused(
+            &propose(
+                ", status, verified_by, verified_at",
+                &format!(", 'verified', '{second}', now()"),
+            ),
+            "LAB07",
+        )
+        .await;
+    scene
+        .refused(&(propose("", "") + &apply("corrected")), "LAB06")
+        .await;
+    scene
+        .refused(&(propose("", "") + &verified(first)), "LAB08")
+        .await;
+    scene
+        .refused(
+            &(propose("", "") + &verified(second) + &apply("amended")),
+            "LAB06",
+        )
+        .await;
+    scene
+        .refused(&(good.clone() + &apply("corrected")), "LAB06")
+        .await;
+    let edit = "UPDATE result_amendment SET value_num = 9 WHERE status = 'proposed';";
+    scene.refused(&(propose("", "") + edit), "LAB02").await;
+    scene
+        .refused(
+            &(propose("", "") + &verified(second) + "UPDATE result_amendment SET status = 'withdrawn'"),
+            "LAB02",
+        )
+        .await;
+    let swap = format!(
+        "UPDATE result_amendment SET status = 'verified', verified_by = '{second}', value_num = 9 WHERE result_id = '{released}'"
+    );
+    scene.refused(&(propose("", "") + &swap), "LAB03").await;
+}
+
+#[tokio::test]
+async fn an_applied_amendment_is_what_was_verified_whatever_the_caller_writes() {
+    let mut scene = Scene::new().await;
+    let [.., released] = scene.results().await;
+    let (first, second) = (scene.lab.supervisor.staff, scene.lab.second_supervisor.staff);
+    scene
+        .role
+        .batch_execute(&format!(
+            "INSERT INTO result_amendment (id, result_id, base_rev, kind, value_num, flag, reason, entered_by)
+             VALUES ('00000000-0000-7000-8000-000000000001', '{released}', 1, 'corrected', 4.40, 'N', 'wrong tube', '{first}');
+             UPDATE result_amendment SET status = 'verified', verified_by = '{second}' WHERE result_id = '{released}';
+             UPDATE result SET status = 'corrected', amendment_id = '00000000-0000-7000-8000-000000000001', value_num = 9.9,
+               flag = 'HH', ref_low = 0, verified_by = '{first}', unit = 'x' WHERE id = '{released}';"
+        ))
+        .await
+        .unwrap();
+    let row = scene
+        .role
+        .query_one(
+            "SELECT value_num::text, flag, ref_low::text, verified_by::text, unit, rev,
+                    (SELECT value_num::text || ' ' || reason FROM result_revision v WHERE v.result_id = r.id) FROM result r WHERE id = $1",
+            &[&released],
+        )
+        .await
+        .unwrap();
+    let text = |n: usize| row.get::<_, String>(n);
+    assert_eq!(
+        [text(0), text(1), text(2), text(3), text(4)],
+        ["4.40", "N", "3.5", &second.to_string(), "mmol/L"]
+    );
+    assert_eq!((row.get::<_, i32>(5), text(6)), (2, "4.0 wrong tube".to_owned()));
+}
+
+#[tokio::test]
+async fn states_are_not_skipped_and_final_ones_stay() {
+    let mut scene = Scene::new().await;
+    let [pending, entered, verified, released] = scene.results().await;
+    let supervisor = scene.lab.supervisor.staff;
+    for (id, to) in [
+        (pending, "verified"),
+        (pending, "released"),
+        (entered, "released"),
+        (released, "verified"),
+        (released, "pending"),
+        (released, "cancelled"),
+        (verified, "entered"),
+        (verified, "voided"),
+        (entered, "corrected"),
+    ] {
+        let sql = format!(
+            "UPDATE result SET status = '{to}', verified_by = '{supervisor}', released_by = '{supervisor}', closed_reason = NULL, change_reason = 'x'
+             WHERE id = '{id}'"
+        );
+        let code = state(&scene.role, &sql)
+            .await
+            .unwrap_or_else(|| panic!("{id} could become {to}"));
+        assert!(code.starts_with("LAB0"), "{to}: {code}");
+        assert!(state(&scene.owner, &sql).await.is_some());
+    }
+    let close = format!("UPDATE result SET status = 'cancelled', closed_reason = 'x' WHERE id = '{pending}'");
+    scene.role.batch_execute(&close).await.unwrap();
+    scene
+        .refused(
+            &format!("UPDATE result SET status = 'pending', closed_reason = NULL WHERE id = '{pending}'"),
+            "LAB02",
+        )
+        .await;
+    scene
+        .refused(
+            &format!("UPDATE result SET status = 'cancelled' WHERE id = '{entered}'"),
+            "LAB04",
+        )
+        .await;
+    scene
+        .refused(
+            &format!("UPDATE result SET status = 'voided' WHERE id = '{released}'"),
+            "LAB04",
+        )
+        .await;
+    let kept = format!(
+        "UPDATE result SET status = 'voided', closed_reason = 'x', value_num = NULL WHERE id = '{released}'"
+    );
+    scene.refused(&kept, "LAB03").await;
+}
+
+#[tokio::test]
+async fn a_repeat_keeps_nothing_and_gives_its_reason_anew() {
+    let mut scene = Scene::new().await;
+    let [_, entered, ..] = scene.results().await;
+    let cleared = "value_num = NULL, unit = NULL, ref_range_id = NULL, ref_low = NULL, ref_high = NULL, crit_low = NULL, crit_high = NULL,
+                   flag = NULL, entered_by = NULL, entered_at = NULL";
+    let back =
+        |more: &str| format!("UPDATE result SET status = 'pending', {cleared}{more} WHERE id = '{entered}';");
+    assert_eq!(state(&scene.role, &back(", change_reason = 'clot'")).await, None);
+    scene.refused(&back(""), "LAB04").await;
+    scene
+        .refused(&back(", comparator = '<', change_reason = 'clot'"), "LAB03")
+        .await;
+    let replace = |value: &str, more: &str| {
+        format!("UPDATE result SET value_num = {value}{more} WHERE id = '{entered}';")
+    };
+    let twice = replace("4.2", ", change_reason = 'typo'") + &replace("4.3", "");
+    scene.refused(&twice, "LAB04").await;
+}
+
+#[tokio::test]
+async fn the_same_person_does_not_enter_and_verify_unless_the_laboratory_allows_it() {
+    let mut scene = Scene::new().await;
+    let [_, entered, ..] = scene.results().await;
+    let technician = scene.lab.technician.staff;
+    let verify =
+        format!("UPDATE result SET status = 'verified', verified_by = '{technician}' WHERE id = '{entered}'");
+    scene.refused(&verify, "LAB08").await;
+    let marked = format!(
+        "UPDATE result SET status = 'verified', verified_by = '{technician}', self_verified = true WHERE id = '{entered}'"
+    );
+    scene.refused(&marked, "LAB08").await;
+    // A temporary table must not stand in for the profile.
+    let shadow = "CREATE TEMP TABLE lab_profile AS SELECT true AS allow_self_verify;";
+    let code = state(&scene.role, &format!("{shadow} {verify}")).await;
+    assert!(matches!(code.as_deref(), Some("LAB08" | "42501")), "{code:?}");
+    assert_eq!(
+        state(&scene.owner, &format!("{shadow} {verify}"))
+            .await
+            .as_deref(),
+        Some("LAB08")
+    );
+    scene
+        .role
+        .batch_execute("UPDATE lab_profile SET allow_self_verify = true")
+        .await
+        .unwrap();
+    scene.role.batch_execute(&verify).await.unwrap();
+    let row = scene
+        .role
+        .query_one("SELECT self_verified FROM result WHERE id = $1", &[&entered])
+        .await
+        .unwrap();
+    assert!(row.get::<_, bool>(0), "and then it is marked");
+}
+
+#[tokio::test]
+async fn a_critical_value_is_not_released_before_its_own_notice() {
+    let mut scene = Scene::new().await;
+    let [pending, normal, ..] = scene.results().await;
+    let (technician, supervisor) = (scene.lab.technician.staff, scene.lab.supervisor.staff);
+    let txn = scene.role.transaction().await.unwrap();
+    results::enter(&txn, &scene.lab.technician, pending, 1, &value("7.1", "mmol/L"))
+        .await
+        .unwrap();
+    signoff::verify(&txn, &scene.lab.supervisor, &items(&txn, &[pending]).await)
+        .await
+        .unwrap();
+    txn.commit().await.unwrap();
+    let release = format!(
+        "UPDATE result SET status = 'released', released_by = '{supervisor}' WHERE id = '{pending}';"
+    );
+    let notice = |id: ResultId, rev: i32| {
+        format!(
+            "INSERT INTO critical_notice (id, result_id, rev, notified_to, notified_at, read_back, notified_by)
+             VALUES (gen_random_uuid(), '{id}', {rev}, 'Dr. Osei', now(), true, '{technician}');"
+        )
+    };
+    scene.refused(&release, "LAB09").await;
+    scene.refused(&notice(pending, 2), "LAB02").await;
+    scene.refused(&notice(normal, 1), "LAB02").await;
+    assert_eq!(state(&scene.role, &(notice(pending, 1) + &release)).await, None);
+}
+
+#[tokio::test]
+async fn a_result_moves_to_no_other_patient_order_test_or_specimen() {
+    let mut scene = Scene::new().await;
+    let [pending, entered, ..] = scene.results().await;
+    let other = format!("FROM result o WHERE o.id = '{entered}' AND r.id = '{pending}'");
+    scene
+        .refused(
+            &format!("UPDATE result r SET patient_id = gen_random_uuid() WHERE r.id = '{pending}'"),
+            "LAB05",
+        )
+        .await;
+    scene
+        .refused(
+            &format!("UPDATE result r SET order_id = o.order_id {other}"),
+            "LAB05",
+        )
+        .await;
+    scene
+        .refused(
+            &format!("UPDATE result r SET test_code = 'NA' WHERE r.id = '{entered}'"),
+            "LAB05",
+        )
+        .await;
+    scene
+        .refused(
+            &format!("UPDATE result r SET specimen_id = gen_random_uuid() WHERE r.id = '{entered}'"),
+            "LAB05",
+        )
+        .await;
+    // A pending result may move to a replacement, which must be of the same order.
+    let foreign = state(
+        &scene.owner,
+        &format!("UPDATE result r SET specimen_id = o.specimen_id {other}"),
+    )
+    .await;
+    assert_eq!(foreign.as_deref(), Some("23503"));
+    scene
+        .refused("UPDATE lab_order SET patient_id = gen_random_uuid()", "LAB05")
+        .await;
+    scene
+        .refused("UPDATE specimen SET barcode = barcode || 'x'", "LAB05")
+        .await;
+    scene
+        .refused("UPDATE lab_profile SET tenant_id = gen_random_uuid()", "LAB05")
+        .await;
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_truncated_or_rewritten_in_the_trail() {
+    let mut scene = Scene::new().await;
+    scene.results().await;
+    let tables = scene
+        .owner
+        .query("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1", &[])
+        .await
+        .unwrap();
+    let tables: Vec<String> = tables.iter().map(|row| row.get(0)).collect();
+    assert!(tables.len() >= 17, "{tables:?}");
+    // Neither records anything of the laboratory: a counter, and answers that are kept for a day.
+    for table in tables
+        .iter()
+        .filter(|t| !matches!(t.as_str(), "accession_counter" | "idempotency_key"))
+    {
+        scene.refused(&format!("DELETE FROM {table}"), "LAB01").await;
+        scene.refused(&format!("TRUNCATE {table} CASCADE"), "LAB01").await;
+    }
+    for table in [
+        "audit_event",
+        "result_revision",
+        "result_change",
+        "critical_notice",
+        "import_batch",
+        "import_error",
+    ] {
+        let column = scene
+            .owner
+            .query_one(
+                "SELECT attname FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum = 2",
+                &[&table],
+            )
+            .await
+            .unwrap()
+            .get::<_, String>(0);
+        scene
+            .refused(&format!("UPDATE {table} SET {column} = {column}"), "LAB01")
+            .await;
+    }
+    for sql in [
+        "INSERT INTO result_revision SELECT * FROM result_revision",
+        "INSERT INTO result_change (result_id, rev, status, changed_at) SELECT id, 1, 'released', now() FROM result",
+        "INSERT INTO lab_profile (one, tenant_id, name) VALUES (true, gen_random_uuid(), 'x')",
+        "TRUNCATE accession_counter",
+        "CREATE TABLE x ()",
+        "CREATE FUNCTION x() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "ALTER TABLE result DISABLE TRIGGER ALL",
+        "SET session_replication_role = replica",
+        "DROP TABLE result_revision",
+        "UPDATE patient SET mrn = 'x'",
+        "UPDATE test_def SET unit = 'x'",
+        "UPDATE ref_range SET low = 0",
+        "UPDATE staff SET id = gen_random_uuid()",
+        "SELECT setval('patient_mrn_seq', 1)",
+    ] {
+        assert_eq!(state(&scene.role, sql).await.as_deref(), Some("42501"), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_value_needs_a_received_specimen_and_keeps_it_from_rejection() {
+    let mut scene = Scene::new().await;
+    let [pending, entered, ..] = scene.results().await;
+    let staff = scene.lab.technician.staff;
+    let reject = |id: ResultId| {
+        format!(
+            "UPDATE specimen SET status = 'rejected', reject_reason = 'clot', rejected_by = '{staff}'
+             WHERE id = (SELECT specimen_id FROM result WHERE id = '{id}');"
+        )
+    };
+    let enter = format!(
+        "UPDATE result SET status = 'entered', value_num = 4, unit = 'mmol/L', entered_by = '{staff}' WHERE id = '{pending}'"
+    );
+    assert_eq!(state(&scene.role, &enter).await, None);
+    scene.refused(&(reject(pending) + &enter), "LAB10").await;
+    scene.refused(&reject(entered), "LAB10").await;
+    scene
+        .refused("UPDATE specimen SET status = 'expected'", "LAB02")
+        .await;
+    scene
+        .refused(
+            "UPDATE specimen SET status = 'disposed', received_by = collected_by",
+            "LAB03",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn an_order_does_not_go_back_nor_close_over_open_results() {
+    let mut scene = Scene::new().await;
+    let [pending, .., released] = scene.results().await;
+    let of = |id: ResultId| format!("WHERE id = (SELECT order_id FROM result WHERE id = '{id}')");
+    let done = scene
+        .role
+        .query_one(&format!("SELECT status FROM lab_order {}", of(released)), &[])
+        .await
+        .unwrap();
+    assert_eq!(done.get::<_, String>(0), "completed");
+    for to in ["registered", "in_progress", "completed"] {
+        scene
+            .refused(
+                &format!("UPDATE lab_order SET status = '{to}' {}", of(released)),
+                "LAB02",
+            )
+            .await;
+    }
+    scene
+        .refused(
+            &format!(
+                "UPDATE lab_order SET status = 'cancelled', cancel_reason = 'x' {}",
+                of(released)
+            ),
+            "LAB02",
+        )
+        .await;
+    scene
+        .refused(
+            &format!("UPDATE lab_order SET status = 'registered' {}", of(pending)),
+            "LAB02",
+        )
+        .await;
+    scene
+        .refused(
+            &format!("UPDATE lab_order SET status = 'completed' {}", of(pending)),
+            "LAB02",
+        )
+        .await;
+    scene
+        .refused(
+            &format!(
+                "UPDATE lab_order SET status = 'cancelled', cancel_reason = 'x' {}",
+                of(pending)
+            ),
+            "LAB02",
+        )
+        .await;
+    let insert = "INSERT INTO lab_order (id, accession_no, patient_id, status, created_by)
+                  SELECT gen_random_uuid(), 'X', patient_id, 'completed', created_by FROM lab_order LIMIT 1";
+    scene.refused(insert, "LAB07").await;
+}
+
+#[tokio::test]
+async fn one_placer_number_means_one_order_also_without_a_requester() {
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    let patient = adult(&txn, &lab).await;
+    let mut order = new_order(&patient, &["K"]);
+    order.requester = None;
+    order.placer_order_no = Some("4711".to_owned());
+    lab::orders::create(&txn, &lab.receptionist, &order)
+        .await
+        .unwrap();
+    let again = lab::orders::create(&txn, &lab.receptionist, &order).await;
+    assert_eq!(crate::support::conflict(again), "duplicate");
+}
+
+#[tokio::test]
+async fn entering_and_verifying_are_hot_updates() {
+    let mut scene = Scene::new().await;
+    let [pending, ..] = scene.results().await;
+    let txn = scene.role.transaction().await.unwrap();
+    // The counters begin with what this connection did and has not reported yet.
+    let counters = async || {
+        let sql = "SELECT pg_stat_get_xact_tuples_hot_updated('result'::regclass), pg_stat_get_xact_tuples_updated('result'::regclass)";
+        let row = txn.query_one(sql, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1))
+    };
+    let start = counters().await;
+    let since = async || {
+        let now = counters().await;
+        (now.0 - start.0, now.1 - start.1)
+    };
+    results::enter(&txn, &scene.lab.technician, pending, 1, &value("4.0", "mmol/L"))
+        .await
+        .unwrap();
+    assert_eq!(since().await, (1, 1));
+    signoff::verify(&txn, &scene.lab.supervisor, &items(&txn, &[pending]).await)
+        .await
+        .unwrap();
+    assert_eq!(since().await, (2, 2));
+    signoff::release(&txn, &scene.lab.supervisor, &items(&txn, &[pending]).await)
+        .await
+        .unwrap();
+    assert_eq!(
+        since().await,
+        (2, 3),
+        "closing leaves the index of open work, so it cannot be HOT"
+    );
+}
+
+#[test]
+fn the_codes_in_the_migrations_are_the_codes_in_the_guard_list() {
+    let sql = crate::support::migrations("g");
+    let mut documented: Vec<&str> = sql
+        .lines()
+        .filter_map(|line| line.strip_prefix("--   LAB"))
+        .map(|rest| &rest[..2])
+        .collect();
+    documented.sort_unstable();
+    let known: Vec<&str> = Guard::ALL.iter().map(|guard| &guard.sqlstate()[3..]).collect();
+    assert_eq!(documented, known);
+    for raised in sql.split("ERRCODE = 'LAB").skip(1).map(|rest| &rest[..2]) {
+        assert!(
+            known.contains(&raised),
+            "LAB{raised} is raised and not documented"
+        );
+    }
+    for guard in Guard::ALL {
+        assert!(
+            sql.contains(&format!("ERRCODE = '{}'", guard.sqlstate())),
+            "{guard:?} is never raised"
+        );
+        assert_eq!(Guard::of(guard.sqlstate()), Some(*guard));
+    }
+}

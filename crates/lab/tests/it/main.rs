@@ -1,0 +1,23 @@
+//! The laboratory on a real PostgreSQL, as its own role: the rules that code keeps, and those that the database keeps
+//! against any code.
+
+#[cfg(test)]
+mod catalogue;
+#[cfg(test)]
+mod feed;
+#[cfg(test)]
+mod flow;
+#[cfg(test)]
+mod guards;
+#[cfg(test)]
+mod idempotency;
+#[cfg(test)]
+mod imports;
+#[cfg(test)]
+mod judging;
+#[cfg(test)]
+mod patients;
+#[cfg(test)]
+mod people;
+#[cfg(test)]
+mod support;

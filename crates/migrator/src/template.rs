@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use model::{DbName, Namespace};
 use pg::ConnectTarget;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient};
 
 use crate::{
     MigrateError,
@@ -25,6 +25,27 @@ use crate::{
 const BACKEND_GONE_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait between two looks at it.
 const BACKEND_GONE_PAUSE: Duration = Duration::from_millis(5);
+
+/// The template of this code's schema, when it and the namespace's group role are there already: one question on a
+/// session that the caller has anyway.
+///
+/// # Errors
+/// [`MigrateError::Db`] when the server cannot be asked.
+pub async fn template_find(
+    client: &impl GenericClient,
+    namespace: &Namespace,
+) -> Result<Option<DbName>, MigrateError> {
+    let name = namespace.template_database(source::latest(), source::fingerprint());
+    let row = client
+        .query_one(
+            "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1 AND datistemplate AND NOT datallowconn)
+                AND EXISTS (SELECT FROM pg_roles WHERE rolname = $2)",
+            &[&name.as_str(), &namespace.group_role().as_str()],
+        )
+        .await
+        .map_err(MigrateError::db("looking for the template", "the server"))?;
+    Ok(row.get::<_, bool>(0).then_some(name))
+}
 
 /// The template of this code's schema, built first when it is missing. Makes the namespace's group role too.
 ///
@@ -42,8 +63,8 @@ pub async fn template_ensure(admin: &ConnectTarget, namespace: &Namespace) -> Re
         namespace,
         name: namespace.template_database(source::latest(), source::fingerprint()),
     };
-    if builder.look(&builder.name).await? == Some(Seal::Closed) {
-        return Ok(builder.name);
+    if let Some(name) = template_find(&builder.client, namespace).await? {
+        return Ok(name);
     }
     acquire(&builder.client, &builder.target, Guarded::Template(namespace)).await?;
     group_role_ensure(&builder.client, &builder.target, namespace).await?;

@@ -4,8 +4,9 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use model::{OperationStatus, Step, StepStatus, TenantState};
-use registry::{Actor, Lease, NewAudit, NewTenantEvent, Operation, Outcome, RegistryError};
+use registry::{Actor, Lease, NewAudit, NewTenantEvent, Operation, Outcome, RegistryError, StepRow};
 use serde_json::json;
 use tokio::{
     sync::{oneshot, watch},
@@ -193,6 +194,15 @@ impl Run<'_> {
         }
     }
 
+    /// When a step of the other direction was begun last. What was done before that may have been taken away since (or
+    /// made again, when a failed operation was opened again behind its undoing), so it counts no more.
+    fn turned_at(&self, known: &[StepRow], undoing: bool) -> Option<Timestamp> {
+        let kind = self.operation.kind;
+        let opposite = if undoing { kind.steps() } else { kind.undo_steps() };
+        let begun = known.iter().filter(|row| opposite.contains(&row.step));
+        begun.map(|row| row.began_at).max()
+    }
+
     /// Runs the steps that are not done yet. `why` is the reason of an undoing, which its tries must not overwrite.
     async fn sequence(
         &self,
@@ -204,11 +214,14 @@ impl Run<'_> {
         let client = self.inner.config.registry.client().await?;
         let known = registry::steps_of(&client, self.operation.id).await?;
         drop(client);
+        let turned_at = self.turned_at(&known, undoing);
         for (at, &step) in steps.iter().enumerate() {
-            if known
-                .iter()
-                .any(|row| row.step == step && row.status == StepStatus::Done)
-            {
+            let done = |row: &StepRow| {
+                row.step == step
+                    && row.status == StepStatus::Done
+                    && turned_at.is_none_or(|t| row.began_at > t)
+            };
+            if known.iter().any(done) {
                 continue;
             }
             (self.observe)(Progress::StepBegan {

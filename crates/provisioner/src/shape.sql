@@ -36,7 +36,7 @@ SELECT line FROM (
     UNION ALL
     SELECT concat_ws(' ', 'column', r.name, row_number() OVER (PARTITION BY r.oid ORDER BY a.attnum), quote_ident(a.attname),
                      format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN 'not null' END,
-                     'identity' || nullif(a.attidentity, ''), 'generated' || nullif(a.attgenerated, ''),
+                     'identity' || nullif(a.attidentity::text, ''), 'generated' || nullif(a.attgenerated::text, ''),
                      'default ' || pg_get_expr(d.adbin, d.adrelid),
                      'collate ' || nullif(a.attcollation, 0)::regcollation::text)
       FROM rel r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped

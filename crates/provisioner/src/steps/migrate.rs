@@ -7,13 +7,11 @@ use super::{Context, Saw};
 /// A fresh clone is at the latest version already and costs one look.
 pub(super) async fn ensure_schema(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
-    let target = cx.admin(&tenant).await?.with_database(tenant.db_name.as_str());
-    let client = cx.connect(&target).await?;
-    let before = migrator::history_version(&client).await?;
-    drop(client);
+    let before = migrator::history_version(&*cx.inside(&tenant).await?).await?;
     let after = if before == migrator::latest() {
         before
     } else {
+        let target = cx.admin(&tenant).await?.with_database(tenant.db_name.as_str());
         migrator::migrate_database(&target, &cx.inner.config.namespace).await?
     };
     Ok(json!({ "from": before, "to": after }))
@@ -22,8 +20,7 @@ pub(super) async fn ensure_schema(cx: &Context<'_>) -> Saw {
 /// Writes down what the laboratory's own history says, and never what a migration was meant to reach.
 pub(super) async fn record_version(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
-    let target = cx.admin(&tenant).await?.with_database(tenant.db_name.as_str());
-    let found = migrator::history_version(&cx.connect(&target).await?).await?;
+    let found = migrator::history_version(&*cx.inside(&tenant).await?).await?;
     let client = cx.inner.config.registry.client().await?;
     let recorded = registry::tenant_set_db_version(&client, tenant.id, found).await?;
     Ok(json!({ "found": found, "recorded": recorded }))

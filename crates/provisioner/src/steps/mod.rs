@@ -30,6 +30,8 @@ pub(crate) struct Context<'a> {
     actor: Actor,
     /// The session on the server's maintenance database, kept from step to step: a log-in costs more than most steps.
     session: Mutex<Option<session::Held>>,
+    /// The session on the laboratory's own database, kept likewise.
+    inside: Mutex<Option<tokio_postgres::Client>>,
 }
 
 impl<'a> Context<'a> {
@@ -46,6 +48,7 @@ impl<'a> Context<'a> {
             observe,
             actor: Actor::Worker(inner.owner.clone()),
             session: Mutex::new(None),
+            inside: Mutex::new(None),
         }
     }
 

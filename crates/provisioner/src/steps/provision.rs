@@ -22,7 +22,7 @@ pub(super) async fn ensure_role(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     // The group role comes with the template, and the laboratory's role is made a member of it.
-    let template = migrator::template_ensure(&held.target, &cx.inner.config.namespace).await?;
+    let template = cx.template(&held).await?;
     let made = create_or_mend(cx, &held, &tenant).await?;
     Ok(json!({ "role": tenant.role_name, "made": made, "template": template }))
 }
@@ -39,7 +39,7 @@ pub(super) async fn ensure_database(cx: &Context<'_>) -> Saw {
     let making = namespace.database_in_the_making(tenant.id);
     let mut cloned_from = None;
     if look(&held, &making).await?.is_none() {
-        let template = migrator::template_ensure(&held.target, namespace).await?;
+        let template = cx.template(&held).await?;
         clone(&held, &template, &making).await?;
         cloned_from = Some(template);
     }
@@ -83,9 +83,8 @@ pub(super) async fn secure_database(cx: &Context<'_>) -> Saw {
 pub(super) async fn seed(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let seed = seed_of(cx, &tenant).await?;
-    let target = cx.admin(&tenant).await?.with_database(tenant.db_name.as_str());
-    let mut client = cx.connect(&target).await?;
-    let failed = || ProvisionError::db("writing the first rows", &target);
+    let mut client = cx.inside(&tenant).await?;
+    let failed = || ProvisionError::db("writing the first rows", tenant.db_name.as_str());
     let txn = client.transaction().await.map_err(failed())?;
     (cx.inner.config.seed)(&txn, &seed).await.map_err(|error| {
         let mut why = error.to_string();
@@ -231,8 +230,7 @@ pub(super) async fn activate(cx: &Context<'_>) -> Saw {
     if tenant.status == TenantState::Active {
         return Ok(json!({ "version": tenant.db_version, "was": "active already" }));
     }
-    let target = cx.admin(&tenant).await?.with_database(tenant.db_name.as_str());
-    let version = migrator::history_version(&cx.connect(&target).await?).await?;
+    let version = migrator::history_version(&*cx.inside(&tenant).await?).await?;
     let mut client = cx.inner.config.registry.client().await?;
     let txn = begin(&mut client).await?;
     registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;

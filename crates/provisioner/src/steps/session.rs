@@ -9,9 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use model::DbName;
 use pg::ConnectTarget;
 use registry::Tenant;
 use sha2::{Digest, Sha256};
+use tokio::sync::{MappedMutexGuard, MutexGuard};
 use tokio_postgres::Client;
 
 use super::Context;
@@ -62,6 +64,32 @@ impl Context<'_> {
         lock(&held, tenant).await?;
         *kept = Some(held.clone());
         Ok(held)
+    }
+
+    /// A session on the laboratory's own database as the administrator, kept from step to step like the other. Only for
+    /// operations that do not drop it.
+    pub(super) async fn inside(&self, tenant: &Tenant) -> Result<MappedMutexGuard<'_, Client>, StepError> {
+        let mut kept = self.inside.lock().await;
+        if kept.as_ref().is_none_or(Client::is_closed) {
+            let target = self.admin(tenant).await?.with_database(tenant.db_name.as_str());
+            *kept = Some(self.connect(&target).await?);
+        }
+        MutexGuard::try_map(kept, Option::as_mut).map_err(|_| {
+            StepError::retry(ProvisionError::Missing {
+                what: "session on",
+                name: tenant.db_name.as_str().to_owned(),
+                place: "its server".to_owned(),
+            })
+        })
+    }
+
+    /// The template, found on a session that we have anyway, or built.
+    pub(super) async fn template(&self, held: &Held) -> Result<DbName, ProvisionError> {
+        let namespace = &self.inner.config.namespace;
+        match migrator::template_find(&*held.client, namespace).await? {
+            Some(found) => Ok(found),
+            None => Ok(migrator::template_ensure(&held.target, namespace).await?),
+        }
     }
 
     /// A session on any database, bounded but without the lock.

@@ -1,0 +1,310 @@
+//! Offboarding and its dump: nothing is dropped that was not proved to be safe.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use model::{OperationId, Step, StepStatus, TenantState};
+use provisioner::{Faults, ProvisionError, compare};
+use registry::Tenant;
+use testkit::eventually;
+
+use crate::rig::{PATIENCE, Rig, by, connect};
+
+/// Long enough for a busy machine, short enough to wait for.
+const LEASE: Duration = Duration::from_millis(1500);
+
+async fn failure(rig: &Rig, operation: OperationId) -> String {
+    match rig.provisioner.run(operation, |_| {}).await.unwrap_err() {
+        ProvisionError::Failed { error, .. } => error,
+        other => panic!("{other}"),
+    }
+}
+
+/// Nothing is lost: the laboratory is closed, its database whole, and the operation goes on once the cause is gone.
+async fn assert_kept(rig: &Rig, tenant: &Tenant) {
+    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Deleting);
+    let rows = rig
+        .inside(tenant)
+        .await
+        .query("SELECT FROM staff", &[])
+        .await
+        .unwrap();
+    assert_eq!(rows.len(), 1);
+    let leftovers = rig.leftovers().await;
+    assert!(
+        !leftovers.iter().any(|name| name.starts_with("scratch")),
+        "{leftovers:?}"
+    );
+}
+
+/// Runs the offboarding up to a point and stops there, as a process that dies; the lease is short.
+async fn offboard_up_to(rig: &Rig, tenant: &Tenant, point: &str) -> OperationId {
+    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let file = rig.space.dir().join(format!("{operation}-reached"));
+    let doomed = rig.provisioner.clone().with_faults(Faults::stop_at(point, &file));
+    let running = tokio::spawn(async move { doomed.run(operation, |_| {}).await.map(|_| ()) });
+    eventually(point, PATIENCE, async || file.exists()).await;
+    running.abort();
+    operation
+}
+
+fn files_in(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_in(&path, ending));
+        } else if path.to_string_lossy().ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn change_one_byte(file: &Path) {
+    let mut content = std::fs::read(file).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 0x01;
+    std::fs::write(file, content).unwrap();
+}
+
+#[tokio::test]
+async fn a_dump_with_one_byte_changed_is_refused_and_a_new_one_is_made_when_asked() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let archives = rig.provisioner.config().archive_dir.clone();
+    let mut stopped = Vec::new();
+    for (slug, point) in [
+        ("bitrot-one", "offboard/verify/begun"),
+        ("bitrot-two", "offboard/drop_database/begun"),
+    ] {
+        let tenant = rig.provisioned(slug).await;
+        let operation = offboard_up_to(&rig, &tenant, point).await;
+        change_one_byte(&files_in(&archives.join(tenant.id.to_string()), ".dump")[0]);
+        stopped.push((tenant, operation));
+    }
+    for (tenant, operation) in stopped {
+        let error = failure(&rig, operation).await;
+        assert!(
+            error.contains("cannot be trusted") && error.contains("nothing was dropped"),
+            "{error}"
+        );
+        assert_kept(&rig, &tenant).await;
+
+        let again = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+        assert_eq!(again, operation, "asking again opens the failed one");
+        rig.provisioner.run(operation, |_| {}).await.unwrap();
+        assert!(rig.tenant(tenant.id).await.is_none());
+        assert_eq!(files_in(&archives.join(tenant.id.to_string()), "").len(), 2);
+        let client = rig.registry.client().await.unwrap();
+        let steps = registry::steps_of(&client, operation).await.unwrap();
+        let dump = steps.iter().find(|s| s.step == Step::Dump).unwrap();
+        assert_eq!((dump.status, dump.attempts), (StepStatus::Done, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_dump_that_restores_but_lacks_a_row_or_changed_one_is_refused() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let mut stopped = Vec::new();
+    for (at, change) in [
+        "INSERT INTO staff (id, display_name, email, role)
+         VALUES (gen_random_uuid(), 'Late', 'late@example.org', 'technician')",
+        "UPDATE staff SET display_name = 'Somebody else'",
+        "ALTER TABLE staff ADD COLUMN late int",
+        "SELECT nextval('patient_mrn_seq')",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let tenant = rig.provisioned(&format!("drift-{at}")).await;
+        let operation = offboard_up_to(&rig, &tenant, "offboard/verify/begun").await;
+        // Behind the fence only an administrator can do this; the dump is sound, and yet not the laboratory any more.
+        rig.inside(&tenant).await.batch_execute(change).await.unwrap();
+        stopped.push((change, tenant, operation));
+    }
+    for (change, tenant, operation) in stopped {
+        let error = failure(&rig, operation).await;
+        assert!(error.contains("differs from the laboratory"), "{change}: {error}");
+        assert!(
+            !error.contains("late@example.org") && !error.contains("Somebody"),
+            "no values: {error}"
+        );
+        assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Deleting);
+        rig.provisioner.reopen(operation, by()).await.unwrap();
+        rig.provisioner.run(operation, |_| {}).await.unwrap();
+        assert!(rig.tenant(tenant.id).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn without_its_archives_files_nothing_is_dropped() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let mut stopped = Vec::new();
+    for (slug, ending) in [("no-dump", ".dump"), ("no-manifest", ".manifest.json")] {
+        let tenant = rig.provisioned(slug).await;
+        let operation = offboard_up_to(&rig, &tenant, "offboard/drop_database/begun").await;
+        let directory = rig.provisioner.config().archive_dir.join(tenant.id.to_string());
+        std::fs::remove_file(&files_in(&directory, ending)[0]).unwrap();
+        stopped.push((tenant, operation));
+    }
+    for (tenant, operation) in stopped {
+        let error = failure(&rig, operation).await;
+        assert!(error.contains("cannot be trusted"), "{error}");
+        assert_kept(&rig, &tenant).await;
+    }
+}
+
+/// On a real full disk where this process may mount one, and else with the real `pg_dump` writing to `/dev/full`.
+#[tokio::test]
+async fn a_full_disk_is_named_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = SmallDisk::mount(dir.path());
+    let rig = Rig::with(|config| match &small {
+        Some(small) => config.archive_dir.clone_from(&small.0),
+        None => config.pg_bin = Some(full_disk_programs(dir.path())),
+    })
+    .await;
+    let tenant = rig.provisioned("full").await;
+    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let error = failure(&rig, operation).await;
+    assert!(
+        error.contains("no space is left") && error.contains("nothing was lost"),
+        "mounted {}: {error}",
+        small.is_some()
+    );
+    assert_kept(&rig, &tenant).await;
+}
+
+/// A disk too small for any dump, unmounted when the test ends.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where this process may not mount.
+    fn mount(at: &Path) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=48k", "tmpfs"]).arg(at);
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        mounted.then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(&self.0).status();
+        assert!(
+            unmounted.is_ok_and(|status| status.success()) || std::thread::panicking(),
+            "the small disk is still mounted at {}",
+            self.0.display()
+        );
+    }
+}
+
+/// Real `pg_dump`, writing to `/dev/full`: the system's own "no space left" without a right to mount anything.
+fn full_disk_programs(dir: &Path) -> PathBuf {
+    let bin = embedded::PgBin::find(None).unwrap();
+    for name in ["pg_dump", "pg_restore"] {
+        let script = format!(
+            "#!/bin/sh\ncase \" $* \" in *--version*) exec {0} --version;; esac\nexec {0} --format=custom --no-password --file=/dev/full\n",
+            bin.program(name).display()
+        );
+        let path = dir.join(name);
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    dir.to_owned()
+}
+
+#[tokio::test]
+async fn a_dump_program_that_is_missing_or_too_old_is_refused_by_name() {
+    let empty = tempfile::tempdir().unwrap();
+    let missing = empty.path().to_owned();
+    let rig = Rig::with(|config| config.pg_bin = Some(missing.clone())).await;
+    let tenant = rig.provisioned("tools").await;
+    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let error = failure(&rig, operation).await;
+    let program = empty.path().join("pg_dump").display().to_string();
+    assert!(
+        error.contains(&program) && error.contains("TENANTRY_PG_BIN"),
+        "{error}"
+    );
+
+    let old = empty.path().join("pg_dump");
+    std::fs::write(&old, "#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.1'\n").unwrap();
+    std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).unwrap();
+    rig.provisioner.reopen(operation, by()).await.unwrap();
+    let error = failure(&rig, operation).await;
+    assert!(
+        error.contains(&program) && error.contains("PostgreSQL 9, older than the server"),
+        "{error}"
+    );
+    assert_kept(&rig, &tenant).await;
+}
+
+#[tokio::test]
+async fn a_fence_waits_for_sessions_and_then_ends_them() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("open").await;
+    let lingering = connect(&rig.own(&tenant)).await;
+    let statement = tokio::spawn(async move { lingering.batch_execute("SELECT pg_sleep(600)").await });
+    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(statement.await.unwrap().is_err());
+    let client = rig.registry.client().await.unwrap();
+    let steps = registry::steps_of(&client, operation).await.unwrap();
+    let fence = steps.iter().find(|s| s.step == Step::Fence).unwrap();
+    assert_eq!(fence.saw.as_ref().unwrap()["sessions_ended"], 1);
+}
+
+#[tokio::test]
+async fn nobody_else_can_read_an_archive() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("private").await;
+    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    let archives = &rig.provisioner.config().archive_dir;
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    for file in files_in(archives, "") {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+        assert_eq!(mode(file.parent().unwrap()), 0o700);
+    }
+}
+
+#[tokio::test]
+async fn a_comparison_names_table_and_row_of_the_first_difference() {
+    let rig = Rig::new().await;
+    let one = rig.provisioned("one").await;
+    let two = rig.provisioned("two").await;
+    let target = |tenant: &Tenant| rig.space.server.with_database(tenant.db_name.as_str());
+    let (one_target, two_target) = (target(&one), target(&two));
+    let limit = Duration::from_secs(30);
+    let same = compare(&one_target, &one_target, limit).await.unwrap();
+    assert!(
+        same.tables
+            .iter()
+            .any(|t| t.name == "public.test_def" && t.rows > 10)
+    );
+    assert!(same.sequences > 0);
+
+    let differs = compare(&one_target, &two_target, limit)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(differs.contains("public.lab_profile, row 1"), "{differs}");
+    rig.inside(&two)
+        .await
+        .batch_execute("DROP INDEX staff_email")
+        .await
+        .unwrap();
+    let differs = compare(&one_target, &two_target, limit)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        differs.contains("the copy has no") && differs.contains("staff_email"),
+        "{differs}"
+    );
+}

@@ -1,0 +1,142 @@
+//! A worker that dies is a worker that stops: its future is dropped at a fault point, its lease runs out, and another goes
+//! on. (That the whole process can be killed is the server's tests' business.)
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use model::{OperationId, OperationKind, OperationStatus, Step, TenantState};
+use provisioner::{Faults, Provisioner};
+use registry::{Registry, RegistryOptions};
+use testkit::eventually;
+
+use crate::rig::{PATIENCE, Rig, by};
+
+/// Long enough that a step's registry calls fit into a quarter of it on a busy machine, short enough to wait for.
+const LEASE: Duration = Duration::from_millis(1500);
+
+/// Runs the operation until it stands at the point, then lets it die there.
+async fn die_at(rig: &Rig, operation: OperationId, point: &str) {
+    let file = rig.space.dir().join(point.replace('/', "-"));
+    let doomed = rig.provisioner.clone().with_faults(Faults::stop_at(point, &file));
+    let running = tokio::spawn(async move { doomed.run(operation, |_| {}).await.map(|_| ()) });
+    reached(point, &file).await;
+    running.abort();
+    assert!(
+        running.await.unwrap_err().is_cancelled(),
+        "it died before its end"
+    );
+}
+
+async fn reached(point: &str, file: &Path) {
+    eventually(point, PATIENCE, async || file.exists()).await;
+}
+
+fn points(kind: OperationKind) -> impl Iterator<Item = (Step, &'static str)> {
+    kind.steps()
+        .iter()
+        .flat_map(|&step| [(step, "begun"), (step, "acted")])
+}
+
+#[tokio::test]
+async fn provisioning_ends_well_wherever_its_worker_died() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let mut asked = Vec::new();
+    for (at, (step, moment)) in points(OperationKind::Provision).enumerate() {
+        let (tenant, operation) = rig.ask(&format!("lab-{at}")).await;
+        die_at(&rig, operation, &format!("provision/{step}/{moment}")).await;
+        asked.push((step, moment, tenant.id, operation));
+    }
+    for (step, moment, tenant, operation) in asked {
+        let ended = rig.provisioner.run(operation, |_| {}).await.unwrap();
+        assert_eq!(ended.status, OperationStatus::Succeeded, "{step} {moment}");
+        let tenant = rig.tenant(tenant).await.unwrap();
+        assert_eq!(tenant.status, TenantState::Active, "{step} {moment}");
+        assert_eq!(tenant.db_version, migrator::latest());
+    }
+    let leftovers = rig.leftovers().await;
+    assert!(
+        leftovers.iter().all(|name| name.starts_with("tenant_lab-")),
+        "{leftovers:?}"
+    );
+}
+
+#[tokio::test]
+async fn offboarding_ends_well_wherever_its_worker_died() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let mut asked = Vec::new();
+    for (at, (step, moment)) in points(OperationKind::Offboard).enumerate() {
+        let tenant = rig.provisioned(&format!("lab-{at}")).await;
+        let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+        die_at(&rig, operation, &format!("offboard/{step}/{moment}")).await;
+        asked.push((step, moment, tenant.id, operation));
+    }
+    for (step, moment, tenant, operation) in asked {
+        rig.provisioner.run(operation, |_| {}).await.unwrap();
+        assert!(rig.tenant(tenant).await.is_none(), "{step} {moment}");
+        let client = rig.registry.client().await.unwrap();
+        let archive = registry::archive_by_operation(&client, operation)
+            .await
+            .unwrap()
+            .unwrap();
+        let directory = Path::new(&archive.location).parent().unwrap();
+        let files = std::fs::read_dir(directory).unwrap().count();
+        assert_eq!(files, 2, "{step} {moment}: dump and manifest and nothing else");
+    }
+    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn undoing_ends_well_wherever_its_worker_died() {
+    let rig = Rig::with(|config| {
+        config.lease = LEASE;
+        config.seed = Arc::new(|_, _| Box::pin(async { Err("no seed today".into()) }));
+    })
+    .await;
+    let undo = OperationKind::Provision.undo_steps();
+    let points = undo.iter().flat_map(|&step| [(step, "begun"), (step, "acted")]);
+    let mut asked = Vec::new();
+    for (at, (step, moment)) in points.enumerate() {
+        let (tenant, operation) = rig.ask(&format!("lab-{at}")).await;
+        die_at(&rig, operation, &format!("provision/undo/{step}/{moment}")).await;
+        asked.push((tenant.id, operation));
+    }
+    for (tenant, operation) in asked {
+        let error = rig
+            .provisioner
+            .run(operation, |_| {})
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no seed today"), "{error}");
+        assert!(rig.tenant(tenant).await.is_none());
+    }
+    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+}
+
+/// The lease ran out while its holder only stood still: it must not go on when it wakes.
+#[tokio::test]
+async fn a_worker_that_lost_its_lease_stops_and_its_session_is_ended() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let (tenant, operation) = rig.ask("stalled").await;
+    let point = "provision/secure_database/begun";
+    let file = rig.space.dir().join("stalled");
+    // With connections of its own, as another process has: what stands still must not hold anybody else up.
+    let mut config = rig.provisioner.config().clone();
+    config.registry = Registry::new(&rig.space.registry, RegistryOptions::default());
+    let told = file.clone();
+    let stalled_runtime = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let stalled = Provisioner::new(config).with_faults(Faults::stop_at(point, &told));
+        runtime.spawn(async move { stalled.run(operation, |_| {}).await.map(|_| ()) });
+        // Drives it up to the point and then never again: its sockets stay open, its lease is not renewed.
+        runtime.block_on(reached(point, &told));
+        runtime
+    })
+    .await
+    .unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+    stalled_runtime.shutdown_background();
+}

@@ -1,0 +1,103 @@
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use crate::rig::{Rig, connect};
+
+#[tokio::test]
+async fn a_laboratorys_role_gets_into_its_own_database_and_into_no_other() {
+    let rig = Rig::new().await;
+    let first = rig.provisioned("first").await;
+    let second = rig.provisioned("second").await;
+    let own = rig.own(&first);
+    connect(&own).await;
+    let (databases, _) = rig.space.contents().await;
+    let others = databases
+        .iter()
+        .map(|d| d.as_str())
+        .chain(["postgres", "template1", "template0"])
+        .filter(|name| *name != first.db_name.as_str());
+    let mut tried = 0;
+    for other in others {
+        let refused = pg::connect(&own.with_database(other), "intruder", Duration::from_secs(30))
+            .await
+            .err();
+        let code = refused.as_ref().and_then(pg::ConnectError::code);
+        let refusals = [
+            &SqlState::INSUFFICIENT_PRIVILEGE,
+            &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        ];
+        assert!(
+            code.is_some_and(|code| refusals.contains(&code)),
+            "{other}: {refused:?}"
+        );
+        tried += 1;
+    }
+    assert!(
+        tried >= 6,
+        "the other laboratory, registry, template and the server's own: {tried}"
+    );
+
+    // The other's password does not open it either.
+    let mixed = rig
+        .own(&second)
+        .with_user(first.role_name.as_str(), rig.own(&second).password);
+    assert!(
+        pg::connect(&mixed, "intruder", Duration::from_secs(30))
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn a_laboratorys_role_owns_nothing_and_works_within_its_grants() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("narrow").await;
+    let own = connect(&rig.own(&tenant)).await;
+    own.batch_execute("UPDATE lab_profile SET name = 'Narrow'")
+        .await
+        .unwrap();
+    for refused in [
+        "CREATE TABLE mine ()",
+        "CREATE TEMP TABLE mine ()",
+        "DELETE FROM patient",
+        "TRUNCATE patient",
+        "DROP TABLE patient",
+        "UPDATE refinery_schema_history SET version = 1",
+        "ALTER ROLE CURRENT_USER SUPERUSER",
+        "CREATE ROLE friend",
+        "CREATE DATABASE mine",
+        "COPY lab_profile TO PROGRAM 'cat'",
+    ] {
+        let error = own.batch_execute(refused).await.unwrap_err();
+        assert_eq!(
+            error.code(),
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE),
+            "{refused}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_check_finds_a_server_that_is_open_to_everybody() {
+    let rig = Rig::new().await;
+    let database = format!("{}_left_open", rig.space.namespace.as_str());
+    connect(&rig.space.server)
+        .await
+        .batch_execute(&format!("CREATE DATABASE \"{database}\" TEMPLATE template0"))
+        .await
+        .unwrap();
+    let (tenant, operation) = rig.ask("careful").await;
+    let error = rig
+        .provisioner
+        .run(operation, |_| {})
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains(&database) && error.contains("tenantctl up"),
+        "{error}"
+    );
+    assert!(rig.tenant(tenant.id).await.is_none());
+    assert_eq!(rig.leftovers().await, ["left_open"]);
+}

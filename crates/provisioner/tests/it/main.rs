@@ -1,0 +1,16 @@
+//! The provisioner against a real server: whole laboratories are made, moved through their life and taken away.
+
+#[cfg(test)]
+mod archive;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod isolation;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod trouble;
+#[cfg(test)]
+mod workers;

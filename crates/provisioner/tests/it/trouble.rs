@@ -1,0 +1,235 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use model::{OperationStatus, TenantState};
+use provisioner::ProvisionError;
+
+use crate::rig::{Rig, by, connect, register_server};
+
+async fn failure(rig: &Rig, operation: model::OperationId) -> String {
+    match rig.provisioner.run(operation, |_| {}).await.unwrap_err() {
+        ProvisionError::Failed { error, .. } => error,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_server_out_of_reach_is_tried_again_a_few_times_and_the_laboratory_can_still_be_made_later() {
+    let rig = Rig::with(|config| config.bounds.connect_timeout = Duration::from_secs(2)).await;
+    let mut nowhere = rig.space.server.clone();
+    nowhere.port = 1;
+    let sealer = &rig.provisioner.config().sealer;
+    register_server(&rig.registry, sealer, &nowhere, "main").await;
+    let (tenant, operation) = rig.ask("nowhere").await;
+    let error = failure(&rig, operation).await;
+    assert!(
+        error.contains("gave up after 3 tries") && error.contains(":1/postgres"),
+        "{error}"
+    );
+    // What cannot be reached cannot be cleaned either: the row stays, so that nothing is forgotten.
+    assert!(error.contains("undoing it"), "{error}");
+    assert_eq!(
+        rig.tenant(tenant.id).await.unwrap().status,
+        TenantState::Provisioning
+    );
+
+    register_server(&rig.registry, sealer, &rig.space.server, "main").await;
+    rig.provisioner.reopen(operation, by()).await.unwrap();
+    let ended = rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert_eq!(ended.status, OperationStatus::Succeeded);
+    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+}
+
+#[tokio::test]
+async fn a_failure_that_passes_is_tried_again_and_leaves_no_trace() {
+    let tries = Arc::new(AtomicU32::new(0));
+    let counted = tries.clone();
+    let rig = Rig::with(|config| {
+        let seed = config.seed.clone();
+        config.seed = Arc::new(move |txn, what| {
+            let (seed, counted) = (seed.clone(), counted.clone());
+            Box::pin(async move {
+                if counted.fetch_add(1, Ordering::SeqCst) == 0 {
+                    // As if the server were shut down in the middle.
+                    txn.batch_execute("SELECT pg_terminate_backend(pg_backend_pid())")
+                        .await?;
+                }
+                seed(txn, what).await
+            })
+        });
+    })
+    .await;
+    let tenant = rig.provisioned("again").await;
+    assert_eq!(tenant.status, TenantState::Active);
+    assert_eq!(tries.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_failure_for_good_leaves_neither_database_nor_role_nor_row_and_the_audit_tells_why() {
+    let rig = Rig::with(|config| {
+        config.seed = Arc::new(|txn, _| {
+            Box::pin(async move {
+                txn.batch_execute("SELECT 1 / 0").await?;
+                Ok(())
+            })
+        });
+    })
+    .await;
+    let (tenant, operation) = rig.ask("doomed").await;
+    let error = failure(&rig, operation).await;
+    assert!(
+        error.contains("seed") && error.contains("division by zero"),
+        "{error}"
+    );
+    assert!(rig.tenant(tenant.id).await.is_none());
+    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+    let client = rig.registry.client().await.unwrap();
+    let filter = registry::AuditFilter {
+        tenant: Some(tenant.id),
+        ..Default::default()
+    };
+    let audit = registry::audit_list(&client, &filter, None, 10).await.unwrap();
+    assert!(
+        audit
+            .iter()
+            .any(|a| a.action == "operation.failed" && a.detail["error"] == error.as_str())
+    );
+    let refused = rig.provisioner.reopen(operation, by()).await.unwrap_err();
+    assert!(matches!(refused, ProvisionError::TenantGone { .. }), "{refused}");
+    assert!(
+        rig.provisioner
+            .request_provision(crate::rig::lab("doomed"), by())
+            .await
+            .is_ok()
+    );
+}
+
+/// The undoing stopped half way: the database is gone, the row is not. Opened again, what was done counts no more.
+#[tokio::test]
+async fn an_operation_opened_again_behind_half_an_undoing_makes_everything_anew() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let seen = broken.clone();
+    let rig = Rig::with(|config| {
+        let seed = config.seed.clone();
+        config.seed = Arc::new(move |txn, what| {
+            if seen.load(Ordering::SeqCst) {
+                Box::pin(async { Err("no seed today".into()) })
+            } else {
+                seed(txn, what)
+            }
+        });
+    })
+    .await;
+    let (tenant, operation) = rig.ask("halfway").await;
+    let role = rig.space.namespace.tenant_role(&tenant.slug);
+    let server = connect(&rig.space.server).await;
+    // A role that owns something elsewhere, in a database that the undoing does not look into, cannot be dropped.
+    let elsewhere = format!("{}_elsewhere", rig.space.namespace.as_str());
+    server
+        .batch_execute(&format!(
+            "CREATE DATABASE \"{elsewhere}\" TEMPLATE template0 ALLOW_CONNECTIONS false"
+        ))
+        .await
+        .unwrap();
+    let file = rig.space.dir().join("reached");
+    let stopping = rig
+        .provisioner
+        .clone()
+        .with_faults(provisioner::Faults::stop_at("provision/seed/begun", &file));
+    let stop = async { testkit::eventually("the seed", crate::rig::PATIENCE, async || file.exists()).await };
+    let interrupted = stopping.run_until(operation, |_| {}, stop).await.unwrap_err();
+    assert!(
+        matches!(interrupted, ProvisionError::Interrupted { .. }),
+        "{interrupted}"
+    );
+    server
+        .batch_execute(&format!("ALTER DATABASE \"{elsewhere}\" OWNER TO {role}"))
+        .await
+        .unwrap();
+
+    let error = failure(&rig, operation).await;
+    assert!(
+        error.contains("no seed today") && error.contains("undoing it: drop_role"),
+        "{error}"
+    );
+    assert_eq!(
+        rig.leftovers().await,
+        ["elsewhere", "tenant_halfway"],
+        "the role only"
+    );
+    broken.store(false, Ordering::SeqCst);
+    server
+        .batch_execute(&format!("ALTER DATABASE \"{elsewhere}\" OWNER TO CURRENT_USER"))
+        .await
+        .unwrap();
+    server
+        .batch_execute(&format!("DROP DATABASE \"{elsewhere}\""))
+        .await
+        .unwrap();
+    rig.provisioner.reopen(operation, by()).await.unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+}
+
+#[tokio::test]
+async fn what_has_the_name_and_is_not_ours_is_left_alone() {
+    let rig = Rig::new().await;
+    let slug = model::Slug::parse("taken").unwrap();
+    let server = connect(&rig.space.server).await;
+    let database = rig.space.namespace.tenant_database(&slug);
+    server
+        .batch_execute(&format!("CREATE DATABASE {database} TEMPLATE template0"))
+        .await
+        .unwrap();
+    let (_, operation) = rig.ask("taken").await;
+    let error = failure(&rig, operation).await;
+    assert!(
+        error.contains("database") && error.contains("not made for this laboratory"),
+        "{error}"
+    );
+    assert_eq!(
+        rig.leftovers().await,
+        ["tenant_taken"],
+        "the database stays, our role does not"
+    );
+
+    server
+        .batch_execute(&format!("DROP DATABASE {database}"))
+        .await
+        .unwrap();
+    let role = rig.space.namespace.tenant_role(&slug);
+    server
+        .batch_execute(&format!("CREATE ROLE {role}"))
+        .await
+        .unwrap();
+    let (_, operation) = rig.ask("taken").await;
+    let error = failure(&rig, operation).await;
+    assert!(
+        error.contains("role") && error.contains("not made for this laboratory"),
+        "{error}"
+    );
+    assert_eq!(
+        rig.leftovers().await,
+        ["tenant_taken"],
+        "the role stays, our database does not"
+    );
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_server_is_refused_while_there_is_a_choice() {
+    let rig = Rig::new().await;
+    let sealer = &rig.provisioner.config().sealer;
+    register_server(&rig.registry, sealer, &rig.space.server, "second").await;
+    let refused = rig
+        .provisioner
+        .request_provision(crate::rig::lab("where"), by())
+        .await
+        .unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("main") && text.contains("second"), "{text}");
+}

@@ -1,0 +1,85 @@
+use std::time::Duration;
+
+use model::TenantState;
+use provisioner::Faults;
+use testkit::eventually;
+use tokio::sync::oneshot;
+
+use crate::rig::{PATIENCE, Rig, by};
+
+#[tokio::test]
+async fn two_workers_share_the_work_and_do_nothing_twice() {
+    let rig = Rig::new().await;
+    let (stop_a, stopped_a) = oneshot::channel::<()>();
+    let (stop_b, stopped_b) = oneshot::channel::<()>();
+    let spawn = |stopped: oneshot::Receiver<()>| {
+        // Each has a name of its own, as two processes would.
+        let worker = rig.provisioner.clone().with_faults(Faults::default());
+        tokio::spawn(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            worker.worker(stopped).await;
+        })
+    };
+    let workers = [spawn(stopped_a), spawn(stopped_b)];
+    let mut tenants = Vec::new();
+    for number in 0..6 {
+        tenants.push(rig.ask(&format!("lab-{number}")).await.0.id);
+    }
+    for &tenant in &tenants {
+        eventually("the laboratory to be active", PATIENCE, async || {
+            rig.tenant(tenant).await.unwrap().status == TenantState::Active
+        })
+        .await;
+    }
+    for tenant in tenants.drain(..3) {
+        let operation = rig.provisioner.request_offboard(tenant, by()).await.unwrap();
+        // The foreground watches what a worker has, or runs what none has yet.
+        rig.provisioner.run(operation, |_| {}).await.unwrap();
+        assert!(rig.tenant(tenant).await.is_none());
+    }
+    stop_a.send(()).unwrap();
+    stop_b.send(()).unwrap();
+    for worker in workers {
+        tokio::time::timeout(PATIENCE, worker).await.unwrap().unwrap();
+    }
+    let client = rig.registry.client().await.unwrap();
+    let operations = registry::operations_list(&client, &registry::OperationFilter::default(), None, 100)
+        .await
+        .unwrap();
+    assert_eq!(operations.len(), 9);
+    for operation in operations {
+        assert_eq!(operation.attempts, 1, "{operation:?}");
+        for step in registry::steps_of(&client, operation.id).await.unwrap() {
+            assert_eq!(step.attempts, 1, "{step:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_stop_gives_back_what_it_cannot_finish() {
+    let rig = Rig::with(|config| config.bounds.shutdown_grace = Duration::from_millis(50)).await;
+    let (tenant, operation) = rig.ask("handover").await;
+    let file = rig.space.dir().join("reached");
+    let stuck = rig
+        .provisioner
+        .clone()
+        .with_faults(Faults::stop_at("provision/seed/begun", &file));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let working = tokio::spawn(async move {
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        stuck.worker(stopped).await;
+    });
+    eventually("the fault point", PATIENCE, async || file.exists()).await;
+    stop.send(()).unwrap();
+    tokio::time::timeout(PATIENCE, working).await.unwrap().unwrap();
+    // The lease of 30 s was given back, so this does not wait for its end.
+    tokio::time::timeout(Duration::from_secs(20), rig.provisioner.run(operation, |_| {}))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+}

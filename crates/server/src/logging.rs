@@ -1,14 +1,17 @@
 //! Structured logs on the standard error stream; the standard output carries the one line that says where we listen.
 
 use settings::{Log, LogFormat};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 /// Starts logging for the whole process. Called once, by `main`.
 ///
 /// # Errors
 /// When logging was started already.
 pub fn start(log: &Log) -> anyhow::Result<()> {
-    let registry = tracing_subscriber::registry().with(EnvFilter::try_new(&log.filter)?);
+    let registry = tracing_subscriber::registry().with(EnvFilter::try_new(&log.filter)?).with(filter_fn(may_be_told));
     match log.format {
         LogFormat::Text => registry
             .with(fmt::layer().with_writer(std::io::stderr).with_ansi(false))
@@ -23,4 +26,10 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The driver's debug events hold the parameters of every statement: password hashes and the names of patients. No
+/// filter that somebody sets to look into a problem may bring those into the log.
+fn may_be_told(event: &Metadata<'_>) -> bool {
+    *event.level() <= Level::INFO || !event.target().starts_with("tokio_postgres")
 }

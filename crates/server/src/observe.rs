@@ -107,15 +107,15 @@ fn finish(
 ) -> Result<ServiceResponse<BoxBody>, Problem> {
     let mut response = match answered {
         Err(error) => {
-            let problem = as_problem(&error).traced(seen.trace.id());
+            let problem = as_problem(&error, seen);
             log_cause(seen, &problem);
             return Err(problem);
         }
-        Ok(response) => match response.response().error().map(as_problem) {
+        Ok(response) => match response.response().error().map(|error| as_problem(error, seen)) {
             None => response.map_into_boxed_body(),
             Some(problem) => {
                 log_cause(seen, &problem);
-                response.into_response(problem.traced(seen.trace.id()).error_response())
+                response.into_response(problem.error_response())
             }
         },
     };
@@ -143,18 +143,18 @@ fn dress(headers: &mut HeaderMap, seen: &Seen) {
 }
 
 /// The problem inside an error, or the nearest one to an error of the framework.
-fn as_problem(error: &Error) -> Problem {
+fn as_problem(error: &Error, seen: &Seen) -> Problem {
     if let Some(problem) = error.as_error::<Problem>() {
-        return problem.outline();
+        return problem.traced(seen.trace.id());
     }
-    let status = error.as_response_error().status_code();
-    match status {
+    let problem = match error.as_response_error().status_code() {
         StatusCode::NOT_FOUND => Problem::new(Kind::NoSuchRoute),
         StatusCode::METHOD_NOT_ALLOWED => Problem::new(Kind::MethodNotAllowed),
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Kind::BodyTooLarge).closing(),
         status if status.is_client_error() => Problem::with(Kind::BadQuery, error.to_string()),
         _ => Problem::internal(error),
-    }
+    };
+    problem.traced(seen.trace.id())
 }
 
 fn log_cause(seen: &Seen, problem: &Problem) {

@@ -36,7 +36,7 @@ impl From<ResolveError> for Problem {
 }
 
 /// What a user is told whose laboratory is not in service.
-pub fn not_serving(state: TenantState) -> Problem {
+fn not_serving(state: TenantState) -> Problem {
     match state {
         TenantState::Provisioning => Problem::new(Kind::TenantProvisioning),
         TenantState::Suspended => Problem::new(Kind::TenantSuspended),

@@ -50,7 +50,11 @@ pub struct ItemError {
 }
 
 /// A refusal on its way out. Every handler and extractor fails with this one.
-pub struct Problem {
+pub struct Problem(Box<Parts>);
+
+/// Boxed, so that a `Result` stays small where all is well.
+#[derive(Clone)]
+struct Parts {
     kind: Kind,
     detail: Option<String>,
     errors: Vec<ItemError>,
@@ -68,10 +72,10 @@ impl Problem {
         let retry_after_s = match kind {
             Kind::TenantProvisioning | Kind::RegistryUnavailable | Kind::TenantServerUnavailable => Some(2),
             Kind::PoolTimeout | Kind::Busy | Kind::DeadlinePassed | Kind::IdempotencyInFlight => Some(1),
-            Kind::VersionBehind => Some(30),
+            Kind::VersionBehind | Kind::VersionAhead => Some(30),
             _ => None,
         };
-        Self {
+        Self(Box::new(Parts {
             kind,
             detail: None,
             errors: Vec::new(),
@@ -80,16 +84,15 @@ impl Problem {
             closes_connection: false,
             cause: None,
             trace_id: None,
-        }
+        }))
     }
 
     /// A problem with a sentence for the client. On a 5xx the sentence goes to the log instead.
     #[must_use]
     pub fn with(kind: Kind, detail: impl Into<String>) -> Self {
-        Self {
-            detail: Some(detail.into()),
-            ..Self::new(kind)
-        }
+        let mut problem = Self::new(kind);
+        problem.0.detail = Some(detail.into());
+        problem
     }
 
     /// An error that is nobody's fault but ours; `cause` is for the log alone.
@@ -101,122 +104,108 @@ impl Problem {
     /// A problem whose `cause` is for the log alone.
     #[must_use]
     pub fn caused(kind: Kind, cause: impl fmt::Display) -> Self {
-        Self {
-            cause: Some(cause.to_string()),
-            ..Self::new(kind)
-        }
+        let mut problem = Self::new(kind);
+        problem.0.cause = Some(cause.to_string());
+        problem
     }
 
     /// Names the single values or items that are to blame.
     #[must_use]
     pub fn items(mut self, errors: Vec<ItemError>) -> Self {
-        self.errors = errors;
+        self.0.errors = errors;
         self
     }
 
     /// Tells the client when to come back.
     #[must_use]
     pub fn retry_after_s(mut self, seconds: u32) -> Self {
-        self.retry_after_s = Some(seconds);
+        self.0.retry_after_s = Some(seconds);
         self
     }
 
     /// Lists the methods that would be taken.
     #[must_use]
     pub fn allow(mut self, methods: String) -> Self {
-        self.allow = Some(methods);
+        self.0.allow = Some(methods);
         self
     }
 
     /// Ends the connection after the answer: the client has unread body on its way.
     #[must_use]
     pub fn closing(mut self) -> Self {
-        self.closes_connection = true;
+        self.0.closes_connection = true;
         self
     }
 
     /// Which kind of problem it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     /// What the log says and the client does not read.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
-        self.cause.as_deref().or_else(|| {
-            self.kind
-                .status()
-                .is_server_error()
-                .then_some(self.detail.as_deref())
-                .flatten()
-        })
+        let withheld = if self.0.kind.status().is_server_error() {
+            self.0.detail.as_deref()
+        } else {
+            None
+        };
+        self.0.cause.as_deref().or(withheld)
     }
 
-    /// The problem under the trace id of its request.
+    /// The same problem under the trace id of its request.
     #[must_use]
-    pub fn traced(mut self, trace_id: String) -> Self {
-        self.trace_id = Some(trace_id);
-        self
-    }
-
-    /// A copy without the parts that only the log needs, to be rendered under another trace id.
-    #[must_use]
-    pub fn outline(&self) -> Self {
-        Self {
-            kind: self.kind,
-            detail: self.detail.clone(),
-            errors: self.errors.clone(),
-            retry_after_s: self.retry_after_s,
-            allow: self.allow.clone(),
-            closes_connection: self.closes_connection,
-            cause: self.cause.clone(),
-            trace_id: self.trace_id.clone(),
-        }
+    pub fn traced(&self, trace_id: String) -> Self {
+        Self(Box::new(Parts {
+            trace_id: Some(trace_id),
+            ..(*self.0).clone()
+        }))
     }
 
     fn body(&self) -> ProblemBody {
-        let told = if self.kind.status().is_server_error() {
+        let parts = &self.0;
+        let told = if parts.kind.status().is_server_error() {
             None
         } else {
-            self.detail.clone()
+            parts.detail.clone()
         };
         ProblemBody {
-            r#type: self.kind.address(),
-            title: self.kind.title(),
-            status: self.kind.status().as_u16(),
-            detail: told.unwrap_or_else(|| self.kind.help().to_owned()),
-            code: self.kind.code(),
-            errors: self.errors.clone(),
-            trace_id: self.trace_id.clone(),
+            r#type: parts.kind.address(),
+            title: parts.kind.title(),
+            status: parts.kind.status().as_u16(),
+            detail: told.unwrap_or_else(|| parts.kind.help().to_owned()),
+            code: parts.kind.code(),
+            errors: parts.errors.clone(),
+            trace_id: parts.trace_id.clone(),
         }
     }
 }
 
 impl fmt::Debug for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Problem({}, {:?})", self.kind.code(), self.detail)
+        write!(f, "Problem({}, {:?})", self.0.kind.code(), self.0.detail)
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.title())
+        f.write_str(self.0.kind.title())
     }
 }
 
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        self.kind.status()
+        self.0.kind.status()
     }
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
-        let mut response = HttpResponse::build(self.kind.status());
+        let mut response = HttpResponse::build(self.0.kind.status());
         response.content_type("application/problem+json");
         response.insert_header((header::CACHE_CONTROL, "no-store"));
         response.insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
-        if self.kind.status() == StatusCode::UNAUTHORIZED {
-            let error = match self.kind {
+        if self.0.kind.status() == StatusCode::UNAUTHORIZED {
+            let error = match self.0.kind {
                 Kind::TokenInvalid | Kind::TokenExpired => ", error=\"invalid_token\"",
                 _ => "",
             };
@@ -225,13 +214,13 @@ impl ResponseError for Problem {
                 format!("Bearer realm=\"tenantry\"{error}"),
             ));
         }
-        if let Some(seconds) = self.retry_after_s {
+        if let Some(seconds) = self.0.retry_after_s {
             response.insert_header((header::RETRY_AFTER, seconds.to_string()));
         }
-        if let Some(methods) = &self.allow {
+        if let Some(methods) = &self.0.allow {
             response.insert_header((header::ALLOW, methods.clone()));
         }
-        if self.closes_connection {
+        if self.0.closes_connection {
             response.force_close();
         }
         response.json(self.body())

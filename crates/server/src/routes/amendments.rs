@@ -21,7 +21,7 @@ fn tagged(amended: &Amended) -> HttpResponse {
     params(("id" = Uuid, Path), ("If-Match" = String, Header)),
     responses((status = 200, body = Amended, headers(("ETag" = String)))))]
 #[post("/results/{id}/amendments")]
-pub async fn propose(
+pub(crate) async fn propose(
     tenant: Tenant,
     id: PathId<ResultId>,
     version: IfMatch,
@@ -39,7 +39,7 @@ pub async fn propose(
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
     responses((status = 200, body = Amended, headers(("ETag" = String)))))]
 #[post("/amendments/{id}/verify")]
-pub async fn verify(tenant: Tenant, id: PathId<AmendmentId>) -> Answer<HttpResponse> {
+pub(crate) async fn verify(tenant: Tenant, id: PathId<AmendmentId>) -> Answer<HttpResponse> {
     let amended = tenant
         .write(Action::ResultAmend, async |txn, actor| {
             amendments::verify(txn, actor, id.0).await
@@ -52,7 +52,7 @@ pub async fn verify(tenant: Tenant, id: PathId<AmendmentId>) -> Answer<HttpRespo
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
     responses((status = 200, body = Amended, headers(("ETag" = String)))))]
 #[post("/amendments/{id}/withdraw")]
-pub async fn withdraw(tenant: Tenant, id: PathId<AmendmentId>) -> Answer<HttpResponse> {
+pub(crate) async fn withdraw(tenant: Tenant, id: PathId<AmendmentId>) -> Answer<HttpResponse> {
     let amended = tenant
         .write(Action::ResultAmend, async |txn, actor| {
             amendments::withdraw(txn, actor, id.0).await

@@ -73,7 +73,7 @@ pub struct ListQuery {
 /// Archives, newest first.
 #[utoipa::path(tag = "operators", params(ListQuery), responses((status = 200, body = Page<ArchiveView>)))]
 #[get("/archives")]
-pub async fn list(
+pub(crate) async fn list(
     req: HttpRequest,
     _operator: OperatorCaller,
     query: Params<ListQuery>,

@@ -92,7 +92,7 @@ fn belongs(principal: &Principal) -> (Option<TenantId>, String) {
 /// Logs a laboratory's admin or staff in.
 #[utoipa::path(tag = "log-in", security(()), request_body = LoginBody, responses((status = 200, body = Session)))]
 #[post("/auth/login")]
-pub async fn log_in(
+pub(crate) async fn log_in(
     req: HttpRequest,
     body: Body<LoginBody>,
     state: web::Data<AppState>,
@@ -113,7 +113,7 @@ pub async fn log_in(
 #[utoipa::path(tag = "log-in", security(()), request_body = OperatorLoginBody,
     responses((status = 200, body = Session)))]
 #[post("/operators/login")]
-pub async fn operator_log_in(
+pub(crate) async fn operator_log_in(
     req: HttpRequest,
     body: Body<OperatorLoginBody>,
     state: web::Data<AppState>,
@@ -129,7 +129,7 @@ pub async fn operator_log_in(
 /// Who the token stands for.
 #[utoipa::path(tag = "log-in", responses((status = 200, body = Me)))]
 #[get("/me")]
-pub async fn me(caller: Caller) -> HttpResponse {
+pub(crate) async fn me(caller: Caller) -> HttpResponse {
     let Caller(principal) = caller;
     let id = match &principal {
         Principal::Staff { staff, .. } => staff.as_uuid(),

@@ -28,7 +28,11 @@ pub struct ExportQuery {
 /// Released, corrected, amended and voided results in the order in which that was committed.
 #[utoipa::path(tag = "laboratory", params(ExportQuery), responses((status = 200, body = Page<ResultChange>)))]
 #[get("/exports/results")]
-pub async fn results(req: HttpRequest, tenant: Tenant, query: Params<ExportQuery>) -> Answer<HttpResponse> {
+pub(crate) async fn results(
+    req: HttpRequest,
+    tenant: Tenant,
+    query: Params<ExportQuery>,
+) -> Answer<HttpResponse> {
     let page = PageRequest {
         limit: query.0.limit,
         after: query.0.after,

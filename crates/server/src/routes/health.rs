@@ -86,7 +86,7 @@ pub struct PoolHealth {
 /// How one laboratory is: for its own staff and for operators.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = Health)))]
 #[get("/tenants/{id}/health")]
-pub async fn health(
+pub(crate) async fn health(
     caller: Caller,
     id: PathId<TenantId>,
     state: web::Data<AppState>,

@@ -30,7 +30,7 @@ pub struct ImportQuery {
     request_body(content((String = "text/csv"), (String = "application/x-ndjson"))),
     responses((status = 202, body = ImportBatch, headers(("Location" = String)))))]
 #[post("/imports")]
-pub async fn create(
+pub(crate) async fn create(
     tenant: Tenant,
     key: IdempotencyKey,
     query: Params<ImportQuery>,
@@ -57,7 +57,7 @@ pub async fn create(
 /// How an import went.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = ImportBatch)))]
 #[get("/imports/{id}")]
-pub async fn show(tenant: Tenant, id: PathId<ImportId>) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, id: PathId<ImportId>) -> Answer<HttpResponse> {
     let batch = tenant
         .read(Action::Import, async |txn, _| imports::get(txn, id.0).await)
         .await?;
@@ -79,7 +79,7 @@ pub struct ErrorsQuery {
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path), ErrorsQuery),
     responses((status = 200, body = Page<ImportError>)))]
 #[get("/imports/{id}/errors")]
-pub async fn errors(
+pub(crate) async fn errors(
     req: HttpRequest,
     tenant: Tenant,
     id: PathId<ImportId>,

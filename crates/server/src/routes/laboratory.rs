@@ -18,7 +18,7 @@ use crate::{
 /// The laboratory's settings.
 #[utoipa::path(tag = "laboratory", responses((status = 200, body = Profile, headers(("ETag" = String)))))]
 #[get("/profile")]
-pub async fn show(tenant: Tenant) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant) -> Answer<HttpResponse> {
     let profile = tenant
         .read(Action::ProfileChange, async |txn, _| profile::get(txn).await)
         .await?;
@@ -29,7 +29,11 @@ pub async fn show(tenant: Tenant) -> Answer<HttpResponse> {
 #[utoipa::path(tag = "laboratory", request_body = ProfilePatch, params(("If-Match" = String, Header)),
     responses((status = 200, body = Profile, headers(("ETag" = String)))))]
 #[patch("/profile")]
-pub async fn change(tenant: Tenant, version: IfMatch, body: Body<ProfilePatch>) -> Answer<HttpResponse> {
+pub(crate) async fn change(
+    tenant: Tenant,
+    version: IfMatch,
+    body: Body<ProfilePatch>,
+) -> Answer<HttpResponse> {
     let profile = tenant
         .write(Action::ProfileChange, async |txn, actor| {
             profile::update(txn, actor, version.0, &body.value).await
@@ -54,7 +58,7 @@ pub struct AuditQuery {
 /// Who did what, newest first.
 #[utoipa::path(tag = "laboratory", params(AuditQuery), responses((status = 200, body = Page<AuditEvent>)))]
 #[get("/audit")]
-pub async fn audit_trail(
+pub(crate) async fn audit_trail(
     req: HttpRequest,
     tenant: Tenant,
     query: Params<AuditQuery>,

@@ -156,7 +156,7 @@ pub struct ListQuery {
 /// Operations, newest first.
 #[utoipa::path(tag = "operators", params(ListQuery), responses((status = 200, body = Page<OperationView>)))]
 #[get("/operations")]
-pub async fn list(
+pub(crate) async fn list(
     req: HttpRequest,
     _operator: OperatorCaller,
     query: Params<ListQuery>,
@@ -187,7 +187,7 @@ pub async fn list(
 /// One operation with its steps.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 200, body = OperationView)))]
 #[get("/operations/{id}")]
-pub async fn show(
+pub(crate) async fn show(
     _operator: OperatorCaller,
     id: PathId<OperationId>,
     state: web::Data<AppState>,

@@ -35,7 +35,11 @@ pub struct ListQuery {
 #[utoipa::path(tag = "laboratory", request_body = NewOrder, params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = Order, headers(("Location" = String), ("ETag" = String)))))]
 #[post("/orders")]
-pub async fn create(tenant: Tenant, key: IdempotencyKey, body: Body<NewOrder>) -> Answer<HttpResponse> {
+pub(crate) async fn create(
+    tenant: Tenant,
+    key: IdempotencyKey,
+    body: Body<NewOrder>,
+) -> Answer<HttpResponse> {
     let work = tenant.create(
         Action::OrderCreate,
         &key,
@@ -56,7 +60,7 @@ pub async fn create(tenant: Tenant, key: IdempotencyKey, body: Body<NewOrder>) -
 /// Orders, those placed last first, without their specimens and results.
 #[utoipa::path(tag = "laboratory", params(ListQuery), responses((status = 200, body = Page<OrderHead>)))]
 #[get("/orders")]
-pub async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) -> Answer<HttpResponse> {
+pub(crate) async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) -> Answer<HttpResponse> {
     let Params(ListQuery {
         patient_id,
         status,
@@ -76,7 +80,7 @@ pub async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) ->
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
     responses((status = 200, body = Order, headers(("ETag" = String)))))]
 #[get("/orders/{id}")]
-pub async fn show(tenant: Tenant, id: PathId<OrderId>) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, id: PathId<OrderId>) -> Answer<HttpResponse> {
     let order = tenant
         .read(Action::OrderRead, async |txn, _| orders::get(txn, id.0).await)
         .await?;
@@ -87,7 +91,11 @@ pub async fn show(tenant: Tenant, id: PathId<OrderId>) -> Answer<HttpResponse> {
 #[utoipa::path(tag = "laboratory", request_body = AddTests, params(("id" = Uuid, Path)),
     responses((status = 200, body = Order, headers(("ETag" = String)))))]
 #[post("/orders/{id}/tests")]
-pub async fn add_tests(tenant: Tenant, id: PathId<OrderId>, body: Body<AddTests>) -> Answer<HttpResponse> {
+pub(crate) async fn add_tests(
+    tenant: Tenant,
+    id: PathId<OrderId>,
+    body: Body<AddTests>,
+) -> Answer<HttpResponse> {
     let order = tenant
         .write(Action::OrderChange, async |txn, actor| {
             orders::add_tests(txn, actor, id.0, &body.value).await
@@ -100,7 +108,7 @@ pub async fn add_tests(tenant: Tenant, id: PathId<OrderId>, body: Body<AddTests>
 #[utoipa::path(tag = "laboratory", request_body = Reason, params(("id" = Uuid, Path)),
     responses((status = 200, body = Order, headers(("ETag" = String)))))]
 #[post("/orders/{id}/cancel")]
-pub async fn cancel(tenant: Tenant, id: PathId<OrderId>, body: Body<Reason>) -> Answer<HttpResponse> {
+pub(crate) async fn cancel(tenant: Tenant, id: PathId<OrderId>, body: Body<Reason>) -> Answer<HttpResponse> {
     let order = tenant
         .write(Action::OrderChange, async |txn, actor| {
             orders::cancel(txn, actor, id.0, &body.value).await
@@ -112,7 +120,7 @@ pub async fn cancel(tenant: Tenant, id: PathId<OrderId>, body: Body<Reason>) -> 
 /// The report of an order: what was released, by whom, and what it replaced.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = Report)))]
 #[get("/orders/{id}/report")]
-pub async fn report(tenant: Tenant, id: PathId<OrderId>) -> Answer<HttpResponse> {
+pub(crate) async fn report(tenant: Tenant, id: PathId<OrderId>) -> Answer<HttpResponse> {
     let report = tenant
         .read(Action::ReportRead, async |txn, _| {
             lab::report::of_order(txn, id.0).await

@@ -34,7 +34,11 @@ pub struct SearchQuery {
     params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = Patient, headers(("Location" = String), ("ETag" = String)))))]
 #[post("/patients")]
-pub async fn create(tenant: Tenant, key: IdempotencyKey, body: Body<NewPatient>) -> Answer<HttpResponse> {
+pub(crate) async fn create(
+    tenant: Tenant,
+    key: IdempotencyKey,
+    body: Body<NewPatient>,
+) -> Answer<HttpResponse> {
     let work = tenant.create(
         Action::PatientCreate,
         &key,
@@ -55,7 +59,11 @@ pub async fn create(tenant: Tenant, key: IdempotencyKey, body: Body<NewPatient>)
 /// Finds patients, those registered last first.
 #[utoipa::path(tag = "laboratory", params(SearchQuery), responses((status = 200, body = Page<Patient>)))]
 #[get("/patients")]
-pub async fn search(req: HttpRequest, tenant: Tenant, query: Params<SearchQuery>) -> Answer<HttpResponse> {
+pub(crate) async fn search(
+    req: HttpRequest,
+    tenant: Tenant,
+    query: Params<SearchQuery>,
+) -> Answer<HttpResponse> {
     let Params(SearchQuery {
         q,
         birth_date,
@@ -76,7 +84,7 @@ pub async fn search(req: HttpRequest, tenant: Tenant, query: Params<SearchQuery>
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
     responses((status = 200, body = Patient, headers(("ETag" = String)))))]
 #[get("/patients/{id}")]
-pub async fn show(tenant: Tenant, id: PathId<PatientId>) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, id: PathId<PatientId>) -> Answer<HttpResponse> {
     let patient = tenant
         .read(Action::PatientRead, async |txn, _| patients::get(txn, id.0).await)
         .await?;
@@ -88,7 +96,7 @@ pub async fn show(tenant: Tenant, id: PathId<PatientId>) -> Answer<HttpResponse>
     params(("id" = Uuid, Path), ("If-Match" = String, Header)),
     responses((status = 200, body = Patient, headers(("ETag" = String)))))]
 #[patch("/patients/{id}")]
-pub async fn change(
+pub(crate) async fn change(
     tenant: Tenant,
     id: PathId<PatientId>,
     version: IfMatch,
@@ -106,7 +114,11 @@ pub async fn change(
 #[utoipa::path(tag = "laboratory", request_body = PatientMerge, params(("id" = Uuid, Path)),
     responses((status = 200, body = Patient, headers(("ETag" = String)))))]
 #[post("/patients/{id}/merge")]
-pub async fn merge(tenant: Tenant, id: PathId<PatientId>, body: Body<PatientMerge>) -> Answer<HttpResponse> {
+pub(crate) async fn merge(
+    tenant: Tenant,
+    id: PathId<PatientId>,
+    body: Body<PatientMerge>,
+) -> Answer<HttpResponse> {
     let patient = tenant
         .write(Action::PatientMerge, async |txn, actor| {
             patients::merge(txn, actor, id.0, &body.value).await

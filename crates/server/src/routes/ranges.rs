@@ -15,7 +15,7 @@ use crate::{
 /// All ranges of a test, those in force first.
 #[utoipa::path(tag = "laboratory", params(("code" = String, Path)), responses((status = 200, body = Page<RangeView>)))]
 #[get("/tests/{code}/ranges")]
-pub async fn list(req: HttpRequest, tenant: Tenant, code: PathText) -> Answer<HttpResponse> {
+pub(crate) async fn list(req: HttpRequest, tenant: Tenant, code: PathText) -> Answer<HttpResponse> {
     let items = tenant
         .read(Action::CatalogueRead, async |txn, _| {
             ranges::list(txn, &code.0).await
@@ -29,7 +29,7 @@ pub async fn list(req: HttpRequest, tenant: Tenant, code: PathText) -> Answer<Ht
     params(("code" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = RangeView, headers(("Location" = String)))))]
 #[post("/tests/{code}/ranges")]
-pub async fn create(
+pub(crate) async fn create(
     tenant: Tenant,
     code: PathText,
     key: IdempotencyKey,
@@ -56,7 +56,7 @@ pub async fn create(
 /// Closes a range from now on.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = RangeView)))]
 #[post("/ranges/{id}/close")]
-pub async fn close(tenant: Tenant, id: PathId<RangeId>) -> Answer<HttpResponse> {
+pub(crate) async fn close(tenant: Tenant, id: PathId<RangeId>) -> Answer<HttpResponse> {
     Ok(answer::ok(
         &tenant
             .write(Action::CatalogueChange, async |txn, actor| {

@@ -23,7 +23,7 @@ fn tagged(result: &ResultView) -> HttpResponse {
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
     responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
 #[get("/results/{id}")]
-pub async fn show(tenant: Tenant, id: PathId<ResultId>) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, id: PathId<ResultId>) -> Answer<HttpResponse> {
     let result = tenant
         .read(Action::OrderRead, async |txn, _| results::get(txn, id.0).await)
         .await?;
@@ -35,7 +35,7 @@ pub async fn show(tenant: Tenant, id: PathId<ResultId>) -> Answer<HttpResponse> 
     params(("id" = Uuid, Path), ("If-Match" = String, Header)),
     responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
 #[put("/results/{id}/value")]
-pub async fn enter(
+pub(crate) async fn enter(
     tenant: Tenant,
     id: PathId<ResultId>,
     version: IfMatch,
@@ -54,7 +54,7 @@ pub async fn enter(
     params(("id" = Uuid, Path), ("If-Match" = String, Header)),
     responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
 #[post("/results/{id}/repeat")]
-pub async fn repeat(
+pub(crate) async fn repeat(
     tenant: Tenant,
     id: PathId<ResultId>,
     version: IfMatch,
@@ -73,7 +73,7 @@ pub async fn repeat(
     params(("id" = Uuid, Path), ("If-Match" = String, Header)),
     responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
 #[post("/results/{id}/cancel")]
-pub async fn cancel(
+pub(crate) async fn cancel(
     tenant: Tenant,
     id: PathId<ResultId>,
     version: IfMatch,
@@ -92,7 +92,7 @@ pub async fn cancel(
     params(("id" = Uuid, Path), ("If-Match" = String, Header)),
     responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
 #[post("/results/{id}/void")]
-pub async fn void(
+pub(crate) async fn void(
     tenant: Tenant,
     id: PathId<ResultId>,
     version: IfMatch,
@@ -110,7 +110,7 @@ pub async fn void(
 #[utoipa::path(tag = "laboratory", request_body = CriticalNoticeEntry, params(("id" = Uuid, Path)),
     responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
 #[post("/results/{id}/critical-notice")]
-pub async fn critical_notice(
+pub(crate) async fn critical_notice(
     tenant: Tenant,
     id: PathId<ResultId>,
     body: Body<CriticalNoticeEntry>,
@@ -127,7 +127,7 @@ pub async fn critical_notice(
 /// A result with everything that it ever said.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = History)))]
 #[get("/results/{id}/history")]
-pub async fn history(tenant: Tenant, id: PathId<ResultId>) -> Answer<HttpResponse> {
+pub(crate) async fn history(tenant: Tenant, id: PathId<ResultId>) -> Answer<HttpResponse> {
     let history = tenant
         .read(Action::ReportRead, async |txn, _| {
             lab::history::of_result(txn, id.0).await

@@ -20,7 +20,7 @@ pub struct Probe {
 /// Whether the process runs.
 #[utoipa::path(tag = "service", security(()), responses((status = 200, body = Probe)))]
 #[get("/livez")]
-pub async fn livez() -> HttpResponse {
+pub(crate) async fn livez() -> HttpResponse {
     HttpResponse::Ok().json(Probe { status: "ok" })
 }
 
@@ -29,7 +29,7 @@ pub async fn livez() -> HttpResponse {
 #[utoipa::path(tag = "service", security(()),
     responses((status = 200, body = Probe), (status = 503, body = Probe)))]
 #[get("/readyz")]
-pub async fn readyz(state: web::Data<AppState>) -> HttpResponse {
+pub(crate) async fn readyz(state: web::Data<AppState>) -> HttpResponse {
     if state.lifecycle.is_closing() {
         return HttpResponse::ServiceUnavailable().json(Probe { status: "closing" });
     }
@@ -48,7 +48,7 @@ pub async fn readyz(state: web::Data<AppState>) -> HttpResponse {
 #[utoipa::path(tag = "service", security(()),
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 #[get("/metrics")]
-pub async fn metrics(state: web::Data<AppState>) -> Answer<HttpResponse> {
+pub(crate) async fn metrics(state: web::Data<AppState>) -> Answer<HttpResponse> {
     let more = scrape::read(&state).await;
     let text = state.metrics.text(&more).map_err(Problem::internal)?;
     Ok(HttpResponse::Ok()
@@ -90,7 +90,7 @@ impl From<Kind> for ProblemType {
 /// Every type of refusal.
 #[utoipa::path(tag = "service", security(()), responses((status = 200, body = [ProblemType])))]
 #[get("/problems")]
-pub async fn problem_types() -> HttpResponse {
+pub(crate) async fn problem_types() -> HttpResponse {
     let all: Vec<ProblemType> = Kind::ALL.iter().copied().map(ProblemType::from).collect();
     HttpResponse::Ok().json(all)
 }
@@ -99,7 +99,7 @@ pub async fn problem_types() -> HttpResponse {
 #[utoipa::path(tag = "service", security(()), params(("code" = String, Path)),
     responses((status = 200, body = ProblemType)))]
 #[get("/problems/{code}")]
-pub async fn problem_type(code: web::Path<String>) -> Answer<HttpResponse> {
+pub(crate) async fn problem_type(code: web::Path<String>) -> Answer<HttpResponse> {
     let kind = Kind::by_code(&code).ok_or_else(|| Problem::new(Kind::NoSuchRoute))?;
     Ok(HttpResponse::Ok().json(ProblemType::from(kind)))
 }

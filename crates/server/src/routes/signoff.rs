@@ -15,7 +15,7 @@ use crate::{
 /// Verifies entered results. Whoever entered a value may not verify it, unless the laboratory allows it.
 #[utoipa::path(tag = "laboratory", request_body = Items, responses((status = 200, body = Signed)))]
 #[post("/verifications")]
-pub async fn verify(tenant: Tenant, body: Body<Items>) -> Answer<HttpResponse> {
+pub(crate) async fn verify(tenant: Tenant, body: Body<Items>) -> Answer<HttpResponse> {
     let signed = tenant
         .write(Action::ResultVerify, async |txn, actor| {
             signoff::verify(txn, actor, &body.value).await
@@ -27,7 +27,7 @@ pub async fn verify(tenant: Tenant, body: Body<Items>) -> Answer<HttpResponse> {
 /// Releases verified results. A critical value is not released before somebody was told.
 #[utoipa::path(tag = "laboratory", request_body = Items, responses((status = 200, body = Signed)))]
 #[post("/releases")]
-pub async fn release(tenant: Tenant, body: Body<Items>) -> Answer<HttpResponse> {
+pub(crate) async fn release(tenant: Tenant, body: Body<Items>) -> Answer<HttpResponse> {
     let signed = tenant
         .write(Action::ResultRelease, async |txn, actor| {
             signoff::release(txn, actor, &body.value).await

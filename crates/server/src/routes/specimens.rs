@@ -16,7 +16,7 @@ use crate::{
 #[utoipa::path(tag = "laboratory", params(("barcode" = String, Path)),
     responses((status = 200, body = Specimen, headers(("ETag" = String)))))]
 #[get("/specimens/{barcode}")]
-pub async fn show(tenant: Tenant, barcode: PathText) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, barcode: PathText) -> Answer<HttpResponse> {
     let specimen = tenant
         .read(Action::OrderRead, async |txn, _| {
             specimens::get(txn, &barcode.0).await
@@ -29,7 +29,7 @@ pub async fn show(tenant: Tenant, barcode: PathText) -> Answer<HttpResponse> {
 #[utoipa::path(tag = "laboratory", request_body = When, params(("barcode" = String, Path)),
     responses((status = 200, body = Specimen, headers(("ETag" = String)))))]
 #[post("/specimens/{barcode}/collect")]
-pub async fn collect(tenant: Tenant, barcode: PathText, body: Body<When>) -> Answer<HttpResponse> {
+pub(crate) async fn collect(tenant: Tenant, barcode: PathText, body: Body<When>) -> Answer<HttpResponse> {
     let specimen = tenant
         .write(Action::SpecimenCollect, async |txn, actor| {
             specimens::collect(txn, actor, &barcode.0, &body.value).await
@@ -42,7 +42,7 @@ pub async fn collect(tenant: Tenant, barcode: PathText, body: Body<When>) -> Ans
 #[utoipa::path(tag = "laboratory", request_body = When, params(("barcode" = String, Path)),
     responses((status = 200, body = Specimen, headers(("ETag" = String)))))]
 #[post("/specimens/{barcode}/receive")]
-pub async fn receive(tenant: Tenant, barcode: PathText, body: Body<When>) -> Answer<HttpResponse> {
+pub(crate) async fn receive(tenant: Tenant, barcode: PathText, body: Body<When>) -> Answer<HttpResponse> {
     let specimen = tenant
         .write(Action::SpecimenHandle, async |txn, actor| {
             specimens::receive(txn, actor, &barcode.0, &body.value).await
@@ -55,7 +55,7 @@ pub async fn receive(tenant: Tenant, barcode: PathText, body: Body<When>) -> Ans
 #[utoipa::path(tag = "laboratory", request_body = Rejection, params(("barcode" = String, Path)),
     responses((status = 200, body = Rejected)))]
 #[post("/specimens/{barcode}/reject")]
-pub async fn reject(tenant: Tenant, barcode: PathText, body: Body<Rejection>) -> Answer<HttpResponse> {
+pub(crate) async fn reject(tenant: Tenant, barcode: PathText, body: Body<Rejection>) -> Answer<HttpResponse> {
     let rejected = tenant
         .write(Action::SpecimenHandle, async |txn, actor| {
             specimens::reject(txn, actor, &barcode.0, &body.value).await
@@ -68,7 +68,7 @@ pub async fn reject(tenant: Tenant, barcode: PathText, body: Body<Rejection>) ->
 #[utoipa::path(tag = "laboratory", params(("barcode" = String, Path)),
     responses((status = 200, body = Specimen, headers(("ETag" = String)))))]
 #[post("/specimens/{barcode}/dispose")]
-pub async fn dispose(tenant: Tenant, barcode: PathText) -> Answer<HttpResponse> {
+pub(crate) async fn dispose(tenant: Tenant, barcode: PathText) -> Answer<HttpResponse> {
     let specimen = tenant
         .write(Action::SpecimenHandle, async |txn, actor| {
             specimens::dispose(txn, actor, &barcode.0).await

@@ -71,7 +71,7 @@ pub struct PasswordBody {
 /// Everybody, those added last first.
 #[utoipa::path(tag = "laboratory", params(ListQuery), responses((status = 200, body = Page<Staff>)))]
 #[get("/staff")]
-pub async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) -> Answer<HttpResponse> {
+pub(crate) async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) -> Answer<HttpResponse> {
     let page = PageRequest {
         limit: query.0.limit,
         after: query.0.after,
@@ -86,7 +86,7 @@ pub async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) ->
 #[utoipa::path(tag = "laboratory", request_body = NewStaffBody, params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = Staff, headers(("Location" = String), ("ETag" = String)))))]
 #[post("/staff")]
-pub async fn create(
+pub(crate) async fn create(
     tenant: Tenant,
     key: IdempotencyKey,
     body: Body<NewStaffBody>,
@@ -128,7 +128,7 @@ pub async fn create(
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
     responses((status = 200, body = Staff, headers(("ETag" = String)))))]
 #[get("/staff/{id}")]
-pub async fn show(tenant: Tenant, id: PathId<StaffId>) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, id: PathId<StaffId>) -> Answer<HttpResponse> {
     let person = tenant
         .read(Action::StaffRead, async |txn, _| staff::get(txn, id.0).await)
         .await?;
@@ -140,7 +140,7 @@ pub async fn show(tenant: Tenant, id: PathId<StaffId>) -> Answer<HttpResponse> {
     params(("id" = Uuid, Path), ("If-Match" = String, Header)),
     responses((status = 200, body = Staff, headers(("ETag" = String)))))]
 #[patch("/staff/{id}")]
-pub async fn change(
+pub(crate) async fn change(
     tenant: Tenant,
     id: PathId<StaffId>,
     version: IfMatch,
@@ -170,7 +170,7 @@ pub async fn change(
 #[utoipa::path(tag = "laboratory", request_body = PasswordBody, params(("id" = Uuid, Path)),
     responses((status = 204)))]
 #[put("/staff/{id}/password")]
-pub async fn set_password(
+pub(crate) async fn set_password(
     tenant: Tenant,
     id: PathId<StaffId>,
     body: Body<PasswordBody>,

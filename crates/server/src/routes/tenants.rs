@@ -82,7 +82,7 @@ pub struct ListQuery {
 /// The laboratories in the order of their slugs.
 #[utoipa::path(tag = "operators", params(ListQuery), responses((status = 200, body = Page<TenantView>)))]
 #[get("/tenants")]
-pub async fn list(
+pub(crate) async fn list(
     req: HttpRequest,
     _operator: OperatorCaller,
     query: Params<ListQuery>,
@@ -142,7 +142,7 @@ pub struct NewAdminBody {
 #[utoipa::path(tag = "operators", request_body = NewTenantBody, params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
 #[post("/tenants")]
-pub async fn provision(
+pub(crate) async fn provision(
     operator: OperatorCaller,
     key: IdempotencyKey,
     body: Body<NewTenantBody>,
@@ -189,7 +189,7 @@ fn invalid(error: &impl std::fmt::Display) -> Problem {
 /// One laboratory.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 200, body = TenantView)))]
 #[get("/tenants/{id}")]
-pub async fn show(
+pub(crate) async fn show(
     _operator: OperatorCaller,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
@@ -204,7 +204,7 @@ pub async fn show(
 /// Closes a laboratory for its users; everything is kept.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 200, body = TenantView)))]
 #[post("/tenants/{id}/suspend")]
-pub async fn suspend(
+pub(crate) async fn suspend(
     operator: OperatorCaller,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
@@ -219,7 +219,7 @@ pub async fn suspend(
 /// Opens a suspended laboratory again.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 200, body = TenantView)))]
 #[post("/tenants/{id}/resume")]
-pub async fn resume(
+pub(crate) async fn resume(
     operator: OperatorCaller,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
@@ -235,7 +235,7 @@ pub async fn resume(
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)),
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
 #[post("/tenants/{id}/migrate")]
-pub async fn migrate(
+pub(crate) async fn migrate(
     operator: OperatorCaller,
     key: IdempotencyKey,
     id: PathId<TenantId>,
@@ -252,7 +252,7 @@ pub async fn migrate(
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)),
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
 #[post("/tenants/{id}/offboard")]
-pub async fn offboard(
+pub(crate) async fn offboard(
     operator: OperatorCaller,
     key: IdempotencyKey,
     id: PathId<TenantId>,

@@ -26,7 +26,7 @@ pub struct ListQuery {
 /// All tests, on one page.
 #[utoipa::path(tag = "laboratory", params(ListQuery), responses((status = 200, body = Page<Test>)))]
 #[get("/tests")]
-pub async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) -> Answer<HttpResponse> {
+pub(crate) async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) -> Answer<HttpResponse> {
     let section = query.0.section;
     let items = tenant
         .read(Action::CatalogueRead, async |txn, _| {
@@ -40,7 +40,7 @@ pub async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) ->
 #[utoipa::path(tag = "laboratory", request_body = NewTest, params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = Test, headers(("Location" = String), ("ETag" = String)))))]
 #[post("/tests")]
-pub async fn create(tenant: Tenant, key: IdempotencyKey, body: Body<NewTest>) -> Answer<HttpResponse> {
+pub(crate) async fn create(tenant: Tenant, key: IdempotencyKey, body: Body<NewTest>) -> Answer<HttpResponse> {
     let work = tenant.create(
         Action::CatalogueChange,
         &key,
@@ -62,7 +62,7 @@ pub async fn create(tenant: Tenant, key: IdempotencyKey, body: Body<NewTest>) ->
 #[utoipa::path(tag = "laboratory", params(("code" = String, Path)),
     responses((status = 200, body = Test, headers(("ETag" = String)))))]
 #[get("/tests/{code}")]
-pub async fn show(tenant: Tenant, code: PathText) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, code: PathText) -> Answer<HttpResponse> {
     let test = tenant
         .read(Action::CatalogueRead, async |txn, _| {
             catalogue::get(txn, &code.0).await
@@ -76,7 +76,7 @@ pub async fn show(tenant: Tenant, code: PathText) -> Answer<HttpResponse> {
     params(("code" = String, Path), ("If-Match" = String, Header)),
     responses((status = 200, body = Test, headers(("ETag" = String)))))]
 #[patch("/tests/{code}")]
-pub async fn change(
+pub(crate) async fn change(
     tenant: Tenant,
     code: PathText,
     version: IfMatch,

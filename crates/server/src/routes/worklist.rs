@@ -28,7 +28,11 @@ pub struct WorklistQuery {
 #[utoipa::path(tag = "laboratory", params(WorklistQuery, ("If-None-Match" = Option<String>, Header)),
     responses((status = 200, body = Worklist, headers(("ETag" = String))), (status = 304)))]
 #[get("/worklist")]
-pub async fn list(req: HttpRequest, tenant: Tenant, query: Params<WorklistQuery>) -> Answer<HttpResponse> {
+pub(crate) async fn list(
+    req: HttpRequest,
+    tenant: Tenant,
+    query: Params<WorklistQuery>,
+) -> Answer<HttpResponse> {
     let Params(WorklistQuery { section, status }) = query;
     let filter = WorklistFilter { section, status };
     let (etag, list) = tenant

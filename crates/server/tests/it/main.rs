@@ -9,6 +9,8 @@ mod login;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod service;
+#[cfg(test)]
 mod story;
 #[cfg(test)]
 mod support;

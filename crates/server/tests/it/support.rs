@@ -211,9 +211,13 @@ impl Tenantd {
 
     /// Sends a request.
     pub(crate) async fn send(&self, call: &Call, token: &str) -> Reply {
-        let mut request = self
-            .client
-            .request(call.method.clone(), format!("{}{}", self.url, call.path))
+        Self::send_with(&self.client, &self.url, call, token).await
+    }
+
+    /// Sends a request without holding the process.
+    pub(crate) async fn send_with(client: &Client, url: &str, call: &Call, token: &str) -> Reply {
+        let mut request = client
+            .request(call.method.clone(), format!("{url}{}", call.path))
             .timeout(LIMIT);
         if !token.is_empty() {
             request = request.bearer_auth(token);
@@ -237,6 +241,23 @@ impl Tenantd {
             text,
             json,
         }
+    }
+
+    /// Starts it where it cannot run, and gives what it said at its end.
+    pub(crate) async fn fails_to_start(space: &Space, env: HashMap<String, String>) -> String {
+        let ended = Command::new(env!("CARGO_BIN_EXE_tenantd"))
+            .env_clear()
+            .envs(env)
+            .current_dir(space.dir())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(LIMIT, ended)
+            .await
+            .expect("tenantd ends")
+            .unwrap();
+        assert!(!output.status.success());
+        assert!(output.stdout.is_empty(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
     }
 
     pub(crate) async fn get(&self, token: &str, path: &str) -> Reply {
@@ -291,6 +312,8 @@ pub(crate) struct Lab {
     pub(crate) receptionist: String,
     pub(crate) technician: String,
     pub(crate) supervisor: String,
+    /// Another one: who proposes an amendment may not verify it.
+    pub(crate) second_supervisor: String,
 }
 
 impl Lab {
@@ -404,13 +427,19 @@ impl World {
         let d = &self.server;
         let admin = d.log_in(&Lab::email(slug, "admin"), None).await;
         let mut tokens = Vec::new();
-        for role in ["receptionist", "technician", "supervisor"] {
-            let email = Lab::email(slug, role);
+        let people = [
+            ("receptionist", "receptionist"),
+            ("technician", "technician"),
+            ("supervisor", "supervisor"),
+            ("second-supervisor", "supervisor"),
+        ];
+        for (name, role) in people {
+            let email = Lab::email(slug, name);
             let body = json!({ "email": email, "displayName": role, "role": role, "password": PASSWORD });
             d.post(&admin, "/api/v1/staff", body).await.expect(201);
             tokens.push(d.log_in(&email, Some(slug)).await);
         }
-        let [receptionist, technician, supervisor] = tokens.try_into().unwrap();
+        let [receptionist, technician, supervisor, second_supervisor] = tokens.try_into().unwrap();
         Lab {
             slug: slug.to_owned(),
             id,
@@ -418,6 +447,7 @@ impl World {
             receptionist,
             technician,
             supervisor,
+            second_supervisor,
         }
     }
 

@@ -52,7 +52,7 @@ pub struct ResultView {
     pub value: Option<String>,
     /// What the instrument put before it.
     pub comparator: Option<Comparator>,
-    /// UCUM unit.
+    /// UCUM unit of the value; while there is none, the unit to give one in.
     pub unit: Option<String>,
     /// Remark.
     pub comment: Option<String>,
@@ -105,7 +105,7 @@ pub struct ResultView {
 /// `SELECT` of everything a [`ResultView`] needs; append conditions on `r` (result), `t` (test_def) or `s` (specimen).
 pub(crate) const SELECT: &str = "
     SELECT r.id, r.version, r.order_id, r.patient_id, r.specimen_id, s.barcode, r.test_code, t.name, t.loinc, t.section, r.status,
-           r.value_num, r.comparator, r.value_text, r.unit, r.comment, r.flag, r.ref_range_id,
+           r.value_num, r.comparator, r.value_text, coalesce(r.unit, t.unit) AS unit, r.comment, r.flag, r.ref_range_id,
            r.ref_low, r.ref_high, r.crit_low, r.crit_high, r.delta_flag, r.delta_previous, r.instrument, r.resulted_at,
            r.entered_by, r.entered_at, r.verified_by, r.verified_at, r.self_verified, r.released_by, r.released_at,
            r.closed_reason, r.rev, r.updated_at,

@@ -100,7 +100,15 @@ impl Platform {
     /// # Errors
     /// [`PlatformError::Embedded`] when it does not end.
     pub async fn close(self) -> Result<(), PlatformError> {
-        match self.embedded {
+        let Self {
+            embedded,
+            registry,
+            provisioner,
+            ..
+        } = self;
+        // Connections that are closed first are not reported as broken by the server's end.
+        drop((registry, provisioner));
+        match embedded {
             Some(embedded) => Ok(embedded.close().await?),
             None => Ok(()),
         }

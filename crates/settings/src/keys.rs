@@ -73,7 +73,7 @@ use DefaultValue::{Derived, Number, Text, Unset};
 /// All keys, by section.
 #[rustfmt::skip]
 pub const KEYS: &[Key] = &[
-    key("registry.host", "MASTER_PGHOST", Unset("the embedded server, unless another registry.* connection key is set; then localhost"), Accept::Text, "PostgreSQL server of the registry: host name, address or socket directory"),
+    key("registry.host", "MASTER_PGHOST", Unset("the embedded server"), Accept::Text, "PostgreSQL server of the registry: host name, address or socket directory; localhost when only other MASTER_PG* are set"),
     key("registry.port", "MASTER_PGPORT", Unset("5432"), PORT, "its port"),
     key("registry.user", "MASTER_PGUSER", Unset("postgres"), Accept::Text, "role that owns the registry; it creates databases and roles when it also serves the laboratories"),
     key("registry.password", "MASTER_PGPASSWORD", Unset("none"), Accept::Secret, "its password"),

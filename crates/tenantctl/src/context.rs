@@ -1,5 +1,8 @@
 //! What a command works with, opened as far as it needs.
 
+use std::{fs, os::unix::fs::MetadataExt as _};
+
+use indicatif::MultiProgress;
 use platform::Platform;
 use provisioner::RequestedBy;
 use registry::RegistryClient;
@@ -12,6 +15,8 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) platform: Platform,
     pub(crate) out: Out,
+    /// What is drawn on the terminal at the moment, so that several operations share it.
+    pub(crate) bars: MultiProgress,
 }
 
 /// Reads the settings from the file that the flag names, or the usual ones, and the environment.
@@ -43,12 +48,13 @@ impl Context {
 
     /// Opens an installation that may still have to be prepared.
     pub(crate) async fn open_any(settings: Settings, out: Out) -> anyhow::Result<Self> {
-        logging(&settings);
+        logging(&settings, out);
         let platform = Platform::open(&settings).await?;
         Ok(Self {
             settings,
             platform,
             out,
+            bars: MultiProgress::new(),
         })
     }
 
@@ -76,11 +82,16 @@ fn account() -> String {
     ["SUDO_USER", "USER", "LOGNAME"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        .or_else(|| {
+            fs::metadata("/proc/self")
+                .ok()
+                .map(|own| format!("uid {}", own.uid()))
+        })
         .unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// The parts log for a server's operator; in a terminal only their warnings matter, unless a filter was asked for.
-fn logging(settings: &Settings) {
+fn logging(settings: &Settings, out: Out) {
     let asked = settings
         .explain()
         .iter()
@@ -93,7 +104,8 @@ fn logging(settings: &Settings) {
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_target(false);
+        .with_target(false)
+        .with_ansi(out.color());
     // A second call finds the logger set.
     let _ = logger.try_init();
 }

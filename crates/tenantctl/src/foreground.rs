@@ -2,7 +2,7 @@
 
 use std::{sync::Mutex, time::Duration};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use model::{OperationId, Step};
 use provisioner::{Progress, ProvisionError};
 use registry::Operation;
@@ -16,7 +16,7 @@ use crate::{
 
 /// Runs the operation to its end, or watches the worker that has it. `label` stands before every line.
 pub(crate) async fn run(context: &Context, operation: OperationId, label: &str) -> anyhow::Result<Operation> {
-    let progress = Reporter::new(context.out, label);
+    let progress = Reporter::new(context, label);
     let ended = context
         .platform
         .provisioner
@@ -55,15 +55,17 @@ pub(crate) async fn interrupted() {
 /// Progress as a bar on a terminal, as lines elsewhere; on standard error.
 struct Reporter {
     out: Out,
+    bars: MultiProgress,
     label: String,
     bar: Option<ProgressBar>,
     place: Mutex<String>,
 }
 
 impl Reporter {
-    fn new(out: Out, label: &str) -> Self {
+    fn new(context: &Context, label: &str) -> Self {
+        let (out, bars) = (context.out, context.bars.clone());
         let bar = (out.terminal && !out.quiet).then(|| {
-            let bar = ProgressBar::new_spinner();
+            let bar = bars.add(ProgressBar::new_spinner());
             let template = if out.color() {
                 "{spinner:.green} {prefix} {wide_msg} {elapsed}"
             } else {
@@ -78,6 +80,7 @@ impl Reporter {
         });
         Self {
             out,
+            bars,
             label: label.to_owned(),
             bar,
             place: Mutex::default(),
@@ -95,7 +98,7 @@ impl Reporter {
     fn lasting(&self, text: &str) {
         let line = format!("{}: {text}", self.label);
         match &self.bar {
-            Some(bar) => bar.suspend(|| self.out.note(&line)),
+            Some(_) => self.bars.suspend(|| self.out.note(&line)),
             None => self.out.note(&line),
         }
     }

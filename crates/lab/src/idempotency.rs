@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::{Actor, LabError, Txn, rows::Reader, text::Problems};
 
 const KEY_MAX: usize = 255;
+const METHOD_PATH_MAX: usize = 500;
 const SWEEP_ROWS_MAX: i64 = 1_000;
 
 /// An answer to keep, or one that was kept.
@@ -54,6 +55,7 @@ pub async fn begin(
 ) -> Result<Begin, LabError> {
     let mut problems = Problems::default();
     problems.line("Idempotency-Key", key, KEY_MAX);
+    problems.line("path", method_path, METHOD_PATH_MAX);
     problems.done()?;
     let lock_name = format!("idempotency\n{}\n{method_path}\n{key}", actor.staff);
     let statement = txn

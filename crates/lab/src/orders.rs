@@ -287,7 +287,7 @@ pub(crate) async fn begin(txn: &Txn<'_>, id: OrderId) -> Result<(), LabError> {
     Ok(())
 }
 
-/// Completes those orders whose results are all final.
+/// Completes those orders whose results are all final; one that had not begun, and of which nothing is left, is cancelled.
 ///
 /// The lock comes first, and the look after it in a statement of its own: of two transactions that each finish one of the
 /// last two results, the second must see the first's.
@@ -295,18 +295,23 @@ pub(crate) async fn settle(txn: &Txn<'_>, actor: &Actor, ids: &[OrderId]) -> Res
     lock(txn, ids).await?;
     let statement = txn
         .prepare_cached(
-            "UPDATE lab_order o SET status = 'completed' WHERE o.id = ANY($1) AND o.status = 'in_progress'
+            "UPDATE lab_order o
+             SET status = CASE o.status WHEN 'registered' THEN 'cancelled' ELSE 'completed' END,
+                 cancel_reason = CASE o.status WHEN 'registered' THEN 'all its tests were cancelled' END
+             WHERE o.id = ANY($1) AND o.status IN ('registered', 'in_progress')
                AND NOT EXISTS (SELECT FROM result r WHERE r.order_id = o.id AND r.open)
-             RETURNING o.id",
+             RETURNING o.id, o.status",
         )
         .await?;
     let rows = txn.query(&statement, &[&ids]).await?;
-    let done: Vec<String> = rows
-        .iter()
-        .map(|row| row.get::<_, OrderId>(0).to_string())
-        .collect();
-    if !done.is_empty() {
-        audit::write_each(txn, actor, "order.completed", "order", &done, None).await?;
+    for status in [OrderStatus::Completed, OrderStatus::Cancelled] {
+        let of_status = rows.iter().filter(|row| row.get::<_, &str>(1) == status.as_str());
+        let done: Vec<String> = of_status
+            .map(|row| row.get::<_, OrderId>(0).to_string())
+            .collect();
+        if !done.is_empty() {
+            audit::write_each(txn, actor, &format!("order.{status}"), "order", &done, None).await?;
+        }
     }
     Ok(())
 }

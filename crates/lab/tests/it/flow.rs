@@ -186,16 +186,13 @@ async fn verification_is_all_or_nothing_and_lists_every_item_in_the_way() {
     let patient = adult(&txn, &lab).await;
     let order = received(&txn, &lab, &patient, &["K", "NA", "CL", "CA"]).await;
     let ids: Vec<ResultId> = order.results.iter().map(|r| r.id).collect();
-    for (result, unit) in order
-        .results
-        .iter()
-        .zip(["mg/dL", "mmol/L", "mmol/L", "mmol/L"])
-        .filter(|(r, _)| r.code != "NA")
-    {
-        let unit = if result.code == "CA" { "mg/dL" } else { unit };
-        let text = if result.code == "CL" { "100" } else { "4" };
-        let unit = if result.code == "CA" { unit } else { "mmol/L" };
-        results::enter(&txn, &lab.technician, result.id, 1, &value(text, unit))
+    for (code, text, unit) in [
+        ("K", "4.0", "mmol/L"),
+        ("CL", "100", "mmol/L"),
+        ("CA", "9.0", "mg/dL"),
+    ] {
+        let id = order.results.iter().find(|r| r.code == code).unwrap().id;
+        results::enter(&txn, &lab.technician, id, 1, &value(text, unit))
             .await
             .unwrap();
     }
@@ -211,9 +208,8 @@ async fn verification_is_all_or_nothing_and_lists_every_item_in_the_way() {
         "{codes:?}"
     );
     let none = results::get(&txn, ids[2]).await.unwrap();
-    assert_eq!(
-        none.status.is_final() || none.status == ResultStatus::Verified,
-        false,
+    assert!(
+        matches!(none.status, ResultStatus::Pending | ResultStatus::Entered),
         "nothing was verified"
     );
 
@@ -673,6 +669,28 @@ async fn a_cancelled_order_takes_its_open_results_along_and_a_released_one_stays
     assert_eq!(
         conflict(orders::cancel(&txn, &lab.receptionist, order.head.id, &reason("x")).await),
         "released"
+    );
+}
+
+#[tokio::test]
+async fn an_order_whose_tests_are_all_given_up_before_it_began_is_cancelled() {
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    let patient = adult(&txn, &lab).await;
+    let order = orders::create(&txn, &lab.receptionist, &new_order(&patient, &["K", "NA"]))
+        .await
+        .unwrap();
+    for result in &order.results {
+        results::cancel(&txn, &lab.technician, result.id, 1, &reason("not wanted"))
+            .await
+            .unwrap();
+    }
+    let after = orders::get(&txn, order.head.id).await.unwrap().head;
+    assert_eq!(after.status, OrderStatus::Cancelled);
+    assert_eq!(
+        after.cancel_reason.as_deref(),
+        Some("all its tests were cancelled")
     );
 }
 

@@ -188,7 +188,7 @@ async fn a_merged_duplicate_points_to_the_one_who_lives_on() {
         Some(c.id),
         "one step leads to the survivor"
     );
-    assert_eq!(search(&txn, "byron").await, [c.mrn.clone()]);
+    assert_eq!(search(&txn, "byron").await, std::slice::from_ref(&c.mrn));
     assert_eq!(
         conflict(orders::create(&txn, &lab.receptionist, &new_order(&a, &["K"])).await),
         "merged"

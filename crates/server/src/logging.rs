@@ -2,16 +2,16 @@
 
 use settings::{Log, LogFormat};
 use tracing::{Level, Metadata};
-use tracing_subscriber::{
-    EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
-};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Starts logging for the whole process. Called once, by `main`.
 ///
 /// # Errors
 /// When logging was started already.
 pub fn start(log: &Log) -> anyhow::Result<()> {
-    let registry = tracing_subscriber::registry().with(EnvFilter::try_new(&log.filter)?).with(filter_fn(may_be_told));
+    let registry = tracing_subscriber::registry()
+        .with(EnvFilter::try_new(&log.filter)?)
+        .with(filter_fn(may_be_told));
     match log.format {
         LogFormat::Text => registry
             .with(fmt::layer().with_writer(std::io::stderr).with_ansi(false))

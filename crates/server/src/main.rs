@@ -1,6 +1,6 @@
 //! `tenantd`: serves the HTTP API and runs durable operations.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::Parser;
 use settings::Settings;
@@ -18,7 +18,10 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let settings = Settings::load(arguments.config.as_deref(), std::env::vars())?;
+    // A variable that is not UTF-8 belongs to somebody else, and is no reason to panic.
+    let lossy = |text: OsString| text.to_string_lossy().into_owned();
+    let env = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
+    let settings = Settings::load(arguments.config.as_deref(), env)?;
     server::logging::start(&settings.log)?;
     server::startup::run(settings).await
 }

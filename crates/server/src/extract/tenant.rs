@@ -26,6 +26,10 @@ use crate::{
     state::AppState,
 };
 
+/// How seldom a keyed request also removes answers that are older than a day. One removes up to a thousand, so the table
+/// stays bounded by a day's requests.
+const SWEEP_ONE_IN: u32 = 64;
+
 /// A person of a laboratory that is in service, and the way to its data.
 pub struct Tenant {
     actor: Actor,
@@ -167,6 +171,9 @@ impl Tenant {
             };
             let stored = work(txn, actor).await?.stored();
             idempotency::finish(txn, actor, ticket, &stored).await?;
+            if rand::random_ratio(1, SWEEP_ONE_IN) {
+                idempotency::sweep(txn).await?;
+            }
             Ok(stored)
         };
         answer::stored(self.write(action, once).await?)

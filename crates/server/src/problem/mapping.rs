@@ -53,6 +53,9 @@ impl From<RegistryError> for Problem {
             E::SlugTaken { .. } => Self::with(Kind::SlugTaken, error.to_string()),
             E::DatabaseTaken { .. } | E::EmailTaken { .. } => Self::with(Kind::Duplicate, error.to_string()),
             E::UnknownServer { .. } => Self::with(Kind::Invalid, error.to_string()),
+            E::NotFound {
+                what: "laboratory", ..
+            } => Self::with(Kind::UnknownTenant, error.to_string()),
             E::NotFound { .. } => Self::with(Kind::NotFound, error.to_string()),
             E::Illegal(_) => Self::with(Kind::IllegalTransition, error.to_string()),
             E::OperationInProgress { .. } | E::NotReopenable { .. } => {

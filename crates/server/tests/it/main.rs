@@ -14,3 +14,5 @@ mod service;
 mod story;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod weather;

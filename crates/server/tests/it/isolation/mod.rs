@@ -1,0 +1,185 @@
+//! One laboratory's token opens nothing of another's: every route of the OpenAPI document, with the very call that
+//! succeeds for its owner.
+//!
+//! Each route has an entry in [`plan::plan`]; one without fails the test. For a call that names something of laboratory A, B
+//! (the same role) tries first: it must get 404, A's database must be unchanged to the last row, and then A's own call
+//! must succeed, so that a call which is refused for a trivial reason proves nothing. Calls that name nothing of a
+//! laboratory are classified as such, each with what must hold instead.
+
+mod plan;
+mod scene;
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use self::{plan::plan, scene::Scene};
+use crate::support::{Call, Lab, PASSWORD, Reply};
+
+/// What a route is, seen from another laboratory.
+enum Plan {
+    /// It names something of A's, by its path or its body.
+    Names(Vec<Probe>),
+    /// It names nothing and makes something in the caller's own laboratory: done by B, nothing of A's changes.
+    Makes(Vec<Probe>),
+    /// It names nothing and lists: B's list shows none of A's ids.
+    Lists(Vec<Probe>),
+    /// It carries things of A's that a laboratory receives from outside as text, not as references; those that match
+    /// nothing are set aside.
+    SetsAside(Probe),
+    /// Operators only: a laboratory's token is refused with 403.
+    Operators(Call),
+    /// It belongs to the service itself, takes no token and shows nothing of any laboratory.
+    Service(&'static str),
+    /// It gives tokens: A's people are nobody in B.
+    LogIn,
+}
+
+/// A call by somebody in a role, and the status that its owner gets.
+struct Probe {
+    role: fn(&Lab) -> &str,
+    call: Call,
+    ok: u16,
+}
+
+#[tokio::test]
+async fn a_foreign_token_gets_nothing_on_any_route() {
+    let scene = Scene::new().await;
+    let document = scene.world.server.get("", "/openapi.json").await.expect(200);
+    let mut unplanned = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(|method| method.to_uppercase())
+        {
+            let route = format!("{method} {path}");
+            match plan(&scene, &method, path).await {
+                Some(plan) => try_route(&scene, &route, plan).await,
+                None => drop(unplanned.insert(route)),
+            }
+        }
+    }
+    assert!(
+        unplanned.is_empty(),
+        "routes that nobody has tried with a foreign token: {unplanned:#?}"
+    );
+    scene.world.stop().await;
+}
+
+async fn try_route(scene: &Scene, route: &str, plan: Plan) {
+    println!("{route}");
+    let before = scene.world.digest(&scene.a).await;
+    match plan {
+        Plan::Names(probes) => {
+            for probe in probes {
+                let reply = scene.send(&scene.b, &probe).await;
+                assert_eq!(reply.status, 404, "{route} with a foreign token: {}", reply.text);
+                nothing_of_a(scene, route, &reply).await;
+                assert_eq!(
+                    scene.world.digest(&scene.a).await,
+                    before,
+                    "{route} changed the other laboratory"
+                );
+                let own = scene.send(&scene.a, &probe).await;
+                assert_eq!(own.status, probe.ok, "{route} by its owner: {}", own.text);
+            }
+        }
+        Plan::Makes(probes) => {
+            for probe in probes {
+                let reply = scene.send(&scene.b, &probe).await;
+                assert_eq!(reply.status, probe.ok, "{route}: {}", reply.text);
+                nothing_of_a(scene, route, &reply).await;
+                assert_eq!(
+                    scene.world.digest(&scene.a).await,
+                    before,
+                    "{route} changed the other laboratory"
+                );
+                assert_eq!(
+                    scene.send(&scene.a, &probe).await.status,
+                    probe.ok,
+                    "{route} by its owner"
+                );
+            }
+        }
+        Plan::Lists(probes) => {
+            for probe in probes {
+                let reply = scene.send(&scene.b, &probe).await;
+                assert_eq!(reply.status, probe.ok, "{route}: {}", reply.text);
+                nothing_of_a(scene, route, &reply).await;
+                let own = scene.send(&scene.a, &probe).await;
+                assert_eq!(own.status, probe.ok, "{route}: {}", own.text);
+                assert_ne!(own.text, reply.text, "{route} shows both laboratories the same");
+            }
+        }
+        Plan::SetsAside(probe) => {
+            let reply = scene.send(&scene.b, &probe).await;
+            assert_eq!(reply.status, probe.ok, "{route}: {}", reply.text);
+            assert_eq!(
+                (&reply.json["rowsOk"], &reply.json["rowsRejected"]),
+                (&json!(0), &json!(1)),
+                "{}",
+                reply.text
+            );
+            assert_eq!(
+                scene.world.digest(&scene.a).await,
+                before,
+                "{route} changed the other laboratory"
+            );
+            assert_eq!(
+                scene.send(&scene.a, &probe).await.json["rowsOk"],
+                1,
+                "{route} by its owner"
+            );
+        }
+        Plan::Operators(call) => {
+            for lab in [&scene.a, &scene.b] {
+                scene
+                    .world
+                    .server
+                    .send(&call, &lab.admin)
+                    .await
+                    .refused(403, "wrong-audience");
+            }
+            assert_eq!(scene.world.digest(&scene.a).await, before);
+        }
+        Plan::Service(path) => {
+            let reply = scene.world.server.get("", path).await;
+            assert_eq!(reply.status, 200, "{route}: {}", reply.text);
+            // The figures name laboratories by their slug, for ops; ids and data stay inside.
+            nothing_of_a(scene, route, &reply).await;
+        }
+        Plan::LogIn => {
+            let technician = Lab::email(&scene.a.slug, "technician");
+            let reply = scene
+                .world
+                .server
+                .try_log_in(&technician, PASSWORD, Some(&scene.b.slug))
+                .await;
+            reply.refused(401, "login-failed");
+            let body = json!({ "email": Lab::email(&scene.a.slug, "admin"), "password": PASSWORD });
+            scene
+                .world
+                .server
+                .post("", "/api/v1/operators/login", body)
+                .await
+                .refused(401, "login-failed");
+        }
+    }
+}
+
+/// The answer holds no id, number, barcode or name of anything in A. What the caller itself sent may come back.
+async fn nothing_of_a(scene: &Scene, route: &str, reply: &Reply) {
+    for secret in scene.world.identifiers(&scene.a).await {
+        let echoed = reply.status == 404
+            && reply.json["detail"]
+                .as_str()
+                .is_some_and(|text| text.contains(&secret));
+        assert!(
+            echoed || !reply.text.contains(&secret),
+            "{route} shows {secret} of the other laboratory: {}",
+            reply.text
+        );
+    }
+}

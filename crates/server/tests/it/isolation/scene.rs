@@ -1,0 +1,143 @@
+//! Two laboratories, and what stands in the first.
+
+use serde_json::{Value, json};
+
+use super::Probe;
+use crate::support::{Call, Lab, PASSWORD, Reply, World, by_code};
+
+/// Two laboratories, and everything that is made in A as it is needed.
+pub(super) struct Scene {
+    pub(super) world: World,
+    pub(super) a: Lab,
+    pub(super) b: Lab,
+}
+
+impl Scene {
+    pub(super) async fn new() -> Self {
+        let world = World::start().await;
+        let (a, b) = (world.lab("acme-lab").await, world.lab("bravo-lab").await);
+        Self { world, a, b }
+    }
+
+    pub(super) async fn send(&self, lab: &Lab, probe: &Probe) -> Reply {
+        self.world.server.send(&probe.call, (probe.role)(lab)).await
+    }
+
+    pub(super) async fn patient(&self) -> Value {
+        self.a.patient(&self.world.server).await
+    }
+
+    pub(super) async fn order(&self) -> Value {
+        let patient = self.patient().await;
+        self.a.order(&self.world.server, &patient["id"], &["K"]).await
+    }
+
+    /// An order whose potassium stands at a status.
+    pub(super) async fn result(&self, status: &str) -> (Value, Value) {
+        let d = &self.world.server;
+        let (_, order) = self.a.received_order(d, &["K"]).await;
+        let mut result = by_code(&order, "K").clone();
+        if status == "pending" {
+            return (order, result);
+        }
+        result = self
+            .a
+            .enter(d, &result, if status == "critical" { "6.9" } else { "4.1" })
+            .await;
+        if ["entered", "critical"].contains(&status) {
+            return (order, result);
+        }
+        result = self.fresh(&self.a.verify(d, &result).await).await;
+        if status == "verified" {
+            return (order, result);
+        }
+        assert_eq!(status, "released");
+        result = self.fresh(&self.a.release(d, &result).await).await;
+        (order, result)
+    }
+
+    pub(super) async fn fresh(&self, result: &Value) -> Value {
+        self.world
+            .server
+            .get(&self.a.technician, &at("results", result, ""))
+            .await
+            .expect(200)
+    }
+
+    /// A test that only A has.
+    pub(super) async fn own_test(&self) -> String {
+        let code = format!("A{}", &uuid::Uuid::now_v7().simple().to_string()[20..]).to_uppercase();
+        let body = json!({ "code": code, "name": "Lead in blood", "section": "toxicology", "specimenType": "EDTA blood",
+                           "valueType": "quantity", "unit": "ug/dL", "decimals": 2 });
+        self.world
+            .server
+            .post(&self.a.admin, "/api/v1/tests", body)
+            .await
+            .expect(201);
+        code
+    }
+
+    pub(super) async fn amendment(&self) -> Value {
+        let (_, result) = self.result("released").await;
+        let call = post(
+            at("results", &result, "/amendments"),
+            &json!({ "value": "4.2", "reason": "mixed up" }),
+        );
+        let amended = self
+            .world
+            .server
+            .send(&call.version(&result["version"]), &self.a.supervisor)
+            .await
+            .expect(200);
+        amended["amendment"].clone()
+    }
+
+    pub(super) async fn import(&self) -> Value {
+        let (order, _) = self.result("pending").await;
+        let call = import_of(&order);
+        self.world
+            .server
+            .send(&call, &self.a.technician)
+            .await
+            .expect(202)
+    }
+
+    pub(super) async fn person(&self) -> Value {
+        let email = format!("{}@acme-lab.example", uuid::Uuid::now_v7().simple());
+        let body =
+            json!({ "email": email, "displayName": "Nina", "role": "technician", "password": PASSWORD });
+        self.world
+            .server
+            .post(&self.a.admin, "/api/v1/staff", body)
+            .await
+            .expect(201)
+    }
+}
+
+pub(super) fn at(resource: &str, record: &Value, rest: &str) -> String {
+    format!(
+        "/api/v1/{resource}/{}{rest}",
+        record["id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no id in {record}"))
+    )
+}
+
+pub(super) fn import_of(order: &Value) -> Call {
+    let barcode = order["specimens"][0]["barcode"].as_str().unwrap();
+    let csv = format!("barcode,code,value,unit,instrument\n{barcode},K,4.2,mmol/L,X1\n");
+    Call::new("POST", "/api/v1/imports").body("text/csv", csv)
+}
+
+pub(super) fn sign(path: &str, result: &Value) -> Call {
+    let items = json!({ "items": [{ "id": result["id"], "version": result["version"] }] });
+    Call::new("POST", path).json(&items)
+}
+
+pub(super) fn post(path: String, body: &Value) -> Call {
+    Call::new("POST", path).json(body)
+}
+
+pub(super) fn reason() -> Value {
+    json!({ "reason": "a good reason" })
+}

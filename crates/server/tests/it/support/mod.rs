@@ -1,0 +1,18 @@
+//! The real `tenantd` as a process of its own, a client that speaks to it, and laboratories with people in them.
+
+mod http;
+mod lab;
+mod process;
+mod world;
+
+use std::time::Duration;
+
+pub(crate) use http::{Call, Reply};
+pub(crate) use lab::{Lab, by_code};
+pub(crate) use process::{Tenantd, environment};
+pub(crate) use world::{World, connect, finished, new_lab, provision};
+
+/// Generous: it is spent only when something is broken.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+/// The password of everybody in these tests.
+pub(crate) const PASSWORD: &str = "correct horse battery";

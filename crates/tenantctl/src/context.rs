@@ -7,6 +7,10 @@ use platform::Platform;
 use provisioner::RequestedBy;
 use registry::RegistryClient;
 use settings::Settings;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use crate::{cli::Global, output::Out};
 
@@ -101,11 +105,21 @@ fn logging(settings: &Settings, out: Out) {
     } else {
         "warn"
     };
-    let logger = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(out.color());
-    // A second call finds the logger set.
-    let _ = logger.try_init();
+    // The filter was parsed with the settings; a second call finds the logger set.
+    let _ = tracing_subscriber::registry()
+        .with(EnvFilter::new(filter))
+        .with(filter_fn(may_be_told))
+        .with(
+            fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_target(false)
+                .with_ansi(out.color()),
+        )
+        .try_init();
+}
+
+/// The driver's debug events hold the parameters of every statement, password hashes among them: no filter brings those
+/// to the terminal.
+fn may_be_told(event: &Metadata<'_>) -> bool {
+    *event.level() <= Level::INFO || !event.target().starts_with("tokio_postgres")
 }

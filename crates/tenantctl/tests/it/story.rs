@@ -114,6 +114,26 @@ async fn a_password_comes_from_standard_input_or_a_variable_and_a_weak_one_is_re
         json!(null)
     );
 
+    // However loud the log, neither passwords nor their hashes are in it.
+    let provision = [
+        "provision",
+        "acme-lab",
+        "--name",
+        "Acme",
+        "--admin-email",
+        "ada@example.org",
+    ];
+    let loud = Ctl::on(&space)
+        .with("TENANTRY_ADMIN_PASSWORD", "correct horse battery")
+        .with("TENANTRY_LOG_FILTER", "trace")
+        .run(&provision)
+        .expect(0);
+    assert!(loud.stderr.contains(" INFO "), "{loud:?}");
+    assert!(
+        !loud.stderr.contains("argon2id") && !loud.stderr.contains("horse"),
+        "{loud:?}"
+    );
+
     let taken = ctl.run(&create("ONE@example.org", &[])).expect(5);
     assert!(taken.stderr.contains("registered already"), "{taken:?}");
     let operators = ctl.json(0, &["operator", "list"]);

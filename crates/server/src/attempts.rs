@@ -1,6 +1,6 @@
 //! Failed log-ins, counted per address and client, so that guessing is slow.
 //!
-//! Invariant: memory is bounded ([`KEYS_MAX`]); a count ends [`WINDOW`] after its first failure. Counting lives in this
+//! Invariant: memory is bounded (`KEYS_MAX`); a count ends one `WINDOW` after its first failure. Counting lives in this
 //! process alone: several copies of `tenantd` each allow their own share.
 
 use std::{

@@ -9,7 +9,6 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a laboratory could not be changed as asked.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ProvisionError {
     /// The registry refused or cannot be reached.
     #[error(transparent)]

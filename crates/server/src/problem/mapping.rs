@@ -138,7 +138,6 @@ impl From<ProvisionError> for Problem {
             | E::WasInService { .. }
             | E::Failed { .. }
             | E::CorruptStep { .. } => Self::internal(error),
-            _ => Self::internal(error),
         }
     }
 }

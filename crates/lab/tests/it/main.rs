@@ -2,6 +2,8 @@
 //! against any code.
 
 #[cfg(test)]
+mod amending;
+#[cfg(test)]
 mod catalogue;
 #[cfg(test)]
 mod feed;
@@ -16,8 +18,16 @@ mod imports;
 #[cfg(test)]
 mod judging;
 #[cfg(test)]
+mod notices;
+#[cfg(test)]
 mod patients;
 #[cfg(test)]
 mod people;
 #[cfg(test)]
+mod races;
+#[cfg(test)]
+mod rejecting;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod worklists;

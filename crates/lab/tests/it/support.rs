@@ -6,7 +6,8 @@ use deadpool_postgres::{Manager, Object, Pool};
 use jiff::civil::{Date, date};
 use lab::{
     Actor, LabError, LabSeed, ResultId, ResultStatus, Sex, Txn,
-    orders::{self, NewOrder, Order},
+    critical::CriticalNoticeEntry,
+    orders::{self, NewOrder, Order, Reason},
     patients::{self, NewPatient, Patient},
     results::{self, ResultView, ValueEntry},
     signoff::{self, Item, Items},
@@ -275,4 +276,18 @@ pub(crate) async fn sign(txn: &Txn<'_>, lab: &Lab, id: ResultId) {
     signoff::release(txn, &lab.supervisor, &items(txn, &[id]).await)
         .await
         .unwrap();
+}
+
+pub(crate) fn reason(text: &str) -> Reason {
+    Reason {
+        reason: text.to_owned(),
+    }
+}
+
+pub(crate) fn notice() -> CriticalNoticeEntry {
+    CriticalNoticeEntry {
+        notified_to: "Dr. Osei, ward 3".to_owned(),
+        at: None,
+        read_back: true,
+    }
 }

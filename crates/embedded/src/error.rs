@@ -54,6 +54,18 @@ pub enum EmbeddedError {
         /// The versions that were found.
         available: String,
     },
+    /// No programs that dump and restore for a server of this version.
+    #[error(
+        "pg_dump and pg_restore of PostgreSQL {major} are needed, and {}; install the clients of PostgreSQL {major} \
+         (Debian: postgresql-client-{major}), or set TENANTRY_PG_BIN to the directory that holds them",
+        only(.available)
+    )]
+    NoSuchMajor {
+        /// The server's major version.
+        major: u32,
+        /// The major versions that were found.
+        available: Vec<u32>,
+    },
     /// A program could not be run or gave no sense.
     #[error("cannot run {}: {reason}; run scripts/setup to mend the installation", .program.display())]
     Program {
@@ -165,6 +177,14 @@ impl EmbeddedError {
     pub(crate) fn is_lost_port(&self) -> bool {
         matches!(self, Self::Start { tail, .. } if tail.contains("could not bind"))
     }
+}
+
+fn only(majors: &[u32]) -> String {
+    if majors.is_empty() {
+        return "none are installed".to_owned();
+    }
+    let majors: Vec<String> = majors.iter().map(u32::to_string).collect();
+    format!("only those of {} are here", majors.join(", "))
 }
 
 fn advice(source: &io::Error) -> &'static str {

@@ -1,4 +1,5 @@
-//! Finding the newest PostgreSQL server that is installed, in the places where the common packages put it.
+//! Finding the PostgreSQL programs that are installed, in the places where the common packages put them: the newest
+//! server, or those that dump and restore for a server of one major version.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +14,10 @@ use crate::EmbeddedError;
 const MAJOR_MIN: u32 = 15;
 
 /// What a directory must hold to be taken for a server's.
-const REQUIRED: [&str; 3] = ["initdb", "postgres", "pg_ctl"];
+const REQUIRED: [&str; 3] = ["postgres", "initdb", "pg_ctl"];
+
+/// What a directory must hold to dump and restore; packages of clients hold no server.
+const DUMPERS: [&str; 2] = ["pg_dump", "pg_restore"];
 
 /// The program directory of one installed PostgreSQL version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +35,39 @@ impl PgBin {
     /// [`EmbeddedError`] says what is missing and how to get it.
     pub fn find(explicit: Option<&Path>) -> Result<Self, EmbeddedError> {
         Self::find_for(explicit, None)
+    }
+
+    /// The programs that dump and restore, of exactly this major version: from the directory that is named, or else from
+    /// those installed on this machine. A server need not be among them.
+    ///
+    /// Exactly, because a newer `pg_restore` says things at the start of a session that an older server refuses, and an
+    /// older `pg_dump` does not read a newer server at all.
+    ///
+    /// # Errors
+    /// [`EmbeddedError`] says which versions are there and how to get the wanted one.
+    pub fn find_major(explicit: Option<&Path>, major: u32) -> Result<Self, EmbeddedError> {
+        let dirs = match explicit {
+            Some(dir) => BTreeSet::from([dir.to_owned()]),
+            None => candidates(),
+        };
+        let mut found: Vec<Self> = Vec::new();
+        for dir in dirs {
+            match Self::look_for(&dir, &DUMPERS) {
+                Ok(bin) => found.push(bin),
+                Err(error) if explicit.is_some() => return Err(error),
+                // Elsewhere, one that is not whole or cannot be run stands in nobody's way.
+                Err(_) => {}
+            }
+        }
+        found.sort_by_key(|bin| bin.version);
+        if let Some(best) = found.iter().rev().find(|bin| bin.major() == major) {
+            return Ok(best.clone());
+        }
+        let available: BTreeSet<u32> = found.iter().map(Self::major).collect();
+        Err(EmbeddedError::NoSuchMajor {
+            major,
+            available: available.into_iter().collect(),
+        })
     }
 
     /// As [`PgBin::find`], but of the major version that made the data in a directory, where there are any.
@@ -83,7 +120,8 @@ impl PgBin {
         }))
     }
 
-    /// The path of a program such as `pg_dump`; that it exists was checked for initdb, postgres and pg_ctl only.
+    /// The path of a program such as `pg_dump`. That it exists was checked for initdb, postgres and pg_ctl, or for pg_dump
+    /// and pg_restore when found by [`PgBin::find_major`]; not for any other.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
         self.dir.join(name)
@@ -102,7 +140,20 @@ impl PgBin {
     }
 
     fn look(dir: &Path) -> Result<Self, EmbeddedError> {
-        for name in REQUIRED {
+        let bin = Self::look_for(dir, &REQUIRED)?;
+        if bin.major() < MAJOR_MIN {
+            return Err(EmbeddedError::TooOld {
+                dir: dir.to_owned(),
+                found: bin.major(),
+                needed: MAJOR_MIN,
+            });
+        }
+        Ok(bin)
+    }
+
+    /// A directory that holds all of these programs, and the version that the first of them says.
+    fn look_for(dir: &Path, programs: &[&'static str]) -> Result<Self, EmbeddedError> {
+        for name in programs {
             if !is_executable(&dir.join(name)) {
                 return Err(EmbeddedError::Incomplete {
                     dir: dir.to_owned(),
@@ -110,14 +161,7 @@ impl PgBin {
                 });
             }
         }
-        let version = version_of(&dir.join("postgres"))?;
-        if version.0 < MAJOR_MIN {
-            return Err(EmbeddedError::TooOld {
-                dir: dir.to_owned(),
-                found: version.0,
-                needed: MAJOR_MIN,
-            });
-        }
+        let version = version_of(&dir.join(programs[0]))?;
         Ok(Self {
             dir: dir.to_owned(),
             version,
@@ -130,12 +174,12 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-fn version_of(postgres: &Path) -> Result<(u32, u32), EmbeddedError> {
+fn version_of(program: &Path) -> Result<(u32, u32), EmbeddedError> {
     let failed = |reason: String| EmbeddedError::Program {
-        program: postgres.to_owned(),
+        program: program.to_owned(),
         reason,
     };
-    let output = Command::new(postgres)
+    let output = Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())
         .output()
@@ -209,6 +253,7 @@ mod tests {
                 Some((15, 18)),
             ),
             ("postgres (PostgreSQL) 17.2\n", Some((17, 2))),
+            ("pg_dump (PostgreSQL) 16.4\n", Some((16, 4))),
             ("postgres (PostgreSQL) 18beta1\n", Some((18, 0))),
             ("postgres (PostgreSQL) 19devel\n", Some((19, 0))),
             ("postgres (EnterpriseDB) 1\n", None),

@@ -22,8 +22,12 @@ fn is_root() -> bool {
 
 /// Programs that claim a version and can do nothing else.
 fn pretend_programs(dir: &Path, version: &str) {
+    pretend(dir, &["initdb", "postgres", "pg_ctl"], version);
+}
+
+fn pretend(dir: &Path, names: &[&str], version: &str) {
     fs::create_dir_all(dir).unwrap();
-    for name in ["initdb", "postgres", "pg_ctl"] {
+    for name in names {
         let path = dir.join(name);
         fs::write(
             &path,
@@ -43,13 +47,32 @@ fn the_newest_installed_server_is_found() {
 }
 
 #[test]
+fn programs_that_dump_are_found_for_exactly_one_major_version() {
+    let installed = PgBin::find(None).unwrap();
+    let found = PgBin::find_major(None, installed.major()).unwrap();
+    assert_eq!(found.major(), installed.major());
+    assert!(found.program("pg_restore").exists());
+
+    let dir = temp_dir();
+    let clients = dir.path().join("clients");
+    pretend(&clients, &["pg_dump", "pg_restore"], "41.2");
+    assert_eq!(PgBin::find_major(Some(&clients), 41).unwrap().dir(), clients);
+    let error = PgBin::find_major(Some(&clients), 40).unwrap_err();
+    assert!(error.to_string().contains("only those of 41 are here"), "{error}");
+    let error = PgBin::find_major(None, 40).unwrap_err();
+    assert!(error.to_string().contains("postgresql-client-40"), "{error}");
+    let error = PgBin::find_major(Some(dir.path()), 40).unwrap_err();
+    assert!(error.to_string().contains("pg_dump is missing"), "{error}");
+}
+
+#[test]
 fn a_directory_without_the_programs_is_named_with_what_is_missing() {
     let dir = temp_dir();
     let error = PgBin::find(Some(dir.path())).unwrap_err();
     assert!(matches!(
         error,
         EmbeddedError::Incomplete {
-            missing: "initdb",
+            missing: "postgres",
             ..
         }
     ));

@@ -13,6 +13,11 @@ BEGIN
   IF EXISTS (SELECT FROM lab_order o WHERE o.id = NEW.order_id AND o.status NOT IN ('registered', 'in_progress')) THEN
     RAISE EXCEPTION 'the order is closed' USING ERRCODE = 'LAB02';
   END IF;
+  -- FOR SHARE: a rejection of the specimen at this moment must wait and take this result along, or it would be stuck.
+  PERFORM 1 FROM specimen s WHERE s.id = NEW.specimen_id AND s.status NOT IN ('rejected', 'disposed') FOR SHARE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'a result needs a specimen that can still be used' USING ERRCODE = 'LAB10';
+  END IF;
   NEW.rev := 1;
   NEW.version := 1;
   NEW.updated_at := now();
@@ -42,6 +47,12 @@ BEGIN
   IF (OLD.id, OLD.order_id, OLD.patient_id, OLD.test_code) IS DISTINCT FROM (NEW.id, NEW.order_id, NEW.patient_id, NEW.test_code)
      OR (OLD.specimen_id <> NEW.specimen_id AND NEW.status <> 'pending') THEN
     RAISE EXCEPTION 'a result cannot move to another patient, order, test or specimen' USING ERRCODE = 'LAB05';
+  END IF;
+  IF OLD.specimen_id <> NEW.specimen_id THEN
+    PERFORM 1 FROM specimen s WHERE s.id = NEW.specimen_id AND s.status NOT IN ('rejected', 'disposed') FOR SHARE;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION 'a result needs a specimen that can still be used' USING ERRCODE = 'LAB10';
+    END IF;
   END IF;
 
   IF step IN ('pending>entered', 'entered>entered') THEN

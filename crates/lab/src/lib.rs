@@ -8,7 +8,10 @@
 //! After an error the transaction must be rolled back, not committed: a bulk call checks all before it writes, but others
 //! may have written already.
 //!
-//! Locks are taken in one order: specimens, then results by id, then orders by id.
+//! Locks are taken in one order: specimens by id, then results by id, then a result's amendment, then orders by id; the
+//! change feed's last, at commit. Who adds specimens or results to an order holds its specimens first. Where a row moved
+//! between two of these locks a deadlock remains possible; PostgreSQL ends it, and [`LabError::may_pass_on_retry`] tells it
+//! from a failure.
 //!
 //! This crate knows nothing of tenancy: it never sees a tenant's name, a pool or a request.
 

@@ -212,6 +212,8 @@ pub async fn list(
 /// # Errors
 /// [`LabError::Conflict`] when the order is closed or has the test already, [`LabError::Invalid`] for unknown tests.
 pub async fn add_tests(txn: &Txn<'_>, actor: &Actor, id: OrderId, add: &AddTests) -> Result<Order, LabError> {
+    // A rejection of a specimen at this moment must have ended, or the new result would wait for it for ever.
+    specimens::lock_all(txn, id).await?;
     lock(txn, &[id]).await?;
     let order = get(txn, id).await?;
     open(&order.head)?;
@@ -245,6 +247,8 @@ pub async fn add_tests(txn: &Txn<'_>, actor: &Actor, id: OrderId, add: &AddTests
 /// [`LabError::Conflict`] when it is closed already or a result has left the laboratory.
 pub async fn cancel(txn: &Txn<'_>, actor: &Actor, id: OrderId, reason: &Reason) -> Result<Order, LabError> {
     text::reason(&reason.reason)?;
+    // With the specimens held nobody adds a result, so that those locked next are all there are.
+    specimens::lock_all(txn, id).await?;
     txn.query(
         "SELECT id FROM result WHERE order_id = $1 ORDER BY id FOR NO KEY UPDATE",
         &[&id],

@@ -314,6 +314,24 @@ pub(crate) fn plausible(at: Timestamp, now: Timestamp) -> Result<(), &'static st
     }
 }
 
+/// Locks all specimens of an order, before its results and itself. Who adds a specimen or a result to an order holds one of
+/// its specimens already, so from here on there are no more than these.
+pub(crate) async fn lock_all(txn: &Txn<'_>, order: OrderId) -> Result<(), LabError> {
+    // A statement that had to wait does not see what was added meanwhile: look again until it sees no more. Each round
+    // more needs a replacement drawn and rejected within the wait; past these the guards and the deadlock check still hold.
+    const ROUNDS_MAX: usize = 8;
+    let sql = "SELECT id FROM specimen WHERE order_id = $1 ORDER BY id FOR NO KEY UPDATE";
+    let statement = txn.prepare_cached(sql).await?;
+    let mut seen = None;
+    for _ in 0..ROUNDS_MAX {
+        let now = txn.query(&statement, &[&order]).await?.len();
+        if seen.replace(now) == Some(now) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 async fn locked(txn: &Txn<'_>, barcode: &str, allowed: &[SpecimenStatus]) -> Result<Specimen, LabError> {
     let statement = txn
         .prepare_cached("SELECT 1 FROM specimen WHERE barcode = $1 FOR NO KEY UPDATE")

@@ -603,6 +603,11 @@ async fn a_value_needs_a_received_specimen_and_keeps_it_from_rejection() {
     assert_eq!(state(&scene.role, &enter).await, None);
     scene.refused(&(reject(pending) + &enter), "LAB10").await;
     scene.refused(&reject(entered), "LAB10").await;
+    let add = format!(
+        "INSERT INTO result (id, order_id, patient_id, specimen_id, test_code, changed_by)
+         SELECT gen_random_uuid(), order_id, patient_id, specimen_id, 'NA', '{staff}' FROM result WHERE id = '{pending}'"
+    );
+    scene.refused(&(reject(pending) + &add), "LAB10").await;
     scene
         .refused("UPDATE specimen SET status = 'expected'", "LAB02")
         .await;

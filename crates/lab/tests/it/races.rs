@@ -1,13 +1,17 @@
 //! Two people at once: each test holds one transaction open and waits until the database says that the other waits for it.
 
+use std::time::Duration;
+
 use lab::{
-    OrderStatus, ResultId,
-    orders::{self},
-    results,
-    signoff::{self},
+    OrderId, OrderStatus, ResultId, SpecimenStatus,
+    orders::{self, AddTests},
+    results, signoff,
+    specimens::{self, Rejection},
 };
 
-use crate::support::{Lab, adult, items, received, value};
+use crate::support::{Lab, adult, items, reason, received, value};
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn two_who_finish_the_last_two_results_at_once_complete_the_order() {
@@ -44,4 +48,131 @@ async fn two_who_finish_the_last_two_results_at_once_complete_the_order() {
         orders::get(&txn, order.head.id).await.unwrap().head.status,
         OrderStatus::Completed
     );
+}
+
+/// Waits until the database says that another transaction waits for one of this laboratory's locks.
+async fn somebody_waits(lab: &Lab) {
+    let watcher = lab.owner().await;
+    testkit::eventually("another transaction waits for a lock", LIMIT, async || {
+        let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')";
+        watcher.query_one(sql, &[]).await.unwrap().get::<_, bool>(0)
+    })
+    .await;
+}
+
+fn rejection() -> Rejection {
+    Rejection {
+        reason: "haemolysed".to_owned(),
+        recollect: true,
+    }
+}
+
+fn sodium() -> AddTests {
+    AddTests {
+        tests: vec!["NA".to_owned()],
+    }
+}
+
+/// No open result may wait for a specimen that nobody will ever look at.
+async fn nothing_is_stuck(lab: &Lab, order: OrderId) {
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    let order = orders::get(&txn, order).await.unwrap();
+    for result in order.results.iter().filter(|r| !r.status.is_final()) {
+        let specimen = order
+            .specimens
+            .iter()
+            .find(|s| s.id == result.specimen_id)
+            .unwrap();
+        assert_eq!(specimen.status, SpecimenStatus::Expected, "{}", result.code);
+    }
+    assert_eq!(order.results.len(), 2);
+}
+
+#[tokio::test]
+async fn a_test_added_while_its_specimen_is_rejected_moves_along() {
+    let lab = Lab::new().await;
+    let (mut one, mut two) = (lab.client().await, lab.client().await);
+    let setup = one.transaction().await.unwrap();
+    let patient = adult(&setup, &lab).await;
+    let order = received(&setup, &lab, &patient, &["K"]).await;
+    let (id, barcode) = (order.head.id, order.specimens[0].barcode.clone());
+    setup.commit().await.unwrap();
+
+    let adding = one.transaction().await.unwrap();
+    orders::add_tests(&adding, &lab.receptionist, id, &sodium())
+        .await
+        .unwrap();
+    let rejecting = two.transaction().await.unwrap();
+    let rejection = rejection();
+    let reject = specimens::reject(&rejecting, &lab.technician, &barcode, &rejection);
+    let (rejected, ()) = tokio::join!(reject, async {
+        somebody_waits(&lab).await;
+        adding.commit().await.unwrap();
+    });
+    assert_eq!(rejected.unwrap().replacement.unwrap().tests, ["K", "NA"]);
+    rejecting.commit().await.unwrap();
+    nothing_is_stuck(&lab, id).await;
+}
+
+#[tokio::test]
+async fn a_test_added_after_a_rejection_waits_for_the_replacement() {
+    let lab = Lab::new().await;
+    let (mut one, mut two) = (lab.client().await, lab.client().await);
+    let setup = one.transaction().await.unwrap();
+    let patient = adult(&setup, &lab).await;
+    let order = received(&setup, &lab, &patient, &["K"]).await;
+    let (id, barcode) = (order.head.id, order.specimens[0].barcode.clone());
+    setup.commit().await.unwrap();
+
+    let rejecting = one.transaction().await.unwrap();
+    specimens::reject(&rejecting, &lab.technician, &barcode, &rejection())
+        .await
+        .unwrap();
+    let adding = two.transaction().await.unwrap();
+    let sodium = sodium();
+    let add = orders::add_tests(&adding, &lab.receptionist, id, &sodium);
+    let (added, ()) = tokio::join!(add, async {
+        somebody_waits(&lab).await;
+        rejecting.commit().await.unwrap();
+    });
+    assert_eq!(added.unwrap().specimens.len(), 2, "the replacement serves both");
+    adding.commit().await.unwrap();
+    nothing_is_stuck(&lab, id).await;
+}
+
+/// In the middle of a rejection the specimen is locked and the order is not yet: whoever waits for the specimen must not
+/// hold the order, or neither could go on.
+#[tokio::test]
+async fn who_waits_for_a_specimen_does_not_hold_its_order() {
+    let lab = Lab::new().await;
+    let (mut one, mut two) = (lab.client().await, lab.client().await);
+    let setup = one.transaction().await.unwrap();
+    let patient = adult(&setup, &lab).await;
+    let order = received(&setup, &lab, &patient, &["K"]).await;
+    let id = order.head.id;
+    setup.commit().await.unwrap();
+    for adds in [true, false] {
+        let rejecting = one.transaction().await.unwrap();
+        let sql = "SELECT 1 FROM specimen WHERE order_id = $1 FOR NO KEY UPDATE";
+        rejecting.query(sql, &[&id]).await.unwrap();
+        let other = two.transaction().await.unwrap();
+        let sodium = sodium();
+        let change = async {
+            if adds {
+                orders::add_tests(&other, &lab.receptionist, id, &sodium).await
+            } else {
+                orders::cancel(&other, &lab.receptionist, id, &reason("not needed")).await
+            }
+        };
+        let (changed, ()) = tokio::join!(change, async {
+            somebody_waits(&lab).await;
+            let sql = "SELECT 1 FROM lab_order WHERE id = $1 FOR NO KEY UPDATE NOWAIT";
+            let free = rejecting.query(sql, &[&id]).await;
+            assert!(free.is_ok(), "adding a test ({adds}) holds the order: {free:?}");
+            rejecting.commit().await.unwrap();
+        });
+        changed.unwrap();
+        other.commit().await.unwrap();
+    }
 }

@@ -152,17 +152,19 @@ ALTER TABLE result ADD FOREIGN KEY (amendment_id) REFERENCES result_amendment (i
 CREATE TRIGGER result_amendment_kept BEFORE DELETE OR TRUNCATE ON result_amendment
   FOR EACH STATEMENT EXECUTE FUNCTION refuse_removal();
 
--- Somebody who treats the patient was told of a critical value. A notice speaks of one revision: a repeated or amended
--- value that is critical again needs a notice again.
+-- Somebody who treats the patient was told of a critical value. A notice speaks of one value: of this revision, and of the
+-- amendment that brings it if one does. A repeated or amended value that is critical again needs a notice again, and what
+-- was said of a withdrawn proposal serves no other.
 CREATE TABLE critical_notice (
-  id          uuid PRIMARY KEY,
-  result_id   uuid NOT NULL REFERENCES result (id),
-  rev         int NOT NULL,
-  notified_to text NOT NULL CHECK (char_length(notified_to) BETWEEN 1 AND 200),
-  notified_at timestamptz NOT NULL,
-  read_back   boolean NOT NULL,
-  notified_by uuid NOT NULL REFERENCES staff (id),
-  recorded_at timestamptz NOT NULL DEFAULT now()
+  id           uuid PRIMARY KEY,
+  result_id    uuid NOT NULL REFERENCES result (id),
+  rev          int NOT NULL,
+  amendment_id uuid REFERENCES result_amendment (id),
+  notified_to  text NOT NULL CHECK (char_length(notified_to) BETWEEN 1 AND 200),
+  notified_at  timestamptz NOT NULL,
+  read_back    boolean NOT NULL,
+  notified_by  uuid NOT NULL REFERENCES staff (id),
+  recorded_at  timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX critical_notice_result ON critical_notice (result_id, rev);
 CREATE TRIGGER critical_notice_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON critical_notice
@@ -171,8 +173,9 @@ CREATE TRIGGER critical_notice_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON criti
 CREATE FUNCTION critical_notice_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-  IF NOT EXISTS (SELECT FROM result r WHERE r.id = NEW.result_id AND r.rev = NEW.rev AND r.flag IN ('LL', 'HH'))
-     AND NOT EXISTS (SELECT FROM result_amendment a WHERE a.result_id = NEW.result_id AND a.base_rev = NEW.rev - 1
+  IF NOT EXISTS (SELECT FROM result r WHERE r.id = NEW.result_id AND r.rev = NEW.rev
+                       AND r.amendment_id IS NOT DISTINCT FROM NEW.amendment_id AND r.flag IN ('LL', 'HH'))
+     AND NOT EXISTS (SELECT FROM result_amendment a WHERE a.id = NEW.amendment_id AND a.result_id = NEW.result_id AND a.base_rev = NEW.rev - 1
                        AND a.status = 'proposed' AND a.flag IN ('LL', 'HH')) THEN
     RAISE EXCEPTION 'there is no critical value of that revision to give notice of' USING ERRCODE = 'LAB02';
   END IF;

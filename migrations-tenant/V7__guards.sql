@@ -174,7 +174,8 @@ BEGIN
   END IF;
 
   IF NEW.flag IN ('LL', 'HH') AND NEW.status = ANY (published)
-     AND NOT EXISTS (SELECT FROM critical_notice c WHERE c.result_id = NEW.id AND c.rev = NEW.rev) THEN
+     AND NOT EXISTS (SELECT FROM critical_notice c WHERE c.result_id = NEW.id AND c.rev = NEW.rev
+                       AND c.amendment_id IS NOT DISTINCT FROM NEW.amendment_id) THEN
     RAISE EXCEPTION 'a critical value needs a recorded notice before it is released' USING ERRCODE = 'LAB09';
   END IF;
 

@@ -182,9 +182,8 @@ pub async fn verify(txn: &Txn<'_>, actor: &Actor, id: AmendmentId) -> Result<Ame
         ));
     }
     if amendment.flag.is_some_and(Flag::is_critical) {
-        let rev = result_view::by_id(txn, amendment.result_id).await?.rev + 1;
         let notices = critical::of_result(txn, amendment.result_id).await?;
-        if !notices.iter().any(|notice| notice.rev == rev) {
+        if !notices.iter().any(|notice| notice.amendment_id == Some(id)) {
             let message = "the amended value is critical; record whom you notified (critical-notice) first";
             return Err(LabError::conflict("critical_notice", message));
         }

@@ -1,12 +1,12 @@
 //! Notices of critical values: whom the laboratory told, when, and whether they read it back. Without one the value is not
-//! released.
+//! released. A notice speaks of one value only: of one revision, and of the amendment that brings it if one does.
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    Actor, AmendmentStatus, Flag, LabError, NoticeId, ResultId, ResultStatus, Txn, amendments, audit,
-    result_view,
+    Actor, AmendmentId, AmendmentStatus, Flag, LabError, NoticeId, ResultId, ResultStatus, Txn, amendments,
+    audit, result_view,
     rows::Reader,
     specimens::moment,
     text::{LINE_MAX, Problems},
@@ -34,6 +34,8 @@ pub struct CriticalNotice {
     pub result_id: ResultId,
     /// Which of its values.
     pub rev: i32,
+    /// The amendment that brings this value, if one does.
+    pub amendment_id: Option<AmendmentId>,
     /// The person who was told.
     pub notified_to: String,
     /// When.
@@ -46,7 +48,12 @@ pub struct CriticalNotice {
     pub recorded_at: Timestamp,
 }
 
-const COLUMNS: &str = "id, result_id, rev, notified_to, notified_at, read_back, notified_by, recorded_at";
+const COLUMNS: &str =
+    "id, result_id, rev, amendment_id, notified_to, notified_at, read_back, notified_by, recorded_at";
+
+/// Whether somebody was told of the present value of `r` (result).
+pub(crate) const NOTIFIED: &str = "EXISTS (SELECT FROM critical_notice c WHERE c.result_id = r.id AND c.rev = r.rev \
+                                   AND c.amendment_id IS NOT DISTINCT FROM r.amendment_id)";
 
 /// Records a notice of the present critical value, or of the one that an open amendment would bring.
 ///
@@ -70,8 +77,9 @@ pub async fn record(
     let proposed = amendments::of_result(txn, id)
         .await?
         .into_iter()
-        .any(|a| a.status == AmendmentStatus::Proposed && critical(a.flag));
-    let rev = if proposed {
+        .find(|a| a.status == AmendmentStatus::Proposed && critical(a.flag))
+        .map(|a| a.id);
+    let rev = if proposed.is_some() {
         result.rev + 1
     } else if critical(result.flag)
         && !matches!(result.status, ResultStatus::Cancelled | ResultStatus::Voided)
@@ -86,8 +94,8 @@ pub async fn record(
     let notice = NoticeId::generate();
     let statement = txn
         .prepare_cached(
-            "INSERT INTO critical_notice (id, result_id, rev, notified_to, notified_at, read_back, notified_by)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO critical_notice (id, result_id, rev, amendment_id, notified_to, notified_at, read_back, notified_by)
+             SELECT $1, id, $3, coalesce($4, amendment_id), $5, $6, $7, $8 FROM result WHERE id = $2",
         )
         .await?;
     txn.execute(
@@ -96,6 +104,7 @@ pub async fn record(
             &notice,
             &id,
             &rev,
+            &proposed,
             &entry.notified_to,
             &at,
             &entry.read_back,
@@ -109,7 +118,7 @@ pub async fn record(
         "result.critical_notice",
         "result",
         id,
-        Some(serde_json::json!({ "rev": rev })),
+        Some(serde_json::json!({ "rev": rev, "amendment": proposed })),
     )
     .await?;
     let all = of_result(txn, id).await?;
@@ -132,6 +141,7 @@ pub(crate) async fn of_result(txn: &Txn<'_>, id: ResultId) -> Result<Vec<Critica
                 id: row.get("id")?,
                 result_id: row.get("result_id")?,
                 rev: row.get("rev")?,
+                amendment_id: row.get("amendment_id")?,
                 notified_to: row.get("notified_to")?,
                 at: row.get("notified_at")?,
                 read_back: row.get("read_back")?,

@@ -109,7 +109,8 @@ pub(crate) const SELECT: &str = "
            r.ref_low, r.ref_high, r.crit_low, r.crit_high, r.delta_flag, r.delta_previous, r.instrument, r.resulted_at,
            r.entered_by, r.entered_at, r.verified_by, r.verified_at, r.self_verified, r.released_by, r.released_at,
            r.closed_reason, r.rev, r.updated_at,
-           r.flag IN ('LL', 'HH') AND EXISTS (SELECT FROM critical_notice c WHERE c.result_id = r.id AND c.rev = r.rev) AS notified
+           r.flag IN ('LL', 'HH') AND EXISTS (SELECT FROM critical_notice c WHERE c.result_id = r.id AND c.rev = r.rev
+             AND c.amendment_id IS NOT DISTINCT FROM r.amendment_id) AS notified
     FROM result r JOIN test_def t ON t.code = r.test_code JOIN specimen s ON s.id = r.specimen_id";
 
 pub(crate) async fn by_id(txn: &Txn<'_>, id: ResultId) -> Result<ResultView, LabError> {

@@ -9,8 +9,8 @@ use model::StaffId;
 use uuid::Uuid;
 
 use crate::{
-    Actor, Flag, ItemProblem, LabError, OrderId, ResultId, ResultStatus, Txn, audit, orders, profile,
-    rows::Reader,
+    Actor, Flag, ItemProblem, LabError, OrderId, ResultId, ResultStatus, Txn, audit, critical::NOTIFIED,
+    orders, profile, rows::Reader,
 };
 
 /// Most items of one call.
@@ -131,11 +131,10 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
         return Err(LabError::invalid("items", "each result may be named once"));
     }
     let statement = txn
-        .prepare_cached(
-            "SELECT r.id, r.order_id, r.version, r.status, r.entered_by, r.flag,
-                    EXISTS (SELECT FROM critical_notice c WHERE c.result_id = r.id AND c.rev = r.rev) AS notified
+        .prepare_cached(&format!(
+            "SELECT r.id, r.order_id, r.version, r.status, r.entered_by, r.flag, {NOTIFIED} AS notified
              FROM result r WHERE r.id = ANY($1) ORDER BY r.id FOR NO KEY UPDATE OF r",
-        )
+        ))
         .await?;
     let mut found = HashMap::with_capacity(ids.len());
     for row in &txn.query(&statement, &[&ids]).await? {

@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 
 use crate::{
     LabError, Priority, ResultStatus, Sex, SpecimenStatus, Txn,
+    critical::NOTIFIED,
     result_view::{self, ResultView},
     rows::Reader,
 };
@@ -77,7 +78,7 @@ pub async fn token(txn: &Txn<'_>, filter: &WorklistFilter) -> Result<String, Lab
     let statement = txn
         .prepare_cached(&format!(
             "SELECT count(*), coalesce(sum(hashtextextended(concat_ws('/', r.id, r.version, o.version, s.version, p.version, t.version,
-                      EXISTS (SELECT FROM critical_notice c WHERE c.result_id = r.id AND c.rev = r.rev)), 0)), 0)::text
+                      {NOTIFIED}), 0)), 0)::text
              FROM result r JOIN test_def t ON t.code = r.test_code JOIN specimen s ON s.id = r.specimen_id {FROM_WHERE}"
         ))
         .await?;

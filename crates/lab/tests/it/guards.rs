@@ -480,6 +480,43 @@ async fn a_critical_value_is_not_released_before_its_own_notice() {
 }
 
 #[tokio::test]
+async fn a_notice_of_one_amendment_serves_no_other() {
+    let mut scene = Scene::new().await;
+    let [.., released] = scene.results().await;
+    let (first, second) = (scene.lab.supervisor.staff, scene.lab.second_supervisor.staff);
+    let id = |n: u8| format!("'00000000-0000-7000-8000-00000000000{n}'");
+    let propose = |n: u8, number: &str, flag: &str| {
+        format!(
+            "INSERT INTO result_amendment (id, result_id, base_rev, kind, value_num, flag, reason, entered_by)
+             VALUES ({}, '{released}', 1, 'corrected', {number}, '{flag}', 'wrong tube', '{first}');",
+            id(n)
+        )
+    };
+    let notice = |amendment: &str| {
+        format!(
+            "INSERT INTO critical_notice (id, result_id, rev, amendment_id, notified_to, notified_at, read_back, notified_by)
+             VALUES (gen_random_uuid(), '{released}', 2, {amendment}, 'Dr. Osei', now(), true, '{first}');"
+        )
+    };
+    let withdraw = "UPDATE result_amendment SET status = 'withdrawn' WHERE status = 'proposed';";
+    let apply = format!(
+        "UPDATE result_amendment SET status = 'verified', verified_by = '{second}' WHERE id = {two};
+         UPDATE result SET status = 'corrected', amendment_id = {two}, changed_by = '{second}' WHERE id = '{released}';",
+        two = id(2)
+    );
+    let unheard = propose(1, "7.5", "HH") + &notice(&id(1)) + withdraw + &propose(2, "1.5", "LL");
+    scene.refused(&(unheard.clone() + &apply), "LAB09").await;
+    assert_eq!(
+        state(&scene.role, &(unheard.clone() + &notice(&id(2)) + &apply)).await,
+        None
+    );
+    scene
+        .refused(&(propose(1, "7.5", "HH") + &notice("NULL")), "LAB02")
+        .await;
+    scene.refused(&(unheard + &notice(&id(1))), "LAB02").await;
+}
+
+#[tokio::test]
 async fn a_result_moves_to_no_other_patient_order_test_or_specimen() {
     let mut scene = Scene::new().await;
     let [pending, entered, ..] = scene.results().await;

@@ -125,22 +125,24 @@ CREATE TRIGGER result_revision_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON resul
 -- A change to a released result: entered by one person, verified by another, and only then applied. Being a row of its
 -- own, it cannot lean on the verification that the old value had.
 CREATE TABLE result_amendment (
-  id            uuid PRIMARY KEY,
-  result_id     uuid NOT NULL REFERENCES result (id),
-  base_rev      int NOT NULL,
-  kind          text NOT NULL CHECK (kind IN ('corrected', 'amended')),
-  status        text NOT NULL DEFAULT 'proposed' CHECK (status IN ('proposed', 'verified', 'withdrawn')),
-  value_num     numeric CHECK (abs(value_num) < 1e15 AND scale(value_num) <= 9),
-  comparator    text CHECK (comparator IN ('<', '<=', '>=', '>')),
-  value_text    text CHECK (char_length(value_text) BETWEEN 1 AND 4000),
-  comment       text CHECK (char_length(comment) <= 4000),
-  flag          text CHECK (flag IN ('N', 'L', 'H', 'LL', 'HH')),
-  reason        text NOT NULL CHECK (char_length(reason) BETWEEN 1 AND 500),
-  entered_by    uuid NOT NULL REFERENCES staff (id),
-  entered_at    timestamptz NOT NULL DEFAULT now(),
-  verified_by   uuid REFERENCES staff (id),
-  verified_at   timestamptz,
-  self_verified boolean NOT NULL DEFAULT false,
+  id             uuid PRIMARY KEY,
+  result_id      uuid NOT NULL REFERENCES result (id),
+  base_rev       int NOT NULL,
+  kind           text NOT NULL CHECK (kind IN ('corrected', 'amended')),
+  status         text NOT NULL DEFAULT 'proposed' CHECK (status IN ('proposed', 'verified', 'withdrawn')),
+  value_num      numeric CHECK (abs(value_num) < 1e15 AND scale(value_num) <= 9),
+  comparator     text CHECK (comparator IN ('<', '<=', '>=', '>')),
+  value_text     text CHECK (char_length(value_text) BETWEEN 1 AND 4000),
+  comment        text CHECK (char_length(comment) <= 4000),
+  flag           text CHECK (flag IN ('N', 'L', 'H', 'LL', 'HH')),
+  delta_flag     boolean NOT NULL DEFAULT false,
+  delta_previous numeric,
+  reason         text NOT NULL CHECK (char_length(reason) BETWEEN 1 AND 500),
+  entered_by     uuid NOT NULL REFERENCES staff (id),
+  entered_at     timestamptz NOT NULL DEFAULT now(),
+  verified_by    uuid REFERENCES staff (id),
+  verified_at    timestamptz,
+  self_verified  boolean NOT NULL DEFAULT false,
   CHECK (num_nonnulls(value_num, value_text) = 1),
   CHECK (comparator IS NULL OR value_num IS NOT NULL),
   CHECK ((status = 'verified') = (verified_by IS NOT NULL)),
@@ -202,9 +204,9 @@ BEGIN
     RAISE EXCEPTION 'an amendment is verified or withdrawn once' USING ERRCODE = 'LAB02';
   END IF;
   IF (OLD.id, OLD.result_id, OLD.base_rev, OLD.kind, OLD.value_num::text, OLD.comparator, OLD.value_text, OLD.comment, OLD.flag,
-      OLD.reason, OLD.entered_by, OLD.entered_at) IS DISTINCT FROM
+      OLD.delta_flag, OLD.delta_previous::text, OLD.reason, OLD.entered_by, OLD.entered_at) IS DISTINCT FROM
      (NEW.id, NEW.result_id, NEW.base_rev, NEW.kind, NEW.value_num::text, NEW.comparator, NEW.value_text, NEW.comment, NEW.flag,
-      NEW.reason, NEW.entered_by, NEW.entered_at) THEN
+      NEW.delta_flag, NEW.delta_previous::text, NEW.reason, NEW.entered_by, NEW.entered_at) THEN
     RAISE EXCEPTION 'an amendment is not edited: withdraw it and enter another' USING ERRCODE = 'LAB03';
   END IF;
   IF NEW.status = 'verified' THEN

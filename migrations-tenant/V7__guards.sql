@@ -127,8 +127,8 @@ BEGIN
     NEW.crit_low := OLD.crit_low;
     NEW.crit_high := OLD.crit_high;
     NEW.flag := amendment.flag;
-    NEW.delta_flag := OLD.delta_flag;
-    NEW.delta_previous := OLD.delta_previous;
+    NEW.delta_flag := amendment.delta_flag;
+    NEW.delta_previous := amendment.delta_previous;
     NEW.instrument := OLD.instrument;
     NEW.resulted_at := OLD.resulted_at;
     NEW.import_id := OLD.import_id;

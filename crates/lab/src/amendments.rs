@@ -10,8 +10,10 @@ use uuid::Uuid;
 
 use crate::{
     Actor, AmendmentId, AmendmentKind, AmendmentStatus, Bounds, Comparator, Flag, LabError, Number, ResultId,
-    Txn, audit, catalogue, critical, entry, flag, profile, result_view,
-    result_view::ResultView,
+    Txn, audit,
+    catalogue::{self, Test},
+    critical, entry, flag, jumped, profile, result_view,
+    result_view::{Delta, ResultView},
     results,
     rows::Reader,
     text::{Problems, REASON_MAX},
@@ -51,6 +53,8 @@ pub struct Amendment {
     pub comment: Option<String>,
     /// The new flag, by the range that the result was judged by.
     pub flag: Option<Flag>,
+    /// The delta check of the new value, against the previous one as it is now.
+    pub delta: Option<Delta>,
     /// Why.
     pub reason: String,
     /// Who entered it.
@@ -75,8 +79,8 @@ pub struct Amended {
     pub result: ResultView,
 }
 
-const COLUMNS: &str = "id, result_id, kind, status, value_num, value_text, comparator, comment, flag, reason, entered_by, entered_at, \
-                       verified_by, verified_at, self_verified";
+const COLUMNS: &str = "id, result_id, kind, status, value_num, value_text, comparator, comment, flag, delta_flag, delta_previous, \
+                       reason, entered_by, entered_at, verified_by, verified_at, self_verified";
 
 /// Enters an amendment. Where the laboratory allows one person to enter and verify, it is applied at once, unless its value
 /// is critical: then the notice comes first, and verification after it.
@@ -113,46 +117,7 @@ pub async fn propose(
         ));
     }
     let before = result_view::by_id(txn, id).await?;
-    let (value, kind) = new_value(txn, &before, new).await?;
-    let bounds = Bounds {
-        low: before.ref_low,
-        high: before.ref_high,
-        crit_low: before.crit_low,
-        crit_high: before.crit_high,
-    };
-    let (number, comparator, text) = match value {
-        entry::Value::Number(number, comparator) => (Some(number), comparator, None),
-        entry::Value::Text(text) => (None, None, Some(text)),
-    };
-    // The range that the result was judged by, not today's: an amendment corrects a value, it does not judge anew.
-    let new_flag = number
-        .filter(|_| before.range_id.is_some())
-        .and_then(|n| flag(n, comparator, &bounds));
-    let comment = new.comment.as_ref().or(before.comment.as_ref());
-    let amendment = AmendmentId::generate();
-    let statement = txn
-        .prepare_cached(
-            "INSERT INTO result_amendment (id, result_id, base_rev, kind, value_num, comparator, value_text, comment, flag, reason, entered_by)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-        )
-        .await?;
-    txn.execute(
-        &statement,
-        &[
-            &amendment,
-            &id,
-            &before.rev,
-            &kind,
-            &number,
-            &comparator,
-            &text,
-            &comment,
-            &new_flag,
-            &new.reason,
-            &actor.staff.as_uuid(),
-        ],
-    )
-    .await?;
+    let (amendment, critical) = insert(txn, actor, &before, new).await?;
     audit::write(
         txn,
         actor,
@@ -162,7 +127,6 @@ pub async fn propose(
         Some(serde_json::json!({ "amendment": amendment })),
     )
     .await?;
-    let critical = new_flag.is_some_and(Flag::is_critical);
     if profile::get(txn).await?.allow_self_verify && !critical {
         return apply(txn, actor, amendment, id).await;
     }
@@ -231,18 +195,92 @@ pub async fn of_result(txn: &Txn<'_>, id: ResultId) -> Result<Vec<Amendment>, La
         .collect()
 }
 
-async fn new_value(
+/// Writes a proposal; tells also whether its value is critical.
+async fn insert(
     txn: &Txn<'_>,
+    actor: &Actor,
+    before: &ResultView,
+    new: &AmendmentEntry,
+) -> Result<(AmendmentId, bool), LabError> {
+    let test = catalogue::get(txn, &before.code).await?;
+    let (value, kind) = new_value(&test, before, new)?;
+    let bounds = Bounds {
+        low: before.ref_low,
+        high: before.ref_high,
+        crit_low: before.crit_low,
+        crit_high: before.crit_high,
+    };
+    let (number, comparator, text) = match value {
+        entry::Value::Number(number, comparator) => (Some(number), comparator, None),
+        entry::Value::Text(text) => (None, None, Some(text)),
+    };
+    // The range that the result was judged by, not today's: an amendment corrects a value, it does not judge anew.
+    let new_flag = number
+        .filter(|_| before.range_id.is_some())
+        .and_then(|n| flag(n, comparator, &bounds));
+    let (exceeded, previous) = if kind == AmendmentKind::Amended {
+        let delta = before.delta.as_ref();
+        (delta.is_some_and(|d| d.exceeded), delta.map(|d| d.previous))
+    } else {
+        new_delta(txn, &test, before.id, number.filter(|_| comparator.is_none())).await?
+    };
+    let amendment = AmendmentId::generate();
+    let statement = txn
+        .prepare_cached(
+            "INSERT INTO result_amendment (id, result_id, base_rev, kind, value_num, comparator, value_text, comment, flag,
+               delta_flag, delta_previous, reason, entered_by)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        )
+        .await?;
+    txn.execute(
+        &statement,
+        &[
+            &amendment,
+            &before.id,
+            &before.rev,
+            &kind,
+            &number,
+            &comparator,
+            &text,
+            &new.comment.as_ref().or(before.comment.as_ref()),
+            &new_flag,
+            &exceeded,
+            &previous,
+            &new.reason,
+            &actor.staff.as_uuid(),
+        ],
+    )
+    .await?;
+    Ok((amendment, new_flag.is_some_and(Flag::is_critical)))
+}
+
+/// Compares a corrected number anew: what was said of the wrong one says nothing of it, and the previous value may have
+/// been corrected, too.
+async fn new_delta(
+    txn: &Txn<'_>,
+    test: &Test,
+    id: ResultId,
+    number: Option<Number>,
+) -> Result<(bool, Option<Number>), LabError> {
+    let Some((number, allowed)) = number.zip(test.delta_pct) else {
+        return Ok((false, None));
+    };
+    let previous = entry::previous(txn, &[id]).await?.remove(&id);
+    let exceeded = previous.is_some_and(|before| jumped(before, number, allowed.as_decimal()));
+    Ok((exceeded, previous))
+}
+
+fn new_value(
+    test: &Test,
     before: &ResultView,
     new: &AmendmentEntry,
 ) -> Result<(entry::Value, AmendmentKind), LabError> {
-    let test = catalogue::get(txn, &before.code).await?;
     let present = before.value.as_deref().unwrap_or_default();
     let (text, comparator) = match &new.value {
         Some(value) => (value.as_str(), new.comparator),
         None => (present, before.comparator),
     };
-    let value = entry::read(&test, text, comparator, before.unit.as_deref())
+    let value = entry::read(test, text, comparator, before.unit.as_deref())
         .map_err(|bad| LabError::invalid(bad.field, bad.message))?;
     let same_value = text == present && comparator == before.comparator;
     if same_value
@@ -333,6 +371,7 @@ fn amendment(row: &Row) -> Result<Amendment, LabError> {
         comparator: row.get("comparator")?,
         comment: row.get("comment")?,
         flag: row.get("flag")?,
+        delta: Delta::of(row.get("delta_previous")?, number, row.get("delta_flag")?),
         reason: row.get("reason")?,
         entered_by: row.get("entered_by")?,
         entered_at: row.get("entered_at")?,

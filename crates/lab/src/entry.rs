@@ -220,8 +220,7 @@ pub(crate) async fn write(
     audit::write_each(txn, actor, "result.entered", "result", &ids, detail.as_ref()).await
 }
 
-/// The patient's previous released value of the same test, drawn before this one and within the test's days. A value with
-/// a comparator is no number to compare with. A merged duplicate is the same person.
+/// The previous values of those entries whose test has a delta check. A value with a comparator is no number to compare.
 async fn previous_values(
     txn: &Txn<'_>,
     tests: &HashMap<String, Test>,
@@ -234,6 +233,12 @@ async fn previous_values(
                 .is_some_and(|t| t.delta_pct.is_some())
     };
     let ids: Vec<ResultId> = entries.iter().filter(checked).map(|e| e.bench.id).collect();
+    previous(txn, &ids).await
+}
+
+/// The patient's previous released value of the same test, drawn before this one and within the test's days. A value with
+/// a comparator is no number to compare with. A merged duplicate is the same person.
+pub(crate) async fn previous(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<ResultId, Number>, LabError> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }

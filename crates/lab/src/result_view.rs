@@ -22,6 +22,16 @@ pub struct Delta {
     pub exceeded: bool,
 }
 
+impl Delta {
+    pub(crate) fn of(previous: Option<Number>, now: Option<Number>, exceeded: bool) -> Option<Self> {
+        previous.zip(now).map(|(previous, now)| Self {
+            previous,
+            change_pct: change_pct(previous, now).map(|pct| pct.round_dp(1).to_string()),
+            exceeded,
+        })
+    }
+}
+
 /// One result.
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -130,13 +140,6 @@ pub(crate) fn view(row: &Row) -> Result<ResultView, LabError> {
     let row = Reader::new("result", row);
     let number: Option<Number> = row.get("value_num")?;
     let text: Option<String> = row.get("value_text")?;
-    let previous: Option<Number> = row.get("delta_previous")?;
-    let exceeded: bool = row.get("delta_flag")?;
-    let delta = previous.zip(number).map(|(previous, now)| Delta {
-        previous,
-        change_pct: change_pct(previous, now).map(|pct| pct.round_dp(1).to_string()),
-        exceeded,
-    });
     Ok(ResultView {
         id: row.get("id")?,
         version: row.get("version")?,
@@ -159,7 +162,7 @@ pub(crate) fn view(row: &Row) -> Result<ResultView, LabError> {
         ref_high: row.get("ref_high")?,
         crit_low: row.get("crit_low")?,
         crit_high: row.get("crit_high")?,
-        delta,
+        delta: Delta::of(row.get("delta_previous")?, number, row.get("delta_flag")?),
         critical_notified: row.get::<Option<bool>>("notified")?.unwrap_or(false),
         instrument: row.get("instrument")?,
         resulted_at: row.get("resulted_at")?,

@@ -1,13 +1,14 @@
 //! What changes after release, and how.
 
 use lab::{
-    AmendmentStatus, Flag, OrderStatus, ResultStatus,
+    AmendmentStatus, Comparator, Flag, OrderStatus, ResultStatus,
     amendments::{self, AmendmentEntry},
-    critical, history,
+    catalogue, critical, history,
     orders::{self, AddTests},
     report, results,
 };
 
+use crate::judging::lead;
 use crate::support::{Lab, adult, conflict, is_invalid, notice, reason, received, released, sign, value};
 
 #[tokio::test]
@@ -193,5 +194,94 @@ async fn a_voided_result_stays_readable_and_does_not_block_completion() {
         report.results.iter().find(|r| r.id == k).unwrap().value,
         None,
         "a withdrawn value is not reported"
+    );
+}
+
+#[tokio::test]
+async fn a_notice_of_a_withdrawn_amendment_does_not_serve_the_next() {
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    let patient = adult(&txn, &lab).await;
+    let result = released(&txn, &lab, &patient, "K", &value("4.0", "mmol/L")).await;
+    let amend = async |value: &str| {
+        let entry = AmendmentEntry {
+            value: Some(value.to_owned()),
+            comparator: None,
+            comment: None,
+            reason: "wrong tube".to_owned(),
+        };
+        amendments::propose(&txn, &lab.supervisor, result.id, result.version, &entry)
+            .await
+            .unwrap()
+            .amendment
+            .id
+    };
+    let high = amend("7.5").await;
+    critical::record(&txn, &lab.technician, result.id, &notice())
+        .await
+        .unwrap();
+    amendments::withdraw(&txn, &lab.supervisor, high).await.unwrap();
+    let low = amend("1.5").await;
+    let unheard = amendments::verify(&txn, &lab.second_supervisor, low).await;
+    assert_eq!(conflict(unheard), "critical_notice", "they were told of 7.5");
+    critical::record(&txn, &lab.technician, result.id, &notice())
+        .await
+        .unwrap();
+    let done = amendments::verify(&txn, &lab.second_supervisor, low)
+        .await
+        .unwrap()
+        .result;
+    assert_eq!(
+        (done.flag, done.critical_notified),
+        (Some(Flag::CriticalLow), true)
+    );
+    let past = history::of_result(&txn, result.id).await.unwrap();
+    assert_eq!(past.notices.len(), 2);
+}
+
+#[tokio::test]
+async fn an_amended_value_is_compared_with_the_previous_one_anew() {
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    catalogue::create(&txn, &lab.admin, &lead()).await.unwrap();
+    let patient = adult(&txn, &lab).await;
+    released(&txn, &lab, &patient, "LEAD", &value("2.00", "ug/dL")).await;
+    let wrong = released(&txn, &lab, &patient, "LEAD", &value("9.0", "ug/dL")).await;
+    assert!(wrong.delta.as_ref().unwrap().exceeded);
+    let amend = async |version: i32, value: Option<&str>, comparator: Option<Comparator>| {
+        let entry = AmendmentEntry {
+            value: value.map(str::to_owned),
+            comparator,
+            comment: value.is_none().then(|| "looked at again".to_owned()),
+            reason: "decimal point".to_owned(),
+        };
+        let proposed = amendments::propose(&txn, &lab.supervisor, wrong.id, version, &entry)
+            .await
+            .unwrap();
+        amendments::verify(&txn, &lab.second_supervisor, proposed.amendment.id)
+            .await
+            .unwrap()
+            .result
+    };
+    let right = amend(wrong.version, Some("2.1"), None).await;
+    let delta = right.delta.unwrap();
+    assert_eq!(
+        (
+            delta.previous.to_string(),
+            delta.change_pct.as_deref(),
+            delta.exceeded
+        ),
+        ("2.00".into(), Some("5.0"), false)
+    );
+    let noted = amend(right.version, None, None).await;
+    assert!(!noted.delta.unwrap().exceeded, "a remark changes no delta");
+    let jump = amend(noted.version, Some("3.1"), None).await;
+    assert!(jump.delta.unwrap().exceeded);
+    let bounded = amend(jump.version, Some("3.1"), Some(Comparator::Less)).await;
+    assert!(
+        bounded.delta.is_none(),
+        "what is no number is compared with nothing"
     );
 }

@@ -322,7 +322,7 @@ async fn an_applied_amendment_is_what_was_verified_whatever_the_caller_writes() 
              VALUES ('00000000-0000-7000-8000-000000000001', '{released}', 1, 'corrected', 4.40, 'N', 'wrong tube', '{first}');
              UPDATE result_amendment SET status = 'verified', verified_by = '{second}' WHERE result_id = '{released}';
              UPDATE result SET status = 'corrected', amendment_id = '00000000-0000-7000-8000-000000000001', value_num = 9.9,
-               flag = 'HH', ref_low = 0, verified_by = '{first}', unit = 'x' WHERE id = '{released}';"
+               flag = 'HH', delta_flag = true, ref_low = 0, verified_by = '{first}', unit = 'x' WHERE id = '{released}';"
         ))
         .await
         .unwrap();
@@ -330,7 +330,7 @@ async fn an_applied_amendment_is_what_was_verified_whatever_the_caller_writes() 
         .role
         .query_one(
             "SELECT value_num::text, flag, ref_low::text, verified_by::text, unit, rev,
-                    (SELECT value_num::text || ' ' || reason FROM result_revision v WHERE v.result_id = r.id) FROM result r WHERE id = $1",
+                    (SELECT value_num::text || ' ' || reason FROM result_revision v WHERE v.result_id = r.id), delta_flag FROM result r WHERE id = $1",
             &[&released],
         )
         .await
@@ -341,6 +341,7 @@ async fn an_applied_amendment_is_what_was_verified_whatever_the_caller_writes() 
         ["4.40", "N", "3.5", &second.to_string(), "mmol/L"]
     );
     assert_eq!((row.get::<_, i32>(5), text(6)), (2, "4.0 wrong tube".to_owned()));
+    assert!(!row.get::<_, bool>(7));
 }
 
 #[tokio::test]

@@ -133,7 +133,7 @@ async fn a_comparator_is_flagged_only_where_it_is_certain() {
     }
 }
 
-fn lead() -> NewTest {
+pub(crate) fn lead() -> NewTest {
     NewTest {
         code: "LEAD".to_owned(),
         name: "Lead in blood".to_owned(),

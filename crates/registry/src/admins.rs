@@ -4,9 +4,10 @@ use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
 use model::{Email, StaffId, TenantId};
 use secrecy::{ExposeSecret, SecretString};
-use tokio_postgres::Row;
+use serde_json::{Value, json};
+use tokio_postgres::{Row, types::ToSql};
 
-use crate::{RegistryError, row::Reader, sql, tenants::not_found};
+use crate::{Change, NewAudit, RegistryError, audit_insert, row::Reader, sql, tenants::not_found};
 
 /// An administrator of one laboratory.
 #[derive(Debug, Clone)]
@@ -61,6 +62,17 @@ pub struct NewAdmin {
     pub display_name: String,
     /// Argon2id hash of the password.
     pub password_hash: SecretString,
+}
+
+/// What changes of an administrator; what is absent stays.
+#[derive(Debug, Clone, Default)]
+pub struct AdminPatch {
+    /// New log-in name.
+    pub email: Option<Email>,
+    /// New name.
+    pub display_name: Option<String>,
+    /// Whether the person may log in.
+    pub active: Option<bool>,
 }
 
 /// Registers an administrator.
@@ -141,4 +153,92 @@ pub async fn admins_of(client: &impl GenericClient, tenant: TenantId) -> Result<
     );
     let rows = sql::rows(client, "listing administrators", statement, &[&tenant.as_uuid()]).await?;
     rows.iter().map(Admin::from_row).collect()
+}
+
+/// Changes an administrator of this laboratory and writes that into the audit; `None` when the laboratory has no such
+/// administrator. Who was disabled before keeps the time of it.
+///
+/// # Errors
+/// [`RegistryError::EmailTaken`] when another administrator of the laboratory has the address; the transaction is lost
+/// then.
+pub async fn admin_change_in_txn(
+    txn: &Transaction<'_>,
+    tenant: TenantId,
+    id: StaffId,
+    patch: &AdminPatch,
+    change: &Change<'_>,
+) -> Result<Option<Admin>, RegistryError> {
+    let statement = concat!(
+        "UPDATE tenant_admins SET email = coalesce($3::text::citext, email),
+             display_name = coalesce($4, display_name),
+             disabled_at = CASE $5::boolean WHEN true THEN NULL WHEN false THEN coalesce(disabled_at, now())
+                           ELSE disabled_at END
+         WHERE tenant_id = $1 AND id = $2 RETURNING ",
+        columns!()
+    );
+    let email = patch.email.as_ref().map(Email::as_str);
+    let params: [&(dyn ToSql + Sync); 5] = [
+        &tenant.as_uuid(),
+        &id.as_uuid(),
+        &email,
+        &patch.display_name,
+        &patch.active,
+    ];
+    let changed = sql::row_opt(txn, "changing an administrator", statement, &params).await;
+    let changed = changed.map_err(|error| match (error.violated(), &patch.email) {
+        (Some("tenant_admins_tenant_id_email_key"), Some(email)) => {
+            RegistryError::EmailTaken { email: email.clone() }
+        }
+        _ => error,
+    })?;
+    let Some(row) = changed else {
+        return Ok(None);
+    };
+    let admin = Admin::from_row(&row)?;
+    let detail = json!({ "admin": id, "email": admin.email, "active": admin.disabled_at.is_none() });
+    record(txn, tenant, "admin.changed", detail, change).await?;
+    Ok(Some(admin))
+}
+
+/// Stores the hash of an administrator's new password and writes that into the audit; `false` when the laboratory has
+/// no such administrator.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn admin_set_password_in_txn(
+    txn: &Transaction<'_>,
+    tenant: TenantId,
+    id: StaffId,
+    password_hash: &SecretString,
+    change: &Change<'_>,
+) -> Result<bool, RegistryError> {
+    let touched = sql::touched(
+        txn,
+        "storing an administrator's password",
+        "UPDATE tenant_admins SET password_hash = $3 WHERE tenant_id = $1 AND id = $2",
+        &[&tenant.as_uuid(), &id.as_uuid(), &password_hash.expose_secret()],
+    )
+    .await?;
+    if touched > 0 {
+        record(txn, tenant, "admin.password_set", json!({ "admin": id }), change).await?;
+    }
+    Ok(touched > 0)
+}
+
+async fn record(
+    txn: &Transaction<'_>,
+    tenant: TenantId,
+    action: &str,
+    detail: Value,
+    change: &Change<'_>,
+) -> Result<(), RegistryError> {
+    let entry = NewAudit {
+        actor: change.actor,
+        action,
+        tenant: Some(tenant),
+        detail,
+        request_id: change.request_id,
+        client_ip: change.client_ip,
+    };
+    audit_insert(txn, &entry).await
 }

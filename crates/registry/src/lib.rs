@@ -30,7 +30,10 @@ mod tenants;
 mod transition;
 
 pub use actor::{Actor, Change};
-pub use admins::{Admin, NewAdmin, admin_by_id, admin_insert_in_txn, admins_by_email, admins_of};
+pub use admins::{
+    Admin, AdminPatch, NewAdmin, admin_by_id, admin_change_in_txn, admin_insert_in_txn,
+    admin_set_password_in_txn, admins_by_email, admins_of,
+};
 pub use archives::{Archive, NewArchive, archive_by_id, archive_by_operation, archive_insert, archives_list};
 pub use audit::{AuditEntry, AuditFilter, NewAudit, audit_insert, audit_list};
 pub use error::RegistryError;
@@ -45,7 +48,8 @@ pub use operations::{
     operation_insert_in_txn, operation_reopen, operations_list,
 };
 pub use operators::{
-    NewOperator, Operator, operator_by_email, operator_by_id, operator_insert, operators_list,
+    NewOperator, Operator, operator_by_email, operator_by_id, operator_insert, operator_set_active_in_txn,
+    operator_set_password_in_txn, operators_list,
 };
 pub use pool::{Registry, RegistryClient, RegistryOptions};
 pub use schema::{ensure_database, latest};

@@ -1,12 +1,13 @@
 //! The platform's own staff.
 
-use deadpool_postgres::GenericClient;
+use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
 use model::{Email, OperatorId};
 use secrecy::{ExposeSecret, SecretString};
-use tokio_postgres::Row;
+use serde_json::json;
+use tokio_postgres::{Row, types::ToSql};
 
-use crate::{RegistryError, row::Reader, sql};
+use crate::{Change, NewAudit, RegistryError, audit_insert, row::Reader, sql};
 
 /// One person of the platform's staff.
 #[derive(Debug, Clone)]
@@ -72,8 +73,7 @@ pub async fn operator_insert(
         columns!()
     );
     let hash = new.password_hash.expose_secret();
-    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-        [&new.id.as_uuid(), &new.email.as_str(), &new.display_name, &hash];
+    let params: [&(dyn ToSql + Sync); 4] = [&new.id.as_uuid(), &new.email.as_str(), &new.display_name, &hash];
     let inserted = sql::row_one(client, "the new operator", statement, &params).await;
     Operator::from_row(&inserted.map_err(|error| match error.violated() {
         Some("operators_email_key") => RegistryError::EmailTaken {
@@ -125,4 +125,73 @@ pub async fn operators_list(client: &impl GenericClient) -> Result<Vec<Operator>
     );
     let rows = sql::rows(client, "listing operators", statement, &[]).await?;
     rows.iter().map(Operator::from_row).collect()
+}
+
+/// Stores the hash of an operator's new password and writes that into the audit. Tokens that are out stay valid until
+/// they end; [`operator_set_active_in_txn`] ends them at once.
+///
+/// # Errors
+/// [`RegistryError::NotFound`] when there is no such operator.
+pub async fn operator_set_password_in_txn(
+    txn: &Transaction<'_>,
+    id: OperatorId,
+    password_hash: &SecretString,
+    change: &Change<'_>,
+) -> Result<Operator, RegistryError> {
+    let statement = concat!(
+        "UPDATE operators SET password_hash = $2 WHERE id = $1 RETURNING ",
+        columns!()
+    );
+    let params: [&(dyn ToSql + Sync); 2] = [&id.as_uuid(), &password_hash.expose_secret()];
+    change_one(txn, id, statement, &params, "operator.password_set", change).await
+}
+
+/// Lets an operator in again, or no longer, from their next request on, and writes that into the audit. Who was
+/// disabled before keeps the time of it.
+///
+/// # Errors
+/// [`RegistryError::NotFound`] when there is no such operator.
+pub async fn operator_set_active_in_txn(
+    txn: &Transaction<'_>,
+    id: OperatorId,
+    active: bool,
+    change: &Change<'_>,
+) -> Result<Operator, RegistryError> {
+    let statement = concat!(
+        "UPDATE operators SET disabled_at = CASE WHEN $2 THEN NULL ELSE coalesce(disabled_at, now()) END
+         WHERE id = $1 RETURNING ",
+        columns!()
+    );
+    let action = if active {
+        "operator.enabled"
+    } else {
+        "operator.disabled"
+    };
+    change_one(txn, id, statement, &[&id.as_uuid(), &active], action, change).await
+}
+
+async fn change_one(
+    txn: &Transaction<'_>,
+    id: OperatorId,
+    statement: &str,
+    params: &[&(dyn ToSql + Sync)],
+    action: &str,
+    change: &Change<'_>,
+) -> Result<Operator, RegistryError> {
+    let row = sql::row_opt(txn, "changing an operator", statement, params).await?;
+    let row = row.ok_or_else(|| RegistryError::NotFound {
+        what: "operator",
+        id: id.to_string(),
+    })?;
+    let operator = Operator::from_row(&row)?;
+    let entry = NewAudit {
+        actor: change.actor,
+        action,
+        tenant: None,
+        detail: json!({ "operator": id, "email": operator.email }),
+        request_id: change.request_id,
+        client_ip: change.client_ip,
+    };
+    audit_insert(txn, &entry).await?;
+    Ok(operator)
 }

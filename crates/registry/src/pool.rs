@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use deadpool_postgres::{
     Manager, ManagerConfig, Pool, PoolConfig, PoolError, QueueMode, RecyclingMethod, Runtime, TimeoutType,
-    Timeouts,
+    Timeouts, Transaction,
 };
 use pg::ConnectTarget;
 use tokio_postgres::{NoTls, error::SqlState};
@@ -103,6 +103,22 @@ impl Registry {
         self.pool.get().await.map_err(|error| RegistryError::Unavailable {
             reason: self.explain(&error),
         })
+    }
+
+    /// Runs `work` in a transaction and commits it, or rolls it back when `work` fails.
+    ///
+    /// # Errors
+    /// What `work` fails with; [`RegistryError::Unavailable`] when the registry cannot be reached.
+    pub async fn in_txn<T>(
+        &self,
+        work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let failed = |error| RegistryError::from_driver("changing the registry", error);
+        let mut client = self.client().await?;
+        let txn = client.transaction().await.map_err(failed)?;
+        let done = work(&txn).await?;
+        txn.commit().await.map_err(failed)?;
+        Ok(done)
     }
 
     /// Where the master database is.

@@ -2,8 +2,10 @@
 
 use model::{Email, OperatorId, StaffId, TenantEvent, TenantId};
 use registry::{
-    NewAdmin, NewOperator, RegistryError, admin_by_id, admin_insert_in_txn, admins_by_email, admins_of,
-    operator_by_email, operator_by_id, operator_insert, operators_list, tenant_delete_in_txn,
+    AdminPatch, AuditFilter, NewAdmin, NewOperator, RegistryError, admin_by_id, admin_change_in_txn,
+    admin_insert_in_txn, admin_set_password_in_txn, admins_by_email, admins_of, audit_list,
+    operator_by_email, operator_by_id, operator_insert, operator_set_active_in_txn,
+    operator_set_password_in_txn, operators_list, tenant_delete_in_txn,
 };
 use secrecy::ExposeSecret;
 
@@ -102,4 +104,128 @@ async fn operators_are_found_without_regard_to_case() {
     assert!(operator_by_id(&client, operator.id).await.unwrap().is_some());
     assert_eq!(operators_list(&client).await.unwrap().len(), 1);
     assert!(!format!("{found:?}").contains("argon2id"));
+}
+
+#[tokio::test]
+async fn an_admins_password_address_and_standing_change_with_a_line_in_the_audit_each() {
+    let stage = Stage::new().await;
+    let (tenant, other) = (stage.tenant("acme").await, stage.tenant("other").await);
+    let ada = insert(&stage, &admin(tenant.id, "ada@example.org"))
+        .await
+        .unwrap();
+    insert(&stage, &admin(tenant.id, "bea@example.org"))
+        .await
+        .unwrap();
+    let mut client = stage.client().await;
+    let change = stage.change();
+
+    let txn = client.transaction().await.unwrap();
+    // Another laboratory has no such admin.
+    let nobody = admin_change_in_txn(&txn, other.id, ada.id, &AdminPatch::default(), &change).await;
+    assert!(nobody.unwrap().is_none());
+    let hash = "$argon2id$new".into();
+    assert!(
+        !admin_set_password_in_txn(&txn, other.id, ada.id, &hash, &change)
+            .await
+            .unwrap()
+    );
+    assert!(
+        admin_set_password_in_txn(&txn, tenant.id, ada.id, &hash, &change)
+            .await
+            .unwrap()
+    );
+    let left = AdminPatch {
+        email: Some(Email::parse("ada@new.example").unwrap()),
+        active: Some(false),
+        ..AdminPatch::default()
+    };
+    let changed = admin_change_in_txn(&txn, tenant.id, ada.id, &left, &change)
+        .await
+        .unwrap()
+        .unwrap();
+    txn.commit().await.unwrap();
+    assert_eq!(changed.email.as_str(), "ada@new.example");
+    assert_eq!(changed.display_name, ada.display_name);
+    assert_eq!(changed.password_hash.expose_secret(), "$argon2id$new");
+
+    let txn = client.transaction().await.unwrap();
+    let again = admin_change_in_txn(&txn, tenant.id, ada.id, &left, &change)
+        .await
+        .unwrap()
+        .unwrap();
+    txn.commit().await.unwrap();
+    assert!(changed.disabled_at.is_some());
+    assert_eq!(again.disabled_at, changed.disabled_at, "the first time stays");
+    let txn = client.transaction().await.unwrap();
+    let back = AdminPatch {
+        active: Some(true),
+        ..AdminPatch::default()
+    };
+    let back = admin_change_in_txn(&txn, tenant.id, ada.id, &back, &change)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(back.disabled_at, None);
+    let taken = AdminPatch {
+        email: Some(Email::parse("BEA@example.org").unwrap()),
+        ..AdminPatch::default()
+    };
+    let error = admin_change_in_txn(&txn, tenant.id, ada.id, &taken, &change)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, RegistryError::EmailTaken { .. }), "{error:?}");
+    txn.rollback().await.unwrap();
+
+    let filter = AuditFilter {
+        tenant: Some(tenant.id),
+        ..AuditFilter::default()
+    };
+    let lines = audit_list(&client, &filter, None, 50).await.unwrap();
+    let actions: Vec<&str> = (lines.iter().rev().map(|line| line.action.as_str()))
+        .filter(|action| action.starts_with("admin."))
+        .collect();
+    assert_eq!(actions, ["admin.password_set", "admin.changed", "admin.changed"]);
+    assert!(!format!("{lines:?}").contains("argon2id"));
+}
+
+#[tokio::test]
+async fn an_operators_password_and_standing_change_with_a_line_in_the_audit_each() {
+    let stage = Stage::new().await;
+    let mut client = stage.client().await;
+    let new = NewOperator {
+        id: OperatorId::generate(),
+        email: Email::parse("ops@example.org").unwrap(),
+        display_name: "Ops".to_owned(),
+        password_hash: "$argon2id$hash".into(),
+    };
+    operator_insert(&client, &new).await.unwrap();
+    let change = stage.change();
+    let txn = client.transaction().await.unwrap();
+    let changed = operator_set_password_in_txn(&txn, new.id, &"$argon2id$new".into(), &change)
+        .await
+        .unwrap();
+    assert_eq!(changed.password_hash.expose_secret(), "$argon2id$new");
+    let off = operator_set_active_in_txn(&txn, new.id, false, &change)
+        .await
+        .unwrap();
+    assert!(off.disabled_at.is_some());
+    let on = operator_set_active_in_txn(&txn, new.id, true, &change)
+        .await
+        .unwrap();
+    assert_eq!(on.disabled_at, None);
+    let error = operator_set_active_in_txn(&txn, OperatorId::generate(), false, &change)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, RegistryError::NotFound { .. }), "{error:?}");
+    txn.commit().await.unwrap();
+    let lines = audit_list(&client, &AuditFilter::default(), None, 50)
+        .await
+        .unwrap();
+    let actions: Vec<&str> = lines.iter().rev().map(|line| line.action.as_str()).collect();
+    assert_eq!(
+        actions,
+        ["operator.password_set", "operator.disabled", "operator.enabled"]
+    );
+    assert!(lines.iter().all(|line| line.actor == stage.actor));
+    assert!(!format!("{lines:?}").contains("argon2id"));
 }

@@ -7,6 +7,7 @@
 //! no other laboratory can be reached. Every refusal is a problem detail ([`problem`]); a 5xx tells the client a constant
 //! sentence and a trace id. This crate holds no SQL and runs no migration.
 
+pub mod admins;
 pub mod answer;
 pub mod app;
 pub mod attempts;

@@ -12,7 +12,7 @@ use lab::{
     Action, Actor, LabError,
     idempotency::{self, Begin},
 };
-use model::TenantId;
+use model::{Role, StaffId, TenantId};
 use resolver::{Resolver, Snapshot, TenantTransaction};
 
 use super::{
@@ -133,10 +133,29 @@ impl Tenant {
         action: Action,
         work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
     ) -> Answer<T> {
+        self.write_with(action, work, async || Ok(())).await
+    }
+
+    /// As [`Tenant::write`], and between the work and its commit does something `outside` the laboratory's database; when
+    /// that fails the work is rolled back.
+    ///
+    /// # Errors
+    /// As [`Tenant::write`], and what `outside` refuses.
+    pub async fn write_with<T>(
+        &self,
+        action: Action,
+        work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
+        outside: impl AsyncFnOnce() -> Answer<()>,
+    ) -> Answer<T> {
         self.allow(action)?;
         let mut client = self.resolver.checkout(self.id()).await?;
         let txn = client.transaction().await?;
-        match self.attended(&txn, work).await {
+        let outcome = async {
+            let done = self.attended(&txn, work).await?;
+            outside().await?;
+            Ok(done)
+        };
+        match outcome.await {
             Ok(done) => {
                 txn.commit().await.map_err(LabError::from)?;
                 Ok(done)
@@ -179,16 +198,22 @@ impl Tenant {
         answer::stored(self.write(action, once).await?)
     }
 
-    /// Does the work if the person is still on the staff: a token outlives the day on which somebody leaves.
+    /// Does the work if the person still is on the staff in the role of the token: a token outlives the day on which
+    /// somebody leaves or gets another role.
     async fn attended<T>(
         &self,
         txn: &TenantTransaction<'_>,
         work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
     ) -> Answer<T> {
-        let standing = lab::staff::login_by_id(txn, self.actor.staff).await?;
-        if !standing.is_some_and(|person| person.active) {
-            return Err(Problem::new(Kind::TokenInvalid));
-        }
+        standing(txn, self.actor.staff, self.actor.role).await?;
         Ok(work(txn, &self.actor).await?)
+    }
+}
+
+/// Refuses the token of a person who is no longer on the staff, or no longer in this role.
+pub(super) async fn standing(txn: &TenantTransaction<'_>, staff: StaffId, role: Role) -> Answer<()> {
+    match lab::staff::login_by_id(txn, staff).await? {
+        Some(person) if person.active && person.role == role => Ok(()),
+        _ => Err(Problem::new(Kind::TokenInvalid)),
     }
 }

@@ -6,11 +6,13 @@ use lab::{
     staff::{self, NewStaff, Staff, StaffPatch},
 };
 use model::{Email, Role, StaffId};
+use registry::AdminPatch;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
+    admins,
     answer::{self, Created},
     extract::{Body, IdempotencyKey, IfMatch, Params, PathId, Tenant},
     input::{self, Password},
@@ -52,7 +54,7 @@ pub struct StaffPatchBody {
     display_name: Option<String>,
     #[schema(value_type = Option<String>)]
     email: Option<Email>,
-    /// In force from the next token on.
+    /// Ends the person's tokens at once; the next one is for the new role.
     #[schema(value_type = Option<String>)]
     role: Option<Role>,
     /// Closes or opens the account, at once.
@@ -145,6 +147,7 @@ pub(crate) async fn change(
     id: PathId<StaffId>,
     version: IfMatch,
     body: Body<StaffPatchBody>,
+    state: web::Data<AppState>,
 ) -> Answer<HttpResponse> {
     let StaffPatchBody {
         display_name,
@@ -158,10 +161,17 @@ pub(crate) async fn change(
         role,
         active,
     };
+    let copy = AdminPatch {
+        email: patch.email.clone(),
+        display_name: patch.display_name.clone(),
+        active: patch.active,
+    };
     let person = tenant
-        .write(Action::StaffChange, async |txn, actor| {
-            staff::update(txn, actor, id.0, version.0, &patch).await
-        })
+        .write_with(
+            Action::StaffChange,
+            async |txn, actor| staff::update(txn, actor, id.0, version.0, &patch).await,
+            async || admins::change(&state, tenant.id(), tenant.actor(), id.0, &copy).await,
+        )
         .await?;
     Ok(answer::ok_tagged(person.version, &person))
 }
@@ -179,9 +189,11 @@ pub(crate) async fn set_password(
     tenant.allow(Action::StaffChange)?;
     let hash = input::hashed(&state.passwords, &body.value.password).await?;
     tenant
-        .write(Action::StaffChange, async |txn, actor| {
-            staff::password_set(txn, actor, id.0, hash.expose_secret()).await
-        })
+        .write_with(
+            Action::StaffChange,
+            async |txn, actor| staff::password_set(txn, actor, id.0, hash.expose_secret()).await,
+            async || admins::set_password(&state, tenant.id(), tenant.actor(), id.0, &hash).await,
+        )
         .await?;
     Ok(HttpResponse::NoContent().finish())
 }

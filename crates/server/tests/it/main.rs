@@ -11,6 +11,8 @@ mod refusals;
 #[cfg(test)]
 mod service;
 #[cfg(test)]
+mod standing;
+#[cfg(test)]
 mod story;
 #[cfg(test)]
 mod support;

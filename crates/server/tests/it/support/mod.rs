@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(crate) use http::{Call, Reply};
 pub(crate) use lab::{Lab, by_code};
 pub(crate) use process::{Tenantd, environment};
-pub(crate) use world::{World, connect, finished, new_lab, provision};
+pub(crate) use world::{OPERATOR, World, connect, finished, new_lab, provision};
 
 /// Generous: it is spent only when something is broken.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);

@@ -1,17 +1,17 @@
 //! Log-in: who somebody is, and in which laboratory.
 //!
 //! First the registry's admins by e-mail, then the staff of one laboratory: the named one, else the configured default.
-//! Whatever does not fit ends in the same 401 after the same work, so that nobody learns which addresses exist; the
-//! one exception is a laboratory that is not in service, which says so.
+//! Whatever does not fit ends in the same 401 after the same work, so that nobody learns which addresses exist. That a
+//! laboratory is not in service is told only to whoever has given a password of it.
 
 use identity::Principal;
-use lab::LabError;
+use lab::{LabError, staff::StaffLogin};
 use model::{Email, Slug, StaffId, TenantId};
 use registry::{
     Admin, RegistryClient, Tenant, admins_by_email, operator_by_email, tenant_by_db_name, tenant_by_id,
     tenant_by_slug,
 };
-use resolver::TenantTransaction;
+use resolver::{ResolveError, TenantTransaction};
 use secrecy::{ExposeSecret, SecretString};
 use settings::DefaultTenantHint;
 
@@ -23,6 +23,13 @@ use crate::{
 /// The most laboratories in which one address's password is tried: each costs a hash.
 const CANDIDATES_MAX: usize = 8;
 
+/// Whom a log-in concerned, as far as that was found out: for the audit of one that was refused.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The laboratory that knows the address.
+    pub tenant: Option<TenantId>,
+}
+
 /// Finds the person in a laboratory.
 ///
 /// # Errors
@@ -33,6 +40,7 @@ pub async fn staff(
     email: &Email,
     password: &SecretString,
     named: Option<&str>,
+    found: &mut Found,
 ) -> Answer<Principal> {
     let client = state.registry_client().await?;
     let wanted = match named {
@@ -50,6 +58,9 @@ pub async fn staff(
     let tenant = match (candidates.is_empty(), wanted) {
         (false, _) => {
             drop(client);
+            if let [only] = candidates.as_slice() {
+                found.tenant = Some(only.tenant);
+            }
             return admin(state, &candidates, password).await;
         }
         (true, Some(id)) => id,
@@ -59,7 +70,7 @@ pub async fn staff(
         },
     };
     drop(client);
-    member(state, tenant, email, password).await
+    member(state, tenant, email, password, found).await
 }
 
 /// Finds an operator.
@@ -165,11 +176,22 @@ async fn member(
     tenant: TenantId,
     email: &Email,
     password: &SecretString,
+    found: &mut Found,
 ) -> Answer<Principal> {
-    let person = ask(state, tenant, async |txn| {
+    let asked = ask(state, tenant, async |txn| {
         lab::staff::login_by_email(txn, email).await
-    })
-    .await?;
+    });
+    let person: Option<StaffLogin> = match asked.await {
+        Err(Unanswered::Resolve(closed)) if keeps_shut(&closed) => {
+            // Nobody has shown a password of this laboratory: its admins' wrong ones get the same answer.
+            tracing::warn!(error = %closed, "a log-in at a laboratory that is not in service was refused");
+            return nobody(state, password).await;
+        }
+        answered => answered?,
+    };
+    if person.is_some() {
+        found.tenant = Some(tenant);
+    }
     let hash = person.as_ref().and_then(|person| person.password_hash.as_deref());
     let fits = state.passwords.verify(password, hash).await?;
     match person {
@@ -182,15 +204,47 @@ async fn member(
     }
 }
 
+/// Whether it is the laboratory's own state that shuts it, and not the weather: that is told to everybody alike.
+fn keeps_shut(error: &ResolveError) -> bool {
+    matches!(
+        error,
+        ResolveError::NotServing { .. }
+            | ResolveError::Behind { .. }
+            | ResolveError::Ahead { .. }
+            | ResolveError::UnknownTenant { .. }
+    )
+}
+
+/// Why a laboratory's database gave no answer.
+enum Unanswered {
+    Resolve(ResolveError),
+    Lab(LabError),
+}
+
+impl From<ResolveError> for Unanswered {
+    fn from(error: ResolveError) -> Self {
+        Self::Resolve(error)
+    }
+}
+
+impl From<Unanswered> for Problem {
+    fn from(error: Unanswered) -> Self {
+        match error {
+            Unanswered::Resolve(error) => error.into(),
+            Unanswered::Lab(error) => error.into(),
+        }
+    }
+}
+
 /// Asks the laboratory's database, on a connection that is given back before any password is hashed.
 async fn ask<T>(
     state: &AppState,
     tenant: TenantId,
     question: impl AsyncFnOnce(&TenantTransaction<'_>) -> Result<T, LabError>,
-) -> Answer<T> {
+) -> Result<T, Unanswered> {
     let mut client = state.resolver.checkout(tenant).await?;
     let txn = client.read_only_transaction().await?;
     let answered = question(&txn).await;
     let _settled = txn.rollback().await;
-    Ok(answered?)
+    answered.map_err(Unanswered::Lab)
 }

@@ -7,7 +7,8 @@ mod path;
 mod tenant;
 
 pub use body::{Body, RawBody};
+pub(crate) use caller::request_id;
 pub use caller::{Caller, OperatorCaller, client_ip};
-pub use headers::{IdempotencyKey, IfMatch, if_none_match};
+pub use headers::{IdempotencyKey, IfMatch, IfMatchIfSent, if_none_match};
 pub use path::{Params, PathId, PathText};
 pub use tenant::Tenant;

@@ -4,16 +4,18 @@ use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use identity::Principal;
 use jiff::Timestamp;
 use model::{Email, Role, TenantId};
+use registry::{Actor, NewAudit, audit_insert};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
     answer,
-    extract::{Body, Caller, client_ip},
+    extract::{Body, Caller, client_ip, request_id},
     input::Password,
-    login,
+    login::{self, Found},
     problem::Answer,
     state::AppState,
 };
@@ -104,7 +106,10 @@ pub(crate) async fn log_in(
     } = body.value;
     let client = client_ip(&req);
     state.attempts.begin(&email, client).await?;
-    let principal = login::staff(&state, &email, password.secret(), tenant.as_deref()).await?;
+    let mut found = Found::default();
+    let outcome = login::staff(&state, &email, password.secret(), tenant.as_deref(), &mut found).await;
+    record(&req, &state, &email, "lab", &outcome, found.tenant).await?;
+    let principal = outcome?;
     state.attempts.succeeded(&email, client).await;
     Ok(session(&state, &principal))
 }
@@ -121,9 +126,45 @@ pub(crate) async fn operator_log_in(
     let OperatorLoginBody { email, password } = body.value;
     let client = client_ip(&req);
     state.attempts.begin(&email, client).await?;
-    let principal = login::operator(&state, &email, password.secret()).await?;
+    let outcome = login::operator(&state, &email, password.secret()).await;
+    record(&req, &state, &email, "operator", &outcome, None).await?;
+    let principal = outcome?;
     state.attempts.succeeded(&email, client).await;
     Ok(session(&state, &principal))
+}
+
+/// Writes a log-in into the registry's audit: nobody gets in unwritten. What failed on our side says nothing about the
+/// person and is in the log; attempts past the limit are not written, so that nobody fills the audit at their own speed.
+async fn record(
+    req: &HttpRequest,
+    state: &AppState,
+    email: &Email,
+    audience: &str,
+    outcome: &Answer<Principal>,
+    known: Option<TenantId>,
+) -> Answer<()> {
+    let mut detail = json!({ "email": email, "audience": audience });
+    let (action, actor, tenant) = match outcome {
+        Ok(Principal::Staff { staff, tenant, .. }) => {
+            ("login.succeeded", Actor::Staff(*staff), Some(*tenant))
+        }
+        Ok(Principal::Operator { operator }) => ("login.succeeded", Actor::Operator(*operator), None),
+        Err(problem) if problem.kind().status().is_client_error() => {
+            detail["reason"] = json!(problem.kind().code());
+            ("login.refused", Actor::Anonymous, known)
+        }
+        Err(_) => return Ok(()),
+    };
+    let request_id = request_id(req);
+    let entry = NewAudit {
+        actor: &actor,
+        action,
+        tenant,
+        detail,
+        request_id: request_id.as_deref(),
+        client_ip: client_ip(req),
+    };
+    Ok(audit_insert(&state.registry_client().await?, &entry).await?)
 }
 
 /// Who the token stands for.

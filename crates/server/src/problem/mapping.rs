@@ -202,6 +202,15 @@ fn database(error: &tokio_postgres::Error) -> Problem {
             Kind::Invalid,
             "A text holds a character that cannot be stored, such as U+0000; take it out.",
         ),
+        // Data exceptions: a date before all calendars, a number past the column's digits.
+        Some(code) if code.starts_with("22") => {
+            let mut problem = Problem::with(
+                Kind::Invalid,
+                "A value is out of the range that can be stored or compared.",
+            );
+            problem.0.cause = Some(said);
+            problem
+        }
         // Deadlock, serialization failure, lock or statement timeout: the same request may pass in a moment.
         Some("40P01" | "40001" | "55P03" | "57014") => Problem::caused(Kind::Busy, said),
         _ => Problem::internal(said),

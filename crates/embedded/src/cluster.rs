@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use crate::{
     EmbeddedError, PgBin,
     initdb::SUPERUSER,
-    layout::{Layout, lock_open, lock_take},
+    layout::{LOG, Layout, lock_is_free, lock_open, lock_take},
     scratch::Scratch,
     server::{Plan, Server},
 };
@@ -20,6 +20,8 @@ use crate::{
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// The owner may be making the data, or recovering them after a crash.
 const ATTACH_LIMIT: Duration = Duration::from_secs(200);
+/// How long an owner may have no server: it starts one within moments, and an ended one again within seconds.
+const SERVERLESS_LIMIT: Duration = Duration::from_secs(10);
 const POLL_EVERY: Duration = Duration::from_millis(25);
 
 /// How to start a cluster whose data stay.
@@ -75,6 +77,7 @@ impl Cluster {
     pub async fn start_or_attach(options: ClusterOptions) -> Result<Self, EmbeddedError> {
         let layout = Layout::open(&options.dir)?;
         let start = Instant::now();
+        let mut serverless_since = None;
         let mut last = None;
         loop {
             let owner = lock_open(&layout.owner_lock())?;
@@ -86,7 +89,7 @@ impl Cluster {
                     throwaway: false,
                 };
                 let dir = plan.layout.dir().to_owned();
-                let server = blocking(move || Server::start(&plan, owner)).await?;
+                let server = blocking(move || Server::start(plan, owner)).await?;
                 return Self::owned(server, None, &dir).await;
             }
             match Self::attach(&layout).await {
@@ -95,6 +98,16 @@ impl Cluster {
                 // An owner that is just starting or ending; a lasting obstacle is reported in the end.
                 Err(error @ EmbeddedError::Connect(_)) => last = Some(error.to_string()),
                 Err(error) => return Err(error),
+            }
+            // initdb, the server and all that is left of one hold it: when it is free, there is nothing to wait for.
+            if !lock_is_free(&layout.server_lock())? {
+                serverless_since = None;
+            } else if serverless_since.get_or_insert_with(Instant::now).elapsed() > SERVERLESS_LIMIT {
+                return Err(EmbeddedError::OwnerServerless {
+                    lock: layout.owner_lock(),
+                    limit: SERVERLESS_LIMIT,
+                    log: layout.log(),
+                });
             }
             if start.elapsed() > ATTACH_LIMIT {
                 return Err(EmbeddedError::OwnerSilent {
@@ -128,7 +141,7 @@ impl Cluster {
                 parameters,
                 throwaway: true,
             };
-            Ok((Server::start(&plan, owner)?, scratch))
+            Ok((Server::start(plan, owner)?, scratch))
         })
         .await?;
         let dir = scratch.dir().to_owned();
@@ -157,6 +170,36 @@ impl Cluster {
     #[must_use]
     pub fn is_owner(&self) -> bool {
         self.server.is_some()
+    }
+
+    /// The server's own log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.dir.join(LOG)
+    }
+
+    /// Whether this owner's server is gone although nobody stopped it; a guest does not know.
+    pub fn has_ended(&mut self) -> bool {
+        self.server.as_mut().is_some_and(Server::has_ended)
+    }
+
+    /// Starts an owner's server that has ended again, with its data and on its port; does nothing for a guest.
+    ///
+    /// When it fails it may be tried again. A caller that goes away meanwhile stops the server.
+    ///
+    /// # Errors
+    /// [`EmbeddedError`] says what is wrong and what to do about it.
+    pub async fn restart(&mut self) -> Result<(), EmbeddedError> {
+        let Some(mut server) = self.server.take() else {
+            return Ok(());
+        };
+        let (server, outcome) = blocking(move || {
+            let outcome = server.restart();
+            Ok((server, outcome))
+        })
+        .await?;
+        self.server = Some(server);
+        outcome
     }
 
     /// Stops the server and waits until it is gone; does nothing for a guest.

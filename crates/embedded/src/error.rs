@@ -149,6 +149,20 @@ pub enum EmbeddedError {
         /// What the last attempt to attach met.
         last: Option<String>,
     },
+    /// Another process owns the directory and runs no server in it.
+    #[error(
+        "another process holds {} but has run no PostgreSQL for {} s: it ended and could not be started again; see why \
+         in {}, end that process and start again",
+        .lock.display(), .limit.as_secs(), .log.display()
+    )]
+    OwnerServerless {
+        /// The owner's lock file.
+        lock: PathBuf,
+        /// How long there was none.
+        limit: Duration,
+        /// The server's log.
+        log: PathBuf,
+    },
     /// Processes of an earlier start are still there.
     #[error(
         "processes of an earlier PostgreSQL still use {} after {} s{}; end them and start again",

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::EmbeddedError;
 
+/// The name of the server's log.
+pub(crate) const LOG: &str = "server.log";
 /// The log is put aside at a start when it has grown beyond this.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How much of the log an error shows.
@@ -57,7 +59,7 @@ impl Layout {
     }
 
     pub(crate) fn log(&self) -> PathBuf {
-        self.dir.join("server.log")
+        self.dir.join(LOG)
     }
 
     pub(crate) fn supervisor(&self) -> PathBuf {
@@ -210,6 +212,16 @@ pub(crate) fn lock_open(path: &Path) -> Result<File, EmbeddedError> {
 /// Tries to take the lock; it is released when the last copy of this open file is closed, in whatever process.
 pub(crate) fn lock_take(file: &File, path: &Path) -> Result<bool, EmbeddedError> {
     match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(source)) => Err(EmbeddedError::file("lock", path)(source)),
+    }
+}
+
+/// Whether nobody holds the lock. The look holds it together with other looks for a moment; who wants it for himself
+/// tries again.
+pub(crate) fn lock_is_free(path: &Path) -> Result<bool, EmbeddedError> {
+    match lock_open(path)?.try_lock_shared() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(source)) => Err(EmbeddedError::file("lock", path)(source)),

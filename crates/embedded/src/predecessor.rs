@@ -100,7 +100,7 @@ pub(crate) fn wait_until_gone(
 }
 
 /// The running server of this data directory.
-fn server_pid(data: &Path) -> Option<Pid> {
+pub(crate) fn server_pid(data: &Path) -> Option<Pid> {
     let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
     let number: i32 = text.lines().next()?.trim().parse().ok()?;
     let pid = Pid::from_raw(number).filter(|_| number > 1)?;

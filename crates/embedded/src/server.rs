@@ -16,7 +16,7 @@ use crate::{
     account::Account,
     initdb,
     layout::{Endpoint, Layout, lock_open, write_whole},
-    predecessor::{Shutdown, wait_until_gone},
+    predecessor::{Shutdown, server_pid, wait_until_gone},
 };
 
 const SUPERVISOR: &str = include_str!("supervisor.sh");
@@ -40,7 +40,7 @@ const RESERVED: &[&str] = &[
     "unix_socket_directories",
 ];
 
-/// How to start a server.
+/// How to start a server, and how to start it again.
 pub(crate) struct Plan {
     pub(crate) layout: Layout,
     pub(crate) bin: Option<PathBuf>,
@@ -54,6 +54,8 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     pub(crate) bin: PgBin,
     pub(crate) password: SecretString,
+    plan: Plan,
+    account: Account,
     // Dropped in this order: nobody else may own the directory before the server is gone.
     running: Running,
     _owner: File,
@@ -61,7 +63,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Ends what is left of an earlier server, makes the data if there are none, and starts. Blocks until ready.
-    pub(crate) fn start(plan: &Plan, owner: File) -> Result<Self, EmbeddedError> {
+    pub(crate) fn start(plan: Plan, owner: File) -> Result<Self, EmbeddedError> {
         check_parameters(&plan.parameters)?;
         let layout = &plan.layout;
         // Guests must not follow what an earlier owner wrote.
@@ -78,17 +80,15 @@ impl Server {
             let password = layout.password_ensure()?;
             initdb::ensure_data(layout, &account, &bin, &password, &lock, !plan.throwaway)?;
             let port = layout.port_choose(attempt)?;
-            let log_start = layout.log_open(&account)?;
-            let mut running = Running::spawn(plan, &account, &bin, port, lock)?;
             attempt += 1;
-            match running.wait_until_ready(log_start) {
-                Ok(()) => {
-                    let bin_dir = bin.dir().to_owned();
-                    layout.endpoint_write(&Endpoint { port, bin: bin_dir })?;
+            match Running::launch(&plan, &account, &bin, port, lock) {
+                Ok(running) => {
                     return Ok(Self {
                         port,
                         bin,
                         password,
+                        plan,
+                        account,
                         running,
                         _owner: owner,
                     });
@@ -99,6 +99,22 @@ impl Server {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether the server is gone, unasked. One that only lost its supervisor still serves.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.running.has_ended()
+    }
+
+    /// Starts a server that has ended again, on the same port, for its address is known elsewhere. Blocks until ready;
+    /// when it fails it may be tried again.
+    pub(crate) fn restart(&mut self) -> Result<(), EmbeddedError> {
+        self.running.stop()?;
+        let layout = &self.plan.layout;
+        let lock = lock_open(&layout.server_lock())?;
+        let lock = wait_until_gone(layout, lock, Shutdown::Fast, || {})?;
+        self.running = Running::launch(&self.plan, &self.account, &self.bin, self.port, lock)?;
+        Ok(())
     }
 
     /// Stops the server and waits until none of its processes is left.
@@ -119,6 +135,24 @@ struct Running {
 }
 
 impl Running {
+    /// Starts the server, waits until it is ready, and says where it is.
+    fn launch(
+        plan: &Plan,
+        account: &Account,
+        bin: &PgBin,
+        port: u16,
+        lock: File,
+    ) -> Result<Self, EmbeddedError> {
+        let log_start = plan.layout.log_open(account)?;
+        let mut running = Self::spawn(plan, account, bin, port, lock)?;
+        running.wait_until_ready(log_start)?;
+        plan.layout.endpoint_write(&Endpoint {
+            port,
+            bin: bin.dir().to_owned(),
+        })?;
+        Ok(running)
+    }
+
     fn spawn(
         plan: &Plan,
         account: &Account,
@@ -177,6 +211,12 @@ impl Running {
             log: self.layout.log(),
             tail: self.layout.log_tail(log_start),
         })
+    }
+
+    fn has_ended(&mut self) -> bool {
+        // An exit status that cannot be had says nothing; then the processes do.
+        let supervisor_is_gone = !matches!(self.supervisor.try_wait(), Ok(None));
+        supervisor_is_gone && server_pid(&self.layout.data()).is_none()
     }
 
     fn stop(&mut self) -> Result<(), EmbeddedError> {

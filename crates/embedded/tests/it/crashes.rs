@@ -62,6 +62,82 @@ async fn a_killed_postmaster_is_survived_by_the_next_start() {
 }
 
 #[tokio::test]
+async fn a_living_owner_starts_its_killed_server_again_on_the_same_port() {
+    let dir = temp_dir();
+    let mut cluster = start(dir.path()).await.unwrap();
+    let guest = start(dir.path()).await.unwrap();
+    execute(&cluster, "CREATE TABLE kept AS SELECT generate_series(1, 10)").await;
+    for round in 0..3 {
+        assert!(!cluster.has_ended(), "round {round}");
+        let killed = postmaster(dir.path());
+        kill_9(killed);
+        eventually("the owner to see it", LIMIT, async || cluster.has_ended()).await;
+        cluster.restart().await.unwrap();
+        assert_ne!(postmaster(dir.path()), killed);
+        // By the address from before; and who comes now finds it as well.
+        assert_eq!(count(&guest, "kept").await, 10);
+        assert!(!start(dir.path()).await.unwrap().is_owner());
+    }
+    cluster.stop().await.unwrap();
+    assert!(processes(dir.path()).is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_only_lost_its_supervisor_has_not_ended() {
+    let dir = temp_dir();
+    let mut cluster = start(dir.path()).await.unwrap();
+    for pid in supervisors(dir.path()) {
+        kill_9(pid);
+    }
+    let server = postmaster(dir.path());
+    eventually("the supervisors to be gone", LIMIT, async || {
+        cluster.has_ended() || supervisors(dir.path()).is_empty()
+    })
+    .await;
+    assert!(!cluster.has_ended());
+    kill_9(server);
+    eventually("the owner to see it", LIMIT, async || cluster.has_ended()).await;
+    cluster.restart().await.unwrap();
+    client(cluster.target()).await;
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_took_meanwhile_is_waited_for_and_not_changed() {
+    let dir = temp_dir();
+    let mut cluster = start(dir.path()).await.unwrap();
+    let port = cluster.target().port;
+    kill_9(postmaster(dir.path()));
+    eventually("the owner to see it", LIMIT, async || cluster.has_ended()).await;
+    let mut taken = None;
+    eventually("the port to be free", LIMIT, async || {
+        taken = std::net::TcpListener::bind(("127.0.0.1", port)).ok();
+        taken.is_some()
+    })
+    .await;
+    let error = cluster.restart().await.unwrap_err();
+    assert!(error.to_string().contains("could not bind"), "{error}");
+    assert!(cluster.is_owner() && cluster.has_ended());
+    drop(taken);
+    cluster.restart().await.unwrap();
+    client(cluster.target()).await;
+}
+
+#[tokio::test]
+async fn a_guest_of_an_owner_without_server_is_told_so_and_does_not_wait_for_long() {
+    let dir = temp_dir();
+    let owner = Owner::start(dir.path());
+    kill_9(postmaster(dir.path()));
+    let error = start(dir.path()).await.unwrap_err();
+    assert!(
+        matches!(error, embedded::EmbeddedError::OwnerServerless { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("server.log"), "{error}");
+    drop(owner);
+    assert!(start(dir.path()).await.unwrap().is_owner());
+}
+
+#[tokio::test]
 async fn a_server_without_supervisor_is_still_stopped_by_its_owner() {
     let dir = temp_dir();
     let cluster = start(dir.path()).await.unwrap();

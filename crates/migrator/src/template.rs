@@ -117,12 +117,19 @@ impl Builder<'_> {
         }
         self.run(
             "making the template",
-            &format!("CREATE DATABASE {building} TEMPLATE template0 ENCODING 'UTF8' STRATEGY wal_log"),
+            &format!(
+                "CREATE DATABASE {building} TEMPLATE template0 ENCODING 'UTF8' STRATEGY wal_log \
+                 ALLOW_CONNECTIONS false"
+            ),
         )
         .await?;
+        // Everybody may connect to a new database, and a REVOKE ends nobody's session: so it is made closed, and opened in
+        // the transaction that takes PUBLIC's rights.
         self.run(
-            "closing the template",
-            &format!("REVOKE ALL ON DATABASE {building} FROM PUBLIC"),
+            "opening the template to its builder",
+            &format!(
+                "REVOKE ALL ON DATABASE {building} FROM PUBLIC; ALTER DATABASE {building} WITH ALLOW_CONNECTIONS true"
+            ),
         )
         .await?;
         migrate_database(&self.target.with_database(building.as_str()), self.namespace).await?;

@@ -1,4 +1,4 @@
-//! Where a test may kill the process: before and after each step acts.
+//! Where a test may kill the process: before and after each step acts, and at a few moments within.
 //!
 //! Compiled to nothing without the feature `fault-points`. With it, a process whose environment names a point in
 //! `TENANTRY_FAULT_POINT` appends the point's name to the file `TENANTRY_FAULT_FILE` when it gets there, and then waits
@@ -15,11 +15,15 @@ pub(crate) struct Point {
     pub(crate) moment: Moment,
 }
 
-/// Before or after the step's work.
+/// Before or after the step's work, or where it would hurt most within.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
     /// The registry says that the step is running; nothing is done yet.
     Begun,
+    /// The scratch database is there; its rights are not set yet.
+    ScratchMade,
+    /// The database to be dropped is closed and not dropped yet.
+    Closed,
     /// The step's work is done; the registry does not know yet.
     Acted,
 }
@@ -76,6 +80,8 @@ mod imp {
             let undo = if point.undoing { "undo/" } else { "" };
             let moment = match point.moment {
                 Moment::Begun => "begun",
+                Moment::ScratchMade => "scratch_made",
+                Moment::Closed => "closed",
                 Moment::Acted => "acted",
             };
             let name = format!("{}/{undo}{}/{moment}", point.kind, point.step);

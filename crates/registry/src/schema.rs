@@ -43,17 +43,25 @@ pub async fn ensure_database(admin: &ConnectTarget, database: &str) -> Result<bo
         reason: e.to_string(),
     })?;
     let client = connect(admin).await?;
+    lock(&client).await?;
+    // Closed and without rights of its own is what a creation leaves that was killed before its second statement.
     let found = client
-        .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&database])
+        .query_opt(
+            "SELECT NOT datallowconn AND datacl IS NULL FROM pg_database WHERE datname = $1",
+            &[&database],
+        )
         .await
         .map_err(|e| RegistryError::from_driver("looking for the registry's database", e))?;
-    if found.is_some() {
-        return Ok(false);
+    match found.map(|row| row.get::<_, bool>(0)) {
+        Some(false) => return Ok(false),
+        Some(true) => return open_database(&client, &name).await.map(|()| false),
+        None => {}
     }
-    // template0, because nobody can be connected to it and because its locale leaves the encoding free.
-    let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'");
+    // template0, because nobody can be connected to it and because its locale leaves the encoding free. Closed, because
+    // everybody may connect to a new database and a later REVOKE ends no session.
+    let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false");
     match client.batch_execute(&create).await {
-        Ok(()) => Ok(true),
+        Ok(()) => open_database(&client, &name).await.map(|()| true),
         // Somebody else was faster, before the server's own look (42P04) or after it (23505).
         Err(e)
             if [
@@ -68,6 +76,27 @@ pub async fn ensure_database(admin: &ConnectTarget, database: &str) -> Result<bo
     }
 }
 
+/// Lets the registry's own user in and not everybody, in one transaction.
+async fn open_database(client: &Client, name: &DbName) -> Result<(), RegistryError> {
+    let sql = format!(
+        "REVOKE ALL ON DATABASE {name} FROM PUBLIC; ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"
+    );
+    client
+        .batch_execute(&sql)
+        .await
+        .map_err(|e| RegistryError::from_driver("opening the registry's database to its user", e))
+}
+
+/// Keeps other callers out for as long as this connection lives, also when we are killed.
+async fn lock(client: &Client) -> Result<(), RegistryError> {
+    let sql =
+        format!("SET lock_timeout = '{MIGRATION_LOCK_WAIT}'; SELECT pg_advisory_lock({MIGRATION_LOCK})");
+    client
+        .batch_execute(&sql)
+        .await
+        .map_err(|e| RegistryError::from_driver("waiting for another migration of it to end", e))
+}
+
 impl Registry {
     /// Brings the schema to this binary's version. Any number of processes may call it at once.
     ///
@@ -75,13 +104,7 @@ impl Registry {
     /// [`RegistryError::VersionMismatch`] when the database is newer than the code; nothing is changed then.
     pub async fn migrate(&self) -> Result<SchemaVersion, RegistryError> {
         let mut client = connect(self.target()).await?;
-        // Session-wide, and released when this connection ends, also when we are killed.
-        let lock =
-            format!("SET lock_timeout = '{MIGRATION_LOCK_WAIT}'; SELECT pg_advisory_lock({MIGRATION_LOCK})");
-        client
-            .batch_execute(&lock)
-            .await
-            .map_err(|e| RegistryError::from_driver("waiting for another migration of it to end", e))?;
+        lock(&client).await?;
         let found = history_version(&client).await?;
         if found > latest() {
             return Err(RegistryError::VersionMismatch {

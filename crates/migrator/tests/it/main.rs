@@ -6,3 +6,5 @@ mod databases;
 mod rights;
 #[cfg(test)]
 mod templates;
+#[cfg(test)]
+mod witness;

@@ -2,7 +2,10 @@ use futures_util::future::join_all;
 use migrator::{MigrateError, template_ensure};
 use testkit::Space;
 
-use crate::databases::{admin, count};
+use crate::{
+    databases::{admin, count},
+    witness::Witness,
+};
 
 #[tokio::test]
 async fn eight_callers_at_once_get_one_sealed_template() {
@@ -33,6 +36,23 @@ async fn eight_callers_at_once_get_one_sealed_template() {
     )
     .await;
     assert!(refused.is_err(), "a sealed template lets nobody in");
+}
+
+/// A laboratory's role that got in once would stay in, whatever is revoked later.
+#[tokio::test]
+async fn a_template_is_open_to_everybody_at_no_moment_of_its_making() {
+    let space = Space::new().await;
+    let question = format!(
+        "SELECT datname FROM pg_database d
+          WHERE starts_with(datname::text, '{}_template') AND datallowconn
+            AND EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0)",
+        space.namespace.as_str()
+    );
+    let witness = Witness::asking(&space.server, question).await;
+    template_ensure(&witness.target, &space.namespace).await.unwrap();
+    let (looks, found_open) = witness.saw();
+    assert!(looks > 10, "every message was preceded by a look: {looks}");
+    assert_eq!(found_open, 0);
 }
 
 /// What a builder leaves that was killed at any point before the rename: the database under its working name, in one

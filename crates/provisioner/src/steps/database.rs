@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use model::DbName;
+use model::{DbName, Step};
 use registry::Tenant;
 
 use super::{Context, mark_of, session::Held};
-use crate::{ProvisionError, error::StepError};
+use crate::{ProvisionError, error::StepError, fault::Moment};
 
 /// How long to wait between two looks at sessions that are ending.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
@@ -49,6 +49,14 @@ pub(super) async fn require_own(held: &Held, tenant: &Tenant) -> Result<Found, P
         name: tenant.db_name.as_str().to_owned(),
         place: held.target.to_string(),
     })
+}
+
+/// Lets the administrator in and nobody else. One transaction: at no moment is it open to everybody.
+pub(super) async fn open_to_nobody_else(held: &Held, name: &DbName) -> Result<(), ProvisionError> {
+    let sql = format!(
+        "REVOKE ALL ON DATABASE {name} FROM PUBLIC; ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"
+    );
+    held.run("opening the database to its administrator", &sql).await
 }
 
 /// How many clients are connected to a database.
@@ -107,6 +115,7 @@ pub(super) async fn close_and_drop(cx: &Context<'_>, held: &Held, name: &DbName)
         &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"),
     )
     .await?;
+    cx.reach(Step::DropDatabase, Moment::Closed).await;
     end_sessions(cx, held, name).await?;
     held.run(
         "dropping the database",

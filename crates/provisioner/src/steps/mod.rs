@@ -17,7 +17,12 @@ use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use crate::{Inner, Progress, ProvisionError, engine::Observer, error::StepError};
+use crate::{
+    Inner, Progress, ProvisionError,
+    engine::Observer,
+    error::StepError,
+    fault::{Moment, Point},
+};
 
 type Saw = Result<Value, StepError>;
 
@@ -90,6 +95,17 @@ impl<'a> Context<'a> {
             of: context.to_owned(),
             why: error.to_string(),
         })
+    }
+
+    /// A moment within a step at which a test may stop.
+    async fn reach(&self, step: Step, moment: Moment) {
+        let point = Point {
+            kind: self.operation.kind,
+            undoing: !self.operation.kind.steps().contains(&step),
+            step,
+            moment,
+        };
+        self.inner.faults.reach(point).await;
     }
 
     fn change(&self) -> Change<'_> {

@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use model::DbName;
+use model::{DbName, Step};
 use registry::{NewArchive, Tenant};
 use serde_json::json;
 
 use super::{
     Context, Saw,
-    database::{look, require_own},
+    database::{look, open_to_nobody_else, require_own},
     offboard::{Dumped, require_file, server_version},
     session::Held,
 };
@@ -18,6 +18,7 @@ use crate::{
     compare::{Contents, compare},
     dump::{self, Programs},
     error::StepError,
+    fault::Moment,
     manifest::{FORMAT, Manifest},
 };
 
@@ -51,7 +52,7 @@ async fn restore_and_compare(
     let config = &cx.inner.config;
     let programs = Programs::find(config.pg_bin.as_deref()).await?;
     programs.check(server_version(held).await?.0, &held.target)?;
-    create_like(held, &tenant.db_name, scratch).await?;
+    create_like(cx, held, &tenant.db_name, scratch).await?;
     let copy = held.target.with_database(scratch.as_str());
     programs
         .restore(&copy, &dumped.file, config.bounds.dump_limit)
@@ -60,8 +61,14 @@ async fn restore_and_compare(
     Ok(compare(&original, &copy, config.bounds.connect_timeout).await?)
 }
 
-/// An empty database with the original's encoding and locale, which decide how text sorts. Nobody but us gets in.
-async fn create_like(held: &Held, original: &DbName, scratch: &DbName) -> Result<(), ProvisionError> {
+/// An empty database with the original's encoding and locale, which decide how text sorts. Nobody but us gets in, at no
+/// moment: a session that slipped in before a REVOKE would go on, and read what is restored later.
+async fn create_like(
+    cx: &Context<'_>,
+    held: &Held,
+    original: &DbName,
+    scratch: &DbName,
+) -> Result<(), ProvisionError> {
     let row = held
         .client
         .query_one(
@@ -74,11 +81,11 @@ async fn create_like(held: &Held, original: &DbName, scratch: &DbName) -> Result
     let (encoding, collate, ctype): (String, String, String) = (row.get(0), row.get(1), row.get(2));
     let sql = format!(
         "CREATE DATABASE {scratch} TEMPLATE template0 ENCODING {encoding} LC_COLLATE {collate} LC_CTYPE {ctype} \
-         STRATEGY wal_log"
+         STRATEGY wal_log ALLOW_CONNECTIONS false"
     );
     held.run("making the scratch database", &sql).await?;
-    let sql = format!("REVOKE ALL ON DATABASE {scratch} FROM PUBLIC");
-    held.run("closing the scratch database", &sql).await
+    cx.reach(Step::Verify, Moment::ScratchMade).await;
+    open_to_nobody_else(held, scratch).await
 }
 
 /// FORCE: a `pg_restore` whose process was killed with ours may still write into it.

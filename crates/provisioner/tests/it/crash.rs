@@ -14,7 +14,7 @@ use crate::rig::{PATIENCE, Rig, by};
 const LEASE: Duration = Duration::from_millis(1500);
 
 /// Runs the operation until it stands at the point, then lets it die there.
-async fn die_at(rig: &Rig, operation: OperationId, point: &str) {
+pub(crate) async fn die_at(rig: &Rig, operation: OperationId, point: &str) {
     let file = rig.space.dir().join(point.replace('/', "-"));
     let doomed = rig.provisioner.clone().with_faults(Faults::stop_at(point, &file));
     let running = tokio::spawn(async move { doomed.run(operation, |_| {}).await.map(|_| ()) });
@@ -31,9 +31,19 @@ async fn reached(point: &str, file: &Path) {
 }
 
 fn points(kind: OperationKind) -> impl Iterator<Item = (Step, &'static str)> {
-    kind.steps()
-        .iter()
-        .flat_map(|&step| [(step, "begun"), (step, "acted")])
+    points_of(kind.steps())
+}
+
+/// Before and after each step acts, and the moments within.
+fn points_of(steps: &'static [Step]) -> impl Iterator<Item = (Step, &'static str)> {
+    steps.iter().flat_map(|&step| {
+        let within: &[&str] = match step {
+            Step::Verify => &["begun", "scratch_made", "acted"],
+            Step::DropDatabase => &["begun", "closed", "acted"],
+            _ => &["begun", "acted"],
+        };
+        within.iter().map(move |&moment| (step, moment))
+    })
 }
 
 #[tokio::test]
@@ -91,10 +101,8 @@ async fn undoing_ends_well_wherever_its_worker_died() {
         config.seed = Arc::new(|_, _| Box::pin(async { Err("no seed today".into()) }));
     })
     .await;
-    let undo = OperationKind::Provision.undo_steps();
-    let points = undo.iter().flat_map(|&step| [(step, "begun"), (step, "acted")]);
     let mut asked = Vec::new();
-    for (at, (step, moment)) in points.enumerate() {
+    for (at, (step, moment)) in points_of(OperationKind::Provision.undo_steps()).enumerate() {
         let (tenant, operation) = rig.ask(&format!("lab-{at}")).await;
         die_at(&rig, operation, &format!("provision/undo/{step}/{moment}")).await;
         asked.push((tenant.id, operation));

@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
-use crate::rig::{Rig, connect};
+use crate::{
+    crash::die_at,
+    rig::{Rig, by, connect},
+};
 
 #[tokio::test]
 async fn a_laboratorys_role_gets_into_its_own_database_and_into_no_other() {
@@ -46,6 +49,37 @@ async fn a_laboratorys_role_gets_into_its_own_database_and_into_no_other() {
         pg::connect(&mixed, "intruder", Duration::from_secs(30))
             .await
             .is_err()
+    );
+}
+
+/// Before its rights are set, a new database is everybody's, and a session that got in then would read another
+/// laboratory's rows when they are restored.
+#[tokio::test]
+async fn the_scratch_database_lets_no_laboratory_in_at_the_moment_it_is_made() {
+    let rig = Rig::with(|config| config.lease = Duration::from_millis(1500)).await;
+    let curious = rig.provisioned("curious").await;
+    let leaving = rig.provisioned("leaving").await;
+    let operation = rig.provisioner.request_offboard(leaving.id, by()).await.unwrap();
+    die_at(&rig, operation, "offboard/verify/scratch_made").await;
+    let scratch = rig.space.namespace.scratch_database(operation);
+    let refused = pg::connect(
+        &rig.own(&curious).with_database(scratch.as_str()),
+        "intruder",
+        Duration::from_secs(30),
+    )
+    .await
+    .err();
+    assert_eq!(
+        refused.as_ref().and_then(pg::ConnectError::code),
+        Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE),
+        "{refused:?}"
+    );
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(
+        !rig.leftovers()
+            .await
+            .iter()
+            .any(|name| name.starts_with("scratch"))
     );
 }
 

@@ -97,3 +97,31 @@ async fn the_registrys_database_is_made_once_by_whoever_comes_first() {
     let registry = Registry::new(&space.server.with_database(name), RegistryOptions::default());
     registry.migrate().await.unwrap();
 }
+
+/// What a creation leaves that was killed between its two statements: closed, so that nobody slipped in.
+#[tokio::test]
+async fn a_registrys_database_whose_creation_was_cut_off_is_opened_to_its_user_only() {
+    let space = Space::new().await;
+    let name = format!("{}_second", space.namespace.as_str());
+    let server = pg::connect(&space.server, "test", std::time::Duration::from_secs(30))
+        .await
+        .unwrap();
+    server
+        .batch_execute(&format!(
+            "CREATE DATABASE \"{name}\" TEMPLATE template0 ALLOW_CONNECTIONS false"
+        ))
+        .await
+        .unwrap();
+    assert!(!ensure_database(&space.server, &name).await.unwrap());
+    let everybody = server
+        .query_one(
+            "SELECT datallowconn, (SELECT count(*) FROM aclexplode(datacl) WHERE grantee = 0)
+               FROM pg_database WHERE datname = $1",
+            &[&name],
+        )
+        .await
+        .unwrap();
+    assert_eq!((everybody.get(0), everybody.get(1)), (true, 0_i64));
+    let registry = Registry::new(&space.server.with_database(name), RegistryOptions::default());
+    registry.migrate().await.unwrap();
+}

@@ -168,18 +168,18 @@ pub(super) async fn check(cx: &Context<'_>) -> Saw {
             Ok(()) => return failed(format!("the laboratory's role may {what}")),
         }
     }
-    if let Some(why) = too_much(cx, &client, &tenant).await.map_err(asking())? {
+    if let Some(why) = too_much(&client).await.map_err(asking())? {
         return failed(why);
+    }
+    let open = open_elsewhere(cx, &client).await.map_err(asking())?;
+    if !open.is_empty() {
+        return Err(too_open(cx, &tenant, &open));
     }
     Ok(json!({ "role": tenant.role_name, "checked": true }))
 }
 
 /// What the role could do that no laboratory's role should.
-async fn too_much(
-    cx: &Context<'_>,
-    client: &tokio_postgres::Client,
-    tenant: &Tenant,
-) -> Result<Option<String>, tokio_postgres::Error> {
+async fn too_much(client: &tokio_postgres::Client) -> Result<Option<String>, tokio_postgres::Error> {
     let row = client
         .query_one(
             "SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls,
@@ -201,7 +201,15 @@ async fn too_much(
     if let Some(tables) = row.get::<_, Option<String>>(2) {
         return Ok(Some(format!("its role may truncate or alter {tables}")));
     }
-    // Those of other control planes on the same server are theirs to close.
+    Ok(None)
+}
+
+/// Which databases the role can connect to beside its own. Those of other control planes on the same server are theirs
+/// to close.
+async fn open_elsewhere(
+    cx: &Context<'_>,
+    client: &tokio_postgres::Client,
+) -> Result<Vec<String>, tokio_postgres::Error> {
     let rows = client
         .query(
             "SELECT datname::text FROM pg_database
@@ -213,14 +221,34 @@ async fn too_much(
             ],
         )
         .await?;
-    let open: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    Ok((!open.is_empty()).then(|| {
-        format!(
-            "the role {} can connect to {} too; `tenantctl up` closes the shared databases",
-            tenant.role_name.as_str(),
-            open.join(", ")
-        )
-    }))
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// A shared database stays open until somebody closes it. Any other may be closed or dropped any moment, by whoever works
+/// on it: a laboratory is not undone for what somebody else's is at just now.
+fn too_open(cx: &Context<'_>, tenant: &Tenant, open: &[String]) -> StepError {
+    let shared = [
+        "postgres",
+        "template1",
+        &cx.inner.config.registry.target().database,
+    ];
+    let for_good = open.iter().any(|name| shared.contains(&name.as_str()));
+    let advice = if for_good {
+        "`tenantctl up` closes the shared databases"
+    } else {
+        "close it with REVOKE ALL ON DATABASE … FROM PUBLIC, or drop it if nobody needs it"
+    };
+    let why = format!(
+        "the role {} can connect to {} too; {advice}",
+        tenant.role_name.as_str(),
+        open.join(", ")
+    );
+    let error = ProvisionError::Check { why };
+    if for_good {
+        StepError::fatal(error)
+    } else {
+        StepError::retry(error)
+    }
 }
 
 /// The last step and the only one that writes `active`. Version and state change in one transaction, and only while the

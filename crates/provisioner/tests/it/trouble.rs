@@ -7,7 +7,7 @@ use std::{
 };
 
 use model::{OperationStatus, TenantState};
-use provisioner::ProvisionError;
+use provisioner::{Progress, ProvisionError};
 
 use crate::rig::{Rig, by, connect, register_server};
 
@@ -218,6 +218,36 @@ async fn what_has_the_name_and_is_not_ours_is_left_alone() {
         ["tenant_taken"],
         "the role stays, our database does not"
     );
+}
+
+/// What is open at the moment of the last look may be somebody's half-made database, closed a moment later.
+#[tokio::test]
+async fn a_strangers_open_database_delays_a_laboratory_and_does_not_undo_it() {
+    let rig = Rig::with(|config| config.bounds.attempts_max = 1000).await;
+    let server = connect(&rig.space.server).await;
+    let open = format!("{}_somebodys", rig.space.namespace.as_str());
+    server
+        .batch_execute(&format!("CREATE DATABASE \"{open}\" TEMPLATE template0"))
+        .await
+        .unwrap();
+    let (tenant, operation) = rig.ask("patient").await;
+    let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
+    let closing = async {
+        let error: String = failures.recv().await.unwrap();
+        assert!(error.contains(&open) && error.contains("REVOKE ALL"), "{error}");
+        server
+            .batch_execute(&format!("REVOKE ALL ON DATABASE \"{open}\" FROM PUBLIC"))
+            .await
+            .unwrap();
+    };
+    let running = rig.provisioner.run(operation, |progress| {
+        if let Progress::StepFailed { error, .. } = progress {
+            let _ = failed.send(error);
+        }
+    });
+    let (ended, ()) = tokio::join!(running, closing);
+    assert_eq!(ended.unwrap().status, OperationStatus::Succeeded);
+    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     Context, Saw,
-    database::{await_empty, close_and_drop, end_sessions, look_for_own, require_own},
+    database::{await_empty, close_and_drop, end_sessions, look_for_own, open_to_nobody_else, require_own},
     provision::remove,
     role::role_is_there,
     session::Held,
@@ -103,6 +103,8 @@ pub(super) async fn dump(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
+    // A drop that came as far as closing it may have been given up for want of a sound archive.
+    open_to_nobody_else(&held, &tenant.db_name).await?;
     let config = &cx.inner.config;
     let programs = Programs::find(config.pg_bin.as_deref()).await?;
     let (major, server_version) = server_version(&held).await?;

@@ -30,6 +30,7 @@ pub(super) async fn verify(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
+    open_to_nobody_else(&held, &tenant.db_name).await?;
     let dumped = cx.dumped().await?;
     require_file(&dumped.file, dumped.bytes, &dumped.sha256).await?;
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);

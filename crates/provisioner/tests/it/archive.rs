@@ -15,9 +15,9 @@ use testkit::eventually;
 use crate::rig::{PATIENCE, Rig, by, connect};
 
 /// Long enough for a busy machine, short enough to wait for.
-const LEASE: Duration = Duration::from_millis(1500);
+pub(crate) const LEASE: Duration = Duration::from_millis(1500);
 
-async fn failure(rig: &Rig, operation: OperationId) -> String {
+pub(crate) async fn failure(rig: &Rig, operation: OperationId) -> String {
     match rig.provisioner.run(operation, |_| {}).await.unwrap_err() {
         ProvisionError::Failed { error, .. } => error,
         other => panic!("{other}"),
@@ -42,7 +42,7 @@ async fn assert_kept(rig: &Rig, tenant: &Tenant) {
 }
 
 /// Runs the offboarding up to a point and stops there, as a process that dies; the lease is short.
-async fn offboard_up_to(rig: &Rig, tenant: &Tenant, point: &str) -> OperationId {
+pub(crate) async fn offboard_up_to(rig: &Rig, tenant: &Tenant, point: &str) -> OperationId {
     let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
     let file = rig.space.dir().join(format!("{operation}-reached"));
     let doomed = rig.provisioner.clone().with_faults(Faults::stop_at(point, &file));
@@ -52,7 +52,7 @@ async fn offboard_up_to(rig: &Rig, tenant: &Tenant, point: &str) -> OperationId 
     operation
 }
 
-fn files_in(directory: &Path, ending: &str) -> Vec<PathBuf> {
+pub(crate) fn files_in(directory: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

@@ -9,6 +9,8 @@ mod isolation;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod removal;
+#[cfg(test)]
 mod rig;
 #[cfg(test)]
 mod trouble;

@@ -6,7 +6,9 @@ use uuid::Uuid;
 
 use crate::{
     Actor, AmendmentId, AmendmentStatus, Flag, LabError, NoticeId, ResultId, ResultStatus, Txn, amendments,
-    audit, result_view,
+    audit,
+    error::same_version,
+    result_view,
     rows::Reader,
     specimens::moment,
     text::{LINE_MAX, Problems},
@@ -55,20 +57,25 @@ const COLUMNS: &str =
 pub(crate) const NOTIFIED: &str = "EXISTS (SELECT FROM critical_notice c WHERE c.result_id = r.id AND c.rev = r.rev \
                                    AND c.amendment_id IS NOT DISTINCT FROM r.amendment_id)";
 
-/// Records a notice of the present critical value, or of the one that an open amendment would bring.
+/// Records a notice of the present critical value, or of the one that an open amendment would bring. With a version it is a
+/// notice of what was read at that version.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] `not_critical`; [`LabError::Invalid`] for bad fields.
+/// [`LabError::NotFound`]; [`LabError::Version`]; [`LabError::Conflict`] `not_critical`; [`LabError::Invalid`] for bad fields.
 pub async fn record(
     txn: &Txn<'_>,
     actor: &Actor,
     id: ResultId,
+    version: Option<i32>,
     entry: &CriticalNoticeEntry,
 ) -> Result<CriticalNotice, LabError> {
     // The lock first, so that the value cannot be replaced between the look and the record.
     txn.query_opt("SELECT 1 FROM result WHERE id = $1 FOR NO KEY UPDATE", &[&id])
         .await?;
     let result = result_view::by_id(txn, id).await?;
+    if let Some(version) = version {
+        same_version("the result", result.version, version)?;
+    }
     let mut problems = Problems::default();
     problems.line("notifiedTo", &entry.notified_to, LINE_MAX);
     problems.done()?;

@@ -79,7 +79,7 @@ async fn an_amendment_is_entered_by_one_and_verified_by_another() {
         .unwrap();
     let early = amendments::verify(&txn, &lab.second_supervisor, worse.amendment.id).await;
     assert_eq!(conflict(early), "critical_notice");
-    critical::record(&txn, &lab.technician, result.id, &notice())
+    critical::record(&txn, &lab.technician, result.id, None, &notice())
         .await
         .unwrap();
     amendments::verify(&txn, &lab.second_supervisor, worse.amendment.id)
@@ -218,14 +218,14 @@ async fn a_notice_of_a_withdrawn_amendment_does_not_serve_the_next() {
             .id
     };
     let high = amend("7.5").await;
-    critical::record(&txn, &lab.technician, result.id, &notice())
+    critical::record(&txn, &lab.technician, result.id, None, &notice())
         .await
         .unwrap();
     amendments::withdraw(&txn, &lab.supervisor, high).await.unwrap();
     let low = amend("1.5").await;
     let unheard = amendments::verify(&txn, &lab.second_supervisor, low).await;
     assert_eq!(conflict(unheard), "critical_notice", "they were told of 7.5");
-    critical::record(&txn, &lab.technician, result.id, &notice())
+    critical::record(&txn, &lab.technician, result.id, None, &notice())
         .await
         .unwrap();
     let done = amendments::verify(&txn, &lab.second_supervisor, low)

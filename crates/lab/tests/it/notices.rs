@@ -37,13 +37,16 @@ async fn a_critical_potassium_waits_for_its_notice() {
         (1, k, "critical_notice")
     );
     assert_eq!(
-        conflict(critical::record(&txn, &lab.technician, na, &notice()).await),
+        conflict(critical::record(&txn, &lab.technician, na, None, &notice()).await),
         "not_critical"
     );
     let mut future = notice();
     future.at = Some("2999-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
-    is_invalid(critical::record(&txn, &lab.technician, k, &future).await, "at");
-    critical::record(&txn, &lab.technician, k, &notice())
+    is_invalid(
+        critical::record(&txn, &lab.technician, k, None, &future).await,
+        "at",
+    );
+    critical::record(&txn, &lab.technician, k, None, &notice())
         .await
         .unwrap();
     signoff::release(&txn, &lab.supervisor, &items(&txn, &[k, na]).await)
@@ -65,7 +68,7 @@ async fn a_repeated_critical_value_needs_a_notice_again_and_loses_its_comparator
     results::enter(&txn, &lab.technician, id, 1, &first)
         .await
         .unwrap();
-    critical::record(&txn, &lab.technician, id, &notice())
+    critical::record(&txn, &lab.technician, id, None, &notice())
         .await
         .unwrap();
     let version = results::get(&txn, id).await.unwrap().version;
@@ -98,4 +101,29 @@ async fn a_repeated_critical_value_needs_a_notice_again_and_loses_its_comparator
         (past.revisions[0].reason.as_str(), past.notices.len()),
         ("haemolysed?", 1)
     );
+}
+
+#[tokio::test]
+async fn a_notice_of_a_value_that_was_replaced_meanwhile_is_refused() {
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    let patient = adult(&txn, &lab).await;
+    let order = received(&txn, &lab, &patient, &["K"]).await;
+    let id = order.results[0].id;
+    let seen = results::enter(&txn, &lab.technician, id, 1, &value("7.0", "mmol/L"))
+        .await
+        .unwrap();
+    let mut other = value("1.5", "mmol/L");
+    other.reason = Some("wrong tube".to_owned());
+    let now = results::enter(&txn, &lab.technician, id, seen.version, &other)
+        .await
+        .unwrap();
+    let stale = critical::record(&txn, &lab.technician, id, Some(seen.version), &notice()).await;
+    assert!(
+        matches!(stale, Err(LabError::Version { have, given, .. }) if (have, given) == (now.version, seen.version)),
+        "{stale:?}"
+    );
+    let told = critical::record(&txn, &lab.technician, id, Some(now.version), &notice()).await;
+    assert_eq!(told.unwrap().rev, now.rev);
 }

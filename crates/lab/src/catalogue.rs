@@ -9,6 +9,7 @@ use crate::{
     error::{duplicate, same_version},
     is_loinc,
     number::Number,
+    patch,
     rows::Reader,
     text::{LINE_MAX, Problems},
 };
@@ -54,28 +55,38 @@ pub struct NewTest {
     pub tat_minutes: Option<i32>,
 }
 
-/// A change to a test; what is absent stays. Code, kind, unit and specimen cannot change: old results mean what they mean.
+/// A change to a test; what is absent stays, and null takes away what a test can be without. Code, kind, unit and specimen cannot change: old results mean what they mean.
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TestPatch {
     /// Name.
+    #[serde(default, deserialize_with = "patch::kept")]
     pub name: Option<String>,
     /// LOINC code.
-    pub loinc: Option<String>,
+    #[serde(default, deserialize_with = "patch::clearable")]
+    #[schema(value_type = Option<String>)]
+    pub loinc: Option<Option<String>>,
     /// Section.
+    #[serde(default, deserialize_with = "patch::kept")]
     pub section: Option<String>,
     /// Decimals for entry.
-    #[schema(minimum = 0, maximum = 9)]
-    pub decimals: Option<i16>,
+    #[serde(default, deserialize_with = "patch::clearable")]
+    #[schema(value_type = Option<i16>, minimum = 0, maximum = 9)]
+    pub decimals: Option<Option<i16>>,
     /// How soon a result is expected, in minutes.
+    #[serde(default, deserialize_with = "patch::kept")]
     pub tat_minutes: Option<i32>,
     /// Offer it or not. Open orders go on.
+    #[serde(default, deserialize_with = "patch::kept")]
     pub active: Option<bool>,
     /// Delta check, percent; with `deltaDays`.
+    #[serde(default, deserialize_with = "patch::clearable")]
     #[schema(value_type = Option<String>)]
-    pub delta_pct: Option<Number>,
+    pub delta_pct: Option<Option<Number>>,
     /// Delta check, days; with `deltaPct`.
-    pub delta_days: Option<i32>,
+    #[serde(default, deserialize_with = "patch::clearable")]
+    #[schema(value_type = Option<i32>)]
+    pub delta_days: Option<Option<i32>>,
 }
 
 /// A test.
@@ -231,12 +242,15 @@ pub async fn update(
     let mut problems = Problems::default();
     problems.optional_line("name", patch.name.as_deref(), LINE_MAX);
     problems.optional_line("section", patch.section.as_deref(), GROUP_MAX);
-    loinc_check(&mut problems, patch.loinc.as_deref());
+    loinc_check(&mut problems, patch.loinc.as_ref().and_then(Option::as_deref));
+    if patch.delta_pct.is_some() != patch.delta_days.is_some() {
+        problems.add("deltaPct", "deltaPct and deltaDays go together");
+    }
     figures_check(
         &mut problems,
-        patch.decimals,
-        patch.delta_pct,
-        patch.delta_days,
+        patch.decimals.flatten(),
+        patch.delta_pct.flatten(),
+        patch.delta_days.flatten(),
         patch.tat_minutes,
     );
     problems.done()?;
@@ -247,14 +261,14 @@ pub async fn update(
     .await?;
     let before = get(txn, code).await?;
     same_version("the test", before.version, version)?;
-    if patch.delta_pct.is_some() && before.value_type != ValueType::Quantity {
+    if patch.delta_pct.flatten().is_some() && before.value_type != ValueType::Quantity {
         return Err(LabError::invalid("deltaPct", "only a quantity has a delta check"));
     }
     let statement = txn
         .prepare_cached(
-            "UPDATE test_def SET name = coalesce($2, name), loinc = coalesce($3, loinc), section = coalesce($4, section),
-               decimals = coalesce($5, decimals), tat_minutes = coalesce($6, tat_minutes), active = coalesce($7, active),
-               delta_pct = coalesce($8, delta_pct), delta_days = coalesce($9, delta_days)
+            "UPDATE test_def SET name = coalesce($2, name), loinc = $3, section = coalesce($4, section),
+               decimals = $5, tat_minutes = coalesce($6, tat_minutes), active = coalesce($7, active),
+               delta_pct = $8, delta_days = $9
              WHERE code = $1",
         )
         .await?;
@@ -263,13 +277,13 @@ pub async fn update(
         &[
             &code,
             &patch.name,
-            &patch.loinc,
+            patch.loinc.as_ref().unwrap_or(&before.loinc),
             &patch.section,
-            &patch.decimals,
+            &patch.decimals.unwrap_or(before.decimals),
             &patch.tat_minutes,
             &patch.active,
-            &patch.delta_pct,
-            &patch.delta_days,
+            &patch.delta_pct.unwrap_or(before.delta_pct),
+            &patch.delta_days.unwrap_or(before.delta_days),
         ],
     )
     .await?;

@@ -35,6 +35,7 @@ mod loinc;
 mod number;
 pub mod orders;
 mod paging;
+mod patch;
 pub mod patients;
 mod permission;
 pub mod profile;

@@ -7,6 +7,7 @@ use crate::{
     Actor, LabError, Page, PageRequest, PatientId, Sex, Txn, audit,
     error::{duplicate, same_version},
     paging::Cursor,
+    patch,
     rows::Reader,
     text::{self, LINE_MAX, Problems, like_prefix, search_key},
 };
@@ -31,19 +32,25 @@ pub struct NewPatient {
     pub birth_date: Date,
 }
 
-/// A change to a patient; what is absent stays.
+/// A change to a patient; what is absent stays, and null takes the national number away.
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PatientPatch {
     /// National or insurance number.
-    pub national_id: Option<String>,
+    #[serde(default, deserialize_with = "patch::clearable")]
+    #[schema(value_type = Option<String>)]
+    pub national_id: Option<Option<String>>,
     /// Family name.
+    #[serde(default, deserialize_with = "patch::kept")]
     pub family_name: Option<String>,
     /// Given name.
+    #[serde(default, deserialize_with = "patch::kept")]
     pub given_name: Option<String>,
     /// Sex. Flags of results that are there already stay as they were judged.
+    #[serde(default, deserialize_with = "patch::kept")]
     pub sex: Option<Sex>,
     /// Date of birth. Flags of results that are there already stay as they were judged.
+    #[serde(default, deserialize_with = "patch::kept")]
     pub birth_date: Option<Date>,
 }
 
@@ -210,7 +217,11 @@ pub async fn update(
     patch: &PatientPatch,
 ) -> Result<Patient, LabError> {
     let mut problems = Problems::default();
-    problems.optional_line("nationalId", patch.national_id.as_deref(), NATIONAL_ID_MAX);
+    problems.optional_line(
+        "nationalId",
+        patch.national_id.as_ref().and_then(Option::as_deref),
+        NATIONAL_ID_MAX,
+    );
     problems.optional_line("familyName", patch.family_name.as_deref(), LINE_MAX);
     problems.optional_line("givenName", patch.given_name.as_deref(), LINE_MAX);
     if let Some(birth_date) = patch.birth_date {
@@ -230,7 +241,7 @@ pub async fn update(
     let given = patch.given_name.as_ref().unwrap_or(&before.given_name);
     let statement = txn
         .prepare_cached(
-            "UPDATE patient SET national_id = coalesce($2, national_id), family_name = $3, given_name = $4,
+            "UPDATE patient SET national_id = $2, family_name = $3, given_name = $4,
                family_key = $5, given_key = $6, sex = coalesce($7, sex), birth_date = coalesce($8, birth_date)
              WHERE id = $1",
         )
@@ -239,7 +250,7 @@ pub async fn update(
         &statement,
         &[
             &id,
-            &patch.national_id,
+            patch.national_id.as_ref().unwrap_or(&before.national_id),
             family,
             given,
             &search_key(family),

@@ -2,7 +2,7 @@
 
 use model::{Email, StaffId, TenantId};
 
-use crate::{Actor, LabError, Txn, audit, error::same_version, rows::Reader, text::Problems};
+use crate::{Actor, LabError, Txn, audit, error::same_version, patch, rows::Reader, text::Problems};
 
 /// What a new laboratory begins with.
 #[derive(Debug, Clone)]
@@ -101,12 +101,16 @@ pub struct Profile {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProfilePatch {
     /// New name.
+    #[serde(default, deserialize_with = "patch::kept")]
     pub name: Option<String>,
     /// New time zone, for accession numbers and ages from now on.
+    #[serde(default, deserialize_with = "patch::kept")]
     pub time_zone: Option<String>,
     /// New prefix of accession numbers: up to six capital letters and digits.
+    #[serde(default, deserialize_with = "patch::kept")]
     pub accession_prefix: Option<String>,
     /// Allow or forbid one person to enter and verify.
+    #[serde(default, deserialize_with = "patch::kept")]
     pub allow_self_verify: Option<bool>,
 }
 

@@ -2,8 +2,10 @@
 
 use lab::{
     Number, ValueType,
-    catalogue::{self, NewTest},
-    is_loinc, orders, ranges, results,
+    catalogue::{self, NewTest, TestPatch},
+    is_loinc, orders,
+    profile::ProfilePatch,
+    ranges, results,
 };
 
 use crate::support::{Lab, conflict, is_invalid, is_missing, new_order, received, value};
@@ -162,4 +164,52 @@ async fn own_tests_are_checked_and_then_work_like_the_others() {
 
     let again = catalogue::create(&txn, &lab.admin, &own("K", ValueType::Quantity)).await;
     assert_eq!(conflict(again), "duplicate");
+}
+
+#[tokio::test]
+async fn null_takes_away_what_a_test_can_be_without() {
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    let mut lead = crate::judging::lead();
+    lead.loinc = Some("2823-3".to_owned());
+    lead.decimals = Some(2);
+    let before = catalogue::create(&txn, &lab.admin, &lead).await.unwrap();
+    assert!(before.delta_pct.is_some());
+    let change = |text: &str| serde_json::from_str::<TestPatch>(text);
+    let half = change(r#"{"deltaPct": null}"#).unwrap();
+    is_invalid(
+        catalogue::update(&txn, &lab.admin, "LEAD", 1, &half).await,
+        "deltaPct",
+    );
+    let named = change(r#"{"name": "Lead in blood"}"#).unwrap();
+    let named = catalogue::update(&txn, &lab.admin, "LEAD", 1, &named)
+        .await
+        .unwrap();
+    assert_eq!(
+        (named.loinc, named.decimals),
+        (lead.loinc, Some(2)),
+        "what is absent stays"
+    );
+    let all = r#"{"loinc": null, "decimals": null, "deltaPct": null, "deltaDays": null}"#;
+    let cleared = catalogue::update(&txn, &lab.admin, "LEAD", 2, &change(all).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            cleared.loinc,
+            cleared.decimals,
+            cleared.delta_pct,
+            cleared.delta_days
+        ),
+        (None, None, None, None)
+    );
+    for field in ["name", "section", "tatMinutes", "active"] {
+        let refused = change(&format!("{{\"{field}\": null}}"));
+        assert!(refused.unwrap_err().is_data(), "{field} cannot be cleared");
+    }
+    for field in ["name", "timeZone", "accessionPrefix", "allowSelfVerify"] {
+        let refused = serde_json::from_str::<ProfilePatch>(&format!("{{\"{field}\": null}}"));
+        assert!(refused.unwrap_err().is_data(), "{field} cannot be cleared");
+    }
 }

@@ -232,8 +232,8 @@ async fn a_jump_from_the_previous_released_value_is_marked() {
     let third = released(&txn, &lab, &patient, "LEAD", &value("9.0", "ug/dL")).await;
     assert!(third.delta.unwrap().exceeded);
     let patch = TestPatch {
-        delta_pct: n("500"),
-        delta_days: Some(90),
+        delta_pct: Some(n("500")),
+        delta_days: Some(Some(90)),
         ..TestPatch::default()
     };
     catalogue::update(&txn, &lab.admin, "LEAD", 1, &patch)

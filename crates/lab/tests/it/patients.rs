@@ -112,7 +112,7 @@ async fn a_national_number_belongs_to_one_patient() {
     txn.batch_execute(nested).await.unwrap();
     let other = adult(&txn, &lab).await;
     let patch = PatientPatch {
-        national_id: Some("A-1".to_owned()),
+        national_id: Some(Some("A-1".to_owned())),
         ..PatientPatch::default()
     };
     let taken = patients::update(&txn, &lab.receptionist, other.id, other.version, &patch).await;
@@ -237,4 +237,29 @@ async fn pages_meet_without_a_gap_or_a_repeat() {
         patients::search(&txn, &PatientSearch::default(), &bad).await,
         "after",
     );
+}
+
+#[tokio::test]
+async fn null_takes_a_national_number_away_and_nothing_else() {
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    let mut new = new_patient(Sex::Male, date(1970, 1, 1));
+    new.national_id = Some("A-1".to_owned());
+    let before = patients::create(&txn, &lab.receptionist, &new).await.unwrap();
+    let change = |text: &str| serde_json::from_str::<PatientPatch>(text);
+    let named = change(r#"{"givenName": "Augusta"}"#).unwrap();
+    let named = patients::update(&txn, &lab.receptionist, before.id, before.version, &named)
+        .await
+        .unwrap();
+    assert_eq!(named.national_id.as_deref(), Some("A-1"), "what is absent stays");
+    let cleared = change(r#"{"nationalId": null}"#).unwrap();
+    let cleared = patients::update(&txn, &lab.receptionist, before.id, named.version, &cleared)
+        .await
+        .unwrap();
+    assert_eq!(cleared.national_id, None);
+    for field in ["familyName", "givenName", "sex", "birthDate"] {
+        let refused = change(&format!("{{\"{field}\": null}}"));
+        assert!(refused.unwrap_err().is_data(), "{field} cannot be cleared");
+    }
 }

@@ -168,6 +168,12 @@ pub async fn search(
             format!("it must have at most {SEARCH_MAX} characters"),
         ));
     }
+    if let Some(birth_date) = search.birth_date {
+        // Nobody was born then, and PostgreSQL does not even know every date that can be written.
+        let mut problems = Problems::default();
+        birth_date_check(txn, &mut problems, birth_date).await?;
+        problems.done()?;
+    }
     // "Ada Byron" and "Byron Ada" both mean her: the last word alone stands for one name, the others for the other.
     let key = q.map(search_key);
     let whole = key.as_deref().map(like_prefix);

@@ -1,6 +1,6 @@
 //! Patients: names of every kind, duplicates, search, and changes that cannot be lost.
 
-use jiff::civil::date;
+use jiff::civil::{Date, date};
 use lab::{
     LabError, PageRequest, Sex, orders,
     patients::{self, PatientMerge, PatientPatch, PatientSearch},
@@ -261,5 +261,22 @@ async fn null_takes_a_national_number_away_and_nothing_else() {
     for field in ["familyName", "givenName", "sex", "birthDate"] {
         let refused = change(&format!("{{\"{field}\": null}}"));
         assert!(refused.unwrap_err().is_data(), "{field} cannot be cleared");
+    }
+}
+
+#[tokio::test]
+async fn a_search_for_a_birth_that_cannot_be_is_told_so() {
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    for birth_date in [Date::MIN, date(1849, 12, 31), Date::MAX] {
+        let search = PatientSearch {
+            q: None,
+            birth_date: Some(birth_date),
+        };
+        is_invalid(
+            patients::search(&txn, &search, &PageRequest::default()).await,
+            "birthDate",
+        );
     }
 }

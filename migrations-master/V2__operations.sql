@@ -16,7 +16,13 @@ CREATE TABLE operations (
     created_by      text        NOT NULL CHECK (created_by <> ''),
     -- The same request sent twice is one operation.
     idempotency_key text        CONSTRAINT operations_idempotency_key UNIQUE,
+    -- How often it was claimed, and how many of these tries failed: those that a crash or a restart cut off use up no
+    -- try.
     attempts        integer     NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    failures        integer     NOT NULL DEFAULT 0 CHECK (failures >= 0),
+    -- The server (its own identifier) on which the tenant's database was about to be dropped. Without it, a database that
+    -- is not there was not dropped by this operation.
+    drop_begun_on   text,
     not_before      timestamptz NOT NULL DEFAULT now(),
     lease_owner     text,
     lease_until     timestamptz,

@@ -72,7 +72,7 @@ impl Provisioner {
             outcome = run.all() => outcome,
             _ = lost => Err(RegistryError::LeaseLost { operation: operation.id }.into()),
             () = stopped => {
-                run.release(Duration::ZERO, "interrupted: the process that ran it was shut down").await;
+                run.give_back("interrupted: the process that ran it was shut down").await;
                 Err(ProvisionError::Interrupted { operation: operation.id })
             }
         }
@@ -159,8 +159,8 @@ impl Run<'_> {
         }
     }
 
-    /// Failures end an operation at `attempts_max`; more tries than that were cut off by a crash or a shutdown each. They
-    /// are given more room, since a fleet may be restarted often, but not for ever.
+    /// Failures end an operation at `attempts_max`; the tries beside them were cut off by a crash each. They are given
+    /// more room, since a machine may be restarted often, but not for ever.
     fn died_too_often(&self) -> bool {
         self.operation.attempts
             > self
@@ -235,11 +235,11 @@ impl Run<'_> {
             };
             let error = failure.error.to_string();
             let attempts_max = self.inner.config.bounds.attempts_max;
-            // Turning to undoing counts the tries anew without a new claim.
+            // Turning to undoing counts the failures anew without a new claim.
             let attempt = if undoing && self.operation.status != OperationStatus::Undoing {
                 1
             } else {
-                self.operation.attempts
+                self.operation.failures + 1
             };
             if !failure.retry {
                 return Ok(Ended::Failed(format!("{step}: {error}")));
@@ -361,10 +361,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn release(&self, delay: Duration, error: &str) {
+    async fn give_back(&self, why: &str) {
         let releasing = async {
             let client = self.inner.config.registry.client().await?;
-            registry::operation_release_for_retry(&client, self.lease, delay, error).await
+            registry::operation_give_back(&client, self.lease, why).await
         };
         match tokio::time::timeout(RELEASE_LIMIT, releasing).await {
             Ok(Ok(())) => {}

@@ -158,6 +158,47 @@ pub async fn operation_progress(
         .await
 }
 
+/// Notes that the laboratory's database is about to be dropped on this server. Only behind such a note is a database that
+/// is not there this operation's own doing. `server` names the server itself and not the way to it.
+///
+/// # Errors
+/// [`RegistryError::LeaseLost`].
+pub async fn operation_note_drop(
+    client: &impl GenericClient,
+    lease: &Lease,
+    server: &str,
+) -> Result<(), RegistryError> {
+    let statement = concat!(
+        "UPDATE operations SET drop_begun_on = $4, updated_at = clock_timestamp() WHERE ",
+        held!()
+    );
+    lease
+        .write(client, "noting the drop of a database", statement, &[&server])
+        .await
+}
+
+/// Gives the lease up in the midst of a try, as when the process is shut down: the operation may be claimed again at once,
+/// and the try does not count. `why` is for people to read; one that is being undone keeps the reason of its undoing.
+///
+/// # Errors
+/// [`RegistryError::LeaseLost`].
+pub async fn operation_give_back(
+    client: &impl GenericClient,
+    lease: &Lease,
+    why: &str,
+) -> Result<(), RegistryError> {
+    let statement = concat!(
+        "UPDATE operations SET status = CASE status WHEN 'undoing' THEN 'undoing' ELSE 'pending' END,
+             error = CASE status WHEN 'undoing' THEN error ELSE $4 END, attempts = greatest(attempts - 1, 0),
+             not_before = clock_timestamp(), lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
+         WHERE ",
+        held!()
+    );
+    lease
+        .write(client, "giving an operation back unfinished", statement, &[&why])
+        .await
+}
+
 /// Gives the lease up after a try that failed: the operation may be claimed again after `delay`. One that was being
 /// undone goes on being undone.
 ///
@@ -171,7 +212,7 @@ pub async fn operation_release_for_retry(
 ) -> Result<(), RegistryError> {
     let statement = concat!(
         "UPDATE operations SET status = CASE status WHEN 'undoing' THEN 'undoing' ELSE 'pending' END,
-             error = $5, not_before = clock_timestamp() + make_interval(secs => $4),
+             error = $5, failures = failures + 1, not_before = clock_timestamp() + make_interval(secs => $4),
              lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
          WHERE ",
         held!()
@@ -192,7 +233,7 @@ pub async fn operation_set_undoing(
     error: &str,
 ) -> Result<(), RegistryError> {
     let statement = concat!(
-        "UPDATE operations SET status = 'undoing', error = $4, attempts = 1, progress = NULL,
+        "UPDATE operations SET status = 'undoing', error = $4, attempts = 1, failures = 0, progress = NULL,
              updated_at = clock_timestamp()
          WHERE ",
         held!()

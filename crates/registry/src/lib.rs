@@ -39,8 +39,8 @@ pub use audit::{AuditEntry, AuditFilter, NewAudit, audit_insert, audit_list};
 pub use error::RegistryError;
 pub use events::{NewTenantEvent, TenantEventRow, event_insert, events_of};
 pub use leases::{
-    Claimable, Lease, Outcome, operation_claim, operation_finish, operation_progress,
-    operation_release_for_retry, operation_renew, operation_set_undoing,
+    Claimable, Lease, Outcome, operation_claim, operation_finish, operation_give_back, operation_note_drop,
+    operation_progress, operation_release_for_retry, operation_renew, operation_set_undoing,
 };
 pub use listener::{Event, Listener, ListenerOptions, RowChange};
 pub use operations::{

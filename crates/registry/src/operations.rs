@@ -31,8 +31,13 @@ pub struct Operation {
     pub created_by: Actor,
     /// The request's own key, if it had one.
     pub idempotency_key: Option<String>,
-    /// How often it was claimed since it was asked for, opened again or turned to undoing.
+    /// How often it was claimed since it was asked for, opened again or turned to undoing; not counting claims that were
+    /// given back unfinished.
     pub attempts: u32,
+    /// How many of those tries failed. The others were cut off by the end of their process.
+    pub failures: u32,
+    /// On which server the laboratory's database was about to be dropped, if it came so far.
+    pub drop_begun_on: Option<String>,
     /// When it may be claimed.
     pub not_before: Timestamp,
     /// Who runs it.
@@ -52,7 +57,7 @@ pub struct Operation {
 macro_rules! columns {
     () => {
         "id, kind, tenant_id, tenant_slug, status, params, progress, error, created_by, idempotency_key, attempts, \
-         not_before, lease_owner, lease_until, lease_token, created_at, started_at, finished_at, updated_at"
+         failures, drop_begun_on, not_before, lease_owner, lease_until, lease_token, created_at, started_at, finished_at, updated_at"
     };
 }
 
@@ -73,6 +78,8 @@ impl Operation {
             created_by: r.parse("created_by")?,
             idempotency_key: r.get("idempotency_key")?,
             attempts: r.count("attempts")?,
+            failures: r.count("failures")?,
+            drop_begun_on: r.get("drop_begun_on")?,
             not_before: r.get("not_before")?,
             lease_owner: r.get("lease_owner")?,
             lease_until: r.get("lease_until")?,
@@ -158,7 +165,7 @@ pub async fn operation_reopen(
         return Err(RegistryError::NotFound { what, id });
     };
     let statement = concat!(
-        "UPDATE operations SET status = 'pending', attempts = 0, not_before = clock_timestamp(), finished_at = NULL,
+        "UPDATE operations SET status = 'pending', attempts = 0, failures = 0, not_before = clock_timestamp(), finished_at = NULL,
              updated_at = clock_timestamp()
          WHERE id = $1 AND status = 'failed' RETURNING ",
         columns!()

@@ -1,7 +1,13 @@
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use model::TenantState;
-use provisioner::Faults;
+use provisioner::{Faults, ProvisionError};
 use testkit::eventually;
 use tokio::sync::oneshot;
 
@@ -81,5 +87,70 @@ async fn a_worker_that_is_told_to_stop_gives_back_what_it_cannot_finish() {
         .await
         .unwrap()
         .unwrap();
+    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+}
+
+#[tokio::test]
+async fn an_undoing_that_is_interrupted_still_says_what_it_is_for() {
+    let rig = Rig::with(|config| {
+        config.seed = Arc::new(|_, _| Box::pin(async { Err("no seed today".into()) }));
+    })
+    .await;
+    let (tenant, operation) = rig.ask("reasons").await;
+    let file = rig.space.dir().join("reached");
+    let point = "provision/undo/drop_role/begun";
+    let stuck = rig.provisioner.clone().with_faults(Faults::stop_at(point, &file));
+    let stop = async { eventually(point, PATIENCE, async || file.exists()).await };
+    let interrupted = stuck.run_until(operation, |_| {}, stop).await.unwrap_err();
+    assert!(
+        matches!(interrupted, ProvisionError::Interrupted { .. }),
+        "{interrupted}"
+    );
+    let error = rig
+        .provisioner
+        .run(operation, |_| {})
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("no seed today") && !error.contains("interrupted"),
+        "{error}"
+    );
+    assert!(rig.tenant(tenant.id).await.is_none());
+}
+
+/// A fleet that is restarted often while one server is away must not run out of tries for it.
+#[tokio::test]
+async fn restarts_use_up_no_try() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let seen = broken.clone();
+    let rig = Rig::with(|config| {
+        config.lease = Duration::from_millis(1500);
+        config.bounds.attempts_max = 2;
+        let seed = config.seed.clone();
+        config.seed = Arc::new(move |txn, what| {
+            let (seed, fails) = (seed.clone(), seen.swap(false, Ordering::SeqCst));
+            Box::pin(async move {
+                if fails {
+                    txn.batch_execute("SELECT pg_terminate_backend(pg_backend_pid())")
+                        .await?;
+                }
+                seed(txn, what).await
+            })
+        });
+    })
+    .await;
+    let (tenant, operation) = rig.ask("restarted").await;
+    let point = "provision/ensure_role/begun";
+    for restart in 0..3 {
+        let file = rig.space.dir().join(format!("reached-{restart}"));
+        let stuck = rig.provisioner.clone().with_faults(Faults::stop_at(point, &file));
+        let stop = async { eventually(point, PATIENCE, async || file.exists()).await };
+        stuck.run_until(operation, |_| {}, stop).await.unwrap_err();
+    }
+    crate::crash::die_at(&rig, operation, point).await;
+    // One failure, behind four tries that came to nothing for want of a process.
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(!broken.load(Ordering::SeqCst));
     assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
 }

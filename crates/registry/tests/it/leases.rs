@@ -5,8 +5,9 @@ use std::{collections::HashSet, time::Duration};
 use model::{OperationId, OperationKind, OperationStatus, Step, StepStatus};
 use registry::{
     Claimable, Lease, Operation, Outcome, RegistryClient, RegistryError, operation_by_id, operation_claim,
-    operation_finish, operation_progress, operation_release_for_retry, operation_renew,
-    operation_set_undoing, step_begin, step_done, step_failed, steps_of,
+    operation_finish, operation_give_back, operation_note_drop, operation_progress,
+    operation_release_for_retry, operation_renew, operation_set_undoing, step_begin, step_done, step_failed,
+    steps_of,
 };
 use serde_json::json;
 
@@ -146,6 +147,8 @@ async fn every_write_is_lost(client: &RegistryClient, slept: &Lease) {
     lost(operation_renew(client, slept, LEASE).await);
     lost(operation_progress(client, slept, &json!(1)).await);
     lost(operation_release_for_retry(client, slept, LEASE, "late").await);
+    lost(operation_give_back(client, slept, "late").await);
+    lost(operation_note_drop(client, slept, "somewhere").await);
     lost(operation_set_undoing(client, slept, "late").await);
     lost(operation_finish(client, slept, Outcome::Succeeded).await);
     lost(step_begin(client, slept, Step::RecordVersion).await);
@@ -198,7 +201,30 @@ async fn a_retry_comes_when_it_is_due_and_not_before() {
         .await
         .unwrap();
     let (again, _) = claim(&client, "w", ANY).await.unwrap();
-    assert_eq!(again.attempts, 2);
+    assert_eq!((again.attempts, again.failures), (2, 1));
+}
+
+#[tokio::test]
+async fn a_try_that_is_given_back_counts_neither_as_a_try_nor_as_a_failure() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("acme").await;
+    let operation = stage.operation(&tenant, OperationKind::Provision).await;
+    let client = stage.client().await;
+    let (_, lease) = claim(&client, "w", ANY).await.unwrap();
+    operation_give_back(&client, &lease, "shut down").await.unwrap();
+    let waiting = operation_by_id(&client, operation.id).await.unwrap().unwrap();
+    assert_eq!(waiting.status, OperationStatus::Pending);
+    assert_eq!(waiting.error.as_deref(), Some("shut down"));
+    let (again, lease) = claim(&client, "w", ANY).await.unwrap();
+    assert_eq!((again.attempts, again.failures), (1, 0));
+
+    operation_set_undoing(&client, &lease, "no such template")
+        .await
+        .unwrap();
+    operation_give_back(&client, &lease, "shut down").await.unwrap();
+    let undone = operation_by_id(&client, operation.id).await.unwrap().unwrap();
+    assert_eq!(undone.status, OperationStatus::Undoing);
+    assert_eq!(undone.error.as_deref(), Some("no such template"));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Keyset paging: a page starts after the last row of the one before, so it costs the same however far one reads.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::LabError;
@@ -8,6 +9,7 @@ use crate::LabError;
 /// Most rows of a page.
 pub const PAGE_ROWS_MAX: u32 = 200;
 const PAGE_ROWS_DEFAULT: u32 = 50;
+const CURSOR_CHARS_MAX: usize = 96;
 
 /// Which page of a list is wanted.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +36,8 @@ pub struct Page<T> {
 pub(crate) enum Cursor {
     Id(Uuid),
     Number(i64),
+    /// Of work: how urgent, since when, which.
+    Work(i32, Timestamp, Uuid),
 }
 
 impl Cursor {
@@ -41,19 +45,26 @@ impl Cursor {
         let text = match self {
             Self::Id(id) => format!("i{}", id.simple()),
             Self::Number(number) => format!("n{number}"),
+            Self::Work(rank, since, id) => format!("w{rank}.{}.{}", since.as_microsecond(), id.simple()),
         };
         URL_SAFE_NO_PAD.encode(text)
     }
 
     fn decode(text: &str) -> Option<Self> {
         // No honest cursor is longer; a long one is not worth decoding.
-        if text.len() > 64 {
+        if text.len() > CURSOR_CHARS_MAX {
             return None;
         }
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         match text.split_at_checked(1)? {
             ("i", id) => Uuid::try_parse(id).ok().map(Self::Id),
             ("n", number) => number.parse().ok().map(Self::Number),
+            ("w", work) => {
+                let mut parts = work.splitn(3, '.');
+                let rank = parts.next()?.parse().ok()?;
+                let since = Timestamp::from_microsecond(parts.next()?.parse().ok()?).ok()?;
+                Some(Self::Work(rank, since, Uuid::try_parse(parts.next()?).ok()?))
+            }
             _ => None,
         }
     }
@@ -66,12 +77,19 @@ impl PageRequest {
     }
 
     fn rows(&self) -> Result<u32, LabError> {
-        match self.limit.unwrap_or(PAGE_ROWS_DEFAULT) {
-            rows @ 1..=PAGE_ROWS_MAX => Ok(rows),
-            _ => Err(LabError::invalid(
+        self.rows_of(PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX)
+    }
+
+    /// Rows of the page, for a list whose pages have bounds of their own.
+    pub(crate) fn rows_of(&self, default: u32, max: u32) -> Result<u32, LabError> {
+        let rows = self.limit.unwrap_or(default);
+        if (1..=max).contains(&rows) {
+            Ok(rows)
+        } else {
+            Err(LabError::invalid(
                 "limit",
-                format!("it must be between 1 and {PAGE_ROWS_MAX}"),
-            )),
+                format!("it must be between 1 and {max}"),
+            ))
         }
     }
 
@@ -79,7 +97,7 @@ impl PageRequest {
         match self.cursor()? {
             None => Ok(None),
             Some(Cursor::Id(id)) => Ok(Some(id)),
-            Some(Cursor::Number(_)) => Err(bad_cursor()),
+            Some(_) => Err(bad_cursor()),
         }
     }
 
@@ -87,7 +105,15 @@ impl PageRequest {
         match self.cursor()? {
             None => Ok(None),
             Some(Cursor::Number(number)) => Ok(Some(number)),
-            Some(Cursor::Id(_)) => Err(bad_cursor()),
+            Some(_) => Err(bad_cursor()),
+        }
+    }
+
+    pub(crate) fn after_work(&self) -> Result<Option<(i32, Timestamp, Uuid)>, LabError> {
+        match self.cursor()? {
+            None => Ok(None),
+            Some(Cursor::Work(rank, since, id)) => Ok(Some((rank, since, id))),
+            Some(_) => Err(bad_cursor()),
         }
     }
 
@@ -99,12 +125,14 @@ impl PageRequest {
     }
 
     /// Cuts the extra row off and remembers where the next page starts.
-    pub(crate) fn page<T>(
-        &self,
-        mut items: Vec<T>,
-        cursor: impl Fn(&T) -> Cursor,
-    ) -> Result<Page<T>, LabError> {
-        let rows = self.rows()? as usize;
+    pub(crate) fn page<T>(&self, items: Vec<T>, cursor: impl Fn(&T) -> Cursor) -> Result<Page<T>, LabError> {
+        Ok(Page::cut(items, self.rows()?, cursor))
+    }
+}
+
+impl<T> Page<T> {
+    pub(crate) fn cut(mut items: Vec<T>, rows: u32, cursor: impl Fn(&T) -> Cursor) -> Self {
+        let rows = rows as usize;
         let more = items.len() > rows;
         items.truncate(rows);
         let next = if more {
@@ -112,7 +140,7 @@ impl PageRequest {
         } else {
             None
         };
-        Ok(Page { items, next })
+        Self { items, next }
     }
 }
 
@@ -130,8 +158,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_reads_as_it_was_written(id in any::<u128>(), number in any::<i64>()) {
-            for cursor in [Cursor::Id(Uuid::from_u128(id)), Cursor::Number(number)] {
+        fn a_cursor_reads_as_it_was_written(id in any::<u128>(), number in any::<i64>(), rank in any::<i32>(), second in -9_999_999_999i64..99_999_999_999) {
+            let work = Cursor::Work(rank, Timestamp::from_second(second).unwrap(), Uuid::from_u128(id));
+            for cursor in [Cursor::Id(Uuid::from_u128(id)), Cursor::Number(number), work] {
+                prop_assert!(cursor.encode().len() <= CURSOR_CHARS_MAX);
                 prop_assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));
             }
         }
@@ -150,6 +180,7 @@ mod tests {
         };
         assert_eq!(request.after_number().unwrap(), Some(5));
         assert!(request.after_id().is_err());
+        assert!(request.after_work().is_err());
     }
 
     #[test]

@@ -7,14 +7,15 @@ use jiff::{Timestamp, civil::Date};
 use tokio_postgres::Row;
 
 use crate::{
-    LabError, Priority, ResultStatus, Sex, SpecimenStatus, Txn,
+    LabError, Page, PageRequest, Priority, ResultStatus, Sex, SpecimenStatus, Txn,
     critical::NOTIFIED,
+    paging::Cursor,
     result_view::{self, ResultView},
     rows::Reader,
 };
 
-/// Most rows of the worklist: more than a section can see at once. What is past it is the least urgent.
-pub const WORKLIST_ROWS_MAX: i64 = 1_000;
+/// Most rows of a page, and as many as come when nobody says how many: a section's whole work on most days.
+pub const WORKLIST_ROWS_MAX: u32 = 1_000;
 
 /// Which part of the work.
 #[derive(Debug, Clone, Default)]
@@ -54,15 +55,18 @@ pub struct WorklistItem {
     pub birth_date: Date,
 }
 
-/// The worklist.
+/// A page of the worklist.
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Worklist {
     /// Its lines, most urgent first, then the longest waiting.
     pub items: Vec<WorklistItem>,
-    /// Whether there is more work than lines.
-    pub truncated: bool,
+    /// Where the next page starts; absent on the last one. Opaque: pass it back as it is.
+    pub next: Option<String>,
 }
+
+/// A place on the list that does not move while results come and go.
+const PLACE: &str = "array_position(ARRAY['stat', 'urgent', 'routine'], o.priority), o.ordered_at, r.id";
 
 const FROM_WHERE: &str = "
     JOIN lab_order o ON o.id = r.order_id JOIN patient p ON p.id = r.patient_id
@@ -88,12 +92,17 @@ pub async fn token(txn: &Txn<'_>, filter: &WorklistFilter) -> Result<String, Lab
     Ok(format!("{}.{}", row.get::<_, i64>(0), row.get::<_, String>(1)))
 }
 
-/// The worklist.
+/// A page of the worklist. Its rows are as they are now: what became urgent meanwhile is on the first page.
 ///
 /// # Errors
-/// [`LabError::Invalid`] when the status is none of open work.
-pub async fn list(txn: &Txn<'_>, filter: &WorklistFilter) -> Result<Worklist, LabError> {
+/// [`LabError::Invalid`] when the status is none of open work, or for a bad page.
+pub async fn list(txn: &Txn<'_>, filter: &WorklistFilter, page: &PageRequest) -> Result<Worklist, LabError> {
     check(filter)?;
+    let rows = page.rows_of(WORKLIST_ROWS_MAX, WORKLIST_ROWS_MAX)?;
+    let (rank, since, id) = match page.after_work()? {
+        Some((rank, since, id)) => (Some(rank), Some(since), Some(id)),
+        None => (None, None, None),
+    };
     let select = result_view::SELECT.replacen(
         "FROM result r",
         ", o.priority, o.accession_no, o.ordered_at, o.ordered_at + make_interval(mins => t.tat_minutes) AS due_at,
@@ -103,20 +112,30 @@ pub async fn list(txn: &Txn<'_>, filter: &WorklistFilter) -> Result<Worklist, La
     );
     let statement = txn
         .prepare_cached(&format!(
-            "{select} {FROM_WHERE} ORDER BY array_position(ARRAY['stat', 'urgent', 'routine'], o.priority), o.ordered_at, r.id LIMIT $3"
+            "{select} {FROM_WHERE} AND ($3::int IS NULL OR ({PLACE}) > ($3::int, $4::timestamptz, $5::uuid)) ORDER BY {PLACE} LIMIT $6"
         ))
         .await?;
-    let rows = txn
+    let fetch = i64::from(rows) + 1;
+    let found = txn
         .query(
             &statement,
-            &[&filter.section, &filter.status, &(WORKLIST_ROWS_MAX + 1)],
+            &[&filter.section, &filter.status, &rank, &since, &id, &fetch],
         )
         .await?;
-    let mut items = rows.iter().map(item).collect::<Result<Vec<_>, _>>()?;
-    let max = usize::try_from(WORKLIST_ROWS_MAX).unwrap_or(usize::MAX);
-    let truncated = items.len() > max;
-    items.truncate(max);
-    Ok(Worklist { items, truncated })
+    let items = found.iter().map(item).collect::<Result<Vec<_>, _>>()?;
+    let Page { items, next } = Page::cut(items, rows, |item: &WorklistItem| {
+        Cursor::Work(rank_of(item.priority), item.ordered_at, item.result.id.as_uuid())
+    });
+    Ok(Worklist { items, next })
+}
+
+/// Where a priority stands in [`PLACE`]'s array, from 1.
+const fn rank_of(priority: Priority) -> i32 {
+    match priority {
+        Priority::Stat => 1,
+        Priority::Urgent => 2,
+        Priority::Routine => 3,
+    }
 }
 
 fn check(filter: &WorklistFilter) -> Result<(), LabError> {

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, get, http::header};
 use lab::{
-    Action, ResultStatus,
+    Action, PageRequest, ResultStatus,
     worklist::{self, Worklist, WorklistFilter},
 };
 use serde::Deserialize;
@@ -45,7 +45,7 @@ pub(crate) async fn list(
                 if unchanged {
                     None
                 } else {
-                    Some(worklist::list(txn, &filter).await?)
+                    Some(worklist::list(txn, &filter, &PageRequest::default()).await?)
                 },
             ))
         })

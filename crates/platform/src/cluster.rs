@@ -1,14 +1,22 @@
-//! The embedded server's life as a platform sees it: one process owns it, and when that one ends, another that still
-//! needs it takes it over.
+//! The embedded server's life as a platform sees it: one process owns it and starts it again when it ends unasked; when
+//! the owner itself ends, another that still needs the server takes it over.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use embedded::{Cluster, ClusterOptions, EmbeddedError};
 use pg::ConnectTarget;
 use tokio::{sync::Mutex, task::JoinHandle};
 
-/// How often a guest looks whether the owner's server is still there.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+use crate::restarts::Restarts;
+
+/// How often an owner looks whether its server is still there, which costs a few system calls.
+const OWNER_LOOKS_EVERY: Duration = Duration::from_millis(250);
+/// How often a guest looks, which costs a connection.
+const GUEST_LOOKS_EVERY: Duration = Duration::from_secs(1);
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Every pool of one `tenantd` at its default bounds, the registry's and a few for people; one costs 1.1 MB when used.
@@ -18,8 +26,9 @@ const CONNECTIONS_MAX: &str = "900";
 #[derive(Debug)]
 pub(crate) struct EmbeddedServer {
     target: ConnectTarget,
+    bin_dir: PathBuf,
     held: Arc<Mutex<Option<Cluster>>>,
-    successor: Option<JoinHandle<()>>,
+    keeper: JoinHandle<()>,
 }
 
 impl EmbeddedServer {
@@ -31,14 +40,14 @@ impl EmbeddedServer {
         };
         let cluster = Cluster::start_or_attach(options.clone()).await?;
         let target = cluster.target().clone();
-        let is_owner = cluster.is_owner();
+        let bin_dir = cluster.bin().dir().to_owned();
         let held = Arc::new(Mutex::new(Some(cluster)));
-        let successor =
-            (!is_owner).then(|| tokio::spawn(succeed(options, target.clone(), Arc::clone(&held))));
+        let keeper = tokio::spawn(keep(options, target.clone(), Arc::clone(&held)));
         Ok(Self {
             target,
+            bin_dir,
             held,
-            successor,
+            keeper,
         })
     }
 
@@ -46,11 +55,14 @@ impl EmbeddedServer {
         &self.target
     }
 
+    /// The programs of the server's own version.
+    pub(crate) fn bin_dir(&self) -> &Path {
+        &self.bin_dir
+    }
+
     /// Stops the server if it is ours.
-    pub(crate) async fn close(mut self) -> Result<(), EmbeddedError> {
-        if let Some(successor) = self.successor.take() {
-            successor.abort();
-        }
+    pub(crate) async fn close(self) -> Result<(), EmbeddedError> {
+        self.keeper.abort();
         match self.held.lock().await.take() {
             Some(cluster) => cluster.stop().await,
             None => Ok(()),
@@ -60,39 +72,85 @@ impl EmbeddedServer {
 
 impl Drop for EmbeddedServer {
     fn drop(&mut self) {
-        if let Some(successor) = &self.successor {
-            successor.abort();
-        }
+        self.keeper.abort();
     }
 }
 
-/// Waits for the owner's server to end and then runs it on; data, port and password stay the same.
-async fn succeed(options: ClusterOptions, target: ConnectTarget, held: Arc<Mutex<Option<Cluster>>>) {
+/// Keeps the server running for as long as this process needs it; data, port and password stay the same. Ends when the
+/// server cannot be kept.
+async fn keep(options: ClusterOptions, target: ConnectTarget, held: Arc<Mutex<Option<Cluster>>>) {
+    let mut restarts = Restarts::default();
+    let mut since = Instant::now();
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        if pg::connect(&target, "tenantry embedded", LOOK_LIMIT)
-            .await
-            .is_ok()
-        {
+        let is_owner = held.lock().await.as_ref().is_some_and(Cluster::is_owner);
+        if !is_owner {
+            tokio::time::sleep(GUEST_LOOKS_EVERY).await;
+            if succeed(&options, &target, &held).await {
+                since = Instant::now();
+            }
             continue;
         }
-        match Cluster::start_or_attach(options.clone()).await {
-            Ok(cluster) => {
-                if cluster.target().port != target.port {
-                    tracing::error!(
-                        before = target.port,
-                        now = cluster.target().port,
-                        "the embedded PostgreSQL came back on another port; restart this process"
-                    );
-                }
-                let is_owner = cluster.is_owner();
-                *held.lock().await = Some(cluster);
-                if is_owner {
-                    tracing::info!("the embedded PostgreSQL's owner ended; this process runs it now");
-                    return;
-                }
+        tokio::time::sleep(OWNER_LOOKS_EVERY).await;
+        let log = match held.lock().await.as_mut() {
+            None => return,
+            Some(cluster) => cluster.has_ended().then(|| cluster.log()),
+        };
+        let Some(log) = log else { continue };
+        let Some(delay) = restarts.next(since.elapsed()) else {
+            tracing::error!(
+                restarts = Restarts::IN_A_ROW_MAX,
+                log = %log.display(),
+                "the embedded PostgreSQL keeps ending and is left stopped; see its log for why, then start this \
+                 process again"
+            );
+            return;
+        };
+        tracing::warn!(
+            log = %log.display(),
+            delay_ms = delay.as_millis(),
+            "the embedded PostgreSQL ended although nobody stopped it; starting it again"
+        );
+        tokio::time::sleep(delay).await;
+        restart(&held).await;
+        since = Instant::now();
+    }
+}
+
+async fn restart(held: &Mutex<Option<Cluster>>) {
+    let mut held = held.lock().await;
+    let Some(cluster) = held.as_mut() else {
+        return;
+    };
+    match cluster.restart().await {
+        Ok(()) => tracing::info!(port = cluster.target().port, "the embedded PostgreSQL runs again"),
+        Err(error) => tracing::error!(%error, "the embedded PostgreSQL could not be started again"),
+    }
+}
+
+/// Looks for the owner's server, and runs it on when the owner has ended; says whether it does now.
+async fn succeed(options: &ClusterOptions, target: &ConnectTarget, held: &Mutex<Option<Cluster>>) -> bool {
+    if pg::connect(target, "tenantry embedded", LOOK_LIMIT).await.is_ok() {
+        return false;
+    }
+    match Cluster::start_or_attach(options.clone()).await {
+        Ok(cluster) => {
+            if cluster.target().port != target.port {
+                tracing::error!(
+                    before = target.port,
+                    now = cluster.target().port,
+                    "the embedded PostgreSQL came back on another port; restart this process"
+                );
             }
-            Err(error) => tracing::warn!(%error, "the embedded PostgreSQL is gone and cannot be started yet"),
+            let is_owner = cluster.is_owner();
+            *held.lock().await = Some(cluster);
+            if is_owner {
+                tracing::info!("the embedded PostgreSQL's owner ended; this process runs it now");
+            }
+            is_owner
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the embedded PostgreSQL is gone and cannot be started yet");
+            false
         }
     }
 }

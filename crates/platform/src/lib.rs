@@ -13,6 +13,7 @@ mod cluster;
 mod error;
 mod open;
 mod prepare;
+mod restarts;
 mod seed;
 
 pub use error::PlatformError;

@@ -94,17 +94,25 @@ macro_rules! key {
                 Some(Self(Arc::new(SecretBox::new(Box::new(bytes)))))
             }
 
-            fn open_or_create(path: &Path) -> Result<Self, KeyError> {
-                if let Some(text) = read(path)? {
-                    return Self::from_text(&text).ok_or_else(|| malformed(path, $what));
+            /// The key, and whether it was made just now.
+            fn open_or_create(path: &Path) -> Result<(Self, bool), KeyError> {
+                if let Some(known) = Self::open(path)? {
+                    return Ok((known, false));
                 }
                 let fresh = Self::generate();
                 if create(path, &fresh.to_text())? {
-                    return Ok(fresh);
+                    return Ok((fresh, true));
                 }
                 // Another process was faster; its key is the one.
-                let text = read(path)?.ok_or_else(|| malformed(path, $what))?;
-                Self::from_text(&text).ok_or_else(|| malformed(path, $what))
+                let known = Self::open(path)?.ok_or_else(|| malformed(path, $what))?;
+                Ok((known, false))
+            }
+
+            fn open(path: &Path) -> Result<Option<Self>, KeyError> {
+                let Some(text) = read(path)? else {
+                    return Ok(None);
+                };
+                Self::from_text(&text).map(Some).ok_or_else(|| malformed(path, $what))
             }
         }
 
@@ -132,6 +140,8 @@ key!(
 pub struct KeyStore {
     seal: SealKey,
     token: SigningKey,
+    /// Where the seal key lies, if it was made just now.
+    seal_made: Option<PathBuf>,
 }
 
 impl KeyStore {
@@ -146,10 +156,31 @@ impl KeyStore {
             .mode(0o700)
             .create(dir)
             .map_err(failed("create the directory", dir))?;
+        let path = dir.join("seal.key");
+        let (seal, made) = SealKey::open_or_create(&path)?;
+        let (token, _) = SigningKey::open_or_create(&dir.join("token.key"))?;
         Ok(Self {
-            seal: SealKey::open_or_create(&dir.join("seal.key"))?,
-            token: SigningKey::open_or_create(&dir.join("token.key"))?,
+            seal,
+            token,
+            seal_made: made.then_some(path),
         })
+    }
+
+    /// Takes the seal key's file away again if this store made it, and says whether it did: for a caller who finds
+    /// secrets that were sealed with an earlier one. A key that was there before is never touched.
+    ///
+    /// # Errors
+    /// [`KeyError`] names the file.
+    pub fn discard_new_seal_key(&self) -> Result<bool, KeyError> {
+        let Some(path) = &self.seal_made else {
+            return Ok(false);
+        };
+        // Somebody may have put the right one there meanwhile.
+        if SealKey::open(path)?.is_none_or(|key| key.bytes() != self.seal.bytes()) {
+            return Ok(false);
+        }
+        fs::remove_file(path).map_err(failed("remove", path))?;
+        Ok(true)
     }
 
     /// The key that seals secrets at rest.
@@ -248,6 +279,23 @@ mod tests {
         assert_eq!(first.seal_key().bytes(), second.seal_key().bytes());
         assert_eq!(first.signing_key().bytes(), second.signing_key().bytes());
         assert_ne!(first.seal_key().bytes(), first.signing_key().bytes());
+    }
+
+    #[test]
+    fn only_a_seal_key_that_was_made_just_now_is_discarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seal.key");
+        let first = KeyStore::open_or_create(dir.path()).unwrap();
+        let second = KeyStore::open_or_create(dir.path()).unwrap();
+        assert!(!second.discard_new_seal_key().unwrap());
+        assert!(path.exists());
+        assert!(first.discard_new_seal_key().unwrap());
+        assert!(!path.exists());
+        // The right one, put back between the making and the discarding, stays.
+        let third = KeyStore::open_or_create(dir.path()).unwrap();
+        fs::write(&path, first.seal_key().to_text()).unwrap();
+        assert!(!third.discard_new_seal_key().unwrap());
+        assert!(path.exists());
     }
 
     #[test]

@@ -21,6 +21,37 @@ pub enum PlatformError {
     /// The tenant server cannot be prepared.
     #[error("the tenant server cannot be prepared: {0}")]
     TenantServer(#[from] migrator::MigrateError),
+    /// The tenant server did not answer.
+    #[error("the tenant server cannot be reached: {0}; are TENANT_PGHOST and TENANT_PGPORT right?")]
+    Unreachable(pg::ConnectError),
+    /// The configured tenant server is another than the one on which the laboratories live.
+    #[error(
+        "laboratories such as {laboratory} live on server {server} at {from}, and none of them was found at {to}, which \
+         is configured now; point TENANT_PGHOST and TENANT_PGPORT back (unset, they follow the registry's), or move the \
+         databases and their roles there first. Nothing was changed"
+    )]
+    Moved {
+        /// The server's name in the registry.
+        server: String,
+        /// Its known address.
+        from: String,
+        /// The configured one.
+        to: String,
+        /// A laboratory that lives there.
+        laboratory: String,
+    },
+    /// The registry's secrets were sealed with a key that is not there any more.
+    #[error(
+        "seal.key was missing in {}, and the registry holds secrets that no new key opens: {source}; put it back from a \
+         backup, or set TENANTRY_STATE_DIR to where it is. No new one was left there",
+        .keys.display()
+    )]
+    KeyLost {
+        /// Where the keys of this process are.
+        keys: PathBuf,
+        /// What the sealer says.
+        source: identity::SealError,
+    },
     /// The stored password of the tenant server was sealed with another key.
     #[error(
         "the registry's password of server {server} cannot be opened with the keys in {}: {source}",
@@ -43,7 +74,13 @@ impl PlatformError {
         match self {
             Self::Registry(error) => matches!(error, registry::RegistryError::Unavailable { .. }),
             Self::TenantServer(error) => matches!(error, migrator::MigrateError::Connect(_)),
-            Self::Embedded(_) | Self::Keys(_) | Self::NotInstalled { .. } | Self::Sealed { .. } => false,
+            Self::Unreachable(_) => true,
+            Self::Embedded(_)
+            | Self::Keys(_)
+            | Self::NotInstalled { .. }
+            | Self::Moved { .. }
+            | Self::KeyLost { .. }
+            | Self::Sealed { .. } => false,
         }
     }
 }

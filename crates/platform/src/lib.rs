@@ -13,6 +13,7 @@ mod cluster;
 mod error;
 mod open;
 mod prepare;
+mod register;
 mod restarts;
 mod seed;
 

@@ -68,7 +68,8 @@ impl Platform {
         let sealer = Sealer::new(keys.seal_key());
         let (master, server) = targets(settings, embedded.as_ref().map(EmbeddedServer::target));
         let registry = Registry::new(&master, registry_options(settings));
-        let provisioner = Provisioner::new(provisioner_config(settings, &registry, &sealer));
+        let pg_bin = programs(settings, embedded.as_ref());
+        let provisioner = Provisioner::new(provisioner_config(settings, &registry, &sealer, pg_bin));
         Ok(Self {
             registry,
             keys,
@@ -82,7 +83,7 @@ impl Platform {
         })
     }
 
-    /// Whether work can begin: the registry is there at this code's version. The embedded server's address is brought
+    /// Whether work can begin: the registry is there at this code's version, and the keys open what it holds. The embedded server's address is brought
     /// up to date in it, for its port may have changed with a restart.
     ///
     /// # Errors
@@ -91,8 +92,10 @@ impl Platform {
         self.registry.check_version().await?;
         if self.embedded.is_some() {
             self.register_server().await?;
+            Ok(())
+        } else {
+            self.check_keys().await
         }
-        Ok(())
     }
 
     /// Stops the embedded server if this process owns it. The last thing to do.
@@ -168,14 +171,31 @@ fn password_options(settings: &Settings) -> PasswordOptions {
     }
 }
 
-fn provisioner_config(settings: &Settings, registry: &Registry, sealer: &Sealer) -> ProvisionerConfig {
+/// Where the provisioner finds `pg_dump` and `pg_restore`: as configured, or else those of the embedded server, when the
+/// laboratories live there; a server that somebody else runs may be of any version.
+fn programs(settings: &Settings, embedded: Option<&EmbeddedServer>) -> Option<PathBuf> {
+    let configured = settings.paths.pg_bin.clone();
+    configured.or_else(|| {
+        let dir = embedded
+            .filter(|_| settings.tenant_server.host.is_none())?
+            .bin_dir();
+        dir.join("pg_dump").exists().then(|| dir.to_owned())
+    })
+}
+
+fn provisioner_config(
+    settings: &Settings,
+    registry: &Registry,
+    sealer: &Sealer,
+    pg_bin: Option<PathBuf>,
+) -> ProvisionerConfig {
     let worker = &settings.worker;
     ProvisionerConfig {
         registry: registry.clone(),
         sealer: sealer.clone(),
         namespace: settings.names.namespace.clone(),
         archive_dir: settings.paths.archive_dir.clone(),
-        pg_bin: settings.paths.pg_bin.clone(),
+        pg_bin,
         lease: Duration::from_secs(worker.lease_s),
         bounds: Bounds {
             attempts_max: worker.attempts_max,

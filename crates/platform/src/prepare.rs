@@ -1,10 +1,8 @@
 //! What `tenantctl up` does before anything is served. Every step looks first, so doing it again changes nothing.
 
-use model::{DbName, SchemaVersion, ServerName};
-use registry::{NewServer, RegistryError};
-use secrecy::ExposeSecret;
+use model::{DbName, SchemaVersion};
 
-use crate::{MAIN_SERVER, Platform, PlatformError};
+use crate::{Platform, PlatformError};
 
 /// A step of preparing that is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,42 +70,5 @@ impl Platform {
             .target()
             .with_database(migrator::MAINTENANCE_DATABASE);
         Ok(registry::ensure_database(&maintenance, name).await?)
-    }
-
-    /// Writes the configured tenant server into the registry; says whether anything changed. An unchanged one is left
-    /// alone, for every router reads all its tenants again after a change.
-    pub(crate) async fn register_server(&self) -> Result<bool, PlatformError> {
-        let name = ServerName::parse(MAIN_SERVER).expect("a lower-case word is a server's name");
-        // The context in which the provisioner opens it.
-        let context = format!("server:{name}");
-        let client = self.registry.client().await?;
-        if let Some(known) = registry::server_by_name(&client, &name).await? {
-            let password = self
-                .sealer
-                .open(&context, &known.admin_secret)
-                .map_err(|source| PlatformError::Sealed {
-                    server: name.to_string(),
-                    keys: self.keys_dir.clone(),
-                    source,
-                })?;
-            let same = known.host == self.server.host
-                && known.port == self.server.port
-                && known.admin_user == self.server.user
-                && password.expose_secret() == self.server.password.expose_secret();
-            if same {
-                return Ok(false);
-            }
-        }
-        let new = NewServer {
-            name,
-            host: self.server.host.clone(),
-            port: self.server.port,
-            admin_user: self.server.user.clone(),
-            admin_secret: self.sealer.seal(&context, &self.server.password),
-        };
-        registry::server_upsert(&client, &new)
-            .await
-            .map_err(|error: RegistryError| error.into())
-            .map(|_| true)
     }
 }

@@ -1,3 +1,6 @@
+use std::fs;
+
+use identity::KeyStore;
 use platform::{Platform, PlatformError, Prepared};
 use secrecy::ExposeSecret as _;
 use settings::Settings;
@@ -73,20 +76,51 @@ async fn a_missing_registry_database_is_made() {
 #[tokio::test]
 async fn other_keys_than_those_of_the_installation_are_refused_and_named() {
     let space = Space::new().await;
-    Platform::open(&settings(&space, "one"))
-        .await
-        .unwrap()
-        .prepare(|_| ())
-        .await
-        .unwrap();
+    let installed = Platform::open(&settings(&space, "one")).await.unwrap();
+    installed.prepare(|_| ()).await.unwrap();
+    let keys = space.dir().join("two/keys");
+    KeyStore::open_or_create(&keys).unwrap();
     let stranger = Platform::open(&settings(&space, "two")).await.unwrap();
-    let error = stranger.prepare(|_| ()).await.unwrap_err();
-    assert!(matches!(error, PlatformError::Sealed { .. }), "{error}");
-    let message = error.to_string();
-    assert!(
-        message.contains("two/keys") && message.contains("seal.key"),
-        "{message}"
+    for error in [
+        stranger.prepare(|_| ()).await.unwrap_err(),
+        stranger.ready().await.unwrap_err(),
+    ] {
+        assert!(matches!(error, PlatformError::Sealed { .. }), "{error}");
+        let message = error.to_string();
+        assert!(
+            message.contains("two/keys") && message.contains("seal.key"),
+            "{message}"
+        );
+    }
+    assert!(keys.join("seal.key").exists(), "it is not ours to remove");
+}
+
+#[tokio::test]
+async fn a_lost_key_is_not_replaced_by_a_new_one_that_opens_nothing() {
+    let space = Space::new().await;
+    let settings = settings(&space, "state");
+    let platform = Platform::open(&settings).await.unwrap();
+    platform.prepare(|_| ()).await.unwrap();
+    platform.close().await.unwrap();
+    let (key, kept) = (
+        space.dir().join("state/keys/seal.key"),
+        space.dir().join("backup"),
     );
+    fs::rename(&key, &kept).unwrap();
+
+    // Whichever program comes first, as often as it comes.
+    for _ in 0..2 {
+        let platform = Platform::open(&settings).await.unwrap();
+        let error = platform.ready().await.unwrap_err();
+        assert!(matches!(error, PlatformError::KeyLost { .. }), "{error}");
+        assert!(!key.exists());
+        let platform = Platform::open(&settings).await.unwrap();
+        let error = platform.prepare(|_| ()).await.unwrap_err();
+        assert!(error.to_string().contains("backup"), "{error}");
+        assert!(!key.exists());
+    }
+    fs::rename(&kept, &key).unwrap();
+    Platform::open(&settings).await.unwrap().ready().await.unwrap();
 }
 
 #[tokio::test]

@@ -159,35 +159,64 @@ pub(super) async fn require_file(
 
 /// The one place where a laboratory's data go away. It asks for an archive of this very operation, recorded as verified,
 /// whose file and manifest are there and whose content is what was verified.
+///
+/// A database that is not there counts as dropped only when this operation noted before that it was about to drop it, and
+/// on this server: on another one, to which the laboratory's server was pointed meanwhile, it is not missing but elsewhere.
 pub(super) async fn drop_database(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
-    let client = cx.inner.config.registry.client().await?;
-    let archive = registry::archive_by_operation(&client, cx.operation.id).await?;
-    drop(client);
-    let unarchived = || {
-        StepError::fatal(ProvisionError::WasInService {
-            slug: tenant.slug.clone(),
-        })
-    };
-    let archive = archive.filter(|a| a.tenant == tenant.id).ok_or_else(unarchived)?;
     if tenant.status != TenantState::Deleting {
-        return Err(unarchived());
-    }
-    let file = PathBuf::from(&archive.location);
-    require_file(&file, archive.bytes, &archive.sha256).await?;
-    let manifest = super::verify::manifest_file(&file);
-    if !manifest.is_file() {
-        return Err(StepError::fatal(ProvisionError::ArchiveBroken {
-            path: manifest,
-            why: "the manifest is missing".to_owned(),
-        }));
+        return Err(never_archived(&tenant));
     }
     let held = cx.maintenance(&tenant).await?;
+    let server = server_identifier(&held).await?;
+    // Before the archive: a drop that is done already must not fail for a file that was moved since.
     if look_for_own(&held, &tenant).await?.is_none() {
-        return Ok(json!({ "database": tenant.db_name, "dropped": false }));
+        return if cx.operation.drop_begun_on.as_deref() == Some(&server) {
+            Ok(json!({ "database": tenant.db_name, "dropped": "by an earlier try" }))
+        } else {
+            Err(gone(&tenant, &held))
+        };
     }
+    let client = cx.inner.config.registry.client().await?;
+    let archive = registry::archive_by_operation(&client, cx.operation.id).await?;
+    let archive = archive
+        .filter(|a| a.tenant == tenant.id)
+        .ok_or_else(|| never_archived(&tenant))?;
+    let file = PathBuf::from(&archive.location);
+    require_file(&file, archive.bytes, &archive.sha256).await?;
+    super::verify::require_manifest(&file, &archive.manifest).await?;
+    registry::operation_note_drop(&client, cx.lease, &server).await?;
+    drop(client);
     close_and_drop(cx, &held, &tenant.db_name).await?;
     Ok(json!({ "database": tenant.db_name, "dropped": true, "archive": archive.id }))
+}
+
+fn never_archived(tenant: &Tenant) -> StepError {
+    StepError::fatal(ProvisionError::WasInService {
+        slug: tenant.slug.clone(),
+    })
+}
+
+fn gone(tenant: &Tenant, held: &Held) -> StepError {
+    StepError::fatal(ProvisionError::Missing {
+        what: "database",
+        name: tenant.db_name.as_str().to_owned(),
+        place: format!(
+            "{}, where this operation did not drop it: if server {} has another address now, set it back and run the \
+             operation again",
+            held.target, tenant.server
+        ),
+    })
+}
+
+/// The server itself, whatever leads to it.
+async fn server_identifier(held: &Held) -> Result<String, ProvisionError> {
+    let row = held
+        .client
+        .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
+        .await
+        .map_err(ProvisionError::db("asking which server it is", &held.target))?;
+    Ok(row.get(0))
 }
 
 pub(super) async fn remove_tenant(cx: &Context<'_>) -> Saw {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use model::{DbName, Step};
 use registry::{NewArchive, Tenant};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Context, Saw,
@@ -24,6 +24,20 @@ use crate::{
 
 pub(super) fn manifest_file(dump: &Path) -> PathBuf {
     dump.with_extension("manifest.json")
+}
+
+/// Refuses a manifest that is not there, or not as it was recorded.
+pub(super) async fn require_manifest(dump: &Path, recorded: &Value) -> Result<(), ProvisionError> {
+    let path = manifest_file(dump);
+    let why = match tokio::fs::read(&path).await {
+        Err(error) => error.to_string(),
+        Ok(content) => match serde_json::from_slice::<Value>(&content) {
+            Ok(found) if found == *recorded => return Ok(()),
+            Ok(_) => "its content has changed".to_owned(),
+            Err(error) => format!("it cannot be read: {error}"),
+        },
+    };
+    Err(ProvisionError::ArchiveBroken { path, why })
 }
 
 pub(super) async fn verify(cx: &Context<'_>) -> Saw {

@@ -172,13 +172,26 @@ CREATE INDEX critical_notice_result ON critical_notice (result_id, rev);
 CREATE TRIGGER critical_notice_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON critical_notice
   FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+-- Whether a value is or may be critical. A comparator stands for every number that it allows: potassium >6.0 with a critical
+-- limit of 6.5 has no certain flag, and yet somebody must be told before it is released. Without a comparator the flag is
+-- certain (result_flag_follows).
+CREATE FUNCTION may_be_critical(flag text, value_num numeric, comparator text, crit_low numeric, crit_high numeric) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(flag IN ('LL', 'HH'), false)
+  OR CASE
+       WHEN comparator IN ('<', '<=') THEN crit_low IS NOT NULL OR coalesce(value_num > crit_high, false)
+       WHEN comparator IN ('>', '>=') THEN crit_high IS NOT NULL OR coalesce(value_num < crit_low, false)
+       ELSE false
+     END;
+
 CREATE FUNCTION critical_notice_guard() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
   IF NOT EXISTS (SELECT FROM result r WHERE r.id = NEW.result_id AND r.rev = NEW.rev
-                       AND r.amendment_id IS NOT DISTINCT FROM NEW.amendment_id AND r.flag IN ('LL', 'HH'))
-     AND NOT EXISTS (SELECT FROM result_amendment a WHERE a.id = NEW.amendment_id AND a.result_id = NEW.result_id AND a.base_rev = NEW.rev - 1
-                       AND a.status = 'proposed' AND a.flag IN ('LL', 'HH')) THEN
+                       AND r.amendment_id IS NOT DISTINCT FROM NEW.amendment_id
+                       AND may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high))
+     AND NOT EXISTS (SELECT FROM result_amendment a JOIN result r ON r.id = a.result_id WHERE a.id = NEW.amendment_id AND a.result_id = NEW.result_id AND a.base_rev = NEW.rev - 1
+                       AND a.status = 'proposed' AND may_be_critical(a.flag, a.value_num, a.comparator, r.crit_low, r.crit_high)) THEN
     RAISE EXCEPTION 'there is no critical value of that revision to give notice of' USING ERRCODE = 'LAB02';
   END IF;
   NEW.recorded_at := now();

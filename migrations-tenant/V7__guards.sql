@@ -173,7 +173,7 @@ BEGIN
     NEW.rev := OLD.rev;
   END IF;
 
-  IF NEW.flag IN ('LL', 'HH') AND NEW.status = ANY (published)
+  IF NEW.status = ANY (published) AND may_be_critical(NEW.flag, NEW.value_num, NEW.comparator, NEW.crit_low, NEW.crit_high)
      AND NOT EXISTS (SELECT FROM critical_notice c WHERE c.result_id = NEW.id AND c.rev = NEW.rev
                        AND c.amendment_id IS NOT DISTINCT FROM NEW.amendment_id) THEN
     RAISE EXCEPTION 'a critical value needs a recorded notice before it is released' USING ERRCODE = 'LAB09';

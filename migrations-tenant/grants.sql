@@ -9,6 +9,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 REVOKE ALL ON SCHEMA public FROM {group};
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {group};
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {group};
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM {group};
 GRANT USAGE ON SCHEMA public TO {group};
 
 -- The laboratory and its people. The profile's row comes with the database.
@@ -34,6 +35,7 @@ GRANT SELECT, INSERT, UPDATE (status, verified_by) ON result_amendment TO {group
 
 -- Append-only.
 GRANT SELECT, INSERT ON audit_event, critical_notice, import_batch, import_error TO {group};
+GRANT EXECUTE ON FUNCTION may_be_critical(text, numeric, text, numeric, numeric) TO {group};
 -- Written by guards.
 GRANT SELECT ON result_revision, result_change TO {group};
 

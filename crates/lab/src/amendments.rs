@@ -53,6 +53,8 @@ pub struct Amendment {
     pub comment: Option<String>,
     /// The new flag, by the range that the result was judged by.
     pub flag: Option<Flag>,
+    /// Whether the new value is or may be critical: then somebody must be told before it is verified.
+    pub notice_required: bool,
     /// The delta check of the new value, against the previous one as it is now.
     pub delta: Option<Delta>,
     /// Why.
@@ -79,7 +81,8 @@ pub struct Amended {
     pub result: ResultView,
 }
 
-const COLUMNS: &str = "id, result_id, kind, status, value_num, value_text, comparator, comment, flag, delta_flag, delta_previous, \
+const COLUMNS: &str = "id, (SELECT may_be_critical(result_amendment.flag, result_amendment.value_num, result_amendment.comparator, \
+                         r.crit_low, r.crit_high) FROM result r WHERE r.id = result_id) AS critical, result_id, kind, status, value_num, value_text, comparator, comment, flag, delta_flag, delta_previous, \
                        reason, entered_by, entered_at, verified_by, verified_at, self_verified";
 
 /// Enters an amendment. Where the laboratory allows one person to enter and verify, it is applied at once, unless its value
@@ -117,7 +120,7 @@ pub async fn propose(
         ));
     }
     let before = result_view::by_id(txn, id).await?;
-    let (amendment, critical) = insert(txn, actor, &before, new).await?;
+    let amendment = insert(txn, actor, &before, new).await?;
     audit::write(
         txn,
         actor,
@@ -127,7 +130,7 @@ pub async fn propose(
         Some(serde_json::json!({ "amendment": amendment })),
     )
     .await?;
-    if profile::get(txn).await?.allow_self_verify && !critical {
+    if profile::get(txn).await?.allow_self_verify && !get(txn, amendment).await?.notice_required {
         return apply(txn, actor, amendment, id).await;
     }
     amended(txn, amendment, id).await
@@ -145,10 +148,11 @@ pub async fn verify(txn: &Txn<'_>, actor: &Actor, id: AmendmentId) -> Result<Ame
             "you entered this amendment; another person must verify it",
         ));
     }
-    if amendment.flag.is_some_and(Flag::is_critical) {
+    if amendment.notice_required {
         let notices = critical::of_result(txn, amendment.result_id).await?;
         if !notices.iter().any(|notice| notice.amendment_id == Some(id)) {
-            let message = "the amended value is critical; record whom you notified (critical-notice) first";
+            let message =
+                "the amended value is or may be critical; record whom you notified (critical-notice) first";
             return Err(LabError::conflict("critical_notice", message));
         }
     }
@@ -195,13 +199,13 @@ pub async fn of_result(txn: &Txn<'_>, id: ResultId) -> Result<Vec<Amendment>, La
         .collect()
 }
 
-/// Writes a proposal; tells also whether its value is critical.
+/// Writes a proposal.
 async fn insert(
     txn: &Txn<'_>,
     actor: &Actor,
     before: &ResultView,
     new: &AmendmentEntry,
-) -> Result<(AmendmentId, bool), LabError> {
+) -> Result<AmendmentId, LabError> {
     let test = catalogue::get(txn, &before.code).await?;
     let (value, kind) = new_value(&test, before, new)?;
     let bounds = Bounds {
@@ -251,7 +255,7 @@ async fn insert(
         ],
     )
     .await?;
-    Ok((amendment, new_flag.is_some_and(Flag::is_critical)))
+    Ok(amendment)
 }
 
 /// Compares a corrected number anew: what was said of the wrong one says nothing of it, and the previous value may have
@@ -371,6 +375,7 @@ fn amendment(row: &Row) -> Result<Amendment, LabError> {
         comparator: row.get("comparator")?,
         comment: row.get("comment")?,
         flag: row.get("flag")?,
+        notice_required: row.get("critical")?,
         delta: Delta::of(row.get("delta_previous")?, number, row.get("delta_flag")?),
         reason: row.get("reason")?,
         entered_by: row.get("entered_by")?,

@@ -1,12 +1,11 @@
 //! Notices of critical values: whom the laboratory told, when, and whether they read it back. Without one the value is not
-//! released. A notice speaks of one value only: of one revision, and of the amendment that brings it if one does.
+//! released. A value of which a comparator leaves open whether it is critical counts as critical. A notice speaks of one value only: of one revision, and of the amendment that brings it if one does.
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    Actor, AmendmentId, AmendmentStatus, Flag, LabError, NoticeId, ResultId, ResultStatus, Txn, amendments,
-    audit,
+    Actor, AmendmentId, AmendmentStatus, LabError, NoticeId, ResultId, ResultStatus, Txn, amendments, audit,
     error::same_version,
     result_view,
     rows::Reader,
@@ -53,6 +52,10 @@ pub struct CriticalNotice {
 const COLUMNS: &str =
     "id, result_id, rev, amendment_id, notified_to, notified_at, read_back, notified_by, recorded_at";
 
+/// Whether the present value of `r` (result) is or may be critical.
+pub(crate) const CRITICAL: &str =
+    "may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high)";
+
 /// Whether somebody was told of the present value of `r` (result).
 pub(crate) const NOTIFIED: &str = "EXISTS (SELECT FROM critical_notice c WHERE c.result_id = r.id AND c.rev = r.rev \
                                    AND c.amendment_id IS NOT DISTINCT FROM r.amendment_id)";
@@ -80,22 +83,21 @@ pub async fn record(
     problems.line("notifiedTo", &entry.notified_to, LINE_MAX);
     problems.done()?;
     let at = moment(txn, "at", entry.at).await?;
-    let critical = |flag: Option<Flag>| flag.is_some_and(Flag::is_critical);
     let proposed = amendments::of_result(txn, id)
         .await?
         .into_iter()
-        .find(|a| a.status == AmendmentStatus::Proposed && critical(a.flag))
+        .find(|a| a.status == AmendmentStatus::Proposed && a.notice_required)
         .map(|a| a.id);
     let rev = if proposed.is_some() {
         result.rev + 1
-    } else if critical(result.flag)
+    } else if result.notice_required
         && !matches!(result.status, ResultStatus::Cancelled | ResultStatus::Voided)
     {
         result.rev
     } else {
         return Err(LabError::conflict(
             "not_critical",
-            "this result has no critical value to give notice of",
+            "this result has no value that is or may be critical",
         ));
     };
     let notice = NoticeId::generate();

@@ -1,7 +1,8 @@
 //! How a value is judged: which range holds for the patient, which flag follows, and whether the value jumped.
 //!
 //! Pure, so that a table and a property can test it, and so that one value at the screen and thousands from a file are
-//! judged by the same lines. It refuses to guess: no range, no flag; an uncertain flag is no flag.
+//! judged by the same lines. It refuses to guess: no range, no flag; an uncertain flag is no flag. That an uncertain value may
+//! be critical is not lost by that: `may_be_critical` in the database demands the notice for it all the same.
 
 use jiff::{Timestamp, civil::Date};
 use rust_decimal::Decimal;

@@ -84,6 +84,8 @@ pub struct ResultView {
     pub crit_high: Option<Number>,
     /// The delta check.
     pub delta: Option<Delta>,
+    /// Whether the value is critical, or may be by its comparator: then it is not released before somebody was told.
+    pub notice_required: bool,
     /// Whether a notice of this critical value is recorded.
     pub critical_notified: bool,
     /// The instrument.
@@ -119,7 +121,8 @@ pub(crate) const SELECT: &str = "
            r.ref_low, r.ref_high, r.crit_low, r.crit_high, r.delta_flag, r.delta_previous, r.instrument, r.resulted_at,
            r.entered_by, r.entered_at, r.verified_by, r.verified_at, r.self_verified, r.released_by, r.released_at,
            r.closed_reason, r.rev, r.updated_at,
-           r.flag IN ('LL', 'HH') AND EXISTS (SELECT FROM critical_notice c WHERE c.result_id = r.id AND c.rev = r.rev
+           may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high) AS critical,
+           EXISTS (SELECT FROM critical_notice c WHERE c.result_id = r.id AND c.rev = r.rev
              AND c.amendment_id IS NOT DISTINCT FROM r.amendment_id) AS notified
     FROM result r JOIN test_def t ON t.code = r.test_code JOIN specimen s ON s.id = r.specimen_id";
 
@@ -140,6 +143,7 @@ pub(crate) fn view(row: &Row) -> Result<ResultView, LabError> {
     let row = Reader::new("result", row);
     let number: Option<Number> = row.get("value_num")?;
     let text: Option<String> = row.get("value_text")?;
+    let critical: bool = row.get("critical")?;
     Ok(ResultView {
         id: row.get("id")?,
         version: row.get("version")?,
@@ -163,7 +167,8 @@ pub(crate) fn view(row: &Row) -> Result<ResultView, LabError> {
         crit_low: row.get("crit_low")?,
         crit_high: row.get("crit_high")?,
         delta: Delta::of(row.get("delta_previous")?, number, row.get("delta_flag")?),
-        critical_notified: row.get::<Option<bool>>("notified")?.unwrap_or(false),
+        notice_required: critical,
+        critical_notified: critical && row.get("notified")?,
         instrument: row.get("instrument")?,
         resulted_at: row.get("resulted_at")?,
         entered_by: row.get("entered_by")?,

@@ -9,8 +9,10 @@ use model::StaffId;
 use uuid::Uuid;
 
 use crate::{
-    Actor, Flag, ItemProblem, LabError, OrderId, ResultId, ResultStatus, Txn, audit, critical::NOTIFIED,
-    orders, profile, rows::Reader,
+    Actor, ItemProblem, LabError, OrderId, ResultId, ResultStatus, Txn, audit,
+    critical::{CRITICAL, NOTIFIED},
+    orders, profile,
+    rows::Reader,
 };
 
 /// Most items of one call.
@@ -93,8 +95,8 @@ pub async fn release(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Sign
         let row = &rows[&item.id];
         if let Some(problem) = stale(item, row, ResultStatus::Verified) {
             problems.push(problem);
-        } else if row.flag.is_some_and(Flag::is_critical) && !row.notified {
-            let message = "the value is critical; record whom you notified (critical-notice) first";
+        } else if row.critical && !row.notified {
+            let message = "the value is or may be critical; record whom you notified (critical-notice) first";
             problems.push(problem(item.id, "critical_notice", message));
         }
     }
@@ -112,7 +114,7 @@ struct Locked {
     version: i32,
     status: ResultStatus,
     entered_by: Option<StaffId>,
-    flag: Option<Flag>,
+    critical: bool,
     notified: bool,
 }
 
@@ -132,7 +134,8 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
     }
     let statement = txn
         .prepare_cached(&format!(
-            "SELECT r.id, r.order_id, r.version, r.status, r.entered_by, r.flag, {NOTIFIED} AS notified
+            "SELECT r.id, r.order_id, r.version, r.status, r.entered_by,
+                    {CRITICAL} AS critical, {NOTIFIED} AS notified
              FROM result r WHERE r.id = ANY($1) ORDER BY r.id FOR NO KEY UPDATE OF r",
         ))
         .await?;
@@ -144,7 +147,7 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
             version: row.get("version")?,
             status: row.get("status")?,
             entered_by: row.get::<Option<Uuid>>("entered_by")?.map(StaffId::from),
-            flag: row.get("flag")?,
+            critical: row.get("critical")?,
             notified: row.get("notified")?,
         };
         found.insert(row.get("id")?, locked);

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 use lab::{
-    Comparator, Flag, LabError, ResultStatus, critical, history, results,
+    Comparator, Flag, LabError, ResultStatus,
+    amendments::{self, AmendmentEntry},
+    critical, history, results,
     signoff::{self},
 };
 
@@ -126,4 +128,83 @@ async fn a_notice_of_a_value_that_was_replaced_meanwhile_is_refused() {
     );
     let told = critical::record(&txn, &lab.technician, id, Some(now.version), &notice()).await;
     assert_eq!(told.unwrap().rev, now.rev);
+}
+
+#[tokio::test]
+async fn a_value_that_may_be_critical_waits_for_its_notice_too() {
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    let patient = adult(&txn, &lab).await;
+    let order = received(&txn, &lab, &patient, &["K"]).await;
+    let id = order.results[0].id;
+    let mut more = value("6.0", "mmol/L");
+    more.comparator = Some(Comparator::More);
+    let view = results::enter(&txn, &lab.technician, id, 1, &more).await.unwrap();
+    assert_eq!((view.flag, view.notice_required), (Some(Flag::High), true));
+    signoff::verify(&txn, &lab.supervisor, &items(&txn, &[id]).await)
+        .await
+        .unwrap();
+    let early = signoff::release(&txn, &lab.supervisor, &items(&txn, &[id]).await).await;
+    assert!(
+        matches!(&early, Err(LabError::Items(problems)) if problems[0].code == "critical_notice"),
+        "{early:?}"
+    );
+    critical::record(&txn, &lab.technician, id, None, &notice())
+        .await
+        .unwrap();
+    signoff::release(&txn, &lab.supervisor, &items(&txn, &[id]).await)
+        .await
+        .unwrap();
+    let out = results::get(&txn, id).await.unwrap();
+    assert_eq!(
+        (out.status, out.critical_notified),
+        (ResultStatus::Released, true)
+    );
+
+    let mut less = more.clone();
+    less.value = "7.0".to_owned();
+    less.comparator = Some(Comparator::Less);
+    let entry = AmendmentEntry {
+        value: Some(less.value),
+        comparator: less.comparator,
+        comment: None,
+        reason: "misread".to_owned(),
+    };
+    let proposed = amendments::propose(&txn, &lab.supervisor, id, out.version, &entry)
+        .await
+        .unwrap()
+        .amendment;
+    assert_eq!((proposed.flag, proposed.notice_required), (None, true));
+    let unheard = amendments::verify(&txn, &lab.second_supervisor, proposed.id).await;
+    assert_eq!(conflict(unheard), "critical_notice");
+}
+
+/// The database's rule against the flags of every single number that a comparator allows.
+#[tokio::test]
+async fn what_may_be_critical_is_what_some_allowed_value_would_be() {
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    // Values in halves from far below to far above the limits; a limit of a comparator is a whole number.
+    let sql = "
+        SELECT format('%s%s with %s to %s', c, v, crit_low, crit_high) AS what, may_be_critical(NULL, v, c, crit_low, crit_high) AS said,
+               EXISTS (SELECT FROM generate_series(-20, 40) AS half, LATERAL (SELECT half / 2.0 AS x) AS one
+                       WHERE CASE c WHEN '<' THEN x < v WHEN '<=' THEN x <= v WHEN '>=' THEN x >= v WHEN '>' THEN x > v ELSE false END
+                         AND (coalesce(x < crit_low, false) OR coalesce(x > crit_high, false))) AS is
+        FROM unnest(ARRAY['<', '<=', '>=', '>', NULL]) AS c, generate_series(0, 10) AS v,
+             unnest(ARRAY[NULL, 2, 5]::numeric[]) AS crit_low, unnest(ARRAY[NULL, 5, 8]::numeric[]) AS crit_high";
+    let rows = txn.query(sql, &[]).await.unwrap();
+    assert_eq!(rows.len(), 5 * 11 * 3 * 3);
+    for row in rows {
+        assert_eq!(
+            row.get::<_, bool>("said"),
+            row.get::<_, bool>("is"),
+            "{}",
+            row.get::<_, String>("what")
+        );
+    }
+    let flagged =
+        "SELECT may_be_critical('HH', 7, NULL, NULL, 6) AND NOT may_be_critical('H', 6, NULL, NULL, 6)";
+    assert!(txn.query_one(flagged, &[]).await.unwrap().get::<_, bool>(0));
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lab::{
-    OrderId, OrderStatus, ResultId, SpecimenStatus,
+    LabError, OrderId, OrderStatus, ResultId, SpecimenStatus,
     orders::{self, AddTests},
     results, signoff,
     specimens::{self, Rejection},
@@ -174,5 +174,27 @@ async fn who_waits_for_a_specimen_does_not_hold_its_order() {
         });
         changed.unwrap();
         other.commit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_loses_a_deadlock_is_told_to_try_again() {
+    let lab = Lab::new().await;
+    let (mut one, mut two) = (lab.client().await, lab.client().await);
+    let (first, second) = (one.transaction().await.unwrap(), two.transaction().await.unwrap());
+    let lock = "SELECT 1 FROM staff WHERE id = $1 FOR NO KEY UPDATE";
+    let (ours, theirs) = (lab.technician.staff.as_uuid(), lab.supervisor.staff.as_uuid());
+    first.query(lock, &[&ours]).await.unwrap();
+    second.query(lock, &[&theirs]).await.unwrap();
+    // Who loses takes its locks back, and the other goes on.
+    let waits = async |txn: lab::Txn<'_>, id: uuid::Uuid| {
+        let outcome = txn.query(lock, &[&id]).await;
+        txn.rollback().await.unwrap();
+        outcome.err().map(LabError::from)
+    };
+    let lost = tokio::join!(waits(first, theirs), waits(second, ours));
+    match lost {
+        (Some(error), None) | (None, Some(error)) => assert!(error.may_pass_on_retry(), "{error:?}"),
+        both => panic!("expected one to lose, got {both:?}"),
     }
 }

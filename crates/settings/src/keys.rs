@@ -123,7 +123,7 @@ pub const KEYS: &[Key] = &[
     key("worker.routers_grace_ms", "TENANTRY_WORKER_ROUTERS_GRACE_MS", Number(5_000), count(0, 600_000), "how long offboarding waits for connections to close by themselves before it ends them"),
     key("worker.dump_limit_s", "TENANTRY_WORKER_DUMP_LIMIT_S", Number(21_600), count(1, 604_800), "limit on one run of pg_dump or pg_restore"),
 
-    key("log.filter", "TENANTRY_LOG_FILTER", Text("info"), Accept::LogFilter, "what is logged"),
+    key("log.filter", "TENANTRY_LOG_FILTER", Text("info,actix_server=warn"), Accept::LogFilter, "what is logged"),
     key("log.format", "TENANTRY_LOG_FORMAT", Text("text"), Accept::Word(&["text", "json"]), "how a log line is written"),
 
     key("names.namespace", "TENANTRY_NAMES_NAMESPACE", Text("lab"), Accept::Namespace, "prefix of every database and role that this installation makes"),

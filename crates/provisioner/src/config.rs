@@ -45,7 +45,7 @@ pub struct ProvisionerConfig {
     pub namespace: Namespace,
     /// Where archives are written. Workers on several hosts must see the same directory.
     pub archive_dir: PathBuf,
-    /// Where `pg_dump` and `pg_restore` are; the newest installed when absent.
+    /// Where `pg_dump` and `pg_restore` are; when absent, those of the server's version or else the newest installed.
     pub pg_bin: Option<PathBuf>,
     /// How long a claim holds without being renewed.
     pub lease: Duration,

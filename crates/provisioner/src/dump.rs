@@ -26,6 +26,8 @@ use crate::ProvisionError;
 
 /// How much of the end of a program's error output is kept.
 const SAID_BYTES_MAX: usize = 4096;
+/// The first version whose `pg_restore` sets `transaction_timeout`, which older servers refuse.
+const TIMEOUT_SETTING_SINCE: u32 = 17;
 /// How often a growing dump is measured.
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
 
@@ -36,48 +38,40 @@ pub(crate) struct Programs {
     restore: PathBuf,
     /// As `pg_dump --version` prints it.
     pub(crate) version: String,
-    major: u32,
 }
 
 impl Programs {
-    /// Those in `explicit`, else the newest installed server's, else those on the path.
-    pub(crate) async fn find(explicit: Option<&Path>) -> Result<Self, ProvisionError> {
-        let path = |name: &str| match explicit {
-            Some(dir) => dir.join(name),
-            None => PgBin::find(None).map_or_else(|_| PathBuf::from(name), |bin| bin.program(name)),
+    /// Those in `explicit`, else those of the server's own major version, else the newest installed, else those on the
+    /// path; refused unless they fit the server.
+    pub(crate) async fn find(
+        explicit: Option<&Path>,
+        server_major: u32,
+        target: &ConnectTarget,
+    ) -> Result<Self, ProvisionError> {
+        let dir = match explicit {
+            Some(dir) => Some(dir.to_owned()),
+            // Looking runs programs, and waits for them.
+            None => {
+                blocking(move || {
+                    let found = PgBin::find_major(None, server_major).or_else(|_| PgBin::find(None));
+                    Ok(found.ok().map(|bin| bin.dir().to_owned()))
+                })
+                .await?
+            }
         };
-        let dump = path("pg_dump");
-        let refused = |why: String| ProvisionError::Program {
-            program: dump.clone(),
-            why,
+        let path = |name: &str| {
+            dir.as_ref()
+                .map_or_else(|| PathBuf::from(name), |dir| dir.join(name))
         };
-        let output = Command::new(&dump)
-            .arg("--version")
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|error| refused(error.to_string()))?;
-        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let major = major_of(&version).ok_or_else(|| refused(format!("it calls itself {version:?}")))?;
+        let (dump, restore) = (path("pg_dump"), path("pg_restore"));
+        let (version, major) = version_of(&dump).await?;
+        check(&dump, major, server_major, target)?;
+        let (_, major) = version_of(&restore).await?;
+        check(&restore, major, server_major, target)?;
         Ok(Self {
-            restore: path("pg_restore"),
             dump,
+            restore,
             version,
-            major,
-        })
-    }
-
-    /// Refuses a server that is newer than the programs.
-    pub(crate) fn check(&self, server_major: u32, target: &ConnectTarget) -> Result<(), ProvisionError> {
-        if self.major >= server_major {
-            return Ok(());
-        }
-        Err(ProvisionError::ProgramTooOld {
-            program: self.dump.clone(),
-            have: self.major,
-            place: target.to_string(),
-            need: server_major,
         })
     }
 
@@ -128,6 +122,46 @@ impl Programs {
             .arg(file);
         run(command, "pg_restore", &self.restore, target, limit).await
     }
+}
+
+/// What a program calls itself, and its major version.
+async fn version_of(program: &Path) -> Result<(String, u32), ProvisionError> {
+    let refused = |why: String| ProvisionError::Program {
+        program: program.to_owned(),
+        why,
+    };
+    let output = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|error| refused(error.to_string()))?;
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let major = major_of(&version).ok_or_else(|| refused(format!("it calls itself {version:?}")))?;
+    Ok((version, major))
+}
+
+/// Refuses a program that cannot dump the server or whose dump the server cannot take back.
+fn check(program: &Path, have: u32, server_major: u32, target: &ConnectTarget) -> Result<(), ProvisionError> {
+    if have < server_major {
+        return Err(ProvisionError::ProgramTooOld {
+            program: program.to_owned(),
+            have,
+            place: target.to_string(),
+            need: server_major,
+        });
+    }
+    if have >= TIMEOUT_SETTING_SINCE && server_major < TIMEOUT_SETTING_SINCE {
+        return Err(ProvisionError::Program {
+            program: program.to_owned(),
+            why: format!(
+                "it is of PostgreSQL {have} and begins a restore with the setting transaction_timeout, which the server \
+                 {target}, of PostgreSQL {server_major}, does not know; one of version {server_major} is needed"
+            ),
+        });
+    }
+    Ok(())
 }
 
 /// Reads the major version out of `pg_dump (PostgreSQL) 15.18 (Debian …)`.
@@ -233,18 +267,28 @@ fn name_full_disk(error: ProvisionError, path: &Path) -> ProvisionError {
     }
 }
 
-/// Makes the directory for archives of one laboratory; nobody else on the machine may look inside.
+/// Makes the directory for archives of one laboratory; nobody else on the machine may look inside. Each directory's name
+/// is on the disk when this returns, those of its parents that had to be made too.
 pub(crate) fn prepare_directory(directory: &Path) -> Result<(), ProvisionError> {
-    let io = || ProvisionError::io("making the directory", directory);
+    let io = |path: &Path| ProvisionError::io("making the directory", path.to_owned());
+    let missing = directory.ancestors().take_while(|d| !d.exists()).count();
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(io())?;
-    if let Some(parent) = directory.parent() {
-        File::open(parent).and_then(|d| d.sync_all()).map_err(io())?;
+        .map_err(io(directory))?;
+    // The last one also when it was there: whoever made it may have died before this.
+    for made in directory.ancestors().take(missing.max(1)) {
+        sync_directory_of(made).map_err(io(made))?;
     }
     Ok(())
+}
+
+/// Refuses a directory in which nothing can be written.
+pub(crate) async fn try_directory(directory: &Path) -> Result<(), ProvisionError> {
+    let probe = directory.join("writable");
+    write_whole(&probe, b"written to see whether archives can be\n".to_vec()).await?;
+    std::fs::remove_file(&probe).map_err(ProvisionError::io("removing", &probe))
 }
 
 /// A fresh, empty file that only we can read. An earlier try's is unlinked first: should its writer still live, it
@@ -344,6 +388,31 @@ mod tests {
             ("pg_dump", None),
         ] {
             assert_eq!(major_of(text), major, "{text}");
+        }
+    }
+
+    #[test]
+    fn programs_fit_a_server_of_their_version_or_a_little_older() {
+        let target = ConnectTarget {
+            host: "db".to_owned(),
+            port: 5432,
+            user: "postgres".to_owned(),
+            password: secrecy::SecretString::from("secret"),
+            database: "postgres".to_owned(),
+        };
+        let program = Path::new("/opt/pg/bin/pg_dump");
+        for (have, server) in [(15, 15), (16, 15), (17, 17), (18, 17), (16, 16)] {
+            assert!(check(program, have, server, &target).is_ok(), "{have} {server}");
+        }
+        let old = check(program, 15, 16, &target).unwrap_err().to_string();
+        assert!(old.contains("older than the server"), "{old}");
+        for (have, server) in [(17, 16), (18, 15)] {
+            let new = check(program, have, server, &target).unwrap_err().to_string();
+            assert!(
+                new.contains(&format!("one of version {server} is needed"))
+                    && new.contains("TENANTRY_PG_BIN"),
+                "{new}"
+            );
         }
     }
 

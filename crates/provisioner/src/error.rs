@@ -121,9 +121,10 @@ pub enum ProvisionError {
         /// Whether the failure lay in reaching the server.
         passing: bool,
     },
-    /// `pg_dump` or `pg_restore` is not there or cannot be started.
+    /// `pg_dump` or `pg_restore` is not there, cannot be started, or says what the server does not understand.
     #[error(
-        "{program} cannot be run: {why}; install PostgreSQL's client programs or set TENANTRY_PG_BIN to their directory"
+        "{program} cannot be used: {why}; install PostgreSQL's client programs of the server's version or set TENANTRY_PG_BIN \
+         to their directory"
     )]
     Program {
         /// Its path.
@@ -162,8 +163,11 @@ pub enum ProvisionError {
         /// What was being written.
         path: PathBuf,
     },
-    /// A file could not be read or written.
-    #[error("{doing} {path} failed: {source}")]
+    /// An archive's file could not be read or written.
+    #[error(
+        "{doing} {path} failed: {source}; see to it that TENANTRY_ARCHIVE_DIR names a directory in which this process may \
+         write, then run the operation again"
+    )]
     Io {
         /// What was being done.
         doing: &'static str,

@@ -21,12 +21,29 @@ use crate::{
     error::StepError,
 };
 
+/// The programs, the server's version, and the file to write: nothing is closed or dumped before all three are in order.
+async fn ready_to_archive(
+    cx: &Context<'_>,
+    held: &Held,
+    tenant: &Tenant,
+) -> Result<(Programs, String, PathBuf), StepError> {
+    let (major, server_version) = server_version(held).await?;
+    let programs = Programs::find(cx.inner.config.pg_bin.as_deref(), major, &held.target).await?;
+    let file = cx.archive_file(tenant)?;
+    if let Some(directory) = file.parent() {
+        dump::prepare_directory(directory)?;
+        dump::try_directory(directory).await?;
+    }
+    Ok((programs, server_version, file))
+}
+
 /// Keeps everybody out and waits until everybody is gone. Routers were told when the state changed and let go by
 /// themselves; one that does not answer is cut off after a while.
 pub(super) async fn fence(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
+    ready_to_archive(cx, &held, &tenant).await?;
     let (database, role) = (&tenant.db_name, &tenant.role_name);
     if role_is_there(&held, &tenant).await? {
         let sql = format!("ALTER ROLE {role} NOLOGIN; REVOKE ALL ON DATABASE {database} FROM {role}");
@@ -106,15 +123,9 @@ pub(super) async fn dump(cx: &Context<'_>) -> Saw {
     // A drop that came as far as closing it may have been given up for want of a sound archive.
     open_to_nobody_else(&held, &tenant.db_name).await?;
     let config = &cx.inner.config;
-    let programs = Programs::find(config.pg_bin.as_deref()).await?;
-    let (major, server_version) = server_version(&held).await?;
-    programs.check(major, &held.target)?;
+    let (programs, server_version, file) = ready_to_archive(cx, &held, &tenant).await?;
     // A dump whose process was killed with ours may still run; nobody else can be in there behind the fence.
     end_sessions(cx, &held, &tenant.db_name).await?;
-    let file = cx.archive_file(&tenant)?;
-    if let Some(directory) = file.parent() {
-        dump::prepare_directory(directory)?;
-    }
     let target = held.target.with_database(tenant.db_name.as_str());
     let grown = |bytes| cx.tell_bytes(Step::Dump, bytes);
     programs

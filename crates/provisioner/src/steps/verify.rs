@@ -65,8 +65,8 @@ async fn restore_and_compare(
     scratch: &DbName,
 ) -> Result<Contents, StepError> {
     let config = &cx.inner.config;
-    let programs = Programs::find(config.pg_bin.as_deref()).await?;
-    programs.check(server_version(held).await?.0, &held.target)?;
+    let (major, _) = server_version(held).await?;
+    let programs = Programs::find(config.pg_bin.as_deref(), major, &held.target).await?;
     create_like(cx, held, &tenant.db_name, scratch).await?;
     let copy = held.target.with_database(scratch.as_str());
     programs

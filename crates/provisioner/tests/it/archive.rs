@@ -242,6 +242,36 @@ async fn a_dump_program_that_is_missing_or_too_old_is_refused_by_name() {
         "{error}"
     );
     assert_kept(&rig, &tenant).await;
+    assert_not_fenced(&rig, &tenant).await;
+}
+
+/// Nothing was done to the laboratory yet: its own role still gets in.
+async fn assert_not_fenced(rig: &Rig, tenant: &Tenant) {
+    connect(&rig.own(tenant)).await;
+}
+
+#[tokio::test]
+async fn an_archive_directory_that_cannot_be_written_is_named_before_anything_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_the_way = dir.path().join("archives");
+    std::fs::write(&in_the_way, "a file").unwrap();
+    let rig = Rig::with(|config| config.archive_dir.clone_from(&in_the_way)).await;
+    let tenant = rig.provisioned("nowhere").await;
+    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let error = failure(&rig, operation).await;
+    assert!(
+        error.contains("fence")
+            && error.contains("TENANTRY_ARCHIVE_DIR")
+            && error.contains("run the operation again"),
+        "{error}"
+    );
+    assert_not_fenced(&rig, &tenant).await;
+
+    std::fs::remove_file(&in_the_way).unwrap();
+    rig.provisioner.reopen(operation, by()).await.unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(rig.tenant(tenant.id).await.is_none());
+    assert_eq!(files_in(&in_the_way, "").len(), 2, "dump and manifest");
 }
 
 #[tokio::test]

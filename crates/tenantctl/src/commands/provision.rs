@@ -56,6 +56,12 @@ async fn request(context: &Context, wanted: Provision) -> anyhow::Result<(Operat
             password_hash: hash.into(),
         },
     };
+    // Before anything is kept: the hash alone, after an interruption, would be a door without a key.
+    if let Some(generated) = password.to_show() {
+        context
+            .out
+            .tell(&format!("generated password, shown only now: {generated}"));
+    }
     let by = context.requested_by(None);
     let (_, operation) = context
         .platform
@@ -67,12 +73,6 @@ async fn request(context: &Context, wanted: Provision) -> anyhow::Result<(Operat
             ProvisionError::Registry(error @ RegistryError::SlugTaken { .. }) => anyhow::Error::new(error),
             other => other.into(),
         })?;
-    // Before the work, so that an interruption does not lose it.
-    if let Some(generated) = password.to_show() {
-        context
-            .out
-            .tell(&format!("generated password, shown only now: {generated}"));
-    }
     Ok((operation, password))
 }
 

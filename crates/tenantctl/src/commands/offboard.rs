@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
-use model::{OperationId, OperationKind};
+use model::{OperationId, OperationKind, OperationStatus};
 use provisioner::ProvisionError;
 use registry::{OperationFilter, RegistryError, Tenant};
 use serde_json::json;
@@ -102,21 +102,24 @@ async fn finish(context: &Context, tenant: &Tenant, operation: OperationId) -> a
             "archive": archive.as_ref().map(ArchiveView::from),
         }));
     }
+    // An archive is recorded steps before the laboratory is gone: only the operation's end says that it is.
     match (archive, operation) {
-        (Some(archive), _) => out.answer(&format!(
-            "{} is archived and removed: archive {} ({}) in {}",
-            tenant.slug,
-            archive.id,
-            size(archive.bytes),
-            archive.location
-        )),
-        (None, Some(operation)) => {
+        (Some(archive), Some(operation)) if operation.status == OperationStatus::Succeeded => {
+            out.answer(&format!(
+                "{} is archived and removed: archive {} ({}) in {}",
+                tenant.slug,
+                archive.id,
+                size(archive.bytes),
+                archive.location
+            ))
+        }
+        (_, Some(operation)) => {
             out.note(&format!(
                 "a running tenantd does it; `tenantctl operations watch {}` follows",
                 operation.id
             ));
             out.answer(&format!("{} is being offboarded", tenant.slug))
         }
-        (None, None) => Ok(()),
+        (_, None) => Ok(()),
     }
 }

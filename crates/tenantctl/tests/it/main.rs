@@ -11,4 +11,6 @@ mod refusals;
 #[cfg(test)]
 mod story;
 #[cfg(test)]
+mod truth;
+#[cfg(test)]
 mod up;

@@ -34,10 +34,10 @@ pub fn ok_tagged(version: i32, record: &impl Serialize) -> HttpResponse {
 /// A record that was just made, as its answer: it may be sent again to a request that is repeated.
 #[derive(Debug, Clone)]
 pub struct Created {
-    /// 201, or 202 when the work goes on.
+    /// 201, or 202 when the work goes on, or 200 when something was added to a record that has an address already.
     pub status: StatusCode,
-    /// The record's address.
-    pub location: String,
+    /// The address of what is new.
+    pub location: Option<String>,
     /// Its entity tag, if it has versions.
     pub etag: Option<String>,
     /// Its JSON.
@@ -54,7 +54,7 @@ impl Created {
         let body = serde_json::to_vec(record).expect("a record with text keys has a JSON form");
         Self {
             status: StatusCode::CREATED,
-            location,
+            location: Some(location),
             etag: version.map(etag),
             body,
         }
@@ -72,13 +72,27 @@ impl Created {
         }
     }
 
+    /// 200 with the record as it is now.
+    ///
+    /// # Panics
+    /// Never, as [`Created::of`].
+    #[must_use]
+    pub fn added(version: i32, record: &impl Serialize) -> Self {
+        Self {
+            status: StatusCode::OK,
+            location: None,
+            ..Self::of(String::new(), Some(version), record)
+        }
+    }
+
     /// The answer itself.
     #[must_use]
     pub fn answer(self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
-        response
-            .insert_header((header::LOCATION, self.location))
-            .content_type("application/json");
+        response.content_type("application/json");
+        if let Some(location) = self.location {
+            response.insert_header((header::LOCATION, location));
+        }
         if let Some(etag) = self.etag {
             response.insert_header((header::ETAG, etag));
         }
@@ -88,8 +102,9 @@ impl Created {
     /// The answer as it is kept beside the record.
     #[must_use]
     pub fn stored(self) -> StoredAnswer {
-        let mut headers = BTreeMap::from([("location".to_owned(), self.location)]);
-        headers.extend(self.etag.map(|etag| ("etag".to_owned(), etag)));
+        let location = self.location.map(|location| ("location".to_owned(), location));
+        let etag = self.etag.map(|etag| ("etag".to_owned(), etag));
+        let headers: BTreeMap<_, _> = location.into_iter().chain(etag).collect();
         StoredAnswer {
             status: self.status.as_u16(),
             headers,
@@ -166,8 +181,10 @@ pub fn map<T, U>(page: Page<T>, view: impl Fn(T) -> U) -> Page<U> {
     }
 }
 
-/// The same query with another cursor. Cursors are base64url, slugs or ids, so they need no escaping.
-fn next_link(path: &str, query: &str, cursor: &str) -> String {
+/// The same query with another cursor, as the `Link` header says it. Cursors are base64url, slugs or ids, so they need no
+/// escaping.
+#[must_use]
+pub fn next_link(path: &str, query: &str, cursor: &str) -> String {
     let mut kept: Vec<&str> = query
         .split('&')
         .filter(|pair| !pair.is_empty() && !pair.starts_with("after="))

@@ -7,8 +7,8 @@ use lab::{
 };
 
 use crate::{
-    answer,
-    extract::{Body, IfMatch, PathId, Tenant},
+    answer::{self, Created},
+    extract::{Body, IdempotencyKey, IfMatch, PathId, Tenant},
     problem::Answer,
 };
 
@@ -18,21 +18,28 @@ fn tagged(amended: &Amended) -> HttpResponse {
 
 /// Proposes a change to a released result. It takes effect when another person verifies it.
 #[utoipa::path(tag = "laboratory", request_body = AmendmentEntry,
-    params(("id" = Uuid, Path), ("If-Match" = String, Header)),
+    params(("id" = Uuid, Path), ("If-Match" = String, Header), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = Amended, headers(("ETag" = String)))))]
 #[post("/results/{id}/amendments")]
 pub(crate) async fn propose(
     tenant: Tenant,
     id: PathId<ResultId>,
     version: IfMatch,
+    key: IdempotencyKey,
     body: Body<AmendmentEntry>,
 ) -> Answer<HttpResponse> {
-    let amended = tenant
-        .write(Action::ResultAmend, async |txn, actor| {
-            amendments::propose(txn, actor, id.0, version.0, &body.value).await
-        })
-        .await?;
-    Ok(tagged(&amended))
+    let route = format!("POST results/{}/amendments", id.0);
+    let work = tenant.create(
+        Action::ResultAmend,
+        &key,
+        &route,
+        &body.bytes,
+        async |txn, actor| {
+            let amended = amendments::propose(txn, actor, id.0, version.0, &body.value).await?;
+            Ok(Created::added(amended.result.version, &amended))
+        },
+    );
+    work.await
 }
 
 /// Verifies an amendment that another person proposed, and applies it.

@@ -10,8 +10,8 @@ use lab::{
 };
 
 use crate::{
-    answer,
-    extract::{Body, IfMatch, PathId, Tenant},
+    answer::{self, Created},
+    extract::{Body, IdempotencyKey, IfMatch, IfMatchIfSent, PathId, Tenant},
     problem::Answer,
 };
 
@@ -106,22 +106,32 @@ pub(crate) async fn void(
     Ok(tagged(&result))
 }
 
-/// Records that somebody was told of a critical value; it may be released from then on.
-#[utoipa::path(tag = "laboratory", request_body = CriticalNoticeEntry, params(("id" = Uuid, Path)),
+/// Records that somebody was told of a critical value; it may be released from then on. With `If-Match` only if the
+/// value is still the one that was seen.
+#[utoipa::path(tag = "laboratory", request_body = CriticalNoticeEntry,
+    params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
 #[post("/results/{id}/critical-notice")]
 pub(crate) async fn critical_notice(
     tenant: Tenant,
     id: PathId<ResultId>,
+    version: IfMatchIfSent,
+    key: IdempotencyKey,
     body: Body<CriticalNoticeEntry>,
 ) -> Answer<HttpResponse> {
-    let result = tenant
-        .write(Action::CriticalNotice, async |txn, actor| {
-            critical::record(txn, actor, id.0, &body.value).await?;
-            results::get(txn, id.0).await
-        })
-        .await?;
-    Ok(tagged(&result))
+    let route = format!("POST results/{}/critical-notice", id.0);
+    let work = tenant.create(
+        Action::CriticalNotice,
+        &key,
+        &route,
+        &body.bytes,
+        async |txn, actor| {
+            critical::record(txn, actor, id.0, version.0, &body.value).await?;
+            let result = results::get(txn, id.0).await?;
+            Ok(Created::added(result.version, &result))
+        },
+    );
+    work.await
 }
 
 /// A result with everything that it ever said.

@@ -13,7 +13,7 @@ use lab::{
     idempotency::{self, Begin},
 };
 use model::{Role, StaffId, TenantId};
-use resolver::{Resolver, Snapshot, TenantTransaction};
+use resolver::{ResolveError, Resolver, Snapshot, TenantTransaction};
 
 use super::{
     IdempotencyKey,
@@ -29,6 +29,9 @@ use crate::{
 /// How seldom a keyed request also removes answers that are older than a day. One removes up to a thousand, so the table
 /// stays bounded by a day's requests.
 const SWEEP_ONE_IN: u32 = 64;
+
+/// How often a transaction that lost a deadlock is begun anew.
+const RETRIES_MAX: u32 = 2;
 
 /// A person of a laboratory that is in service, and the way to its data.
 pub struct Tenant {
@@ -121,33 +124,51 @@ impl Tenant {
         let outcome = self.attended(&txn, work).await;
         // The outcome is known either way, and a connection whose rollback fails is thrown away by the resolver.
         let _settled = txn.rollback().await;
-        outcome
+        Ok(outcome?)
     }
 
-    /// Runs `work` in a transaction and commits it, or rolls it back when `work` refuses.
+    /// Runs `work` in a transaction and commits it, or rolls it back when `work` refuses. When it was the loser of a
+    /// deadlock it is run again from its beginning.
     ///
     /// # Errors
     /// 403, whatever keeps the laboratory from being served, and what `work` refuses.
     pub async fn write<T>(
         &self,
         action: Action,
-        work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
+        work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
     ) -> Answer<T> {
         self.write_with(action, work, async || Ok(())).await
     }
 
     /// As [`Tenant::write`], and between the work and its commit does something `outside` the laboratory's database; when
-    /// that fails the work is rolled back.
+    /// that fails the work is rolled back. Both may be run several times.
     ///
     /// # Errors
     /// As [`Tenant::write`], and what `outside` refuses.
     pub async fn write_with<T>(
         &self,
         action: Action,
-        work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
-        outside: impl AsyncFnOnce() -> Answer<()>,
+        work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
+        outside: impl AsyncFn() -> Answer<()>,
     ) -> Answer<T> {
         self.allow(action)?;
+        let mut retries = 0;
+        loop {
+            match self.write_once(&work, &outside).await {
+                Err(Undone::Lab(error)) if retries < RETRIES_MAX && error.may_pass_on_retry() => {
+                    retries += 1;
+                    tracing::info!(%error, retries, "a transaction gave way to another and begins anew");
+                }
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
+    async fn write_once<T>(
+        &self,
+        work: &impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
+        outside: &impl AsyncFn() -> Answer<()>,
+    ) -> Result<T, Undone> {
         let mut client = self.resolver.checkout(self.id()).await?;
         let txn = client.transaction().await?;
         let outcome = async {
@@ -160,9 +181,9 @@ impl Tenant {
                 txn.commit().await.map_err(LabError::from)?;
                 Ok(done)
             }
-            Err(problem) => {
+            Err(undone) => {
                 let _settled = txn.rollback().await;
-                Err(problem)
+                Err(undone)
             }
         }
     }
@@ -178,7 +199,7 @@ impl Tenant {
         key: &IdempotencyKey,
         route: &str,
         sent: &[u8],
-        work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<Created, LabError>,
+        work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<Created, LabError>,
     ) -> Answer<HttpResponse> {
         let Some(key) = &key.0 else {
             return Ok(self.write(action, work).await?.answer());
@@ -204,9 +225,42 @@ impl Tenant {
         &self,
         txn: &TenantTransaction<'_>,
         work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
-    ) -> Answer<T> {
+    ) -> Result<T, Undone> {
         standing(txn, self.actor.staff, self.actor.role).await?;
         Ok(work(txn, &self.actor).await?)
+    }
+}
+
+/// Why a transaction was not committed.
+enum Undone {
+    Lab(LabError),
+    Told(Problem),
+}
+
+impl From<LabError> for Undone {
+    fn from(error: LabError) -> Self {
+        Self::Lab(error)
+    }
+}
+
+impl From<Problem> for Undone {
+    fn from(problem: Problem) -> Self {
+        Self::Told(problem)
+    }
+}
+
+impl From<ResolveError> for Undone {
+    fn from(error: ResolveError) -> Self {
+        Self::Told(error.into())
+    }
+}
+
+impl From<Undone> for Problem {
+    fn from(undone: Undone) -> Self {
+        match undone {
+            Undone::Lab(error) => error.into(),
+            Undone::Told(problem) => problem,
+        }
     }
 }
 

@@ -43,6 +43,17 @@ pub async fn hashed(passwords: &Passwords, password: &Password) -> Answer<Secret
     Ok(passwords.hash(password.secret()).await?.into())
 }
 
+/// A field that may be left out and not be `null`: for `#[serde(default, deserialize_with = "input::present")]`. Absent
+/// means "stays as it is", and `null` would look like "take it away", which these fields cannot do.
+///
+/// # Errors
+/// Whatever `T` refuses, `null` among it.
+pub fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

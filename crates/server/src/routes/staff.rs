@@ -51,13 +51,17 @@ pub struct NewStaffBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StaffPatchBody {
+    #[serde(default, deserialize_with = "input::present")]
     display_name: Option<String>,
     #[schema(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "input::present")]
     email: Option<Email>,
     /// Ends the person's tokens at once; the next one is for the new role.
     #[schema(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "input::present")]
     role: Option<Role>,
     /// Closes or opens the account, at once.
+    #[serde(default, deserialize_with = "input::present")]
     active: Option<bool>,
 }
 

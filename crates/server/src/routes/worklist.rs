@@ -9,6 +9,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
+    answer,
     extract::{Params, Tenant, if_none_match},
     problem::Answer,
 };
@@ -22,9 +23,13 @@ pub struct WorklistQuery {
     section: Option<String>,
     /// Only results in this status: pending, entered or verified.
     status: Option<ResultStatus>,
+    /// Where the page starts: `next` of the page before.
+    after: Option<String>,
+    /// The most items, 1 to 1,000; 1,000 unless given.
+    limit: Option<u32>,
 }
 
-/// Open results, the most urgent first.
+/// Open results, the most urgent first. The entity tag is that of the whole list, not of the page.
 #[utoipa::path(tag = "laboratory", params(WorklistQuery, ("If-None-Match" = Option<String>, Header)),
     responses((status = 200, body = Worklist, headers(("ETag" = String))), (status = 304)))]
 #[get("/worklist")]
@@ -33,8 +38,13 @@ pub(crate) async fn list(
     tenant: Tenant,
     query: Params<WorklistQuery>,
 ) -> Answer<HttpResponse> {
-    let Params(WorklistQuery { section, status }) = query;
-    let filter = WorklistFilter { section, status };
+    let Params(WorklistQuery {
+        section,
+        status,
+        after,
+        limit,
+    }) = query;
+    let (filter, page) = (WorklistFilter { section, status }, PageRequest { limit, after });
     let (etag, list) = tenant
         .read(Action::WorklistRead, async |txn, _| {
             // The tag before the rows: a change in between makes the tag old, and the next poll reads again.
@@ -45,7 +55,7 @@ pub(crate) async fn list(
                 if unchanged {
                     None
                 } else {
-                    Some(worklist::list(txn, &filter, &PageRequest::default()).await?)
+                    Some(worklist::list(txn, &filter, &page).await?)
                 },
             ))
         })
@@ -58,6 +68,12 @@ pub(crate) async fn list(
     response.insert_header((header::ETAG, etag));
     // To be kept by the person's own browser only, and asked for each time.
     response.insert_header((header::CACHE_CONTROL, "private, no-cache"));
+    if let Some(next) = list.as_ref().and_then(|list| list.next.as_ref()) {
+        response.insert_header((
+            header::LINK,
+            answer::next_link(req.path(), req.query_string(), next),
+        ));
+    }
     Ok(match list {
         Some(list) => response.json(list),
         None => response.finish(),

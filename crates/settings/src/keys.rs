@@ -97,7 +97,7 @@ pub const KEYS: &[Key] = &[
     key("paths.pg_bin", "TENANTRY_PG_BIN", Unset("the newest PostgreSQL found"), Accept::Path, "directory of initdb, postgres, pg_dump and pg_restore"),
 
     key("http.listen", "TENANTRY_HTTP_LISTEN", Text("127.0.0.1:8080"), Accept::Socket, "where tenantd listens"),
-    key("http.body_max_bytes", "TENANTRY_HTTP_BODY_MAX_BYTES", Number(10_485_760), count(1_024, 1_073_741_824), "largest request body; a larger one gets 413"),
+    key("http.body_max_bytes", "TENANTRY_HTTP_BODY_MAX_BYTES", Number(16_777_216), count(1_024, 1_073_741_824), "largest request body; a larger one gets 413"),
     key("http.request_timeout_ms", "TENANTRY_HTTP_REQUEST_TIMEOUT_MS", Number(30_000), WAIT_MS, "limit on one request, from its head to its answer"),
     key("http.shutdown_grace_ms", "TENANTRY_HTTP_SHUTDOWN_GRACE_MS", Number(10_000), count(0, 600_000), "how long requests may finish after a signal to stop"),
     key("http.workers", "TENANTRY_HTTP_WORKERS", Unset("one for each processor"), count(1, 1_024), "threads that serve requests"),

@@ -32,9 +32,9 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
         let (req, mut payload) = (req.clone(), payload.take());
         async move {
             let bytes = read(&req, &mut payload).await?;
-            let content_type = req.content_type();
+            let content_type = req.content_type().to_ascii_lowercase();
             if content_type != "application/json" && !content_type.ends_with("+json") {
-                return Err(wrong_type(content_type, "application/json"));
+                return Err(wrong_type(&content_type, "application/json"));
             }
             let value = serde_json::from_slice(&bytes).map_err(|error| refused_json(&error))?;
             Ok(Self { value, bytes })
@@ -90,7 +90,7 @@ async fn read(req: &HttpRequest, payload: &mut Payload) -> Answer<Bytes> {
         return Err(too_large(limit));
     }
     if let Some(encoding) = req.headers().get(header::CONTENT_ENCODING)
-        && encoding != "identity"
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
         let detail = "Send the body without Content-Encoding.";
         return Err(Problem::with(Kind::UnsupportedMediaType, detail));

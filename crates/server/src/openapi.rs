@@ -3,11 +3,12 @@
 //! Invariant: a route that is served is in the document, for both come from the same call; a route that is in the
 //! document is served, for the fallback answers 405 and not 404 on its path.
 
+mod refusals;
+
 use actix_web::http::Method;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        Content, Ref, RefOr, ResponseBuilder,
         path::Operation,
         security::{Http, HttpAuthScheme, SecurityScheme},
     },
@@ -91,25 +92,20 @@ impl Routes {
                     }
                 })
         };
-        let methods: Vec<&str> = self
-            .0
-            .iter()
+        // Whatever takes GET takes HEAD (see `observe`), and the document need not say it of each route.
+        let head = |method: &Method| (*method == Method::GET).then_some("HEAD");
+        let methods: Vec<&str> = (self.0.iter())
             .filter(|(pattern, _)| fits(pattern))
-            .flat_map(|(_, methods)| methods.iter().map(Method::as_str))
+            .flat_map(|(_, methods)| methods)
+            .flat_map(|method| [Some(method.as_str()), head(method)])
+            .flatten()
             .collect();
         (!methods.is_empty()).then(|| methods.join(", "))
     }
 }
 
-/// Adds what is true of every route: its refusals are problems.
+/// Adds what is true of every route: a name, and its refusals.
 pub fn complete(document: &mut utoipa::openapi::OpenApi) {
-    let problem = ResponseBuilder::new()
-        .description("A refusal; `code` is one of the types listed at /problems")
-        .content(
-            "application/problem+json",
-            Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem")))),
-        )
-        .build();
     for (path, item) in &mut document.paths.paths {
         let operations: [(&str, &mut Option<Operation>); 5] = [
             ("get", &mut item.get),
@@ -121,11 +117,7 @@ pub fn complete(document: &mut utoipa::openapi::OpenApi) {
         for (method, operation) in operations {
             let Some(operation) = operation else { continue };
             operation.operation_id = Some(operation_id(method, path));
-            operation
-                .responses
-                .responses
-                .entry("default".to_owned())
-                .or_insert_with(|| RefOr::T(problem.clone()));
+            refusals::add(method, path, operation);
         }
     }
     let list: Vec<String> = Kind::ALL
@@ -175,8 +167,8 @@ mod tests {
             get("/a/{id}"),
             (vec![String::new(), "a".into()], vec![Method::POST]),
         ]);
-        assert_eq!(routes.allowed("/a").as_deref(), Some("GET, POST"));
-        assert_eq!(routes.allowed("/a/7").as_deref(), Some("GET"));
+        assert_eq!(routes.allowed("/a").as_deref(), Some("GET, HEAD, POST"));
+        assert_eq!(routes.allowed("/a/7").as_deref(), Some("GET, HEAD"));
         assert_eq!(routes.allowed("/a/"), None);
         assert_eq!(routes.allowed("/b"), None);
     }

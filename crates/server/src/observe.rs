@@ -55,7 +55,7 @@ struct Seen {
 
 /// See the module.
 pub async fn observe(
-    req: ServiceRequest,
+    mut req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let state = req
@@ -77,6 +77,11 @@ pub async fn observe(
     };
     req.extensions_mut().insert(seen.trace);
     req.extensions_mut().insert(seen.notes.clone());
+
+    // HEAD is GET whose body is not sent: routes need not know, and the connection, which has seen the method, sends none.
+    if req.method() == Method::HEAD {
+        req.head_mut().method = Method::GET;
+    }
 
     let span = tracing::info_span!("request", trace_id = %seen.trace.id());
     let work = AssertUnwindSafe(next.call(req)).catch_unwind();

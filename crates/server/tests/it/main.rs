@@ -9,6 +9,8 @@ mod login;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod requests;
+#[cfg(test)]
 mod service;
 #[cfg(test)]
 mod standing;

@@ -141,6 +141,13 @@ async fn every_bad_input_has_a_problem_of_its_own() {
             "bad-query",
         ),
         (
+            "date before every calendar",
+            &lab.receptionist,
+            Call::new("GET", "/api/v1/patients?birthDate=-009999-01-01"),
+            422,
+            "invalid",
+        ),
+        (
             "limit too large",
             &lab.receptionist,
             Call::new("GET", "/api/v1/patients?limit=100000"),
@@ -289,7 +296,7 @@ async fn every_bad_input_has_a_problem_of_its_own() {
         let reply = d.send(&call, token).await;
         reply.refused(status, code);
         if status == 405 {
-            assert_eq!(reply.header("allow"), "GET, POST");
+            assert_eq!(reply.header("allow"), "GET, HEAD, POST");
         }
         if status == 401 {
             assert!(reply.header("www-authenticate").starts_with("Bearer"));
@@ -380,13 +387,13 @@ async fn fifty_megabytes_are_refused_without_being_read() {
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert!(answer.contains("\"code\":\"body-too-large\""), "{answer}");
 
-    // Not announced: refused when the limit of ten megabytes is passed, while the rest is still to come.
+    // Not announced: refused when the limit of sixteen megabytes is passed, while the rest is still to come.
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let head = "POST /api/v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
                 transfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = [b"100000\r\n".as_slice(), &vec![b'x'; 0x10_0000], b"\r\n"].concat();
-    for _ in 0..11 {
+    for _ in 0..17 {
         stream.write_all(&chunk).await.unwrap();
     }
     let mut answer = vec![0; 12];

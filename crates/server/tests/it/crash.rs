@@ -11,24 +11,6 @@ use testkit::{Space, eventually};
 
 use crate::support::{LIMIT, Lab, Tenantd, World, connect, environment, finished, new_lab, provision};
 
-const PROVISION: [Step; 7] = [
-    Step::EnsureRole,
-    Step::EnsureDatabase,
-    Step::SecureDatabase,
-    Step::EnsureSchema,
-    Step::Seed,
-    Step::Check,
-    Step::Activate,
-];
-const OFFBOARD: [Step; 6] = [
-    Step::Fence,
-    Step::Dump,
-    Step::Verify,
-    Step::DropDatabase,
-    Step::DropRole,
-    Step::RemoveTenant,
-];
-
 #[tokio::test]
 async fn provisioning_killed_before_any_step_ends_in_a_laboratory_that_works() {
     provisioning_killed("begun").await;
@@ -51,7 +33,7 @@ async fn offboarding_killed_behind_any_step_ends_in_an_archive_and_nothing_else(
 
 async fn provisioning_killed(moment: &str) {
     let world = Bare::new().await;
-    for step in PROVISION {
+    for &step in OperationKind::Provision.steps() {
         let slug = slug_for(step);
         let doomed = Doomed::start(&world, OperationKind::Provision, step, moment).await;
         let asked = doomed
@@ -82,7 +64,7 @@ async fn provisioning_killed(moment: &str) {
 
 async fn offboarding_killed(moment: &str) {
     let world = Bare::new().await;
-    for step in OFFBOARD {
+    for &step in OperationKind::Offboard.steps() {
         let slug = slug_for(step);
         let d = Tenantd::start(&world.space, environment(&world.space)).await;
         let tenant = provision(&d, &world.operator, &slug).await;

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use self::{plan::plan, scene::Scene};
-use crate::support::{Call, Lab, PASSWORD, Reply};
+use crate::support::{Call, Lab, PASSWORD, Reply, finished, operator_token};
 
 /// What a route is, seen from another laboratory.
 enum Plan {
@@ -27,12 +27,24 @@ enum Plan {
     /// It carries things of A's that a laboratory receives from outside as text, not as references; those that match
     /// nothing are set aside.
     SetsAside(Probe),
-    /// Operators only: a laboratory's token is refused with 403.
-    Operators(Call),
+    /// Operators only: a laboratory's token, of its own admin too, is refused with 403; then the very same call succeeds
+    /// for the operator.
+    Operators(Call, u16, After),
     /// It belongs to the service itself, takes no token and shows nothing of any laboratory.
     Service(&'static str),
     /// It gives tokens: A's people are nobody in B.
     LogIn,
+}
+
+/// What is left to be done when an operator's call has succeeded.
+enum After {
+    Nothing,
+    /// A was suspended: it is resumed.
+    Resume,
+    /// A was resumed: until its routers know.
+    Serve,
+    /// An operation was taken on: until it has ended well.
+    Finish,
 }
 
 /// A call by somebody in a role, and the status that its owner gets.
@@ -47,18 +59,22 @@ async fn a_foreign_token_gets_nothing_on_any_route() {
     let scene = Scene::new().await;
     let document = scene.world.server.get("", "/openapi.json").await.expect(200);
     let mut unplanned = BTreeSet::new();
-    for (path, item) in document["paths"].as_object().unwrap() {
-        for method in item
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(|method| method.to_uppercase())
-        {
-            let route = format!("{method} {path}");
-            match plan(&scene, &method, path).await {
-                Some(plan) => try_route(&scene, &route, plan).await,
-                None => drop(unplanned.insert(route)),
-            }
+    let mut routes: Vec<(String, String)> = (document["paths"].as_object().unwrap().iter())
+        .flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().keys();
+            methods.map(move |method| (method.to_uppercase(), path.clone()))
+        })
+        .collect();
+    // After offboarding there is no A any more.
+    routes.sort_by_key(|(_, path)| path.ends_with("/offboard"));
+    for (method, path) in &routes {
+        let route = format!("{method} {path}");
+        if path.ends_with("/offboard") {
+            of_every_kind(&scene.world.identifiers(&scene.a).await);
+        }
+        match plan(&scene, method, path).await {
+            Some(plan) => try_route(&scene, &route, plan).await,
+            None => drop(unplanned.insert(route)),
         }
     }
     assert!(
@@ -133,16 +149,15 @@ async fn try_route(scene: &Scene, route: &str, plan: Plan) {
                 "{route} by its owner"
             );
         }
-        Plan::Operators(call) => {
+        Plan::Operators(call, ok, after) => {
+            let d = &scene.world.server;
             for lab in [&scene.a, &scene.b] {
-                scene
-                    .world
-                    .server
-                    .send(&call, &lab.admin)
-                    .await
-                    .refused(403, "wrong-audience");
+                d.send(&call, &lab.admin).await.refused(403, "wrong-audience");
             }
             assert_eq!(scene.world.digest(&scene.a).await, before);
+            let reply = d.send(&call, &scene.world.operator).await;
+            assert_eq!(reply.status, ok, "{route} by an operator: {}", reply.text);
+            settle(scene, &reply, after).await;
         }
         Plan::Service(path) => {
             let reply = scene.world.server.get("", path).await;
@@ -158,6 +173,7 @@ async fn try_route(scene: &Scene, route: &str, plan: Plan) {
                 .try_log_in(&technician, PASSWORD, Some(&scene.b.slug))
                 .await;
             reply.refused(401, "login-failed");
+            scene.world.server.log_in(&technician, Some(&scene.a.slug)).await;
             let body = json!({ "email": Lab::email(&scene.a.slug, "admin"), "password": PASSWORD });
             scene
                 .world
@@ -165,11 +181,48 @@ async fn try_route(scene: &Scene, route: &str, plan: Plan) {
                 .post("", "/api/v1/operators/login", body)
                 .await
                 .refused(401, "login-failed");
+            operator_token(&scene.world.server).await;
         }
     }
 }
 
-/// The answer holds no id, number, barcode or name of anything in A. What the caller itself sent may come back.
+async fn settle(scene: &Scene, reply: &Reply, after: After) {
+    let (d, operator) = (&scene.world.server, &scene.world.operator);
+    match after {
+        After::Nothing => {}
+        After::Resume => {
+            let path = format!("/api/v1/tenants/{}/resume", scene.a.id);
+            d.post(operator, &path, json!({})).await.expect(200);
+            scene.serves().await;
+        }
+        After::Serve => scene.serves().await,
+        After::Finish => {
+            let operation = finished(d, operator, reply.header("location")).await;
+            assert_eq!(operation["status"], "succeeded", "{operation}");
+        }
+    }
+}
+
+/// There was something of each kind to be found, or finding nothing would prove nothing.
+fn of_every_kind(secrets: &[String]) {
+    type Is = fn(&str) -> bool;
+    let kinds: [(&str, Is); 7] = [
+        ("an id", |text| text.parse::<uuid::Uuid>().is_ok()),
+        ("a patient's number", |text| text.starts_with("P500")),
+        ("a family name", |text| text.starts_with('P') && text.len() == 33),
+        ("a given name", |text| text.starts_with('G') && text.len() == 33),
+        ("a national number", |text| {
+            text.starts_with('N') && text.len() == 33
+        }),
+        ("an address", |text| text.contains('@')),
+        ("an order's number", |text| text.contains("-50")),
+    ];
+    for (kind, is) in kinds {
+        assert!(secrets.iter().any(|text| is(text)), "no {kind} in {secrets:?}");
+    }
+}
+
+/// The answer holds no id, number, barcode, name or address of anything in A. What the caller itself sent may come back.
 async fn nothing_of_a(scene: &Scene, route: &str, reply: &Reply) {
     for secret in scene.world.identifiers(&scene.a).await {
         let echoed = reply.status == 404

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Plan, Probe,
+    After, Plan, Probe,
     scene::{Scene, at, import_of, post, reason, sign},
 };
 use crate::support::{Call, Lab, PASSWORD};
@@ -39,7 +39,10 @@ fn lists(role: fn(&Lab) -> &str, path: &str) -> Plan {
 
 /// The plan of a route; `None` when nobody has thought of it yet.
 pub(super) async fn plan(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
-    if let Some(plan) = service(scene, method, path) {
+    if let Some(plan) = service(method, path) {
+        return Some(plan);
+    }
+    if let Some(plan) = operators(scene, method, path).await {
         return Some(plan);
     }
     if let Some(plan) = people(scene, method, path).await {
@@ -51,9 +54,7 @@ pub(super) async fn plan(scene: &Scene, method: &str, path: &str) -> Option<Plan
     results(scene, method, path).await
 }
 
-fn service(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
-    let tenant = |rest: &str| format!("/api/v1/tenants/{}{rest}", scene.a.id);
-    let nobody = uuid::Uuid::now_v7();
+fn service(method: &str, path: &str) -> Option<Plan> {
     Some(match (method, path) {
         ("GET", "/livez") => Plan::Service("/livez"),
         ("GET", "/readyz") => Plan::Service("/readyz"),
@@ -62,20 +63,32 @@ fn service(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
         ("GET", "/problems/{code}") => Plan::Service("/problems/not-found"),
         ("POST", "/api/v1/auth/login" | "/api/v1/operators/login") => Plan::LogIn,
         ("GET", "/api/v1/me") => lists(technician, "/api/v1/me"),
+        _ => return None,
+    })
+}
+
+async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
+    let tenant = |rest: &str| format!("/api/v1/tenants/{}{rest}", scene.a.id);
+    let get = |path: &str| Plan::Operators(Call::new("GET", path), 200, After::Nothing);
+    let post = |path: String, ok: u16, after: After| {
+        Plan::Operators(Call::new("POST", path).json(&json!({})), ok, after)
+    };
+    Some(match (method, path) {
         ("GET", "/api/v1/tenants/{id}/health") => names(technician, Call::new("GET", tenant("/health"))),
-        ("GET", "/api/v1/tenants") => Plan::Operators(Call::new("GET", path)),
+        ("GET", "/api/v1/tenants" | "/api/v1/operations" | "/api/v1/archives") => get(path),
+        ("GET", "/api/v1/tenants/{id}") => get(&tenant("")),
+        ("GET", "/api/v1/operations/{id}") => get(&at("operations", &scene.operation().await, "")),
         ("POST", "/api/v1/tenants") => {
-            Plan::Operators(post(path.into(), &crate::support::new_lab("evil-lab")))
+            let body = crate::support::new_lab("evil-lab");
+            Plan::Operators(Call::new("POST", path).json(&body), 202, After::Finish)
         }
-        ("GET", "/api/v1/tenants/{id}") => Plan::Operators(Call::new("GET", tenant(""))),
-        ("POST", "/api/v1/tenants/{id}/suspend") => Plan::Operators(Call::new("POST", tenant("/suspend"))),
-        ("POST", "/api/v1/tenants/{id}/resume") => Plan::Operators(Call::new("POST", tenant("/resume"))),
-        ("POST", "/api/v1/tenants/{id}/migrate") => Plan::Operators(Call::new("POST", tenant("/migrate"))),
-        ("POST", "/api/v1/tenants/{id}/offboard") => Plan::Operators(Call::new("POST", tenant("/offboard"))),
-        ("GET", "/api/v1/operations" | "/api/v1/archives") => Plan::Operators(Call::new("GET", path)),
-        ("GET", "/api/v1/operations/{id}") => {
-            Plan::Operators(Call::new("GET", format!("/api/v1/operations/{nobody}")))
+        ("POST", "/api/v1/tenants/{id}/suspend") => post(tenant("/suspend"), 200, After::Resume),
+        ("POST", "/api/v1/tenants/{id}/resume") => {
+            scene.suspend().await;
+            post(tenant("/resume"), 200, After::Serve)
         }
+        ("POST", "/api/v1/tenants/{id}/migrate") => post(tenant("/migrate"), 202, After::Finish),
+        ("POST", "/api/v1/tenants/{id}/offboard") => post(tenant("/offboard"), 202, After::Finish),
         _ => return None,
     })
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Probe;
-use crate::support::{Call, Lab, PASSWORD, Reply, World, by_code};
+use crate::support::{Call, LIMIT, Lab, PASSWORD, Reply, World, by_code};
 
 /// Two laboratories, and everything that is made in A as it is needed.
 pub(super) struct Scene {
@@ -16,7 +16,39 @@ impl Scene {
     pub(super) async fn new() -> Self {
         let world = World::start().await;
         let (a, b) = (world.lab("acme-lab").await, world.lab("bravo-lab").await);
+        world.count_from_elsewhere(&a).await;
         Self { world, a, b }
+    }
+
+    /// The operation that made A.
+    pub(super) async fn operation(&self) -> Value {
+        let path = format!("/api/v1/operations?tenantId={}&kind=provision", self.a.id);
+        let list = self
+            .world
+            .server
+            .get(&self.world.operator, &path)
+            .await
+            .expect(200);
+        list["items"][0].clone()
+    }
+
+    pub(super) async fn suspend(&self) {
+        let path = format!("/api/v1/tenants/{}/suspend", self.a.id);
+        let asked = self
+            .world
+            .server
+            .post(&self.world.operator, &path, json!({}))
+            .await;
+        asked.expect(200);
+    }
+
+    /// Waits until A is served again.
+    pub(super) async fn serves(&self) {
+        testkit::eventually("A serves", LIMIT, async || {
+            let reply = self.world.server.get(&self.a.admin, "/api/v1/profile").await;
+            reply.status == 200
+        })
+        .await;
     }
 
     pub(super) async fn send(&self, lab: &Lab, probe: &Probe) -> Reply {

@@ -34,10 +34,11 @@ impl Lab {
         format!("{role}@{slug}.example")
     }
 
-    /// Registers a patient of a name that nobody else has.
+    /// Registers a patient of names and a number that nobody else has.
     pub(crate) async fn patient(&self, d: &Tenantd) -> Value {
-        let name = format!("P{}", uuid::Uuid::now_v7().simple());
-        let body = json!({ "familyName": name, "givenName": "Ada", "sex": "F", "birthDate": "1980-04-01" });
+        let own = uuid::Uuid::now_v7().simple();
+        let body = json!({ "familyName": format!("P{own}"), "givenName": format!("G{own}"), "sex": "F",
+                           "nationalId": format!("N{own}"), "birthDate": "1980-04-01" });
         d.post(&self.receptionist, "/api/v1/patients", body)
             .await
             .expect(201)

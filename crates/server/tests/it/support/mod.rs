@@ -1,5 +1,6 @@
 //! The real `tenantd` as a process of its own, a client that speaks to it, and laboratories with people in them.
 
+mod door;
 mod http;
 mod lab;
 mod process;
@@ -7,10 +8,11 @@ mod world;
 
 use std::time::Duration;
 
+pub(crate) use door::Door;
 pub(crate) use http::{Call, Reply};
 pub(crate) use lab::{Lab, by_code};
 pub(crate) use process::{Tenantd, environment};
-pub(crate) use world::{OPERATOR, World, connect, finished, new_lab, provision};
+pub(crate) use world::{OPERATOR, World, connect, finished, new_lab, operator_token, provision};
 
 /// Generous: it is spent only when something is broken.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);

@@ -28,6 +28,11 @@ impl World {
         let space = Space::new().await;
         let mut env = environment(&space);
         change(&mut env);
+        Self::start_in(space, env).await
+    }
+
+    /// Starts with these settings and no others.
+    pub(crate) async fn start_in(space: Space, env: HashMap<String, String>) -> Self {
         prepare(&env).await;
         let server = Tenantd::start(&space, env).await;
         let operator = operator_token(&server).await;
@@ -172,8 +177,17 @@ pub(crate) async fn prepare(env: &HashMap<String, String>) {
 }
 
 impl World {
-    /// What identifies things of a laboratory: every UUID in its database, its patients' names and numbers, its barcodes
-    /// and the codes of tests that it added itself.
+    /// Lets a laboratory's numbers begin where no other's do: they count from 1 in each, and equal ones tell nothing.
+    pub(crate) async fn count_from_elsewhere(&self, lab: &Lab) {
+        let database = format!("{}_tenant_{}", self.space.namespace.as_str(), lab.slug);
+        let client = connect(&self.space.server.with_database(database)).await;
+        let sql = "SELECT setval('patient_mrn_seq', 5000000);
+             INSERT INTO accession_counter (day, last) SELECT current_date + d, 5000 FROM generate_series(-1, 1) AS d";
+        client.batch_execute(sql).await.unwrap();
+    }
+
+    /// What identifies things of a laboratory: every UUID in its database, its people's names, numbers and addresses, its
+    /// orders' numbers and barcodes, and the codes of tests that it added itself.
     pub(crate) async fn identifiers(&self, lab: &Lab) -> Vec<String> {
         let database = format!("{}_tenant_{}", self.space.namespace.as_str(), lab.slug);
         let client = connect(&self.space.server.with_database(database)).await;
@@ -181,7 +195,9 @@ impl World {
             .query(
                 "SELECT table_name::text, column_name::text FROM information_schema.columns
                  WHERE table_schema = 'public' AND (data_type = 'uuid' OR (table_name, column_name) IN
-                     (('patient', 'family_name'), ('specimen', 'barcode')))
+                     (('patient', 'family_name'), ('patient', 'given_name'), ('patient', 'mrn'),
+                      ('patient', 'national_id'), ('staff', 'email'), ('lab_order', 'accession_no'),
+                      ('specimen', 'barcode')))
                    AND table_name NOT IN ('ref_range')",
                 &[],
             )
@@ -210,7 +226,9 @@ impl World {
             .unwrap();
         found.extend(own.iter().map(|row| row.get::<_, String>(0)));
         // Names that the tests give to patients of both laboratories tell nothing.
-        found.remove("Own");
+        for both in ["Own", "Ada", "Eve", "new@lab.example"] {
+            found.remove(both);
+        }
         found.into_iter().collect()
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use testkit::eventually;
 
-use crate::support::{LIMIT, Lab, Tenantd, World};
+use crate::support::{Door, LIMIT, Lab, PASSWORD, Tenantd, World, environment};
 
 #[tokio::test]
 async fn a_suspended_laboratory_says_so_and_comes_back_whole() {
@@ -16,7 +16,7 @@ async fn a_suspended_laboratory_says_so_and_comes_back_whole() {
         .expect(200);
     refused_soon(d, &lab.receptionist, 403, "tenant-suspended").await;
     let login = d
-        .try_log_in(&Lab::email("acme-lab", "admin"), crate::support::PASSWORD, None)
+        .try_log_in(&Lab::email("acme-lab", "admin"), PASSWORD, None)
         .await;
     login.refused(403, "tenant-suspended");
     let wrong = d
@@ -54,7 +54,7 @@ async fn a_laboratory_whose_schema_is_behind_or_ahead_is_not_touched() {
             ))
             .await;
         refused_soon(d, &lab.receptionist, 503, code).await;
-        d.try_log_in(&Lab::email("acme-lab", "admin"), crate::support::PASSWORD, None)
+        d.try_log_in(&Lab::email("acme-lab", "admin"), PASSWORD, None)
             .await
             .refused(503, code);
         let health = d
@@ -110,15 +110,10 @@ async fn an_offboarded_laboratory_leaves_an_archive_and_its_tokens_open_nothing(
         .await;
     let location = asked.header("location").to_owned();
     asked.expect(202);
-    let during = d.get(&lab.receptionist, "/api/v1/patients").await;
-    assert!(
-        ["tenant-deleting", "unknown-tenant"].contains(&during.code()),
-        "{during:?}"
-    );
     let operation = crate::support::finished(d, ops, &location).await;
     assert_eq!(operation["status"], "succeeded", "{operation}");
     refused_soon(d, &lab.receptionist, 404, "unknown-tenant").await;
-    d.try_log_in(&Lab::email("acme-lab", "admin"), crate::support::PASSWORD, None)
+    d.try_log_in(&Lab::email("acme-lab", "admin"), PASSWORD, None)
         .await
         .refused(401, "login-failed");
     let archives = d.get(ops, "/api/v1/archives").await.expect(200);
@@ -129,6 +124,98 @@ async fn an_offboarded_laboratory_leaves_an_archive_and_its_tokens_open_nothing(
         .await
         .refused(404, "unknown-tenant");
     d.get(&other.receptionist, "/api/v1/patients").await.expect(200);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_laboratory_that_is_being_removed_says_so_and_takes_nothing_more() {
+    let world = World::start().await;
+    let lab = world.lab("acme-lab").await;
+    let World {
+        server,
+        operator,
+        space,
+    } = world;
+    assert_eq!(server.stop().await, Some(0));
+    // This one's worker stops before the dump, for as long as the test looks.
+    let mut env = environment(&space);
+    env.insert(
+        "TENANTRY_FAULT_POINT".to_owned(),
+        "offboard/dump/begun".to_owned(),
+    );
+    let file = space.dir().join("reached");
+    env.insert("TENANTRY_FAULT_FILE".to_owned(), file.display().to_string());
+    let d = Tenantd::start(&space, env).await;
+    let asked = d
+        .post(
+            &operator,
+            &format!("/api/v1/tenants/{}/offboard", lab.id),
+            json!({}),
+        )
+        .await;
+    let location = asked.header("location").to_owned();
+    asked.expect(202);
+    eventually("the dump is about to begin", LIMIT, async || file.exists()).await;
+    d.get(&lab.receptionist, "/api/v1/patients")
+        .await
+        .refused(403, "tenant-deleting");
+    let patient =
+        json!({ "familyName": "Curie", "givenName": "Marie", "sex": "F", "birthDate": "1967-11-07" });
+    d.post(&lab.receptionist, "/api/v1/patients", patient)
+        .await
+        .refused(403, "tenant-deleting");
+    d.try_log_in(&Lab::email("acme-lab", "admin"), PASSWORD, None)
+        .await
+        .refused(403, "tenant-deleting");
+    d.kill().await;
+    let d = Tenantd::start(&space, environment(&space)).await;
+    let operation = crate::support::finished(&d, &operator, &location).await;
+    assert_eq!(operation["status"], "succeeded", "{operation}");
+    assert_eq!(d.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn an_unreachable_registry_shuts_its_own_calls_and_leaves_known_laboratories_in_service() {
+    let space = testkit::Space::new().await;
+    let door = Door::before(&space.registry).await;
+    // The laboratories' server is reached directly: only the registry is behind the door.
+    let mut env = environment(&space);
+    for (own, registry) in [
+        ("TENANT_PGHOST", "MASTER_PGHOST"),
+        ("TENANT_PGPORT", "MASTER_PGPORT"),
+        ("TENANT_PGUSER", "MASTER_PGUSER"),
+        ("TENANT_PGPASSWORD", "MASTER_PGPASSWORD"),
+    ] {
+        env.insert(own.to_owned(), env[registry].clone());
+    }
+    env.insert("MASTER_PGHOST".to_owned(), "127.0.0.1".to_owned());
+    env.insert("MASTER_PGPORT".to_owned(), door.port().to_string());
+    env.insert(
+        "TENANTRY_REGISTRY_CONNECT_TIMEOUT_MS".to_owned(),
+        "1000".to_owned(),
+    );
+    let world = World::start_in(space, env).await;
+    let lab = world.lab("acme-lab").await;
+    let d = &world.server;
+    d.get(&lab.receptionist, "/api/v1/patients").await.expect(200);
+    door.shut();
+    let wants_registry = [
+        d.try_log_in(&Lab::email("acme-lab", "admin"), PASSWORD, None)
+            .await,
+        d.get(&world.operator, "/api/v1/tenants").await,
+    ];
+    for reply in wants_registry {
+        reply.refused(503, "registry-unavailable");
+        assert_eq!(reply.header("retry-after"), "2");
+    }
+    assert_eq!(d.get("", "/readyz").await.status, 503);
+    lab.patient(d).await;
+    door.open();
+    eventually("ready again", LIMIT, async || {
+        d.get("", "/readyz").await.status == 200
+    })
+    .await;
+    d.log_in(&Lab::email("acme-lab", "admin"), None).await;
     world.stop().await;
 }
 

@@ -28,6 +28,8 @@ mod races;
 #[cfg(test)]
 mod rejecting;
 #[cfg(test)]
+mod signature_guards;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod worklists;

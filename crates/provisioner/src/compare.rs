@@ -25,11 +25,29 @@ pub struct Contents {
     pub shape_sha256: String,
 }
 
-/// Compares a copy with its original.
+/// Compares a copy with its original, within `limit`.
 ///
 /// # Errors
-/// [`ProvisionError::Differs`] names the first difference; others when a side cannot be read.
+/// [`ProvisionError::Differs`] names the first difference; [`ProvisionError::TookTooLong`]; others when a side cannot be
+/// read.
 pub async fn compare(
+    original: &ConnectTarget,
+    copy: &ConnectTarget,
+    connect_limit: Duration,
+    limit: Duration,
+) -> Result<Contents, ProvisionError> {
+    let comparing = compare_all(original, copy, connect_limit);
+    match tokio::time::timeout(limit, comparing).await {
+        Ok(outcome) => outcome,
+        // The sessions end with the future that was dropped, and their statements soon after them.
+        Err(_elapsed) => {
+            let what = format!("comparing {} with its restored copy", original.database);
+            Err(ProvisionError::TookTooLong { what, limit })
+        }
+    }
+}
+
+async fn compare_all(
     original: &ConnectTarget,
     copy: &ConnectTarget,
     connect_limit: Duration,

@@ -76,7 +76,7 @@ pub struct Bounds {
     pub routers_grace: Duration,
     /// How long sessions that were told to end may take.
     pub sessions_end_limit: Duration,
-    /// How long `pg_dump` or `pg_restore` may take.
+    /// How long `pg_dump`, `pg_restore` and the comparison may take each.
     pub dump_limit: Duration,
     /// How long a worker that is told to stop waits for its operations to end before it gives them back.
     pub shutdown_grace: Duration,

@@ -73,7 +73,13 @@ async fn restore_and_compare(
         .restore(&copy, &dumped.file, config.bounds.dump_limit)
         .await?;
     let original = held.target.with_database(tenant.db_name.as_str());
-    Ok(compare(&original, &copy, config.bounds.connect_timeout).await?)
+    Ok(compare(
+        &original,
+        &copy,
+        config.bounds.connect_timeout,
+        config.bounds.dump_limit,
+    )
+    .await?)
 }
 
 /// An empty database with the original's encoding and locale, which decide how text sorts. Nobody but us gets in, at no

@@ -311,7 +311,7 @@ async fn a_comparison_names_table_and_row_of_the_first_difference() {
     let target = |tenant: &Tenant| rig.space.server.with_database(tenant.db_name.as_str());
     let (one_target, two_target) = (target(&one), target(&two));
     let limit = Duration::from_secs(30);
-    let same = compare(&one_target, &one_target, limit).await.unwrap();
+    let same = compare(&one_target, &one_target, limit, limit).await.unwrap();
     assert!(
         same.tables
             .iter()
@@ -319,7 +319,16 @@ async fn a_comparison_names_table_and_row_of_the_first_difference() {
     );
     assert!(same.sequences > 0);
 
-    let differs = compare(&one_target, &two_target, limit)
+    // Somebody who holds a table for ever does not hold up a comparison for ever.
+    let mut holding = rig.inside(&one).await;
+    let held = holding.transaction().await.unwrap();
+    held.batch_execute("LOCK TABLE staff").await.unwrap();
+    let short = Duration::from_millis(500);
+    let waited = compare(&one_target, &one_target, limit, short).await.unwrap_err();
+    assert!(matches!(waited, ProvisionError::TookTooLong { .. }), "{waited}");
+    held.rollback().await.unwrap();
+
+    let differs = compare(&one_target, &two_target, limit, limit)
         .await
         .unwrap_err()
         .to_string();
@@ -329,7 +338,7 @@ async fn a_comparison_names_table_and_row_of_the_first_difference() {
         .batch_execute("DROP INDEX staff_email")
         .await
         .unwrap();
-    let differs = compare(&one_target, &two_target, limit)
+    let differs = compare(&one_target, &two_target, limit, limit)
         .await
         .unwrap_err()
         .to_string();

@@ -233,6 +233,25 @@ pub(crate) enum Operator {
     },
     /// List the people
     List,
+    /// Give a person a new password
+    SetPassword {
+        /// Log-in name
+        email: Email,
+        /// Read the password from the first line of standard input. Otherwise it is TENANTRY_OPERATOR_PASSWORD, is
+        /// asked for on a terminal, or is generated and printed once
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Refuse a person from now on, their tokens included
+    Disable {
+        /// Log-in name
+        email: Email,
+    },
+    /// Let a person in again
+    Enable {
+        /// Log-in name
+        email: Email,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,12 +1,15 @@
 //! The platform's own staff.
 
-use model::OperatorId;
-use registry::NewOperator;
+use model::{Email, OperatorId};
+use registry::{
+    Change, NewAudit, NewOperator, audit_insert, operator_set_active_in_txn, operator_set_password_in_txn,
+};
 use serde_json::json;
 
 use crate::{
     cli::Operator,
     context::Context,
+    outcome::Refusal,
     output::{moment, table},
     password::{self, NewPassword},
     view::OperatorView,
@@ -27,8 +30,8 @@ pub(crate) async fn run(context: &Context, what: Operator) -> anyhow::Result<()>
                 email,
                 password_hash: context.platform.passwords.hash(&password.secret).await?.into(),
             };
-            let made = registry::operator_insert(&context.client().await?, &new).await?;
-            created(context, &made, &password)
+            let made = insert(context, &new).await?;
+            told(context, &made, "created", &password)
         }
         Operator::List => {
             let operators = registry::operators_list(&context.client().await?).await?;
@@ -53,19 +56,94 @@ pub(crate) async fn run(context: &Context, what: Operator) -> anyhow::Result<()>
                 .out
                 .answer(&table(&["E-MAIL", "NAME", "CREATED", ""], rows))
         }
+        Operator::SetPassword {
+            email,
+            password_stdin,
+        } => set_password(context, &email, password_stdin).await,
+        Operator::Disable { email } => set_active(context, &email, false).await,
+        Operator::Enable { email } => set_active(context, &email, true).await,
     }
 }
 
-fn created(context: &Context, made: &registry::Operator, password: &NewPassword) -> anyhow::Result<()> {
+/// Registers a person, with the line in the audit that says who did it.
+async fn insert(context: &Context, new: &NewOperator) -> anyhow::Result<registry::Operator> {
+    let by = context.requested_by(None);
+    let made = (context.platform.registry)
+        .in_txn(async |txn| {
+            let made = registry::operator_insert(txn, new).await?;
+            let entry = NewAudit {
+                actor: &by.actor,
+                action: "operator.created",
+                tenant: None,
+                detail: json!({ "operator": made.id, "email": made.email }),
+                request_id: None,
+                client_ip: None,
+            };
+            audit_insert(txn, &entry).await?;
+            Ok(made)
+        })
+        .await?;
+    Ok(made)
+}
+
+async fn find(context: &Context, email: &Email) -> anyhow::Result<registry::Operator> {
+    let found = registry::operator_by_email(&context.client().await?, email).await?;
+    Ok(found.ok_or_else(|| {
+        Refusal::NotFound(format!(
+            "no operator is registered as {email}; see `tenantctl operator list`"
+        ))
+    })?)
+}
+
+async fn set_password(context: &Context, email: &Email, from_stdin: bool) -> anyhow::Result<()> {
+    let operator = find(context, email).await?;
+    let password = password::obtain(email.as_str(), from_stdin, "TENANTRY_OPERATOR_PASSWORD")?;
+    let hash = context.platform.passwords.hash(&password.secret).await?.into();
+    let by = context.requested_by(None);
+    let changed = (context.platform.registry)
+        .in_txn(async |txn| {
+            let change = Change::by(&by.actor);
+            operator_set_password_in_txn(txn, operator.id, &hash, &change).await
+        })
+        .await?;
+    told(context, &changed, "has a new password", &password)
+}
+
+async fn set_active(context: &Context, email: &Email, active: bool) -> anyhow::Result<()> {
+    let operator = find(context, email).await?;
+    let by = context.requested_by(None);
+    let changed = (context.platform.registry)
+        .in_txn(async |txn| {
+            let change = Change::by(&by.actor);
+            operator_set_active_in_txn(txn, operator.id, active, &change).await
+        })
+        .await?;
+    if context.out.json {
+        return context
+            .out
+            .document(&json!({"operator": OperatorView::from(&changed)}));
+    }
+    let state = if active { "enabled" } else { "disabled" };
+    context
+        .out
+        .answer(&format!("operator {} {state} ({})", changed.email, changed.id))
+}
+
+fn told(
+    context: &Context,
+    operator: &registry::Operator,
+    what: &str,
+    password: &NewPassword,
+) -> anyhow::Result<()> {
     if context.out.json {
         return context.out.document(&json!({
-            "operator": OperatorView::from(made),
+            "operator": OperatorView::from(operator),
             "generatedPassword": password.to_show(),
         }));
     }
     context
         .out
-        .answer(&format!("operator {} created ({})", made.email, made.id))?;
+        .answer(&format!("operator {} {what} ({})", operator.email, operator.id))?;
     if let Some(generated) = password.to_show() {
         context
             .out

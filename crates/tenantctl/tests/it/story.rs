@@ -139,3 +139,62 @@ async fn a_password_comes_from_standard_input_or_a_variable_and_a_weak_one_is_re
     let operators = ctl.json(0, &["operator", "list"]);
     assert_eq!(operators["operators"].as_array().unwrap().len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_gets_a_new_password_is_disabled_and_comes_back_by_name() {
+    let space = Space::new().await;
+    let ctl = Ctl::prepared(&space).with("TENANTRY_OPERATOR_PASSWORD", "correct horse battery");
+    ctl.json(0, &["operator", "create", "--email", "ops@example.org"]);
+    let state = || ctl.json(0, &["operator", "list"])["operators"][0].clone();
+    let created = state();
+    assert_eq!(created["disabledAt"], json!(null));
+
+    let said = ctl
+        .typed(
+            &[
+                "operator",
+                "set-password",
+                "OPS@example.org",
+                "--password-stdin",
+                "--json",
+            ],
+            "another good one\n",
+        )
+        .expect(0);
+    assert_eq!(said.json()["operator"], created);
+    assert_eq!(said.json()["generatedPassword"], json!(null));
+    let weak = ctl
+        .typed(
+            &["operator", "set-password", "ops@example.org", "--password-stdin"],
+            "short\n",
+        )
+        .expect(2);
+    assert!(weak.stderr.contains("12"), "{weak:?}");
+
+    ctl.run(&["operator", "disable", "ops@example.org"]).expect(0);
+    assert!(state()["disabledAt"].is_string());
+    ctl.run(&["operator", "enable", "ops@example.org"]).expect(0);
+    assert_eq!(state(), created);
+    for what in ["set-password", "disable", "enable"] {
+        let nobody = ctl.json(4, &["operator", what, "nobody@example.org"]);
+        assert_eq!(nobody["error"]["kind"], "not_found");
+    }
+    let registry = registry::Registry::new(&space.registry, registry::RegistryOptions::default());
+    let client = registry.client().await.unwrap();
+    let lines = registry::audit_list(&client, &registry::AuditFilter::default(), None, 100)
+        .await
+        .unwrap();
+    let actions: Vec<String> = (lines.iter().rev())
+        .filter(|line| line.detail["email"] == "ops@example.org")
+        .map(|line| format!("{} {}", line.actor, line.action))
+        .collect();
+    assert_eq!(
+        actions,
+        [
+            "terminal:ada operator.created",
+            "terminal:ada operator.password_set",
+            "terminal:ada operator.disabled",
+            "terminal:ada operator.enabled"
+        ]
+    );
+}

@@ -53,15 +53,36 @@ fn crates_on_disk() -> BTreeSet<String> {
         .collect()
 }
 
-/// What a crate depends on directly, development dependencies aside.
+/// What a crate depends on directly, on any platform and also to build it; development dependencies aside.
 fn dependencies(name: &str) -> BTreeSet<String> {
     let manifest = read(&root().join("crates").join(name).join("Cargo.toml"));
-    let manifest: toml::Table = manifest.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
-    let table = manifest.get("dependencies").and_then(toml::Value::as_table);
-    table
-        .into_iter()
-        .flat_map(|table| table.keys().cloned())
-        .collect()
+    dependencies_in(&manifest).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn dependencies_in(manifest: &str) -> Result<BTreeSet<String>, toml::de::Error> {
+    const KINDS: [&str; 2] = ["dependencies", "build-dependencies"];
+    let manifest: toml::Table = manifest.parse()?;
+    let tables = |value: Option<&toml::Value>| -> Vec<toml::Table> {
+        let table = value.and_then(toml::Value::as_table);
+        table
+            .into_iter()
+            .flat_map(|table| table.values().filter_map(toml::Value::as_table).cloned())
+            .collect()
+    };
+    let mut places = vec![manifest.clone()];
+    places.extend(tables(manifest.get("target")));
+    let mut found = BTreeSet::new();
+    for table in places
+        .iter()
+        .flat_map(|place| KINDS.iter().filter_map(|kind| place.get(*kind)?.as_table()))
+    {
+        for (name, how) in table {
+            // Under another name it is the same library.
+            let package = how.get("package").and_then(toml::Value::as_str);
+            found.insert(package.unwrap_or(name).to_owned());
+        }
+    }
+    Ok(found)
 }
 
 fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
@@ -75,24 +96,101 @@ fn rust_files(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Lines of a crate's sources (comments aside) that open a string literal, or go on with one, with a statement. SQL is in
-/// capitals throughout the project, which tells it from prose.
-fn lines_with_sql(name: &str, statements: &[&str]) -> Vec<String> {
+/// What a crate must not say to a server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Language {
+    Sql,
+    Ddl,
+}
+
+impl Language {
+    /// Words with which a statement begins.
+    fn openings(self) -> &'static [&'static str] {
+        match self {
+            Self::Ddl => &["CREATE", "ALTER", "DROP", "GRANT", "REVOKE", "TRUNCATE"],
+            Self::Sql => &[
+                "SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "CREATE", "ALTER", "DROP", "GRANT", "REVOKE",
+                "LISTEN", "SET",
+            ],
+        }
+    }
+
+    /// Words that make a statement when both stand in one line, the second somewhere behind the first.
+    fn pairs(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Ddl => &[
+                ("CREATE", "DATABASE"),
+                ("CREATE", "ROLE"),
+                ("CREATE", "TABLE"),
+                ("ALTER", "DATABASE"),
+                ("ALTER", "ROLE"),
+                ("ALTER", "TABLE"),
+                ("DROP", "DATABASE"),
+                ("DROP", "ROLE"),
+                ("DROP", "TABLE"),
+                ("GRANT", "TO"),
+                ("REVOKE", "FROM"),
+            ],
+            Self::Sql => &[
+                ("SELECT", "FROM"),
+                ("INSERT", "INTO"),
+                ("UPDATE", "SET"),
+                ("DELETE", "FROM"),
+            ],
+        }
+    }
+
+    /// Whether a line of source, comments aside, opens a string literal (or goes on with one) with a statement, or has one
+    /// anywhere in it. SQL is in capitals throughout the project, which tells it from prose.
+    fn is_in(self, line: &str) -> bool {
+        let line = line.trim();
+        if line.starts_with("//") {
+            return false;
+        }
+        let code = line.split(" // ").next().unwrap_or(line);
+        let opens = self
+            .openings()
+            .iter()
+            .any(|word| code.contains(&format!("\"{word} ")) || code.starts_with(&format!("{word} ")));
+        let words: Vec<&str> = code
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .collect();
+        let has = |first: &str, second: &str| {
+            let mut rest = words.iter().skip_while(|word| **word != first).skip(1);
+            rest.any(|word| *word == second)
+        };
+        opens || self.pairs().iter().any(|(first, second)| has(first, second))
+    }
+}
+
+/// Where a crate's sources hold a statement, or include a file of them.
+fn places_with(name: &str, language: Language) -> Vec<String> {
     let mut files = Vec::new();
     rust_files(&root().join("crates").join(name).join("src"), &mut files);
     let mut found = Vec::new();
     for file in files {
-        for (number, line) in read(&file).lines().enumerate() {
-            let line = line.trim();
-            let opens_statement = statements.iter().any(|statement| {
-                line.contains(&format!("\"{statement} ")) || line.starts_with(&format!("{statement} "))
-            });
-            if opens_statement && !line.starts_with("//") {
-                found.push(format!("{}:{}: {line}", file.display(), number + 1));
+        let text = read(&file);
+        for (number, line) in text.lines().enumerate() {
+            if language.is_in(line) {
+                found.push(format!("{}:{}: {}", file.display(), number + 1, line.trim()));
             }
+        }
+        for included in sql_included(&text) {
+            found.push(format!("{}: includes {included}", file.display()));
         }
     }
     found
+}
+
+/// Files of SQL that a source embeds, however its lines are broken.
+fn sql_included(source: &str) -> Vec<&str> {
+    source
+        .split("include_str!(")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(path, _)| path.trim().trim_end_matches(',').trim_matches('"'))
+        .filter(|path| path.ends_with(".sql"))
+        .collect()
 }
 
 #[test]
@@ -103,11 +201,6 @@ fn the_code_map_lists_exactly_the_crates_there_are() {
 
 #[test]
 fn no_crate_imports_what_the_code_map_says_it_never_does() {
-    const DDL: &[&str] = &["CREATE", "ALTER", "DROP", "GRANT", "REVOKE", "TRUNCATE"];
-    const SQL: &[&str] = &[
-        "SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "CREATE", "ALTER", "DROP", "GRANT", "REVOKE",
-        "LISTEN", "SET",
-    ];
     let mut broken = Vec::new();
     let mut checked = 0;
     for (name, never) in code_map() {
@@ -115,8 +208,8 @@ fn no_crate_imports_what_the_code_map_says_it_never_does() {
         for word in never {
             checked += 1;
             match word.as_str() {
-                "SQL" => broken.extend(lines_with_sql(&name, SQL)),
-                "DDL" => broken.extend(lines_with_sql(&name, DDL)),
+                "SQL" => broken.extend(places_with(&name, Language::Sql)),
+                "DDL" => broken.extend(places_with(&name, Language::Ddl)),
                 dependency => {
                     // "actix" stands for every crate of that family.
                     let is = |d: &String| d == dependency || d.starts_with(&format!("{dependency}-"));
@@ -142,6 +235,52 @@ fn no_crate_imports_what_the_code_map_says_it_never_does() {
         "ARCHITECTURE.md says never:\n{}",
         broken.join("\n")
     );
+}
+
+#[test]
+fn a_dependency_is_seen_wherever_it_is_declared_and_whatever_it_is_called() {
+    let manifest = r#"
+        [dependencies]
+        plain = "1"
+        [build-dependencies]
+        builder.workspace = true
+        [target.'cfg(unix)'.dependencies]
+        other = { package = "actix-web", version = "4" }
+        [target.x86_64-unknown-linux-gnu.build-dependencies]
+        deep = "1"
+        [dev-dependencies]
+        tested = "1"
+    "#;
+    let seen: Vec<String> = dependencies_in(manifest).unwrap().into_iter().collect();
+    assert_eq!(seen, ["actix-web", "builder", "deep", "plain"]);
+}
+
+#[test]
+fn sql_is_told_from_prose_wherever_it_stands_in_a_line() {
+    for line in [
+        r#"client.query("SELECT 1", &[])"#,
+        "    UPDATE tenants",
+        r#"let text = format!("{hint} SELECT id FROM {table}");"#,
+        r#"(concat!("(INSERT INTO t VALUES (1))"))"#,
+        r#"run(&format!("/* a */ UPDATE {table} SET a = 1")) // why"#,
+        r#"x("; DELETE FROM t")"#,
+    ] {
+        assert!(Language::Sql.is_in(line), "{line}");
+    }
+    for line in [
+        "// SELECT id FROM tenants",
+        "let a = 1; // then UPDATE t SET a = 1",
+        r#""select one from the list""#,
+        "const DELETE_FROM: u8 = 1;",
+        r#""FROM then SELECT""#,
+        "Method::DELETE => from(INSERT),",
+    ] {
+        assert!(!Language::Sql.is_in(line), "{line}");
+    }
+    assert!(Language::Ddl.is_in(r#"sql.push_str("; DROP DATABASE x")"#));
+    assert!(!Language::Ddl.is_in(r#"sql.push_str("; SELECT a FROM x")"#));
+    let source = "include_str!(\"a.sh\"); include_str!(\n    \"../b.sql\",\n)";
+    assert_eq!(sql_included(source), ["../b.sql"]);
 }
 
 #[test]

@@ -56,7 +56,7 @@ kinds! {
     TokenMissing = "token-missing", UNAUTHORIZED, "No token was sent",
         "Log in at /api/v1/auth/login and send `Authorization: Bearer <accessToken>`.";
     TokenInvalid = "token-invalid", UNAUTHORIZED, "The token is not valid here",
-        "It was not issued by this service, was changed, or belongs to a person who is no longer active. Log in again.";
+        "It was not issued by this service, was changed, or its person is no longer active or has another role now. Log in again.";
     TokenExpired = "token-expired", UNAUTHORIZED, "The token has expired",
         "Tokens live for a short time. Log in again.";
     LoginFailed = "login-failed", UNAUTHORIZED, "The log-in was refused",

@@ -81,7 +81,7 @@ pub struct StaffPatch {
     pub display_name: Option<String>,
     /// New e-mail.
     pub email: Option<Email>,
-    /// New role, in force from their next token on.
+    /// New role; tokens that carry the old one end with it.
     pub role: Option<Role>,
     /// Close or open their account.
     pub active: Option<bool>,

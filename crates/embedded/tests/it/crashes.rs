@@ -1,13 +1,16 @@
 //! `kill -9` of each process in turn, and of all together: the next start finds a clean place and every committed row.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use rustix::process::Pid;
 use testkit::eventually;
 
-use crate::helper::{
-    LIMIT, Owner, client, count, execute, kill_9, postmaster, processes, start, supervisors, temp_dir,
-    until_no_process,
+use crate::{
+    halt::{Halting, MOMENTS, Moment},
+    helper::{
+        LIMIT, Owner, client, count, execute, kill_9, postmaster, processes, start, supervisors, temp_dir,
+        until_no_process,
+    },
 };
 
 /// Not by its number alone: one that has ended but that nobody has waited for yet still has it.
@@ -185,20 +188,36 @@ async fn owner_supervisor_and_server_killed_at_once_leave_a_place_to_start_in() 
 }
 
 #[tokio::test]
-async fn an_owner_killed_at_any_moment_of_its_first_start_is_recovered_from() {
-    // Moments spread over initdb, the start of the server and what follows; which is hit depends on the machine.
-    for moment_ms in [0, 20, 80, 200, 400, 600, 800] {
+async fn an_owner_killed_at_each_moment_of_its_first_start_is_recovered_from() {
+    for moment in MOMENTS {
         let dir = temp_dir();
-        let mut child = Owner::spawn(dir.path());
-        tokio::time::sleep(Duration::from_millis(moment_ms)).await;
+        let halting = Halting::at(moment);
+        let mut child = Owner::spawn_with(dir.path(), &halting.bin());
+        halting.until_reached().await;
+        // Where it landed, by what is there.
+        let has = |name: &str| dir.path().join(name).exists();
+        let landed = (
+            has("data.unfinished"),
+            has("data.unfinished/global/pg_control"),
+            has("data"),
+            has("data/postmaster.pid"),
+        );
+        let expected = match moment {
+            Moment::BeforeInitdb => (true, false, false, false),
+            Moment::AfterInitdb => (true, true, false, false),
+            Moment::BeforeServer => (false, false, true, false),
+        };
+        assert_eq!(landed, expected, "{moment:?}");
         child.kill().unwrap();
         child.wait().unwrap();
+        // What it left goes on, as it does in life, while the next owner starts.
+        halting.go_on();
         let cluster = start(dir.path())
             .await
-            .unwrap_or_else(|error| panic!("{moment_ms} ms: {error}"));
-        assert!(cluster.is_owner(), "{moment_ms} ms");
+            .unwrap_or_else(|error| panic!("{moment:?}: {error}"));
+        assert!(cluster.is_owner(), "{moment:?}");
         client(cluster.target()).await;
-        assert!(!dir.path().join("data.unfinished").exists());
+        assert!(!has("data.unfinished"), "{moment:?}");
     }
 }
 

@@ -69,6 +69,14 @@ impl Owner {
             .unwrap()
     }
 
+    /// With the programs in this directory.
+    pub(crate) fn spawn_with(dir: &Path, bin: &Path) -> Child {
+        Self::command(&std::env::current_exe().unwrap(), dir)
+            .env("EMBEDDED_TEST_BIN", bin)
+            .spawn()
+            .unwrap()
+    }
+
     pub(crate) fn command(program: &Path, dir: &Path) -> Command {
         let mut command = Command::new(program);
         command
@@ -125,7 +133,11 @@ impl Drop for Owner {
 #[ignore = "run by other tests, as a process that they kill"]
 async fn an_owner_that_waits_to_be_killed() {
     let dir = PathBuf::from(std::env::var_os("EMBEDDED_TEST_DIR").unwrap());
-    let cluster = start(&dir).await.unwrap();
+    let options = ClusterOptions {
+        bin: std::env::var_os("EMBEDDED_TEST_BIN").map(PathBuf::from),
+        ..options(&dir)
+    };
+    let cluster = Cluster::start_or_attach(options).await.unwrap();
     assert!(cluster.is_owner());
     println!("listens on {}", cluster.target().port);
     // Ends when the test that started it does.

@@ -10,7 +10,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::eventually;
 
-use crate::helper::{LIMIT, processes, temp_dir, until_no_process};
+use crate::{
+    halt::{Halting, MOMENTS},
+    helper::{LIMIT, processes, temp_dir, until_no_process},
+};
 
 fn with_postgres(parent: &Path, script: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_with-postgres"));
@@ -106,17 +109,24 @@ async fn a_killed_run_leaves_no_server_and_no_directory() {
 }
 
 #[tokio::test]
-async fn a_run_killed_at_any_moment_of_its_start_leaves_nothing() {
-    let dir = temp_dir();
-    // Moments spread over the making of the directory, initdb and the start; which is hit depends on the machine.
-    for moment_ms in [0, 5, 20, 60, 150, 300, 500, 700] {
-        let mut child = with_postgres(dir.path(), "exit 0").spawn().unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(moment_ms)).await;
+async fn a_run_killed_at_each_moment_of_its_start_leaves_nothing() {
+    for moment in MOMENTS {
+        let dir = temp_dir();
+        let halting = Halting::at(moment);
+        let mut command = with_postgres(dir.path(), "exit 0");
+        let mut child = command.env("TENANTRY_PG_BIN", halting.bin()).spawn().unwrap();
+        halting.until_reached().await;
+        assert!(!is_empty(dir.path()), "{moment:?}");
         child.kill().unwrap();
         child.wait().unwrap();
+        // What it left goes on, as it does in life, and writes where all is being removed.
+        halting.go_on();
+        eventually(&format!("{moment:?}: the directory to go"), LIMIT, async || {
+            is_empty(dir.path())
+        })
+        .await;
+        until_no_process(dir.path()).await;
     }
-    eventually("the directories to go", LIMIT, async || is_empty(dir.path())).await;
-    until_no_process(dir.path()).await;
 }
 
 #[test]

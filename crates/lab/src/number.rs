@@ -2,8 +2,9 @@
 
 use std::{error::Error, fmt, str::FromStr};
 
+use bytes::BytesMut;
 use rust_decimal::Decimal;
-use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 /// A decimal number with at most 15 digits before the point and 9 after it; the digits after the point are part of it.
 ///

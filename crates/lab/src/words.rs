@@ -58,7 +58,7 @@ macro_rules! words {
             fn to_sql(
                 &self,
                 ty: &tokio_postgres::types::Type,
-                out: &mut tokio_postgres::types::private::BytesMut,
+                out: &mut bytes::BytesMut,
             ) -> Result<tokio_postgres::types::IsNull, Box<dyn std::error::Error + Sync + Send>> {
                 self.as_str().to_sql(ty, out)
             }

@@ -1,76 +1,75 @@
 //! Ids are types: a function that takes a tenant cannot be handed an operation.
 
-use std::{fmt, str::FromStr};
-
-use uuid::Uuid;
-
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+/// Declares an id: a UUID that is a type of its own. The crate that calls it depends on `uuid` and `serde`; further
+/// attributes, such as a derive, are passed on.
+#[macro_export]
+macro_rules! uuid_id {
+    ($(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ::serde::Serialize, ::serde::Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Uuid);
+        pub struct $name(::uuid::Uuid);
 
         impl $name {
             /// A new id. UUID version 7 (RFC 9562): ids made later sort later, which keeps index pages warm.
             #[must_use]
             pub fn generate() -> Self {
-                Self(Uuid::now_v7())
+                Self(::uuid::Uuid::now_v7())
             }
 
             /// The id as the database stores it.
             #[must_use]
-            pub const fn as_uuid(self) -> Uuid {
+            pub const fn as_uuid(self) -> ::uuid::Uuid {
                 self.0
             }
         }
 
-        impl From<Uuid> for $name {
-            fn from(id: Uuid) -> Self {
+        impl ::std::convert::From<::uuid::Uuid> for $name {
+            fn from(id: ::uuid::Uuid) -> Self {
                 Self(id)
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                ::std::fmt::Display::fmt(&self.0, f)
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 write!(f, concat!(stringify!($name), "({})"), self.0)
             }
         }
 
-        impl FromStr for $name {
-            type Err = uuid::Error;
+        impl ::std::str::FromStr for $name {
+            type Err = ::uuid::Error;
 
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                Uuid::parse_str(text).map(Self)
+            fn from_str(text: &str) -> ::std::result::Result<Self, Self::Err> {
+                ::uuid::Uuid::parse_str(text).map(Self)
             }
         }
     };
 }
 
-id!(
+uuid_id!(
     /// One laboratory.
     TenantId
 );
-id!(
+uuid_id!(
     /// One durable operation on a tenant.
     OperationId
 );
-id!(
+uuid_id!(
     /// One person of the platform's own staff.
     OperatorId
 );
-id!(
+uuid_id!(
     /// One person who works in a laboratory. A tenant's first admin carries the same id in the registry and in the
     /// laboratory's own staff list.
     StaffId
 );
-id!(
+uuid_id!(
     /// One verified dump with its manifest.
     ArchiveId
 );

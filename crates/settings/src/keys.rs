@@ -103,7 +103,11 @@ pub const KEYS: &[Key] = &[
     key("http.workers", "TENANTRY_HTTP_WORKERS", Unset("one for each processor"), count(1, 1_024), "threads that serve requests"),
 
     key("router.pools_max", "TENANTRY_ROUTER_POOLS_MAX", Number(200), count(1, 10_000), "most laboratories with an open pool in one process; past it the least recently used idle pool closes"),
-    key("router.pool_size_max", "TENANTRY_ROUTER_POOL_SIZE_MAX", Number(4), count(1, 1_000), "most connections of one process to one laboratory"),
+    key("router.pool_size_max", "TENANTRY_ROUTER_POOL_SIZE_MAX", Number(8), count(1, 1_000), "most connections of one process to one laboratory"),
+    key("router.budget", "TENANTRY_ROUTER_BUDGET", Number(64), count(1, 10_000), "most connections of one process to one PostgreSQL server for all its laboratories together, never exceeded; tenantd does not start when the server cannot hold them beside router.reserve"),
+    key("router.reserve", "TENANTRY_ROUTER_RESERVE", Number(16), count(0, 10_000), "connections of each server that are left to others: the registry's pool, listening, migrations, dumps, people"),
+    key("router.tenure_ms", "TENANTRY_ROUTER_TENURE_MS", Number(25), count(1, 10_000), "how long a laboratory keeps a connection while others wait for one; while nobody waits it keeps it until router.idle_timeout_ms"),
+    key("router.connects_max", "TENANTRY_ROUTER_CONNECTS_MAX", Number(4), count(1, 1_000), "most connects of one process under way at once to one server"),
     key("router.checkout_timeout_ms", "TENANTRY_ROUTER_CHECKOUT_TIMEOUT_MS", Number(5_000), WAIT_MS, "limit on waiting for a laboratory's connection; past it 503"),
     key("router.connect_timeout_ms", "TENANTRY_ROUTER_CONNECT_TIMEOUT_MS", Number(3_000), WAIT_MS, "limit on connecting to a laboratory's database, log-in included"),
     key("router.snapshot_ttl_ms", "TENANTRY_ROUTER_SNAPSHOT_TTL_MS", Number(30_000), count(100, 3_600_000), "age at which a cached tenant row is read again though no notice of a change came"),
@@ -111,6 +115,8 @@ pub const KEYS: &[Key] = &[
     key("router.idle_timeout_ms", "TENANTRY_ROUTER_IDLE_TIMEOUT_MS", Number(60_000), count(100, 86_400_000), "how long an idle connection is kept"),
     key("router.statement_timeout_ms", "TENANTRY_ROUTER_STATEMENT_TIMEOUT_MS", Number(30_000), WAIT_MS, "limit on one statement in a laboratory's database"),
     key("router.outage_max_s", "TENANTRY_ROUTER_OUTAGE_MAX_S", Number(600), count(0, 86_400), "how long known laboratories are served while the registry cannot be reached"),
+    key("router.statements_max", "TENANTRY_ROUTER_STATEMENTS_MAX", Number(256), count(1, 100_000), "most prepared statements kept on one connection"),
+    key("router.ttl_s", "TENANTRY_ROUTER_TTL_S", Number(10), count(1, 3_600), "how long a router stays registered that can no longer renew its registration, which it does every third of this; operations do not wait for it past that"),
 
     key("auth.token_ttl_s", "TENANTRY_AUTH_TOKEN_TTL_S", Number(3_600), count(60, 86_400), "life of a token"),
     key("auth.password_hashes_parallel_max", "TENANTRY_AUTH_PASSWORD_HASHES_PARALLEL_MAX", Number(2), count(1, 64), "most passwords hashed at once; each takes 19 MiB"),

@@ -83,6 +83,10 @@ impl Settings {
             router: Router {
                 pools_max: count("router.pools_max"),
                 pool_size_max: count("router.pool_size_max"),
+                budget: count("router.budget"),
+                reserve: count("router.reserve"),
+                tenure_ms: amount("router.tenure_ms"),
+                connects_max: count("router.connects_max"),
                 checkout_timeout_ms: amount("router.checkout_timeout_ms"),
                 connect_timeout_ms: amount("router.connect_timeout_ms"),
                 snapshot_ttl_ms: amount("router.snapshot_ttl_ms"),
@@ -90,6 +94,8 @@ impl Settings {
                 idle_timeout_ms: amount("router.idle_timeout_ms"),
                 statement_timeout_ms: amount("router.statement_timeout_ms"),
                 outage_max_s: amount("router.outage_max_s"),
+                statements_max: count("router.statements_max"),
+                ttl_s: amount("router.ttl_s"),
             },
             auth: Auth {
                 token_ttl_s: amount("auth.token_ttl_s"),

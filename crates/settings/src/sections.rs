@@ -143,6 +143,14 @@ pub struct Router {
     pub pools_max: usize,
     /// Most connections to one laboratory.
     pub pool_size_max: usize,
+    /// Most connections to one server.
+    pub budget: usize,
+    /// Connections of a server that are left to others.
+    pub reserve: usize,
+    /// How long a laboratory keeps a connection while others wait.
+    pub tenure_ms: u64,
+    /// Most connects under way at once to one server.
+    pub connects_max: usize,
     /// Limit on waiting for a connection.
     pub checkout_timeout_ms: u64,
     /// Limit on connecting.
@@ -157,6 +165,10 @@ pub struct Router {
     pub statement_timeout_ms: u64,
     /// How long known laboratories are served without the registry.
     pub outage_max_s: u64,
+    /// Most prepared statements kept on one connection.
+    pub statements_max: usize,
+    /// How long a registration lives without renewal.
+    pub ttl_s: u64,
 }
 
 /// Passwords and tokens.

@@ -46,6 +46,26 @@ fn the_file_wins_over_the_defaults_and_the_environment_over_the_file() {
 }
 
 #[test]
+fn the_budgets_of_the_router_arrive_where_they_belong() {
+    let budgets = |settings: &Settings| {
+        let router = &settings.router;
+        (
+            (
+                router.pool_size_max,
+                router.budget,
+                router.reserve,
+                router.connects_max,
+            ),
+            (router.tenure_ms, router.statements_max, router.ttl_s),
+        )
+    };
+    assert_eq!(budgets(&load("", &[]).unwrap()), ((8, 64, 16, 4), (25, 256, 10)));
+    let toml = "[router]\npool_size_max = 1\nbudget = 2\nreserve = 3\nconnects_max = 4\ntenure_ms = 5\n\
+                statements_max = 6\nttl_s = 7\n";
+    assert_eq!(budgets(&load(toml, &[]).unwrap()), ((1, 2, 3, 4), (5, 6, 7)));
+}
+
+#[test]
 fn any_connection_key_of_the_registry_means_a_server_that_somebody_else_runs() {
     for (name, value) in [
         ("MASTER_PGHOST", "db.example"),

@@ -7,6 +7,7 @@
 
 mod keys;
 mod passwords;
+mod remembered;
 mod seal;
 mod secrets;
 mod tokens;

@@ -14,7 +14,10 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::SigningKey;
+use crate::{
+    SigningKey,
+    remembered::{Remembered, Statement, fingerprint},
+};
 
 const ISSUER: &str = "tenantry";
 const AUDIENCE_LAB: &str = "lab";
@@ -81,7 +84,7 @@ struct Claims {
     jti: Uuid,
 }
 
-/// Issues and verifies tokens. Clones share the key.
+/// Issues and verifies tokens. Clones share the key and what was verified.
 #[derive(Clone)]
 pub struct Tokens {
     encoding: EncodingKey,
@@ -90,6 +93,7 @@ pub struct Tokens {
     validation: Validation,
     ttl: SignedDuration,
     clock: Arc<dyn Clock>,
+    remembered: Arc<Remembered>,
 }
 
 impl fmt::Debug for Tokens {
@@ -119,6 +123,7 @@ impl Tokens {
             validation,
             ttl: SignedDuration::from_secs(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1)),
             clock,
+            remembered: Arc::default(),
         }
     }
 
@@ -156,7 +161,7 @@ impl Tokens {
         )
     }
 
-    /// Who the token speaks for.
+    /// Who the token speaks for. One that was verified before is only looked up.
     ///
     /// # Errors
     /// [`TokenError`]; to the outside all of them are the same 401.
@@ -164,31 +169,54 @@ impl Tokens {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Malformed);
         }
+        let (now, known_by) = (self.clock.now(), fingerprint(token));
+        if let Some(spoken) = self.remembered.look(&known_by, now) {
+            return spoken;
+        }
+        let statement = self.read(token)?;
+        let principal = statement.at(now)?;
+        self.remembered.keep(known_by, statement);
+        Ok(principal)
+    }
+
+    /// What the token says, if it is one of ours.
+    fn read(&self, token: &str) -> Result<Statement, TokenError> {
         let decoded = decode::<Claims>(token, &self.decoding, &self.validation);
         let claims = decoded.map_err(|error| unreadable(error.kind()))?.claims;
         if claims.iss != ISSUER {
             return Err(TokenError::WrongIssuer);
         }
-        let now = self.clock.now();
         let seconds = |s| Timestamp::from_second(s).map_err(|_| TokenError::Malformed);
-        if seconds(claims.exp)? <= now {
-            return Err(TokenError::Expired);
-        }
-        if seconds(claims.nbf)?.duration_since(now) > SKEW_MAX {
-            return Err(TokenError::NotYetValid);
-        }
-        match (claims.aud.as_str(), claims.tenant_id, claims.role) {
-            (AUDIENCE_LAB, Some(tenant), Some(role)) => Ok(Principal::Staff {
+        let principal = match (claims.aud.as_str(), claims.tenant_id, claims.role) {
+            (AUDIENCE_LAB, Some(tenant), Some(role)) => Principal::Staff {
                 staff: claims.sub.into(),
                 tenant: tenant.into(),
                 role,
-            }),
-            (AUDIENCE_OPERATOR, None, None) => Ok(Principal::Operator {
+            },
+            (AUDIENCE_OPERATOR, None, None) => Principal::Operator {
                 operator: claims.sub.into(),
-            }),
-            (AUDIENCE_LAB | AUDIENCE_OPERATOR, ..) => Err(TokenError::Malformed),
-            _ => Err(TokenError::WrongAudience),
+            },
+            (AUDIENCE_LAB | AUDIENCE_OPERATOR, ..) => return Err(TokenError::Malformed),
+            _ => return Err(TokenError::WrongAudience),
+        };
+        Ok(Statement {
+            principal,
+            not_before: seconds(claims.nbf)?,
+            expires: seconds(claims.exp)?,
+        })
+    }
+}
+
+impl Statement {
+    /// Who it speaks for at `now`.
+    pub(crate) fn at(&self, now: Timestamp) -> Result<Principal, TokenError> {
+        if self.expires <= now {
+            return Err(TokenError::Expired);
         }
+        if self.not_before.duration_since(now) > SKEW_MAX {
+            return Err(TokenError::NotYetValid);
+        }
+        Ok(self.principal)
     }
 }
 
@@ -280,6 +308,29 @@ mod tests {
             bench.tokens.verify(token.expose_secret()),
             Err(TokenError::NotYetValid)
         );
+    }
+
+    #[test]
+    fn only_what_was_verified_is_remembered_and_not_past_its_end() {
+        let bench = bench();
+        let (token, _) = bench.tokens.issue(&operator());
+        assert!(
+            bench
+                .tokens
+                .verify(&format!("{}x", token.expose_secret()))
+                .is_err()
+        );
+        assert_eq!(bench.tokens.remembered.len(), 0);
+        let clone = bench.tokens.clone();
+        for _ in 0..3 {
+            assert!(clone.verify(token.expose_secret()).is_ok());
+            assert_eq!(bench.tokens.remembered.len(), 1);
+        }
+        bench.clock.advance(SignedDuration::from_secs(900));
+        for _ in 0..2 {
+            assert_eq!(clone.verify(token.expose_secret()), Err(TokenError::Expired));
+            assert_eq!(bench.tokens.remembered.len(), 0);
+        }
     }
 
     #[test]

@@ -1,0 +1,113 @@
+//! Whether a server is worth a try.
+//!
+//! Closed: everybody may connect. After [`FAILURES_MAX`] failures in a row it opens: everybody is refused at once, and one
+//! probe at a time finds out whether the server is back. Between failures the pause doubles, with jitter so that many routers
+//! do not come back together.
+
+use crate::Micros;
+
+/// How many failures in a row open the breaker.
+pub const FAILURES_MAX: u32 = 3;
+/// The pause after the first failure.
+const PAUSE_MIN: Micros = 50_000;
+/// The longest pause: with a connect on top, a server that is back is noticed within two seconds.
+const PAUSE_MAX: Micros = 1_000_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Breaker {
+    failures: u32,
+    not_before: Micros,
+    probing: bool,
+}
+
+impl Breaker {
+    pub(crate) fn is_open(&self) -> bool {
+        self.failures >= FAILURES_MAX
+    }
+
+    /// Whether a connect may begin now.
+    pub(crate) fn admits(&self, now: Micros) -> bool {
+        now >= self.not_before && !(self.is_open() && self.probing)
+    }
+
+    /// When a connect may begin.
+    pub(crate) fn not_before(&self) -> Micros {
+        self.not_before
+    }
+
+    pub(crate) fn began(&mut self) {
+        self.probing = self.is_open();
+    }
+
+    pub(crate) fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// `jitter` is a random number of 0 to 1,000. Says whether this failure opened it.
+    pub(crate) fn failed(&mut self, now: Micros, jitter: u64) -> bool {
+        let was_open = self.is_open();
+        self.failures = self.failures.saturating_add(1);
+        self.probing = false;
+        let pause = (PAUSE_MIN << self.failures.saturating_sub(1).min(10)).min(PAUSE_MAX);
+        // Half of it at least, so that a jitter of zero is no busy loop.
+        self.not_before = now + pause / 2 + pause / 2 * jitter.min(1_000) / 1_000;
+        !was_open && self.is_open()
+    }
+
+    /// A connect was given up without an answer for or against the server.
+    pub(crate) fn abandoned(&mut self) {
+        self.probing = false;
+    }
+
+    /// A pause that is no verdict on the server: it is there, and full.
+    pub(crate) fn pause(&mut self, now: Micros, jitter: u64) {
+        self.not_before = now + PAUSE_MIN / 2 + PAUSE_MIN / 2 * jitter.min(1_000) / 1_000;
+        self.probing = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_opens_after_three_failures_in_a_row_and_lets_one_probe_through_at_a_time() {
+        let mut breaker = Breaker::default();
+        assert!(!breaker.failed(0, 500));
+        assert!(!breaker.failed(0, 500));
+        breaker.succeeded();
+        assert!(!breaker.failed(0, 500) && !breaker.failed(0, 500));
+        assert!(breaker.failed(0, 500), "the third in a row opens it");
+        assert!(breaker.is_open());
+
+        let now = breaker.not_before();
+        assert!(!breaker.admits(now - 1));
+        assert!(breaker.admits(now));
+        breaker.began();
+        assert!(!breaker.admits(now + PAUSE_MAX), "a probe is under way");
+        assert!(!breaker.failed(now, 0), "it is open already");
+        let now = breaker.not_before();
+        assert!(breaker.admits(now));
+        breaker.began();
+        breaker.succeeded();
+        assert!(!breaker.is_open() && breaker.admits(now));
+    }
+
+    #[test]
+    fn pauses_grow_within_bounds_and_are_never_none() {
+        let mut breaker = Breaker::default();
+        let mut last = 0;
+        for failure in 0..50 {
+            breaker.failed(0, 0);
+            let pause = breaker.not_before();
+            assert!(
+                pause >= PAUSE_MIN / 2 && pause >= last,
+                "failure {failure}: {pause}"
+            );
+            assert!(pause <= PAUSE_MAX);
+            last = pause;
+        }
+        breaker.failed(0, 1_000);
+        assert_eq!(breaker.not_before(), PAUSE_MAX);
+    }
+}

@@ -1,0 +1,136 @@
+//! How often a tenant is used, with ageing.
+//!
+//! A connection is worth what its next use saves, a connect, times how soon that use comes. The best guess at the latter is how
+//! often the tenant was used lately. Counting alone (LFU) keeps yesterday's favourites for ever, so all counts are halved from
+//! time to time (Karedla, Love and Wherry, "Caching strategies to improve disk system performance", 1994). Time here is the
+//! number of uses, not a clock: the rule is the same for ten requests a minute and for ten thousand a second.
+
+use std::{hash::Hash, num::NonZeroUsize};
+
+use lru::LruCache;
+
+/// Counts that stand for less than this are gone: a float never quite reaches zero.
+const COLD: f32 = 0.05;
+
+/// One tenant's count, as of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Heat {
+    count: f32,
+    epoch: u32,
+    /// The reading of the pool's own counter that `count` includes.
+    seen: u64,
+}
+
+/// When the counts age, and what is remembered of tenants without a connection.
+#[derive(Debug)]
+pub(crate) struct Climate<K: Eq + Hash> {
+    epoch: u32,
+    uses: u64,
+    uses_max: u64,
+    absent: LruCache<K, Heat>,
+}
+
+impl Heat {
+    /// Goes on under a new pool, whose counter reads `seen`.
+    pub(crate) fn restart(&mut self, seen: u64) {
+        self.seen = seen;
+    }
+
+    /// The count as of now.
+    pub(crate) fn value(&self, epoch: u32) -> f32 {
+        let halvings = epoch.wrapping_sub(self.epoch).min(64);
+        self.count * 0.5_f32.powi(halvings.cast_signed())
+    }
+}
+
+impl<K: Copy + Eq + Hash> Climate<K> {
+    /// `uses_max`: after how many uses of all tenants together the counts are halved. `memory`: how many absent tenants
+    /// are remembered.
+    pub(crate) fn new(uses_max: u64, memory: usize) -> Self {
+        Self {
+            epoch: 0,
+            uses: 0,
+            uses_max: uses_max.max(1),
+            absent: LruCache::new(NonZeroUsize::new(memory).unwrap_or(NonZeroUsize::MIN)),
+        }
+    }
+
+    /// Takes in what happened since the last look; `uses` is the reading of the pool's counter, which only grows.
+    pub(crate) fn read(&mut self, heat: &mut Heat, uses: u64) -> f32 {
+        let new = uses.saturating_sub(heat.seen);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a guess at a frequency needs no more than a float's digits"
+        )]
+        let count = heat.value(self.epoch) + new as f32;
+        *heat = Heat {
+            count,
+            epoch: self.epoch,
+            seen: uses,
+        };
+        self.uses += new;
+        if self.uses >= self.uses_max {
+            self.uses = 0;
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+        count
+    }
+
+    /// Remembers a tenant that has no connection any more.
+    pub(crate) fn remember(&mut self, tenant: K, heat: Heat) {
+        if heat.value(self.epoch) > COLD {
+            self.absent.put(tenant, heat);
+        }
+    }
+
+    /// What is remembered of a tenant; `seen` is the present reading of its (perhaps new) pool's counter.
+    pub(crate) fn recall(&mut self, tenant: &K, seen: u64) -> Heat {
+        let count = self.absent.pop(tenant).map_or(0.0, |heat| heat.value(self.epoch));
+        Heat {
+            count,
+            epoch: self.epoch,
+            seen,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_popular_once_does_not_stay_for_ever() {
+        let mut climate = Climate::<u8>::new(100, 4);
+        let (mut old, mut new) = (Heat::default(), Heat::default());
+        climate.read(&mut old, 400);
+        for uses in (50..=800).step_by(50) {
+            climate.read(&mut new, uses);
+        }
+        assert!(
+            climate.read(&mut new, 800) > climate.read(&mut old, 400),
+            "the counts are {new:?} and {old:?}"
+        );
+    }
+
+    #[test]
+    fn an_absent_tenant_comes_back_with_what_it_had() {
+        let mut climate = Climate::<u8>::new(1_000, 2);
+        let mut heat = climate.recall(&1, 0);
+        climate.read(&mut heat, 9);
+        climate.remember(1, heat);
+        // A new pool counts from zero again.
+        let mut heat = climate.recall(&1, 0);
+        assert!((climate.read(&mut heat, 1) - 10.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut climate = Climate::<u32>::new(1_000_000, 8);
+        for tenant in 0..100 {
+            let mut heat = climate.recall(&tenant, 0);
+            climate.read(&mut heat, 3);
+            climate.remember(tenant, heat);
+        }
+        assert_eq!(climate.absent.len(), 8);
+    }
+}

@@ -1,0 +1,38 @@
+use crate::Micros;
+
+/// The bounds and times of one server's arbiter. The defaults were chosen with `examples/simulate.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// The most connections to the server that exist at once, from before a connect until the backend is gone.
+    pub budget: usize,
+    /// The most connects under way at once. More only queue on the server's processors.
+    pub connects_max: usize,
+    /// How long a tenant keeps a connection while others wait for a slot.
+    pub tenure: Micros,
+    /// How long a connection within its tenure may be idle before it is taken: its next request is often a moment away
+    /// (the anticipation of disk schedulers: Iyer and Druschel, "Anticipatory scheduling", SOSP 2001).
+    pub anticipation: Micros,
+    /// How long a tenant's callers must have waited without a break before it takes a *further* connection from another
+    /// tenant: a second connection saves a short wait, and costs somebody a connect.
+    pub grow_after: Micros,
+    /// After how many uses per slot all frequencies are halved, so that what was popular once does not stay for ever.
+    pub ageing_uses: u64,
+    /// How many tenants without a connection have their frequency remembered, per slot.
+    pub memory: usize,
+}
+
+impl Rules {
+    /// The rules that suit a server with `budget` connections.
+    #[must_use]
+    pub const fn new(budget: usize) -> Self {
+        Self {
+            budget,
+            connects_max: 4,
+            tenure: 25_000,
+            anticipation: 2_000,
+            grow_after: 10_000,
+            ageing_uses: 256,
+            memory: 32,
+        }
+    }
+}

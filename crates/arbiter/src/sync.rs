@@ -1,0 +1,12 @@
+//! Locks and atomics: the standard library's, or shuttle's under the feature `shuttle`.
+
+#[cfg(feature = "shuttle")]
+pub(crate) use shuttle::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, Ordering},
+};
+#[cfg(not(feature = "shuttle"))]
+pub(crate) use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, Ordering},
+};

@@ -3,6 +3,7 @@ use std::fmt;
 use crate::{
     Hold, Micros, Refusal, Rules, Seat, Slot, Verdict,
     ledger::{Deed, Ledger},
+    slot::End,
     sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering},
 };
 
@@ -129,24 +130,21 @@ impl<S: Seat> Arbiter<S> {
         self.lock().standing()
     }
 
-    pub(crate) fn connected(self: &Arc<Self>, tenant: S::Tenant) {
-        self.work(|ledger, now, deeds| ledger.connected(tenant, now, deeds));
+    pub(crate) fn connected(self: &Arc<Self>, tenant: S::Tenant, end: &End) {
+        self.work(|ledger, now, deeds| ledger.connected(tenant, end, now, deeds));
     }
 
-    pub(crate) fn failed(self: &Arc<Self>, tenant: S::Tenant, newly_ending: bool, verdict: Verdict) {
+    pub(crate) fn failed(self: &Arc<Self>, tenant: S::Tenant, end: &End, verdict: Verdict) {
         let jitter = (self.jitter)();
-        self.work(|ledger, now, deeds| {
-            ledger.failed(tenant, newly_ending);
-            ledger.verdict(verdict, now, jitter, deeds);
-        });
+        self.work(|ledger, now, deeds| ledger.failed(tenant, end, verdict, now, jitter, deeds));
     }
 
-    pub(crate) fn ending(self: &Arc<Self>, tenant: S::Tenant) {
-        self.work(|ledger, _, _| ledger.ending(tenant));
+    pub(crate) fn dropped(self: &Arc<Self>, tenant: S::Tenant, end: &End) {
+        self.work(|ledger, now, deeds| ledger.dropped(tenant, end, now, deeds));
     }
 
-    pub(crate) fn released(self: &Arc<Self>, tenant: S::Tenant, connecting: bool, was_ending: bool) {
-        self.work(|ledger, now, deeds| ledger.released(tenant, connecting, was_ending, now, deeds));
+    pub(crate) fn released(self: &Arc<Self>, tenant: S::Tenant, connecting: bool, end: &End) {
+        self.work(|ledger, now, deeds| ledger.released(tenant, connecting, end, now, deeds));
     }
 
     /// Decides under the lock and acts outside it.
@@ -162,14 +160,13 @@ impl<S: Seat> Arbiter<S> {
         if ticks {
             (self.wake)();
         }
-        for deed in deeds {
-            match deed {
-                Deed::Connect(seat) => {
-                    let slot = Slot::new(self, seat.tenant());
-                    seat.connect(slot);
-                }
-                Deed::Close(idle) => drop(idle),
-                Deed::Refuse(seat, refusal) => seat.refuse(refusal),
+        // Every slot that was granted gets its owner before anything else runs that could panic.
+        let acts: Vec<Act<S>> = deeds.into_iter().map(|deed| Act::new(self, deed)).collect();
+        for act in acts {
+            match act {
+                Act::Connect(seat, slot) => seat.connect(slot),
+                Act::Close(idle) => drop(idle),
+                Act::Refuse(seat, refusal) => seat.refuse(refusal),
             }
         }
         outcome
@@ -179,6 +176,26 @@ impl<S: Seat> Arbiter<S> {
         self.ledger
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A [`Deed`] whose slot has an owner.
+enum Act<S: Seat> {
+    Connect(Arc<S>, Slot<S>),
+    Close(S::Idle),
+    Refuse(Arc<S>, Refusal),
+}
+
+impl<S: Seat> Act<S> {
+    fn new(arbiter: &Arc<Arbiter<S>>, deed: Deed<S>) -> Self {
+        match deed {
+            Deed::Connect(seat) => {
+                let slot = Slot::new(arbiter, seat.tenant());
+                Self::Connect(seat, slot)
+            }
+            Deed::Close(idle) => Self::Close(idle),
+            Deed::Refuse(seat, refusal) => Self::Refuse(seat, refusal),
+        }
     }
 }
 

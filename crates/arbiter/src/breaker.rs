@@ -17,7 +17,6 @@ const PAUSE_MAX: Micros = 1_000_000;
 pub(crate) struct Breaker {
     failures: u32,
     not_before: Micros,
-    probing: bool,
 }
 
 impl Breaker {
@@ -25,18 +24,14 @@ impl Breaker {
         self.failures >= FAILURES_MAX
     }
 
-    /// Whether a connect may begin now.
-    pub(crate) fn admits(&self, now: Micros) -> bool {
-        now >= self.not_before && !(self.is_open() && self.probing)
+    /// Whether a connect may begin now; while it is open only if no other one is under way.
+    pub(crate) fn admits(&self, now: Micros, connecting: usize) -> bool {
+        now >= self.not_before && !(self.is_open() && connecting > 0)
     }
 
     /// When a connect may begin.
     pub(crate) fn not_before(&self) -> Micros {
         self.not_before
-    }
-
-    pub(crate) fn began(&mut self) {
-        self.probing = self.is_open();
     }
 
     pub(crate) fn succeeded(&mut self) {
@@ -47,22 +42,16 @@ impl Breaker {
     pub(crate) fn failed(&mut self, now: Micros, jitter: u64) -> bool {
         let was_open = self.is_open();
         self.failures = self.failures.saturating_add(1);
-        self.probing = false;
         let pause = (PAUSE_MIN << self.failures.saturating_sub(1).min(10)).min(PAUSE_MAX);
         // Half of it at least, so that a jitter of zero is no busy loop.
         self.not_before = now + pause / 2 + pause / 2 * jitter.min(1_000) / 1_000;
         !was_open && self.is_open()
     }
 
-    /// A connect was given up without an answer for or against the server.
-    pub(crate) fn abandoned(&mut self) {
-        self.probing = false;
-    }
-
-    /// A pause that is no verdict on the server: it is there, and full.
+    /// The server is there, and full: a pause, for which nobody is refused.
     pub(crate) fn pause(&mut self, now: Micros, jitter: u64) {
+        self.failures = 0;
         self.not_before = now + PAUSE_MIN / 2 + PAUSE_MIN / 2 * jitter.min(1_000) / 1_000;
-        self.probing = false;
     }
 }
 
@@ -81,16 +70,25 @@ mod tests {
         assert!(breaker.is_open());
 
         let now = breaker.not_before();
-        assert!(!breaker.admits(now - 1));
-        assert!(breaker.admits(now));
-        breaker.began();
-        assert!(!breaker.admits(now + PAUSE_MAX), "a probe is under way");
+        assert!(!breaker.admits(now - 1, 0));
+        assert!(breaker.admits(now, 0));
+        assert!(!breaker.admits(now + PAUSE_MAX, 1), "a probe is under way");
         assert!(!breaker.failed(now, 0), "it is open already");
         let now = breaker.not_before();
-        assert!(breaker.admits(now));
-        breaker.began();
+        assert!(breaker.admits(now, 0));
         breaker.succeeded();
-        assert!(!breaker.is_open() && breaker.admits(now));
+        assert!(!breaker.is_open() && breaker.admits(now, 3));
+    }
+
+    #[test]
+    fn a_full_server_is_there() {
+        let mut breaker = Breaker::default();
+        for _ in 0..FAILURES_MAX {
+            breaker.failed(0, 500);
+        }
+        breaker.pause(0, 500);
+        assert!(!breaker.is_open());
+        assert!(!breaker.admits(PAUSE_MIN / 2 - 1, 0) && breaker.admits(PAUSE_MIN, 0));
     }
 
     #[test]

@@ -69,11 +69,18 @@ impl<K: Copy + Eq + Hash> Climate<K> {
             seen: uses,
         };
         self.uses += new;
-        if self.uses >= self.uses_max {
-            self.uses = 0;
-            self.epoch = self.epoch.wrapping_add(1);
-        }
         count
+    }
+
+    /// Halves the counts when it is time. Not within [`Climate::read`], so that all that are compared are of one age.
+    pub(crate) fn age(&mut self) {
+        if self.uses >= self.uses_max {
+            // After a long calm, in which nobody reads, the counts are many times what a period brings. As many halvings bring
+            // them back to it; with one only, what was popular in the calm would stay for as many periods.
+            let periods = self.uses / self.uses_max;
+            self.epoch = self.epoch.wrapping_add(1 + periods.ilog2());
+            self.uses = 0;
+        }
     }
 
     /// Remembers a tenant that has no connection any more.
@@ -105,9 +112,29 @@ mod tests {
         climate.read(&mut old, 400);
         for uses in (50..=800).step_by(50) {
             climate.read(&mut new, uses);
+            climate.age();
         }
         assert!(
             climate.read(&mut new, 800) > climate.read(&mut old, 400),
+            "the counts are {new:?} and {old:?}"
+        );
+    }
+
+    #[test]
+    fn a_long_calm_weighs_no_more_than_a_period() {
+        let mut climate = Climate::<u8>::new(100, 4);
+        let (mut old, mut new) = (Heat::default(), Heat::default());
+        climate.read(&mut old, 1_000_000);
+        climate.read(&mut new, 1_000);
+        climate.age();
+        assert!(
+            climate.read(&mut old, 1_000_000) <= 100.0,
+            "the counts are {old:?}"
+        );
+        climate.read(&mut new, 1_200);
+        climate.age();
+        assert!(
+            climate.read(&mut new, 1_200) > climate.read(&mut old, 1_000_000),
             "the counts are {new:?} and {old:?}"
         );
     }

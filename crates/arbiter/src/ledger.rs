@@ -1,13 +1,23 @@
 //! The state of one server's arbiter and every decision about it, without locks, clocks or effects.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{HashMap, VecDeque, hash_map::DefaultHasher},
+    hash::BuildHasherDefault,
+};
 
 use crate::{
-    Hold, Micros, Refusal, Rules, Seat, Standing, Verdict,
-    breaker::Breaker,
-    heat::{Climate, Heat},
-    sync::Arc,
+    Hold, Micros, Refusal, Rules, Seat, Standing, Verdict, account::Account, breaker::Breaker, heat::Climate,
+    line::Line, slot::End, sync::Arc,
 };
+
+/// How long a backend usually takes at most to be gone once its connection ends. One that takes longer (a statement that does
+/// not hear of its cancel, a socket without an answer) is waited for no more: its slot comes when it comes, and
+/// those who wait get another.
+const ENDS_WITHIN: Micros = 50_000;
+
+/// The order in which tenants are gone through decides between equals. With a hasher of its own it is the same in every
+/// run, so that a failure can be replayed. Tenants' names come from the registry, not from strangers.
+type Accounts<S> = HashMap<<S as Seat>::Tenant, Account<S>, BuildHasherDefault<DefaultHasher>>;
 
 pub(crate) struct Ledger<S: Seat> {
     rules: Rules,
@@ -15,12 +25,12 @@ pub(crate) struct Ledger<S: Seat> {
     taken: usize,
     connecting: usize,
     ending: usize,
+    /// When those began to end whose slots are expected any moment.
+    soon: VecDeque<Micros>,
     /// Slots that an earlier process's backends still occupy.
     others: usize,
-    /// Tenants that hold a slot or stand in the line.
-    accounts: HashMap<S::Tenant, Account<S>>,
-    line: BTreeMap<Place, S::Tenant>,
-    turns: u64,
+    accounts: Accounts<S>,
+    line: Line<S::Tenant>,
     climate: Climate<S::Tenant>,
     breaker: Breaker,
     /// Whether the last failure was silence.
@@ -34,25 +44,6 @@ pub(crate) struct Ledger<S: Seat> {
     refused_total: u64,
 }
 
-struct Account<S> {
-    /// The pool that is open now, if any; connections of closed ones count all the same.
-    seat: Option<Arc<S>>,
-    held: usize,
-    connecting: usize,
-    ending: usize,
-    /// When its latest connection came.
-    grown_at: Micros,
-    place: Option<Place>,
-    heat: Heat,
-}
-
-/// A place in the line: fewest connections first, then who came first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    live: usize,
-    turn: u64,
-}
-
 /// What is to be done once the lock is free.
 pub(crate) enum Deed<S: Seat> {
     Connect(Arc<S>),
@@ -60,11 +51,13 @@ pub(crate) enum Deed<S: Seat> {
     Refuse(Arc<S>, Refusal),
 }
 
-impl<S> Account<S> {
-    /// Connections that are not about to end.
-    fn live(&self) -> usize {
-        self.held - self.ending
-    }
+/// An idle connection that may be taken. The least is missed least.
+struct Candidate<K> {
+    /// It is its tenant's last one.
+    last: bool,
+    heat: f32,
+    last_used: Micros,
+    tenant: K,
 }
 
 impl<S: Seat> Ledger<S> {
@@ -79,10 +72,10 @@ impl<S: Seat> Ledger<S> {
             taken: 0,
             connecting: 0,
             ending: 0,
+            soon: VecDeque::new(),
             others: 0,
-            accounts: HashMap::new(),
-            line: BTreeMap::new(),
-            turns: 0,
+            accounts: Accounts::<S>::default(),
+            line: Line::new(),
             climate: Climate::new(uses, rules.memory.saturating_mul(rules.budget)),
             breaker: Breaker::default(),
             silence: false,
@@ -103,75 +96,72 @@ impl<S: Seat> Ledger<S> {
     ) -> Result<(), Refusal> {
         if self.breaker.is_open() {
             self.refused_total += 1;
-            self.probe = Some(Arc::clone(seat));
-            self.ticks = true;
+            if !seat.is_closed() {
+                self.probe = Some(Arc::clone(seat));
+                self.ticks = true;
+            }
             return Err(self.refusal(now));
         }
-        let tenant = seat.tenant();
-        let climate = &mut self.climate;
-        let account = self.accounts.entry(tenant).or_insert_with(|| Account {
-            seat: None,
-            held: 0,
-            connecting: 0,
-            ending: 0,
-            grown_at: 0,
-            place: None,
-            heat: climate.recall(&tenant, seat.uses()),
-        });
-        if account
-            .seat
-            .as_ref()
-            .is_none_or(|known| !Arc::ptr_eq(known, seat))
-        {
-            account.heat.restart(seat.uses());
-            account.seat = Some(Arc::clone(seat));
+        if seat.is_closed() {
+            return Ok(());
         }
+        let tenant = seat.tenant();
+        self.seat(seat);
         self.line_up(tenant);
         self.pump(now, deeds);
+        self.forget_if_empty(tenant);
         Ok(())
     }
 
-    pub(crate) fn connected(&mut self, tenant: S::Tenant, now: Micros, deeds: &mut Vec<Deed<S>>) {
+    pub(crate) fn connected(&mut self, tenant: S::Tenant, end: &End, now: Micros, deeds: &mut Vec<Deed<S>>) {
         self.connecting -= 1;
+        let mut for_nobody = end.began().is_some();
         if let Some(account) = self.accounts.get_mut(&tenant) {
-            account.connecting -= 1;
             account.grown_at = now;
+            for_nobody |= account.connect_ended();
         }
-        self.breaker.succeeded();
-        self.silence = false;
-        self.probe = None;
+        // Else whoever hands it over asks for more if need be.
+        if for_nobody {
+            self.line_up(tenant);
+        }
+        self.server_is_well();
         self.pump(now, deeds);
     }
 
-    /// Books a connect that failed; what it says about the server comes as a [`Ledger::verdict`].
-    pub(crate) fn failed(&mut self, tenant: S::Tenant, newly_ending: bool) {
+    pub(crate) fn failed(
+        &mut self,
+        tenant: S::Tenant,
+        end: &End,
+        verdict: Verdict,
+        now: Micros,
+        jitter: u64,
+        deeds: &mut Vec<Deed<S>>,
+    ) {
+        self.ending(tenant, end, now);
         self.connecting -= 1;
-        if let Some(account) = self.accounts.get_mut(&tenant) {
-            account.connecting -= 1;
+        let account = self.accounts.get_mut(&tenant);
+        let for_left = account.is_some_and(Account::connect_ended);
+        // Tried again before the backend is gone, which takes long where the server is silent. But not what is refused
+        // anyhow: the callers are just being told.
+        if for_left || verdict != Verdict::NotItsFault {
+            self.line_up(tenant);
         }
-        if newly_ending {
-            self.ending(tenant);
-        }
+        self.verdict(verdict, now, jitter, deeds);
     }
 
     pub(crate) fn verdict(&mut self, verdict: Verdict, now: Micros, jitter: u64, deeds: &mut Vec<Deed<S>>) {
-        let opened = match verdict {
+        match verdict {
             Verdict::Silent | Verdict::Unreachable => {
                 self.silence = verdict == Verdict::Silent;
-                self.breaker.failed(now, jitter)
+                if self.breaker.failed(now, jitter) {
+                    self.send_home(now, deeds);
+                }
             }
             Verdict::Full => {
+                self.server_is_well();
                 self.breaker.pause(now, jitter);
-                false
             }
-            Verdict::NotItsFault => {
-                self.breaker.succeeded();
-                self.silence = false;
-                false
-            }
-        };
-        if opened {
-            self.send_home(now, deeds);
+            Verdict::NotItsFault => self.server_is_well(),
         }
         self.pump(now, deeds);
     }
@@ -179,40 +169,65 @@ impl<S: Seat> Ledger<S> {
     /// A connection has answered while the server was thought silent.
     pub(crate) fn answered(&mut self, now: Micros, deeds: &mut Vec<Deed<S>>) {
         if self.silence {
-            self.breaker.succeeded();
-            self.silence = false;
+            self.server_is_well();
             self.pump(now, deeds);
         }
     }
 
-    /// A connection of the tenant is about to end.
-    pub(crate) fn ending(&mut self, tenant: S::Tenant) {
-        self.ending += 1;
-        if let Some(account) = self.accounts.get_mut(&tenant) {
-            account.ending += 1;
+    fn server_is_well(&mut self) {
+        self.breaker.succeeded();
+        self.silence = false;
+        self.probe = None;
+    }
+
+    /// A connection of the tenant is about to end. False: that was known.
+    fn ending(&mut self, tenant: S::Tenant, end: &End, now: Micros) -> bool {
+        let newly = end.begin(now);
+        if newly {
+            self.ending += 1;
+            self.soon.push_back(now);
+            if let Some(account) = self.accounts.get_mut(&tenant) {
+                account.ending += 1;
+            }
+            self.keep_place(tenant);
+            // Its callers wait from now on for another one, not until the backend is gone.
+            self.line_up(tenant);
         }
-        self.keep_place(tenant);
+        newly
+    }
+
+    /// A connection was dropped by whoever had it.
+    pub(crate) fn dropped(&mut self, tenant: S::Tenant, end: &End, now: Micros, deeds: &mut Vec<Deed<S>>) {
+        if self.ending(tenant, end, now) {
+            self.pump(now, deeds);
+        }
     }
 
     pub(crate) fn released(
         &mut self,
         tenant: S::Tenant,
         connecting: bool,
-        was_ending: bool,
+        end: &End,
         now: Micros,
         deeds: &mut Vec<Deed<S>>,
     ) {
+        let began = end.began();
+        if let Some(began) = began {
+            let expected = self.soon.iter().position(|&one| one == began);
+            expected.and_then(|index| self.soon.remove(index));
+        }
+        // From now on its hold has nothing to say.
+        end.begin(now);
+        let was_ending = usize::from(began.is_some());
         self.taken -= 1;
         self.connecting -= usize::from(connecting);
-        self.ending -= usize::from(was_ending);
-        if connecting {
-            // Given up without a verdict, by a task that was ended.
-            self.breaker.abandoned();
-        }
+        self.ending -= was_ending;
         if let Some(account) = self.accounts.get_mut(&tenant) {
             account.held -= 1;
-            account.connecting -= usize::from(connecting);
-            account.ending -= usize::from(was_ending);
+            account.ending -= was_ending;
+            if connecting {
+                account.connect_ended();
+            }
         }
         self.keep_place(tenant);
         self.line_up(tenant);
@@ -222,22 +237,19 @@ impl<S: Seat> Ledger<S> {
 
     pub(crate) fn leave(&mut self, seat: &Arc<S>, now: Micros, deeds: &mut Vec<Deed<S>>) {
         let tenant = seat.tenant();
-        let is_seat = |known: &Option<Arc<S>>| known.as_ref().is_some_and(|known| Arc::ptr_eq(known, seat));
-        if is_seat(&self.probe) {
+        if self.probe.as_ref().is_some_and(|probe| Arc::ptr_eq(probe, seat)) {
             self.probe = None;
         }
         let Some(account) = self.accounts.get_mut(&tenant) else {
             return;
         };
-        if !is_seat(&account.seat) {
+        if !account.is_seat(seat) {
             return;
         }
         self.climate.read(&mut account.heat, seat.uses());
         account.seat = None;
-        if let Some(place) = account.place.take() {
-            self.line.remove(&place);
-        }
-        self.forget_if_empty(tenant);
+        account.connecting_for_left = account.connecting > 0;
+        self.leave_line(tenant);
         self.pump(now, deeds);
     }
 
@@ -248,48 +260,45 @@ impl<S: Seat> Ledger<S> {
 
     /// Whether a connection past its tenure goes to somebody who waits.
     pub(crate) fn yields(&mut self, hold: &Hold<S>, tenant: S::Tenant, now: Micros) -> bool {
-        let Some(next) = self.next_without_slot() else {
+        let Some(next) = self.next_taker(now) else {
             self.pressed = false;
             return false;
         };
         let live = |tenant| self.accounts.get(&tenant).map_or(0, Account::live);
         // To a tenant that has as many it would be no fairer than before.
         let fairer = next != tenant && live(next) < live(tenant);
-        if !fairer || !self.may_take(next, now) || !hold.end() {
-            return false;
-        }
-        self.yields_total += 1;
-        self.ending(tenant);
-        true
+        let given_up = fairer && self.ending(tenant, hold.end(), now);
+        self.yields_total += u64::from(given_up);
+        given_up
     }
 
     /// Gives out what can be given: free slots first, then those of idle connections.
     pub(crate) fn pump(&mut self, now: Micros, deeds: &mut Vec<Deed<S>>) {
         self.pressed = false;
         self.ticks = false;
+        while self.soon.front().is_some_and(|&began| began + ENDS_WITHIN <= now) {
+            self.soon.pop_front();
+        }
         if self.breaker.is_open() {
             self.pump_probe(now, deeds);
             return;
         }
         while self.connecting < self.rules.connects_max {
-            let free = self.free();
-            let next = if free > 0 {
-                self.waiting_at(0)
+            let free = self.free() > 0;
+            let next = if free {
+                self.next(0, |_| true)
             } else {
-                self.next_without_slot()
+                self.next_taker(now)
             };
+            // Whoever is left may take in a while: a further connection, or the place of a backend that does not end.
+            self.ticks = !self.line.is_empty();
             let Some(next) = next else { return };
-            if !self.breaker.admits(now) {
-                self.ticks = true;
+            if !self.breaker.admits(now, self.connecting) {
                 return;
             }
-            if free > 0 {
+            if free {
                 self.grant(next, deeds);
                 continue;
-            }
-            self.ticks = true;
-            if !self.may_take(next, now) {
-                return;
             }
             let Some(idle) = self.take_idle(Some(next), now) else {
                 self.pressed = true;
@@ -301,31 +310,44 @@ impl<S: Seat> Ledger<S> {
 
     /// While the breaker is open: one connect at a time, for whoever asked last.
     fn pump_probe(&mut self, now: Micros, deeds: &mut Vec<Deed<S>>) {
-        let Some(seat) = &self.probe else { return };
+        let Some(seat) = self.probe.clone() else { return };
         self.ticks = true;
-        if !self.breaker.admits(now) {
+        if !self.breaker.admits(now, self.connecting) {
             return;
         }
-        if self.free() > 0 {
-            let tenant = seat.tenant();
-            let seat = Arc::clone(seat);
-            let account = self.accounts.entry(tenant).or_insert_with(|| Account {
-                seat: None,
-                held: 0,
-                connecting: 0,
-                ending: 0,
-                grown_at: 0,
-                place: None,
-                heat: Heat::default(),
-            });
-            account.seat = Some(seat);
-            self.breaker.began();
+        let tenant = seat.tenant();
+        let account = self.seat(&seat);
+        let (full, ending) = (account.held >= seat.slots_max(), account.ending > 0);
+        let room = self.free() > 0;
+        if room && !full {
             self.grant(tenant, deeds);
-        } else if self.ending == 0
+        } else if full && !ending {
+            // It has all that it may have, and nothing is known of any: one of them makes way.
+            if let Some(idle) = seat.take_idle() {
+                self.taken_idle(tenant, &idle, now);
+                deeds.push(Deed::Close(idle));
+            }
+        } else if !room
+            && self.soon.is_empty()
             && let Some(idle) = self.take_idle(None, now)
         {
             deeds.push(Deed::Close(idle));
         }
+        self.forget_if_empty(tenant);
+    }
+
+    /// The tenant's account, with this pool as the one that is open.
+    fn seat(&mut self, seat: &Arc<S>) -> &mut Account<S> {
+        let (tenant, climate) = (seat.tenant(), &mut self.climate);
+        let account = self
+            .accounts
+            .entry(tenant)
+            .or_insert_with(|| Account::new(climate.recall(&tenant, seat.uses())));
+        if !account.is_seat(seat) {
+            account.heat.restart(seat.uses());
+            account.seat = Some(Arc::clone(seat));
+        }
+        account
     }
 
     fn grant(&mut self, tenant: S::Tenant, deeds: &mut Vec<Deed<S>>) {
@@ -333,7 +355,7 @@ impl<S: Seat> Ledger<S> {
             return;
         };
         if let Some(place) = account.place.take() {
-            self.line.remove(&place);
+            self.line.leave(place);
         }
         let Some(seat) = &account.seat else { return };
         deeds.push(Deed::Connect(Arc::clone(seat)));
@@ -347,51 +369,37 @@ impl<S: Seat> Ledger<S> {
         self.rules.budget.saturating_sub(self.taken + self.others)
     }
 
-    /// The first in the line for whom no connection is ending yet; none when as many are ending as may connect at once.
-    fn next_without_slot(&mut self) -> Option<S::Tenant> {
-        (self.connecting + self.ending < self.rules.connects_max)
-            .then(|| self.waiting_at(self.ending))
-            .flatten()
-    }
-
-    /// The tenant at this place of the line. Those whose callers have gone in the meantime lose theirs.
-    fn waiting_at(&mut self, index: usize) -> Option<S::Tenant> {
-        loop {
-            let (&place, &tenant) = self.line.iter().nth(index)?;
-            let mut gone = None;
-            for (&place, tenant) in self.line.iter().take(index + 1) {
-                let account = self.accounts.get(tenant);
-                let seat = account.and_then(|account| account.seat.as_ref());
-                if seat.is_none_or(|seat| seat.waiting_since().is_none()) {
-                    gone = Some((place, *tenant));
-                    break;
-                }
-            }
-            match gone {
-                None => {
-                    debug_assert!(self.line.contains_key(&place));
-                    return Some(tenant);
-                }
-                Some((place, tenant)) => {
-                    self.line.remove(&place);
-                    if let Some(account) = self.accounts.get_mut(&tenant) {
-                        account.place = None;
-                    }
-                    self.forget_if_empty(tenant);
-                }
-            }
+    /// The first in the line who may take a slot from another tenant, and for whom none is free or about to be.
+    fn next_taker(&mut self, now: Micros) -> Option<S::Tenant> {
+        // As many end at once as may connect at once. And where others have the whole budget it would be for nothing.
+        if self.connecting + self.soon.len() >= self.rules.connects_max || self.others >= self.rules.budget {
+            return None;
         }
+        let staying = self.taken - self.soon.len() + self.others;
+        let coming = self.rules.budget.saturating_sub(staying);
+        let grow_after = self.rules.grow_after;
+        self.next(coming, |account| account.may_take(grow_after, now))
     }
 
-    /// Whether the tenant may take a slot from another: at once for its first connection, after a while for a further one.
-    fn may_take(&self, tenant: S::Tenant, now: Micros) -> bool {
-        let Some(account) = self.accounts.get(&tenant) else {
-            return false;
-        };
-        let since = account.seat.as_ref().and_then(|seat| seat.waiting_since());
-        // A connection that has just come has not had the time to serve those who wait.
-        let waited = |since: Micros| now.saturating_sub(since.max(account.grown_at));
-        account.live() == 0 || since.is_some_and(|since| waited(since) >= self.rules.grow_after)
+    /// The first in the line for whom `may` holds, but for the first few. Those whose callers have gone lose their place.
+    fn next(&mut self, skip: usize, may: impl Fn(&Account<S>) -> bool) -> Option<S::Tenant> {
+        let (mut gone, mut found, mut ahead) = (Vec::new(), None, 0);
+        for tenant in self.line.iter() {
+            let account = self.accounts.get(&tenant);
+            let Some(account) = account.filter(|account| account.waiting_since().is_some()) else {
+                gone.push(tenant);
+                continue;
+            };
+            if ahead >= skip && may(account) {
+                found = Some(tenant);
+                break;
+            }
+            ahead += 1;
+        }
+        for tenant in gone {
+            self.leave_line(tenant);
+        }
+        found
     }
 
     /// The idle connection that will be missed least, taken out of its pool.
@@ -399,15 +407,15 @@ impl<S: Seat> Ledger<S> {
         let live = wanted_by
             .and_then(|tenant| self.accounts.get(&tenant))
             .map_or(0, Account::live);
-        let mut ranked: Vec<_> = Vec::new();
+        let mut candidates = Vec::new();
         for (&tenant, account) in &mut self.accounts {
             let Some(seat) = &account.seat else { continue };
-            if Some(tenant) == wanted_by || seat.idle() == 0 {
+            if account.live() == 0 || Some(tenant) == wanted_by || seat.idle() == 0 {
                 continue;
             }
             let heat = self.climate.read(&mut account.heat, seat.uses());
-            let surplus = account.live() > 1;
-            let idle_for = now.saturating_sub(seat.last_used());
+            let last_used = seat.last_used();
+            let idle_for = now.saturating_sub(last_used);
             let ripe = if live == 0 || account.live() > live {
                 now >= seat.tenure_ends() || idle_for >= self.rules.anticipation
             } else {
@@ -415,66 +423,63 @@ impl<S: Seat> Ledger<S> {
                 idle_for >= self.rules.tenure
             };
             if ripe {
-                ranked.push((!surplus, heat, seat.last_used(), tenant));
+                candidates.push(Candidate {
+                    last: account.live() == 1,
+                    heat,
+                    last_used,
+                    tenant,
+                });
             }
         }
+        self.climate.age();
         // The best is nearly always still there: no need to sort them all.
-        while let Some(best) = position_of_least(&ranked) {
-            let (.., tenant) = ranked.swap_remove(best);
-            let seat = self
-                .accounts
-                .get(&tenant)
-                .and_then(|account| account.seat.as_ref());
+        while let Some(best) = missed_least(&candidates) {
+            let tenant = candidates.swap_remove(best).tenant;
+            let account = self.accounts.get(&tenant);
+            let seat = account.and_then(|account| account.seat.as_ref());
             if let Some(idle) = seat.and_then(|seat| seat.take_idle()) {
-                self.taken_idle_total += 1;
-                if idle.as_ref().end() {
-                    self.ending(tenant);
-                }
+                self.taken_idle(tenant, &idle, now);
                 return Some(idle);
             }
         }
         None
     }
 
+    fn taken_idle(&mut self, tenant: S::Tenant, idle: &S::Idle, now: Micros) {
+        let newly = self.ending(tenant, idle.as_ref().end(), now);
+        self.taken_idle_total += u64::from(newly);
+    }
+
     /// Puts the tenant in the line if it has need of another connection.
     fn line_up(&mut self, tenant: S::Tenant) {
-        let Some(account) = self.accounts.get_mut(&tenant) else {
-            return;
-        };
-        let Some(seat) = &account.seat else { return };
-        let needs = account.place.is_none()
-            && account.connecting == 0
-            && account.held < seat.slots_max()
-            && seat.waiting_since().is_some();
-        if needs {
-            self.turns += 1;
-            let place = Place {
-                live: account.live(),
-                turn: self.turns,
-            };
-            account.place = Some(place);
-            self.line.insert(place, tenant);
+        if let Some(account) = self.accounts.get_mut(&tenant)
+            && account.needs_place()
+        {
+            account.place = Some(self.line.join(account.live(), tenant));
         }
     }
 
-    /// Moves the tenant in the line when the number of its connections has changed; its turn stays.
+    /// Moves the tenant in the line when the number of its connections has changed.
     fn keep_place(&mut self, tenant: S::Tenant) {
-        let Some(account) = self.accounts.get_mut(&tenant) else {
-            return;
-        };
-        let live = account.live();
-        if let Some(place) = &mut account.place
-            && place.live != live
-        {
-            self.line.remove(place);
-            place.live = live;
-            self.line.insert(*place, tenant);
+        if let Some(account) = self.accounts.get_mut(&tenant) {
+            let live = account.live();
+            if let Some(place) = &mut account.place {
+                self.line.shift(place, live);
+            }
         }
+    }
+
+    fn leave_line(&mut self, tenant: S::Tenant) {
+        if let Some(account) = self.accounts.get_mut(&tenant)
+            && let Some(place) = account.place.take()
+        {
+            self.line.leave(place);
+        }
+        self.forget_if_empty(tenant);
     }
 
     fn forget_if_empty(&mut self, tenant: S::Tenant) {
-        let empty = |account: &Account<S>| account.held == 0 && account.place.is_none();
-        if self.accounts.get(&tenant).is_some_and(empty)
+        if self.accounts.get(&tenant).is_some_and(Account::is_empty)
             && let Some(mut account) = self.accounts.remove(&tenant)
         {
             if let Some(seat) = &account.seat {
@@ -484,28 +489,17 @@ impl<S: Seat> Ledger<S> {
         }
     }
 
-    /// Everybody in the line hears that the server is down.
+    /// Everybody who waits hears that the server is down: also those whose connect has just failed, who stand in no line.
     fn send_home(&mut self, now: Micros, deeds: &mut Vec<Deed<S>>) {
         let refusal = self.refusal(now);
-        for tenant in std::mem::take(&mut self.line).into_values() {
-            let Some(account) = self.accounts.get_mut(&tenant) else {
-                continue;
-            };
-            account.place = None;
-            if let Some(seat) = &account.seat {
+        for seat in self.accounts.values().filter_map(|account| account.seat.as_ref()) {
+            if seat.waiting_since().is_some() {
                 self.probe = Some(Arc::clone(seat));
                 deeds.push(Deed::Refuse(Arc::clone(seat), refusal));
             }
-            self.forget_if_empty(tenant);
         }
-        // Those whose connect has just failed stand in no line, and their callers wait all the same.
-        for account in self.accounts.values() {
-            if let Some(seat) = &account.seat
-                && seat.waiting_since().is_some()
-            {
-                self.probe = Some(Arc::clone(seat));
-                deeds.push(Deed::Refuse(Arc::clone(seat), refusal));
-            }
+        for tenant in self.line.iter().collect::<Vec<_>>() {
+            self.leave_line(tenant);
         }
     }
 
@@ -548,9 +542,10 @@ impl<S: Seat> Ledger<S> {
     }
 }
 
-fn position_of_least<T>(ranked: &[(bool, f32, Micros, T)]) -> Option<usize> {
-    let by_rank = |a: &(bool, f32, Micros, T), b: &(bool, f32, Micros, T)| {
-        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2))
+fn missed_least<K>(candidates: &[Candidate<K>]) -> Option<usize> {
+    let by_loss = |a: &Candidate<K>, b: &Candidate<K>| {
+        let by_heat = a.last.cmp(&b.last).then(a.heat.total_cmp(&b.heat));
+        by_heat.then(a.last_used.cmp(&b.last_used))
     };
-    (0..ranked.len()).min_by(|&a, &b| by_rank(&ranked[a], &ranked[b]))
+    (0..candidates.len()).min_by(|&a, &b| by_loss(&candidates[a], &candidates[b]))
 }

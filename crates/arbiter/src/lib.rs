@@ -18,10 +18,12 @@
 //! Why not a pool per tenant and a semaphore for all: the semaphore hands a slot to the next *request*, so with five times
 //! more busy tenants than slots every query costs a connect. Here a slot goes to a *tenant* for a while.
 
+mod account;
 mod arbiter;
 mod breaker;
 mod heat;
 mod ledger;
+mod line;
 mod rules;
 mod seat;
 mod slot;

@@ -15,6 +15,11 @@ pub trait Seat: Sized {
     fn tenant(&self) -> Self::Tenant;
     /// The most connections that the tenant may have.
     fn slots_max(&self) -> usize;
+    /// Whether it was closed, which it is before it leaves. A caller who comes too late to notice may still ask the arbiter
+    /// for a connection; without this its pool would take the place of the one that was opened since.
+    fn is_closed(&self) -> bool {
+        false
+    }
     /// Since when callers have been waiting without a break; none while nobody waits.
     fn waiting_since(&self) -> Option<Micros>;
     /// How many connections are idle.

@@ -1,8 +1,8 @@
 use std::fmt;
 
 use crate::{
-    Arbiter, Seat,
-    sync::{Arc, AtomicBool, Ordering},
+    Arbiter, Micros, Seat,
+    sync::{Arc, AtomicU64, Ordering},
 };
 
 /// The right to one connection. Whoever drives the socket holds it, from before the connect until the backend is gone;
@@ -11,7 +11,7 @@ use crate::{
 pub struct Slot<S: Seat> {
     arbiter: Arc<Arbiter<S>>,
     tenant: S::Tenant,
-    ending: Arc<AtomicBool>,
+    end: Arc<End>,
     connecting: bool,
 }
 
@@ -20,7 +20,33 @@ pub struct Slot<S: Seat> {
 pub struct Hold<S: Seat> {
     arbiter: Arc<Arbiter<S>>,
     tenant: S::Tenant,
-    ending: Arc<AtomicBool>,
+    end: Arc<End>,
+}
+
+/// When a connection began to end, if it has. The slot and the hold share it. Only the ledger writes it, under its lock: else
+/// a slot could come back between the moment in which its connection is said to end and the one in which that is booked.
+pub(crate) struct End(AtomicU64);
+
+impl End {
+    const NOT_YET: Micros = Micros::MAX;
+
+    fn new() -> Self {
+        Self(AtomicU64::new(Self::NOT_YET))
+    }
+
+    /// The end begins; false if it had begun before.
+    pub(crate) fn begin(&self, now: Micros) -> bool {
+        let now = now.min(Self::NOT_YET - 1);
+        self.0
+            .compare_exchange(Self::NOT_YET, now, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// When it began.
+    pub(crate) fn began(&self) -> Option<Micros> {
+        let began = self.0.load(Ordering::SeqCst);
+        (began != Self::NOT_YET).then_some(began)
+    }
 }
 
 /// What a connect that came to nothing says about the server.
@@ -41,23 +67,23 @@ impl<S: Seat> Slot<S> {
         Self {
             arbiter: Arc::clone(arbiter),
             tenant,
-            ending: Arc::new(AtomicBool::new(false)),
+            end: Arc::new(End::new()),
             connecting: true,
         }
     }
 
-    /// The log-in is done: the next connect may begin.
+    /// The log-in is done: the next connect may begin. The tenant is not put into the line again by itself: whoever hands the
+    /// connection over looks whether callers still wait, and says so with [`Arbiter::want`].
     pub fn connected(&mut self) {
         if std::mem::take(&mut self.connecting) {
-            self.arbiter.connected(self.tenant);
+            self.arbiter.connected(self.tenant, &self.end);
         }
     }
 
     /// The connect came to nothing. The slot stays taken until it is dropped, for a backend may have begun.
     pub fn failed(&mut self, verdict: Verdict) {
         if std::mem::take(&mut self.connecting) {
-            let newly_ending = !self.ending.swap(true, Ordering::SeqCst);
-            self.arbiter.failed(self.tenant, newly_ending, verdict);
+            self.arbiter.failed(self.tenant, &self.end, verdict);
         }
     }
 
@@ -67,22 +93,20 @@ impl<S: Seat> Slot<S> {
         Hold {
             arbiter: Arc::clone(&self.arbiter),
             tenant: self.tenant,
-            ending: Arc::clone(&self.ending),
+            end: Arc::clone(&self.end),
         }
     }
 }
 
 impl<S: Seat> Drop for Slot<S> {
     fn drop(&mut self) {
-        let was_ending = self.ending.swap(true, Ordering::SeqCst);
-        self.arbiter.released(self.tenant, self.connecting, was_ending);
+        self.arbiter.released(self.tenant, self.connecting, &self.end);
     }
 }
 
 impl<S: Seat> Hold<S> {
-    /// Says that the connection is about to end; true the first time.
-    pub(crate) fn end(&self) -> bool {
-        !self.ending.swap(true, Ordering::SeqCst)
+    pub(crate) fn end(&self) -> &End {
+        &self.end
     }
 }
 
@@ -94,8 +118,8 @@ impl<S: Seat> AsRef<Self> for Hold<S> {
 
 impl<S: Seat> Drop for Hold<S> {
     fn drop(&mut self) {
-        if self.end() {
-            self.arbiter.ending(self.tenant);
+        if self.end.began().is_none() {
+            self.arbiter.dropped(self.tenant, &self.end);
         }
     }
 }

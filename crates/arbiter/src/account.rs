@@ -1,0 +1,77 @@
+use crate::{Micros, Seat, heat::Heat, line::Place, sync::Arc};
+
+/// What the ledger knows of a tenant that holds a slot or stands in the line.
+pub(crate) struct Account<S> {
+    /// The pool that is open now, if any; connections of closed ones count all the same.
+    pub(crate) seat: Option<Arc<S>>,
+    /// Slots: connects under way, connections, and those that are ending.
+    pub(crate) held: usize,
+    pub(crate) connecting: usize,
+    /// The connect under way is for a pool that has left since.
+    pub(crate) connecting_for_left: bool,
+    pub(crate) ending: usize,
+    /// When its latest connection came.
+    pub(crate) grown_at: Micros,
+    pub(crate) place: Option<Place>,
+    pub(crate) heat: Heat,
+}
+
+impl<S: Seat> Account<S> {
+    pub(crate) fn new(heat: Heat) -> Self {
+        Self {
+            seat: None,
+            held: 0,
+            connecting: 0,
+            connecting_for_left: false,
+            ending: 0,
+            grown_at: 0,
+            place: None,
+            heat,
+        }
+    }
+
+    /// Connections that are not about to end, and the one under way.
+    pub(crate) fn live(&self) -> usize {
+        self.held - self.ending
+    }
+
+    /// A connect is over. True: it was for a pool that has left, so the present one still needs its own.
+    pub(crate) fn connect_ended(&mut self) -> bool {
+        self.connecting -= 1;
+        std::mem::take(&mut self.connecting_for_left)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held == 0 && self.place.is_none()
+    }
+
+    pub(crate) fn is_seat(&self, seat: &Arc<S>) -> bool {
+        self.seat.as_ref().is_some_and(|known| Arc::ptr_eq(known, seat))
+    }
+
+    /// Since when its callers wait.
+    pub(crate) fn waiting_since(&self) -> Option<Micros> {
+        self.seat.as_ref()?.waiting_since()
+    }
+
+    /// Whether it should stand in the line and does not. One connect at a time: the connection that it brings may be all
+    /// that is needed.
+    pub(crate) fn needs_place(&self) -> bool {
+        self.place.is_none()
+            && self.connecting == 0
+            && self
+                .seat
+                .as_ref()
+                .is_some_and(|seat| self.held < seat.slots_max() && seat.waiting_since().is_some())
+    }
+
+    /// Whether it may take a slot from another tenant: at once for its first connection, after a while for a further one.
+    pub(crate) fn may_take(&self, grow_after: Micros, now: Micros) -> bool {
+        // A connection that has just come has not had the time to serve those who wait.
+        let waited = |since: Micros| now.saturating_sub(since.max(self.grown_at));
+        self.live() == 0
+            || self
+                .waiting_since()
+                .is_some_and(|since| waited(since) >= grow_after)
+    }
+}

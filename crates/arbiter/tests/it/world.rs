@@ -1,0 +1,504 @@
+//! Pools and a server that do only what a test tells them to, one step at a time, and a clock that the test moves.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arbiter::{Arbiter, Hold, Micros, Refusal, Rules, Seat, Slot, Standing, Verdict};
+
+pub(crate) type Tenant = u32;
+
+/// A millisecond.
+pub(crate) const MS: Micros = 1_000;
+
+/// One server, its arbiter, and everything that this process has there.
+pub(crate) struct World {
+    pub(crate) rules: Rules,
+    pub(crate) arbiter: Arc<Arbiter<Pool>>,
+    pub(crate) slots_max: usize,
+    clock: Arc<AtomicU64>,
+    wire: Arc<Wire>,
+    pools: BTreeMap<Tenant, Arc<Pool>>,
+    /// The pool that was closed last, for callers who come too late to notice.
+    closed: Option<Arc<Pool>>,
+    /// Connections in the hands of callers.
+    lent: Vec<Conn>,
+    /// What holds a slot and is not connecting any more, by the connection's number; a failed connect has one too.
+    backends: BTreeMap<u64, Slot<Pool>>,
+    numbers: u64,
+}
+
+/// What pools leave behind for the world to act on.
+#[derive(Default)]
+struct Wire {
+    connects: Mutex<VecDeque<(Arc<Pool>, Slot<Pool>)>>,
+    connects_begun: AtomicU64,
+    /// Connections whose handle is gone.
+    ended: Mutex<Vec<u64>>,
+}
+
+/// One tenant's pool.
+pub(crate) struct Pool {
+    tenant: Tenant,
+    slots_max: usize,
+    wire: Arc<Wire>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    idle: Vec<Conn>,
+    /// When each caller in the queue came.
+    callers: VecDeque<Micros>,
+    waiting_since: Option<Micros>,
+    last_used: Micros,
+    tenure_ends: Micros,
+    uses: u64,
+    closed: bool,
+}
+
+/// A connection's handle.
+pub(crate) struct Conn {
+    number: u64,
+    pool: Arc<Pool>,
+    tenure_ends: Micros,
+    hold: Hold<Pool>,
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        lock(&self.pool.wire.ended).push(self.number);
+    }
+}
+
+impl AsRef<Hold<Pool>> for Conn {
+    fn as_ref(&self) -> &Hold<Pool> {
+        &self.hold
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no test panics while it holds this")
+}
+
+impl Seat for Pool {
+    type Tenant = Tenant;
+    type Idle = Conn;
+
+    fn tenant(&self) -> Tenant {
+        self.tenant
+    }
+    fn slots_max(&self) -> usize {
+        self.slots_max
+    }
+    fn is_closed(&self) -> bool {
+        lock(&self.inner).closed
+    }
+    fn waiting_since(&self) -> Option<Micros> {
+        lock(&self.inner).waiting_since
+    }
+    fn idle(&self) -> usize {
+        lock(&self.inner).idle.len()
+    }
+    fn last_used(&self) -> Micros {
+        lock(&self.inner).last_used
+    }
+    fn tenure_ends(&self) -> Micros {
+        lock(&self.inner).tenure_ends
+    }
+    fn uses(&self) -> u64 {
+        lock(&self.inner).uses
+    }
+    fn take_idle(&self) -> Option<Conn> {
+        lock(&self.inner).idle.pop()
+    }
+    fn connect(self: &Arc<Self>, slot: Slot<Self>) {
+        self.wire.connects_begun.fetch_add(1, Ordering::Relaxed);
+        lock(&self.wire.connects).push_back((Arc::clone(self), slot));
+    }
+    fn refuse(&self, _: Refusal) {
+        lock(&self.inner).send_home();
+    }
+}
+
+impl Inner {
+    fn send_home(&mut self) {
+        self.callers.clear();
+        self.waiting_since = None;
+    }
+
+    /// Takes the caller who came first, if any is there.
+    fn serve(&mut self, now: Micros) -> Option<Micros> {
+        let since = self.callers.pop_front()?;
+        if self.callers.is_empty() {
+            self.waiting_since = None;
+        }
+        self.uses += 1;
+        self.last_used = now;
+        Some(since)
+    }
+}
+
+/// How a caller fared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Lent,
+    Waits,
+    Refused,
+}
+
+impl World {
+    pub(crate) fn new(rules: Rules, slots_max: usize) -> Self {
+        let clock = Arc::new(AtomicU64::new(1_000_000));
+        let now = Arc::clone(&clock);
+        Self {
+            rules,
+            arbiter: Arc::new(Arbiter::new(
+                rules,
+                move || now.load(Ordering::Relaxed),
+                || 500,
+                || {},
+            )),
+            slots_max,
+            clock,
+            wire: Arc::default(),
+            pools: BTreeMap::new(),
+            closed: None,
+            lent: Vec::new(),
+            backends: BTreeMap::new(),
+            numbers: 0,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Micros {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn pass(&self, time: Micros) {
+        self.clock.fetch_add(time, Ordering::Relaxed);
+    }
+
+    pub(crate) fn pool(&mut self, tenant: Tenant) -> Arc<Pool> {
+        let open = || {
+            Arc::new(Pool {
+                tenant,
+                slots_max: self.slots_max,
+                wire: Arc::clone(&self.wire),
+                inner: Mutex::default(),
+            })
+        };
+        Arc::clone(self.pools.entry(tenant).or_insert_with(open))
+    }
+
+    /// A caller wants a connection of the tenant's.
+    pub(crate) fn ask(&mut self, tenant: Tenant) -> Asked {
+        let now = self.now();
+        let pool = self.pool(tenant);
+        let mut inner = lock(&pool.inner);
+        inner.callers.push_back(now);
+        inner.waiting_since.get_or_insert(now);
+        if let Some(conn) = inner.idle.pop() {
+            inner.serve(now);
+            self.lent.push(conn);
+            return Asked::Lent;
+        }
+        drop(inner);
+        if self.arbiter.want(&pool).is_err() {
+            lock(&pool.inner).send_home();
+            return Asked::Refused;
+        }
+        Asked::Waits
+    }
+
+    /// The caller who came last gives up.
+    pub(crate) fn cancel(&mut self, tenant: Tenant) {
+        let pool = self.pool(tenant);
+        let mut inner = lock(&pool.inner);
+        inner.callers.pop_back();
+        if inner.callers.is_empty() {
+            inner.waiting_since = None;
+        }
+    }
+
+    /// The nth of the connects under way succeeds. Says how long the caller had waited who got the connection.
+    pub(crate) fn connect_succeeds(&mut self, nth: usize) -> Option<Micros> {
+        self.connect_ends(nth, Ok(true))
+    }
+
+    /// The nth of the connects under way fails.
+    pub(crate) fn connect_fails(&mut self, nth: usize, verdict: Verdict) {
+        self.connect_ends(nth, Err(verdict));
+    }
+
+    /// The nth of the connects under way comes to an end; if well, either the arbiter hears of it last or first.
+    pub(crate) fn connect_ends(&mut self, nth: usize, outcome: Result<bool, Verdict>) -> Option<Micros> {
+        let (pool, mut slot) = lock(&self.wire.connects).remove(nth)?;
+        self.numbers += 1;
+        let number = self.numbers;
+        match outcome {
+            Ok(hand_over_first) => {
+                let now = self.now();
+                if !hand_over_first {
+                    slot.connected();
+                }
+                let conn = Conn {
+                    number,
+                    pool: Arc::clone(&pool),
+                    tenure_ends: now + self.rules.tenure,
+                    hold: slot.hold(),
+                };
+                self.backends.insert(number, slot);
+                let mut inner = lock(&pool.inner);
+                inner.tenure_ends = conn.tenure_ends;
+                inner.last_used = now;
+                drop(inner);
+                let waited = self.hand_over(conn);
+                if let Some(slot) = self.backends.get_mut(&number) {
+                    slot.connected();
+                }
+                if lock(&pool.inner).waiting_since.is_some() {
+                    self.want_again(&pool);
+                }
+                waited
+            }
+            Err(verdict) => {
+                if verdict == Verdict::NotItsFault {
+                    lock(&pool.inner).send_home();
+                }
+                slot.failed(verdict);
+                self.backends.insert(number, slot);
+                lock(&self.wire.ended).push(number);
+                None
+            }
+        }
+    }
+
+    /// The task that made the connect is ended in the middle of it.
+    pub(crate) fn connect_abandoned(&mut self, nth: usize) {
+        let connect = lock(&self.wire.connects).remove(nth);
+        drop(connect);
+    }
+
+    /// A caller is done with its connection. Says how long the next one had waited who got it.
+    pub(crate) fn give_back(&mut self, nth: usize) -> Option<Micros> {
+        if nth >= self.lent.len() {
+            return None;
+        }
+        let conn = self.lent.remove(nth);
+        lock(&conn.pool.inner).last_used = self.now();
+        let is_gone = !self.backends.contains_key(&conn.number);
+        if is_gone
+            || self
+                .arbiter
+                .yields(&conn.hold, conn.pool.tenant, conn.tenure_ends)
+        {
+            return None;
+        }
+        self.hand_over(conn)
+    }
+
+    fn hand_over(&mut self, conn: Conn) -> Option<Micros> {
+        let now = self.now();
+        let pool = Arc::clone(&conn.pool);
+        let mut inner = lock(&pool.inner);
+        if inner.closed {
+            drop(inner);
+            return None;
+        }
+        match inner.serve(now) {
+            Some(since) => {
+                self.lent.push(conn);
+                Some(now - since)
+            }
+            None => {
+                inner.idle.push(conn);
+                None
+            }
+        }
+    }
+
+    fn want_again(&self, pool: &Arc<Pool>) {
+        if self.arbiter.want(pool).is_err() {
+            lock(&pool.inner).send_home();
+        }
+    }
+
+    /// A caller's connection turns out to be broken.
+    pub(crate) fn lent_breaks(&mut self, nth: usize) {
+        if nth < self.lent.len() {
+            drop(self.lent.remove(nth));
+        }
+    }
+
+    /// An idle connection of the tenant is closed because of its age.
+    pub(crate) fn idle_closes(&mut self, tenant: Tenant) {
+        let conn = self.pool(tenant).take_idle();
+        drop(conn);
+    }
+
+    /// The server ends the nth backend by itself, whatever this process does with it.
+    pub(crate) fn backend_dies(&mut self, nth: usize) {
+        let number = self.backends.keys().nth(nth).copied();
+        if let Some(number) = number {
+            self.backends.remove(&number);
+        }
+    }
+
+    /// The backend of the nth connection that was closed is gone.
+    pub(crate) fn backend_gone(&mut self, nth: usize) {
+        let mut ended = lock(&self.wire.ended);
+        ended.retain(|number| self.backends.contains_key(number));
+        if nth >= ended.len() {
+            return;
+        }
+        let number = ended.remove(nth);
+        drop(ended);
+        self.backends.remove(&number);
+    }
+
+    /// The tenant's pool is closed; its callers are sent home, and its lent connections are still out.
+    pub(crate) fn close_pool(&mut self, tenant: Tenant) {
+        if let Some(pool) = self.pools.remove(&tenant) {
+            let mut inner = lock(&pool.inner);
+            inner.closed = true;
+            inner.send_home();
+            let idle = std::mem::take(&mut inner.idle);
+            drop(inner);
+            drop(idle);
+            self.arbiter.leave(&pool);
+            self.closed = Some(pool);
+        }
+    }
+
+    /// A caller entered a pool just before it was closed, and asks just after.
+    pub(crate) fn ask_too_late(&mut self) {
+        let Some(pool) = self.closed.take() else { return };
+        let now = self.now();
+        let mut inner = lock(&pool.inner);
+        inner.callers.push_back(now);
+        inner.waiting_since = Some(now);
+        drop(inner);
+        let _outcome = self.arbiter.want(&pool);
+        lock(&pool.inner).send_home();
+    }
+
+    pub(crate) fn is_waiting(&self, tenant: Tenant) -> bool {
+        self.pools
+            .get(&tenant)
+            .is_some_and(|pool| lock(&pool.inner).waiting_since.is_some())
+    }
+
+    pub(crate) fn idle(&mut self, tenant: Tenant) -> usize {
+        self.pool(tenant).idle()
+    }
+
+    pub(crate) fn anybody_waits(&self) -> bool {
+        self.pools.keys().any(|&tenant| self.is_waiting(tenant))
+    }
+
+    pub(crate) fn connects(&self) -> usize {
+        lock(&self.wire.connects).len()
+    }
+
+    pub(crate) fn connects_begun(&self) -> u64 {
+        self.wire.connects_begun.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn lent(&self) -> usize {
+        self.lent.len()
+    }
+
+    /// Whose connections callers have, in the order in which they got them.
+    pub(crate) fn lent_to(&self) -> Vec<Tenant> {
+        self.lent.iter().map(|conn| conn.pool.tenant).collect()
+    }
+
+    /// Whose connects are under way, in the order in which they began.
+    pub(crate) fn connecting_for(&self) -> Vec<Tenant> {
+        let connects = lock(&self.wire.connects);
+        connects.iter().map(|(pool, _)| pool.tenant).collect()
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.arbiter.standing()
+    }
+
+    /// Backends that exist, whose handles are gone.
+    pub(crate) fn endings(&self) -> usize {
+        let ended = lock(&self.wire.ended);
+        ended
+            .iter()
+            .filter(|number| self.backends.contains_key(number))
+            .count()
+    }
+
+    /// What the arbiter says and what exists are the same.
+    ///
+    /// # Panics
+    /// They are not.
+    pub(crate) fn check(&self) {
+        let standing = self.standing();
+        let connecting = self.connecting_for();
+        assert_eq!(
+            standing.taken,
+            connecting.len() + self.backends.len(),
+            "slots out: {standing:?}"
+        );
+        assert_eq!(standing.connecting, connecting.len(), "connecting: {standing:?}");
+        assert_eq!(standing.ending, self.endings(), "ending: {standing:?}");
+        assert!(
+            standing.taken <= self.rules.budget,
+            "over the budget: {standing:?}"
+        );
+        assert!(
+            connecting.len() <= self.rules.connects_max,
+            "connects at once: {standing:?}"
+        );
+        let mut held = 0;
+        for &tenant in self.pools.keys() {
+            let slots = self.arbiter.held(tenant);
+            held += slots;
+            assert!(slots <= self.slots_max, "tenant {tenant} has {slots}");
+            let connects = connecting.iter().filter(|&&one| one == tenant).count();
+            assert!(connects <= 1, "tenant {tenant} makes {connects} connects at once");
+        }
+        assert!(held <= standing.taken, "held {held}: {standing:?}");
+    }
+
+    /// Everything ends, in the order that `first_slots` says, and the arbiter is as new.
+    pub(crate) fn end_all(&mut self, first_slots: bool) {
+        self.closed = None;
+        let tenants: Vec<Tenant> = self.pools.keys().copied().collect();
+        let pools: Vec<Arc<Pool>> = self.pools.values().map(Arc::clone).collect();
+        if first_slots {
+            self.backends.clear();
+        }
+        for tenant in tenants {
+            self.close_pool(tenant);
+        }
+        self.lent.clear();
+        lock(&self.wire.connects).clear();
+        self.backends.clear();
+        self.arbiter.set_others(0);
+        self.check();
+        let standing = self.standing();
+        assert_eq!(
+            (
+                standing.taken,
+                standing.connecting,
+                standing.ending,
+                standing.tenants_waiting
+            ),
+            (0, 0, 0, 0),
+            "{standing:?}"
+        );
+        self.closed = None;
+        for pool in pools {
+            assert_eq!(Arc::strong_count(&pool), 1, "the arbiter remembers a closed pool");
+        }
+    }
+}

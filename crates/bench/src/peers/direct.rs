@@ -1,0 +1,65 @@
+//! A connect for each request, as many at once as the budget allows.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio_postgres::{Config, NoTls, types::Type};
+
+use super::{Failure, POINT, Peer, SLEEP, Work, item};
+use crate::fleet::{Host, Tenant};
+
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+struct Direct {
+    configs: Vec<Config>,
+    places: Semaphore,
+}
+
+pub(super) fn open(host: &Host, tenants: &[Tenant]) -> (Arc<dyn Peer>, Value) {
+    let direct = Direct {
+        configs: tenants
+            .iter()
+            .map(|tenant| tenant.target.to_config("bench direct", TIMEOUT))
+            .collect(),
+        places: Semaphore::new(host.budget),
+    };
+    let shown = json!({
+        "at_once_max": host.budget,
+        "statement": "unnamed, in one round trip after the log-in",
+    });
+    (Arc::new(direct), shown)
+}
+
+/// Connects, works, and closes; what the bare connect rate is measured with, too.
+pub(crate) async fn once(config: &Config, work: Work) -> Result<(), Failure> {
+    let (client, connection) = config.connect(NoTls).await?;
+    let driver = tokio::spawn(connection);
+    match work {
+        Work::Point => {
+            client.query_typed(POINT, &[(&item(), Type::INT4)]).await?;
+        }
+        Work::Sleep => {
+            client.query_typed(SLEEP, &[]).await?;
+        }
+    }
+    drop(client);
+    // Until the good-bye is sent and the socket closed on our side.
+    let _ = driver.await;
+    Ok(())
+}
+
+impl Peer for Direct {
+    fn request(&self, tenant: usize, work: Work) -> BoxFuture<'_, Result<(), Failure>> {
+        async move {
+            let _place = self.places.acquire().await;
+            once(&self.configs[tenant], work).await
+        }
+        .boxed()
+    }
+
+    fn rest(&self) -> BoxFuture<'_, anyhow::Result<()>> {
+        async { Ok(()) }.boxed()
+    }
+}

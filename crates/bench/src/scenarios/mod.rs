@@ -1,0 +1,220 @@
+//! The scenarios, and how their sides take turns.
+
+mod oversubscribed;
+mod warm_checkout;
+mod zipf;
+
+use std::{sync::Arc, time::Duration};
+
+use clap::ValueEnum;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::{
+    fleet::{Fleet, Host},
+    measure::median,
+    peers::{Peer, Side, Tuning},
+    report::{self, Outcome, Round},
+    sampler::Sampler,
+};
+
+/// What is measured, in the order of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Scenario {
+    WarmCheckout,
+    Oversubscribed,
+    Zipf,
+}
+
+/// A run: the registry, and the servers that more than one scenario uses.
+pub(crate) struct Bench {
+    pub(crate) fleet: Fleet,
+    pub(crate) pace: Pace,
+    /// Few slots.
+    small: Option<Host>,
+    /// A thousand laboratories.
+    crowd: Option<Host>,
+}
+
+/// How long and how often.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) quick: bool,
+    pub(crate) rounds: usize,
+    /// Before each side's slice; does not count.
+    pub(crate) warm: Duration,
+    /// Each side's turn in a round.
+    pub(crate) slice: Duration,
+}
+
+pub(crate) const SMALL_BUDGET: usize = 8;
+const SMALL_TENANTS: usize = 41;
+pub(crate) const CROWD_BUDGET: usize = 90;
+/// Together with what the server reserves and ours, `max_connections` is 100.
+const CROWD_SPARE: usize = 6;
+const CROWD_TENANTS: usize = 1_000;
+
+impl Bench {
+    pub(crate) async fn start(quick: bool) -> anyhow::Result<Self> {
+        let pace = if quick {
+            Pace {
+                quick,
+                rounds: 1,
+                warm: Duration::from_millis(500),
+                slice: Duration::from_secs(2),
+            }
+        } else {
+            Pace {
+                quick,
+                rounds: 3,
+                warm: Duration::from_secs(1),
+                slice: Duration::from_secs(5),
+            }
+        };
+        Ok(Self {
+            fleet: Fleet::start().await?,
+            pace,
+            small: None,
+            crowd: None,
+        })
+    }
+
+    /// The named scenarios, or all.
+    pub(crate) async fn run(&mut self, named: &[Scenario]) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        for scenario in Scenario::value_variants() {
+            if !named.is_empty() && !named.contains(scenario) {
+                continue;
+            }
+            match scenario {
+                Scenario::WarmCheckout => warm_checkout::run(&self.fleet, self.pace).await?,
+                Scenario::Oversubscribed => {
+                    self.need_small().await?;
+                    oversubscribed::run(&self.fleet, host(&self.small), self.pace).await?;
+                }
+                Scenario::Zipf => {
+                    self.need_crowd().await?;
+                    for tenants in [300, 1_000] {
+                        zipf::run(&self.fleet, host(&self.crowd), tenants, self.pace).await?;
+                    }
+                }
+            }
+            eprintln!("  ({:.0} s since the start)", begun.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        for host in [self.small, self.crowd].into_iter().flatten() {
+            host.stop().await?;
+        }
+        self.fleet.stop().await
+    }
+
+    async fn need_small(&mut self) -> anyhow::Result<()> {
+        if self.small.is_none() {
+            self.small = Some(self.fleet.host("small", SMALL_BUDGET, 0, SMALL_TENANTS).await?);
+        }
+        Ok(())
+    }
+
+    async fn need_crowd(&mut self) -> anyhow::Result<()> {
+        if self.crowd.is_none() {
+            let crowd = self.fleet.host("crowd", CROWD_BUDGET, CROWD_SPARE, CROWD_TENANTS);
+            self.crowd = Some(crowd.await?);
+        }
+        Ok(())
+    }
+}
+
+fn host(host: &Option<Host>) -> &Host {
+    host.as_ref().expect("it was made just before")
+}
+
+/// One side's rounds.
+pub(crate) struct Rounds {
+    pub(crate) side: Side,
+    pub(crate) rounds: Vec<Round>,
+    pub(crate) config: Value,
+}
+
+/// Lets every side run `measure` in turn, round after round, each on a server that the one before has left.
+pub(crate) async fn take_turns(
+    fleet: &Fleet,
+    host: &Host,
+    tenants: usize,
+    tuning: Tuning,
+    pace: Pace,
+    sides: &[Side],
+    measure: impl AsyncFn(&Arc<dyn Peer>) -> anyhow::Result<Round>,
+) -> anyhow::Result<Vec<Rounds>> {
+    let mut all: Vec<Rounds> = sides
+        .iter()
+        .map(|side| Rounds {
+            side: *side,
+            rounds: Vec::new(),
+            config: Value::Null,
+        })
+        .collect();
+    // Its clients stay connected from round to round; the other sides begin anew.
+    let mut bouncer = None;
+    for round in 0..pace.rounds {
+        for turn in 0..all.len() {
+            // Nobody always comes after the same one.
+            let of = &mut all[(turn + round) % sides.len()];
+            let (peer, config) = match bouncer.clone() {
+                Some(open) if of.side == Side::PgBouncer => open,
+                _ => of.side.open(fleet, host, tenants, tuning).await?,
+            };
+            if of.side == Side::PgBouncer {
+                bouncer = Some((Arc::clone(&peer), config.clone()));
+            }
+            let sampler = Sampler::start(host).await?;
+            let measured = measure(&peer).await;
+            let seen = sampler.stop().await?;
+            peer.rest().await?;
+            drop(peer);
+            host.wait_until_empty().await?;
+            let mut measured = measured?;
+            measured.seen = seen;
+            eprintln!(
+                "  round {}: {:<9} {:>8.0} q/s, {} errors",
+                round + 1,
+                of.side.name(),
+                measured.qps,
+                measured.errors
+            );
+            of.rounds.push(measured);
+            of.config = config;
+        }
+    }
+    Ok(all)
+}
+
+/// Puts every side into the outcome.
+pub(crate) fn put_sides(outcome: &mut Outcome, all: &[Rounds]) {
+    for of in all {
+        outcome.put(of.side.name(), report::side(&of.rounds, of.config.clone()));
+    }
+}
+
+pub(crate) fn of(all: &[Rounds], side: Side) -> &[Round] {
+    all.iter()
+        .find(|of| of.side == side)
+        .map_or(&[], |of| of.rounds.as_slice())
+}
+
+/// The median over rounds of ours divided by the other in the same round.
+pub(crate) fn ratio(ours: &[Round], other: &[Round]) -> f64 {
+    let paired: Vec<f64> = ours
+        .iter()
+        .zip(other)
+        .map(|(ours, other)| ours.qps / other.qps.max(f64::MIN_POSITIVE))
+        .collect();
+    median(&paired)
+}
+
+pub(crate) fn median_qps(rounds: &[Round]) -> f64 {
+    median(&rounds.iter().map(|round| round.qps).collect::<Vec<_>>())
+}

@@ -49,20 +49,20 @@ impl<S: Seat> Account<S> {
         self.seat.as_ref().is_some_and(|known| Arc::ptr_eq(known, seat))
     }
 
-    /// Since when its callers wait.
+    /// Since when its callers wait. Those of a pool that is being closed are on their way out.
     pub(crate) fn waiting_since(&self) -> Option<Micros> {
-        self.seat.as_ref()?.waiting_since()
+        let seat = self.seat.as_ref().filter(|seat| !seat.is_closed())?;
+        seat.waiting_since()
     }
 
     /// Whether it should stand in the line and does not. One connect at a time: the connection that it brings may be all
     /// that is needed.
     pub(crate) fn needs_place(&self) -> bool {
+        let room = |seat: &Arc<S>| self.held < seat.slots_max();
         self.place.is_none()
             && self.connecting == 0
-            && self
-                .seat
-                .as_ref()
-                .is_some_and(|seat| self.held < seat.slots_max() && seat.waiting_since().is_some())
+            && self.seat.as_ref().is_some_and(room)
+            && self.waiting_since().is_some()
     }
 
     /// Whether it may take a slot from another tenant: at once for its first connection, after a while for a further one.

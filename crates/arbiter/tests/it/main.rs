@@ -3,6 +3,8 @@
 #![cfg(not(feature = "shuttle"))]
 
 #[cfg(test)]
+mod fairness;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod stories;

@@ -417,6 +417,11 @@ impl World {
         self.lent.iter().map(|conn| conn.pool.tenant).collect()
     }
 
+    /// Their numbers, in the same order.
+    pub(crate) fn lent_numbers(&self) -> Vec<u64> {
+        self.lent.iter().map(|conn| conn.number).collect()
+    }
+
     /// Whose connects are under way, in the order in which they began.
     pub(crate) fn connecting_for(&self) -> Vec<Tenant> {
         let connects = lock(&self.wire.connects);

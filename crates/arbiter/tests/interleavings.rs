@@ -1,0 +1,484 @@
+//! What threads can do to the arbiter: many orders of their steps, chosen by shuttle, on the same code with shuttle's locks and
+//! atomics. Run with `cargo nextest run -p arbiter --features shuttle`.
+//!
+//! In each, callers of several tenants take and give back, some give up, connects and closes take place on threads of their
+//! own, some connects fail, a timer ticks only when it is woken, a pool is closed and opened again. A caller who is
+//! forgotten ends in a deadlock or in a loop without end, which shuttle reports; the budget is checked at each connect.
+//!
+//! A failure prints the schedule that led to it. `INTERLEAVING=<schedule>` with the test's name runs that one again;
+//! `INTERLEAVINGS=<number>` tries so many instead of a few hundred.
+#![cfg(feature = "shuttle")]
+
+use std::collections::VecDeque;
+
+use arbiter::{Arbiter, Hold, Micros, Refusal, Rules, Seat, Slot, Verdict};
+use shuttle::{
+    Config, MaxSteps, Runner,
+    rand::Rng,
+    scheduler::{PctScheduler, RandomScheduler},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+};
+
+type Tenant = usize;
+
+const MS: Micros = 1_000;
+const TENANTS: usize = 3;
+
+/// What one run of a scenario shares.
+struct World {
+    rules: Rules,
+    arbiter: Arc<Arbiter<Pool>>,
+    clock: Arc<AtomicU64>,
+    pools: Mutex<Vec<Arc<Pool>>>,
+    server: Arc<Server>,
+    timer: Arc<Timer>,
+}
+
+/// The far end: connects and closes wait here for a thread that carries them out.
+struct Server {
+    budget: usize,
+    /// Slots that somebody has, this side of the arbiter.
+    slots: AtomicUsize,
+    jobs: Mutex<VecDeque<Job>>,
+    new: Condvar,
+    closed: AtomicBool,
+    /// One connect in this many fails; zero: none.
+    failing: AtomicUsize,
+}
+
+enum Job {
+    Connect(Arc<Pool>, Slot<Pool>),
+    End(Slot<Pool>),
+}
+
+/// Wakes whoever ticks.
+#[derive(Default)]
+struct Timer {
+    woken: Mutex<bool>,
+    wake: Condvar,
+    over: AtomicBool,
+}
+
+struct Pool {
+    tenant: Tenant,
+    server: Arc<Server>,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    idle: Vec<Conn>,
+    waiting: usize,
+    waiting_since: Micros,
+    /// How often the callers were told that the server is down.
+    refusals: usize,
+    last_used: Micros,
+    tenure_ends: Micros,
+    uses: u64,
+    closed: bool,
+}
+
+/// A connection's handle. When it goes the server hears of it first, and may end the backend before the hold says a word.
+struct Conn {
+    backend: Option<(Slot<Pool>, Arc<Server>)>,
+    tenure_ends: Micros,
+    hold: Hold<Pool>,
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if let Some((slot, server)) = self.backend.take() {
+            server.push(Job::End(slot));
+        }
+    }
+}
+
+impl AsRef<Hold<Pool>> for Conn {
+    fn as_ref(&self) -> &Hold<Pool> {
+        &self.hold
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no thread panics while it holds this")
+}
+
+impl Inner {
+    fn waits(&self) -> bool {
+        self.waiting > self.idle.len()
+    }
+}
+
+impl Seat for Pool {
+    type Tenant = Tenant;
+    type Idle = Conn;
+
+    fn tenant(&self) -> Tenant {
+        self.tenant
+    }
+    fn slots_max(&self) -> usize {
+        2
+    }
+    fn is_closed(&self) -> bool {
+        lock(&self.inner).closed
+    }
+    fn waiting_since(&self) -> Option<Micros> {
+        let inner = lock(&self.inner);
+        inner.waits().then_some(inner.waiting_since)
+    }
+    fn idle(&self) -> usize {
+        lock(&self.inner).idle.len()
+    }
+    fn last_used(&self) -> Micros {
+        lock(&self.inner).last_used
+    }
+    fn tenure_ends(&self) -> Micros {
+        lock(&self.inner).tenure_ends
+    }
+    fn uses(&self) -> u64 {
+        lock(&self.inner).uses
+    }
+    fn take_idle(&self) -> Option<Conn> {
+        lock(&self.inner).idle.pop()
+    }
+    fn connect(self: &Arc<Self>, slot: Slot<Self>) {
+        let out = self.server.slots.fetch_add(1, SeqCst) + 1;
+        assert!(out <= self.server.budget, "{out} slots are out");
+        self.server.push(Job::Connect(Arc::clone(self), slot));
+    }
+    fn refuse(&self, _: Refusal) {
+        lock(&self.inner).refusals += 1;
+        self.changed.notify_all();
+    }
+}
+
+impl Pool {
+    fn new(tenant: Tenant, server: &Arc<Server>) -> Arc<Self> {
+        Arc::new(Self {
+            tenant,
+            server: Arc::clone(server),
+            inner: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// Gives a connection to whoever comes next.
+    fn put(&self, conn: Conn) {
+        let mut inner = lock(&self.inner);
+        if inner.closed {
+            drop(inner);
+            return;
+        }
+        inner.idle.push(conn);
+        drop(inner);
+        self.changed.notify_all();
+    }
+}
+
+impl Server {
+    fn push(&self, job: Job) {
+        lock(&self.jobs).push_back(job);
+        self.new.notify_one();
+    }
+
+    fn pop(&self) -> Option<Job> {
+        let mut jobs = lock(&self.jobs);
+        loop {
+            if let Some(job) = jobs.pop_front() {
+                return Some(job);
+            }
+            if self.closed.load(SeqCst) {
+                return None;
+            }
+            jobs = self.new.wait(jobs).expect("no thread panics while it holds this");
+        }
+    }
+
+    fn end(&self, slot: Slot<Pool>) {
+        self.slots.fetch_sub(1, SeqCst);
+        drop(slot);
+    }
+}
+
+impl World {
+    fn new(rules: Rules, failing: usize) -> Arc<Self> {
+        let clock = Arc::new(AtomicU64::new(1_000 * MS));
+        let timer = Arc::<Timer>::default();
+        let server = Arc::new(Server {
+            budget: rules.budget,
+            slots: AtomicUsize::new(0),
+            jobs: Mutex::default(),
+            new: Condvar::new(),
+            closed: AtomicBool::new(false),
+            failing: AtomicUsize::new(failing),
+        });
+        let (now, waker) = (Arc::clone(&clock), Arc::clone(&timer));
+        let arbiter = Arbiter::new(
+            rules,
+            move || now.load(SeqCst),
+            || 500,
+            move || {
+                *lock(&waker.woken) = true;
+                waker.wake.notify_one();
+            },
+        );
+        Arc::new(Self {
+            rules,
+            arbiter: Arc::new(arbiter),
+            clock,
+            pools: Mutex::new((0..TENANTS).map(|tenant| Pool::new(tenant, &server)).collect()),
+            server,
+            timer,
+        })
+    }
+
+    fn pool(&self, tenant: Tenant) -> Arc<Pool> {
+        Arc::clone(&lock(&self.pools)[tenant])
+    }
+
+    /// Carries out connects and closes.
+    fn serve(&self) {
+        while let Some(job) = self.server.pop() {
+            let (pool, mut slot) = match job {
+                Job::End(slot) => {
+                    self.server.end(slot);
+                    continue;
+                }
+                Job::Connect(pool, slot) => (pool, slot),
+            };
+            let failing = self.server.failing.load(SeqCst);
+            if failing > 0 && shuttle::rand::thread_rng().gen_range(0..failing) == 0 {
+                slot.failed(Verdict::Unreachable);
+                self.server.end(slot);
+                continue;
+            }
+            let now = self.clock.load(SeqCst);
+            let hold = slot.hold();
+            slot.connected();
+            let tenure_ends = now + self.rules.tenure;
+            lock(&pool.inner).tenure_ends = tenure_ends;
+            pool.put(Conn {
+                backend: Some((slot, Arc::clone(&self.server))),
+                tenure_ends,
+                hold,
+            });
+            if pool.waiting_since().is_some() {
+                let _refused_callers_are_told = self.arbiter.want(&pool);
+            }
+        }
+    }
+
+    /// Ticks while the arbiter says so.
+    fn tick(&self) {
+        loop {
+            let mut woken = lock(&self.timer.woken);
+            while !*woken {
+                if self.timer.over.load(SeqCst) {
+                    return;
+                }
+                woken = self
+                    .timer
+                    .wake
+                    .wait(woken)
+                    .expect("no thread panics while it holds this");
+            }
+            *woken = false;
+            drop(woken);
+            loop {
+                self.clock.fetch_add(7 * MS, SeqCst);
+                if !self.arbiter.tick() {
+                    break;
+                }
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// One caller: waits for a connection until it has one or is told that there is none. `patience`: how often it is woken
+    /// before it gives up.
+    fn check_out(&self, pool: &Arc<Pool>, mut patience: usize) -> Option<Conn> {
+        let now = self.clock.load(SeqCst);
+        let mut inner = lock(&pool.inner);
+        let heard = inner.refusals;
+        if inner.waiting == 0 {
+            inner.waiting_since = now;
+        }
+        inner.waiting += 1;
+        let mut conn = inner.idle.pop();
+        if conn.is_none() {
+            drop(inner);
+            let refused = self.arbiter.want(pool).is_err();
+            inner = lock(&pool.inner);
+            while !refused && conn.is_none() && inner.refusals == heard && !inner.closed {
+                conn = inner.idle.pop();
+                if conn.is_none() && patience == 0 {
+                    break;
+                }
+                if conn.is_none() {
+                    patience -= 1;
+                    inner = pool
+                        .changed
+                        .wait(inner)
+                        .expect("no thread panics while it holds this");
+                }
+            }
+        }
+        inner.waiting -= 1;
+        inner.uses += u64::from(conn.is_some());
+        conn
+    }
+
+    fn give_back(&self, pool: &Arc<Pool>, conn: Conn) {
+        if !self.arbiter.yields(&conn.hold, pool.tenant, conn.tenure_ends) {
+            lock(&pool.inner).last_used = self.clock.load(SeqCst);
+            pool.put(conn);
+        }
+    }
+
+    /// A tenant's client: asks, uses, gives back.
+    fn call(&self, tenant: Tenant, times: usize, patience: usize) {
+        for _ in 0..times {
+            let pool = self.pool(tenant);
+            if let Some(conn) = self.check_out(&pool, patience) {
+                self.clock.fetch_add(MS, SeqCst);
+                thread::yield_now();
+                self.give_back(&pool, conn);
+            }
+        }
+    }
+
+    /// Closes the tenant's pool and opens another.
+    fn close_pool(&self, tenant: Tenant) {
+        let pool = std::mem::replace(&mut lock(&self.pools)[tenant], Pool::new(tenant, &self.server));
+        let mut inner = lock(&pool.inner);
+        inner.closed = true;
+        let idle = std::mem::take(&mut inner.idle);
+        drop(inner);
+        pool.changed.notify_all();
+        drop(idle);
+        self.arbiter.leave(&pool);
+    }
+}
+
+/// What a thread does.
+type Work = Box<dyn FnOnce(&World) + Send>;
+
+/// Runs the clients to their end, then everything else, and looks what is left.
+fn run(world: &Arc<World>, clients: Vec<Work>) {
+    let spawn = |work: Work| {
+        let world = Arc::clone(world);
+        thread::spawn(move || work(&world))
+    };
+    let ticker = spawn(Box::new(World::tick));
+    let servers = [spawn(Box::new(World::serve)), spawn(Box::new(World::serve))];
+    for client in clients.into_iter().map(spawn).collect::<Vec<_>>() {
+        client.join().expect("the client was served or sent home");
+    }
+    for tenant in 0..TENANTS {
+        world.close_pool(tenant);
+    }
+    world.timer.over.store(true, SeqCst);
+    let woken = lock(&world.timer.woken);
+    world.timer.wake.notify_all();
+    drop(woken);
+    ticker.join().expect("the ticker ends");
+    let jobs = lock(&world.server.jobs);
+    world.server.closed.store(true, SeqCst);
+    world.server.new.notify_all();
+    drop(jobs);
+    for server in servers {
+        server.join().expect("the server's thread ends");
+    }
+    let standing = world.arbiter.standing();
+    assert_eq!(
+        (
+            standing.taken,
+            standing.connecting,
+            standing.ending,
+            standing.tenants_waiting
+        ),
+        (0, 0, 0, 0),
+        "{standing:?}"
+    );
+}
+
+/// Tries many orders of the scenario's steps, or the one that is asked for.
+fn check(scenario: fn()) {
+    if let Ok(schedule) = std::env::var("INTERLEAVING") {
+        return shuttle::replay(scenario, &schedule);
+    }
+    let times = std::env::var("INTERLEAVINGS").ok();
+    let times = times.and_then(|times| times.parse().ok()).unwrap_or(600);
+    let mut config = Config::default();
+    // A run takes a few hundred steps.
+    config.max_steps = MaxSteps::FailAfter(50_000);
+    Runner::new(RandomScheduler::new(times), config.clone()).run(scenario);
+    // Few switches, at unlikely places.
+    Runner::new(PctScheduler::new(3, times / 2), config).run(scenario);
+}
+
+fn rules() -> Rules {
+    Rules {
+        connects_max: 2,
+        grow_after: 3 * MS,
+        ..Rules::new(2)
+    }
+}
+
+const FOR_EVER: usize = usize::MAX;
+
+#[test]
+fn everybody_who_waits_is_served() {
+    let scenario = || {
+        let world = World::new(rules(), 0);
+        run(
+            &world,
+            vec![
+                Box::new(|world| world.call(0, 2, FOR_EVER)),
+                Box::new(|world| world.call(0, 1, FOR_EVER)),
+                Box::new(|world| world.call(1, 2, FOR_EVER)),
+                Box::new(|world| world.call(2, 2, FOR_EVER)),
+            ],
+        );
+    };
+    check(scenario);
+}
+
+#[test]
+fn callers_who_give_up_and_connects_that_fail_lose_nothing() {
+    let scenario = || {
+        let world = World::new(rules(), 4);
+        run(
+            &world,
+            vec![
+                Box::new(|world| world.call(0, 2, 0)),
+                Box::new(|world| world.call(0, 2, FOR_EVER)),
+                Box::new(|world| world.call(1, 2, 1)),
+                Box::new(|world| world.call(2, 2, FOR_EVER)),
+            ],
+        );
+    };
+    check(scenario);
+}
+
+#[test]
+fn a_pool_that_is_closed_and_opened_again_loses_nothing() {
+    let scenario = || {
+        let world = World::new(rules(), 0);
+        run(
+            &world,
+            vec![
+                Box::new(|world| world.call(0, 3, FOR_EVER)),
+                Box::new(|world| world.close_pool(0)),
+                Box::new(|world| world.call(1, 2, FOR_EVER)),
+                Box::new(|world| world.call(2, 1, FOR_EVER)),
+            ],
+        );
+    };
+    check(scenario);
+}

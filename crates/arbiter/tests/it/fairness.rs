@@ -1,0 +1,146 @@
+//! More busy tenants than slots, some with many callers and slow statements: nobody starves.
+
+use std::collections::BTreeMap;
+
+use arbiter::{Micros, Rules};
+use proptest::prelude::*;
+
+use crate::world::{Asked, MS, Tenant, World};
+
+const STEP: Micros = MS / 2;
+const CONNECT: Micros = 3 * MS;
+const CLOSE: Micros = MS;
+
+/// A tenant with this many callers, each of whom asks again at once, and how long they keep a connection.
+#[derive(Debug, Clone, Copy)]
+struct Busy {
+    callers: usize,
+    keeps: Micros,
+}
+
+fn busy() -> impl Strategy<Value = Busy> {
+    prop_oneof![
+        8 => (1..3_usize, 1..3_u64),
+        // A noisy one.
+        1 => (8..32_usize, 1..20_u64),
+    ]
+    .prop_map(|(callers, ms)| Busy {
+        callers,
+        keeps: ms * MS,
+    })
+}
+
+/// A server that takes its time, and what every tenant has waited for at most.
+struct Play {
+    world: World,
+    tenants: Vec<Busy>,
+    /// When each lent connection comes back, each connect is done and each backend is gone.
+    due: BTreeMap<u64, Micros>,
+    connects: Vec<Micros>,
+    endings: Vec<Micros>,
+    served: Vec<(u64, Micros)>,
+    longest: Micros,
+}
+
+impl Play {
+    fn new(rules: Rules, tenants: Vec<Busy>) -> Self {
+        let world = World::new(rules, rules.budget);
+        let served = vec![(0, world.now()); tenants.len()];
+        Self {
+            world,
+            tenants,
+            due: BTreeMap::new(),
+            connects: Vec::new(),
+            endings: Vec::new(),
+            served,
+            longest: 0,
+        }
+    }
+
+    fn run(&mut self, time: Micros) {
+        for (tenant, busy) in (0..).zip(self.tenants.clone()) {
+            for _ in 0..busy.callers {
+                self.ask(tenant);
+            }
+        }
+        let end = self.world.now() + time;
+        while self.world.now() < end {
+            self.world.pass(STEP);
+            self.step();
+            self.world.check();
+        }
+    }
+
+    fn ask(&mut self, tenant: Tenant) {
+        assert_ne!(self.world.ask(tenant), Asked::Refused);
+    }
+
+    fn step(&mut self) {
+        let now = self.world.now();
+        let is_due = |due: &Vec<Micros>| due.first().is_some_and(|&at| at <= now);
+        while is_due(&self.endings) {
+            self.endings.remove(0);
+            self.world.backend_gone(0);
+            self.look();
+        }
+        while is_due(&self.connects) {
+            self.connects.remove(0);
+            self.world.connect_succeeds(0);
+            self.look();
+        }
+        for number in self.world.lent_numbers() {
+            if self.due.get(&number).is_some_and(|&at| at <= now) {
+                self.due.remove(&number);
+                let index = self.world.lent_numbers().iter().position(|&one| one == number);
+                let index = index.expect("it is lent");
+                let tenant = self.world.lent_to()[index];
+                self.world.give_back(index);
+                self.ask(tenant);
+                self.look();
+            }
+        }
+        self.world.arbiter.tick();
+        self.look();
+    }
+
+    /// Notes what began since the last look.
+    fn look(&mut self) {
+        let now = self.world.now();
+        for (number, tenant) in self.world.lent_numbers().into_iter().zip(self.world.lent_to()) {
+            let index = usize::try_from(tenant).expect("it is small");
+            if !self.due.contains_key(&number) {
+                self.due.insert(number, now + self.tenants[index].keeps);
+                let (times, last) = &mut self.served[index];
+                self.longest = self.longest.max(now - *last);
+                (*times, *last) = (*times + 1, now);
+            }
+        }
+        self.connects.resize(self.world.connects(), now + CONNECT);
+        self.endings.resize(self.world.endings(), now + CLOSE);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_busy_tenant_starves(
+        budget in 1..9_usize,
+        connects_max in 1..5_usize,
+        tenants in prop::collection::vec(busy(), 1..40),
+    ) {
+        let rules = Rules { connects_max, ..Rules::new(budget) };
+        let keeps_max = tenants.iter().map(|busy| busy.keeps).max().unwrap_or(0);
+        let count = tenants.len() as u64;
+        // Rounds of tenures, each with a statement that goes on past it, a close and a connect; and the connects of all, a few
+        // at a time. Twice that is no starving.
+        let turn = rules.tenure + keeps_max + CLOSE + CONNECT + 2 * MS;
+        let handover = CLOSE + CONNECT + 2 * STEP;
+        let bound = 2 * ((count / budget as u64 + 2) * turn + count * handover / connects_max as u64);
+
+        let mut play = Play::new(rules, tenants);
+        play.run(4 * bound);
+        prop_assert!(play.longest <= bound, "{} ms of {} ms", play.longest / MS, bound / MS);
+        prop_assert!(play.served.iter().all(|&(times, _)| times > 0), "{:?}", play.served);
+    }
+}

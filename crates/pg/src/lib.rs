@@ -4,10 +4,14 @@
 //! Why a crate of its own: tokio-postgres' `connect_timeout` covers the socket only and not the log-in, so a server
 //! that accepts and then says nothing would hold a caller for ever. This crate knows no tenant and runs no SQL.
 
+mod socket;
+
 use std::{fmt, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::{Client, Config, NoTls, error::SqlState};
+
+pub use crate::socket::{Lent, Socket, dial, read_to_end};
 
 /// How long a connection may be silent before the kernel asks whether the other end is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);

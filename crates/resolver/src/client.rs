@@ -1,10 +1,10 @@
 //! What a caller gets: one connection to one tenant's database.
 //!
-//! Invariant: the next borrower never sees and never waits for what an earlier one left behind. Statements run inside
-//! a [`TenantTransaction`] only. From the moment one begins until its commit or rollback has been *answered*, the connection counts
-//! as unsettled. Given back unsettled (the request was cancelled, the borrower panicked, an error returned past the rollback)
-//! it is settled off the caller's path: most often the queued rollback is answered at once and the connection goes on; else
-//! its statement is cancelled and the connection closed. Its place in the pool stays taken until then, so the cap holds.
+//! Invariant: the next borrower never sees and never waits for what an earlier one left behind. From the moment a statement is
+//! sent until it has been *answered* the connection counts as unsettled, and a transaction until its commit or rollback has
+//! been answered. Given back unsettled (the request was cancelled, the borrower panicked, an error returned past the
+//! rollback), or with an open transaction or a changed setting in its session ([`crate::wire`]), it is put right off the
+//! caller's path ([`crate::loan`]): its statement is cancelled, its session cleaned, or the connection closed.
 
 use std::{
     fmt,
@@ -15,20 +15,20 @@ use std::{
 
 use deadpool_postgres::Transaction;
 use model::TenantId;
-use tokio::{runtime::Handle, time::Instant, time::timeout};
-use tokio_postgres::{NoTls, error::Severity};
+use tokio::time::Instant;
+use tokio_postgres::{
+    Row,
+    error::{Severity, SqlState},
+    types::ToSql,
+};
 
-use crate::{ResolveError, Snapshot, pool::Loan};
-
-/// How long an unsettled connection may take to answer before its statement is cancelled: a few round trips.
-const SETTLE_TIMEOUT: Duration = Duration::from_millis(5);
+use crate::{ResolveError, Snapshot, loan::Loan};
 
 /// A connection to one tenant's database, on loan. It goes back to its pool when it is dropped.
 ///
 /// It does not dereference to the driver's client: what runs outside a transaction could leave a setting or an open
 /// transaction to the next borrower.
 pub struct TenantClient {
-    snapshot: Arc<Snapshot>,
     loan: Option<Loan>,
     unsettled: bool,
 }
@@ -46,9 +46,8 @@ pub struct TenantTransaction<'a> {
 }
 
 impl TenantClient {
-    pub(crate) fn new(snapshot: Arc<Snapshot>, loan: Loan) -> Self {
+    pub(crate) fn new(loan: Loan) -> Self {
         Self {
-            snapshot,
             loan: Some(loan),
             unsettled: false,
         }
@@ -57,13 +56,62 @@ impl TenantClient {
     /// Whose database this is.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
-        self.snapshot.tenant
+        self.snapshot().tenant
     }
 
     /// The tenant as it was when the connection was lent.
     #[must_use]
     pub fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.snapshot
+        &self.loan().entry().snapshot
+    }
+
+    /// Runs one statement and returns its rows. It is prepared once for each connection, and needs no transaction: the server
+    /// gives it one of its own.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn query(
+        &mut self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        self.alone(async |client| {
+            let statement = client.prepare_cached(sql).await?;
+            client.query(&statement, params).await
+        })
+        .await
+    }
+
+    /// As [`Self::query`], for a statement that returns exactly one row.
+    ///
+    /// # Errors
+    /// The driver's; also when there are none or several rows.
+    pub async fn query_one(
+        &mut self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row, tokio_postgres::Error> {
+        self.alone(async |client| {
+            let statement = client.prepare_cached(sql).await?;
+            client.query_one(&statement, params).await
+        })
+        .await
+    }
+
+    /// As [`Self::query`], for a statement that returns no rows; says how many it changed.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn execute(
+        &mut self,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, tokio_postgres::Error> {
+        self.alone(async |client| {
+            let statement = client.prepare_cached(sql).await?;
+            client.execute(&statement, params).await
+        })
+        .await
     }
 
     /// Begins a transaction that may write.
@@ -88,7 +136,7 @@ impl TenantClient {
     /// [`ResolveError::ServerUnavailable`] when the connection turns out to be broken.
     pub async fn ping(&mut self) -> Result<Duration, ResolveError> {
         let asked = Instant::now();
-        let snapshot = Arc::clone(&self.snapshot);
+        let snapshot = Arc::clone(self.snapshot());
         let transaction = self.read_only_transaction().await?;
         transaction
             .rollback()
@@ -98,15 +146,13 @@ impl TenantClient {
     }
 
     async fn begin(&mut self, read_only: bool) -> Result<TenantTransaction<'_>, ResolveError> {
-        let snapshot = Arc::clone(&self.snapshot);
-        let Self { loan, unsettled, .. } = self;
-        let loan = loan
-            .as_mut()
-            .expect("the connection is there until the client is dropped");
+        let Self { loan, unsettled } = self;
+        let loan = loan.as_mut().expect(LENT);
+        let snapshot = Arc::clone(&loan.entry().snapshot);
         // Before the first byte: whatever happens to this future from here on, the connection is looked after.
         *unsettled = true;
         let begun = loan
-            .connection
+            .connection_mut()
             .build_transaction()
             .read_only(read_only)
             .start()
@@ -119,6 +165,43 @@ impl TenantClient {
             Err(error) => Err(broken(&snapshot, &error)),
         }
     }
+
+    /// Runs something that is a transaction by itself.
+    async fn alone<T>(
+        &mut self,
+        statement: impl AsyncFnOnce(&deadpool_postgres::ClientWrapper) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, tokio_postgres::Error> {
+        let Self { loan, unsettled } = self;
+        let connection = loan.as_ref().expect(LENT).connection();
+        *unsettled = true;
+        let outcome = statement(connection).await;
+        *unsettled = !is_settled(&outcome);
+        if outcome
+            .as_ref()
+            .err()
+            .and_then(|error| error.code())
+            .is_some_and(outlived)
+        {
+            // The schema has changed under the prepared statements.
+            connection.statement_cache.clear();
+        }
+        outcome
+    }
+
+    fn loan(&self) -> &Loan {
+        self.loan.as_ref().expect(LENT)
+    }
+}
+
+const LENT: &str = "the connection is there until the client is dropped";
+
+/// "cached plan must not change result type", and a prepared statement that is not there.
+fn outlived(code: &SqlState) -> bool {
+    [
+        &SqlState::FEATURE_NOT_SUPPORTED,
+        &SqlState::INVALID_SQL_STATEMENT_NAME,
+    ]
+    .contains(&code)
 }
 
 fn broken(snapshot: &Snapshot, error: &tokio_postgres::Error) -> ResolveError {
@@ -160,10 +243,10 @@ impl TenantTransaction<'_> {
     }
 }
 
-/// Whether the server has ended the transaction: it said so, or it said what was wrong and still listens.
-fn is_settled(ended: &Result<(), tokio_postgres::Error>) -> bool {
+/// Whether the server has done with what it was asked: it said so, or it said what was wrong and still listens.
+fn is_settled<T>(ended: &Result<T, tokio_postgres::Error>) -> bool {
     match ended {
-        Ok(()) => true,
+        Ok(_) => true,
         Err(error) => error
             .as_db_error()
             .is_some_and(|db| db.parsed_severity() == Some(Severity::Error)),
@@ -186,57 +269,16 @@ impl DerefMut for TenantTransaction<'_> {
 
 impl Drop for TenantClient {
     fn drop(&mut self) {
-        let Some(loan) = self.loan.take() else { return };
-        if !self.unsettled {
-            return;
+        if let Some(loan) = self.loan.take() {
+            loan.end(!self.unsettled);
         }
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(settle(Unsettled(Some(loan))))),
-            Err(_no_runtime) => loan.discard(),
-        }
-    }
-}
-
-/// A loan that must not go back as it is.
-struct Unsettled(Option<Loan>);
-
-impl Drop for Unsettled {
-    fn drop(&mut self) {
-        if let Some(loan) = self.0.take() {
-            loan.discard();
-        }
-    }
-}
-
-async fn settle(mut unsettled: Unsettled) {
-    let Some(loan) = &unsettled.0 else { return };
-    // The driver queued a rollback when the transaction was dropped. An empty query is answered after it.
-    let answered = timeout(SETTLE_TIMEOUT, loan.connection.batch_execute("")).await;
-    if matches!(answered, Ok(Ok(()))) {
-        drop(unsettled.0.take());
-        return;
-    }
-    // A cancel request can arrive late and hit a later statement, so a connection that was sent one is never lent again.
-    let cancel = loan.connection.cancel_token();
-    let ended = async {
-        cancel.cancel_query(NoTls).await?;
-        loan.connection.batch_execute("").await
-    };
-    let limit = loan.pool().connect_timeout();
-    if timeout(limit, ended).await.is_err() {
-        tracing::warn!(
-            tenant.slug = %loan.pool().slug(),
-            server = %loan.pool().server(),
-            waited_ms = limit.as_millis(),
-            "a cancelled statement did not end; its connection is closed"
-        );
     }
 }
 
 impl fmt::Debug for TenantClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TenantClient")
-            .field("tenant", &self.snapshot.tenant)
+            .field("tenant", &self.tenant())
             .field("unsettled", &self.unsettled)
             .finish_non_exhaustive()
     }

@@ -1,4 +1,7 @@
-use std::time::Duration;
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
 
 use identity::Sealer;
 use model::VersionWindow;
@@ -18,11 +21,22 @@ pub struct ResolverConfig {
     pub window: VersionWindow,
     /// The most pools open at once. At the bound the least recently used pool with nothing on loan is closed.
     pub pools_max: usize,
-    /// The most connections of one tenant.
+    /// The most connections of this process to one server; none exists beyond it, whatever is evicted, cancelled or killed.
+    pub budget: usize,
+    /// The connections of a server that are left to others: the registry, LISTEN, dumps, migrations, people. A budget that
+    /// does not fit beside it is refused.
+    pub reserve: usize,
+    /// The most connections of one tenant; at most the budget.
     pub pool_size_max: usize,
+    /// How long a tenant keeps a connection while others wait for one.
+    pub tenure: Duration,
+    /// The most connects under way at once to one server.
+    pub connects_max: usize,
+    /// The most prepared statements cached with a connection; looked at when it is given back.
+    pub statements_max: usize,
     /// The most callers that may wait for one tenant's connections, or for room for another pool.
     pub waiting_max: usize,
-    /// The longest wait for a connection or for room for a pool; a connect comes on top, with its own limit.
+    /// The longest wait for a connection, a connect and room for a pool included.
     pub checkout_timeout: Duration,
     /// The limit over one whole connect to a tenant's server, log-in included.
     pub connect_timeout: Duration,
@@ -42,6 +56,12 @@ pub struct ResolverConfig {
     pub outage_max: Duration,
     /// The most snapshots kept.
     pub snapshots_max: u64,
+    /// Names this process among its like, the same after a restart: the connections that its predecessor left behind on a
+    /// server count against the budget until they are gone. Letters, digits, `-`, `_` and `.`; at most 32 of them count. By
+    /// default a name that no other resolver has.
+    pub instance: Option<String>,
+    /// How long the registration of this process in the registry lives without renewal; it is renewed three times as often.
+    pub router_ttl: Duration,
 }
 
 impl ResolverConfig {
@@ -53,7 +73,12 @@ impl ResolverConfig {
             sealer,
             window,
             pools_max: 200,
-            pool_size_max: 4,
+            budget: 64,
+            reserve: 16,
+            pool_size_max: 8,
+            tenure: Duration::from_millis(25),
+            connects_max: 4,
+            statements_max: 256,
             waiting_max: 1_000,
             checkout_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(3),
@@ -65,6 +90,27 @@ impl ResolverConfig {
             absent_ttl: Duration::from_secs(5),
             outage_max: Duration::from_secs(10 * 60),
             snapshots_max: 100_000,
+            instance: None,
+            router_ttl: Duration::from_secs(10),
         }
     }
+
+    /// What shows in `pg_stat_activity`: the instance, then a number of this very resolver.
+    pub(crate) fn application_name(&self) -> String {
+        let unique = format!("pid-{}-{:08x}", std::process::id(), random());
+        let instance: String = self
+            .instance
+            .as_ref()
+            .unwrap_or(&unique)
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c))
+            .take(32)
+            .collect();
+        format!("tenantry {instance}:{:08x}", random())
+    }
+}
+
+/// 32 bits of the randomness that the standard library keys its hash maps with.
+fn random() -> u64 {
+    RandomState::new().hash_one(0_u8) >> 32
 }

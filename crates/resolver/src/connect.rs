@@ -1,189 +1,393 @@
 //! How one connection to a tenant's database is made, kept and ended.
 //!
-//! A connection ends in its own time: when its handle goes, the statement under way is waited for (bounded), then
-//! the server is told good-bye. Until the socket is closed it is counted ([`crate::census`]), so a drain knows.
+//! Each takes place on a task of its own, which holds the arbiter's slot from before the first byte until the server has
+//! closed its end, and that it does only when the backend has exited. A caller that gives up waiting ends nothing.
 
 use std::{
-    hash::{BuildHasher, RandomState},
     ops::{Deref, DerefMut},
-    sync::{
-        Arc,
-        atomic::{
-            AtomicBool,
-            Ordering::{Relaxed, SeqCst},
-        },
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use arbiter::{Hold, Micros, Slot, Verdict};
 use deadpool_postgres::ClientWrapper;
-use model::TenantId;
-use pg::ConnectTarget;
+use pg::{ConnectTarget, Lent, Socket};
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout},
+    time::{sleep, timeout},
 };
-use tokio_postgres::{NoTls, Socket, tls::NoTlsStream};
+use tokio_postgres::{Client, NoTls, error::SqlState, tls::NoTlsStream};
 
-use crate::{ResolverConfig, census::Census, census::Counted, stats::Counters};
+use crate::{
+    ResolverConfig,
+    capacity::{Capacity, CapacityError},
+    census::Counted,
+    clock::micros,
+    pool::TenantPool,
+    server::jitter,
+    wire::{Session, Watched},
+};
+
+/// How soon the server ends the statement of a client that is gone: also of one that was killed.
+const CLIENT_CHECK_INTERVAL_MS: u64 = 500;
+/// How often the backends of an earlier process are counted until they are gone.
+const PREDECESSOR_PAUSE: Duration = Duration::from_millis(250);
+/// How long that goes on at most; a backend that is left then is somebody to look at.
+const PREDECESSOR_CHECKS_MAX: u32 = 240;
+
+/// A connection as the log-in leaves it.
+struct LoggedIn {
+    client: Client,
+    connection: Driven,
+    session: Arc<Session>,
+    /// Connections that an earlier process of this instance still has on the server.
+    predecessors: usize,
+}
+
+type Driven = tokio_postgres::Connection<Watched<Lent>, NoTlsStream>;
 
 /// Bounds of connections, the same for all tenants.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ConnectLimits {
     pub(crate) connect_timeout: Duration,
-    statement_timeout: Duration,
+    pub(crate) statement_timeout: Duration,
+    idle_timeout: Duration,
     lifetime_max: Duration,
-}
-
-impl From<&ResolverConfig> for ConnectLimits {
-    fn from(config: &ResolverConfig) -> Self {
-        Self {
-            connect_timeout: config.connect_timeout,
-            statement_timeout: config.statement_timeout,
-            lifetime_max: config.lifetime_max,
-        }
-    }
-}
-
-/// deadpool's manager of one tenant's connections.
-pub(crate) struct Connector {
-    tenant: TenantId,
-    config: tokio_postgres::Config,
-    limits: ConnectLimits,
-    census: Arc<Census>,
-    counters: Arc<Counters>,
-    retired: AtomicBool,
+    tenure: Duration,
+    pub(crate) statements_max: usize,
+    budget: usize,
+    reserve: usize,
+    /// Names this process among the server's sessions; the part before the last colon also its predecessors.
+    application_name: String,
 }
 
 /// Why a connection was not made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum ConnectFailure {
-    /// The pool is closed; whoever holds it must ask for the tenant again.
-    Retired,
     /// The server did not finish the log-in in time.
-    TimedOut,
-    /// The server could not be reached or refused.
-    Refused(tokio_postgres::Error),
+    TimedOut { limit: Duration },
+    /// The server could not be reached, or is starting or shutting down.
+    Unavailable { reason: String },
+    /// The server has no room for another connection.
+    Full { reason: String },
+    /// The server is there and refuses this log-in.
+    Refused { reason: String },
+    /// The budget does not fit the server.
+    TooLarge(CapacityError),
+    /// The password cannot be opened, or there is none.
+    NoPassword(Box<crate::ResolveError>),
 }
 
 /// One connection with its statement cache.
 pub(crate) struct Connection {
     client: ClientWrapper,
-    expires_at: Instant,
+    pub(crate) session: Arc<Session>,
+    pub(crate) hold: Hold<TenantPool>,
+    pub(crate) tenure_ends: Micros,
+    pub(crate) idle_since: Micros,
+    idle_max: Micros,
+    expires_at: Micros,
     /// Dropped with the handle: tells the task that drives the socket that nobody is left to ask anything.
     _handle: oneshot::Sender<()>,
 }
 
-impl Connector {
-    pub(crate) fn new(
-        tenant: TenantId,
-        target: &ConnectTarget,
-        limits: ConnectLimits,
-        census: Arc<Census>,
-        counters: Arc<Counters>,
-    ) -> Self {
-        let mut config = target.to_config("tenantry", limits.connect_timeout);
-        let limit_ms = limits.statement_timeout.as_millis();
-        config.options(format!(
-            "-c statement_timeout={limit_ms} -c idle_in_transaction_session_timeout={limit_ms}"
-        ));
+impl ConnectLimits {
+    pub(crate) fn new(config: &ResolverConfig) -> Self {
         Self {
-            tenant,
-            config,
-            limits,
-            census,
-            counters,
-            retired: AtomicBool::new(false),
+            connect_timeout: config.connect_timeout,
+            statement_timeout: config.statement_timeout,
+            idle_timeout: config.idle_timeout,
+            lifetime_max: config.lifetime_max,
+            tenure: config.tenure,
+            statements_max: config.statements_max,
+            budget: config.budget,
+            reserve: config.reserve,
+            application_name: config.application_name(),
         }
-    }
-
-    /// No connection begins after this: one that has begun is in the census already.
-    pub(crate) fn retire(&self) {
-        self.retired.store(true, SeqCst);
-    }
-
-    async fn connect(&self) -> Result<Connection, ConnectFailure> {
-        // Counted first, then looked at: a drain retires first, then counts. One of the two sees the other.
-        let counted = self.census.count_in(self.tenant);
-        if self.retired.load(SeqCst) {
-            return Err(ConnectFailure::Retired);
-        }
-        let (client, connection) = timeout(self.limits.connect_timeout, self.config.connect(NoTls))
-            .await
-            .map_err(|_elapsed| ConnectFailure::TimedOut)?
-            .map_err(ConnectFailure::Refused)?;
-        let (handle, handle_gone) = oneshot::channel();
-        tokio::spawn(drive(
-            connection,
-            handle_gone,
-            self.limits.connect_timeout,
-            counted,
-        ));
-        Ok(Connection {
-            // The wrapper aborts the task it is given, which would cut the good-bye short: it gets an idle one.
-            client: ClientWrapper::new(client, tokio::spawn(std::future::ready(()))),
-            expires_at: Instant::now() + jittered(self.limits.lifetime_max),
-            _handle: handle,
-        })
     }
 }
 
-impl Manager for Connector {
-    type Type = Connection;
-    type Error = ConnectFailure;
+impl Connection {
+    /// Whether it may be lent once more.
+    pub(crate) fn is_fit(&self, now: Micros) -> bool {
+        !self.client.is_closed() && now < self.expires_at
+    }
 
-    async fn create(&self) -> Result<Connection, ConnectFailure> {
-        let made = self.connect().await;
-        let counter = match &made {
-            Ok(_) => Some(&self.counters.connects),
-            Err(ConnectFailure::Retired) => None,
-            Err(ConnectFailure::TimedOut | ConnectFailure::Refused(_)) => Some(&self.counters.connect_errors),
+    /// Whether it has been idle, or alive, for too long.
+    pub(crate) fn is_stale(&self, now: Micros) -> bool {
+        !self.is_fit(now) || now.saturating_sub(self.idle_since) >= self.idle_max
+    }
+
+    /// Keeps the cache of prepared statements within its bound. All go at once: who uses more different texts than that
+    /// has no use for a cache.
+    pub(crate) fn trim_statements(&self, max: usize) {
+        if self.client.statement_cache.size() > max {
+            self.client.statement_cache.clear();
+        }
+    }
+}
+
+/// Connects for a pool and puts the connection into it. The slot is in good hands whatever happens to the pool.
+pub(crate) async fn connect(pool: Arc<TenantPool>, mut slot: Slot<TenantPool>) {
+    let counted = pool.count_in();
+    if pool.is_closed() {
+        slot.failed(Verdict::NotItsFault);
+        return;
+    }
+    let server = Arc::clone(pool.server());
+    let (mut returned, made) = log_in(&pool).await;
+    let LoggedIn {
+        client,
+        connection,
+        session,
+        predecessors,
+    } = match made {
+        Ok(made) => made,
+        Err(failure) => {
+            server.connect_errors.fetch_add(1, Relaxed);
+            let verdict = failure.verdict();
+            if verdict == Verdict::Full {
+                server.connects_refused.fetch_add(1, Relaxed);
+            }
+            server.note_trouble(&failure.to_string());
+            if failure.is_final() {
+                pool.tell(failure);
+            } else {
+                // It is tried again as long as somebody waits, or until the breaker opens.
+                pool.errors_add();
+            }
+            slot.failed(verdict);
+            // A backend may have begun. The slot is free when it is gone.
+            if let Some(returned) = returned.take() {
+                read_to_end(returned).await;
+            }
+            drop(counted);
+            return;
+        }
+    };
+    server.connects.fetch_add(1, Relaxed);
+    let (handle, handle_gone) = oneshot::channel();
+    let (limits, clock) = (pool.limits(), pool.clock());
+    let now = clock.now();
+    let ready = Box::new(Connection {
+        // The wrapper aborts the task it is given, which would cut the good-bye short: it gets an idle one.
+        client: ClientWrapper::new(client, tokio::spawn(std::future::ready(()))),
+        session,
+        hold: slot.hold(),
+        tenure_ends: now + micros(limits.tenure),
+        idle_since: now,
+        idle_max: jittered(limits.idle_timeout),
+        expires_at: now + jittered(limits.lifetime_max),
+        _handle: handle,
+    });
+    slot.connected();
+    let goodbye = limits.connect_timeout;
+    tokio::spawn(drive(connection, returned, handle_gone, goodbye, slot, counted));
+    if predecessors > 0 {
+        wait_for_predecessors(&pool, &ready).await;
+    }
+    pool.add(ready);
+}
+
+/// The limit is over the whole: address, socket and log-in. The socket comes back whatever becomes of the rest.
+async fn log_in(
+    pool: &TenantPool,
+) -> (
+    Option<oneshot::Receiver<Socket>>,
+    Result<LoggedIn, ConnectFailure>,
+) {
+    let limits = pool.limits();
+    let limit = limits.connect_timeout;
+    let target = match pool.target() {
+        Ok(target) => target,
+        Err(error) => return (None, Err(ConnectFailure::NoPassword(Box::new(error)))),
+    };
+    let mut returned = None;
+    let made = timeout(limit, async {
+        let socket = pg::dial(&target)
+            .await
+            .map_err(|error| ConnectFailure::Unavailable {
+                reason: error.to_string(),
+            })?;
+        let (lent, back) = Lent::new(socket);
+        returned = Some(back);
+        let (stream, session) = Watched::new(lent);
+        let config = configure(&target, limits);
+        let (client, mut connection) = config
+            .connect_raw(stream, NoTls)
+            .await
+            .map_err(|error| refusal(&error))?;
+        let predecessors = if pool.server().is_surveyed() {
+            0
+        } else {
+            // Nobody drives the connection yet.
+            tokio::select! {
+                surveyed = survey(pool, &client) => surveyed?,
+                _ = &mut connection => {
+                    let reason = "it closed the connection".to_owned();
+                    return Err(ConnectFailure::Unavailable { reason });
+                }
+            }
         };
-        if let Some(counter) = counter {
-            counter.fetch_add(1, Relaxed);
-        }
-        made
+        Ok(LoggedIn {
+            client,
+            connection,
+            session,
+            predecessors,
+        })
+    })
+    .await
+    .unwrap_or(Err(ConnectFailure::TimedOut { limit }));
+    (returned, made)
+}
+
+fn configure(target: &ConnectTarget, limits: &ConnectLimits) -> tokio_postgres::Config {
+    let mut config = target.to_config(&limits.application_name, limits.connect_timeout);
+    let limit_ms = limits.statement_timeout.as_millis();
+    config.options(format!(
+        "-c statement_timeout={limit_ms} -c idle_in_transaction_session_timeout={limit_ms} \
+         -c client_connection_check_interval={CLIENT_CHECK_INTERVAL_MS}"
+    ));
+    config
+}
+
+fn refusal(error: &tokio_postgres::Error) -> ConnectFailure {
+    let reason = pg::describe(error);
+    match error.code() {
+        Some(code) if refuses_log_in(code) => ConnectFailure::Refused { reason },
+        Some(&SqlState::TOO_MANY_CONNECTIONS) => ConnectFailure::Full { reason },
+        _ => ConnectFailure::Unavailable { reason },
+    }
+}
+
+/// The server is there and this log-in, database or privilege is not.
+fn refuses_log_in(code: &SqlState) -> bool {
+    [
+        &SqlState::INVALID_PASSWORD,
+        &SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        &SqlState::INVALID_CATALOG_NAME,
+        &SqlState::INSUFFICIENT_PRIVILEGE,
+        &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+    ]
+    .contains(&code)
+}
+
+impl ConnectFailure {
+    /// Whether another try would end no better: those who wait hear it at once.
+    fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. } | Self::NoPassword(_) | Self::TooLarge(_)
+        )
     }
 
-    /// No round trip: whether a connection is clean is known when it is given back, not when it is lent.
-    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<ConnectFailure> {
-        if connection.client.is_closed() {
-            return Err(RecycleError::message("the server closed it"));
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::TimedOut { .. } => Verdict::Silent,
+            Self::Unavailable { .. } => Verdict::Unreachable,
+            Self::Full { .. } => Verdict::Full,
+            Self::Refused { .. } | Self::TooLarge(_) | Self::NoPassword(_) => Verdict::NotItsFault,
         }
-        if Instant::now() >= connection.expires_at {
-            return Err(RecycleError::message("it has reached its age"));
-        }
-        Ok(())
     }
+}
+
+impl std::fmt::Display for ConnectFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TimedOut { limit } => write!(f, "no answer within {} ms", limit.as_millis()),
+            Self::Unavailable { reason } | Self::Full { reason } | Self::Refused { reason } => {
+                f.write_str(reason)
+            }
+            Self::TooLarge(error) => error.fmt(f),
+            Self::NoPassword(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Before the first connection to a server is lent: does the budget fit, and does an earlier process of ours still hold
+/// connections? Says how many those are.
+async fn survey(pool: &TenantPool, client: &Client) -> Result<usize, ConnectFailure> {
+    let limits = pool.limits();
+    let capacity = Capacity::read(client).await.map_err(|error| refusal(&error))?;
+    capacity
+        .admit(limits.budget, limits.reserve)
+        .map_err(ConnectFailure::TooLarge)?;
+    let others = predecessors(client, &limits.application_name).await;
+    pool.server().surveyed();
+    others.map_err(|error| refusal(&error))
+}
+
+async fn predecessors(client: &Client, application_name: &str) -> Result<usize, tokio_postgres::Error> {
+    let instance = application_name
+        .rsplit_once(':')
+        .map_or("", |(instance, _)| instance);
+    let row = client
+        .query_one(
+            "SELECT count(*) FROM pg_stat_activity
+              WHERE starts_with(application_name, $1 || ':') AND application_name <> $2",
+            &[&instance, &application_name],
+        )
+        .await?;
+    Ok(usize::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+}
+
+/// Counts the backends of an earlier process as taken until they are gone. The connection that counts them is not lent
+/// meanwhile.
+async fn wait_for_predecessors(pool: &TenantPool, connection: &Connection) {
+    let server = pool.server();
+    for _ in 0..PREDECESSOR_CHECKS_MAX {
+        let Ok(others) = predecessors(connection, &pool.limits().application_name).await else {
+            break;
+        };
+        server.arbiter.set_others(others);
+        if others == 0 {
+            return;
+        }
+        tracing::info!(server = %server.name, connections = others, "an earlier process still has connections");
+        sleep(PREDECESSOR_PAUSE).await;
+    }
+    tracing::warn!(server = %server.name, "the connections of an earlier process are no longer counted");
+    server.arbiter.set_others(0);
 }
 
 /// A tenth less or more at random, so that connections made together do not end together.
-fn jittered(lifetime: Duration) -> Duration {
-    let random = RandomState::new().hash_one(0_u8) % 2_001;
-    lifetime.mul_f64(0.9 + 0.0001 * f64::from(u32::try_from(random).unwrap_or(0)))
+fn jittered(limit: Duration) -> Micros {
+    micros(limit) / 10_000 * (9_000 + 2 * jitter())
 }
 
 async fn drive(
-    mut connection: tokio_postgres::Connection<Socket, NoTlsStream>,
+    mut connection: Driven,
+    returned: Option<oneshot::Receiver<Socket>>,
     handle_gone: oneshot::Receiver<()>,
-    goodbye_timeout: Duration,
+    goodbye: Duration,
+    slot: Slot<TenantPool>,
     counted: Counted,
 ) {
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),
-        _ = handle_gone => timeout(goodbye_timeout, &mut connection).await.ok(),
+        _ = handle_gone => timeout(goodbye, &mut connection).await.ok(),
     };
     match ended {
         Some(Ok(())) => {}
         Some(Err(error)) => tracing::debug!(error = pg::describe(&error), "a connection broke"),
         None => tracing::warn!(
-            waited_ms = goodbye_timeout.as_millis(),
+            waited_ms = goodbye.as_millis(),
             "a connection was cut: its statement had not ended"
         ),
     }
     drop(connection);
+    if let Some(returned) = returned {
+        read_to_end(returned).await;
+    }
+    // The slot first: whoever waits for the count to be zero finds the slot free.
+    drop(slot);
     drop(counted);
+}
+
+async fn read_to_end(returned: oneshot::Receiver<Socket>) {
+    if let Ok(socket) = returned.await {
+        pg::read_to_end(socket).await;
+    }
 }
 
 impl Deref for Connection {
@@ -197,5 +401,11 @@ impl Deref for Connection {
 impl DerefMut for Connection {
     fn deref_mut(&mut self) -> &mut ClientWrapper {
         &mut self.client
+    }
+}
+
+impl AsRef<Hold<TenantPool>> for Connection {
+    fn as_ref(&self) -> &Hold<TenantPool> {
+        &self.hold
     }
 }

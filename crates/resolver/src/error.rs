@@ -4,6 +4,8 @@ use identity::SealError;
 use model::{SchemaVersion, ServerName, TenantId, TenantState};
 use registry::RegistryError;
 
+use crate::CapacityError;
+
 /// Why a tenant cannot be served now. Each variant carries the figures that its message needs; none carries a secret.
 ///
 /// It can be cloned because all callers that wait for one look-up get the same answer.
@@ -80,6 +82,47 @@ pub enum ResolveError {
         server: ServerName,
         /// What the driver says.
         reason: String,
+    },
+    /// The server did not answer several times in a row. It is tried again in the background; meanwhile everybody is refused
+    /// at once.
+    #[error(
+        "server {server} of laboratory {tenant} is down: {reason}; it is tried again in {} ms",
+        .retry_after.as_millis()
+    )]
+    ServerDown {
+        /// Which tenant.
+        tenant: TenantId,
+        /// The server's name in the registry.
+        server: ServerName,
+        /// Why the latest connect came to nothing.
+        reason: String,
+        /// How soon it is tried again.
+        retry_after: Duration,
+    },
+    /// All connections of the budget stayed with other tenants.
+    #[error(
+        "all {budget} connections to server {server} stayed in use for {} ms and laboratory {tenant} got none; try again, or raise `budget`",
+        .waited.as_millis()
+    )]
+    BudgetBusy {
+        /// Which tenant.
+        tenant: TenantId,
+        /// The server's name in the registry.
+        server: ServerName,
+        /// The most connections to it.
+        budget: usize,
+        /// How long the caller waited.
+        waited: Duration,
+    },
+    /// The configured budget does not fit the server.
+    #[error("laboratory {tenant} is not connected to server {server}: {source}")]
+    BudgetTooLarge {
+        /// Which tenant.
+        tenant: TenantId,
+        /// The server's name in the registry.
+        server: ServerName,
+        /// The figures.
+        source: CapacityError,
     },
     /// The server is there and refuses this log-in: wrong password, no such role, no such or a closed database.
     #[error(

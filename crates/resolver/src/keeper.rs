@@ -83,7 +83,7 @@ async fn sweep(core: Arc<Core>, idle_timeout: Duration) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        core.pools.close_idle(idle_timeout);
+        core.pools.sweep();
     }
 }
 

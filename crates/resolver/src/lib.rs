@@ -39,25 +39,32 @@
 //! ```
 
 mod cache;
+mod capacity;
 mod census;
 mod client;
+mod clock;
 mod config;
 mod connect;
 mod error;
 mod fence;
 mod keeper;
+mod loan;
 mod outage;
 mod pool;
 mod pools;
+mod recency;
 mod resolver;
+mod server;
 mod snapshot;
 mod stats;
+mod wire;
 
 pub use crate::{
+    capacity::{Capacity, CapacityError},
     client::{TenantClient, TenantTransaction},
     config::ResolverConfig,
     error::ResolveError,
     resolver::Resolver,
     snapshot::Snapshot,
-    stats::{Evictions, PoolStatus, ResolverStats, TenantPoolStats},
+    stats::{Evictions, PoolStatus, ResolverStats, ServerStats, TenantPoolStats, WAIT_BUCKETS_S},
 };

@@ -1,69 +1,89 @@
-//! One tenant's pool, and who is in it.
+//! One tenant's pool: deadpool's unmanaged one, filled by the arbiter.
 //!
-//! deadpool cannot say exactly whether anybody holds or waits for a connection. A [`Visit`] does: it begins under the
-//! lock of the set of pools and ends when the connection is back, so a pool without visits can be closed in peace.
+//! Why not deadpool's managed pool: it connects in the caller's future, so a caller that gives up ends the connect, and a
+//! caller that waits for a slot does not see the connection that comes back meanwhile. Here callers only ever wait for a
+//! connection of their tenant, in the order in which they came, and the arbiter decides when there is another one.
+//!
+//! Two counters say who is in it. `visitors` are callers that hold or wait for a connection: a pool without any can be
+//! closed in peace. `waiting` are those that wait: the arbiter asks for them.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{
-            AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
+            AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, SeqCst},
         },
     },
     time::Duration,
 };
 
-use deadpool::{
-    Runtime,
-    managed::{self, Object, PoolError, QueueMode, Timeouts},
-};
-use model::{ServerName, Slug, TenantId};
+use arbiter::{Micros, Refusal, Seat, Slot};
+use deadpool::unmanaged::{self, Object};
+use identity::Sealer;
+use model::TenantId;
 use pg::ConnectTarget;
-use tokio::{sync::Notify, time::Instant};
-use tokio_postgres::error::SqlState;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, OwnedSemaphorePermit},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
-    PoolStatus, ResolveError, Snapshot,
-    connect::{ConnectFailure, Connector},
+    PoolStatus, ResolveError, Snapshot, TenantPoolStats,
+    census::{Census, Counted},
+    clock::{Clock, micros},
+    connect::{ConnectFailure, ConnectLimits, Connection, connect},
+    server::Server,
     stats::Counters,
 };
 
-pub(crate) type Pooled = Object<Connector>;
+/// Set in `visitors` when the pool is closed: nobody comes in any more.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+/// What all pools share.
+pub(crate) struct Common {
+    pub(crate) limits: ConnectLimits,
+    pub(crate) pool_size_max: usize,
+    pub(crate) waiting_max: usize,
+    pub(crate) clock: Clock,
+    pub(crate) sealer: Sealer,
+    pub(crate) census: Arc<Census>,
+    pub(crate) counters: Arc<Counters>,
+    /// Where connects take place, whatever runtime the caller is on.
+    pub(crate) runtime: Handle,
+    /// Room for pools; see [`crate::pools`].
+    pub(crate) room_wanted: AtomicUsize,
+    pub(crate) unused: Notify,
+}
 
 pub(crate) struct TenantPool {
-    tenant: TenantId,
-    slug: Slug,
-    server: ServerName,
-    connections: managed::Pool<Connector>,
-    size_max: usize,
-    connect_timeout: Duration,
-    /// Callers that hold or wait for a connection. Raised under the lock of the set only.
+    snapshot: Arc<Snapshot>,
+    server: Arc<Server>,
+    common: Arc<Common>,
+    connections: unmanaged::Pool<Box<Connection>>,
     visitors: AtomicUsize,
-    /// Connections on loan.
-    lent: AtomicUsize,
-    room: Arc<Room>,
-    counters: Arc<Counters>,
+    waiting: AtomicUsize,
+    waiting_since: AtomicU64,
+    last_used: AtomicU64,
+    tenure_ends: AtomicU64,
+    uses: AtomicU64,
+    figures: Figures,
+    /// The latest bad news, and how many there were.
+    news: Mutex<(u64, Option<ConnectFailure>)>,
+    told: Notify,
+    /// The pool's place among at most `pools_max`.
+    room: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
-/// Where callers wait for room for another pool.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
-    pub(crate) waiting: AtomicUsize,
-    pub(crate) freed: Notify,
+struct Figures {
+    waits: AtomicU64,
+    waited_us: AtomicU64,
+    connects: AtomicU64,
+    evictions: AtomicU64,
+    errors: AtomicU64,
 }
-
-/// A caller's presence in a pool.
-pub(crate) struct Visit(Arc<TenantPool>);
-
-/// A connection on loan.
-pub(crate) struct Loan {
-    // In this order: the connection goes back before the visit ends.
-    pub(crate) connection: Pooled,
-    lent: Lent,
-}
-
-struct Lent(Visit);
 
 /// Why a visit ended without a connection.
 #[derive(Debug)]
@@ -76,191 +96,444 @@ pub(crate) enum NoLoan {
 
 impl TenantPool {
     pub(crate) fn new(
-        snapshot: &Snapshot,
-        target: &ConnectTarget,
-        connector: Connector,
-        size_max: usize,
-        connect_timeout: Duration,
-        room: Arc<Room>,
-        counters: Arc<Counters>,
+        snapshot: Arc<Snapshot>,
+        server: Arc<Server>,
+        common: Arc<Common>,
+        room: OwnedSemaphorePermit,
     ) -> Self {
-        tracing::debug!(tenant.slug = %snapshot.slug, %target, "opening a pool");
-        let connections = managed::Pool::builder(connector)
-            .max_size(size_max)
-            .queue_mode(QueueMode::Lifo)
-            .runtime(Runtime::Tokio1)
-            .build()
-            .expect("deadpool refuses only timeouts without a runtime");
+        tracing::debug!(tenant.slug = %snapshot.slug, database = %snapshot.database(), "opening a pool");
+        // Twice the cap, which the arbiter keeps: connections that broke while they were lent take a place until they
+        // come back.
+        let connections = unmanaged::Pool::new(common.pool_size_max * 2);
         Self {
-            tenant: snapshot.tenant,
-            slug: snapshot.slug.clone(),
-            server: snapshot.server.clone(),
+            snapshot,
+            server,
             connections,
-            size_max,
-            connect_timeout,
             visitors: AtomicUsize::new(0),
-            lent: AtomicUsize::new(0),
-            room,
-            counters,
+            waiting: AtomicUsize::new(0),
+            waiting_since: AtomicU64::new(0),
+            last_used: AtomicU64::new(common.clock.now()),
+            tenure_ends: AtomicU64::new(0),
+            uses: AtomicU64::new(0),
+            figures: Figures::default(),
+            news: Mutex::default(),
+            told: Notify::new(),
+            room: Mutex::new(Some(room)),
+            common,
         }
     }
 
-    /// Begins a visit. To be called under the lock of the set of pools.
-    pub(crate) fn visit(self: &Arc<Self>, waiting_max: usize) -> Result<Visit, ResolveError> {
-        let visitors = self.visitors.fetch_add(1, SeqCst);
-        let visit = Visit(Arc::clone(self));
-        let waiting = visitors.saturating_sub(self.size_max);
-        if waiting >= waiting_max {
-            return Err(ResolveError::QueueFull {
-                tenant: self.tenant,
-                waiting,
-                max: waiting_max,
-            });
+    /// Comes in. False: the pool is closed.
+    pub(crate) fn enter(&self) -> bool {
+        let open = self.visitors.fetch_add(1, SeqCst) & CLOSED == 0;
+        if !open {
+            self.visitors.fetch_sub(1, SeqCst);
         }
-        Ok(visit)
+        open
     }
 
-    /// Whether nobody holds or waits for a connection. To be called under the lock of the set of pools.
-    pub(crate) fn is_unused(&self) -> bool {
-        self.visitors.load(SeqCst) == 0
+    /// Goes out again.
+    pub(crate) fn exit(&self) {
+        // Sequentially consistent on both sides: whoever waits for room either finds no visitor here or is seen waiting.
+        if self.visitors.fetch_sub(1, SeqCst) == 1 && self.common.room_wanted.load(SeqCst) > 0 {
+            self.common.unused.notify_one();
+        }
     }
 
-    /// Ends the idle connections now and those on loan when they come back; no connect begins after this.
-    pub(crate) fn close(&self) {
-        self.connections.manager().retire();
-        self.connections.close();
+    /// A connection that is there, without waiting.
+    pub(crate) fn try_take(self: &Arc<Self>, now: Micros) -> Option<Object<Box<Connection>>> {
+        loop {
+            let connection = self.connections.try_get().ok()?;
+            if connection.is_fit(now) {
+                self.used(now);
+                return Some(connection);
+            }
+            drop(Object::take(connection));
+        }
     }
 
-    /// Ends the connections that have been idle for `limit`.
-    pub(crate) fn close_idle(&self, limit: Duration) {
-        drop(self.connections.retain(|_, metrics| metrics.last_used() < limit));
+    /// Waits for a connection until `deadline`.
+    pub(crate) async fn wait(
+        self: &Arc<Self>,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Object<Box<Connection>>, NoLoan> {
+        let heard = self.lock_news().0;
+        let _in_line = self.line_up()?;
+        let asked = self.common.clock.now();
+        let outcome = timeout_at(deadline, self.wait_in_line(heard)).await;
+        let waited = Duration::from_micros(self.common.clock.now().saturating_sub(asked));
+        self.figures.waits.fetch_add(1, Relaxed);
+        self.figures.waited_us.fetch_add(micros(waited), Relaxed);
+        self.common.counters.note_wait(waited);
+        outcome.unwrap_or_else(|_elapsed| Err(NoLoan::Error(self.timed_out(started))))
     }
 
-    pub(crate) fn slug(&self) -> &Slug {
-        &self.slug
+    async fn wait_in_line(self: &Arc<Self>, heard: u64) -> Result<Object<Box<Connection>>, NoLoan> {
+        loop {
+            let told = self.told.notified();
+            tokio::pin!(told);
+            // Registered before anything is looked at, so that what comes in between is not missed.
+            told.as_mut().enable();
+            if self.is_closed() {
+                return Err(NoLoan::Closed);
+            }
+            if let (number, Some(failure)) = &*self.lock_news()
+                && *number > heard
+            {
+                return Err(NoLoan::Error(self.explain(failure.clone())));
+            }
+            if let Err(refusal) = self.server.arbiter.want(self) {
+                return Err(NoLoan::Error(self.server_down(refusal)));
+            }
+            tokio::select! {
+                biased;
+                taken = self.connections.timeout_get(None) => {
+                    let connection = taken.map_err(|_closed| NoLoan::Closed)?;
+                    // Its age was looked at when it was given back; one that is new is good whatever its age may be.
+                    if !connection.is_closed() {
+                        self.used(self.common.clock.now());
+                        return Ok(connection);
+                    }
+                    drop(Object::take(connection));
+                }
+                () = told => {}
+            }
+        }
     }
 
-    pub(crate) fn server(&self) -> &ServerName {
+    /// Takes a connection that the arbiter granted.
+    pub(crate) fn add(self: &Arc<Self>, connection: Box<Connection>) {
+        self.figures.connects.fetch_add(1, Relaxed);
+        self.tenure_ends.fetch_max(connection.tenure_ends, Relaxed);
+        self.put(connection);
+        if self.waiting_since().is_some() {
+            let _refused_callers_hear_it_themselves = self.server.arbiter.want(self);
+        }
+    }
+
+    /// Takes back a connection that is clean.
+    pub(crate) fn give_back(&self, mut connection: Object<Box<Connection>>) {
+        let now = self.common.clock.now();
+        let arbiter = &self.server.arbiter;
+        if arbiter.is_silent() {
+            arbiter.answered();
+        }
+        if self.is_closed()
+            || !connection.is_fit(now)
+            || arbiter.yields(&connection.hold, self.snapshot.tenant, connection.tenure_ends)
+        {
+            drop(Object::take(connection));
+            return;
+        }
+        connection.trim_statements(self.common.limits.statements_max);
+        connection.idle_since = now;
+        self.last_used.store(now, Relaxed);
+        drop(connection);
+        // Closed in the meantime: then nobody else clears it away.
+        if self.is_closed() {
+            self.drop_idle();
+        }
+    }
+
+    fn put(&self, connection: Box<Connection>) {
+        // More than twice the cap cannot be there; if it were, the connection would end here.
+        let _one_too_many = self.connections.try_add(connection);
+        if self.is_closed() {
+            self.drop_idle();
+        }
+    }
+
+    /// Ends the connections that have been idle, or alive, for too long.
+    pub(crate) fn sweep(&self, now: Micros) {
+        let mut fresh = Vec::new();
+        while let Ok(connection) = self.connections.try_get() {
+            if connection.is_stale(now) {
+                drop(Object::take(connection));
+            } else {
+                fresh.push(connection);
+            }
+        }
+        // The latest was taken first, and is to be on top again.
+        while let Some(connection) = fresh.pop() {
+            drop(connection);
+        }
+    }
+
+    /// Closes the pool if nobody is in it.
+    pub(crate) fn close_if_unused(self: &Arc<Self>) -> bool {
+        let unused = self.visitors.compare_exchange(0, CLOSED, SeqCst, SeqCst).is_ok();
+        if unused {
+            self.closed();
+        }
+        unused
+    }
+
+    /// Ends the idle connections now and those on loan when they come back.
+    pub(crate) fn close(self: &Arc<Self>) {
+        if self.visitors.fetch_or(CLOSED, SeqCst) & CLOSED == 0 {
+            self.closed();
+        }
+    }
+
+    fn closed(self: &Arc<Self>) {
+        drop(self.room.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.server.arbiter.leave(self);
+        self.drop_idle();
+        self.told.notify_waiters();
+    }
+
+    /// Not deadpool's own `close`: a `try_get` at the same moment would panic (0.13.1).
+    fn drop_idle(&self) {
+        while let Ok(connection) = self.connections.try_remove() {
+            drop(connection);
+        }
+    }
+
+    /// Everybody who waits hears the bad news.
+    pub(crate) fn tell(&self, failure: ConnectFailure) {
+        self.errors_add();
+        let mut news = self.lock_news();
+        news.0 += 1;
+        news.1 = Some(failure);
+        drop(news);
+        self.told.notify_waiters();
+    }
+
+    pub(crate) fn errors_add(&self) {
+        self.figures.errors.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn discarded(&self) {
+        self.common.counters.discarded.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.visitors.load(SeqCst) & CLOSED != 0
+    }
+
+    pub(crate) fn count_in(&self) -> Counted {
+        self.common.census.count_in(self.snapshot.tenant)
+    }
+
+    pub(crate) fn server(&self) -> &Arc<Server> {
         &self.server
     }
 
-    pub(crate) fn connect_timeout(&self) -> Duration {
-        self.connect_timeout
+    pub(crate) fn limits(&self) -> &ConnectLimits {
+        &self.common.limits
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.common.clock
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.common.runtime
+    }
+
+    pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Where to connect to. The password is opened here and nowhere kept.
+    pub(crate) fn target(&self) -> Result<ConnectTarget, ResolveError> {
+        let (tenant, facts) = (self.snapshot.tenant, &self.snapshot.facts);
+        let Some(sealed) = &facts.sealed_password else {
+            return Err(ResolveError::Incomplete {
+                tenant,
+                missing: "its role has no password in the registry".to_owned(),
+            });
+        };
+        // The same words as the provisioner seals it with, which tell it apart from other secrets of the tenant.
+        let password = self.common.sealer.open(&format!("tenant:{tenant}:role"), sealed);
+        Ok(ConnectTarget {
+            host: facts.host.to_string(),
+            port: facts.port,
+            user: facts.role.as_str().to_owned(),
+            password: password.map_err(|source| ResolveError::Unseal { tenant, source })?,
+            database: facts.database.as_str().to_owned(),
+        })
     }
 
     pub(crate) fn status(&self) -> PoolStatus {
-        let size = self.connections.status().size;
-        let in_use = self.lent.load(Relaxed);
+        let status = self.connections.status();
+        let idle = status.available.min(status.size);
         PoolStatus {
-            size,
-            in_use,
-            idle: size.saturating_sub(in_use),
-            waiting: self.visitors.load(Relaxed).saturating_sub(in_use),
-            max: self.size_max,
+            size: status.size,
+            in_use: status.size - idle,
+            idle,
+            waiting: self.waiting.load(Relaxed),
+            max: self.common.pool_size_max,
         }
     }
 
-    fn no_loan(&self, error: PoolError<ConnectFailure>, waited: Duration) -> NoLoan {
-        let (tenant, server) = (self.tenant, self.server.clone());
-        let unavailable = |server, reason| {
-            NoLoan::Error(ResolveError::ServerUnavailable {
+    pub(crate) fn stats(&self) -> TenantPoolStats {
+        let read = |counter: &AtomicU64| counter.load(Relaxed);
+        TenantPoolStats {
+            tenant: self.snapshot.tenant,
+            slug: self.snapshot.slug.clone(),
+            status: self.status(),
+            waits_total: read(&self.figures.waits),
+            wait_total: Duration::from_micros(read(&self.figures.waited_us)),
+            connects_total: read(&self.figures.connects),
+            evictions_total: read(&self.figures.evictions),
+            errors_total: read(&self.figures.errors),
+        }
+    }
+
+    /// The server does not answer: nobody is lent a connection to it.
+    pub(crate) fn refusal(self: &Arc<Self>) -> Option<ResolveError> {
+        let arbiter = &self.server.arbiter;
+        if !arbiter.is_silent() {
+            return None;
+        }
+        arbiter.want(self).err().map(|refusal| self.server_down(refusal))
+    }
+
+    fn used(&self, now: Micros) {
+        self.last_used.store(now, Relaxed);
+        // Not a fetch_add: a use that is lost now and then changes no frequency, and this is the warm path.
+        self.uses.store(self.uses.load(Relaxed) + 1, Relaxed);
+    }
+
+    fn line_up(&self) -> Result<InLine<'_>, NoLoan> {
+        let waiting = self.waiting.fetch_add(1, SeqCst);
+        if waiting == 0 {
+            self.waiting_since.store(self.common.clock.now(), Relaxed);
+        }
+        let in_line = InLine(self);
+        if waiting >= self.common.waiting_max {
+            return Err(NoLoan::Error(ResolveError::QueueFull {
+                tenant: self.snapshot.tenant,
+                waiting,
+                max: self.common.waiting_max,
+            }));
+        }
+        Ok(in_line)
+    }
+
+    fn timed_out(&self, started: Instant) -> ResolveError {
+        self.common.counters.checkout_timeouts.fetch_add(1, Relaxed);
+        self.errors_add();
+        let (tenant, waited) = (self.snapshot.tenant, started.elapsed());
+        let server = self.server.name.clone();
+        let size = self.connections.status().size;
+        let trouble = self.server.trouble();
+        if size >= self.common.pool_size_max {
+            let max = self.common.pool_size_max;
+            ResolveError::PoolTimeout { tenant, max, waited }
+        } else if trouble.is_empty() {
+            let budget = self.server.arbiter.standing().budget;
+            ResolveError::BudgetBusy {
+                tenant,
+                server,
+                budget,
+                waited,
+            }
+        } else {
+            ResolveError::ServerUnavailable {
+                tenant,
+                server,
+                reason: trouble,
+            }
+        }
+    }
+
+    fn explain(&self, failure: ConnectFailure) -> ResolveError {
+        let (tenant, server) = (self.snapshot.tenant, self.server.name.clone());
+        match failure {
+            ConnectFailure::Refused { reason } => ResolveError::LoginRefused {
                 tenant,
                 server,
                 reason,
-            })
-        };
-        match error {
-            PoolError::Closed | PoolError::Backend(ConnectFailure::Retired) => NoLoan::Closed,
-            PoolError::Timeout(_) => {
-                self.counters.checkout_timeouts.fetch_add(1, Relaxed);
-                NoLoan::Error(ResolveError::PoolTimeout {
-                    tenant,
-                    max: self.size_max,
-                    waited,
-                })
-            }
-            PoolError::Backend(ConnectFailure::TimedOut) => {
-                let limit_ms = self.connect_timeout.as_millis();
-                unavailable(server, format!("no answer within {limit_ms} ms"))
-            }
-            PoolError::Backend(ConnectFailure::Refused(error)) => {
-                let reason = pg::describe(&error);
-                if error.code().is_some_and(refuses_log_in) {
-                    NoLoan::Error(ResolveError::LoginRefused {
-                        tenant,
-                        server,
-                        reason,
-                    })
-                } else {
-                    unavailable(server, reason)
-                }
-            }
-            // Neither is used here; both are named so that a new kind of failure does not pass unseen.
-            PoolError::NoRuntimeSpecified => unavailable(server, "the pool has no runtime".to_owned()),
-            PoolError::PostCreateHook(_) => unavailable(server, "a hook refused the connection".to_owned()),
+            },
+            ConnectFailure::NoPassword(error) => *error,
+            ConnectFailure::TooLarge(source) => ResolveError::BudgetTooLarge {
+                tenant,
+                server,
+                source,
+            },
+            other => ResolveError::ServerUnavailable {
+                tenant,
+                server,
+                reason: other.to_string(),
+            },
         }
+    }
+
+    fn server_down(&self, refusal: Refusal) -> ResolveError {
+        ResolveError::ServerDown {
+            tenant: self.snapshot.tenant,
+            server: self.server.name.clone(),
+            reason: self.server.trouble(),
+            retry_after: Duration::from_micros(refusal.retry_after),
+        }
+    }
+
+    fn lock_news(&self) -> std::sync::MutexGuard<'_, (u64, Option<ConnectFailure>)> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The server is there and this log-in, database or privilege is not.
-fn refuses_log_in(code: &SqlState) -> bool {
-    [
-        &SqlState::INVALID_PASSWORD,
-        &SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-        &SqlState::INVALID_CATALOG_NAME,
-        &SqlState::INSUFFICIENT_PRIVILEGE,
-        &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-    ]
-    .contains(&code)
-}
+/// A place in the line for this tenant's connections.
+struct InLine<'a>(&'a TenantPool);
 
-impl Visit {
-    /// Waits until `deadline` at most for a connection; a connect comes on top, with its own limit.
-    pub(crate) async fn borrow(self, started: Instant, deadline: Instant) -> Result<Loan, NoLoan> {
-        let timeouts = Timeouts {
-            wait: Some(deadline.saturating_duration_since(Instant::now())),
-            create: None,
-            recycle: None,
-        };
-        match self.0.connections.timeout_get(&timeouts).await {
-            Ok(connection) => {
-                self.0.lent.fetch_add(1, Relaxed);
-                Ok(Loan {
-                    connection,
-                    lent: Lent(self),
-                })
-            }
-            Err(error) => Err(self.0.no_loan(error, started.elapsed())),
-        }
-    }
-}
-
-impl Drop for Visit {
+impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        let pool = &self.0;
-        // Sequentially consistent on both sides: whoever waits for room either sees no visitor or is seen waiting.
-        if pool.visitors.fetch_sub(1, SeqCst) == 1 && pool.room.waiting.load(SeqCst) > 0 {
-            pool.room.freed.notify_waiters();
-        }
+        self.0.waiting.fetch_sub(1, SeqCst);
     }
 }
 
-impl Loan {
-    pub(crate) fn pool(&self) -> &TenantPool {
-        &self.lent.0.0
+impl Seat for TenantPool {
+    type Tenant = TenantId;
+    type Idle = Connection;
+
+    fn tenant(&self) -> TenantId {
+        self.snapshot.tenant
     }
 
-    /// Takes the connection out of its pool for good.
-    pub(crate) fn discard(self) {
-        self.pool().counters.discarded.fetch_add(1, Relaxed);
-        let Self { connection, lent } = self;
-        drop(Object::take(connection));
-        drop(lent);
+    fn slots_max(&self) -> usize {
+        self.common.pool_size_max
     }
-}
 
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.0.0.lent.fetch_sub(1, Relaxed);
+    fn is_closed(&self) -> bool {
+        Self::is_closed(self)
+    }
+
+    fn waiting_since(&self) -> Option<Micros> {
+        // Idle ones that are there while somebody waits are on their way to whoever waits.
+        (self.waiting.load(SeqCst) > self.idle()).then(|| self.waiting_since.load(Relaxed))
+    }
+
+    fn idle(&self) -> usize {
+        self.connections.status().available
+    }
+
+    fn last_used(&self) -> Micros {
+        self.last_used.load(Relaxed)
+    }
+
+    fn tenure_ends(&self) -> Micros {
+        self.tenure_ends.load(Acquire)
+    }
+
+    fn uses(&self) -> u64 {
+        self.uses.load(Relaxed)
+    }
+
+    fn take_idle(&self) -> Option<Connection> {
+        let connection = self.connections.try_remove().ok()?;
+        self.figures.evictions.fetch_add(1, Relaxed);
+        Some(*connection)
+    }
+
+    fn connect(self: &Arc<Self>, slot: Slot<Self>) {
+        self.runtime().spawn(connect(Arc::clone(self), slot));
+    }
+
+    fn refuse(&self, _: Refusal) {
+        // Each asks the arbiter again and hears how long it will take.
+        self.told.notify_waiters();
     }
 }

@@ -1,58 +1,72 @@
-//! The set of open pools, least recently used last.
+//! The set of open pools.
 //!
 //! Invariants: at most `pools_max` pools are open; a pool that anybody holds or waits for is never closed to make room;
-//! no pool is opened from a snapshot that the fence has passed. The lock is short and never held across an await.
+//! no pool is opened from a snapshot that the fence has passed.
+//!
+//! The warm path looks into a map that readers do not lock (papaya). What changes the set goes through one short lock; the
+//! order of use is kept there ([`crate::recency`]).
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{
-        AtomicU64,
-        Ordering::{Relaxed, SeqCst},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
-use std::time::Duration;
 
-use identity::Sealer;
-use lru::LruCache;
-use model::TenantId;
-use pg::ConnectTarget;
-use tokio::time::{Instant, timeout_at};
+use arbiter::{Micros, Seat as _};
+use model::{ServerName, TenantId};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
 
 use crate::{
-    PoolStatus, ResolveError, ResolverConfig, Snapshot, TenantPoolStats,
+    PoolStatus, ResolveError, ResolverConfig, ServerStats, Snapshot, TenantPoolStats,
     cache::View,
     census::Census,
-    connect::{ConnectLimits, Connector},
+    clock::{Clock, micros},
+    connect::ConnectLimits,
     fence::{Fence, Stamp},
-    pool::{Room, TenantPool, Visit},
+    pool::{Common, TenantPool},
+    recency::Recency,
+    server::Server,
     stats::Counters,
 };
 
 pub(crate) struct Pools {
-    open: Mutex<LruCache<TenantId, Open>>,
-    room: Arc<Room>,
+    open: papaya::HashMap<TenantId, Arc<Entry>>,
+    /// Changes of the set are made under this lock.
+    listed: Mutex<Recency>,
+    room: Arc<Semaphore>,
     pools_max: usize,
-    pool_size_max: usize,
-    waiting_max: usize,
-    snapshot_ttl: Duration,
-    limits: ConnectLimits,
-    sealer: Sealer,
+    snapshot_ttl: Micros,
+    servers: Mutex<HashMap<ServerName, Arc<Server>>>,
+    config: ResolverConfig,
     fence: Arc<Fence>,
+    common: Arc<Common>,
     pub(crate) census: Arc<Census>,
     counters: Arc<Counters>,
 }
 
-struct Open {
-    pool: Arc<TenantPool>,
-    /// The latest snapshot with the facts that the pool was built from.
-    snapshot: Arc<Snapshot>,
-    /// The state of the fence under which that snapshot passed the gate; none if it was only remembered.
+/// An open pool and the snapshot under which it is used.
+pub(crate) struct Entry {
+    pub(crate) pool: Arc<TenantPool>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// The state of the fence under which the snapshot passed the gate; none if it was only remembered.
     passed: Option<Stamp>,
+    fresh_until: Micros,
 }
 
+/// A caller's presence in a pool.
+pub(crate) struct Visit(Arc<Entry>);
+
 /// What came of asking for a tenant's pool.
-pub(crate) enum Entry {
-    /// Here it is.
+enum Entered {
     In(Visit),
     /// The snapshot is from before a change; read it again.
     Outdated,
@@ -62,38 +76,45 @@ pub(crate) enum Entry {
 
 impl Pools {
     pub(crate) fn new(config: &ResolverConfig, fence: Arc<Fence>, counters: Arc<Counters>) -> Self {
-        Self {
-            open: Mutex::new(LruCache::unbounded()),
-            room: Arc::default(),
-            pools_max: config.pools_max.max(1),
-            pool_size_max: config.pool_size_max.max(1),
+        let pools_max = config.pools_max.clamp(1, Semaphore::MAX_PERMITS);
+        let census = Arc::<Census>::default();
+        let common = Common {
+            limits: ConnectLimits::new(config),
+            pool_size_max: config.pool_size_max.clamp(1, config.budget.max(1)),
             waiting_max: config.waiting_max,
-            snapshot_ttl: config.snapshot_ttl,
-            limits: ConnectLimits::from(config),
+            clock: Clock::start(),
             sealer: config.sealer.clone(),
+            census: Arc::clone(&census),
+            counters: Arc::clone(&counters),
+            runtime: Handle::current(),
+            room_wanted: AtomicUsize::new(0),
+            unused: Notify::new(),
+        };
+        Self {
+            open: papaya::HashMap::new(),
+            listed: Mutex::default(),
+            room: Arc::new(Semaphore::new(pools_max)),
+            pools_max,
+            snapshot_ttl: micros(config.snapshot_ttl),
+            servers: Mutex::default(),
+            config: config.clone(),
             fence,
-            census: Arc::default(),
+            common: Arc::new(common),
+            census,
             counters,
         }
     }
 
+    pub(crate) fn clock(&self) -> Clock {
+        self.common.clock
+    }
+
     /// The warm path: the tenant has a pool, and nothing was announced and its snapshot has not grown old since it passed
     /// the gate. Saves the look into the cache and the gate, not the fence.
-    pub(crate) fn revisit(
-        &self,
-        tenant: TenantId,
-        now: Instant,
-    ) -> Result<Option<(Arc<Snapshot>, Visit)>, ResolveError> {
-        let mut open = self.lock();
-        let Some(entry) = open.get(&tenant) else {
-            return Ok(None);
-        };
-        let age = now.saturating_duration_since(entry.snapshot.read_at);
-        if entry.passed != Some(self.fence.stamp(tenant)) || age >= self.snapshot_ttl {
-            return Ok(None);
-        }
-        let visit = entry.pool.visit(self.waiting_max)?;
-        Ok(Some((Arc::clone(&entry.snapshot), visit)))
+    pub(crate) fn revisit(&self, tenant: TenantId, now: Micros) -> Option<Visit> {
+        let entry = Arc::clone(self.open.pin().get(&tenant)?);
+        let current = entry.passed == Some(self.fence.stamp(tenant)) && now < entry.fresh_until;
+        if current { Visit::begin(entry) } else { None }
     }
 
     /// The tenant's pool, opened if need be; waits for room until `deadline`. `None`: the snapshot is outdated.
@@ -103,72 +124,126 @@ impl Pools {
         started: Instant,
         deadline: Instant,
     ) -> Result<Option<Visit>, ResolveError> {
-        match self.try_enter(view)? {
-            Entry::In(visit) => return Ok(Some(visit)),
-            Entry::Outdated => return Ok(None),
-            Entry::Full => {}
-        }
         let tenant = view.snapshot.tenant;
-        let _waiting = self.wait_in_line(tenant)?;
+        match self.try_enter(view, None) {
+            Entered::In(visit) => return Ok(Some(visit)),
+            Entered::Outdated => return Ok(None),
+            Entered::Full => {}
+        }
+        let _in_line = self.wait_in_line(tenant)?;
+        let Ok(room) = timeout_at(deadline, self.room_made()).await else {
+            self.counters.checkout_timeouts.fetch_add(1, Relaxed);
+            return Err(ResolveError::PoolsBusy {
+                tenant,
+                pools_max: self.pools_max,
+                waited: started.elapsed(),
+            });
+        };
+        match self.try_enter(view, Some(room)) {
+            Entered::In(visit) => Ok(Some(visit)),
+            Entered::Outdated | Entered::Full => Ok(None),
+        }
+    }
+
+    /// Room for one more pool, in the order in which it was asked for. Who waits here also closes what falls unused.
+    async fn room_made(&self) -> OwnedSemaphorePermit {
+        let room = Arc::clone(&self.room).acquire_owned();
+        tokio::pin!(room);
         loop {
-            let freed = self.room.freed.notified();
-            tokio::pin!(freed);
-            // Registered before the set is looked at, so that room made in between is not missed.
-            freed.as_mut().enable();
-            match self.try_enter(view)? {
-                Entry::In(visit) => return Ok(Some(visit)),
-                Entry::Outdated => return Ok(None),
-                Entry::Full => {}
-            }
-            if timeout_at(deadline, freed).await.is_err() {
-                self.counters.checkout_timeouts.fetch_add(1, Relaxed);
-                return Err(ResolveError::PoolsBusy {
-                    tenant,
-                    pools_max: self.pools_max,
-                    waited: started.elapsed(),
-                });
+            let unused = self.common.unused.notified();
+            self.evict(&mut self.lock());
+            tokio::select! {
+                biased;
+                made = &mut room => {
+                    if let Ok(permit) = made {
+                        return permit;
+                    }
+                }
+                () = unused => {}
             }
         }
     }
 
-    fn try_enter(&self, view: &View) -> Result<Entry, ResolveError> {
+    fn try_enter(&self, view: &View, room: Option<OwnedSemaphorePermit>) -> Entered {
         let tenant = view.snapshot.tenant;
-        let mut open = self.lock();
+        let mut listed = self.lock();
         if self.fence.stamp(tenant) != view.stamp {
-            return Ok(Entry::Outdated);
+            return Entered::Outdated;
         }
-        if let Some(entry) = open.get_mut(&tenant) {
-            if entry.keeps(view) {
-                return entry.pool.visit(self.waiting_max).map(Entry::In);
+        let open = self.open.pin();
+        if let Some(entry) = open.get(&tenant) {
+            if entry.snapshot.facts == view.snapshot.facts
+                && let Some(visit) = Visit::begin(self.list(&mut listed, view, Arc::clone(&entry.pool)))
+            {
+                return Entered::In(visit);
             }
-            self.close(&mut open, tenant, &self.counters.changed);
+            self.close(&mut listed, tenant, &self.counters.changed);
         }
-        if open.len() >= self.pools_max {
-            let unused = open.iter().rev().find(|(_, entry)| entry.pool.is_unused());
-            let Some(victim) = unused.map(|(&tenant, _)| tenant) else {
-                return Ok(Entry::Full);
-            };
-            self.close(&mut open, victim, &self.counters.least_recently_used);
-        }
-        let pool = Arc::new(self.build(&view.snapshot)?);
-        let visit = pool.visit(self.waiting_max);
-        let snapshot = Arc::clone(&view.snapshot);
-        let passed = view.passed();
-        let entry = Open {
-            pool,
-            snapshot,
-            passed,
+        let room = room.or_else(|| Arc::clone(&self.room).try_acquire_owned().ok());
+        let room = room.or_else(|| {
+            self.evict(&mut listed);
+            Arc::clone(&self.room).try_acquire_owned().ok()
+        });
+        let Some(room) = room else {
+            return Entered::Full;
         };
-        open.put(tenant, entry);
-        visit.map(Entry::In)
+        let server = self.server(&view.snapshot.server);
+        let pool = TenantPool::new(Arc::clone(&view.snapshot), server, Arc::clone(&self.common), room);
+        match Visit::begin(self.list(&mut listed, view, Arc::new(pool))) {
+            Some(visit) => Entered::In(visit),
+            None => Entered::Outdated,
+        }
+    }
+
+    /// Puts the pool into the set under this view.
+    fn list(&self, listed: &mut Recency, view: &View, pool: Arc<TenantPool>) -> Arc<Entry> {
+        let tenant = view.snapshot.tenant;
+        let now = self.common.clock.now();
+        let age = micros(view.snapshot.read_at.elapsed());
+        let entry = Arc::new(Entry {
+            pool,
+            snapshot: Arc::clone(&view.snapshot),
+            passed: view.passed(),
+            fresh_until: (now + self.snapshot_ttl).saturating_sub(age),
+        });
+        self.open.pin().insert(tenant, Arc::clone(&entry));
+        listed.file(tenant, entry.pool.last_used());
+        entry
+    }
+
+    /// Closes the least recently used pool that nobody is in.
+    fn evict(&self, listed: &mut Recency) {
+        let open = self.open.pin();
+        // Each is filed anew once at most, unless it is used at this very moment.
+        for _ in 0..listed.len() * 2 {
+            let Some((filed, tenant)) = listed.oldest() else {
+                return;
+            };
+            let Some(entry) = open.get(&tenant) else {
+                listed.remove(tenant);
+                continue;
+            };
+            let used = entry.pool.last_used();
+            if used > filed {
+                listed.file(tenant, used);
+            } else if entry.pool.close_if_unused() {
+                open.remove(&tenant);
+                listed.remove(tenant);
+                self.counters.least_recently_used.fetch_add(1, Relaxed);
+                return;
+            } else {
+                // Somebody is in it: it is in use now.
+                listed.file(tenant, self.common.clock.now());
+            }
+        }
     }
 
     /// Closes the pool of a tenant that `view` says is not served, unless the fence has passed the view.
     pub(crate) fn refuse(&self, view: &View) {
         let tenant = view.snapshot.tenant;
-        let mut open = self.lock();
+        let mut listed = self.lock();
         if self.fence.stamp(tenant) == view.stamp {
-            self.close(&mut open, tenant, &self.counters.refused);
+            self.close(&mut listed, tenant, &self.counters.refused);
         }
     }
 
@@ -182,40 +257,45 @@ impl Pools {
     }
 
     pub(crate) fn close_all(&self) {
-        let mut open = self.lock();
-        while let Some((_, entry)) = open.pop_lru() {
-            entry.pool.close();
-            self.counters.drained.fetch_add(1, Relaxed);
+        let mut listed = self.lock();
+        while let Some((_, tenant)) = listed.oldest() {
+            self.close(&mut listed, tenant, &self.counters.drained);
         }
     }
 
-    pub(crate) fn close_idle(&self, limit: Duration) {
-        // Out of the lock: `retain` takes each pool's own.
-        let pools: Vec<_> = self.lock().iter().map(|(_, e)| Arc::clone(&e.pool)).collect();
-        for pool in pools {
-            pool.close_idle(limit);
+    /// Ends connections that have been idle or alive for too long.
+    pub(crate) fn sweep(&self) {
+        let now = self.common.clock.now();
+        for (_, entry) in &self.open.pin() {
+            entry.pool.sweep(now);
         }
     }
 
     pub(crate) fn has(&self, tenant: TenantId) -> bool {
-        self.lock().contains(&tenant)
+        self.open.pin().contains_key(&tenant)
     }
 
     pub(crate) fn tenants_open(&self) -> Vec<TenantId> {
-        self.lock().iter().map(|(&tenant, _)| tenant).collect()
+        self.open.pin().keys().copied().collect()
     }
 
     pub(crate) fn status(&self, tenant: TenantId) -> Option<PoolStatus> {
-        self.lock().peek(&tenant).map(|entry| entry.pool.status())
+        self.open.pin().get(&tenant).map(|entry| entry.pool.status())
     }
 
+    /// Each open pool, the most recently used first.
     pub(crate) fn statuses(&self) -> Vec<TenantPoolStats> {
-        let stats = |(&tenant, entry): (&TenantId, &Open)| TenantPoolStats {
-            tenant,
-            slug: entry.pool.slug().clone(),
-            status: entry.pool.status(),
-        };
-        self.lock().iter().map(stats).collect()
+        let open = self.open.pin();
+        let mut pools: Vec<_> = open.values().map(|entry| &entry.pool).collect();
+        pools.sort_by_key(|pool| std::cmp::Reverse(pool.last_used()));
+        pools.into_iter().map(|pool| pool.stats()).collect()
+    }
+
+    pub(crate) fn servers(&self) -> Vec<ServerStats> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stats: Vec<_> = servers.values().map(|server| server.stats()).collect();
+        stats.sort_by(|a, b| a.server.cmp(&b.server));
+        stats
     }
 
     pub(crate) fn pools_max(&self) -> usize {
@@ -223,94 +303,69 @@ impl Pools {
     }
 
     pub(crate) fn waiting_for_room(&self) -> usize {
-        self.room.waiting.load(Relaxed)
+        self.common.room_wanted.load(Relaxed)
     }
 
     fn wait_in_line(&self, tenant: TenantId) -> Result<InLine<'_>, ResolveError> {
-        let waiting = self.room.waiting.fetch_add(1, SeqCst);
-        let in_line = InLine(&self.room);
-        if waiting >= self.waiting_max {
+        let waiting = self.common.room_wanted.fetch_add(1, SeqCst);
+        let in_line = InLine(&self.common);
+        if waiting >= self.common.waiting_max {
             return Err(ResolveError::QueueFull {
                 tenant,
                 waiting,
-                max: self.waiting_max,
+                max: self.common.waiting_max,
             });
         }
         Ok(in_line)
     }
 
-    fn build(&self, snapshot: &Snapshot) -> Result<TenantPool, ResolveError> {
-        let target = self.target(snapshot)?;
-        let connector = Connector::new(
-            snapshot.tenant,
-            &target,
-            self.limits,
-            Arc::clone(&self.census),
-            Arc::clone(&self.counters),
-        );
-        Ok(TenantPool::new(
-            snapshot,
-            &target,
-            connector,
-            self.pool_size_max,
-            self.limits.connect_timeout,
-            Arc::clone(&self.room),
-            Arc::clone(&self.counters),
-        ))
+    fn server(&self, name: &ServerName) -> Arc<Server> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = servers.entry(name.clone()).or_insert_with(|| {
+            Server::new(
+                name.clone(),
+                &self.config,
+                self.common.clock,
+                &self.common.runtime,
+            )
+        });
+        Arc::clone(server)
     }
 
-    fn target(&self, snapshot: &Snapshot) -> Result<ConnectTarget, ResolveError> {
-        let (tenant, facts) = (snapshot.tenant, &snapshot.facts);
-        let Some(sealed) = &facts.sealed_password else {
-            return Err(ResolveError::Incomplete {
-                tenant,
-                missing: "its role has no password in the registry".to_owned(),
-            });
-        };
-        // The same words as the provisioner seals it with, which tell it apart from other secrets of the tenant.
-        let password = self.sealer.open(&format!("tenant:{tenant}:role"), sealed);
-        Ok(ConnectTarget {
-            host: facts.host.clone(),
-            port: facts.port,
-            user: facts.role.as_str().to_owned(),
-            password: password.map_err(|source| ResolveError::Unseal { tenant, source })?,
-            database: facts.database.as_str().to_owned(),
-        })
-    }
-
-    fn close(&self, open: &mut LruCache<TenantId, Open>, tenant: TenantId, reason: &AtomicU64) {
-        if let Some(entry) = open.pop(&tenant) {
+    fn close(&self, listed: &mut Recency, tenant: TenantId, reason: &AtomicU64) {
+        listed.remove(tenant);
+        if let Some(entry) = self.open.pin().remove(&tenant) {
             entry.pool.close();
             reason.fetch_add(1, Relaxed);
-            // A closed pool is room, too.
-            if self.room.waiting.load(SeqCst) > 0 {
-                self.room.freed.notify_waiters();
-            }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<TenantId, Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Recency> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Open {
-    /// Whether the pool goes on under a newer view, which it then takes over.
-    fn keeps(&mut self, view: &View) -> bool {
-        let same = self.snapshot.facts == view.snapshot.facts;
-        if same {
-            self.snapshot = Arc::clone(&view.snapshot);
-            self.passed = view.passed();
-        }
-        same
+impl Visit {
+    fn begin(entry: Arc<Entry>) -> Option<Self> {
+        entry.pool.enter().then(|| Self(entry))
+    }
+
+    pub(crate) fn entry(&self) -> &Entry {
+        &self.0
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0.pool.exit();
     }
 }
 
 /// A place in the line for room.
-struct InLine<'a>(&'a Room);
+struct InLine<'a>(&'a Common);
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, SeqCst);
+        self.0.room_wanted.fetch_sub(1, SeqCst);
     }
 }

@@ -12,8 +12,9 @@ use crate::{
     cache::{SnapshotCache, View},
     fence::Fence,
     keeper::Keeper,
-    pool::{NoLoan, Visit},
-    pools::Pools,
+    loan::Loan,
+    pool::NoLoan,
+    pools::{Pools, Visit},
     stats::Counters,
 };
 
@@ -71,12 +72,31 @@ impl Resolver {
 
     /// A connection to the tenant's database, if the tenant may be served.
     ///
-    /// It waits at most `checkout_timeout` for room and for a connection, and `connect_timeout` for each connect.
+    /// A warm one, whose pool is open and has an idle connection, costs no round trip, no read and no lock that tenants
+    /// share. Else it waits, at most `checkout_timeout`.
     ///
     /// # Errors
     /// Every [`ResolveError`] but `StillInUse`.
     pub async fn checkout(&self, tenant: TenantId) -> Result<TenantClient, ResolveError> {
-        self.core.checkout(tenant).await
+        match self.core.warm(tenant) {
+            Some(client) => Ok(client),
+            None => self.core.checkout(tenant, self.core.checkout_timeout).await,
+        }
+    }
+
+    /// As [`Self::checkout`], waiting at most `limit`: what is left of a request's own time, say.
+    ///
+    /// # Errors
+    /// As [`Self::checkout`].
+    pub async fn checkout_within(
+        &self,
+        tenant: TenantId,
+        limit: Duration,
+    ) -> Result<TenantClient, ResolveError> {
+        match self.core.warm(tenant) {
+            Some(client) => Ok(client),
+            None => self.core.checkout(tenant, limit).await,
+        }
     }
 
     /// The schema versions that are served.
@@ -136,18 +156,34 @@ impl Resolver {
 }
 
 impl Core {
-    async fn checkout(&self, tenant: TenantId) -> Result<TenantClient, ResolveError> {
+    /// A connection at once, if everything is at hand.
+    fn warm(&self, tenant: TenantId) -> Option<TenantClient> {
+        let now = self.pools.clock().now();
+        let visit = self.pools.revisit(tenant, now)?;
+        let pool = &visit.entry().pool;
+        if pool.server().arbiter.is_silent() {
+            return None;
+        }
+        let connection = pool.try_take(now)?;
+        Some(TenantClient::new(Loan::new(visit, connection)))
+    }
+
+    async fn checkout(&self, tenant: TenantId, limit: Duration) -> Result<TenantClient, ResolveError> {
         let started = Instant::now();
-        let deadline = started + self.checkout_timeout;
+        let deadline = started + limit;
         for _ in 0..ATTEMPTS_MAX {
-            let Some((snapshot, visit)) = self.enter(tenant, started, deadline).await? else {
+            let Some(visit) = self.enter(tenant, started, deadline).await? else {
                 continue;
             };
-            match visit.borrow(started, deadline).await {
-                Ok(loan) => return Ok(TenantClient::new(snapshot, loan)),
+            let entry = visit.entry();
+            if let Some(refusal) = entry.pool.refusal() {
+                return Err(refusal);
+            }
+            match entry.pool.wait(started, deadline).await {
+                Ok(connection) => return Ok(TenantClient::new(Loan::new(visit, connection))),
                 Err(NoLoan::Closed) => {}
                 Err(NoLoan::Error(ResolveError::LoginRefused { .. }))
-                    if snapshot.read_at.elapsed() > REFUSED_REREAD_AFTER =>
+                    if entry.snapshot.read_at.elapsed() > REFUSED_REREAD_AFTER =>
                 {
                     // The role may have a new password that we have not heard of yet.
                     self.cache.forget(tenant);
@@ -164,14 +200,13 @@ impl Core {
         tenant: TenantId,
         started: Instant,
         deadline: Instant,
-    ) -> Result<Option<(Arc<Snapshot>, Visit)>, ResolveError> {
-        if let Some(warm) = self.pools.revisit(tenant, started)? {
+    ) -> Result<Option<Visit>, ResolveError> {
+        if let Some(visit) = self.pools.revisit(tenant, self.pools.clock().now()) {
             self.counters.snapshot_hits.fetch_add(1, Relaxed);
-            return Ok(Some(warm));
+            return Ok(Some(visit));
         }
         let view = self.admitted(tenant).await?;
-        let visit = self.pools.enter(&view, started, deadline).await?;
-        Ok(visit.map(|visit| (view.snapshot, visit)))
+        self.pools.enter(&view, started, deadline).await
     }
 
     /// The tenant's snapshot once it is through the gate. The pool of a tenant that is not is closed.
@@ -196,14 +231,15 @@ impl Core {
     fn stats(&self, listening: bool) -> ResolverStats {
         let counters = &self.counters;
         let tenants = self.pools.statuses();
+        let servers = self.pools.servers();
         ResolverStats {
             pools_open: tenants.len(),
             pools_max: self.pools.pools_max(),
             evictions: counters.evictions(),
             waiting_for_room: self.pools.waiting_for_room(),
             connections: self.pools.census.total(),
-            connects_total: counters.connects.load(Relaxed),
-            connect_errors_total: counters.connect_errors.load(Relaxed),
+            connects_total: servers.iter().map(|server| server.connects_total).sum(),
+            connect_errors_total: servers.iter().map(|server| server.connect_errors_total).sum(),
             discarded_total: counters.discarded.load(Relaxed),
             checkout_timeouts_total: counters.checkout_timeouts.load(Relaxed),
             snapshot_hits_total: counters.snapshot_hits.load(Relaxed),
@@ -214,8 +250,19 @@ impl Core {
             invalidations_all_total: counters.invalidations_all.load(Relaxed),
             registry_available: !self.cache.outage.is_on(),
             listening,
+            registered: false,
+            wait_histogram: counters.wait_histogram(),
+            wait_total: counters.wait_total(),
+            servers,
             tenants,
         }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // The arbiters know the pools and the pools their arbiter: closing them ends that.
+        self.pools.close_all();
     }
 }
 

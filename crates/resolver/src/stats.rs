@@ -1,6 +1,11 @@
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
-use model::{Slug, TenantId};
+use model::{ServerName, Slug, TenantId};
+
+use crate::clock::micros;
 
 /// One tenant's pool at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,9 +29,57 @@ pub struct TenantPoolStats {
     pub tenant: TenantId,
     /// The tenant's short name, for labels.
     pub slug: Slug,
-    /// Its figures.
+    /// Its figures of this moment.
     pub status: PoolStatus,
+    /// Checkouts that had to wait, since the pool was opened; so the following.
+    pub waits_total: u64,
+    /// How long they waited together.
+    pub wait_total: Duration,
+    /// Connections made.
+    pub connects_total: u64,
+    /// Idle connections that were closed for another tenant.
+    pub evictions_total: u64,
+    /// Connects that failed, and waits that ended without a connection.
+    pub errors_total: u64,
 }
+
+/// One server's figures.
+#[derive(Debug, Clone)]
+pub struct ServerStats {
+    /// Its name in the registry.
+    pub server: ServerName,
+    /// The most connections.
+    pub budget: usize,
+    /// Connections that exist, connects under way and connections that are ending included.
+    pub slots_taken: usize,
+    /// Connects under way.
+    pub connecting: usize,
+    /// Connections that are ending.
+    pub closing: usize,
+    /// Connections that an earlier process of this instance still has.
+    pub predecessors: usize,
+    /// Tenants that wait for a slot.
+    pub tenants_waiting: usize,
+    /// Whether the server is taken to be down.
+    pub breaker_open: bool,
+    /// Connections made.
+    pub connects_total: u64,
+    /// Connections that could not be made.
+    pub connect_errors_total: u64,
+    /// Of those, the ones for which the server had no room (SQLSTATE 53300).
+    pub connects_refused_total: u64,
+    /// Connections closed because their tenure was over and another tenant waited.
+    pub yields_total: u64,
+    /// Idle connections closed because another tenant waited.
+    pub taken_idle_total: u64,
+    /// Callers refused at once because the server was down.
+    pub fail_fast_total: u64,
+}
+
+/// Upper bounds of the buckets of [`ResolverStats::wait_histogram`], in seconds.
+pub const WAIT_BUCKETS_S: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
 
 /// How many pools were closed since the start, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,6 +139,15 @@ pub struct ResolverStats {
     pub registry_available: bool,
     /// Whether changes in the registry are being listened for.
     pub listening: bool,
+    /// Whether this process is registered in the registry, and that is renewed.
+    pub registered: bool,
+    /// How many waits for a connection took at most the seconds of [`WAIT_BUCKETS_S`] and more than those of the bucket
+    /// before; the last takes all that took longer.
+    pub wait_histogram: [u64; WAIT_BUCKETS_S.len() + 1],
+    /// How long all waits took together.
+    pub wait_total: Duration,
+    /// Each server that was asked for a connection, by name.
+    pub servers: Vec<ServerStats>,
     /// Each open pool, the most recently used first.
     pub tenants: Vec<TenantPoolStats>,
 }
@@ -96,8 +158,6 @@ pub(crate) struct Counters {
     pub(crate) changed: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) drained: AtomicU64,
-    pub(crate) connects: AtomicU64,
-    pub(crate) connect_errors: AtomicU64,
     pub(crate) discarded: AtomicU64,
     pub(crate) checkout_timeouts: AtomicU64,
     pub(crate) snapshot_hits: AtomicU64,
@@ -106,9 +166,26 @@ pub(crate) struct Counters {
     pub(crate) snapshot_remembered: AtomicU64,
     pub(crate) invalidations: AtomicU64,
     pub(crate) invalidations_all: AtomicU64,
+    waits: [AtomicU64; WAIT_BUCKETS_S.len() + 1],
+    waited_us: AtomicU64,
 }
 
 impl Counters {
+    pub(crate) fn note_wait(&self, waited: Duration) {
+        let seconds = waited.as_secs_f64();
+        let bucket = WAIT_BUCKETS_S.partition_point(|bound| *bound < seconds);
+        self.waits[bucket].fetch_add(1, Relaxed);
+        self.waited_us.fetch_add(micros(waited), Relaxed);
+    }
+
+    pub(crate) fn wait_histogram(&self) -> [u64; WAIT_BUCKETS_S.len() + 1] {
+        std::array::from_fn(|bucket| self.waits[bucket].load(Relaxed))
+    }
+
+    pub(crate) fn wait_total(&self) -> Duration {
+        Duration::from_micros(self.waited_us.load(Relaxed))
+    }
+
     pub(crate) fn evictions(&self) -> Evictions {
         Evictions {
             least_recently_used: self.least_recently_used.load(Relaxed),

@@ -12,7 +12,7 @@ async fn is_in(resolver: &Resolver, tenant: TenantId, state: TenantState) -> boo
     resolver.snapshot(tenant).await.unwrap().state == state
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn suspending_takes_hold_and_closes_the_pool_without_anybody_asking() {
     let world = World::new().await;
     let alpha = world.tenant("alpha").await;
@@ -50,7 +50,7 @@ async fn suspending_takes_hold_and_closes_the_pool_without_anybody_asking() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_new_laboratory_is_found_at_once_although_it_was_just_reported_absent() {
     let world = World::new().await;
     let mut config = world.config();
@@ -80,7 +80,7 @@ async fn a_new_laboratory_is_found_at_once_although_it_was_just_reported_absent(
 
 /// The race that other systems lose: a look-up reads the old row, the change is announced, then the look-up writes the
 /// old row into the cache behind the announcement.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_read_in_flight_never_brings_the_old_row_back() {
     let world = World::new().await;
     let alpha = world.tenant("alpha").await;
@@ -136,7 +136,7 @@ async fn a_read_in_flight_never_brings_the_old_row_back() {
     assert_eq!(resolver.stats().connects_total, 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_hundred_callers_on_a_cold_tenant_cost_one_read() {
     let world = World::new().await;
     let alpha = world.tenant("alpha").await;
@@ -167,7 +167,7 @@ async fn a_hundred_callers_on_a_cold_tenant_cost_one_read() {
     assert_eq!(resolver.stats().snapshot_loads_total, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_pool_is_rebuilt_for_a_new_password_and_kept_for_a_new_version() {
     let world = World::new().await;
     let alpha = world.tenant("alpha").await;
@@ -206,7 +206,7 @@ async fn the_pool_is_rebuilt_for_a_new_password_and_kept_for_a_new_version() {
     assert_eq!(note(&mut fresh).await, "alpha");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn draining_waits_for_what_is_on_loan_and_leaves_no_connection() {
     let world = World::new().await;
     let alpha = world.tenant("alpha").await;
@@ -240,7 +240,7 @@ async fn draining_waits_for_what_is_on_loan_and_leaves_no_connection() {
         .unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn closing_the_resolver_leaves_no_connection_of_any_laboratory() {
     let world = World::new().await;
     let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);

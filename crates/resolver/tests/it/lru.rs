@@ -9,7 +9,7 @@ use crate::world::{PATIENCE, World, backend};
 
 const SHORT: Duration = Duration::from_millis(50);
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_least_recently_used_idle_pool_makes_room() {
     let world = World::new().await;
     let config = ResolverConfig {
@@ -37,7 +37,7 @@ async fn the_least_recently_used_idle_pool_makes_room() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_pool_in_use_is_passed_over_and_with_all_in_use_a_new_tenant_waits() {
     let world = World::new().await;
     let config = ResolverConfig {
@@ -46,12 +46,6 @@ async fn a_pool_in_use_is_passed_over_and_with_all_in_use_a_new_tenant_waits() {
     };
     let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
     let gamma = world.tenant("gamma").await;
-    let hasty = world
-        .resolver(ResolverConfig {
-            checkout_timeout: SHORT,
-            ..config.clone()
-        })
-        .await;
     let resolver = world.resolver(config).await;
 
     // Alpha is the least recently used, but on loan: beta goes.
@@ -78,37 +72,31 @@ async fn a_pool_in_use_is_passed_over_and_with_all_in_use_a_new_tenant_waits() {
     backend(&mut a).await;
 
     // And with nothing given back, the wait ends with the figures.
-    let _a = hasty.checkout(alpha).await.unwrap();
-    let _b = hasty.checkout(beta).await.unwrap();
-    let error = hasty.checkout(gamma).await.unwrap_err();
+    let _b = resolver.checkout(beta).await.unwrap();
+    let error = resolver.checkout_within(gamma, SHORT).await.unwrap_err();
     assert!(
         matches!(error, ResolveError::PoolsBusy { pools_max: 2, waited, .. } if waited >= SHORT),
         "{error}"
     );
-    assert_eq!(hasty.stats().pools_open, 2);
+    assert_eq!(resolver.stats().pools_open, 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_tenants_cap_holds_and_the_wait_for_it_is_bounded_in_time_and_length() {
     let world = World::new().await;
     let alpha = world.tenant("alpha").await;
     let config = world.config();
-    let hasty = world
-        .resolver(ResolverConfig {
-            checkout_timeout: SHORT,
-            ..config.clone()
-        })
-        .await;
+    let resolver = world.resolver(config.clone()).await;
     let (_one, _two) = (
-        hasty.checkout(alpha).await.unwrap(),
-        hasty.checkout(alpha).await.unwrap(),
+        resolver.checkout(alpha).await.unwrap(),
+        resolver.checkout(alpha).await.unwrap(),
     );
-    let error = hasty.checkout(alpha).await.unwrap_err();
+    let error = resolver.checkout_within(alpha, SHORT).await.unwrap_err();
     assert!(
         matches!(error, ResolveError::PoolTimeout { max: 2, waited, .. } if waited >= SHORT),
         "{error}"
     );
-    let status = hasty.pool_status(alpha).unwrap();
+    let status = resolver.pool_status(alpha).unwrap();
     assert_eq!(
         (status.in_use, status.idle, status.waiting, status.max),
         (2, 0, 0, 2)
@@ -148,7 +136,7 @@ async fn a_tenants_cap_holds_and_the_wait_for_it_is_bounded_in_time_and_length()
     waiting.await.unwrap().unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn many_tenants_through_few_pools_never_pass_either_bound() {
     let world = World::new().await;
     let config = ResolverConfig {
@@ -182,7 +170,7 @@ async fn many_tenants_through_few_pools_never_pass_either_bound() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn idle_connections_end_by_themselves_and_old_ones_are_replaced() {
     let world = World::new().await;
     let alpha = world.tenant("alpha").await;

@@ -1,6 +1,8 @@
 //! The resolver against a real PostgreSQL.
 
 #[cfg(test)]
+mod budget;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod clean;

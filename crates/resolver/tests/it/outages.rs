@@ -22,7 +22,7 @@ fn through(world: &World, proxy: &Proxy) -> ResolverConfig {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn known_tenants_are_served_while_the_registry_is_away_and_unknown_ones_are_refused() {
     let world = World::new().await;
     let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
@@ -59,7 +59,7 @@ async fn known_tenants_are_served_while_the_registry_is_away_and_unknown_ones_ar
     assert_eq!(note(&mut resolver.checkout(beta).await.unwrap()).await, "beta");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_change_that_was_heard_of_is_not_forgotten_in_an_outage() {
     let world = World::new().await;
     let alpha = world.tenant("alpha").await;
@@ -84,7 +84,7 @@ async fn a_change_that_was_heard_of_is_not_forgotten_in_an_outage() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_registry_that_says_nothing_holds_one_caller_up_and_not_the_rest() {
     let world = World::new().await;
     let alpha = world.tenant("alpha").await;
@@ -119,7 +119,7 @@ async fn a_registry_that_says_nothing_holds_one_caller_up_and_not_the_rest() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_no_other() {
     let world = World::new().await;
     let alpha = world.tenant("alpha").await;
@@ -134,20 +134,35 @@ async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_n
 
     proxy.shut();
     let error = resolver.checkout(alpha).await.unwrap_err();
-    assert!(matches!(error, ResolveError::ServerUnavailable { .. }), "{error}");
+    assert!(matches!(error, ResolveError::ServerDown { .. }), "{error}");
+    assert_eq!(
+        resolver.stats().connect_errors_total,
+        3,
+        "three in a row open the breaker"
+    );
+    let error = resolver.checkout(alpha).await.unwrap_err();
+    assert!(matches!(error, ResolveError::ServerDown { .. }), "{error}");
+    assert!(resolver.stats().servers[0].fail_fast_total > 0);
 
     proxy.mute();
     proxy.open();
     proxy.mute();
+    let silent = world
+        .resolver(ResolverConfig {
+            connect_timeout: limit,
+            // Each try that is not answered keeps a place until the server closes it.
+            pool_size_max: 4,
+            ..world.config()
+        })
+        .await;
     let asked = Instant::now();
-    let error = resolver.checkout(alpha).await.unwrap_err();
-    assert!(matches!(error, ResolveError::ServerUnavailable { .. }), "{error}");
+    let error = silent.checkout(alpha).await.unwrap_err();
+    assert!(matches!(error, ResolveError::ServerDown { .. }), "{error}");
     assert!(error.to_string().contains("300 ms"), "{error}");
     assert!(
         asked.elapsed() < PATIENCE,
         "the limit over the connect is what ended it"
     );
-    assert_eq!(resolver.stats().connect_errors_total, 2);
 
     // The registry was reachable all along, and the server is used again as soon as it is there.
     proxy.open();

@@ -1,4 +1,7 @@
 //! A registry with a server, and laboratories made by hand: a role, a database, a row.
+//!
+//! The tests run on a runtime with a thread of its own: a world is cleared away by a blocking call at the end of the test, and a
+//! log-in that nobody drives meanwhile would hold up `DROP DATABASE` until the server gives it up.
 
 use std::time::Duration;
 

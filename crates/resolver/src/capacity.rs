@@ -1,0 +1,89 @@
+//! How many connections a server can give us, compared with how many we mean to take.
+
+use tokio_postgres::Client;
+
+/// What a server says about its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// `max_connections`.
+    pub max_connections: usize,
+    /// `superuser_reserved_connections`, and since PostgreSQL 16 `reserved_connections`.
+    pub reserved: usize,
+}
+
+/// The budget does not fit the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a budget of {budget} connections and a reserve of {reserve} do not fit into the server's {max_connections} \
+     (max_connections) less {reserved} that it reserves itself: at most {} are left for the budget; lower it, or raise \
+     max_connections",
+    .max_connections.saturating_sub(reserved + reserve)
+)]
+pub struct CapacityError {
+    /// The most connections that this process would take.
+    pub budget: usize,
+    /// What is kept for others: the registry, LISTEN, dumps, migrations, people.
+    pub reserve: usize,
+    /// `max_connections`.
+    pub max_connections: usize,
+    /// What the server reserves itself.
+    pub reserved: usize,
+}
+
+impl Capacity {
+    /// Asks a server; any role may.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn read(client: &Client) -> Result<Self, tokio_postgres::Error> {
+        let row = client
+            .query_one(
+                "SELECT current_setting('max_connections')::int,
+                        current_setting('superuser_reserved_connections')::int
+                            + coalesce(current_setting('reserved_connections', true)::int, 0)",
+                &[],
+            )
+            .await?;
+        let count = |index| usize::try_from(row.get::<_, i32>(index)).unwrap_or(0);
+        Ok(Self {
+            max_connections: count(0),
+            reserved: count(1),
+        })
+    }
+
+    /// Whether `budget` connections fit beside `reserve` others.
+    ///
+    /// # Errors
+    /// [`CapacityError`] with the figures.
+    pub fn admit(self, budget: usize, reserve: usize) -> Result<(), CapacityError> {
+        let Self {
+            max_connections,
+            reserved,
+        } = self;
+        if budget + reserve + reserved <= max_connections {
+            return Ok(());
+        }
+        Err(CapacityError {
+            budget,
+            reserve,
+            max_connections,
+            reserved,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_figures_say_what_would_fit() {
+        let capacity = Capacity {
+            max_connections: 100,
+            reserved: 3,
+        };
+        assert_eq!(capacity.admit(81, 16), Ok(()));
+        let error = capacity.admit(82, 16).unwrap_err();
+        assert!(error.to_string().contains("at most 81 are left"), "{error}");
+    }
+}

@@ -1,0 +1,151 @@
+//! A connection on loan, and what becomes of it afterwards: it goes back clean, or it ends.
+
+use std::time::Duration;
+
+use deadpool::unmanaged::Object;
+use tokio::time::timeout;
+use tokio_postgres::{Client, NoTls};
+
+use crate::{
+    connect::Connection,
+    pool::TenantPool,
+    pools::{Entry, Visit},
+};
+
+/// How long an unsettled connection may take to answer before its statement is cancelled: a few round trips.
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(5);
+
+/// Everything that `DISCARD ALL` does but forgetting prepared statements, which belong to our cache. `ROLLBACK` goes first,
+/// for nothing else is heard in a transaction that has failed.
+const CLEAN: &str = "ROLLBACK; CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
+                     SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+/// A connection on loan. Dropped it goes back to its pool as it is.
+pub(crate) struct Loan {
+    // In this order: the connection goes back before the visit ends.
+    connection: Option<Object<Box<Connection>>>,
+    visit: Visit,
+}
+
+impl Loan {
+    pub(crate) fn new(visit: Visit, connection: Object<Box<Connection>>) -> Self {
+        Self {
+            connection: Some(connection),
+            visit,
+        }
+    }
+
+    pub(crate) fn entry(&self) -> &Entry {
+        self.visit.entry()
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        self.connection.as_ref().expect("it is there until the loan ends")
+    }
+
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect("it is there until the loan ends")
+    }
+
+    /// Ends the loan. `settled`: everything that was asked has been answered.
+    pub(crate) fn end(self, settled: bool) {
+        if settled && self.connection().session.is_clean() {
+            return;
+        }
+        let runtime = self.pool().runtime().clone();
+        // Where the runtime is going down the task never begins, and the connection ends with it.
+        drop(runtime.spawn(restore(Unclean(Some(self)))));
+    }
+
+    fn pool(&self) -> &std::sync::Arc<TenantPool> {
+        &self.entry().pool
+    }
+
+    fn discard(mut self) {
+        self.pool().discarded();
+        drop(self.connection.take().map(Object::take));
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.pool().give_back(connection);
+        }
+    }
+}
+
+/// A loan that must not go back as it is.
+struct Unclean(Option<Loan>);
+
+impl Drop for Unclean {
+    fn drop(&mut self) {
+        if let Some(loan) = self.0.take() {
+            loan.discard();
+        }
+    }
+}
+
+/// Brings a connection back to where it was when it was new, or ends it. Its place under the tenant's cap stays taken.
+async fn restore(mut unclean: Unclean) {
+    let Some(loan) = &unclean.0 else { return };
+    if !settle(loan).await || loan.connection().session.is_spent() {
+        return;
+    }
+    let connection = loan.connection();
+    if !connection.session.is_clean() {
+        let cleaned = timeout(
+            loan.pool().limits().connect_timeout,
+            connection.batch_execute(CLEAN),
+        )
+        .await;
+        if !matches!(cleaned, Ok(Ok(()))) {
+            return;
+        }
+        connection.session.cleaned();
+    }
+    drop(unclean.0.take());
+}
+
+/// Waits until the server has nothing more to say, and cancels what takes longer than a moment.
+async fn settle(loan: &Loan) -> bool {
+    let connection = loan.connection();
+    // The driver queued a rollback when the transaction was dropped. An empty query is answered after it.
+    let quiet = connection.batch_execute("");
+    tokio::pin!(quiet);
+    if let Ok(answer) = timeout(SETTLE_TIMEOUT, &mut quiet).await {
+        return answer.is_ok();
+    }
+    let limit = loan.pool().limits().connect_timeout;
+    let ended = async {
+        cancel(loan.pool(), connection).await;
+        quiet.await
+    };
+    match timeout(limit, ended).await {
+        Ok(answer) => answer.is_ok(),
+        Err(_elapsed) => {
+            tracing::warn!(
+                tenant.slug = %loan.pool().snapshot().slug,
+                server = %loan.pool().server().name,
+                waited_ms = limit.as_millis(),
+                "a cancelled statement did not end; its connection is closed"
+            );
+            loan.pool().server().arbiter.unanswered();
+            false
+        }
+    }
+}
+
+/// Cancels the statement under way. The server closes the connection of a cancel request only after the signal is sent, so
+/// it is read to its end: a signal that came late would hit the statement of the next borrower.
+async fn cancel(pool: &TenantPool, client: &Client) {
+    let Ok(target) = pool.target() else { return };
+    let Ok(socket) = pg::dial(&target).await else {
+        return;
+    };
+    let (lent, returned) = pg::Lent::new(socket);
+    let _cancelled = client.cancel_token().cancel_query_raw(lent, NoTls).await;
+    if let Ok(socket) = returned.await {
+        pg::read_to_end(socket).await;
+    }
+}

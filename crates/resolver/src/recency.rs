@@ -1,0 +1,41 @@
+//! The order in which pools were used, kept off the warm path.
+//!
+//! An `lru` list changes with every use, under a lock that all tenants share. Here each pool notes its last use itself, and the
+//! order is put right only when somebody has to go: whoever is first in it and was used since is filed anew. What is
+//! then first without having been used since it was filed is the least recently used: all others were filed later, and used
+//! no earlier than that. So the order is exact, and a use costs one store.
+
+use std::collections::{BTreeSet, HashMap};
+
+use arbiter::Micros;
+use model::TenantId;
+
+#[derive(Debug, Default)]
+pub(crate) struct Recency {
+    order: BTreeSet<(Micros, TenantId)>,
+    filed: HashMap<TenantId, Micros>,
+}
+
+impl Recency {
+    /// Files a tenant under the time of its last use.
+    pub(crate) fn file(&mut self, tenant: TenantId, used: Micros) {
+        self.remove(tenant);
+        self.filed.insert(tenant, used);
+        self.order.insert((used, tenant));
+    }
+
+    pub(crate) fn remove(&mut self, tenant: TenantId) {
+        if let Some(used) = self.filed.remove(&tenant) {
+            self.order.remove(&(used, tenant));
+        }
+    }
+
+    /// The tenant whose last use, as filed, is the oldest.
+    pub(crate) fn oldest(&self) -> Option<(Micros, TenantId)> {
+        self.order.first().copied()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.filed.len()
+    }
+}

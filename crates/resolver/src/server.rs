@@ -1,0 +1,122 @@
+//! One PostgreSQL server as this process sees it: its arbiter, whether its capacity was looked at, and its figures.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+    time::Duration,
+};
+
+use arbiter::{Arbiter, Rules};
+use model::ServerName;
+use tokio::{runtime::Handle, sync::Notify, time::sleep};
+
+use crate::{ResolverConfig, ServerStats, clock::Clock, clock::micros, pool::TenantPool};
+
+/// How often the arbiter looks again while time alone may free a slot.
+const TICK: Duration = Duration::from_millis(1);
+
+pub(crate) struct Server {
+    pub(crate) name: ServerName,
+    pub(crate) arbiter: Arc<Arbiter<TenantPool>>,
+    /// Its capacity was compared with the budget.
+    surveyed: AtomicBool,
+    /// Why the latest connect came to nothing.
+    trouble: Mutex<String>,
+    pub(crate) connects: AtomicU64,
+    pub(crate) connect_errors: AtomicU64,
+    pub(crate) connects_refused: AtomicU64,
+}
+
+impl Server {
+    pub(crate) fn new(
+        name: ServerName,
+        config: &ResolverConfig,
+        clock: Clock,
+        runtime: &Handle,
+    ) -> Arc<Self> {
+        let rules = Rules {
+            connects_max: config.connects_max,
+            tenure: micros(config.tenure),
+            ..Rules::new(config.budget)
+        };
+        let stir = Arc::new(Notify::new());
+        let wake = {
+            let stir = Arc::clone(&stir);
+            move || stir.notify_one()
+        };
+        let arbiter = Arc::new(Arbiter::new(rules, move || clock.now(), jitter, wake));
+        // One timer a server, and it stands still while nobody waits.
+        let timed = Arc::downgrade(&arbiter);
+        runtime.spawn(async move {
+            loop {
+                stir.notified().await;
+                loop {
+                    sleep(TICK).await;
+                    let Some(arbiter) = timed.upgrade() else { return };
+                    if !arbiter.tick() {
+                        break;
+                    }
+                }
+            }
+        });
+        Arc::new(Self {
+            name,
+            arbiter,
+            surveyed: AtomicBool::new(false),
+            trouble: Mutex::default(),
+            connects: AtomicU64::new(0),
+            connect_errors: AtomicU64::new(0),
+            connects_refused: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn is_surveyed(&self) -> bool {
+        self.surveyed.load(SeqCst)
+    }
+
+    pub(crate) fn surveyed(&self) {
+        self.surveyed.store(true, SeqCst);
+    }
+
+    pub(crate) fn note_trouble(&self, reason: &str) {
+        reason.clone_into(&mut self.trouble.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn trouble(&self) -> String {
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn stats(&self) -> ServerStats {
+        let standing = self.arbiter.standing();
+        ServerStats {
+            server: self.name.clone(),
+            budget: standing.budget,
+            slots_taken: standing.taken,
+            connecting: standing.connecting,
+            closing: standing.ending,
+            predecessors: standing.others,
+            tenants_waiting: standing.tenants_waiting,
+            breaker_open: standing.breaker_open,
+            connects_total: self.connects.load(Relaxed),
+            connect_errors_total: self.connect_errors.load(Relaxed),
+            connects_refused_total: self.connects_refused.load(Relaxed),
+            yields_total: standing.yields_total,
+            taken_idle_total: standing.taken_idle_total,
+            fail_fast_total: standing.refused_total,
+        }
+    }
+}
+
+/// A random number of 0 to 1,000.
+pub(crate) fn jitter() -> u64 {
+    RandomState::new().hash_one(0_u8) % 1_001
+}

@@ -1,0 +1,399 @@
+//! What the bytes of a connection tell about the state of its session.
+//!
+//! The driver drops two things that decide whether a connection may be lent again: the transaction status that every
+//! ReadyForQuery carries, and the tags of the commands that were carried out. Both are read here as the bytes pass, at
+//! the cost of looking at five bytes a message. The state is that of the *answered* statements; it is asked when a loan comes
+//! back settled, and then everything has been answered.
+//!
+//! What SQL functions do inside is not on the wire. So a statement whose text names a function with an effect on
+//! the session (`set_config`, advisory locks, temporary tables) marks its connection for good: it is cleaned after each loan.
+//!
+//! Format: PostgreSQL documentation, "Message Formats" of the frontend/backend protocol, version 3.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The session, as far as the wire shows it.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    /// The status byte of the latest ReadyForQuery: `I`dle, in a `T`ransaction, in one that has `E`rred. Zero before the first.
+    status: AtomicU8,
+    /// Something was left behind that a cleaning removes.
+    soiled: AtomicBool,
+    /// Something was done that a cleaning may not undo.
+    spent: AtomicBool,
+    /// Statements with hidden effects are in use.
+    volatile: AtomicBool,
+}
+
+impl Session {
+    /// Whether the next borrower would find it as new.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.status.load(Relaxed) == b'I' && !self.is_soiled() && !self.spent.load(Relaxed)
+    }
+
+    /// Whether cleaning would not do.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.spent.load(Relaxed)
+    }
+
+    /// The session was cleaned; what the cleaning itself did is no dirt.
+    pub(crate) fn cleaned(&self) {
+        self.soiled.store(false, Relaxed);
+    }
+
+    fn is_soiled(&self) -> bool {
+        self.soiled.load(Relaxed) || self.volatile.load(Relaxed)
+    }
+
+    fn note_tag(&self, tag: &[u8]) {
+        match Trace::of(tag) {
+            Trace::None => {}
+            Trace::Removable => self.soiled.store(true, Relaxed),
+            Trace::Lasting => self.spent.store(true, Relaxed),
+        }
+    }
+}
+
+/// What a command leaves in the session after its transaction.
+#[derive(Debug, PartialEq, Eq)]
+enum Trace {
+    None,
+    Removable,
+    Lasting,
+}
+
+impl Trace {
+    /// By the tag of CommandComplete. What is not known here counts as lasting.
+    fn of(tag: &[u8]) -> Self {
+        const NONE: [&[u8]; 23] = [
+            b"SELECT",
+            b"INSERT",
+            b"UPDATE",
+            b"DELETE",
+            b"MERGE",
+            b"FETCH",
+            b"MOVE",
+            b"COPY",
+            b"BEGIN",
+            b"START TRANSACTION",
+            b"COMMIT",
+            b"ROLLBACK",
+            b"SAVEPOINT",
+            b"RELEASE",
+            b"SET CONSTRAINTS",
+            b"LOCK TABLE",
+            b"TRUNCATE TABLE",
+            b"SHOW",
+            b"EXPLAIN",
+            b"NOTIFY",
+            b"CLOSE CURSOR",
+            b"ANALYZE",
+            b"COMMENT",
+        ];
+        const REMOVABLE: [&[u8]; 12] = [
+            b"SET",
+            b"RESET",
+            b"LISTEN",
+            b"UNLISTEN",
+            b"DECLARE CURSOR",
+            b"DO",
+            b"CALL",
+            b"CREATE",
+            b"ALTER",
+            b"DROP",
+            b"GRANT",
+            b"REVOKE",
+        ];
+        // "SET" must not hide "SET CONSTRAINTS", so the harmless ones are looked at first.
+        let starts = |known: &[&[u8]]| {
+            known.iter().any(|word| {
+                tag.strip_prefix(*word)
+                    .is_some_and(|rest| matches!(rest.first(), None | Some(b' ')))
+            })
+        };
+        if starts(&NONE) {
+            Self::None
+        } else if starts(&REMOVABLE) {
+            Self::Removable
+        } else {
+            Self::Lasting
+        }
+    }
+}
+
+/// Long enough for every tag that is known.
+const TAG_MAX: usize = 24;
+
+/// Reads the server's messages as they pass, in whatever pieces they come.
+#[derive(Debug, Default)]
+struct FromServer {
+    header: [u8; 5],
+    header_len: usize,
+    left: usize,
+    start: [u8; TAG_MAX],
+    start_len: usize,
+}
+
+impl FromServer {
+    fn feed(&mut self, mut bytes: &[u8], session: &Session) {
+        while !bytes.is_empty() {
+            if self.header_len < 5 {
+                let take = bytes.len().min(5 - self.header_len);
+                self.header[self.header_len..self.header_len + take].copy_from_slice(&bytes[..take]);
+                self.header_len += take;
+                bytes = &bytes[take..];
+                if self.header_len < 5 {
+                    return;
+                }
+                self.left = body_len(&self.header[1..]);
+                self.start_len = 0;
+            }
+            let body = bytes.len().min(self.left);
+            if matches!(self.header[0], b'Z' | b'C') {
+                let keep = body.min(TAG_MAX - self.start_len);
+                self.start[self.start_len..self.start_len + keep].copy_from_slice(&bytes[..keep]);
+                self.start_len += keep;
+            }
+            self.left -= body;
+            bytes = &bytes[body..];
+            if self.left == 0 {
+                self.message(session);
+                self.header_len = 0;
+            }
+        }
+    }
+
+    fn message(&self, session: &Session) {
+        let start = &self.start[..self.start_len];
+        match self.header[0] {
+            b'Z' => session.status.store(start.first().copied().unwrap_or(0), Relaxed),
+            b'C' => {
+                let end = start.iter().position(|&byte| byte == 0).unwrap_or(start.len());
+                session.note_tag(&start[..end]);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Looks for the names of functions with hidden effects in the texts that are sent, in whatever pieces they go.
+#[derive(Debug, Default)]
+struct ToServer {
+    /// The start-up message has no type byte.
+    started: bool,
+    header: [u8; 5],
+    header_len: usize,
+    left: usize,
+    /// The end of what was looked at, in small letters, so that a name that is cut in two is found.
+    tail: Vec<u8>,
+}
+
+/// In small letters.
+const HIDDEN: [&[u8]; 5] = [
+    b"set_config",
+    b"advisory_lock",
+    b"pg_temp",
+    b"temp table",
+    b"temporary",
+];
+const HIDDEN_MAX: usize = 13;
+
+impl ToServer {
+    fn feed(&mut self, mut bytes: &[u8], session: &Session) {
+        while !bytes.is_empty() {
+            if self.header_len < 5 {
+                if !self.started && self.header_len == 0 {
+                    self.header_len = 1;
+                }
+                let take = bytes.len().min(5 - self.header_len);
+                self.header[self.header_len..self.header_len + take].copy_from_slice(&bytes[..take]);
+                self.header_len += take;
+                bytes = &bytes[take..];
+                if self.header_len < 5 {
+                    return;
+                }
+                self.left = body_len(&self.header[1..]);
+                self.tail.clear();
+            }
+            let body = bytes.len().min(self.left);
+            if self.started && matches!(self.header[0], b'Q' | b'P') && !session.volatile.load(Relaxed) {
+                self.look(&bytes[..body], session);
+            }
+            self.left -= body;
+            bytes = &bytes[body..];
+            if self.left == 0 {
+                self.header_len = 0;
+                self.started = true;
+            }
+        }
+    }
+
+    fn look(&mut self, text: &[u8], session: &Session) {
+        self.tail.extend(text.iter().map(u8::to_ascii_lowercase));
+        if HIDDEN
+            .iter()
+            .any(|name| memchr::memmem::find(&self.tail, name).is_some())
+        {
+            session.volatile.store(true, Relaxed);
+        }
+        let keep = self.tail.len().min(HIDDEN_MAX - 1);
+        self.tail.drain(..self.tail.len() - keep);
+    }
+}
+
+/// The length field counts itself.
+fn body_len(length: &[u8]) -> usize {
+    let length = length
+        .first_chunk::<4>()
+        .map_or(4, |bytes| u32::from_be_bytes(*bytes));
+    usize::try_from(length.saturating_sub(4)).unwrap_or(usize::MAX)
+}
+
+/// A stream whose bytes are looked at as they pass.
+#[derive(Debug)]
+pub(crate) struct Watched<T> {
+    stream: T,
+    from_server: FromServer,
+    to_server: ToServer,
+    session: Arc<Session>,
+}
+
+impl<T> Watched<T> {
+    pub(crate) fn new(stream: T) -> (Self, Arc<Session>) {
+        let session = Arc::new(Session::default());
+        let watched = Self {
+            stream,
+            from_server: FromServer::default(),
+            to_server: ToServer::default(),
+            session: Arc::clone(&session),
+        };
+        (watched, session)
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if matches!(polled, Poll::Ready(Ok(()))) {
+            this.from_server.feed(&buf.filled()[before..], &this.session);
+        }
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = polled {
+            this.to_server.feed(&buf[..written], &this.session);
+        }
+        polled
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[kind][..], &length.to_be_bytes(), body].concat()
+    }
+
+    fn tagged(tag: &str, status: u8) -> Session {
+        let session = Session::default();
+        let bytes = [
+            message(b'C', format!("{tag}\0").as_bytes()),
+            message(b'Z', &[status]),
+        ]
+        .concat();
+        FromServer::default().feed(&bytes, &session);
+        session
+    }
+
+    #[test]
+    fn ordinary_work_leaves_the_session_clean_and_an_open_transaction_does_not() {
+        for tag in [
+            "SELECT 1",
+            "INSERT 0 5",
+            "COMMIT",
+            "ROLLBACK",
+            "SET CONSTRAINTS",
+            "START TRANSACTION",
+        ] {
+            assert!(tagged(tag, b'I').is_clean(), "{tag}");
+        }
+        assert!(!tagged("BEGIN", b'T').is_clean());
+        assert!(!tagged("SELECT 1", b'E').is_clean());
+    }
+
+    #[test]
+    fn settings_and_the_like_are_cleaned_and_what_is_unknown_ends_the_connection() {
+        for tag in ["SET", "RESET", "LISTEN", "DECLARE CURSOR", "CREATE TABLE", "DO"] {
+            let session = tagged(tag, b'I');
+            assert!(!session.is_clean() && !session.is_spent(), "{tag}");
+            session.cleaned();
+            assert!(session.is_clean(), "{tag}");
+        }
+        for tag in ["PREPARE", "DISCARD ALL", "DEALLOCATE ALL", "SETTLE", "REPACK"] {
+            assert!(tagged(tag, b'I').is_spent(), "{tag}");
+        }
+    }
+
+    #[test]
+    fn the_pieces_in_which_bytes_come_do_not_matter() {
+        let rows = message(b'D', &[7; 300]);
+        let bytes = [rows, message(b'C', b"SET\0"), message(b'Z', b"T")].concat();
+        for size in 1..40 {
+            let (session, mut reader) = (Session::default(), FromServer::default());
+            bytes.chunks(size).for_each(|piece| reader.feed(piece, &session));
+            assert!(
+                session.soiled.load(Relaxed) && session.status.load(Relaxed) == b'T',
+                "{size}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_function_with_hidden_effects_marks_the_connection_for_good() {
+        let start = [&9_u32.to_be_bytes()[..], b"hello"].concat();
+        let parse = message(b'P', b"s1\0SELECT Set_Config('a.b', $1, false)\0\0\0");
+        for size in 1..60 {
+            let (session, mut writer) = (Session::default(), ToServer::default());
+            [start.clone(), parse.clone()]
+                .concat()
+                .chunks(size)
+                .for_each(|piece| writer.feed(piece, &session));
+            session.status.store(b'I', Relaxed);
+            session.cleaned();
+            assert!(!session.is_clean(), "{size}");
+        }
+        let (session, mut writer) = (Session::default(), ToServer::default());
+        let bind = message(b'B', b"\0s1\0set_config");
+        writer.feed(&[start, message(b'Q', b"SELECT 1\0"), bind].concat(), &session);
+        session.status.store(b'I', Relaxed);
+        assert!(session.is_clean(), "a value is no statement");
+    }
+}

@@ -1,0 +1,189 @@
+//! The budget: the server itself is the judge, with room for exactly as many connections as the budget says.
+
+use std::{sync::Arc, time::Duration};
+
+use resolver::{ResolveError, ResolverConfig};
+use testkit::eventually;
+use tokio::task::JoinSet;
+
+use crate::world::{PATIENCE, World, backend, note};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn many_busy_tenants_share_few_connections_and_none_starves() {
+    let world = World::new().await;
+    let mut tenants = Vec::new();
+    for number in 0..6 {
+        tenants.push((
+            world.tenant(&format!("lab-{number}")).await,
+            format!("lab-{number}"),
+        ));
+    }
+    let config = ResolverConfig {
+        budget: 2,
+        tenure: Duration::from_millis(5),
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    let mut callers = JoinSet::new();
+    // Closed loop: each asks again as soon as it is served, until every other has been served as often.
+    let tenants = Arc::new(tenants);
+    for index in 0..tenants.len() * 2 {
+        let (resolver, tenants) = (resolver.clone(), Arc::clone(&tenants));
+        callers.spawn(async move {
+            let (tenant, slug) = &tenants[index % tenants.len()];
+            for _ in 0..40 {
+                let mut client = resolver.checkout(*tenant).await.unwrap();
+                assert_eq!(note(&mut client).await, *slug);
+                assert!(resolver.stats().servers[0].slots_taken <= 2);
+            }
+        });
+    }
+    while let Some(served) = callers.join_next().await {
+        served.unwrap();
+    }
+    let stats = resolver.stats();
+    assert!(
+        stats.servers[0].yields_total + stats.servers[0].taken_idle_total > 0,
+        "{stats:?}"
+    );
+    assert_eq!(stats.servers[0].connects_refused_total, 0);
+    resolver.close(PATIENCE).await.unwrap();
+    assert_eq!(resolver.stats().servers[0].slots_taken, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn with_the_budget_on_loan_a_tenant_waits_and_hears_the_figures() {
+    let world = World::new().await;
+    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let config = ResolverConfig {
+        budget: 1,
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    let held = resolver.checkout(alpha).await.unwrap();
+    let error = resolver
+        .checkout_within(beta, Duration::from_millis(50))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, ResolveError::BudgetBusy { budget: 1, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("raise `budget`"), "{error}");
+
+    let waiting = tokio::spawn({
+        let resolver = resolver.clone();
+        async move { note(&mut resolver.checkout(beta).await.unwrap()).await }
+    });
+    eventually("beta to wait", PATIENCE, async || {
+        resolver.stats().servers[0].tenants_waiting == 1
+    })
+    .await;
+    drop(held);
+    assert_eq!(waiting.await.unwrap(), "beta");
+    // With nobody waiting nothing is closed, however long the tenure is over.
+    let first = backend(&mut resolver.checkout(beta).await.unwrap()).await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        assert_eq!(backend(&mut resolver.checkout(beta).await.unwrap()).await, first);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_budget_that_does_not_fit_the_server_is_refused_with_the_figures() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let config = ResolverConfig {
+        budget: 100_000,
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    let error = resolver.checkout(alpha).await.unwrap_err();
+    let ResolveError::BudgetTooLarge { source, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!((source.budget, source.reserve), (100_000, 16));
+    assert!(error.to_string().contains("max_connections"), "{error}");
+    eventually("the connection that asked to be gone", PATIENCE, async || {
+        world.backends(alpha).await == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn callers_that_give_up_lose_no_slot() {
+    let world = World::new().await;
+    let mut tenants = Vec::new();
+    for slug in ["alpha", "beta", "gamma"] {
+        tenants.push(world.tenant(slug).await);
+    }
+    let config = ResolverConfig {
+        budget: 2,
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    let mut callers = JoinSet::new();
+    for index in 0..120_u64 {
+        let (resolver, tenant) = (
+            resolver.clone(),
+            tenants[usize::try_from(index).unwrap() % tenants.len()],
+        );
+        callers.spawn(async move {
+            // From before the first step to after the last, whatever the machine's speed.
+            let limit = Duration::from_micros(index * index * 3);
+            let borrowing = async {
+                let mut client = resolver.checkout(tenant).await.unwrap();
+                backend(&mut client).await;
+            };
+            let _cut = tokio::time::timeout(limit, borrowing).await;
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+    // Both slots are still there: two tenants can be served at once.
+    let (a, b) = (
+        resolver.checkout(tenants[0]).await.unwrap(),
+        resolver.checkout(tenants[1]).await.unwrap(),
+    );
+    assert_eq!(resolver.stats().servers[0].slots_taken, 2);
+    drop((a, b));
+    resolver.close(PATIENCE).await.unwrap();
+    assert_eq!(resolver.stats().servers[0].slots_taken, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_connections_of_an_earlier_process_count_until_they_are_gone() {
+    let world = World::new().await;
+    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let config = ResolverConfig {
+        budget: 2,
+        instance: Some("the-same".to_owned()),
+        ..world.config()
+    };
+    let earlier = world.resolver(config.clone()).await;
+    let held = earlier.checkout(alpha).await.unwrap();
+    let resolver = world.resolver(config).await;
+    let waiting = tokio::spawn({
+        let resolver = resolver.clone();
+        async move { note(&mut resolver.checkout(beta).await.unwrap()).await }
+    });
+    eventually(
+        "the earlier one's connection to be counted",
+        PATIENCE,
+        async || {
+            let stats = resolver.stats();
+            stats
+                .servers
+                .first()
+                .is_some_and(|server| server.predecessors == 1)
+        },
+    )
+    .await;
+    // One slot counts for it, and the other is held by the connection that does the counting.
+    assert!(!waiting.is_finished());
+    drop(held);
+    earlier.close(PATIENCE).await.unwrap();
+    assert_eq!(waiting.await.unwrap(), "beta");
+    assert_eq!(resolver.stats().servers[0].predecessors, 0);
+}

@@ -75,9 +75,14 @@ impl Fleet {
         })
     }
 
-    /// The registry's database as its superuser.
-    pub(crate) fn registry_target(&self) -> ConnectTarget {
-        self.cluster.target().with_database("registry")
+    /// A server with few slots, for scenarios that fight over them.
+    pub(crate) async fn small(&self) -> anyhow::Result<Host> {
+        self.host("small", 8, 0, 41).await
+    }
+
+    /// A server with a thousand laboratories; with the spare ones, `max_connections` is 100.
+    pub(crate) async fn crowd(&self) -> anyhow::Result<Host> {
+        self.host("crowd", 90, 6, 1_000).await
     }
 
     /// A new server for `budget` connections with `count` laboratories; `spare` more connections are allowed.

@@ -6,6 +6,7 @@
 
 mod ceiling;
 mod fleet;
+mod freeze;
 mod load;
 mod measure;
 mod peers;

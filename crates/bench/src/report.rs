@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    measure::{Tally, jain, median, micros, total},
+    measure::{Tally, jain, median, total},
     sampler::Seen,
 };
 
@@ -234,9 +234,4 @@ pub(crate) fn rounded(figure: f64) -> Value {
 /// For ratios.
 pub(crate) fn three(figure: f64) -> Value {
     json!((figure * 1000.0).round() / 1000.0)
-}
-
-/// A duration in microseconds.
-pub(crate) fn us(duration: std::time::Duration) -> Value {
-    json!(micros(duration))
 }

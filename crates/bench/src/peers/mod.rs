@@ -13,7 +13,12 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio_postgres::error::SqlState;
 
-pub(crate) use self::{direct::once, naive::pool as bare_pool, ours::config as ours_config};
+pub(crate) use self::{
+    bouncer::Bouncer,
+    direct::once,
+    naive::pool as bare_pool,
+    ours::{Ours, config as ours_config},
+};
 use crate::fleet::{Fleet, Host};
 
 /// What a caller wants done on its laboratory's database.

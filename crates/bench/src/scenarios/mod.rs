@@ -1,11 +1,17 @@
 //! The scenarios, and how their sides take turns.
 
+mod cancel;
+mod dead_server;
+mod morning;
+mod noisy;
 mod oversubscribed;
+mod resident;
 mod warm_checkout;
 mod zipf;
 
 use std::{sync::Arc, time::Duration};
 
+use anyhow::Context;
 use clap::ValueEnum;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -22,9 +28,14 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub(crate) enum Scenario {
+    Resident,
     WarmCheckout,
     Oversubscribed,
+    Noisy,
+    Cancel,
+    DeadServer,
     Zipf,
+    Morning,
 }
 
 /// A run: the registry, and the servers that more than one scenario uses.
@@ -47,13 +58,6 @@ pub(crate) struct Pace {
     /// Each side's turn in a round.
     pub(crate) slice: Duration,
 }
-
-pub(crate) const SMALL_BUDGET: usize = 8;
-const SMALL_TENANTS: usize = 41;
-pub(crate) const CROWD_BUDGET: usize = 90;
-/// Together with what the server reserves and ours, `max_connections` is 100.
-const CROWD_SPARE: usize = 6;
-const CROWD_TENANTS: usize = 1_000;
 
 impl Bench {
     pub(crate) async fn start(quick: bool) -> anyhow::Result<Self> {
@@ -87,17 +91,32 @@ impl Bench {
             if !named.is_empty() && !named.contains(scenario) {
                 continue;
             }
+            let (fleet, pace) = (&self.fleet, self.pace);
             match scenario {
-                Scenario::WarmCheckout => warm_checkout::run(&self.fleet, self.pace).await?,
+                Scenario::Resident => resident::run(fleet, pace).await?,
+                Scenario::WarmCheckout => warm_checkout::run(fleet, pace).await?,
                 Scenario::Oversubscribed => {
-                    self.need_small().await?;
-                    oversubscribed::run(&self.fleet, host(&self.small), self.pace).await?;
+                    let small = need(&mut self.small, fleet.small()).await?;
+                    oversubscribed::run(fleet, small, pace).await?;
                 }
+                Scenario::Noisy => {
+                    let small = need(&mut self.small, fleet.small()).await?;
+                    noisy::run(fleet, small, pace).await?;
+                }
+                Scenario::Cancel => {
+                    let small = need(&mut self.small, fleet.small()).await?;
+                    cancel::run(fleet, small, pace).await?;
+                }
+                Scenario::DeadServer => dead_server::run(fleet, pace).await?,
                 Scenario::Zipf => {
-                    self.need_crowd().await?;
+                    let crowd = need(&mut self.crowd, fleet.crowd()).await?;
                     for tenants in [300, 1_000] {
-                        zipf::run(&self.fleet, host(&self.crowd), tenants, self.pace).await?;
+                        zipf::run(fleet, crowd, tenants, pace).await?;
                     }
+                }
+                Scenario::Morning => {
+                    let crowd = need(&mut self.crowd, fleet.crowd()).await?;
+                    morning::run(fleet, crowd, pace).await?;
                 }
             }
             eprintln!("  ({:.0} s since the start)", begun.elapsed().as_secs_f64());
@@ -111,25 +130,17 @@ impl Bench {
         }
         self.fleet.stop().await
     }
-
-    async fn need_small(&mut self) -> anyhow::Result<()> {
-        if self.small.is_none() {
-            self.small = Some(self.fleet.host("small", SMALL_BUDGET, 0, SMALL_TENANTS).await?);
-        }
-        Ok(())
-    }
-
-    async fn need_crowd(&mut self) -> anyhow::Result<()> {
-        if self.crowd.is_none() {
-            let crowd = self.fleet.host("crowd", CROWD_BUDGET, CROWD_SPARE, CROWD_TENANTS);
-            self.crowd = Some(crowd.await?);
-        }
-        Ok(())
-    }
 }
 
-fn host(host: &Option<Host>) -> &Host {
-    host.as_ref().expect("it was made just before")
+/// The server, made the first time that a scenario needs it.
+async fn need(
+    place: &mut Option<Host>,
+    make: impl Future<Output = anyhow::Result<Host>>,
+) -> anyhow::Result<&Host> {
+    if place.is_none() {
+        *place = Some(make.await?);
+    }
+    place.as_ref().context("a server was made just before")
 }
 
 /// One side's rounds.

@@ -22,6 +22,8 @@ const RATE_GROWTH: f64 = 1.5;
 const STEPS_MAX: usize = 14;
 /// A side keeps up while it answers this part of what arrives.
 const KEEPS_UP: f64 = 0.9;
+/// Below this part of the bare connect rate, `direct` would be held back by something that is not the connecting.
+const DIRECT_TO_BARE_MIN: f64 = 0.8;
 /// Misses may exceed those of the best static choice by this factor.
 const MISSES_MAX: f64 = 1.05;
 
@@ -49,9 +51,11 @@ pub(crate) async fn run(fleet: &Fleet, host: &Host, tenants: usize, pace: Pace) 
     outcome.put("max_connections", json!(host.max_connections));
     outcome.put("workers", json!(WORKERS));
     outcome.put("bare_connects_per_second", rounded(bare));
+    let direct = median_qps(of(&all, Side::Direct)) / bare.max(f64::MIN_POSITIVE);
+    outcome.put("direct_to_bare", three(direct));
     outcome.put(
-        "direct_to_bare",
-        three(median_qps(of(&all, Side::Direct)) / bare.max(f64::MIN_POSITIVE)),
+        "direct_is_as_fast_as_it_can_be",
+        json!(direct >= DIRECT_TO_BARE_MIN),
     );
     judge(
         &mut outcome,

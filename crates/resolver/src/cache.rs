@@ -7,11 +7,12 @@
 //! The cache only reads the registry.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use model::TenantId;
+use model::{ServerName, TenantId};
 use moka::{future::Cache, policy::EvictionPolicy};
 use registry::{Registry, RegistryClient, RegistryError, Server, Tenant};
 use tokio::time::timeout;
@@ -60,6 +61,8 @@ pub(crate) struct SnapshotCache {
     absent: Cache<(TenantId, Stamp), ()>,
     /// What may be used while the registry is away: the key leaves out `Stamp::all`, which a lost connection raises.
     known: Cache<(TenantId, u64), Arc<Snapshot>>,
+    /// The servers, with `Stamp::all` as it was before they were read: a change of a server raises it. There are few.
+    servers: Mutex<HashMap<ServerName, (u64, Arc<Server>)>>,
     pub(crate) outage: Outage,
     counters: Arc<Counters>,
 }
@@ -88,6 +91,7 @@ impl SnapshotCache {
                 .eviction_policy(EvictionPolicy::lru())
                 .time_to_live(config.outage_max)
                 .build(),
+            servers: Mutex::default(),
             outage: Outage::default(),
             counters,
         }
@@ -166,7 +170,7 @@ impl SnapshotCache {
     async fn load(&self, tenant: TenantId, stamp: Stamp) -> Result<Arc<Snapshot>, ResolveError> {
         self.counters.snapshot_loads.fetch_add(1, Relaxed);
         let limit = self.registry_timeout;
-        let read = match timeout(limit, self.read(tenant)).await {
+        let read = match timeout(limit, self.read(tenant, stamp)).await {
             Ok(read) => read,
             Err(_elapsed) => Err(RegistryError::Unavailable {
                 reason: format!("no answer within {} ms", limit.as_millis()),
@@ -174,7 +178,7 @@ impl SnapshotCache {
         };
         match read {
             Ok(Some((row, server))) => {
-                let snapshot = Arc::new(Snapshot::new(row, server));
+                let snapshot = Arc::new(Snapshot::new(row, &server));
                 self.known
                     .insert((tenant, stamp.tenant), Arc::clone(&snapshot))
                     .await;
@@ -195,21 +199,44 @@ impl SnapshotCache {
         }
     }
 
-    async fn read(&self, tenant: TenantId) -> Result<Option<(Tenant, Server)>, RegistryError> {
+    async fn read(
+        &self,
+        tenant: TenantId,
+        stamp: Stamp,
+    ) -> Result<Option<(Tenant, Arc<Server>)>, RegistryError> {
         let mut reading = Reading(Some(self.registry.client().await?));
         let found = async {
             let Some(row) = registry::tenant_by_id(reading.client(), tenant).await? else {
                 return Ok(None);
             };
-            let server = registry::server_by_name(reading.client(), &row.server).await?;
-            let server = server.ok_or_else(|| RegistryError::UnknownServer {
-                name: row.server.clone(),
-            })?;
+            let server = match self.known_server(&row.server, stamp) {
+                Some(server) => server,
+                None => self.read_server(reading.client(), &row.server, stamp).await?,
+            };
             Ok(Some((row, server)))
         }
         .await;
         reading.done();
         found
+    }
+
+    fn known_server(&self, name: &ServerName, stamp: Stamp) -> Option<Arc<Server>> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let (read_under, server) = servers.get(name)?;
+        (*read_under == stamp.all).then(|| Arc::clone(server))
+    }
+
+    async fn read_server(
+        &self,
+        client: &RegistryClient,
+        name: &ServerName,
+        stamp: Stamp,
+    ) -> Result<Arc<Server>, RegistryError> {
+        let server = registry::server_by_name(client, name).await?;
+        let server = Arc::new(server.ok_or_else(|| RegistryError::UnknownServer { name: name.clone() })?);
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.insert(name.clone(), (stamp.all, Arc::clone(&server)));
+        Ok(server)
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct Facts {
 }
 
 impl Snapshot {
-    pub(crate) fn new(tenant: Tenant, server: Server) -> Self {
+    pub(crate) fn new(tenant: Tenant, server: &Server) -> Self {
         Self {
             tenant: tenant.id,
             slug: tenant.slug,
@@ -55,7 +55,7 @@ impl Snapshot {
             generation: tenant.generation,
             server: tenant.server,
             facts: Facts {
-                host: server.host,
+                host: server.host.clone(),
                 port: server.port,
                 database: tenant.db_name,
                 role: tenant.role_name,

@@ -27,6 +27,17 @@ use crate::{
 /// Enough for the mistakes of a moment; more would let a stranger fill the memory with ids that do not exist.
 const ABSENT_MAX: u64 = 1_024;
 
+/// Bounds the results of reads that are kept for those who waited for them: they are in `known`, too.
+const READS_MAX: u64 = 4_096;
+const READS_KEPT: Duration = Duration::from_secs(1);
+
+/// A snapshot and the stamp that it was read under.
+#[derive(Debug, Clone)]
+struct Known {
+    snapshot: Arc<Snapshot>,
+    stamp: Stamp,
+}
+
 /// A snapshot and the state of the fence before it was asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
@@ -54,13 +65,16 @@ impl View {
 pub(crate) struct SnapshotCache {
     registry: Registry,
     registry_timeout: Duration,
+    snapshot_ttl: Duration,
+    outage_max: Duration,
     fence: Arc<Fence>,
-    /// What may be used now.
-    fresh: Cache<(TenantId, Stamp), Arc<Snapshot>>,
+    /// What is known: to be used as it is under the stamp it was read under, and through an outage of the registry for as
+    /// long as only `Stamp::all` has been raised since, as a lost connection does.
+    known: Cache<TenantId, Known>,
+    /// Reads under way: all who ask for one tenant wait for one read.
+    reads: Cache<(TenantId, Stamp), Arc<Snapshot>>,
     /// Tenants that do not exist.
     absent: Cache<(TenantId, Stamp), ()>,
-    /// What may be used while the registry is away: the key leaves out `Stamp::all`, which a lost connection raises.
-    known: Cache<(TenantId, u64), Arc<Snapshot>>,
     /// The servers, with `Stamp::all` as it was before they were read: a change of a server raises it. There are few.
     servers: Mutex<HashMap<ServerName, (u64, Arc<Server>)>>,
     pub(crate) outage: Outage,
@@ -69,27 +83,25 @@ pub(crate) struct SnapshotCache {
 
 impl SnapshotCache {
     pub(crate) fn new(config: &ResolverConfig, fence: Arc<Fence>, counters: Arc<Counters>) -> Self {
-        // Least recently used, not TinyLFU: entries under a passed stamp are never asked for again and go first.
-        let bounded = |max, ttl| {
-            Cache::builder()
-                .max_capacity(max)
-                .eviction_policy(EvictionPolicy::lru())
-                .time_to_live(ttl)
-                .build()
-        };
         Self {
             registry: config.registry.clone(),
             registry_timeout: config.registry_timeout,
+            snapshot_ttl: config.snapshot_ttl,
+            outage_max: config.outage_max,
             fence,
-            fresh: bounded(config.snapshots_max, config.snapshot_ttl),
-            absent: Cache::builder()
-                .max_capacity(ABSENT_MAX)
-                .time_to_live(config.absent_ttl)
-                .build(),
+            // Least recently used, not TinyLFU: a newcomer is asked for again at once.
             known: Cache::builder()
                 .max_capacity(config.snapshots_max)
                 .eviction_policy(EvictionPolicy::lru())
-                .time_to_live(config.outage_max)
+                .time_to_live(config.outage_max.max(config.snapshot_ttl))
+                .build(),
+            reads: Cache::builder()
+                .max_capacity(READS_MAX)
+                .time_to_live(READS_KEPT)
+                .build(),
+            absent: Cache::builder()
+                .max_capacity(ABSENT_MAX)
+                .time_to_live(config.absent_ttl)
                 .build(),
             servers: Mutex::default(),
             outage: Outage::default(),
@@ -101,24 +113,33 @@ impl SnapshotCache {
     pub(crate) async fn view(&self, tenant: TenantId) -> Result<View, ResolveError> {
         // Before anything is looked at: see the fence.
         let stamp = self.fence.stamp(tenant);
-        let key = (tenant, stamp);
-        if let Some(snapshot) = self.fresh.get(&key).await {
+        let known = self.known.get(&tenant).await;
+        if let Some(known) = &known
+            && known.stamp == stamp
+            && known.snapshot.read_at.elapsed() < self.snapshot_ttl
+        {
             self.counters.snapshot_hits.fetch_add(1, Relaxed);
-            return Ok(View::fresh(snapshot, stamp));
+            return Ok(View::fresh(Arc::clone(&known.snapshot), stamp));
         }
         if let Some(reason) = self.outage.reason() {
-            return self.remembered(tenant, stamp, reason).await;
+            return self.remembered(tenant, known, stamp, reason);
         }
+        let key = (tenant, stamp);
         if self.absent.get(&key).await.is_some() {
             self.counters.snapshot_hits.fetch_add(1, Relaxed);
             return Err(ResolveError::UnknownTenant { tenant });
         }
         self.counters.snapshot_misses.fetch_add(1, Relaxed);
-        match self.fresh.try_get_with(key, self.load(tenant, stamp)).await {
+        if known.is_some_and(|known| known.stamp == stamp) {
+            // It has grown old; a read that was kept for others may be as old.
+            self.reads.invalidate(&key).await;
+        }
+        match self.reads.try_get_with(key, self.load(tenant, stamp)).await {
             Ok(snapshot) => Ok(View::fresh(snapshot, stamp)),
             Err(error) => match &*error {
                 ResolveError::RegistryUnavailable { reason, .. } => {
-                    self.remembered(tenant, stamp, reason.clone()).await
+                    let known = self.known.get(&tenant).await;
+                    self.remembered(tenant, known, stamp, reason.clone())
                 }
                 other => Err(other.clone()),
             },
@@ -153,17 +174,26 @@ impl SnapshotCache {
         }
     }
 
-    async fn remembered(&self, tenant: TenantId, stamp: Stamp, reason: String) -> Result<View, ResolveError> {
-        match self.known.get(&(tenant, stamp.tenant)).await {
-            Some(snapshot) => {
+    fn remembered(
+        &self,
+        tenant: TenantId,
+        known: Option<Known>,
+        stamp: Stamp,
+        reason: String,
+    ) -> Result<View, ResolveError> {
+        match known {
+            Some(known)
+                if known.stamp.tenant == stamp.tenant
+                    && known.snapshot.read_at.elapsed() < self.outage_max =>
+            {
                 self.counters.snapshot_remembered.fetch_add(1, Relaxed);
                 Ok(View {
-                    snapshot,
+                    snapshot: known.snapshot,
                     stamp,
                     remembered: true,
                 })
             }
-            None => Err(ResolveError::RegistryUnavailable { tenant, reason }),
+            _ => Err(ResolveError::RegistryUnavailable { tenant, reason }),
         }
     }
 
@@ -179,9 +209,7 @@ impl SnapshotCache {
         match read {
             Ok(Some((row, server))) => {
                 let snapshot = Arc::new(Snapshot::new(row, &server));
-                self.known
-                    .insert((tenant, stamp.tenant), Arc::clone(&snapshot))
-                    .await;
+                self.remember(tenant, Arc::clone(&snapshot), stamp).await;
                 Ok(snapshot)
             }
             Ok(None) => {
@@ -197,6 +225,18 @@ impl SnapshotCache {
                 source: Arc::new(source),
             }),
         }
+    }
+
+    /// A read that began earlier and ends later must not take the place of a newer one.
+    async fn remember(&self, tenant: TenantId, snapshot: Arc<Snapshot>, stamp: Stamp) {
+        let newer = |held: &Known| held.stamp.tenant > stamp.tenant || held.stamp.all > stamp.all;
+        self.known
+            .entry(tenant)
+            .and_compute_with(async |held| match held {
+                Some(held) if newer(held.value()) => moka::ops::compute::Op::Nop,
+                _ => moka::ops::compute::Op::Put(Known { snapshot, stamp }),
+            })
+            .await;
     }
 
     async fn read(

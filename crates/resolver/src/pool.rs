@@ -348,8 +348,8 @@ impl TenantPool {
         // The same words as the provisioner seals it with, which tell it apart from other secrets of the tenant.
         let password = self.common.sealer.open(&format!("tenant:{tenant}:role"), sealed);
         Ok(ConnectTarget {
-            host: facts.host.to_string(),
-            port: facts.port,
+            host: facts.server.host.clone(),
+            port: facts.server.port,
             user: facts.role.as_str().to_owned(),
             password: password.map_err(|source| ResolveError::Unseal { tenant, source })?,
             database: facts.database.as_str().to_owned(),

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use model::{DbName, Fit, RoleName, SchemaVersion, ServerName, Slug, TenantId, TenantState, VersionWindow};
 use registry::{Server, Tenant};
@@ -34,17 +34,30 @@ pub struct Snapshot {
 }
 
 /// What a connection is made of.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct Facts {
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    /// Shared with all other tenants of the server.
+    pub(crate) server: Arc<Server>,
     pub(crate) database: DbName,
     pub(crate) role: RoleName,
     pub(crate) sealed_password: Option<Vec<u8>>,
 }
 
+impl PartialEq for Facts {
+    /// Another log-in of the control plane's on the server concerns no connection of ours.
+    fn eq(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.server, &other.server);
+        ours.name == theirs.name
+            && ours.host == theirs.host
+            && ours.port == theirs.port
+            && self.database == other.database
+            && self.role == other.role
+            && self.sealed_password == other.sealed_password
+    }
+}
+
 impl Snapshot {
-    pub(crate) fn new(tenant: Tenant, server: &Server) -> Self {
+    pub(crate) fn new(tenant: Tenant, server: &Arc<Server>) -> Self {
         Self {
             tenant: tenant.id,
             slug: tenant.slug,
@@ -55,8 +68,7 @@ impl Snapshot {
             generation: tenant.generation,
             server: tenant.server,
             facts: Facts {
-                host: server.host.clone(),
-                port: server.port,
+                server: Arc::clone(server),
                 database: tenant.db_name,
                 role: tenant.role_name,
                 sealed_password: tenant.role_secret,

@@ -183,7 +183,9 @@ impl TenantPool {
             {
                 return Err(NoLoan::Error(self.explain(failure.clone())));
             }
-            if let Err(refusal) = self.server.arbiter.want(self) {
+            if let Err(refusal) = self.server.arbiter.want(self)
+                && !self.has_hope()
+            {
                 return Err(NoLoan::Error(self.server_down(refusal)));
             }
             tokio::select! {
@@ -200,6 +202,11 @@ impl TenantPool {
                 () = told => {}
             }
         }
+    }
+
+    /// Whether a connection of the tenant's may come back although the server takes no new ones.
+    fn has_hope(&self) -> bool {
+        self.connections.status().size > 0 && !self.server.arbiter.is_silent()
     }
 
     /// Takes a connection that the arbiter granted.

@@ -73,3 +73,7 @@ uuid_id!(
     /// One verified dump with its manifest.
     ArchiveId
 );
+uuid_id!(
+    /// One process that connects to laboratories' databases, for as long as it runs.
+    RouterId
+);

@@ -15,7 +15,7 @@ mod version;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use email::{Email, EmailError};
-pub use ids::{ArchiveId, OperationId, OperatorId, StaffId, TenantId};
+pub use ids::{ArchiveId, OperationId, OperatorId, RouterId, StaffId, TenantId};
 pub use names::{DbName, NameError, Namespace, RoleName, ServerName, quote_ident};
 pub use operation::{OperationKind, OperationStatus, Step, StepStatus};
 pub use role::Role;

@@ -21,6 +21,7 @@ mod listener;
 mod operations;
 mod operators;
 mod pool;
+mod routers;
 mod row;
 mod schema;
 mod servers;
@@ -52,12 +53,16 @@ pub use operators::{
     operator_set_password_in_txn, operators_list,
 };
 pub use pool::{Registry, RegistryClient, RegistryOptions};
+pub use routers::{
+    Router, TenantFence, fences_unacknowledged, router_acknowledge, router_register, router_renew,
+    router_unregister, routers_list, routers_outstanding,
+};
 pub use schema::{ensure_database, latest};
 pub use servers::{NewServer, Server, server_by_name, server_upsert, servers_list};
 pub use steps::{StepRow, step_begin, step_done, step_failed, steps_of};
 pub use tenants::{
     NewTenant, Tenant, TenantFilter, tenant_by_db_name, tenant_by_id, tenant_by_slug, tenant_insert_in_txn,
-    tenant_set_db_version, tenant_set_role_secret, tenants_list,
+    tenant_lock_in_txn, tenant_set_db_version, tenant_set_role_secret, tenants_list,
 };
 pub use transition::{tenant_delete_in_txn, tenant_transition_in_txn};
 

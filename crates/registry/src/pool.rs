@@ -105,6 +105,28 @@ impl Registry {
         })
     }
 
+    /// Runs `work` on a connection, for `limit` at most. Cut off in the middle, by the limit or because the caller went away,
+    /// the connection is closed: back in the pool it would make its next borrower wait for an answer that nobody wants.
+    ///
+    /// # Errors
+    /// What `work` fails with; [`RegistryError::Unavailable`] when the registry cannot be reached in time.
+    pub async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl AsyncFnOnce(&RegistryClient) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let running = async {
+            let mut lent = Lent(Some(self.client().await?));
+            let done = work(lent.client()).await;
+            lent.give_back();
+            done
+        };
+        let cut_off = |_elapsed| RegistryError::Unavailable {
+            reason: format!("no answer from {} within {} ms", self.target, limit.as_millis()),
+        };
+        tokio::time::timeout(limit, running).await.map_err(cut_off)?
+    }
+
     /// Runs `work` in a transaction and commits it, or rolls it back when `work` fails.
     ///
     /// # Errors
@@ -150,6 +172,27 @@ impl Registry {
             }
             PoolError::Backend(source) => format!("cannot connect to {target}: {}", pg::describe(source)),
             other => format!("cannot connect to {target}: {other}"),
+        }
+    }
+}
+
+/// A connection with a statement under way; dropped with it, it does not go back.
+struct Lent(Option<RegistryClient>);
+
+impl Lent {
+    fn client(&self) -> &RegistryClient {
+        self.0.as_ref().expect("it is there until it is given back")
+    }
+
+    fn give_back(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            drop(RegistryClient::take(client));
         }
     }
 }

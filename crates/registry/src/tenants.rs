@@ -103,8 +103,11 @@ pub async fn tenant_by_id(
     row.as_ref().map(Tenant::from_row).transpose()
 }
 
-/// The laboratory with this id, its row locked until the transaction ends.
-pub(crate) async fn tenant_by_id_for_update(
+/// The laboratory with this id, its row locked until the transaction ends: nobody changes its state meanwhile.
+///
+/// # Errors
+/// As [`tenant_by_id`].
+pub async fn tenant_lock_in_txn(
     txn: &Transaction<'_>,
     id: TenantId,
 ) -> Result<Option<Tenant>, RegistryError> {

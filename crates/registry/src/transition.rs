@@ -5,7 +5,7 @@ use model::{IllegalTransition, TenantEvent, TenantId, TenantState};
 
 use crate::{
     Change, RegistryError, Tenant, sql,
-    tenants::{not_found, record, record_audit, tenant_by_id_for_update},
+    tenants::{not_found, record, record_audit, tenant_lock_in_txn},
 };
 
 /// Moves a laboratory to its next state and returns it as it is then. An event after which the row goes deletes it and
@@ -20,9 +20,7 @@ pub async fn tenant_transition_in_txn(
     event: TenantEvent,
     change: &Change<'_>,
 ) -> Result<Tenant, RegistryError> {
-    let before = tenant_by_id_for_update(txn, id)
-        .await?
-        .ok_or_else(|| not_found(id))?;
+    let before = tenant_lock_in_txn(txn, id).await?.ok_or_else(|| not_found(id))?;
     let Some(status) = next(&before, event)? else {
         delete(txn, &before, event, change).await?;
         return Ok(before);
@@ -37,9 +35,7 @@ pub async fn tenant_transition_in_txn(
         &[&id.as_uuid(), &status.as_str(), &status_before],
     )
     .await?;
-    let after = tenant_by_id_for_update(txn, id)
-        .await?
-        .ok_or_else(|| not_found(id))?;
+    let after = tenant_lock_in_txn(txn, id).await?.ok_or_else(|| not_found(id))?;
     record(txn, &after, word(event), change).await?;
     Ok(after)
 }
@@ -55,7 +51,7 @@ pub async fn tenant_delete_in_txn(
     event: TenantEvent,
     change: &Change<'_>,
 ) -> Result<bool, RegistryError> {
-    let Some(tenant) = tenant_by_id_for_update(txn, id).await? else {
+    let Some(tenant) = tenant_lock_in_txn(txn, id).await? else {
         return Ok(false);
     };
     match next(&tenant, event)? {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use registry::{Registry, RegistryError, RegistryOptions, servers_list};
+use registry::{Registry, RegistryClient, RegistryError, RegistryOptions, servers_list};
 use testkit::{Space, eventually};
 use tokio::net::TcpListener;
 
@@ -80,4 +80,29 @@ async fn a_connection_that_died_in_the_pool_is_not_handed_out() {
     drop(client);
     let client = registry.client().await.unwrap();
     assert_eq!(servers_list(&client).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_on_which_a_statement_was_cut_off_is_not_lent_again() {
+    let space = Space::new().await;
+    let one_only = RegistryOptions {
+        pool_max: 1,
+        ..RegistryOptions::default()
+    };
+    let registry = Registry::new(&space.registry, one_only);
+    registry.migrate().await.unwrap();
+    let pid = async |client: &RegistryClient| -> i32 {
+        let row = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
+        row.get(0)
+    };
+    let first = pid(&registry.client().await.unwrap()).await;
+    let roomy = Duration::from_secs(60);
+    let same = registry.within(roomy, async |client| Ok(pid(client).await));
+    assert_eq!(same.await.unwrap(), first, "it goes back when all is well");
+    let asleep = registry.within(Duration::from_millis(200), async |client| {
+        client.query("SELECT pg_sleep(10)", &[]).await.unwrap();
+        Ok(())
+    });
+    unavailable(asleep.await, "within 200 ms");
+    assert_ne!(pid(&registry.client().await.unwrap()).await, first);
 }

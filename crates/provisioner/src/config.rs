@@ -72,8 +72,10 @@ pub struct Bounds {
     pub operations_parallel_max: usize,
     /// How often a worker looks for work that no notification told it of.
     pub poll_every: Duration,
-    /// How long a fence waits for routers to close their connections by themselves.
+    /// How long a fence waits for routers to let go of a laboratory by themselves.
     pub routers_grace: Duration,
+    /// How often a worker looks whether laboratories that do not serve are closed on their servers too.
+    pub fences_every: Duration,
     /// How long sessions that were told to end may take.
     pub sessions_end_limit: Duration,
     /// How long `pg_dump`, `pg_restore` and the comparison may take each.
@@ -92,6 +94,7 @@ impl Default for Bounds {
             operations_parallel_max: 4,
             poll_every: Duration::from_secs(5),
             routers_grace: Duration::from_secs(5),
+            fences_every: Duration::from_secs(30),
             sessions_end_limit: Duration::from_secs(10),
             dump_limit: Duration::from_secs(6 * 60 * 60),
             shutdown_grace: Duration::from_secs(10),

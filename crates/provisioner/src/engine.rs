@@ -31,7 +31,7 @@ const UNDO_MARK: &str = " (undoing it: ";
 pub(crate) type Observer<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// Ends a task when it goes out of scope.
-struct Aborting(JoinHandle<()>);
+pub(crate) struct Aborting(pub(crate) JoinHandle<()>);
 
 impl Drop for Aborting {
     fn drop(&mut self) {

@@ -22,8 +22,11 @@ mod error;
 mod fault;
 mod manifest;
 mod progress;
+mod reach;
 mod request;
+mod standing;
 mod steps;
+mod sweep;
 mod watch;
 mod worker;
 

@@ -80,7 +80,7 @@ impl RequestedBy {
         Self::actor(Actor::Terminal(user.into()))
     }
 
-    fn change(&self) -> Change<'_> {
+    pub(crate) fn change(&self) -> Change<'_> {
         Change {
             actor: &self.actor,
             operation: None,
@@ -288,35 +288,6 @@ impl Provisioner {
         commit(txn).await?;
         Ok(operation)
     }
-
-    /// Closes a laboratory for its users, at once.
-    ///
-    /// # Errors
-    /// [`RegistryError::Illegal`] unless it is active, [`RegistryError::NotFound`].
-    pub async fn suspend(&self, tenant: TenantId, by: RequestedBy) -> Result<Tenant, ProvisionError> {
-        self.transition(tenant, TenantEvent::Suspend, &by).await
-    }
-
-    /// Opens a suspended laboratory again, at once.
-    ///
-    /// # Errors
-    /// [`RegistryError::Illegal`] unless it is suspended, [`RegistryError::NotFound`].
-    pub async fn resume(&self, tenant: TenantId, by: RequestedBy) -> Result<Tenant, ProvisionError> {
-        self.transition(tenant, TenantEvent::Resume, &by).await
-    }
-
-    async fn transition(
-        &self,
-        id: TenantId,
-        event: TenantEvent,
-        by: &RequestedBy,
-    ) -> Result<Tenant, ProvisionError> {
-        let mut client = self.inner.config.registry.client().await?;
-        let txn = begin(&mut client).await?;
-        let tenant = registry::tenant_transition_in_txn(&txn, id, event, &by.change()).await?;
-        commit(txn).await?;
-        Ok(tenant)
-    }
 }
 
 impl NewLab {
@@ -447,7 +418,7 @@ async fn audit(
     registry::audit_insert(txn, &entry).await
 }
 
-fn not_found(tenant: TenantId) -> RegistryError {
+pub(crate) fn not_found(tenant: TenantId) -> RegistryError {
     RegistryError::NotFound {
         what: "laboratory",
         id: tenant.to_string(),

@@ -7,7 +7,7 @@ use model::OperationKind;
 use registry::{Claimable, Event, Lease, Listener, ListenerOptions, Operation, RegistryError};
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::{ProvisionError, Provisioner};
+use crate::{ProvisionError, Provisioner, engine::Aborting, sweep::sweep};
 
 /// How long operations may take to stop once they were told to, before they are cut off.
 const STOP_LIMIT: Duration = Duration::from_secs(6);
@@ -20,6 +20,8 @@ impl Provisioner {
         let mut listener = Listener::start(self.inner.config.registry.target(), ListenerOptions::default());
         let mut running = JoinSet::new();
         let (stop, stopped) = watch::channel(false);
+        let inner = self.inner.clone();
+        let sweeping = Aborting(tokio::spawn(async move { sweep(&inner).await }));
         tokio::pin!(shutdown);
         loop {
             self.take_on(&mut running, &stopped).await;
@@ -30,7 +32,7 @@ impl Provisioner {
                 () = tokio::time::sleep(bounds.poll_every) => {}
             }
         }
-        drop(listener);
+        drop((listener, sweeping));
         let all = async |running: &mut JoinSet<()>| while running.join_next().await.is_some() {};
         if tokio::time::timeout(bounds.shutdown_grace, all(&mut running))
             .await

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use model::{DbName, Step};
 use registry::Tenant;
 
-use super::{Context, mark_of, session::Held};
-use crate::{ProvisionError, error::StepError, fault::Moment};
+use super::{Context, mark_of};
+use crate::{ProvisionError, error::StepError, fault::Moment, reach::Session};
 
 /// How long to wait between two looks at sessions that are ending.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
@@ -16,7 +16,7 @@ pub(super) struct Found {
     mark: Option<String>,
 }
 
-pub(super) async fn look(held: &Held, name: &DbName) -> Result<Option<Found>, ProvisionError> {
+pub(super) async fn look(held: &Session, name: &DbName) -> Result<Option<Found>, ProvisionError> {
     let row = held
         .client
         .query_opt(
@@ -30,7 +30,7 @@ pub(super) async fn look(held: &Held, name: &DbName) -> Result<Option<Found>, Pr
 
 /// Looks for the laboratory's database. One of its name that is not marked as this laboratory's is an error: its data
 /// are somebody else's, perhaps of an earlier laboratory that had the same slug.
-pub(super) async fn look_for_own(held: &Held, tenant: &Tenant) -> Result<Option<Found>, ProvisionError> {
+pub(super) async fn look_for_own(held: &Session, tenant: &Tenant) -> Result<Option<Found>, ProvisionError> {
     match look(held, &tenant.db_name).await? {
         Some(found) if found.mark.as_deref() != Some(&mark_of(tenant)) => Err(ProvisionError::NotOurs {
             what: "database",
@@ -42,7 +42,7 @@ pub(super) async fn look_for_own(held: &Held, tenant: &Tenant) -> Result<Option<
 }
 
 /// As [`look_for_own`], where it must be there.
-pub(super) async fn require_own(held: &Held, tenant: &Tenant) -> Result<Found, ProvisionError> {
+pub(super) async fn require_own(held: &Session, tenant: &Tenant) -> Result<Found, ProvisionError> {
     let found = look_for_own(held, tenant).await?;
     found.ok_or_else(|| ProvisionError::Missing {
         what: "database",
@@ -52,7 +52,7 @@ pub(super) async fn require_own(held: &Held, tenant: &Tenant) -> Result<Found, P
 }
 
 /// Lets the administrator in and nobody else. One transaction: at no moment is it open to everybody.
-pub(super) async fn open_to_nobody_else(held: &Held, name: &DbName) -> Result<(), ProvisionError> {
+pub(super) async fn open_to_nobody_else(held: &Session, name: &DbName) -> Result<(), ProvisionError> {
     let sql = format!(
         "REVOKE ALL ON DATABASE {name} FROM PUBLIC; ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"
     );
@@ -60,7 +60,7 @@ pub(super) async fn open_to_nobody_else(held: &Held, name: &DbName) -> Result<()
 }
 
 /// How many clients are connected to a database.
-async fn sessions(held: &Held, name: &DbName) -> Result<i64, ProvisionError> {
+async fn sessions(held: &Session, name: &DbName) -> Result<i64, ProvisionError> {
     let row = held
         .client
         .query_one(
@@ -73,7 +73,11 @@ async fn sessions(held: &Held, name: &DbName) -> Result<i64, ProvisionError> {
 }
 
 /// Waits until no client is connected; says how many there are still.
-pub(super) async fn await_empty(held: &Held, name: &DbName, limit: Duration) -> Result<i64, ProvisionError> {
+pub(super) async fn await_empty(
+    held: &Session,
+    name: &DbName,
+    limit: Duration,
+) -> Result<i64, ProvisionError> {
     let began = Instant::now();
     loop {
         let count = sessions(held, name).await?;
@@ -85,7 +89,7 @@ pub(super) async fn await_empty(held: &Held, name: &DbName, limit: Duration) -> 
 }
 
 /// Ends every client's session of a database and waits until they are gone.
-pub(super) async fn end_sessions(cx: &Context<'_>, held: &Held, name: &DbName) -> Result<u64, StepError> {
+pub(super) async fn end_sessions(cx: &Context<'_>, held: &Session, name: &DbName) -> Result<u64, StepError> {
     let ended = held
         .client
         .execute(
@@ -109,7 +113,7 @@ pub(super) async fn end_sessions(cx: &Context<'_>, held: &Held, name: &DbName) -
 
 /// Drops a database that may be dropped. It is closed first: otherwise a pool that reconnects between ending the
 /// sessions and dropping would keep it alive. Without FORCE: whoever is still in there then is somebody to look at.
-pub(super) async fn close_and_drop(cx: &Context<'_>, held: &Held, name: &DbName) -> Result<(), StepError> {
+pub(super) async fn close_and_drop(cx: &Context<'_>, held: &Session, name: &DbName) -> Result<(), StepError> {
     held.run(
         "closing the database",
         &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"),

@@ -11,7 +11,11 @@ pub(super) async fn ensure_schema(cx: &Context<'_>) -> Saw {
     let after = if before == migrator::latest() {
         before
     } else {
-        let target = cx.admin(&tenant).await?.with_database(tenant.db_name.as_str());
+        let target = cx
+            .inner
+            .admin(&tenant)
+            .await?
+            .with_database(tenant.db_name.as_str());
         migrator::migrate_database(&target, &cx.inner.config.namespace).await?
     };
     Ok(json!({ "from": before, "to": after }))

@@ -2,6 +2,7 @@
 //! crash at any point, it finds what is there and does the rest.
 
 mod database;
+pub(crate) mod fence;
 mod migrate;
 mod offboard;
 mod provision;
@@ -9,11 +10,8 @@ mod role;
 mod session;
 mod verify;
 
-use migrator::MAINTENANCE_DATABASE;
 use model::{OperationKind, Step};
-use pg::ConnectTarget;
 use registry::{Actor, Change, Lease, Operation, Tenant};
-use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -22,6 +20,7 @@ use crate::{
     engine::Observer,
     error::StepError,
     fault::{Moment, Point},
+    reach::Session,
 };
 
 type Saw = Result<Value, StepError>;
@@ -34,7 +33,7 @@ pub(crate) struct Context<'a> {
     observe: Observer<'a>,
     actor: Actor,
     /// The session on the server's maintenance database, kept from step to step: a log-in costs more than most steps.
-    session: Mutex<Option<session::Held>>,
+    session: Mutex<Option<Session>>,
     /// The session on the laboratory's own database, kept likewise.
     inside: Mutex<Option<tokio_postgres::Client>>,
 }
@@ -71,32 +70,6 @@ impl<'a> Context<'a> {
         Ok(registry::tenant_by_id(&client, self.operation.tenant).await?)
     }
 
-    /// The laboratory's server as its administrator, on the maintenance database.
-    async fn admin(&self, tenant: &Tenant) -> Result<ConnectTarget, ProvisionError> {
-        let client = self.inner.config.registry.client().await?;
-        let server = registry::server_by_name(&client, &tenant.server)
-            .await?
-            .ok_or_else(|| registry::RegistryError::UnknownServer {
-                name: tenant.server.clone(),
-            })?;
-        let password = self.open(&format!("server:{}", server.name), &server.admin_secret)?;
-        Ok(ConnectTarget {
-            host: server.host,
-            port: server.port,
-            user: server.admin_user,
-            password,
-            database: MAINTENANCE_DATABASE.to_owned(),
-        })
-    }
-
-    fn open(&self, context: &str, sealed: &[u8]) -> Result<SecretString, ProvisionError> {
-        let opened = self.inner.config.sealer.open(context, sealed);
-        opened.map_err(|error| ProvisionError::Sealed {
-            of: context.to_owned(),
-            why: error.to_string(),
-        })
-    }
-
     /// A moment within a step at which a test may stop.
     async fn reach(&self, step: Step, moment: Moment) {
         let point = Point {
@@ -130,7 +103,7 @@ impl<'a> Context<'a> {
 }
 
 /// How the registry marks a role or database on a server as one laboratory's own.
-fn mark_of(tenant: &Tenant) -> String {
+pub(crate) fn mark_of(tenant: &Tenant) -> String {
     format!("tenantry laboratory {}", tenant.id)
 }
 
@@ -154,7 +127,7 @@ pub(crate) async fn run(cx: &Context<'_>, step: Step, undoing: bool) -> Saw {
         Step::Check => provision::check(cx).await,
         Step::Activate => provision::activate(cx).await,
         Step::RecordVersion => migrate::record_version(cx).await,
-        Step::Fence => offboard::fence(cx).await,
+        Step::Fence => fence::fence(cx).await,
         Step::Dump => offboard::dump(cx).await,
         Step::Verify => verify::verify(cx).await,
         Step::DropDatabase if undoing => provision::undo_database(cx).await,

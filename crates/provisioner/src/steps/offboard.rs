@@ -10,21 +10,20 @@ use serde_json::json;
 
 use super::{
     Context, Saw,
-    database::{await_empty, close_and_drop, end_sessions, look_for_own, open_to_nobody_else, require_own},
+    database::{close_and_drop, end_sessions, look_for_own, open_to_nobody_else, require_own},
     provision::remove,
-    role::role_is_there,
-    session::Held,
 };
 use crate::{
     ProvisionError,
     dump::{self, Programs},
     error::StepError,
+    reach::Session,
 };
 
 /// The programs, the server's version, and the file to write: nothing is closed or dumped before all three are in order.
-async fn ready_to_archive(
+pub(super) async fn ready_to_archive(
     cx: &Context<'_>,
-    held: &Held,
+    held: &Session,
     tenant: &Tenant,
 ) -> Result<(Programs, String, PathBuf), StepError> {
     let (major, server_version) = server_version(held).await?;
@@ -35,25 +34,6 @@ async fn ready_to_archive(
         dump::try_directory(directory).await?;
     }
     Ok((programs, server_version, file))
-}
-
-/// Keeps everybody out and waits until everybody is gone. Routers were told when the state changed and let go by
-/// themselves; one that does not answer is cut off after a while.
-pub(super) async fn fence(cx: &Context<'_>) -> Saw {
-    let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
-    require_own(&held, &tenant).await?;
-    ready_to_archive(cx, &held, &tenant).await?;
-    let (database, role) = (&tenant.db_name, &tenant.role_name);
-    if role_is_there(&held, &tenant).await? {
-        let sql = format!("ALTER ROLE {role} NOLOGIN; REVOKE ALL ON DATABASE {database} FROM {role}");
-        held.run("locking the role out", &sql).await?;
-    }
-    let sql = format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC");
-    held.run("closing the database", &sql).await?;
-    let left = await_empty(&held, database, cx.inner.config.bounds.routers_grace).await?;
-    let ended = end_sessions(cx, &held, database).await?;
-    Ok(json!({ "left_after_grace": left, "sessions_ended": ended }))
 }
 
 /// What the dump step hands to those after it, through the registry.
@@ -101,7 +81,7 @@ impl Context<'_> {
 }
 
 /// The server's version, as number and as text.
-pub(super) async fn server_version(held: &Held) -> Result<(u32, String), ProvisionError> {
+pub(super) async fn server_version(held: &Session) -> Result<(u32, String), ProvisionError> {
     let row = held
         .client
         .query_one(
@@ -208,7 +188,7 @@ fn never_archived(tenant: &Tenant) -> StepError {
     })
 }
 
-fn gone(tenant: &Tenant, held: &Held) -> StepError {
+fn gone(tenant: &Tenant, held: &Session) -> StepError {
     StepError::fatal(ProvisionError::Missing {
         what: "database",
         name: tenant.db_name.as_str().to_owned(),
@@ -221,7 +201,7 @@ fn gone(tenant: &Tenant, held: &Held) -> StepError {
 }
 
 /// The server itself, whatever leads to it.
-async fn server_identifier(held: &Held) -> Result<String, ProvisionError> {
+async fn server_identifier(held: &Session) -> Result<String, ProvisionError> {
     let row = held
         .client
         .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])

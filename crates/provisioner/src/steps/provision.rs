@@ -10,11 +10,11 @@ use super::{
     database::{close_and_drop, look, look_for_own, require_own},
     literal, mark_of,
     role::create_or_mend,
-    session::Held,
 };
 use crate::{
     ProvisionError, Seed,
     error::StepError,
+    reach::Session,
     request::{begin, commit},
 };
 
@@ -59,7 +59,7 @@ pub(super) async fn ensure_database(cx: &Context<'_>) -> Saw {
 }
 
 /// `wal_log` copies a template of this size in a third of the time of `file_copy`, and forces no checkpoint.
-async fn clone(held: &Held, template: &DbName, name: &DbName) -> Result<(), ProvisionError> {
+async fn clone(held: &Session, template: &DbName, name: &DbName) -> Result<(), ProvisionError> {
     let sql = format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log ALLOW_CONNECTIONS false");
     held.run("cloning the template", &sql).await
 }
@@ -125,7 +125,7 @@ async fn seed_of(cx: &Context<'_>, tenant: &Tenant) -> Result<Seed, ProvisionErr
 pub(super) async fn check(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let target = cx.own_target(&tenant).await?;
-    let mut client = cx.connect(&target).await?;
+    let mut client = cx.inner.connect(&target).await?;
     let failed = |why: String| Err(StepError::fatal(ProvisionError::Check { why }));
     let asking = || ProvisionError::db("checking the laboratory", &target);
 

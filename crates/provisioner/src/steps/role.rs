@@ -6,8 +6,8 @@ use secrecy::SecretString;
 use serde_json::json;
 use tokio_postgres::error::SqlState;
 
-use super::{Context, Saw, literal, mark_of, session::Held};
-use crate::{ProvisionError, error::StepError};
+use super::{Context, Saw, literal, mark_of};
+use crate::{ProvisionError, error::StepError, reach::Session};
 
 fn sealing_context(tenant: &Tenant) -> String {
     format!("tenant:{}:role", tenant.id)
@@ -19,7 +19,7 @@ impl Context<'_> {
     pub(super) async fn role_password(&self, tenant: &Tenant) -> Result<SecretString, ProvisionError> {
         let context = sealing_context(tenant);
         if let Some(sealed) = &tenant.role_secret {
-            return self.open(&context, sealed);
+            return self.inner.open(&context, sealed);
         }
         let password = identity::generate_password();
         let sealed = self.inner.config.sealer.seal(&context, &password);
@@ -38,8 +38,9 @@ impl Context<'_> {
                 name: tenant.role_name.as_str().to_owned(),
                 place: "the registry".to_owned(),
             })?;
-        let password = self.open(&sealing_context(tenant), sealed)?;
+        let password = self.inner.open(&sealing_context(tenant), sealed)?;
         Ok(self
+            .inner
             .admin(tenant)
             .await?
             .with_user(tenant.role_name.as_str(), password)
@@ -48,7 +49,7 @@ impl Context<'_> {
 }
 
 /// Whether the laboratory's role is there. One of its name that is not marked as this laboratory's is an error.
-pub(super) async fn role_is_there(held: &Held, tenant: &Tenant) -> Result<bool, ProvisionError> {
+pub(super) async fn role_is_there(held: &Session, tenant: &Tenant) -> Result<bool, ProvisionError> {
     let row = held
         .client
         .query_opt(
@@ -71,7 +72,7 @@ pub(super) async fn role_is_there(held: &Held, tenant: &Tenant) -> Result<bool, 
 /// Creates or mends the role. The server gets a SCRAM verifier and never the password, which would stand in its log.
 pub(super) async fn create_or_mend(
     cx: &Context<'_>,
-    held: &Held,
+    held: &Session,
     tenant: &Tenant,
 ) -> Result<bool, StepError> {
     let there = role_is_there(held, tenant).await?;

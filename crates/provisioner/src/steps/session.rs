@@ -4,20 +4,16 @@
 //! `CREATE DATABASE`, say) leaves a backend that goes on for a while; its successor ends that backend and only then begins.
 //! The lease is the right to work, this lock makes sure that nobody else still does.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use model::DbName;
-use pg::ConnectTarget;
 use registry::Tenant;
 use sha2::{Digest, Sha256};
 use tokio::sync::{MappedMutexGuard, MutexGuard};
 use tokio_postgres::Client;
 
 use super::Context;
-use crate::{ProvisionError, error::StepError};
+use crate::{ProvisionError, error::StepError, reach::Session};
 
 /// How long a predecessor's session may take to end by itself.
 const PREDECESSOR_GRACE: Duration = Duration::from_secs(1);
@@ -25,42 +21,18 @@ const PREDECESSOR_GRACE: Duration = Duration::from_secs(1);
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
-/// Waits for locks are short and statements bounded; a session whose process died ends soon after it.
-const SETTINGS: &str = "SET lock_timeout = '10s'; SET statement_timeout = '10min'; \
-                        SET client_connection_check_interval = '500ms'";
-
-/// A session on the maintenance database, with the lock.
-#[derive(Clone)]
-pub(super) struct Held {
-    pub(super) client: Arc<Client>,
-    pub(super) target: ConnectTarget,
-}
-
-impl Held {
-    /// Runs statements that take no parameters, as DDL does not.
-    pub(super) async fn run(&self, doing: &'static str, sql: &str) -> Result<(), ProvisionError> {
-        self.client
-            .batch_execute(sql)
-            .await
-            .map_err(ProvisionError::db(doing, &self.target))
-    }
-}
 
 impl Context<'_> {
     /// A session on the maintenance database of the laboratory's server, alone in its right to work on it.
-    pub(super) async fn maintenance(&self, tenant: &Tenant) -> Result<Held, StepError> {
+    pub(super) async fn maintenance(&self, tenant: &Tenant) -> Result<Session, StepError> {
         let mut kept = self.session.lock().await;
         if let Some(held) = &*kept
             && !held.client.is_closed()
         {
             return Ok(held.clone());
         }
-        let target = self.admin(tenant).await?;
-        let client = self.connect(&target).await?;
-        let held = Held {
-            client: Arc::new(client),
-            target,
-        };
+        let target = self.inner.admin(tenant).await?;
+        let held = self.inner.session(target).await?;
         lock(&held, tenant).await?;
         *kept = Some(held.clone());
         Ok(held)
@@ -71,8 +43,9 @@ impl Context<'_> {
     pub(super) async fn inside(&self, tenant: &Tenant) -> Result<MappedMutexGuard<'_, Client>, StepError> {
         let mut kept = self.inside.lock().await;
         if kept.as_ref().is_none_or(Client::is_closed) {
-            let target = self.admin(tenant).await?.with_database(tenant.db_name.as_str());
-            *kept = Some(self.connect(&target).await?);
+            let target = self.inner.admin(tenant).await?;
+            let target = target.with_database(tenant.db_name.as_str());
+            *kept = Some(self.inner.connect(&target).await?);
         }
         MutexGuard::try_map(kept, Option::as_mut).map_err(|_| {
             StepError::retry(ProvisionError::Missing {
@@ -84,23 +57,12 @@ impl Context<'_> {
     }
 
     /// The template, found on a session that we have anyway, or built.
-    pub(super) async fn template(&self, held: &Held) -> Result<DbName, ProvisionError> {
+    pub(super) async fn template(&self, held: &Session) -> Result<DbName, ProvisionError> {
         let namespace = &self.inner.config.namespace;
         match migrator::template_find(&*held.client, namespace).await? {
             Some(found) => Ok(found),
             None => Ok(migrator::template_ensure(&held.target, namespace).await?),
         }
-    }
-
-    /// A session on any database, bounded but without the lock.
-    pub(super) async fn connect(&self, target: &ConnectTarget) -> Result<Client, StepError> {
-        let limit = self.inner.config.bounds.connect_timeout;
-        let client = pg::connect(target, "tenantry provisioner", limit).await?;
-        client
-            .batch_execute(SETTINGS)
-            .await
-            .map_err(ProvisionError::db("preparing a session", target))?;
-        Ok(client)
     }
 }
 
@@ -111,7 +73,7 @@ fn lock_key(tenant: &Tenant) -> i64 {
         .fold(0, |key, &byte| (key << 8) | i64::from(byte))
 }
 
-async fn lock(held: &Held, tenant: &Tenant) -> Result<(), StepError> {
+async fn lock(held: &Session, tenant: &Tenant) -> Result<(), StepError> {
     let key = lock_key(tenant);
     let failed = || ProvisionError::db("taking the laboratory's lock", &held.target);
     let began = Instant::now();

@@ -11,7 +11,6 @@ use super::{
     Context, Saw,
     database::{look, open_to_nobody_else, require_own},
     offboard::{Dumped, require_file, server_version},
-    session::Held,
 };
 use crate::{
     ProvisionError,
@@ -20,6 +19,7 @@ use crate::{
     error::StepError,
     fault::Moment,
     manifest::{FORMAT, Manifest},
+    reach::Session,
 };
 
 pub(super) fn manifest_file(dump: &Path) -> PathBuf {
@@ -59,7 +59,7 @@ pub(super) async fn verify(cx: &Context<'_>) -> Saw {
 
 async fn restore_and_compare(
     cx: &Context<'_>,
-    held: &Held,
+    held: &Session,
     tenant: &Tenant,
     dumped: &Dumped,
     scratch: &DbName,
@@ -86,7 +86,7 @@ async fn restore_and_compare(
 /// moment: a session that slipped in before a REVOKE would go on, and read what is restored later.
 async fn create_like(
     cx: &Context<'_>,
-    held: &Held,
+    held: &Session,
     original: &DbName,
     scratch: &DbName,
 ) -> Result<(), ProvisionError> {
@@ -110,7 +110,7 @@ async fn create_like(
 }
 
 /// FORCE: a `pg_restore` whose process was killed with ours may still write into it.
-async fn drop_if_there(held: &Held, scratch: &DbName) -> Result<bool, ProvisionError> {
+async fn drop_if_there(held: &Session, scratch: &DbName) -> Result<bool, ProvisionError> {
     let there = look(held, scratch).await?.is_some();
     if there {
         let sql = format!("DROP DATABASE IF EXISTS {scratch} WITH (FORCE)");
@@ -134,9 +134,15 @@ pub(super) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
 }
 
 /// The manifest first, then the registry: a row there promises that both files are whole.
-async fn record(cx: &Context<'_>, held: &Held, tenant: &Tenant, dumped: Dumped, contents: Contents) -> Saw {
+async fn record(
+    cx: &Context<'_>,
+    held: &Session,
+    tenant: &Tenant,
+    dumped: Dumped,
+    contents: Contents,
+) -> Saw {
     let original = held.target.with_database(tenant.db_name.as_str());
-    let schema_version = migrator::history_version(&cx.connect(&original).await?).await?;
+    let schema_version = migrator::history_version(&cx.inner.connect(&original).await?).await?;
     let rows: u64 = contents.tables.iter().map(|t| t.rows).sum();
     let tables = contents.tables.len();
     let manifest = Manifest {

@@ -275,7 +275,7 @@ async fn an_archive_directory_that_cannot_be_written_is_named_before_anything_is
 }
 
 #[tokio::test]
-async fn a_fence_waits_for_sessions_and_then_ends_them() {
+async fn a_fence_ends_the_sessions_that_are_left() {
     let rig = Rig::new().await;
     let tenant = rig.provisioned("open").await;
     let lingering = connect(&rig.own(&tenant)).await;

@@ -5,6 +5,8 @@ mod archive;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod fence;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod life;

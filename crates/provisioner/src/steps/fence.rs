@@ -1,0 +1,167 @@
+//! Keeping a laboratory that does not serve closed, whatever routers do.
+//!
+//! Routers are waited for, and the server is told. Waiting makes it orderly: each router that is registered and alive
+//! acknowledges the generation when it holds no connection any more. The server makes it right: the role may not log in
+//! and its sessions are ended, so a router that is cut off from the registry, and goes on with what it remembers, is out
+//! all the same. The wait is bounded; the server is told in every case.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use registry::{RegistryError, Tenant, TenantFence};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    Context, Saw,
+    database::{end_sessions, require_own},
+    offboard::ready_to_archive,
+    role::role_is_there,
+};
+use crate::{Inner, ProvisionError, reach::Session};
+
+/// The first pause between two questions to the registry; each later one doubles it. Routers answer in milliseconds.
+const ASK_PAUSE_MIN: Duration = Duration::from_millis(5);
+/// The longest such pause.
+const ASK_PAUSE_MAX: Duration = Duration::from_millis(100);
+/// How long a log-in that passed the check before its role was locked out may take to show among the sessions. It is no
+/// more than the end of the log-in, a few milliseconds.
+const LATE_LOG_IN: Duration = Duration::from_millis(50);
+/// How long to wait between two looks at sessions that are ending.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Which routers were waited for.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Waited {
+    /// Those that had not let go at the first question, by name.
+    pub(crate) waited_for: Vec<String>,
+    /// Those that had not at the last: dead for less than a registration lives, cut off, or held up by a connection that
+    /// is not given back.
+    pub(crate) silent: Vec<String>,
+    pub(crate) waited_ms: u64,
+}
+
+/// Waits until every router that is alive has let go of the laboratory as it is in the registry, for `routers_grace` at
+/// most.
+pub(crate) async fn wait_for_routers(inner: &Inner, tenant: &Tenant) -> Result<Waited, RegistryError> {
+    let fence = TenantFence {
+        tenant: tenant.id,
+        generation: tenant.generation,
+    };
+    let began = Instant::now();
+    let mut pause = ASK_PAUSE_MIN;
+    let mut waited_for = None;
+    loop {
+        let client = inner.config.registry.client().await?;
+        let outstanding = registry::routers_outstanding(&client, fence).await?;
+        drop(client);
+        let silent: Vec<String> = outstanding.into_iter().map(|router| router.name).collect();
+        let first = waited_for.get_or_insert_with(|| silent.clone());
+        let waited = began.elapsed();
+        if silent.is_empty() || waited >= inner.config.bounds.routers_grace {
+            return Ok(Waited {
+                waited_for: std::mem::take(first),
+                silent,
+                waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
+            });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(ASK_PAUSE_MAX);
+    }
+}
+
+/// Keeps the laboratory's role from logging in. `false`: there is no such role.
+pub(crate) async fn lock_out(session: &Session, tenant: &Tenant) -> Result<bool, ProvisionError> {
+    let there = role_is_there(session, tenant).await?;
+    if there {
+        let sql = format!("ALTER ROLE {} NOLOGIN", tenant.role_name);
+        session.run("locking the role out", &sql).await?;
+    }
+    Ok(there)
+}
+
+/// Takes back all that any fence does: the role may log in and connect to its database, and nobody else may.
+pub(crate) async fn let_in(session: &Session, tenant: &Tenant) -> Result<(), ProvisionError> {
+    require_own(session, tenant).await?;
+    let (database, role) = (&tenant.db_name, &tenant.role_name);
+    if !role_is_there(session, tenant).await? {
+        return Err(ProvisionError::Missing {
+            what: "role",
+            name: role.as_str().to_owned(),
+            place: session.target.to_string(),
+        });
+    }
+    // One transaction: at no moment is it open to others than its own role.
+    let sql = format!(
+        "ALTER ROLE {role} LOGIN;
+         REVOKE ALL ON DATABASE {database} FROM PUBLIC;
+         GRANT CONNECT ON DATABASE {database} TO {role};
+         ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true"
+    );
+    session.run("letting the role in", &sql).await
+}
+
+/// Ends the sessions of the laboratory's role, and says how many there were. Those of administrators stay: a dump or a
+/// migration may be under way. The role must be locked out before.
+pub(crate) async fn end_role_sessions(
+    inner: &Inner,
+    session: &Session,
+    tenant: &Tenant,
+) -> Result<usize, ProvisionError> {
+    let (began, limit) = (Instant::now(), inner.config.bounds.sessions_end_limit);
+    let mut ended = BTreeSet::new();
+    loop {
+        let rows = session
+            .client
+            .query(
+                // In the list and not in the condition, where it might be asked of every session first.
+                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1",
+                &[&tenant.role_name.as_str()],
+            )
+            .await
+            .map_err(ProvisionError::db("ending sessions", &session.target))?;
+        ended.extend(rows.iter().map(|row| row.get::<_, i32>(0)));
+        let waited = began.elapsed();
+        if rows.is_empty() && waited >= LATE_LOG_IN {
+            return Ok(ended.len());
+        }
+        if waited >= limit {
+            return Err(ProvisionError::StillConnected {
+                database: tenant.db_name.as_str().to_owned(),
+                place: session.target.to_string(),
+                count: i64::try_from(rows.len()).unwrap_or(i64::MAX),
+                waited,
+            });
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}
+
+/// The first step of a removal: nobody is let in any more, and nobody is left inside.
+pub(super) async fn fence(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    require_own(&held, &tenant).await?;
+    ready_to_archive(cx, &held, &tenant).await?;
+    let routers = wait_for_routers(cx.inner, &tenant).await?;
+    if !routers.silent.is_empty() {
+        tracing::warn!(
+            operation.id = %cx.operation.id,
+            tenant.slug = %tenant.slug,
+            routers = ?routers.silent,
+            waited_ms = routers.waited_ms,
+            "routers have not let go of a laboratory that is being removed; the server ends their connections"
+        );
+    }
+    let (database, role) = (&tenant.db_name, &tenant.role_name);
+    if lock_out(&held, &tenant).await? {
+        let sql = format!("REVOKE ALL ON DATABASE {database} FROM {role}");
+        held.run("closing the database to its role", &sql).await?;
+    }
+    let sql = format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC");
+    held.run("closing the database", &sql).await?;
+    let ended = end_sessions(cx, &held, database).await?;
+    Ok(json!({ "routers": routers, "sessions_ended": ended }))
+}

@@ -90,7 +90,12 @@ impl Inner {
         let mut tries = 1;
         let ended = loop {
             match self.align(tenant.id).await {
-                Err(error) if error.is_transient() && tries < TRIES => {
+                // A server that is away is the worker's to wait for, not the caller's.
+                Err(error)
+                    if error.is_transient()
+                        && !matches!(error, ProvisionError::Connect(_))
+                        && tries < TRIES =>
+                {
                     tracing::debug!(tenant.slug = %tenant.slug, %error, "telling the server again");
                 }
                 outcome => break outcome?,

@@ -11,7 +11,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use crate::{ResolverConfig, resolver::Core};
+use crate::{ResolverConfig, registration::Registration, resolver::Core};
 
 /// How long an absent registry is left alone between two questions.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
@@ -23,13 +23,14 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn start(core: &Arc<Core>, config: &ResolverConfig) -> Self {
+    pub(crate) fn start(core: &Arc<Core>, config: &ResolverConfig, registration: &Arc<Registration>) -> Self {
         let listener = Listener::start(config.registry.target(), ListenerOptions::default());
         let listening = listener.connected();
         // A follow-up that finds the queue full is left to the next checkout and to the idle limit.
         let (changed, changes) = mpsc::channel(config.pools_max.max(1) * 2);
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen(Arc::clone(core), listener, changed));
+        let registration = Arc::clone(registration);
+        tasks.spawn(listen(Arc::clone(core), registration, listener, changed));
         tasks.spawn(follow_up(Arc::clone(core), changes));
         tasks.spawn(sweep(Arc::clone(core), config.idle_timeout));
         tasks.spawn(probe(Arc::clone(core)));
@@ -45,17 +46,24 @@ impl Keeper {
 }
 
 /// Forgets what changed. It never waits for anything but the next event, so a forgotten tenant is forgotten at once.
-async fn listen(core: Arc<Core>, mut listener: Listener, changed: mpsc::Sender<TenantId>) {
+async fn listen(
+    core: Arc<Core>,
+    registration: Arc<Registration>,
+    mut listener: Listener,
+    changed: mpsc::Sender<TenantId>,
+) {
     while let Some(event) = listener.next().await {
         match event {
             Event::TenantChanged { id, .. } => {
                 core.cache.forget(id);
+                registration.notice();
                 if core.pools.has(id) {
                     let _full = changed.try_send(id);
                 }
             }
             Event::ServerChanged { .. } | Event::Lost => {
                 core.cache.forget_all();
+                registration.notice();
                 for id in core.pools.tenants_open() {
                     let _full = changed.try_send(id);
                 }

@@ -89,6 +89,7 @@ mod outage;
 mod pool;
 mod pools;
 mod recency;
+mod registration;
 mod resolver;
 mod server;
 mod snapshot;

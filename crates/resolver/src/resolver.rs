@@ -15,6 +15,7 @@ use crate::{
     loan::Loan,
     pool::NoLoan,
     pools::{Pools, Visit},
+    registration::Registration,
     stats::Counters,
 };
 
@@ -32,6 +33,7 @@ const REFUSED_REREAD_AFTER: Duration = Duration::from_secs(1);
 pub struct Resolver {
     core: Arc<Core>,
     keeper: Arc<Keeper>,
+    registration: Arc<Registration>,
 }
 
 pub(crate) struct Core {
@@ -43,7 +45,7 @@ pub(crate) struct Core {
 }
 
 impl Resolver {
-    /// Starts the tasks that listen for changes and look after the pools. Nothing is connected yet.
+    /// Starts the tasks that listen for changes, register this process and look after the pools. Nothing is connected yet.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -58,8 +60,13 @@ impl Resolver {
             window: config.window,
             checkout_timeout: config.checkout_timeout,
         });
-        let keeper = Arc::new(Keeper::start(&core, &config));
-        Self { core, keeper }
+        let registration = Arc::new(Registration::start(&core, &config));
+        let keeper = Arc::new(Keeper::start(&core, &config, &registration));
+        Self {
+            core,
+            keeper,
+            registration,
+        }
     }
 
     /// The tenant as the registry describes it, whatever its state. Costs no query when it is cached.
@@ -114,7 +121,7 @@ impl Resolver {
     /// The figures of this moment.
     #[must_use]
     pub fn stats(&self) -> ResolverStats {
-        self.core.stats(self.keeper.is_listening())
+        self.core.stats(self.keeper.is_listening(), &self.registration)
     }
 
     /// Closes the tenant's pool and waits until this process holds no connection to its database.
@@ -140,6 +147,7 @@ impl Resolver {
     }
 
     /// Closes all pools and waits until this process holds no connection to any tenant; for the end of a program.
+    /// Then its registration ends: no operation waits for it any more.
     ///
     /// # Errors
     /// How many connections are left after `limit`.
@@ -147,11 +155,11 @@ impl Resolver {
         let deadline = Instant::now() + limit;
         self.core.cache.forget_all();
         self.core.pools.close_all();
-        self.core
-            .pools
-            .census
-            .wait_for_none(deadline, |census| census.total())
-            .await
+        let census = &self.core.pools.census;
+        census.wait_for_none(deadline, |census| census.total()).await?;
+        // With connections left it runs out by itself: until then operations wait for them.
+        self.registration.end().await;
+        Ok(())
     }
 }
 
@@ -228,7 +236,7 @@ impl Core {
         }
     }
 
-    fn stats(&self, listening: bool) -> ResolverStats {
+    fn stats(&self, listening: bool, registration: &Registration) -> ResolverStats {
         let counters = &self.counters;
         let tenants = self.pools.statuses();
         let servers = self.pools.servers();
@@ -250,7 +258,8 @@ impl Core {
             invalidations_all_total: counters.invalidations_all.load(Relaxed),
             registry_available: !self.cache.outage.is_on(),
             listening,
-            registered: false,
+            registered: registration.is_registered(),
+            registration_age: registration.renewed_age(),
             wait_histogram: counters.wait_histogram(),
             wait_total: counters.wait_total(),
             servers,

@@ -141,6 +141,8 @@ pub struct ResolverStats {
     pub listening: bool,
     /// Whether this process is registered in the registry, and that is renewed.
     pub registered: bool,
+    /// How long ago the registry confirmed that last; `None` before the first time.
+    pub registration_age: Option<Duration>,
     /// How many waits for a connection took at most the seconds of [`WAIT_BUCKETS_S`] and more than those of the bucket
     /// before; the last takes all that took longer.
     pub wait_histogram: [u64; WAIT_BUCKETS_S.len() + 1],

@@ -15,4 +15,6 @@ mod outages;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod registration;
+#[cfg(test)]
 mod world;

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod fence;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod login;

@@ -1,0 +1,282 @@
+//! How others learn that a process has let go of a laboratory, and what happens with one that cannot be asked.
+
+use std::time::Duration;
+
+use model::{TenantEvent, TenantId};
+use registry::{Registry, RegistryOptions, Router, TenantFence};
+use resolver::{ResolveError, Resolver, ResolverConfig};
+use testkit::eventually;
+
+use crate::{
+    proxy::Proxy,
+    world::{PATIENCE, World, note},
+};
+
+impl World {
+    /// A process of its own as far as the registry can tell: with its own connections.
+    fn another(&self) -> ResolverConfig {
+        ResolverConfig {
+            registry: Registry::new(&self.space.registry, RegistryOptions::default()),
+            ..self.config()
+        }
+    }
+
+    async fn routers(&self) -> Vec<Router> {
+        let client = self.registry.client().await.unwrap();
+        registry::routers_list(&client).await.unwrap()
+    }
+
+    async fn registered(&self, count: usize) {
+        eventually("the routers to be registered", PATIENCE, async || {
+            self.routers().await.iter().filter(|router| router.alive).count() == count
+        })
+        .await;
+    }
+
+    /// The laboratory as an operation waits for it.
+    async fn fence(&self, tenant: TenantId) -> TenantFence {
+        TenantFence {
+            tenant,
+            generation: self.row(tenant).await.generation,
+        }
+    }
+
+    async fn outstanding(&self, fence: TenantFence) -> usize {
+        let client = self.registry.client().await.unwrap();
+        registry::routers_outstanding(&client, fence).await.unwrap().len()
+    }
+
+    async fn all_let_go(&self, fence: TenantFence) {
+        eventually("every router to let go", PATIENCE, async || {
+            self.outstanding(fence).await == 0
+        })
+        .await;
+    }
+
+    async fn suspended(&self, tenant: TenantId) -> TenantFence {
+        self.transition(tenant, TenantEvent::Suspend).await;
+        self.fence(tenant).await
+    }
+}
+
+async fn refused(resolver: &Resolver, tenant: TenantId) {
+    let error = resolver.checkout(tenant).await.unwrap_err();
+    assert!(matches!(error, ResolveError::NotServing { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn once_every_process_has_let_go_none_of_them_serves_or_holds_anything() {
+    let world = World::new().await;
+    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let (one, two) = (
+        world.resolver(world.another()).await,
+        world.resolver(world.another()).await,
+    );
+    // A third one never hears of it.
+    let idle = world.resolver(world.another()).await;
+    world.registered(3).await;
+    for resolver in [&one, &two] {
+        assert_eq!(note(&mut resolver.checkout(alpha).await.unwrap()).await, "alpha");
+        assert_eq!(note(&mut resolver.checkout(beta).await.unwrap()).await, "beta");
+    }
+    let fence = world.suspended(alpha).await;
+    world.all_let_go(fence).await;
+    // Said only once it is so: this is looked at without waiting.
+    assert_eq!(world.backends(alpha).await, 0);
+    for resolver in [&one, &two, &idle] {
+        refused(resolver, alpha).await;
+    }
+    assert_eq!(world.backends(beta).await, 2, "nobody else is disturbed");
+
+    // Opened again it is served again, and each closing is acknowledged anew.
+    world.transition(alpha, TenantEvent::Resume).await;
+    eventually("alpha to be served again", PATIENCE, async || {
+        one.checkout(alpha).await.is_ok()
+    })
+    .await;
+    let fence = world.suspended(alpha).await;
+    world.all_let_go(fence).await;
+    assert_eq!(world.backends(alpha).await, 0);
+}
+
+#[tokio::test]
+async fn what_is_on_loan_is_not_acknowledged_and_holds_nothing_else_up() {
+    let world = World::new().await;
+    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let resolver = world.resolver(world.another()).await;
+    world.registered(1).await;
+    let mut borrowed = resolver.checkout(alpha).await.unwrap();
+    drop(resolver.checkout(beta).await.unwrap());
+    let fence = world.suspended(alpha).await;
+    refused_soon(&resolver, alpha).await;
+    // Beta comes later and is through first, several times over.
+    for _ in 0..3 {
+        let beta_fence = world.suspended(beta).await;
+        world.all_let_go(beta_fence).await;
+        world.transition(beta, TenantEvent::Resume).await;
+    }
+    assert_eq!(world.outstanding(fence).await, 1);
+    assert_eq!(
+        note(&mut borrowed).await,
+        "alpha",
+        "nothing is taken from a borrower"
+    );
+    drop(borrowed);
+    world.all_let_go(fence).await;
+    assert_eq!(world.backends(alpha).await, 0);
+}
+
+async fn refused_soon(resolver: &Resolver, tenant: TenantId) {
+    eventually("the tenant to be refused", PATIENCE, async || {
+        matches!(
+            resolver.checkout(tenant).await,
+            Err(ResolveError::NotServing { .. })
+        )
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_that_was_never_announced_is_found_by_looking() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let resolver = world.resolver(world.another()).await;
+    world.registered(1).await;
+    drop(resolver.checkout(alpha).await.unwrap());
+    let client = world.registry.client().await.unwrap();
+    client
+        .batch_execute("ALTER TABLE tenants DISABLE TRIGGER tenants_notify")
+        .await
+        .unwrap();
+    drop(client);
+    let heard = resolver.stats().invalidations_total;
+    let fence = world.suspended(alpha).await;
+    world.all_let_go(fence).await;
+    assert_eq!(world.backends(alpha).await, 0);
+    refused(&resolver, alpha).await;
+    assert_eq!(
+        resolver.stats().invalidations_total,
+        heard + 1,
+        "by looking, once"
+    );
+}
+
+/// The other way to lose a notification: the connection that listens breaks while the change is made.
+#[tokio::test]
+async fn a_change_that_was_announced_while_nobody_listened_is_found_too() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let resolver = world.resolver(world.another()).await;
+    world.registered(1).await;
+    drop(resolver.checkout(alpha).await.unwrap());
+    let client = world.registry.client().await.unwrap();
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE application_name = 'tenantry listener' AND datname = current_database()";
+    assert_eq!(client.query(kill, &[]).await.unwrap().len(), 1);
+    drop(client);
+    let fence = world.suspended(alpha).await;
+    world.all_let_go(fence).await;
+    refused(&resolver, alpha).await;
+}
+
+// On several threads: at the end, while the space is cleared away, somebody must go on moving the proxy's connections. One
+// that stands still in the midst of a log-in holds up every DROP DATABASE of the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_cut_off_is_not_waited_for_and_is_put_out_by_the_server() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let proxy = Proxy::before(&world.space.registry).await;
+    let config = ResolverConfig {
+        registry: Registry::new(&proxy.through(&world.space.registry), RegistryOptions::default()),
+        router_ttl: Duration::from_secs(2),
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    world.registered(1).await;
+    assert_eq!(note(&mut resolver.checkout(alpha).await.unwrap()).await, "alpha");
+
+    proxy.shut();
+    let fence = world.suspended(alpha).await;
+    // It runs out, so whoever waits does not wait for ever.
+    world.all_let_go(fence).await;
+    assert!(world.routers().await.iter().all(|router| !router.alive));
+    // It knows nothing of all this and serves on, on its warm connection.
+    assert_eq!(note(&mut resolver.checkout(alpha).await.unwrap()).await, "alpha");
+
+    // What an operation does on the server in every case.
+    let role = world.row(alpha).await.role_name;
+    let admin = world.admin("postgres").await;
+    admin
+        .batch_execute(&format!("ALTER ROLE {role} NOLOGIN"))
+        .await
+        .unwrap();
+    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+    admin.query(terminate, &[&role.as_str()]).await.unwrap();
+    eventually("it to be out", PATIENCE, async || {
+        let Ok(mut client) = resolver.checkout(alpha).await else {
+            return true;
+        };
+        client.ping().await.is_err()
+    })
+    .await;
+    let error = resolver.checkout(alpha).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ResolveError::LoginRefused { .. } | ResolveError::RegistryUnavailable { .. }
+        ),
+        "{error}"
+    );
+
+    // Back, it learns what it missed.
+    proxy.open();
+    world.registered(1).await;
+    world.all_let_go(fence).await;
+    refused_soon(&resolver, alpha).await;
+}
+
+#[tokio::test]
+async fn a_registration_that_was_cleared_away_is_made_anew_with_all_that_it_said() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let config = ResolverConfig {
+        router_ttl: Duration::from_millis(600),
+        ..world.another()
+    };
+    let resolver = world.resolver(config).await;
+    world.registered(1).await;
+    let fence = world.suspended(alpha).await;
+    world.all_let_go(fence).await;
+    let client = world.registry.client().await.unwrap();
+    client.batch_execute("DELETE FROM routers").await.unwrap();
+    eventually("it to be back with its word", PATIENCE, async || {
+        let row = client
+            .query_one(
+                "SELECT count(*) FROM router_acks JOIN routers ON id = router_id",
+                &[],
+            )
+            .await
+            .unwrap();
+        row.get::<_, i64>(0) == 1
+    })
+    .await;
+    drop(resolver);
+}
+
+#[tokio::test]
+async fn a_process_that_ends_in_order_is_not_waited_for() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let resolver = world.resolver(world.another()).await;
+    world.registered(1).await;
+    let borrowed = resolver.checkout(alpha).await.unwrap();
+    assert!(resolver.close(Duration::from_millis(100)).await.is_err());
+    assert_eq!(
+        world.routers().await.len(),
+        1,
+        "while it holds something it says so"
+    );
+    drop(borrowed);
+    resolver.close(PATIENCE).await.unwrap();
+    assert_eq!(world.routers().await, []);
+}

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     measure::Tally,
-    peers::{Peer, Work},
+    peers::{Failure, Peer, Work},
 };
 
 /// How long requests under way at the end may go on. What is not answered then counts with the time it had waited.
@@ -53,20 +53,29 @@ pub(crate) async fn closed(
     for (client, cell) in clients.iter().zip(&cells) {
         tasks.spawn(ask(Arc::clone(peer), *client, Arc::clone(cell), begin, end));
     }
-    let all = async { while tasks.join_next().await.is_some() {} };
+    let mut panics = 0;
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            panics += u64::from(ended.is_err());
+        }
+    };
     let _ = timeout_at(end + GRACE, all).await;
     tasks.shutdown().await;
-    cells
+    let mut tallies: Vec<Tally> = cells
         .into_iter()
         .map(|cell| {
             let mut cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(asked) = cell.asked.take() {
                 cell.tally.wait(asked.elapsed());
-                *cell.tally.errors.entry("unanswered".to_owned()).or_default() += 1;
+                cell.tally.fail(&Failure::new("unanswered"));
             }
             std::mem::take(&mut cell.tally)
         })
-        .collect()
+        .collect();
+    if let Some(first) = tallies.first_mut() {
+        first.note_panics(panics);
+    }
+    tallies
 }
 
 async fn ask(peer: Arc<dyn Peer>, client: Client, cell: Arc<Mutex<Cell>>, begin: Instant, end: Instant) {
@@ -140,15 +149,16 @@ pub(crate) async fn open(
                         tally.fail(&failure);
                         sleep(BREATH).await;
                     }
-                    Err(_) => *tally.errors.entry("unanswered".to_owned()).or_default() += 1,
+                    Err(_) => tally.fail(&Failure::new("unanswered")),
                 }
             }
         });
     }
     let mut all = Tally::default();
     while let Some(tally) = tasks.join_next().await {
-        if let Ok(tally) = tally {
-            all.add(&tally);
+        match tally {
+            Ok(tally) => all.add(&tally),
+            Err(_) => all.note_panics(1),
         }
     }
     all

@@ -15,7 +15,7 @@ mod sampler;
 mod scenarios;
 mod tenants;
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::bail;
 use clap::Parser;
@@ -41,8 +41,17 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(

@@ -43,6 +43,13 @@ impl Tally {
         self.refused += u64::from(failure.refused);
     }
 
+    /// A side that panics under load has failed, whatever it had answered before.
+    pub(crate) fn note_panics(&mut self, panics: u64) {
+        if panics > 0 {
+            *self.errors.entry("panic".to_owned()).or_default() += panics;
+        }
+    }
+
     pub(crate) fn failed(&self) -> u64 {
         self.errors.values().sum()
     }

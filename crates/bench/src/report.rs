@@ -145,14 +145,10 @@ impl Outcome {
         self.targets.push(target);
     }
 
-    pub(crate) fn reached(&self) -> bool {
-        self.targets.iter().all(|target| target.reached)
-    }
-
-    /// Prints both forms.
-    pub(crate) fn print(mut self) -> anyhow::Result<()> {
+    /// Prints both forms, and says whether every target was reached.
+    pub(crate) fn print(mut self) -> anyhow::Result<bool> {
         self.table();
-        let reached = self.reached();
+        let reached = self.targets.iter().all(|target| target.reached);
         let targets: Vec<Value> = self
             .targets
             .iter()
@@ -163,7 +159,7 @@ impl Outcome {
         let mut out = io::stdout().lock();
         writeln!(out, "{}", Value::Object(self.document))?;
         out.flush()?;
-        Ok(())
+        Ok(reached)
     }
 
     fn table(&self) {

@@ -134,7 +134,7 @@ impl Side {
             bail!("{} has only {} laboratories", host.name, host.tenants.len());
         };
         Ok(match self {
-            Self::Ours => ours::open(fleet, host, tenants),
+            Self::Ours => ours::open(fleet, host, tenants).await?,
             Self::Naive => naive::open(tenants, tuning),
             Self::Direct => direct::open(host, tenants),
             Self::PgBouncer => pgbouncer::open(host, tenants, tuning).await?,

@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, ensure};
 use futures_util::{FutureExt, future::BoxFuture};
 use model::{SchemaVersion, TenantId, VersionWindow};
 use resolver::{ResolveError, Resolver, ResolverConfig};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::{Failure, POINT, Peer, SLEEP, Work, item};
 use crate::{
@@ -49,6 +50,23 @@ impl Ours {
         }
     }
 
+    /// A resolver as it is moments after the program's start: once it hears of changes, what it had read before is read anew.
+    pub(crate) async fn start(config: ResolverConfig) -> anyhow::Result<Resolver> {
+        let resolver = Resolver::start(config);
+        let begun = Instant::now();
+        loop {
+            let stats = resolver.stats();
+            if stats.listening && stats.invalidations_all_total > 0 {
+                return Ok(resolver);
+            }
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "the resolver does not hear of changes after {PATIENCE:?}"
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn ask(&self, tenant: usize, work: Work) -> Result<(), Failure> {
         let mut client = self.resolver.checkout(self.tenants[tenant]).await?;
         match work {
@@ -59,7 +77,11 @@ impl Ours {
     }
 }
 
-pub(super) fn open(fleet: &Fleet, host: &Host, tenants: &[Tenant]) -> (Arc<dyn Peer>, Value) {
+pub(super) async fn open(
+    fleet: &Fleet,
+    host: &Host,
+    tenants: &[Tenant],
+) -> anyhow::Result<(Arc<dyn Peer>, Value)> {
     let config = config(fleet, host.budget);
     let shown = json!({
         "budget": host.budget,
@@ -71,8 +93,8 @@ pub(super) fn open(fleet: &Fleet, host: &Host, tenants: &[Tenant]) -> (Arc<dyn P
         "checkout_timeout_s": config.checkout_timeout.as_secs(),
         "statement": "prepared, cached with a bound",
     });
-    let ours = Ours::new(Resolver::start(config), tenants);
-    (Arc::new(ours), shown)
+    let ours = Ours::new(Ours::start(config).await?, tenants);
+    Ok((Arc::new(ours), shown))
 }
 
 impl Peer for Ours {

@@ -24,7 +24,7 @@ use tokio_postgres::Row;
 use crate::{
     fleet::{Fleet, Host},
     measure::{Tally, count, total},
-    peers::{Failure, POINT, bare_pool, item, ours_config},
+    peers::{Failure, Ours, POINT, bare_pool, item, ours_config},
     report::{Outcome, Target, rounded},
     sampler::{Sampler, Seen},
 };
@@ -57,14 +57,15 @@ struct Found {
     errors: BTreeMap<String, u64>,
 }
 
-pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<()> {
+pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<bool> {
     let (borrowers, sleeps) = if pace.quick { (4_000, 20) } else { (100_000, 100) };
     let sampler = Sampler::start(host).await?;
-    let resolver = Resolver::start(ResolverConfig {
+    let resolver = Ours::start(ResolverConfig {
         // Each tenant's next borrower gets the very connection that the one before misused.
         pool_size_max: 1,
         ..ours_config(fleet, host.budget)
-    });
+    })
+    .await?;
     let begun = Instant::now();
     let found = misbehave(&resolver, host, borrowers).await;
     let seconds = begun.elapsed().as_secs_f64();

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use resolver::Resolver;
 use serde_json::json;
 use tokio::{task::JoinSet, time::Instant};
 
@@ -20,12 +19,13 @@ const CALLERS: usize = 1_000;
 /// Of the time that as many bare connects take.
 const TIMES_MAX: f64 = 1.2;
 
-pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<()> {
-    cold_tenants(fleet, host, pace).await?;
-    one_tenant(fleet, host).await
+pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<bool> {
+    let many = cold_tenants(fleet, host, pace).await?;
+    let one = one_tenant(fleet, host).await?;
+    Ok(many && one)
 }
 
-async fn cold_tenants(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<()> {
+async fn cold_tenants(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<bool> {
     let tenants = host.tenants.len();
     let length = Duration::from_millis(if pace.quick { 1_000 } else { 3_000 });
     let before = ceiling::connects_per_second(&host.tenants, length).await;
@@ -86,10 +86,10 @@ async fn at_once(peer: &Arc<dyn Peer>, tenants: Vec<usize>) -> Round {
     round
 }
 
-async fn one_tenant(fleet: &Fleet, host: &Host) -> anyhow::Result<()> {
+async fn one_tenant(fleet: &Fleet, host: &Host) -> anyhow::Result<bool> {
     let config = ours_config(fleet, host.budget);
     let cap = config.pool_size_max;
-    let resolver = Resolver::start(config);
+    let resolver = Ours::start(config).await?;
     let ours: Arc<dyn Peer> = Arc::new(Ours::new(resolver.clone(), &host.tenants[..1]));
     let sampler = Sampler::start(host).await?;
     let mut round = at_once(&ours, vec![0; CALLERS]).await;

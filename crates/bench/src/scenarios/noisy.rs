@@ -27,7 +27,7 @@ const LEAST_MIN: f64 = 0.8;
 const SLACK_MIN: f64 = 0.9;
 const CONNECTS: usize = 40;
 
-pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<()> {
+pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<bool> {
     let quiet = (0..QUIET).map(|tenant| Client {
         tenant,
         work: Work::Point,

@@ -17,7 +17,7 @@ const TIMES_MIN: f64 = 50.0;
 const WAIT_MAX: Duration = Duration::from_millis(500);
 const JAIN_MIN: f64 = 0.98;
 
-pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<()> {
+pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<bool> {
     let clients: Vec<Client> = (0..TENANTS)
         .map(|tenant| Client {
             tenant,

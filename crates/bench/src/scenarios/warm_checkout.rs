@@ -11,14 +11,14 @@ use std::{
 use anyhow::Context;
 use deadpool_postgres::Pool;
 use model::TenantId;
-use resolver::{Resolver, ResolverConfig};
+use resolver::ResolverConfig;
 use serde_json::{Value, json};
 
 use super::Pace;
 use crate::{
     fleet::{Fleet, Host},
     measure::{count, median},
-    peers::{bare_pool, ours_config},
+    peers::{Ours, bare_pool, ours_config},
     report::{Outcome, Target, rounded, three},
 };
 
@@ -32,21 +32,23 @@ const BATCH: usize = 256;
 const STATES: &str =
     "SELECT max(state_change)::text, count(*) FROM pg_stat_activity WHERE starts_with(usename, 'bench_')";
 
-pub(crate) async fn run(fleet: &Fleet, pace: Pace) -> anyhow::Result<()> {
+pub(crate) async fn run(fleet: &Fleet, pace: Pace) -> anyhow::Result<bool> {
     // Both sides' connections are open at once.
     let host = fleet.host("warm", TENANTS, TENANTS + 10, TENANTS).await?;
+    let mut reached = true;
     for tenants in [1, TENANTS] {
-        measure(fleet, &host, tenants, pace).await?;
+        reached &= measure(fleet, &host, tenants, pace).await?;
     }
-    host.stop().await
+    host.stop().await?;
+    Ok(reached)
 }
 
-async fn measure(fleet: &Fleet, host: &Host, tenants: usize, pace: Pace) -> anyhow::Result<()> {
+async fn measure(fleet: &Fleet, host: &Host, tenants: usize, pace: Pace) -> anyhow::Result<bool> {
     let config = ResolverConfig {
         pools_max: TENANTS,
         ..ours_config(fleet, host.budget)
     };
-    let resolver = Resolver::start(config);
+    let resolver = Ours::start(config).await?;
     let ids: Arc<[TenantId]> = host.tenants[..tenants].iter().map(|tenant| tenant.id).collect();
     let pools: Arc<[Pool]> = host.tenants[..tenants]
         .iter()
@@ -91,11 +93,12 @@ async fn measure(fleet: &Fleet, host: &Host, tenants: usize, pace: Pace) -> anyh
     }
     let after = states(&admin).await?;
     drop(admin);
-    report(&rows, before == after, tenants, host.budget)?;
+    let reached = report(&rows, before == after, tenants, host.budget)?;
     drop(pools);
     let left = resolver.close(Duration::from_secs(30)).await;
     left.map_err(|left| anyhow::anyhow!("{left} connections are left"))?;
-    host.wait_until_empty().await
+    host.wait_until_empty().await?;
+    Ok(reached)
 }
 
 async fn states(admin: &tokio_postgres::Client) -> anyhow::Result<(Option<String>, i64)> {
@@ -142,7 +145,7 @@ fn report(
     silent: bool,
     tenants: usize,
     budget: usize,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let mut outcome = Outcome::new("warm_checkout", tenants, budget);
     let (_, ours, bare, _) = rows[0];
     outcome.put("ours_ns", rounded(ours));

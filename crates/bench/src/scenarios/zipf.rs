@@ -27,7 +27,7 @@ const DIRECT_TO_BARE_MIN: f64 = 0.8;
 /// Misses may exceed those of the best static choice by this factor.
 const MISSES_MAX: f64 = 1.05;
 
-pub(crate) async fn run(fleet: &Fleet, host: &Host, tenants: usize, pace: Pace) -> anyhow::Result<()> {
+pub(crate) async fn run(fleet: &Fleet, host: &Host, tenants: usize, pace: Pace) -> anyhow::Result<bool> {
     let length = if pace.quick { 500 } else { 1_500 };
     let bare = ceiling::connects_per_second(&host.tenants[..tenants], Duration::from_millis(length)).await;
     eprintln!("  bare connects, SCRAM and one query: {bare:.0} per second");

@@ -19,7 +19,8 @@ const OWNER_LOOKS_EVERY: Duration = Duration::from_millis(250);
 const GUEST_LOOKS_EVERY: Duration = Duration::from_secs(1);
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
-/// Every pool of one `tenantd` at its default bounds, the registry's and a few for people; one costs 1.1 MB when used.
+/// A budget of any sensible size, for several `tenantd` on this machine, and what is reserved beside it. A connection that
+/// nobody makes costs the server a few kB.
 const CONNECTIONS_MAX: &str = "900";
 
 /// An embedded server that this process owns or visits.

@@ -40,6 +40,21 @@ pub enum PlatformError {
         /// A laboratory that lives there.
         laboratory: String,
     },
+    /// A server cannot hold as many connections as this process is allowed to take.
+    #[error(
+        "server {server} cannot hold router.budget = {} connections of this process beside router.reserve = {} of others: its \
+         max_connections is {} and it keeps {} of them for itself, which leaves {} for the budget; lower router.budget \
+         (TENANTRY_ROUTER_BUDGET) or router.reserve (TENANTRY_ROUTER_RESERVE), or raise max_connections there and restart \
+         that server",
+        .source.budget, .source.reserve, .source.max_connections, .source.reserved,
+        .source.max_connections.saturating_sub(.source.reserved + .source.reserve)
+    )]
+    BudgetTooLarge {
+        /// The server.
+        server: String,
+        /// The figures.
+        source: resolver::CapacityError,
+    },
     /// The registry's secrets were sealed with a key that is not there any more.
     #[error(
         "seal.key was missing in {}, and the registry holds secrets that no new key opens: {source}; put it back from a \
@@ -79,6 +94,7 @@ impl PlatformError {
             | Self::Keys(_)
             | Self::NotInstalled { .. }
             | Self::Moved { .. }
+            | Self::BudgetTooLarge { .. }
             | Self::KeyLost { .. }
             | Self::Sealed { .. } => false,
         }

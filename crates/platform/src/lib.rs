@@ -9,6 +9,7 @@
 //!
 //! The platform holds no SQL, serves nothing and decides nothing about a laboratory.
 
+mod budget;
 mod cluster;
 mod error;
 mod open;

@@ -59,7 +59,7 @@ impl Platform {
         Ok(())
     }
 
-    fn open_password(&self, known: &Server) -> Result<SecretString, PlatformError> {
+    pub(crate) fn open_password(&self, known: &Server) -> Result<SecretString, PlatformError> {
         let source = match self.sealer.open(&context(&known.name), &known.admin_secret) {
             Ok(password) => return Ok(password),
             Err(source) => source,

@@ -14,6 +14,7 @@ pub mod attempts;
 pub mod extract;
 pub mod fallback;
 pub mod input;
+pub mod instance;
 pub mod lifecycle;
 pub mod logging;
 pub mod login;

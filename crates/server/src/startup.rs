@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     app::app,
     attempts::Attempts,
+    instance,
     lifecycle::Lifecycle,
     metrics::Metrics,
     state::{AppState, Limits},
@@ -40,6 +41,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let platform = Platform::open(&settings).await?;
     platform.ready().await?;
+    let router = &settings.router;
+    platform.check_budget(router.budget, router.reserve).await?;
     let state = Data::new(state(&settings, &platform));
     let (stop, worker) = start_worker(&platform);
     let (server, serving) = serve(&settings, state.clone())?;
@@ -95,6 +98,11 @@ fn resolver_config(settings: &Settings, platform: &Platform) -> ResolverConfig {
     ResolverConfig {
         pools_max: router.pools_max,
         pool_size_max: router.pool_size_max,
+        budget: router.budget,
+        reserve: router.reserve,
+        tenure: Duration::from_millis(router.tenure_ms),
+        connects_max: router.connects_max,
+        statements_max: router.statements_max,
         waiting_max: router.waiting_max,
         checkout_timeout: Duration::from_millis(router.checkout_timeout_ms),
         connect_timeout: Duration::from_millis(router.connect_timeout_ms),
@@ -102,6 +110,8 @@ fn resolver_config(settings: &Settings, platform: &Platform) -> ResolverConfig {
         idle_timeout: Duration::from_millis(router.idle_timeout_ms),
         snapshot_ttl: Duration::from_millis(router.snapshot_ttl_ms),
         outage_max: Duration::from_secs(router.outage_max_s),
+        router_ttl: Duration::from_secs(router.ttl_s),
+        instance: instance::name(settings.http.listen),
         ..ResolverConfig::new(registry, sealer, migrator::window())
     }
 }

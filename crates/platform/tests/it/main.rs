@@ -1,6 +1,8 @@
 //! The way both binaries start, against a real server.
 
 #[cfg(test)]
+mod budget;
+#[cfg(test)]
 mod embedded;
 #[cfg(test)]
 mod moved;

@@ -127,6 +127,8 @@ kinds! {
         "The server that hosts the laboratory's database does not answer. Try again after Retry-After.";
     PoolTimeout = "pool-timeout", SERVICE_UNAVAILABLE, "All connections of the laboratory are busy",
         "No connection came free in time. Try again after Retry-After.";
+    ServerBusy = "server-busy", SERVICE_UNAVAILABLE, "All connections to the laboratory's database server are busy",
+        "None came free in time. Try again after Retry-After.";
     Busy = "busy", SERVICE_UNAVAILABLE, "The service is busy",
         "Too much of this kind of work is waiting. Try again after Retry-After.";
     DeadlinePassed = "deadline-passed", SERVICE_UNAVAILABLE, "The request took too long",

@@ -2,6 +2,8 @@
 //!
 //! Every match is exhaustive: a new variant does not compile until somebody decides what a client is told.
 
+use std::time::Duration;
+
 use identity::{PasswordError, TokenError};
 use lab::{FieldProblem, Guard, ItemProblem, LabError};
 use model::{SlugError, TenantState};
@@ -21,7 +23,12 @@ impl From<ResolveError> for Problem {
             E::Behind { .. } => Kind::VersionBehind,
             E::Ahead { .. } => Kind::VersionAhead,
             E::RegistryUnavailable { .. } => Kind::RegistryUnavailable,
-            E::ServerUnavailable { .. } => Kind::TenantServerUnavailable,
+            E::ServerUnavailable { .. } | E::BudgetTooLarge { .. } => Kind::TenantServerUnavailable,
+            E::ServerDown { retry_after, .. } => {
+                let after_s = whole_seconds(*retry_after);
+                return Self::caused(Kind::TenantServerUnavailable, error).retry_after_s(after_s);
+            }
+            E::BudgetBusy { .. } => Kind::ServerBusy,
             E::PoolTimeout { .. }
             | E::PoolsBusy { .. }
             | E::QueueFull { .. }
@@ -33,6 +40,12 @@ impl From<ResolveError> for Problem {
         };
         Self::caused(kind, error)
     }
+}
+
+/// For `Retry-After`: rounded up, so that whoever waits that long does not come too early, and at least 1.
+fn whole_seconds(time: Duration) -> u32 {
+    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
 }
 
 /// What a user is told whose laboratory is not in service.
@@ -233,6 +246,80 @@ impl From<&FieldProblem> for ItemError {
             pointer: field.field.clone(),
             detail: field.message.clone(),
             code: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::{ResponseError as _, body::to_bytes, http::header};
+    use model::{ServerName, TenantId};
+    use resolver::Capacity;
+
+    use super::*;
+
+    fn told(error: ResolveError) -> (u16, String, String, String) {
+        let cause = error.to_string();
+        let problem = Problem::from(error);
+        assert_eq!(problem.cause(), Some(cause.as_str()), "the log has the figures");
+        let response = problem.error_response();
+        let after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let status = response.status().as_u16();
+        let body = futures_util::future::FutureExt::now_or_never(to_bytes(response.into_body()));
+        let body = String::from_utf8(body.unwrap().unwrap().to_vec()).unwrap();
+        (status, problem.kind().code().to_owned(), after, body)
+    }
+
+    #[test]
+    fn a_server_that_is_down_or_full_is_a_503_that_says_when_and_nothing_more() {
+        let (tenant, server) = (TenantId::generate(), ServerName::parse("west-7").unwrap());
+        let down = |retry_after| ResolveError::ServerDown {
+            tenant,
+            server: server.clone(),
+            reason: "no answer within 3000 ms".to_owned(),
+            retry_after,
+        };
+        let busy = ResolveError::BudgetBusy {
+            tenant,
+            server: server.clone(),
+            budget: 64,
+            waited: Duration::from_secs(5),
+        };
+        let capacity = Capacity {
+            max_connections: 100,
+            reserved: 3,
+        };
+        let too_large = ResolveError::BudgetTooLarge {
+            tenant,
+            server: server.clone(),
+            source: capacity.admit(500, 16).unwrap_err(),
+        };
+        let cases = [
+            (down(Duration::ZERO), "tenant-server-unavailable", "1"),
+            (
+                down(Duration::from_millis(1_001)),
+                "tenant-server-unavailable",
+                "2",
+            ),
+            (down(Duration::from_secs(30)), "tenant-server-unavailable", "30"),
+            (busy, "server-busy", "1"),
+            (too_large, "tenant-server-unavailable", "2"),
+        ];
+        for (error, code, after) in cases {
+            let (status, told_code, told_after, body) = told(error);
+            assert_eq!(
+                (status, told_code.as_str(), told_after.as_str()),
+                (503, code, after)
+            );
+            for figure in ["west-7", "64", "500", "100", "3000", &tenant.to_string()] {
+                assert!(!body.contains(figure), "{figure}: {body}");
+            }
         }
     }
 }

@@ -71,7 +71,11 @@ impl Problem {
     pub fn new(kind: Kind) -> Self {
         let retry_after_s = match kind {
             Kind::TenantProvisioning | Kind::RegistryUnavailable | Kind::TenantServerUnavailable => Some(2),
-            Kind::PoolTimeout | Kind::Busy | Kind::DeadlinePassed | Kind::IdempotencyInFlight => Some(1),
+            Kind::PoolTimeout
+            | Kind::ServerBusy
+            | Kind::Busy
+            | Kind::DeadlinePassed
+            | Kind::IdempotencyInFlight => Some(1),
             Kind::VersionBehind | Kind::VersionAhead => Some(30),
             _ => None,
         };

@@ -1,0 +1,89 @@
+//! The budget against what the servers can hold.
+
+use std::net::TcpListener;
+
+use embedded::{Cluster, ThrowawayOptions};
+use model::ServerName;
+use platform::{Platform, PlatformError};
+use registry::NewServer;
+use secrecy::ExposeSecret as _;
+use settings::Settings;
+use testkit::Space;
+
+const MAX_CONNECTIONS: usize = 40;
+/// The server's own default.
+const RESERVED: usize = 3;
+
+async fn prepared(space: &Space) -> Platform {
+    let env = space.environment().into_iter();
+    let env = env.map(|(name, value)| (name.to_owned(), value));
+    let platform = Platform::open(&Settings::load(None, env).unwrap()).await.unwrap();
+    platform.prepare(|_| {}).await.unwrap();
+    platform
+}
+
+async fn register(platform: &Platform, name: &str, target: &pg::ConnectTarget) {
+    let sealed = platform.sealer.seal(&format!("server:{name}"), &target.password);
+    let new = NewServer {
+        name: ServerName::parse(name).unwrap(),
+        host: target.host.clone(),
+        port: target.port,
+        admin_user: target.user.clone(),
+        admin_secret: sealed,
+    };
+    let client = platform.registry.client().await.unwrap();
+    registry::server_upsert(&client, &new).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_that_a_server_cannot_hold_is_refused_with_its_figures_and_one_that_it_can_is_not() {
+    let space = Space::new().await;
+    let platform = prepared(&space).await;
+    let small = Cluster::start_throwaway(ThrowawayOptions {
+        parameters: vec![("max_connections".to_owned(), MAX_CONNECTIONS.to_string())],
+        ..ThrowawayOptions::default()
+    })
+    .await
+    .unwrap();
+    let fits = MAX_CONNECTIONS - RESERVED - 16;
+    // The tests' own server holds that and more; the small one is asked as soon as the registry knows it.
+    platform.check_budget(fits + 1, 16).await.unwrap();
+    register(&platform, "small", small.target()).await;
+    platform.check_budget(fits, 16).await.unwrap();
+    let error = platform.check_budget(fits + 1, 16).await.unwrap_err();
+    assert!(matches!(error, PlatformError::BudgetTooLarge { .. }), "{error}");
+    assert!(!error.is_unreachable());
+    let message = error.to_string();
+    for part in [
+        "server small",
+        &format!("router.budget = {}", fits + 1),
+        "router.reserve = 16",
+        "max_connections is 40",
+        "keeps 3 ",
+        &format!("leaves {fits} "),
+        "TENANTRY_ROUTER_BUDGET",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let password = small.target().password.expose_secret().to_owned();
+    assert!(!message.contains(&password), "{message}");
+    small.stop().await.unwrap();
+    platform.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_answer_keeps_nobody_from_starting() {
+    let space = Space::new().await;
+    let platform = prepared(&space).await;
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = pg::ConnectTarget {
+        port: nobody.port(),
+        ..space.server.clone()
+    };
+    register(&platform, "away", &silent).await;
+    platform.check_budget(1, 1).await.unwrap();
+    // The others are compared all the same.
+    let error = platform.check_budget(100_000, 1).await.unwrap_err();
+    assert!(error.to_string().contains("server main"), "{error}");
+    platform.close().await.unwrap();
+}

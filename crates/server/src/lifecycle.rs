@@ -2,35 +2,38 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{
+        AtomicBool, AtomicUsize,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// Shared by the middleware, which counts, and the shutdown, which waits.
-#[derive(Debug, Clone)]
-pub struct Lifecycle {
-    closing: Arc<AtomicBool>,
-    in_flight: watch::Sender<usize>,
-}
+#[derive(Debug, Clone, Default)]
+pub struct Lifecycle(Arc<Shared>);
 
-impl Default for Lifecycle {
-    fn default() -> Self {
-        Self {
-            closing: Arc::default(),
-            in_flight: watch::Sender::new(0),
-        }
-    }
+/// Every request passes here twice, so counting is an addition and nothing more.
+#[derive(Debug, Default)]
+struct Shared {
+    closing: AtomicBool,
+    in_flight: AtomicUsize,
+    /// Told by whoever counts down to zero.
+    quiet: Notify,
 }
 
 /// One request under way; it is over when this is dropped.
 #[derive(Debug)]
-pub struct InFlight(watch::Sender<usize>);
+pub struct InFlight(Arc<Shared>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        // Nobody waiting is the rule, and telling nobody costs one more look at an atomic.
+        if self.0.in_flight.fetch_sub(1, SeqCst) == 1 {
+            self.0.quiet.notify_waiters();
+        }
     }
 }
 
@@ -38,28 +41,38 @@ impl Lifecycle {
     /// Counts a request in.
     #[must_use]
     pub fn enter(&self) -> InFlight {
-        self.in_flight.send_modify(|count| *count += 1);
-        InFlight(self.in_flight.clone())
+        self.0.in_flight.fetch_add(1, Relaxed);
+        InFlight(Arc::clone(&self.0))
     }
 
     /// From now on `/readyz` says no and connections are closed after their answer.
     pub fn close(&self) {
-        self.closing.store(true, Ordering::SeqCst);
+        self.0.closing.store(true, SeqCst);
     }
 
     /// Whether [`Lifecycle::close`] was called.
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::SeqCst)
+        self.0.closing.load(Relaxed)
     }
 
     /// Waits until no request is under way, at most `limit`; gives the number still under way.
     pub async fn quiet(&self, limit: Duration) -> usize {
-        let mut count = self.in_flight.subscribe();
-        let waited = tokio::time::timeout(limit, count.wait_for(|count| *count == 0)).await;
-        match waited {
-            Ok(_quiet) => 0,
-            Err(_elapsed) => *self.in_flight.borrow(),
+        let none_left = async {
+            loop {
+                // Registered before the look, so that the last one's word is not missed.
+                let told = self.0.quiet.notified();
+                tokio::pin!(told);
+                told.as_mut().enable();
+                if self.0.in_flight.load(SeqCst) == 0 {
+                    return;
+                }
+                told.await;
+            }
+        };
+        match tokio::time::timeout(limit, none_left).await {
+            Ok(()) => 0,
+            Err(_elapsed) => self.0.in_flight.load(SeqCst),
         }
     }
 }

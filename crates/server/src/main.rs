@@ -22,6 +22,6 @@ async fn main() -> anyhow::Result<()> {
     let lossy = |text: OsString| text.to_string_lossy().into_owned();
     let env = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
     let settings = Settings::load(arguments.config.as_deref(), env)?;
-    server::logging::start(&settings.log)?;
+    let _lines = server::logging::start(&settings.log)?;
     server::startup::run(settings).await
 }

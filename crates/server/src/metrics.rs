@@ -2,12 +2,12 @@
 //!
 //! Invariant: the number of series is bounded. Routes are the registered patterns, never addresses as sent; the first
 //! [`TENANT_SERIES_MAX`] laboratories that are seen after the start have series of their own, the rest share the
-//! label `other`. First seen and not first by name: a counter that a later laboratory could push into `other` would
-//! go backwards.
+//! label `other`, and so do servers beyond [`SERVER_SERIES_MAX`]. First seen and not first by name: a counter that a
+//! later laboratory could push into `other` would go backwards.
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -19,8 +19,12 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::scrape::Totals;
+
 /// The most laboratories with series of their own.
 pub const TENANT_SERIES_MAX: usize = 100;
+/// The most servers with series of their own.
+pub const SERVER_SERIES_MAX: usize = 50;
 /// The label of all others.
 const OTHER: &str = "other";
 /// Upper bounds in seconds: a cached answer, a query, a slow query, a checkout that waited, a deadline.
@@ -28,7 +32,7 @@ const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
-    method: String,
+    method: &'static str,
     route: String,
     status: &'static str,
 }
@@ -46,7 +50,17 @@ pub struct Metrics {
     requests: Family<RouteLabels, Histogram>,
     tenant_requests: Family<TenantLabels, Histogram>,
     tenant_errors: Family<TenantLabels, Counter>,
-    named: Mutex<HashMap<TenantId, String>>,
+    named: RwLock<HashMap<TenantId, Series>>,
+    servers: Mutex<BTreeSet<String>>,
+    totals: Mutex<Totals>,
+}
+
+/// A laboratory's series, kept at hand: to find them by their label at each request would cost more than to add to them.
+#[derive(Debug, Clone)]
+struct Series {
+    label: String,
+    requests: Histogram,
+    errors: Counter,
 }
 
 fn histogram() -> Histogram {
@@ -81,7 +95,9 @@ impl Default for Metrics {
             requests,
             tenant_requests,
             tenant_errors,
-            named: Mutex::default(),
+            named: RwLock::default(),
+            servers: Mutex::default(),
+            totals: Mutex::default(),
         }
     }
 }
@@ -91,48 +107,82 @@ impl Metrics {
     pub fn request(
         &self,
         method: &Method,
-        route: &str,
+        route: String,
         status: StatusCode,
         took: Duration,
         tenant: Option<&(TenantId, String)>,
     ) {
         let labels = RouteLabels {
             method: known_method(method),
-            route: route.to_owned(),
+            route,
             status: class(status),
         };
-        self.requests.get_or_create(&labels).observe(took.as_secs_f64());
+        let seconds = took.as_secs_f64();
+        self.requests.get_or_create(&labels).observe(seconds);
         if let Some((id, slug)) = tenant {
-            let labels = TenantLabels {
-                tenant: self.label(*id, slug),
+            let count = |series: &Series| {
+                series.requests.observe(seconds);
+                if status.is_server_error() {
+                    series.errors.inc();
+                }
             };
-            self.tenant_requests
-                .get_or_create(&labels)
-                .observe(took.as_secs_f64());
-            let errors = self.tenant_errors.get_or_create(&labels);
-            if status.is_server_error() {
-                errors.inc();
+            let known = self.named.read().unwrap_or_else(PoisonError::into_inner);
+            match known.get(id) {
+                Some(series) => count(series),
+                None => {
+                    drop(known);
+                    count(&self.name(*id, slug));
+                }
             }
         }
     }
 
-    /// The laboratory's label, given away at its first request while there are any left.
-    fn label(&self, id: TenantId, slug: &str) -> String {
-        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(label) = named.get(&id) {
-            return label.clone();
+    /// Gives a laboratory a label of its own at its first request, while there are any left.
+    fn name(&self, id: TenantId, slug: &str) -> Series {
+        let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(series) = named.get(&id) {
+            return series.clone();
         }
-        if named.len() >= TENANT_SERIES_MAX {
-            return OTHER.to_owned();
+        let own = named.len() < TENANT_SERIES_MAX;
+        let label = if own { slug } else { OTHER }.to_owned();
+        let labels = TenantLabels {
+            tenant: label.clone(),
+        };
+        let series = Series {
+            requests: self.tenant_requests.get_or_create_owned(&labels),
+            errors: self.tenant_errors.get_or_create_owned(&labels),
+            label,
+        };
+        if own {
+            named.insert(id, series.clone());
         }
-        named.insert(id, slug.to_owned());
-        slug.to_owned()
+        series
     }
 
     /// The label that a laboratory has, for figures that are read at the scrape.
     pub(crate) fn label_of(&self, id: TenantId) -> String {
-        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        named.get(&id).cloned().unwrap_or_else(|| OTHER.to_owned())
+        let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
+        named
+            .get(&id)
+            .map_or_else(|| OTHER.to_owned(), |series| series.label.clone())
+    }
+
+    /// A server's label, given away at the first scrape that shows it while there are any left.
+    pub(crate) fn server_label(&self, name: &str) -> String {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if servers.contains(name) {
+            return name.to_owned();
+        }
+        if servers.len() >= SERVER_SERIES_MAX {
+            return OTHER.to_owned();
+        }
+        servers.insert(name.to_owned());
+        name.to_owned()
+    }
+
+    /// The sums that live from one scrape to the next.
+    pub(crate) fn with_totals<T>(&self, work: impl FnOnce(&mut Totals) -> T) -> T {
+        work(&mut self.totals.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The figures as text, those read at the scrape (`more`) behind the others.
@@ -150,21 +200,12 @@ impl Metrics {
 }
 
 /// A client may send any word as the method.
-fn known_method(method: &Method) -> String {
-    let known = [
-        Method::GET,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-        Method::HEAD,
-        Method::OPTIONS,
-    ];
-    if known.contains(method) {
-        method.to_string()
-    } else {
-        "OTHER".to_owned()
-    }
+fn known_method(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+    KNOWN
+        .into_iter()
+        .find(|known| *known == method.as_str())
+        .unwrap_or("OTHER")
 }
 
 fn class(status: StatusCode) -> &'static str {
@@ -188,7 +229,7 @@ mod tests {
             let tenant = (TenantId::generate(), format!("lab-{number:03}"));
             metrics.request(
                 &Method::GET,
-                "/x",
+                "/x".to_owned(),
                 StatusCode::OK,
                 Duration::from_millis(3),
                 Some(&tenant),

@@ -28,6 +28,7 @@ use model::TenantId;
 use tracing::Instrument;
 
 use crate::{
+    openapi::Routes,
     problem::{Kind, Problem},
     state::AppState,
     trace::Trace,
@@ -47,8 +48,8 @@ impl Notes {
 struct Seen {
     method: Method,
     path: String,
-    route: String,
     trace: Trace,
+    trace_id: String,
     notes: Notes,
     started: Instant,
 }
@@ -62,16 +63,21 @@ pub async fn observe(
         .app_data::<Data<AppState>>()
         .expect("the application is built with its state")
         .clone();
+    let known = req
+        .app_data::<Data<Routes>>()
+        .expect("the application is built with its routes")
+        .clone();
     let in_flight = state.lifecycle.enter();
     let traceparent = req
         .headers()
         .get("traceparent")
         .and_then(|value| value.to_str().ok());
+    let trace = Trace::from_header(traceparent);
     let seen = Seen {
         method: req.method().clone(),
         path: req.path().to_owned(),
-        route: req.match_pattern().unwrap_or_else(|| "unmatched".to_owned()),
-        trace: Trace::from_header(traceparent),
+        trace,
+        trace_id: trace.id(),
         notes: Notes::default(),
         started: Instant::now(),
     };
@@ -83,7 +89,7 @@ pub async fn observe(
         req.head_mut().method = Method::GET;
     }
 
-    let span = tracing::info_span!("request", trace_id = %seen.trace.id());
+    let span = tracing::info_span!("request", trace_id = %seen.trace_id);
     let work = AssertUnwindSafe(next.call(req)).catch_unwind();
     let outcome = tokio::time::timeout(state.limits.request_timeout, work)
         .instrument(span)
@@ -93,14 +99,25 @@ pub async fn observe(
         Ok(Err(panic)) => Err(Problem::internal(panic_text(panic.as_ref())).into()),
         Err(_elapsed) => Err(Problem::caused(Kind::DeadlinePassed, "the request's deadline passed").into()),
     };
+    let route = route(&known, &seen, &answered);
     let finished = finish(&seen, answered, state.lifecycle.is_closing());
     let status = match &finished {
         Ok(response) => response.status(),
         Err(problem) => problem.status_code(),
     };
-    report(&state, &seen, status);
+    report(&state, &seen, route, status);
     drop(in_flight);
     finished.map_err(Into::into)
+}
+
+/// The pattern of the route that was taken. Asked for afterwards, when the framework has found it once: before, it would
+/// be searched for twice. Where the request is gone (a panic, the deadline) our own list of routes must do.
+fn route(known: &Routes, seen: &Seen, answered: &Result<ServiceResponse<impl MessageBody>, Error>) -> String {
+    let found = match answered {
+        Ok(response) => response.request().match_pattern(),
+        Err(_gone) => known.pattern(&seen.path),
+    };
+    found.unwrap_or_else(|| "unmatched".to_owned())
 }
 
 /// Dresses the answer. An error that reached this far has no request to answer on any more; it is rendered by
@@ -150,7 +167,7 @@ fn dress(headers: &mut HeaderMap, seen: &Seen) {
 /// The problem inside an error, or the nearest one to an error of the framework.
 fn as_problem(error: &Error, seen: &Seen) -> Problem {
     if let Some(problem) = error.as_error::<Problem>() {
-        return problem.traced(seen.trace.id());
+        return problem.traced(seen.trace_id.clone());
     }
     let problem = match error.as_response_error().status_code() {
         StatusCode::NOT_FOUND => Problem::new(Kind::NoSuchRoute),
@@ -159,27 +176,27 @@ fn as_problem(error: &Error, seen: &Seen) -> Problem {
         status if status.is_client_error() => Problem::with(Kind::BadQuery, error.to_string()),
         _ => Problem::internal(error),
     };
-    problem.traced(seen.trace.id())
+    problem.traced(seen.trace_id.clone())
 }
 
 fn log_cause(seen: &Seen, problem: &Problem) {
     if let Some(cause) = problem.cause() {
         tracing::error!(
-            trace_id = %seen.trace.id(), method = %seen.method, path = %seen.path, code = problem.kind().code(),
+            trace_id = %seen.trace_id, method = %seen.method, path = %seen.path, code = problem.kind().code(),
             cause, "request failed"
         );
     }
 }
 
-fn report(state: &AppState, seen: &Seen, status: StatusCode) {
+fn report(state: &AppState, seen: &Seen, route: String, status: StatusCode) {
     let took: Duration = seen.started.elapsed();
     let tenant = seen.notes.0.borrow();
     state
         .metrics
-        .request(&seen.method, &seen.route, status, took, tenant.as_ref());
+        .request(&seen.method, route, status, took, tenant.as_ref());
     let slug = tenant.as_ref().map(|(_, slug)| slug.as_str());
     tracing::info!(
-        trace_id = %seen.trace.id(), method = %seen.method, path = %seen.path, status = status.as_u16(),
+        trace_id = %seen.trace_id, method = %seen.method, path = %seen.path, status = status.as_u16(),
         took_ms = took.as_secs_f64() * 1e3, tenant.slug = slug, "request"
     );
 }

@@ -78,24 +78,36 @@ impl Routes {
         Self(routes)
     }
 
-    /// The methods that `path` takes, as the Allow header lists them; `None` when no route has the path.
+    /// The pattern that `path` has, as `/api/v1/patients/{id}`.
     #[must_use]
-    pub fn allowed(&self, path: &str) -> Option<String> {
-        let parts: Vec<&str> = path.split('/').collect();
-        let fits = |pattern: &Vec<String>| {
-            pattern.len() == parts.len()
-                && pattern.iter().zip(&parts).all(|(want, part)| {
+    pub fn pattern(&self, path: &str) -> Option<String> {
+        self.fitting(path).next().map(|(pattern, _)| pattern.join("/"))
+    }
+
+    fn fitting<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a (Vec<String>, Vec<Method>)> {
+        let fits = move |pattern: &[String]| {
+            let mut parts = path.split('/');
+            let all = pattern.iter().all(|want| {
+                parts.next().is_some_and(|part| {
                     if want.starts_with('{') {
                         !part.is_empty()
                     } else {
                         want == part
                     }
                 })
+            });
+            all && parts.next().is_none()
         };
+        self.0.iter().filter(move |(pattern, _)| fits(pattern))
+    }
+
+    /// The methods that `path` takes, as the Allow header lists them; `None` when no route has the path.
+    #[must_use]
+    pub fn allowed(&self, path: &str) -> Option<String> {
         // Whatever takes GET takes HEAD (see `observe`), and the document need not say it of each route.
         let head = |method: &Method| (*method == Method::GET).then_some("HEAD");
-        let methods: Vec<&str> = (self.0.iter())
-            .filter(|(pattern, _)| fits(pattern))
+        let methods: Vec<&str> = self
+            .fitting(path)
             .flat_map(|(_, methods)| methods)
             .flat_map(|method| [Some(method.as_str()), head(method)])
             .flatten()
@@ -171,5 +183,7 @@ mod tests {
         assert_eq!(routes.allowed("/a/7").as_deref(), Some("GET, HEAD"));
         assert_eq!(routes.allowed("/a/"), None);
         assert_eq!(routes.allowed("/b"), None);
+        assert_eq!(routes.pattern("/a/7").as_deref(), Some("/a/{id}"));
+        assert_eq!((routes.pattern("/a/7/8"), routes.pattern("/")), (None, None));
     }
 }

@@ -5,6 +5,8 @@ mod crash;
 #[cfg(test)]
 mod fence;
 #[cfg(test)]
+mod figures;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod login;

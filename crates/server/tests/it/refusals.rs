@@ -321,8 +321,7 @@ async fn every_bad_input_has_a_problem_of_its_own() {
         d.get(&lab.receptionist, "/api/v1/patients").await.expect(200)["items"],
         json!([])
     );
-    assert!(!d.log().contains("panicked"));
-    world.stop().await;
+    assert!(!world.stop_and_log().await.contains("panicked"));
 }
 
 fn patient(change: &Value) -> Value {

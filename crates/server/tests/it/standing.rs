@@ -201,7 +201,7 @@ async fn a_suspended_laboratory_tells_nobody_without_a_password_who_works_there(
     }
     assert!(bodies.windows(2).all(|pair| pair[0] == pair[1]), "{bodies:?}");
     // The reason is for ops to read, and for whoever has proved to belong there.
-    assert!(d.log().contains("not in service"), "{}", d.log());
+    d.logged("not in service").await;
     d.try_log_in(&Lab::email("acme-lab", "admin"), PASSWORD, Some("acme-lab"))
         .await
         .refused(403, "tenant-suspended");

@@ -12,7 +12,7 @@ pub(crate) use door::Door;
 pub(crate) use http::{Call, Reply};
 pub(crate) use lab::{Lab, by_code};
 pub(crate) use process::{Tenantd, environment};
-pub(crate) use world::{OPERATOR, World, connect, finished, new_lab, operator_token, provision};
+pub(crate) use world::{OPERATOR, World, connect, finished, new_lab, operator_token, prepare, provision};
 
 /// Generous: it is spent only when something is broken.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);

@@ -89,9 +89,17 @@ impl Tenantd {
         self.child.id().expect("it runs")
     }
 
-    /// Everything that it has logged so far.
+    /// What it has logged so far; lines of the last moment may be on their way.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until it has logged this.
+    pub(crate) async fn logged(&self, text: &str) {
+        testkit::eventually(&format!("{text:?} in the log"), LIMIT, async || {
+            self.log().contains(text)
+        })
+        .await;
     }
 
     /// Sends a signal by its name, such as `TERM`.
@@ -111,9 +119,15 @@ impl Tenantd {
     }
 
     /// Asks it to stop and gives its exit code.
-    pub(crate) async fn stop(mut self) -> Option<i32> {
+    pub(crate) async fn stop(self) -> Option<i32> {
+        self.stop_and_log().await.0
+    }
+
+    /// Asks it to stop and gives its exit code and its whole log.
+    pub(crate) async fn stop_and_log(mut self) -> (Option<i32>, String) {
         self.signal("TERM").await;
-        self.ended().await
+        let code = self.ended().await;
+        (code, self.log())
     }
 
     /// Waits for its end.

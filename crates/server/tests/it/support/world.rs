@@ -79,6 +79,14 @@ impl World {
         drop(space);
         code
     }
+
+    /// Stops it and gives its whole log.
+    pub(crate) async fn stop_and_log(self) -> String {
+        let Self { server, space, .. } = self;
+        let (_, log) = server.stop_and_log().await;
+        drop(space);
+        log
+    }
 }
 
 pub(crate) async fn operator_token(d: &Tenantd) -> String {

@@ -1,0 +1,86 @@
+//! Figures that are read at the scrape: the router's, and the operations under way.
+//!
+//! Invariant: the number of series is bounded. Laboratories and servers beyond those with a label of their own are added
+//! up under `other`.
+
+mod router;
+mod servers;
+mod tenants;
+mod totals;
+
+use model::OperationStatus;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::ConstCounter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+    },
+    registry::Registry,
+};
+use registry::{OperationFilter, operations_list};
+
+use crate::{problem::Answer, state::AppState};
+
+pub(crate) use totals::Totals;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    status: &'static str,
+}
+
+/// Reads the figures of this moment into a registry of their own. The master database being away is a figure, too.
+pub async fn read(state: &AppState) -> Registry {
+    let mut out = Registry::with_prefix("tenantry");
+    let stats = state.resolver.stats();
+    router::put(&mut out, &stats);
+    servers::put(&mut out, &state.metrics, &stats.servers);
+    tenants::put(&mut out, &state.metrics, &stats.tenants);
+    match live_operations(state).await {
+        Ok(counts) => {
+            let family = Family::<StatusLabels, Gauge>::default();
+            for (status, count) in counts {
+                family.get_or_create(&StatusLabels { status }).set(count);
+            }
+            out.register(
+                "operations_live",
+                "Operations that have not ended, at most 500 counted",
+                family,
+            );
+            gauge(&mut out, "registry_up", "Whether the registry answered", 1);
+        }
+        Err(_unavailable) => gauge(&mut out, "registry_up", "Whether the registry answered", 0),
+    }
+    out
+}
+
+fn gauge(out: &mut Registry, name: &str, help: &str, value: i64) {
+    out.register(name, help, ConstGauge::new(value));
+}
+
+fn counter(out: &mut Registry, name: &str, help: &str, value: u64) {
+    out.register(name, help, ConstCounter::new(value));
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Counts the operations that have not ended; every status has its figure, also when it is zero.
+async fn live_operations(state: &AppState) -> Answer<Vec<(&'static str, i64)>> {
+    let client = state.registry_client().await?;
+    let filter = OperationFilter {
+        live: true,
+        ..OperationFilter::default()
+    };
+    let live = operations_list(&client, &filter, None, registry::PAGE_MAX).await?;
+    let statuses = OperationStatus::ALL.iter().filter(|status| !status.is_final());
+    Ok(statuses
+        .map(|&status| {
+            (
+                status.as_str(),
+                number(live.iter().filter(|op| op.status == status).count()),
+            )
+        })
+        .collect())
+}

@@ -65,13 +65,10 @@ impl<S: Seat> Account<S> {
             && self.waiting_since().is_some()
     }
 
-    /// Whether it may take a slot from another tenant: at once for its first connection, after a while for a further one.
-    pub(crate) fn may_take(&self, grow_after: Micros, now: Micros) -> bool {
-        // A connection that has just come has not had the time to serve those who wait.
-        let waited = |since: Micros| now.saturating_sub(since.max(self.grown_at));
-        self.live() == 0
-            || self
-                .waiting_since()
-                .is_some_and(|since| waited(since) >= grow_after)
+    /// For how long its callers have waited without a break for a further connection. One that has just come has not had the
+    /// time to serve them.
+    pub(crate) fn waited(&self, now: Micros) -> Option<Micros> {
+        let since = self.waiting_since()?;
+        Some(now.saturating_sub(since.max(self.grown_at)))
     }
 }

@@ -125,6 +125,11 @@ impl<S: Seat> Arbiter<S> {
         self.lock().held(tenant)
     }
 
+    /// The open pools that have connections.
+    pub fn seats(&self) -> Vec<Arc<S>> {
+        self.lock().seats().cloned().collect()
+    }
+
     /// The figures of this moment.
     pub fn standing(&self) -> Standing {
         self.lock().standing()

@@ -6,8 +6,14 @@ use std::{
 };
 
 use crate::{
-    Hold, Micros, Refusal, Rules, Seat, Standing, Verdict, account::Account, breaker::Breaker, heat::Climate,
-    line::Line, slot::End, sync::Arc,
+    Hold, Micros, Refusal, Rules, Seat, Standing, Verdict,
+    account::Account,
+    breaker::Breaker,
+    heat::Climate,
+    line::Line,
+    slot::End,
+    sync::Arc,
+    taking::{Loss, Owner, Taker},
 };
 
 /// How long a backend usually takes at most to be gone once its connection ends. One that takes longer (a statement that does
@@ -49,15 +55,6 @@ pub(crate) enum Deed<S: Seat> {
     Connect(Arc<S>),
     Close(S::Idle),
     Refuse(Arc<S>, Refusal),
-}
-
-/// An idle connection that may be taken. The least is missed least.
-struct Candidate<K> {
-    /// It is its tenant's last one.
-    last: bool,
-    heat: f32,
-    last_used: Micros,
-    tenant: K,
 }
 
 impl<S: Seat> Ledger<S> {
@@ -264,10 +261,9 @@ impl<S: Seat> Ledger<S> {
             self.pressed = false;
             return false;
         };
-        let live = |tenant| self.accounts.get(&tenant).map_or(0, Account::live);
-        // To a tenant that has as many it would be no fairer than before.
-        let fairer = next != tenant && live(next) < live(tenant);
-        let given_up = fairer && self.ending(tenant, hold.end(), now);
+        let live = self.accounts.get(&tenant).map_or(0, Account::live);
+        let taker = self.taker(Some(next), now);
+        let given_up = next != tenant && taker.may_take_busy(live) && self.ending(tenant, hold.end(), now);
         self.yields_total += u64::from(given_up);
         given_up
     }
@@ -377,8 +373,14 @@ impl<S: Seat> Ledger<S> {
         }
         let staying = self.taken - self.soon.len() + self.others;
         let coming = self.rules.budget.saturating_sub(staying);
-        let grow_after = self.rules.grow_after;
-        self.next(coming, |account| account.may_take(grow_after, now))
+        let rules = self.rules;
+        self.next(coming, |account| Taker::new(&rules, account, now).may_take())
+    }
+
+    /// The tenant as one that takes; none: one without a connection.
+    fn taker(&self, tenant: Option<S::Tenant>, now: Micros) -> Taker {
+        let account = tenant.and_then(|tenant| self.accounts.get(&tenant));
+        account.map_or(Taker::FIRST, |account| Taker::new(&self.rules, account, now))
     }
 
     /// The first in the line for whom `may` holds, but for the first few. Those whose callers have gone lose their place.
@@ -404,37 +406,28 @@ impl<S: Seat> Ledger<S> {
 
     /// The idle connection that will be missed least, taken out of its pool.
     fn take_idle(&mut self, wanted_by: Option<S::Tenant>, now: Micros) -> Option<S::Idle> {
-        let live = wanted_by
-            .and_then(|tenant| self.accounts.get(&tenant))
-            .map_or(0, Account::live);
+        let taker = self.taker(wanted_by, now);
         let mut candidates = Vec::new();
         for (&tenant, account) in &mut self.accounts {
             let Some(seat) = &account.seat else { continue };
             if account.live() == 0 || Some(tenant) == wanted_by || seat.idle() == 0 {
                 continue;
             }
-            let heat = self.climate.read(&mut account.heat, seat.uses());
-            let last_used = seat.last_used();
-            let idle_for = now.saturating_sub(last_used);
-            let ripe = if live == 0 || account.live() > live {
-                now >= seat.tenure_ends() || idle_for >= self.rules.anticipation
-            } else {
-                // Somebody's last connection, for somebody who has one: only if it has truly fallen idle.
-                idle_for >= self.rules.tenure
+            let owner = Owner {
+                live: account.live(),
+                heat: self.climate.read(&mut account.heat, seat.uses()),
+                // One that has just come has had no time to be used.
+                last_used: seat.last_used().max(account.grown_at),
+                tenure_ends: seat.tenure_ends(),
             };
-            if ripe {
-                candidates.push(Candidate {
-                    last: account.live() == 1,
-                    heat,
-                    last_used,
-                    tenant,
-                });
+            if taker.may_take_idle(&self.rules, &owner, now) {
+                candidates.push((owner.loss(&self.rules, now), tenant));
             }
         }
         self.climate.age();
         // The best is nearly always still there: no need to sort them all.
-        while let Some(best) = missed_least(&candidates) {
-            let tenant = candidates.swap_remove(best).tenant;
+        while let Some(best) = position_of_least(&candidates) {
+            let tenant = candidates.swap_remove(best).1;
             let account = self.accounts.get(&tenant);
             let seat = account.and_then(|account| account.seat.as_ref());
             if let Some(idle) = seat.and_then(|seat| seat.take_idle()) {
@@ -526,6 +519,11 @@ impl<S: Seat> Ledger<S> {
         self.accounts.get(&tenant).map_or(0, |account| account.held)
     }
 
+    pub(crate) fn seats(&self) -> impl Iterator<Item = &Arc<S>> {
+        let holding = self.accounts.values().filter(|account| account.held > 0);
+        holding.filter_map(|account| account.seat.as_ref())
+    }
+
     pub(crate) fn standing(&self) -> Standing {
         Standing {
             budget: self.rules.budget,
@@ -542,10 +540,6 @@ impl<S: Seat> Ledger<S> {
     }
 }
 
-fn missed_least<K>(candidates: &[Candidate<K>]) -> Option<usize> {
-    let by_loss = |a: &Candidate<K>, b: &Candidate<K>| {
-        let by_heat = a.last.cmp(&b.last).then(a.heat.total_cmp(&b.heat));
-        by_heat.then(a.last_used.cmp(&b.last_used))
-    };
-    (0..candidates.len()).min_by(|&a, &b| by_loss(&candidates[a], &candidates[b]))
+fn position_of_least<K>(candidates: &[(Loss, K)]) -> Option<usize> {
+    (0..candidates.len()).min_by(|&a, &b| candidates[a].0.total_cmp(&candidates[b].0))
 }

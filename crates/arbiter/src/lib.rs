@@ -28,6 +28,7 @@ mod rules;
 mod seat;
 mod slot;
 mod sync;
+mod taking;
 
 pub use crate::{
     arbiter::{Arbiter, Standing},

@@ -29,10 +29,10 @@ impl Rules {
             budget,
             connects_max: 4,
             tenure: 25_000,
-            anticipation: 2_000,
+            anticipation: 5_000,
             grow_after: 10_000,
-            ageing_uses: 256,
-            memory: 32,
+            ageing_uses: 64,
+            memory: 16,
         }
     }
 }

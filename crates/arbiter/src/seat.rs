@@ -22,7 +22,7 @@ pub trait Seat: Sized {
     }
     /// Since when callers have been waiting without a break; none while nobody waits.
     fn waiting_since(&self) -> Option<Micros>;
-    /// How many connections are idle.
+    /// How many connections are idle. Not those that callers who wait are about to pick up.
     fn idle(&self) -> usize;
     /// When a connection was last lent or given back.
     fn last_used(&self) -> Micros;

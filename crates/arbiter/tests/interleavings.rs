@@ -132,7 +132,8 @@ impl Seat for Pool {
         inner.waits().then_some(inner.waiting_since)
     }
     fn idle(&self) -> usize {
-        lock(&self.inner).idle.len()
+        let inner = lock(&self.inner);
+        inner.idle.len().saturating_sub(inner.waiting)
     }
     fn last_used(&self) -> Micros {
         lock(&self.inner).last_used

@@ -263,11 +263,13 @@ impl Pools {
         }
     }
 
-    /// Ends connections that have been idle or alive for too long.
+    /// Ends connections that have been idle or alive for too long. Looks at the pools that have any, which are no more than
+    /// the budgets.
     pub(crate) fn sweep(&self) {
         let now = self.common.clock.now();
-        for (_, entry) in &self.open.pin() {
-            entry.pool.sweep(now);
+        let servers: Vec<_> = self.lock_servers().values().map(Arc::clone).collect();
+        for pool in servers.iter().flat_map(|server| server.arbiter.seats()) {
+            pool.sweep(now);
         }
     }
 
@@ -287,13 +289,17 @@ impl Pools {
     pub(crate) fn statuses(&self) -> Vec<TenantPoolStats> {
         let open = self.open.pin();
         let mut pools: Vec<_> = open.values().map(|entry| &entry.pool).collect();
-        pools.sort_by_key(|pool| std::cmp::Reverse(pool.last_used()));
+        // Cached: it changes while it is compared.
+        pools.sort_by_cached_key(|pool| std::cmp::Reverse(pool.last_used()));
         pools.into_iter().map(|pool| pool.stats()).collect()
     }
 
     pub(crate) fn servers(&self) -> Vec<ServerStats> {
-        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut stats: Vec<_> = servers.values().map(|server| server.stats()).collect();
+        let mut stats: Vec<_> = self
+            .lock_servers()
+            .values()
+            .map(|server| server.stats())
+            .collect();
         stats.sort_by(|a, b| a.server.cmp(&b.server));
         stats
     }
@@ -338,6 +344,10 @@ impl Pools {
             entry.pool.close();
             reason.fetch_add(1, Relaxed);
         }
+    }
+
+    fn lock_servers(&self) -> MutexGuard<'_, HashMap<ServerName, Arc<Server>>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Recency> {

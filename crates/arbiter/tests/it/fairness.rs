@@ -121,13 +121,13 @@ impl Play {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_busy_tenant_starves(
         budget in 1..9_usize,
         connects_max in 1..5_usize,
-        tenants in prop::collection::vec(busy(), 1..40),
+        tenants in prop::collection::vec(busy(), 1..30),
     ) {
         let rules = Rules { connects_max, ..Rules::new(budget) };
         let keeps_max = tenants.iter().map(|busy| busy.keeps).max().unwrap_or(0);
@@ -139,7 +139,7 @@ proptest! {
         let bound = 2 * ((count / budget as u64 + 2) * turn + count * handover / connects_max as u64);
 
         let mut play = Play::new(rules, tenants);
-        play.run(4 * bound);
+        play.run(3 * bound);
         prop_assert!(play.longest <= bound, "{} ms of {} ms", play.longest / MS, bound / MS);
         prop_assert!(play.served.iter().all(|&(times, _)| times > 0), "{:?}", play.served);
     }

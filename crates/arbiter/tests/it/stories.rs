@@ -144,41 +144,93 @@ fn a_noisy_tenant_has_all_the_slack_and_gives_it_back() {
 }
 
 #[test]
-fn a_further_connection_is_taken_from_another_tenant_only_after_a_while() {
-    let mut world = World::new(Rules::new(3), 2);
-    for tenant in [ANNA, BEN, BEN] {
+fn a_further_connection_is_taken_after_a_while_from_one_that_has_more() {
+    let mut world = World::new(Rules::new(4), 3);
+    for tenant in [ANNA, BEN, BEN, BEN] {
         served(&mut world, tenant);
     }
-    // Both of Ben's are idle and past their tenure.
+    // All of Ben's are idle and past their tenure.
     world.pass(world.rules.tenure);
-    world.give_back(1);
-    world.give_back(1);
+    for _ in 0..3 {
+        world.give_back(1);
+    }
     assert_eq!(world.ask(ANNA), Asked::Waits);
     assert_eq!(
         world.idle(BEN),
-        2,
+        3,
         "the connection that Anna has may be back in a moment"
     );
     world.pass(world.rules.grow_after);
     world.arbiter.tick();
-    assert_eq!(world.idle(BEN), 1);
+    assert_eq!(world.idle(BEN), 2);
+}
+
+#[test]
+fn where_it_would_only_leave_the_other_with_fewer_it_is_a_matter_of_turns() {
+    let mut world = World::new(Rules::new(3), 2);
+    for tenant in [ANNA, BEN, BEN] {
+        served(&mut world, tenant);
+    }
+    let give_all_back = |world: &mut World| {
+        world.arbiter.tick();
+        for _ in 0..3 {
+            world.give_back(0);
+        }
+    };
+    // Anna's callers queue for one connection, Ben's for two: always somebody waits on either side.
+    for tenant in [ANNA, ANNA, ANNA, BEN, BEN, BEN, BEN] {
+        world.ask(tenant);
+    }
+    world.pass(2 * world.rules.tenure);
+    give_all_back(&mut world);
+    assert_eq!(
+        world.lent_to(),
+        [ANNA, BEN, BEN],
+        "a connect for every tenure would be too dear"
+    );
+    world.pass(2 * world.rules.tenure);
+    give_all_back(&mut world);
+    assert_eq!(world.standing().yields_total, 1);
+    world.backend_gone(0);
+    assert_eq!(world.connecting_for(), [ANNA]);
 }
 
 #[test]
 fn one_that_just_waits_does_not_hold_up_one_that_may_take() {
-    let mut world = World::new(Rules::new(4), 4);
-    for tenant in [CARL, CARL, ANNA, BEN] {
+    let mut world = World::new(Rules::new(5), 4);
+    for tenant in [CARL, CARL, CARL, ANNA, BEN] {
         served(&mut world, tenant);
     }
-    world.give_back(0);
-    world.give_back(0);
+    for _ in 0..3 {
+        world.give_back(0);
+    }
     // Anna is before Ben in the line, but her callers keep being served and others come.
     assert_eq!((world.ask(ANNA), world.ask(BEN)), (Asked::Waits, Asked::Waits));
     world.pass(world.rules.grow_after);
     world.give_back(0);
     assert_eq!(world.ask(ANNA), Asked::Waits);
     world.arbiter.tick();
-    assert_eq!(world.idle(CARL), 1, "Ben has waited long enough");
+    assert_eq!(world.idle(CARL), 2, "Ben has waited long enough");
+}
+
+#[test]
+fn among_tenants_that_are_all_busy_frequency_makes_no_favourite() {
+    let mut world = World::new(Rules::new(2), 1);
+    for (tenant, uses) in [(ANNA, 100), (BEN, 1)] {
+        for _ in 0..uses {
+            served(&mut world, tenant);
+            world.give_back(0);
+        }
+        world.pass(MS);
+    }
+    // Both are past their tenure and were used just now. Anna was used more often because she has had hers for longer.
+    world.pass(world.rules.tenure);
+    for tenant in [ANNA, BEN] {
+        served(&mut world, tenant);
+        world.give_back(0);
+    }
+    assert_eq!(world.ask(CARL), Asked::Waits);
+    assert_eq!((world.idle(ANNA), world.idle(BEN)), (0, 1));
 }
 
 #[test]

@@ -1,0 +1,112 @@
+//! Who may take a connection from whom, and which is missed least.
+//!
+//! Two different things are called idle. Most connections of a server with many tenants have not been used for a while: it is a
+//! cache, and the one to close is that of the tenant that is seldom used. But where all are used all the time and more
+//! tenants want one, there is no favourite: whoever keeps a connection is used more often *because* it has it, and by
+//! frequency it would keep it for ever. Then it is a processor to be shared, and the one whose tenure ended first goes.
+
+use std::cmp::Ordering;
+
+use crate::{Micros, Rules, Seat, account::Account};
+
+/// Where a further connection for one tenant leaves another one with fewer than that one has, it is a matter of taking turns,
+/// for which a connect is a high price: so many tenures must the callers have waited.
+const TURN_TENURES: Micros = 4;
+
+/// A tenant that takes a slot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taker {
+    /// How many connections it has.
+    live: usize,
+    /// Its callers have waited long enough to take a further one from somebody who has more.
+    may_grow: bool,
+    /// They have waited long enough to take one in turn.
+    its_turn: bool,
+}
+
+/// A tenant with an idle connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner {
+    pub(crate) live: usize,
+    pub(crate) heat: f32,
+    pub(crate) last_used: Micros,
+    pub(crate) tenure_ends: Micros,
+}
+
+/// What closing a connection costs. The least is best.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Loss {
+    /// It is its tenant's last one.
+    last: bool,
+    /// It was used within the last tenure.
+    active: bool,
+    heat: f32,
+    since: Micros,
+}
+
+impl Taker {
+    /// One that has nothing yet.
+    pub(crate) const FIRST: Self = Self {
+        live: 0,
+        may_grow: true,
+        its_turn: true,
+    };
+
+    pub(crate) fn new<S: Seat>(rules: &Rules, account: &Account<S>, now: Micros) -> Self {
+        let waited = account.waited(now);
+        Self {
+            live: account.live(),
+            may_grow: waited.is_some_and(|waited| waited >= rules.grow_after),
+            its_turn: waited.is_some_and(|waited| waited >= TURN_TENURES * rules.tenure),
+        }
+    }
+
+    /// Whether it may take from anybody at all: for its first connection at once.
+    pub(crate) fn may_take(self) -> bool {
+        self.live == 0 || self.may_grow
+    }
+
+    /// Whether it may have a connection that is in use, past its tenure, when it is given back.
+    pub(crate) fn may_take_busy(self, owner_live: usize) -> bool {
+        if self.live == 0 {
+            return owner_live > 0;
+        }
+        let fairer = owner_live > self.live + 1;
+        (fairer && self.may_grow) || (owner_live > self.live && self.its_turn)
+    }
+
+    pub(crate) fn may_take_idle(self, rules: &Rules, owner: &Owner, now: Micros) -> bool {
+        if self.live > 0 && owner.live == 1 {
+            // Somebody's last connection, for somebody who has one: only if it has truly fallen idle.
+            return self.may_grow && owner.idle_for(now) >= rules.tenure;
+        }
+        // Its next request is often a moment away.
+        let ripe = now >= owner.tenure_ends || owner.idle_for(now) >= rules.anticipation;
+        // One that is idle while others wait may go even if its tenant has no more than they.
+        ripe && (self.live == 0 || self.its_turn || (owner.live > self.live + 1 && self.may_grow))
+    }
+}
+
+impl Owner {
+    fn idle_for(&self, now: Micros) -> Micros {
+        now.saturating_sub(self.last_used)
+    }
+
+    pub(crate) fn loss(&self, rules: &Rules, now: Micros) -> Loss {
+        let active = self.idle_for(now) < 2 * rules.anticipation;
+        Loss {
+            last: self.live == 1,
+            active,
+            heat: if active { 0.0 } else { self.heat },
+            since: if active { self.tenure_ends } else { self.last_used },
+        }
+    }
+}
+
+impl Loss {
+    pub(crate) fn total_cmp(&self, other: &Self) -> Ordering {
+        let by_kind = (self.last, self.active).cmp(&(other.last, other.active));
+        let by_heat = by_kind.then(self.heat.total_cmp(&other.heat));
+        by_heat.then(self.since.cmp(&other.since))
+    }
+}

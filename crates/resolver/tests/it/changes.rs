@@ -220,7 +220,7 @@ async fn draining_waits_for_what_is_on_loan_and_leaves_no_connection() {
         .await
         .unwrap_err();
     assert!(
-        matches!(error, ResolveError::StillInUse { connections: 1, .. }),
+        matches!(error, ResolveError::StillInUse { connections: 1.., .. }),
         "{error}"
     );
     let drained = tokio::spawn({

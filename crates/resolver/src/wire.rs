@@ -72,7 +72,7 @@ enum Trace {
 impl Trace {
     /// By the tag of CommandComplete. What is not known here counts as lasting.
     fn of(tag: &[u8]) -> Self {
-        const NONE: [&[u8]; 23] = [
+        const NONE: [&[u8]; 25] = [
             b"SELECT",
             b"INSERT",
             b"UPDATE",
@@ -96,6 +96,8 @@ impl Trace {
             b"CLOSE CURSOR",
             b"ANALYZE",
             b"COMMENT",
+            b"DISCARD TEMP",
+            b"DISCARD SEQUENCES",
         ];
         const REMOVABLE: [&[u8]; 12] = [
             b"SET",

@@ -179,6 +179,7 @@ async fn whatever_was_done_to_the_session_is_undone_before_the_next_borrower() {
             ..world.config()
         })
         .await;
+    let first = backend(&mut resolver.checkout(alpha).await.unwrap()).await;
     // Each leaves something behind after a commit that was answered, where a driver sees nothing wrong.
     let soiling = [
         "SET work_mem = '1MB'",
@@ -204,6 +205,9 @@ async fn whatever_was_done_to_the_session_is_undone_before_the_next_borrower() {
             "{sql}"
         );
     }
+    let spent = "what PREPARE leaves is not cleaned away, its connection ends";
+    let next = backend(&mut resolver.checkout(alpha).await.unwrap()).await;
+    assert!(next != first && resolver.stats().discarded_total == 1, "{spent}");
     // Behind the transaction's back, through the driver's own client.
     for sql in [
         "BEGIN",
@@ -223,7 +227,9 @@ async fn whatever_was_done_to_the_session_is_undone_before_the_next_borrower() {
             "{sql}"
         );
     }
-    assert_eq!(note(&mut resolver.checkout(alpha).await.unwrap()).await, "alpha");
+    let mut last = resolver.checkout(alpha).await.unwrap();
+    assert_eq!(note(&mut last).await, "alpha");
+    assert_eq!(backend(&mut last).await, next, "all others are cleaned and go on");
 }
 
 /// Settings, read-only default, locks, channels, cursors and statements of a session that is as new.

@@ -93,10 +93,7 @@ impl<S: Seat> Arbiter<S> {
 
     /// Looks whether an idle connection may be taken by now, or a connect tried again. True: call again in a millisecond.
     pub fn tick(self: &Arc<Self>) -> bool {
-        self.work(|ledger, now, deeds| {
-            ledger.pump(now, deeds);
-            ledger.ticks()
-        })
+        self.work(|ledger, now, deeds| ledger.tick(now, deeds))
     }
 
     /// A connection that was thought lost has answered.

@@ -6,24 +6,15 @@ use std::{
 };
 
 use crate::{
-    Hold, Micros, Refusal, Rules, Seat, Standing, Verdict,
-    account::Account,
-    breaker::Breaker,
-    heat::Climate,
-    line::Line,
-    slot::End,
-    sync::Arc,
-    taking::{Loss, Owner, Taker},
+    Hold, Micros, Refusal, Rules, Seat, Standing, Verdict, account::Account, breaker::Breaker, heat::Climate,
+    line::Line, slot::End, sync::Arc,
 };
-
-/// How long a backend usually takes at most to be gone once its connection ends. One that takes longer (a statement that does
-/// not hear of its cancel, a socket without an answer) is waited for no more: its slot comes when it comes, and
-/// those who wait get another.
-const ENDS_WITHIN: Micros = 50_000;
 
 /// The order in which tenants are gone through decides between equals. With a hasher of its own it is the same in every
 /// run, so that a failure can be replayed. Tenants' names come from the registry, not from strangers.
 type Accounts<S> = HashMap<<S as Seat>::Tenant, Account<S>, BuildHasherDefault<DefaultHasher>>;
+
+mod allot;
 
 pub(crate) struct Ledger<S: Seat> {
     rules: Rules,
@@ -44,6 +35,8 @@ pub(crate) struct Ledger<S: Seat> {
     /// Whose log-in is used to find out whether a server that was down is back.
     probe: Option<Arc<S>>,
     pressed: bool,
+    /// When no idle connection was found, and how many connections the tenant had for which it was looked.
+    barren: Option<(Micros, usize)>,
     ticks: bool,
     taken_idle_total: u64,
     yields_total: u64,
@@ -78,6 +71,7 @@ impl<S: Seat> Ledger<S> {
             silence: false,
             probe: None,
             pressed: false,
+            barren: None,
             ticks: false,
             taken_idle_total: 0,
             yields_total: 0,
@@ -268,68 +262,11 @@ impl<S: Seat> Ledger<S> {
         given_up
     }
 
-    /// Gives out what can be given: free slots first, then those of idle connections.
-    pub(crate) fn pump(&mut self, now: Micros, deeds: &mut Vec<Deed<S>>) {
-        self.pressed = false;
-        self.ticks = false;
-        while self.soon.front().is_some_and(|&began| began + ENDS_WITHIN <= now) {
-            self.soon.pop_front();
-        }
-        if self.breaker.is_open() {
-            self.pump_probe(now, deeds);
-            return;
-        }
-        while self.connecting < self.rules.connects_max {
-            let free = self.free() > 0;
-            let next = if free {
-                self.next(0, |_| true)
-            } else {
-                self.next_taker(now)
-            };
-            // Whoever is left may take in a while: a further connection, or the place of a backend that does not end.
-            self.ticks = !self.line.is_empty();
-            let Some(next) = next else { return };
-            if !self.breaker.admits(now, self.connecting) {
-                return;
-            }
-            if free {
-                self.grant(next, deeds);
-                continue;
-            }
-            let Some(idle) = self.take_idle(Some(next), now) else {
-                self.pressed = true;
-                return;
-            };
-            deeds.push(Deed::Close(idle));
-        }
-    }
-
-    /// While the breaker is open: one connect at a time, for whoever asked last.
-    fn pump_probe(&mut self, now: Micros, deeds: &mut Vec<Deed<S>>) {
-        let Some(seat) = self.probe.clone() else { return };
-        self.ticks = true;
-        if !self.breaker.admits(now, self.connecting) {
-            return;
-        }
-        let tenant = seat.tenant();
-        let account = self.seat(&seat);
-        let (full, ending) = (account.held >= seat.slots_max(), account.ending > 0);
-        let room = self.free() > 0;
-        if room && !full {
-            self.grant(tenant, deeds);
-        } else if full && !ending {
-            // It has all that it may have, and nothing is known of any: one of them makes way.
-            if let Some(idle) = seat.take_idle() {
-                self.taken_idle(tenant, &idle, now);
-                deeds.push(Deed::Close(idle));
-            }
-        } else if !room
-            && self.soon.is_empty()
-            && let Some(idle) = self.take_idle(None, now)
-        {
-            deeds.push(Deed::Close(idle));
-        }
-        self.forget_if_empty(tenant);
+    /// Looks again at everything that time alone may have changed. Whether to look again soon.
+    pub(crate) fn tick(&mut self, now: Micros, deeds: &mut Vec<Deed<S>>) -> bool {
+        self.barren = None;
+        self.pump(now, deeds);
+        self.ticks
     }
 
     /// The tenant's account, with this pool as the one that is open.
@@ -344,103 +281,6 @@ impl<S: Seat> Ledger<S> {
             account.seat = Some(Arc::clone(seat));
         }
         account
-    }
-
-    fn grant(&mut self, tenant: S::Tenant, deeds: &mut Vec<Deed<S>>) {
-        let Some(account) = self.accounts.get_mut(&tenant) else {
-            return;
-        };
-        if let Some(place) = account.place.take() {
-            self.line.leave(place);
-        }
-        let Some(seat) = &account.seat else { return };
-        deeds.push(Deed::Connect(Arc::clone(seat)));
-        account.held += 1;
-        account.connecting += 1;
-        self.taken += 1;
-        self.connecting += 1;
-    }
-
-    fn free(&self) -> usize {
-        self.rules.budget.saturating_sub(self.taken + self.others)
-    }
-
-    /// The first in the line who may take a slot from another tenant, and for whom none is free or about to be.
-    fn next_taker(&mut self, now: Micros) -> Option<S::Tenant> {
-        // As many end at once as may connect at once. And where others have the whole budget it would be for nothing.
-        if self.connecting + self.soon.len() >= self.rules.connects_max || self.others >= self.rules.budget {
-            return None;
-        }
-        let staying = self.taken - self.soon.len() + self.others;
-        let coming = self.rules.budget.saturating_sub(staying);
-        let rules = self.rules;
-        self.next(coming, |account| Taker::new(&rules, account, now).may_take())
-    }
-
-    /// The tenant as one that takes; none: one without a connection.
-    fn taker(&self, tenant: Option<S::Tenant>, now: Micros) -> Taker {
-        let account = tenant.and_then(|tenant| self.accounts.get(&tenant));
-        account.map_or(Taker::FIRST, |account| Taker::new(&self.rules, account, now))
-    }
-
-    /// The first in the line for whom `may` holds, but for the first few. Those whose callers have gone lose their place.
-    fn next(&mut self, skip: usize, may: impl Fn(&Account<S>) -> bool) -> Option<S::Tenant> {
-        let (mut gone, mut found, mut ahead) = (Vec::new(), None, 0);
-        for tenant in self.line.iter() {
-            let account = self.accounts.get(&tenant);
-            let Some(account) = account.filter(|account| account.waiting_since().is_some()) else {
-                gone.push(tenant);
-                continue;
-            };
-            if ahead >= skip && may(account) {
-                found = Some(tenant);
-                break;
-            }
-            ahead += 1;
-        }
-        for tenant in gone {
-            self.leave_line(tenant);
-        }
-        found
-    }
-
-    /// The idle connection that will be missed least, taken out of its pool.
-    fn take_idle(&mut self, wanted_by: Option<S::Tenant>, now: Micros) -> Option<S::Idle> {
-        let taker = self.taker(wanted_by, now);
-        let mut candidates = Vec::new();
-        for (&tenant, account) in &mut self.accounts {
-            let Some(seat) = &account.seat else { continue };
-            if account.live() == 0 || Some(tenant) == wanted_by || seat.idle() == 0 {
-                continue;
-            }
-            let owner = Owner {
-                live: account.live(),
-                heat: self.climate.read(&mut account.heat, seat.uses()),
-                // One that has just come has had no time to be used.
-                last_used: seat.last_used().max(account.grown_at),
-                tenure_ends: seat.tenure_ends(),
-            };
-            if taker.may_take_idle(&self.rules, &owner, now) {
-                candidates.push((owner.loss(&self.rules, now), tenant));
-            }
-        }
-        self.climate.age();
-        // The best is nearly always still there: no need to sort them all.
-        while let Some(best) = position_of_least(&candidates) {
-            let tenant = candidates.swap_remove(best).1;
-            let account = self.accounts.get(&tenant);
-            let seat = account.and_then(|account| account.seat.as_ref());
-            if let Some(idle) = seat.and_then(|seat| seat.take_idle()) {
-                self.taken_idle(tenant, &idle, now);
-                return Some(idle);
-            }
-        }
-        None
-    }
-
-    fn taken_idle(&mut self, tenant: S::Tenant, idle: &S::Idle, now: Micros) {
-        let newly = self.ending(tenant, idle.as_ref().end(), now);
-        self.taken_idle_total += u64::from(newly);
     }
 
     /// Puts the tenant in the line if it has need of another connection.
@@ -538,8 +378,4 @@ impl<S: Seat> Ledger<S> {
             refused_total: self.refused_total,
         }
     }
-}
-
-fn position_of_least<K>(candidates: &[(Loss, K)]) -> Option<usize> {
-    (0..candidates.len()).min_by(|&a, &b| candidates[a].0.total_cmp(&candidates[b].0))
 }

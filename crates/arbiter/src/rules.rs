@@ -29,7 +29,7 @@ impl Rules {
             budget,
             connects_max: 4,
             tenure: 25_000,
-            anticipation: 5_000,
+            anticipation: 2_000,
             grow_after: 10_000,
             ageing_uses: 64,
             memory: 16,

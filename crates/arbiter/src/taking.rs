@@ -17,7 +17,7 @@ const TURN_TENURES: Micros = 4;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Taker {
     /// How many connections it has.
-    live: usize,
+    pub(crate) live: usize,
     /// Its callers have waited long enough to take a further one from somebody who has more.
     may_grow: bool,
     /// They have waited long enough to take one in turn.
@@ -77,8 +77,9 @@ impl Taker {
 
     pub(crate) fn may_take_idle(self, rules: &Rules, owner: &Owner, now: Micros) -> bool {
         if self.live > 0 && owner.live == 1 {
-            // Somebody's last connection, for somebody who has one: only if it has truly fallen idle.
-            return self.may_grow && owner.idle_for(now) >= rules.tenure;
+            // Somebody's last connection, for somebody who has one: idle is idle, tenure or not, for its owner will get another
+            // by right as soon as it asks.
+            return self.may_grow && owner.idle_for(now) >= rules.anticipation;
         }
         // Its next request is often a moment away.
         let ripe = now >= owner.tenure_ends || owner.idle_for(now) >= rules.anticipation;

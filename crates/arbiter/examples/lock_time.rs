@@ -1,0 +1,179 @@
+//! How long the arbiter's lock is held, with many slots and a long line.
+//!
+//! ```text
+//! cargo run --release -p arbiter --example lock_time
+//! ```
+
+use std::{
+    collections::VecDeque,
+    hint::black_box,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use arbiter::{Arbiter, Hold, Micros, Refusal, Rules, Seat, Slot};
+
+struct Pool {
+    tenant: usize,
+    waits: AtomicBool,
+    idle: Mutex<Vec<Conn>>,
+    last_used: AtomicU64,
+    uses: AtomicU64,
+    connects: Connects,
+}
+
+/// Connects under way.
+type Connects = Arc<Mutex<Vec<(usize, Slot<Pool>)>>>;
+
+struct Conn {
+    tenant: usize,
+    hold: Hold<Pool>,
+    slot: Option<Slot<Pool>>,
+}
+
+impl AsRef<Hold<Pool>> for Conn {
+    fn as_ref(&self) -> &Hold<Pool> {
+        &self.hold
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Seat for Pool {
+    type Tenant = usize;
+    type Idle = Conn;
+
+    fn tenant(&self) -> usize {
+        self.tenant
+    }
+    fn slots_max(&self) -> usize {
+        8
+    }
+    fn waiting_since(&self) -> Option<Micros> {
+        self.waits.load(Relaxed).then_some(0)
+    }
+    fn idle(&self) -> usize {
+        lock(&self.idle).len()
+    }
+    fn last_used(&self) -> Micros {
+        self.last_used.load(Relaxed)
+    }
+    fn tenure_ends(&self) -> Micros {
+        self.last_used.load(Relaxed)
+    }
+    fn uses(&self) -> u64 {
+        self.uses.load(Relaxed)
+    }
+    fn take_idle(&self) -> Option<Conn> {
+        lock(&self.idle).pop()
+    }
+    fn connect(self: &Arc<Self>, slot: Slot<Self>) {
+        lock(&self.connects).push((self.tenant, slot));
+    }
+    fn refuse(&self, _: Refusal) {}
+}
+
+struct World {
+    arbiter: Arc<Arbiter<Pool>>,
+    clock: Arc<AtomicU64>,
+    connects: Connects,
+    pools: Vec<Arc<Pool>>,
+    conns: VecDeque<Conn>,
+}
+
+impl World {
+    fn new(budget: usize, waiting: usize) -> Self {
+        let clock = Arc::new(AtomicU64::new(1_000_000));
+        let now = Arc::clone(&clock);
+        let arbiter = Arbiter::new(Rules::new(budget), move || now.load(Relaxed), || 500, || {});
+        let mut world = Self {
+            arbiter: Arc::new(arbiter),
+            clock,
+            connects: Arc::default(),
+            pools: Vec::new(),
+            conns: VecDeque::new(),
+        };
+        for tenant in 0..budget + waiting {
+            world.pools.push(Arc::new(Pool {
+                tenant,
+                waits: AtomicBool::new(true),
+                idle: Mutex::default(),
+                last_used: AtomicU64::new(0),
+                uses: AtomicU64::new(0),
+                connects: Arc::clone(&world.connects),
+            }));
+            let _never_down = world.arbiter.want(&world.pools[tenant]);
+            world.connect();
+        }
+        world
+    }
+
+    /// The connect under way succeeds, if there is one.
+    fn connect(&mut self) {
+        let connect = lock(&self.connects).pop();
+        if let Some((tenant, mut slot)) = connect {
+            self.pools[tenant].waits.store(false, Relaxed);
+            slot.connected();
+            self.conns.push_back(Conn {
+                tenant,
+                hold: slot.hold(),
+                slot: Some(slot),
+            });
+        }
+    }
+}
+
+fn time(what: &str, times: u32, mut act: impl FnMut()) {
+    let start = Instant::now();
+    for _ in 0..times {
+        act();
+    }
+    let each = start.elapsed().as_nanos() / u128::from(times);
+    println!("  {what:58} {each:>7} ns");
+}
+
+fn main() {
+    for (budget, waiting) in [(64, 100), (500, 1_000), (500, 10_000)] {
+        println!("{budget} slots, {waiting} tenants waiting");
+        let mut world = World::new(budget, waiting);
+        let arbiter = Arc::clone(&world.arbiter);
+        let last = Arc::clone(&world.pools[budget + waiting - 1]);
+        time(
+            "one more caller of a waiting tenant, nothing idle",
+            20_000,
+            || {
+                let _never_down = black_box(arbiter.want(&last));
+            },
+        );
+        time("a tick, nothing idle", 20_000, || {
+            world.clock.fetch_add(1_000, Relaxed);
+            black_box(arbiter.tick());
+        });
+        time("a give-back within the tenure", 1_000_000, || {
+            black_box(arbiter.yields(&world.conns[0].hold, 0, Micros::MAX));
+        });
+        time("a give-back past it: given up, closed, granted", 50, || {
+            let mut conn = world.conns.pop_front().expect("one is lent");
+            assert!(arbiter.yields(&conn.hold, conn.tenant, 0), "somebody waits");
+            drop(conn.slot.take());
+            world.connect();
+        });
+
+        // All idle: the one that is missed least is looked for among all.
+        let mut world = World::new(budget, waiting);
+        world.clock.fetch_add(1_000_000, Relaxed);
+        for conn in world.conns.drain(..) {
+            lock(&world.pools[conn.tenant].idle).push(conn);
+        }
+        let arbiter = Arc::clone(&world.arbiter);
+        time("an idle one chosen among all, closed, granted", 50, || {
+            arbiter.tick();
+            world.connect();
+        });
+    }
+}

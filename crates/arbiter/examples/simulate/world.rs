@@ -1,0 +1,495 @@
+//! The arbiter itself at work: pools, callers and a server in virtual time.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arbiter::{Arbiter, Hold, Micros, Refusal, Rules, Seat, Slot};
+
+use crate::{
+    machine::{Machine, costs},
+    random::Random,
+};
+
+const TICK: Micros = 1_000;
+
+/// What one caller does: ask, use, think, ask again, or only once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) tenant: usize,
+    /// How long the server sleeps within its query.
+    pub(crate) sleep: Micros,
+    /// How long it thinks on average before it asks again; none: it asks only once.
+    pub(crate) think: Option<f64>,
+}
+
+/// Requests that come whether or not earlier ones are answered.
+pub(crate) struct Arrivals<'a> {
+    pub(crate) tenants: &'a mut dyn Iterator<Item = usize>,
+    pub(crate) per_second: f64,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Figures {
+    /// Requests that were answered, by tenant.
+    pub(crate) answered: Vec<u64>,
+    /// How long each waited for its connection.
+    pub(crate) waits: Vec<Vec<Micros>>,
+    pub(crate) connects: u64,
+    /// Callers who still wait at the end, and the longest time among them.
+    pub(crate) left: usize,
+    pub(crate) left_longest: Micros,
+    pub(crate) time: Micros,
+}
+
+pub(crate) struct World<'a> {
+    arbiter: Arc<Arbiter<Pool>>,
+    rules: Rules,
+    clock: Arc<AtomicU64>,
+    outbox: Arc<Mutex<Outbox>>,
+    pools: Vec<Option<Arc<Pool>>>,
+    slots_max: usize,
+    slots: HashMap<u64, Slot<Pool>>,
+    numbers: u64,
+    machine: Machine<Work>,
+    events: BinaryHeap<Reverse<Timed>>,
+    order: u64,
+    ticking: bool,
+    random: Random,
+    arrivals: Option<Arrivals<'a>>,
+    warm_from: Micros,
+    figures: Figures,
+}
+
+/// What is done on a processor.
+enum Work {
+    Connect(Arc<Pool>, Slot<Pool>),
+    Query(Loan),
+    Close(u64),
+}
+
+enum Event {
+    Asks(Caller),
+    Arrives,
+    Connected(Arc<Pool>, Slot<Pool>),
+    Answered(Loan),
+    Gone(u64),
+    Tick,
+}
+
+struct Timed {
+    at: Micros,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Timed {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl Eq for Timed {}
+impl PartialOrd for Timed {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Timed {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+struct Loan {
+    conn: Conn,
+    caller: Caller,
+}
+
+/// What the arbiter asked for and the world has not begun yet.
+#[derive(Default)]
+struct Outbox {
+    connects: Vec<(Arc<Pool>, Slot<Pool>)>,
+    ended: Vec<u64>,
+    wake: bool,
+}
+
+pub(crate) struct Pool {
+    tenant: usize,
+    slots_max: usize,
+    outbox: Arc<Mutex<Outbox>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    idle: Vec<Conn>,
+    callers: VecDeque<(Micros, Caller)>,
+    waiting_since: Micros,
+    last_used: Micros,
+    tenure_ends: Micros,
+    uses: u64,
+}
+
+pub(crate) struct Conn {
+    number: u64,
+    tenure_ends: Micros,
+    hold: Hold<Pool>,
+    outbox: Arc<Mutex<Outbox>>,
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        lock(&self.outbox).ended.push(self.number);
+    }
+}
+
+impl AsRef<Hold<Pool>> for Conn {
+    fn as_ref(&self) -> &Hold<Pool> {
+        &self.hold
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Seat for Pool {
+    type Tenant = usize;
+    type Idle = Conn;
+
+    fn tenant(&self) -> usize {
+        self.tenant
+    }
+    fn slots_max(&self) -> usize {
+        self.slots_max
+    }
+    fn waiting_since(&self) -> Option<Micros> {
+        let inner = lock(&self.inner);
+        (!inner.callers.is_empty()).then_some(inner.waiting_since)
+    }
+    fn idle(&self) -> usize {
+        lock(&self.inner).idle.len()
+    }
+    fn last_used(&self) -> Micros {
+        lock(&self.inner).last_used
+    }
+    fn tenure_ends(&self) -> Micros {
+        lock(&self.inner).tenure_ends
+    }
+    fn uses(&self) -> u64 {
+        lock(&self.inner).uses
+    }
+    fn take_idle(&self) -> Option<Conn> {
+        lock(&self.inner).idle.pop()
+    }
+    fn connect(self: &Arc<Self>, slot: Slot<Self>) {
+        lock(&self.outbox).connects.push((Arc::clone(self), slot));
+    }
+    fn refuse(&self, _: Refusal) {
+        unreachable!("the simulated server is never down");
+    }
+}
+
+impl<'a> World<'a> {
+    pub(crate) fn new(rules: Rules, tenants: usize, slots_max: usize, seed: u64) -> Self {
+        let clock = Arc::new(AtomicU64::new(1));
+        let outbox = Arc::<Mutex<Outbox>>::default();
+        let (now, bell) = (Arc::clone(&clock), Arc::clone(&outbox));
+        let arbiter = Arbiter::new(
+            rules,
+            move || now.load(Ordering::Relaxed),
+            || 500,
+            move || lock(&bell).wake = true,
+        );
+        Self {
+            arbiter: Arc::new(arbiter),
+            rules,
+            clock,
+            outbox,
+            pools: vec![None; tenants],
+            slots_max,
+            slots: HashMap::new(),
+            numbers: 0,
+            machine: Machine::new(),
+            events: BinaryHeap::new(),
+            order: 0,
+            ticking: false,
+            random: Random::new(seed),
+            arrivals: None,
+            warm_from: 0,
+            figures: Figures {
+                answered: vec![0; tenants],
+                waits: vec![Vec::new(); tenants],
+                ..Figures::default()
+            },
+        }
+    }
+
+    /// Runs for `time`, of which the first part, `warm_up`, does not count.
+    pub(crate) fn run(
+        mut self,
+        callers: &[Caller],
+        arrivals: Option<Arrivals<'a>>,
+        warm_up: Micros,
+        time: Micros,
+    ) -> Figures {
+        for &caller in callers {
+            // Not all in the same microsecond.
+            let at = self.random.below(1_000) as u64;
+            self.at(at, Event::Asks(caller));
+        }
+        self.arrivals = arrivals;
+        if self.arrivals.is_some() {
+            self.at(1, Event::Arrives);
+        }
+        self.warm_from = warm_up;
+        loop {
+            let event_at = self.events.peek().map(|Reverse(timed)| timed.at);
+            let work_at = self.machine.next_end();
+            let now = match (event_at, work_at) {
+                (None, None) => break,
+                (Some(at), None) | (None, Some(at)) => at,
+                (Some(a), Some(b)) => a.min(b),
+            };
+            if now >= time {
+                break;
+            }
+            self.clock.fetch_max(now, Ordering::Relaxed);
+            if event_at == Some(now) {
+                if let Some(Reverse(timed)) = self.events.pop() {
+                    self.happens(timed.event);
+                }
+            } else if let Some(work) = self.machine.end(now) {
+                self.is_done(work);
+            }
+            self.send();
+        }
+        self.finish(time)
+    }
+
+    fn finish(mut self, time: Micros) -> Figures {
+        for pool in self.pools.iter().flatten() {
+            for &(since, _) in &lock(&pool.inner).callers {
+                self.figures.left += 1;
+                self.figures.left_longest = self.figures.left_longest.max(time - since);
+            }
+        }
+        self.figures.time = time - self.warm_from;
+        self.figures
+    }
+
+    fn now(&self) -> Micros {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    fn counts(&self) -> bool {
+        self.now() >= self.warm_from
+    }
+
+    fn at(&mut self, at: Micros, event: Event) {
+        self.order += 1;
+        self.events.push(Reverse(Timed {
+            at,
+            order: self.order,
+            event,
+        }));
+    }
+
+    fn after(&mut self, pause: Micros, event: Event) {
+        self.at(self.now() + pause, event);
+    }
+
+    fn happens(&mut self, event: Event) {
+        match event {
+            Event::Asks(caller) => self.ask(caller),
+            Event::Arrives => self.arrive(),
+            Event::Connected(pool, slot) => self.connected(&pool, slot),
+            Event::Answered(loan) => self.answered(loan),
+            Event::Gone(number) => {
+                self.slots.remove(&number);
+            }
+            Event::Tick => {
+                self.ticking = self.arbiter.tick();
+                if self.ticking {
+                    self.after(TICK, Event::Tick);
+                }
+            }
+        }
+    }
+
+    fn is_done(&mut self, work: Work) {
+        match work {
+            Work::Connect(pool, slot) => self.after(costs::CONNECT_WAIT, Event::Connected(pool, slot)),
+            Work::Query(loan) => self.after(costs::QUERY_WAIT + loan.caller.sleep, Event::Answered(loan)),
+            Work::Close(number) => self.after(costs::CLOSE_WAIT, Event::Gone(number)),
+        }
+    }
+
+    /// Begins what the arbiter asked for.
+    fn send(&mut self) {
+        let mut outbox = lock(&self.outbox);
+        let (connects, ended) = (
+            std::mem::take(&mut outbox.connects),
+            std::mem::take(&mut outbox.ended),
+        );
+        let wake = std::mem::take(&mut outbox.wake);
+        drop(outbox);
+        let now = self.now();
+        for (pool, slot) in connects {
+            let work = Work::Connect(pool, slot);
+            self.machine.begin(now, 2.0, costs::CONNECT_WORK, work);
+        }
+        for number in ended {
+            self.machine
+                .begin(now, 1.0, costs::CLOSE_WORK, Work::Close(number));
+        }
+        if wake && !self.ticking {
+            self.ticking = true;
+            self.after(TICK, Event::Tick);
+        }
+    }
+
+    fn pool(&mut self, tenant: usize) -> Arc<Pool> {
+        let open = || {
+            Arc::new(Pool {
+                tenant,
+                slots_max: self.slots_max,
+                outbox: Arc::clone(&self.outbox),
+                inner: Mutex::default(),
+            })
+        };
+        Arc::clone(self.pools[tenant].get_or_insert_with(open))
+    }
+
+    fn arrive(&mut self) {
+        let Some(arrivals) = &mut self.arrivals else {
+            return;
+        };
+        let Some(tenant) = arrivals.tenants.next() else {
+            return;
+        };
+        let pause = self.random.pause(1e6 / arrivals.per_second);
+        self.ask(Caller {
+            tenant,
+            sleep: 0,
+            think: None,
+        });
+        self.after(pause, Event::Arrives);
+    }
+
+    fn ask(&mut self, caller: Caller) {
+        let now = self.now();
+        let pool = self.pool(caller.tenant);
+        let mut inner = lock(&pool.inner);
+        if let Some(conn) = inner.idle.pop() {
+            drop(inner);
+            self.lend(&pool, conn, now, caller);
+            return;
+        }
+        if inner.callers.is_empty() {
+            inner.waiting_since = now;
+        }
+        inner.callers.push_back((now, caller));
+        drop(inner);
+        let _it_is_never_refused = self.arbiter.want(&pool);
+    }
+
+    fn lend(&mut self, pool: &Pool, conn: Conn, since: Micros, caller: Caller) {
+        let now = self.now();
+        let mut inner = lock(&pool.inner);
+        inner.uses += 1;
+        inner.last_used = now;
+        drop(inner);
+        if self.counts() {
+            self.figures.waits[caller.tenant].push(now - since);
+        }
+        let work = Work::Query(Loan { conn, caller });
+        self.machine.begin(now, 1.0, costs::QUERY_WORK, work);
+    }
+
+    fn connected(&mut self, pool: &Arc<Pool>, mut slot: Slot<Pool>) {
+        self.numbers += 1;
+        self.figures.connects += u64::from(self.counts());
+        let conn = Conn {
+            number: self.numbers,
+            tenure_ends: self.now() + self.rules.tenure,
+            hold: slot.hold(),
+            outbox: Arc::clone(&self.outbox),
+        };
+        lock(&pool.inner).tenure_ends = conn.tenure_ends;
+        slot.connected();
+        self.slots.insert(self.numbers, slot);
+        self.hand_over(pool, conn);
+        if !lock(&pool.inner).callers.is_empty() {
+            let _it_is_never_refused = self.arbiter.want(pool);
+        }
+    }
+
+    fn hand_over(&mut self, pool: &Arc<Pool>, conn: Conn) {
+        let mut inner = lock(&pool.inner);
+        match inner.callers.pop_front() {
+            Some((since, caller)) => {
+                drop(inner);
+                self.lend(pool, conn, since, caller);
+            }
+            None => inner.idle.push(conn),
+        }
+    }
+
+    fn answered(&mut self, loan: Loan) {
+        let Loan { conn, caller } = loan;
+        self.figures.answered[caller.tenant] += u64::from(self.counts());
+        if let Some(think) = caller.think {
+            let pause = if think > 0.0 { self.random.pause(think) } else { 0 };
+            self.after(pause, Event::Asks(caller));
+        }
+        let pool = self.pool(caller.tenant);
+        lock(&pool.inner).last_used = self.now();
+        if !self.arbiter.yields(&conn.hold, caller.tenant, conn.tenure_ends) {
+            self.hand_over(&pool, conn);
+        }
+    }
+}
+
+impl Figures {
+    pub(crate) fn per_second(&self) -> f64 {
+        self.answered.iter().sum::<u64>() as f64 / self.seconds()
+    }
+
+    pub(crate) fn seconds(&self) -> f64 {
+        self.time as f64 / 1e6
+    }
+
+    /// Connects for each request that was answered.
+    pub(crate) fn misses(&self) -> f64 {
+        self.connects as f64 / self.answered.iter().sum::<u64>().max(1) as f64
+    }
+
+    pub(crate) fn longest_ms(&self) -> f64 {
+        let longest = self.waits.iter().flatten().copied().max().unwrap_or(0);
+        longest.max(self.left_longest) as f64 / 1e3
+    }
+
+    /// The wait below which 99 of 100 of these tenants' requests stay.
+    pub(crate) fn p99_ms(&self, tenants: impl IntoIterator<Item = usize>) -> f64 {
+        let mut waits: Vec<Micros> = tenants
+            .into_iter()
+            .flat_map(|tenant| self.waits[tenant].iter().copied())
+            .collect();
+        waits.sort_unstable();
+        waits.get(waits.len() * 99 / 100).copied().unwrap_or(0) as f64 / 1e3
+    }
+
+    /// Jain's index of fairness: 1 if all got the same, 1 ÷ n if one got all (Jain, Chiu and Hawe, 1984).
+    pub(crate) fn jain(&self) -> f64 {
+        let all: Vec<f64> = self.answered.iter().map(|&answered| answered as f64).collect();
+        let sum: f64 = all.iter().sum();
+        let squares: f64 = all.iter().map(|one| one * one).sum();
+        sum * sum / (all.len() as f64 * squares.max(1.0))
+    }
+}

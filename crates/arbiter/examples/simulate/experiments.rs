@@ -312,7 +312,7 @@ fn noisy(options: &Options) {
         options.json,
     );
     for tenure in [10_000, 25_000, 50_000] {
-        for think in [0.0, 20_000.0, 100_000.0, 1_000_000.0] {
+        for think in [0.0, 20_000.0, 50_000.0, 100_000.0, 1_000_000.0] {
             let rules = Rules {
                 tenure,
                 ..Rules::new(8)

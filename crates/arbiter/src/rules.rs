@@ -30,7 +30,7 @@ impl Rules {
             connects_max: 4,
             tenure: 25_000,
             anticipation: 2_000,
-            grow_after: 2_000,
+            grow_after: 10_000,
             ageing_uses: 64,
             memory: 16,
         }

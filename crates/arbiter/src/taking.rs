@@ -79,7 +79,7 @@ impl Taker {
         if self.live > 0 && owner.live == 1 {
             // Somebody's last connection, for somebody who has one: idle is idle, tenure or not, for its owner will get another
             // by right as soon as it asks.
-            return self.may_grow && owner.idle_for(now) >= rules.anticipation;
+            return self.may_grow && !owner.is_active(rules, now);
         }
         // Its next request is often a moment away.
         let ripe = now >= owner.tenure_ends || owner.idle_for(now) >= rules.anticipation;
@@ -93,8 +93,13 @@ impl Owner {
         now.saturating_sub(self.last_used)
     }
 
+    /// Whether it is used again and again.
+    fn is_active(&self, rules: &Rules, now: Micros) -> bool {
+        self.idle_for(now) < 2 * rules.anticipation
+    }
+
     pub(crate) fn loss(&self, rules: &Rules, now: Micros) -> Loss {
-        let active = self.idle_for(now) < 2 * rules.anticipation;
+        let active = self.is_active(rules, now);
         Loss {
             last: self.live == 1,
             active,

@@ -54,10 +54,23 @@ impl Rule {
 
 /// Part of the requests that missed, after a fifth of them to warm up.
 pub(crate) fn misses(rule: Rule, day: Day, tenants: usize, slots: usize, requests: usize, seed: u64) -> f64 {
+    misses_after(rule, day, tenants, slots, requests, requests / 5, seed)
+}
+
+/// The same after `warm` requests.
+pub(crate) fn misses_after(
+    rule: Rule,
+    day: Day,
+    tenants: usize,
+    slots: usize,
+    requests: usize,
+    warm: usize,
+    seed: u64,
+) -> f64 {
     let mut choice = rule.choose(tenants, slots);
     let mut open: Vec<usize> = Vec::new();
     let mut is_open = vec![false; tenants];
-    let (mut missed, warm) = (0_usize, requests / 5);
+    let mut missed = 0_usize;
     for (time, tenant) in Trace::new(day, tenants, requests, seed).enumerate() {
         if !is_open[tenant] {
             missed += usize::from(time >= warm);

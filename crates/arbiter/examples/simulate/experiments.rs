@@ -6,7 +6,7 @@ use crate::{
     cache::{self, Rule},
     table::{Cell, Table, number, percent, text},
     trace::{Day, Trace},
-    world::{Arrivals, Caller, Figures, World},
+    world::{Arrivals, Caller, Figures, Pools, World},
 };
 
 const SECOND: Micros = 1_000_000;
@@ -50,6 +50,8 @@ type Experiment = fn(&Options);
 pub(crate) const EXPERIMENTS: &[(&str, Experiment)] = &[
     ("rules", rules),
     ("zipf", zipf),
+    ("pools", pools),
+    ("cold", cold),
     ("tenure", tenure),
     ("anticipation", anticipation),
     ("grow", grow),
@@ -154,6 +156,115 @@ fn zipf(options: &Options) {
         }
         for day in [Day::Shift, Day::Scan, Day::Bursts] {
             row(day, rates[1]);
+        }
+    }
+    table.print();
+}
+
+/// What the bound of pools does to the choice of connections.
+fn pools(options: &Options) {
+    let mut table = Table::new(
+        "Zipf(1.0), open loop, 90 slots, 200 pools: which pool is closed for another one",
+        &[
+            "tenants",
+            "asked per s",
+            "pools",
+            "misses",
+            "times best static",
+            "p99 wait ms",
+        ],
+        options.json,
+    );
+    for (tenants, rate) in [(300, 1_000.0), (1_000, 500.0), (1_000, 1_000.0), (10_000, 500.0)] {
+        let (warm_up, time) = (options.seconds(10), options.seconds(40));
+        let requests = (rate * time as f64 / 1e6) as usize;
+        let best = cache::best_static(Day::Steady, tenants, SLOTS, requests, options.seed);
+        for (name, bound) in [
+            ("unbounded", Pools::UNBOUNDED),
+            (
+                "least recently used",
+                Pools {
+                    max: 200,
+                    empty_first: false,
+                },
+            ),
+            (
+                "those without connections first",
+                Pools {
+                    max: 200,
+                    empty_first: true,
+                },
+            ),
+        ] {
+            let mut trace = Trace::new(Day::Steady, tenants, requests, options.seed);
+            let arrivals = Arrivals {
+                tenants: &mut trace,
+                per_second: rate,
+            };
+            let world = World::new(Rules::new(SLOTS), tenants, 8, options.seed).with_pools(bound);
+            let figures = world.run(&[], Some(arrivals), warm_up, time);
+            table.row(vec![
+                number(tenants as f64, 0),
+                number(rate, 0),
+                text(name),
+                percent(figures.misses()),
+                number(figures.misses() / best, 3),
+                number(figures.p99_ms(0..tenants), 1),
+            ]);
+        }
+    }
+    table.print();
+}
+
+/// How long the choice takes to learn who is popular.
+fn cold(options: &Options) {
+    let mut table = Table::new(
+        "From a cold start: misses within so many requests, 90 slots",
+        &[
+            "tenants",
+            "requests",
+            "arbiter's rule",
+            "LRU",
+            "best static from the start",
+        ],
+        options.json,
+    );
+    let rules = Rules::new(SLOTS);
+    let own = Rule::Halving {
+        ageing_uses: rules.ageing_uses,
+        memory: rules.memory,
+    };
+    for tenants in [300, 1_000, 10_000] {
+        for requests in [1_000, 2_000, 5_000, 10_000, 50_000] {
+            table.row(vec![
+                number(tenants as f64, 0),
+                number(requests as f64, 0),
+                percent(cache::misses_after(
+                    own,
+                    Day::Steady,
+                    tenants,
+                    SLOTS,
+                    requests,
+                    0,
+                    options.seed,
+                )),
+                percent(cache::misses_after(
+                    Rule::Lru,
+                    Day::Steady,
+                    tenants,
+                    SLOTS,
+                    requests,
+                    0,
+                    options.seed,
+                )),
+                percent(cache::best_static(
+                    Day::Steady,
+                    tenants,
+                    SLOTS,
+                    400_000,
+                    options.seed,
+                )),
+            ]);
         }
     }
     table.print();

@@ -18,6 +18,21 @@ use crate::{
 
 const TICK: Micros = 1_000;
 
+/// The bound of open pools beside that of slots.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pools {
+    pub(crate) max: usize,
+    /// Whether a pool without connections is closed before one that has some, however recently it was used.
+    pub(crate) empty_first: bool,
+}
+
+impl Pools {
+    pub(crate) const UNBOUNDED: Self = Self {
+        max: usize::MAX,
+        empty_first: true,
+    };
+}
+
 /// What one caller does: ask, use, think, ask again, or only once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
@@ -53,6 +68,9 @@ pub(crate) struct World<'a> {
     clock: Arc<AtomicU64>,
     outbox: Arc<Mutex<Outbox>>,
     pools: Vec<Option<Arc<Pool>>>,
+    bound: Pools,
+    /// Tenants whose pool is open.
+    open: Vec<usize>,
     slots_max: usize,
     slots: HashMap<u64, Slot<Pool>>,
     numbers: u64,
@@ -133,6 +151,8 @@ struct Inner {
     last_used: Micros,
     tenure_ends: Micros,
     uses: u64,
+    lent: usize,
+    closed: bool,
 }
 
 pub(crate) struct Conn {
@@ -167,6 +187,9 @@ impl Seat for Pool {
     }
     fn slots_max(&self) -> usize {
         self.slots_max
+    }
+    fn is_closed(&self) -> bool {
+        lock(&self.inner).closed
     }
     fn waiting_since(&self) -> Option<Micros> {
         let inner = lock(&self.inner);
@@ -212,6 +235,8 @@ impl<'a> World<'a> {
             clock,
             outbox,
             pools: vec![None; tenants],
+            bound: Pools::UNBOUNDED,
+            open: Vec::new(),
             slots_max,
             slots: HashMap::new(),
             numbers: 0,
@@ -228,6 +253,11 @@ impl<'a> World<'a> {
                 ..Figures::default()
             },
         }
+    }
+
+    pub(crate) fn with_pools(mut self, bound: Pools) -> Self {
+        self.bound = bound;
+        self
     }
 
     /// Runs for `time`, of which the first part, `warm_up`, does not count.
@@ -355,15 +385,45 @@ impl<'a> World<'a> {
     }
 
     fn pool(&mut self, tenant: usize) -> Arc<Pool> {
-        let open = || {
-            Arc::new(Pool {
-                tenant,
-                slots_max: self.slots_max,
-                outbox: Arc::clone(&self.outbox),
-                inner: Mutex::default(),
-            })
+        if let Some(pool) = &self.pools[tenant] {
+            return Arc::clone(pool);
+        }
+        if self.open.len() >= self.bound.max {
+            self.close_least_recent();
+        }
+        self.open.push(tenant);
+        let pool = Arc::new(Pool {
+            tenant,
+            slots_max: self.slots_max,
+            outbox: Arc::clone(&self.outbox),
+            inner: Mutex::default(),
+        });
+        Arc::clone(self.pools[tenant].insert(pool))
+    }
+
+    /// Closes the least recently used pool that nobody is in.
+    fn close_least_recent(&mut self) {
+        let rank = |&(_, tenant): &(usize, &usize)| {
+            let inner = lock(&self.pools[*tenant].as_ref()?.inner);
+            let in_use = inner.lent > 0 || !inner.callers.is_empty();
+            let kept = self.bound.empty_first && self.arbiter.held(*tenant) > 0;
+            Some((in_use, kept, inner.last_used))
         };
-        Arc::clone(self.pools[tenant].get_or_insert_with(open))
+        let least = self.open.iter().enumerate().min_by_key(rank);
+        let Some((index, _)) = least else { return };
+        let Some(pool) = self.pools[self.open.swap_remove(index)].take() else {
+            return;
+        };
+        let mut inner = lock(&pool.inner);
+        assert!(
+            inner.lent == 0 && inner.callers.is_empty(),
+            "all pools are in use"
+        );
+        inner.closed = true;
+        let idle = std::mem::take(&mut inner.idle);
+        drop(inner);
+        self.arbiter.leave(&pool);
+        drop(idle);
     }
 
     fn arrive(&mut self) {
@@ -403,6 +463,7 @@ impl<'a> World<'a> {
         let now = self.now();
         let mut inner = lock(&pool.inner);
         inner.uses += 1;
+        inner.lent += 1;
         inner.last_used = now;
         drop(inner);
         if self.counts() {
@@ -433,6 +494,7 @@ impl<'a> World<'a> {
     fn hand_over(&mut self, pool: &Arc<Pool>, conn: Conn) {
         let mut inner = lock(&pool.inner);
         match inner.callers.pop_front() {
+            _ if inner.closed => drop(inner),
             Some((since, caller)) => {
                 drop(inner);
                 self.lend(pool, conn, since, caller);
@@ -449,7 +511,10 @@ impl<'a> World<'a> {
             self.after(pause, Event::Asks(caller));
         }
         let pool = self.pool(caller.tenant);
-        lock(&pool.inner).last_used = self.now();
+        let mut inner = lock(&pool.inner);
+        inner.last_used = self.now();
+        inner.lent -= 1;
+        drop(inner);
         if !self.arbiter.yields(&conn.hold, caller.tenant, conn.tenure_ends) {
             self.hand_over(&pool, conn);
         }

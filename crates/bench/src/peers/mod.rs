@@ -102,12 +102,33 @@ pub(crate) fn check_installed() -> anyhow::Result<()> {
 /// What depends on the scenario; the rest of a side's tuning is its own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tuning {
-    /// `naive`: how many pools, of how many connections each.
-    pub(crate) naive: (usize, usize),
+    pub(crate) naive: NaiveTuning,
     /// PgBouncer's `default_pool_size`.
     pub(crate) bouncer_pool: usize,
     /// The most clients that one tenant has at once.
     pub(crate) clients: usize,
+}
+
+/// How large a map of pools is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NaiveTuning {
+    pub(crate) pools: usize,
+    /// Connections of each.
+    pub(crate) size: usize,
+    /// Requests under way at once. Without a bound, pools are evicted while they are in use, and what they have on loan
+    /// comes on top.
+    pub(crate) places: usize,
+}
+
+impl NaiveTuning {
+    /// What did best with many tenants: a connection each for as many as fit, and fewer requests at once.
+    pub(crate) fn many(budget: usize) -> Self {
+        Self {
+            pools: budget,
+            size: 1,
+            places: budget * 2 / 3,
+        }
+    }
 }
 
 impl Side {

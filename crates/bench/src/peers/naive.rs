@@ -12,9 +12,10 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod
 use futures_util::{FutureExt, future::BoxFuture};
 use lru::LruCache;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio_postgres::{Config, NoTls};
 
-use super::{Failure, POINT, Peer, SLEEP, Tuning, Work, item};
+use super::{Failure, NaiveTuning, POINT, Peer, SLEEP, Tuning, Work, item};
 use crate::fleet::Tenant;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -24,17 +25,19 @@ const ATTEMPTS: usize = 8;
 struct Naive {
     configs: Vec<Config>,
     size: usize,
+    places: Semaphore,
     pools: Mutex<LruCache<usize, Pool>>,
 }
 
 pub(super) fn open(tenants: &[Tenant], tuning: Tuning) -> (Arc<dyn Peer>, Value) {
-    let (pools, size) = tuning.naive;
+    let NaiveTuning { pools, size, places } = tuning.naive;
     let naive = Naive {
         configs: tenants
             .iter()
             .map(|tenant| tenant.target.to_config("bench naive", TIMEOUT))
             .collect(),
         size,
+        places: Semaphore::new(places),
         pools: Mutex::new(LruCache::new(
             NonZeroUsize::new(pools).unwrap_or(NonZeroUsize::MIN),
         )),
@@ -42,6 +45,7 @@ pub(super) fn open(tenants: &[Tenant], tuning: Tuning) -> (Arc<dyn Peer>, Value)
     let shown = json!({
         "pools_max": pools,
         "pool_size": size,
+        "at_once_max": places,
         "recycling": "fast",
         "timeouts_s": TIMEOUT.as_secs(),
         "statement": "prepared, cached by deadpool-postgres",
@@ -77,6 +81,7 @@ impl Naive {
     }
 
     async fn ask(&self, tenant: usize, work: Work) -> Result<(), Failure> {
+        let _place = self.places.acquire().await;
         for _ in 0..ATTEMPTS {
             let client = match self.pool(tenant).get().await {
                 Ok(client) => client,

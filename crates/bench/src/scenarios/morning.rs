@@ -10,7 +10,7 @@ use crate::{
     ceiling,
     fleet::{Fleet, Host},
     measure::{Tally, count, median, total},
-    peers::{Ours, Peer, Side, Tuning, Work, ours_config},
+    peers::{NaiveTuning, Ours, Peer, Side, Tuning, Work, ours_config},
     report::{Outcome, Round, Target, rounded},
     sampler::Sampler,
 };
@@ -30,7 +30,7 @@ async fn cold_tenants(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<
     let length = Duration::from_millis(if pace.quick { 1_000 } else { 3_000 });
     let before = ceiling::connects_per_second(&host.tenants, length).await;
     let tuning = Tuning {
-        naive: (host.budget / 2, 2),
+        naive: NaiveTuning::many(host.budget),
         bouncer_pool: 4,
         clients: 1,
     };

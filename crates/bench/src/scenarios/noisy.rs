@@ -12,7 +12,7 @@ use crate::{
     fleet::{Fleet, Host},
     load::{self, Client},
     measure::{Tally, count, median, total},
-    peers::{Side, Tuning, Work, once},
+    peers::{NaiveTuning, Side, Tuning, Work, once},
     report::{Outcome, Round, Target, three},
 };
 
@@ -42,7 +42,11 @@ pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Resul
         .collect();
     let clients: Vec<Client> = quiet.chain(noisy.iter().copied()).collect();
     let tuning = Tuning {
-        naive: (host.budget / 2, 2),
+        naive: NaiveTuning {
+            pools: host.budget / 2,
+            size: 2,
+            places: NOISY_CLIENTS + QUIET,
+        },
         // With all eight the noisy tenant would never leave room; with half, the quiet ones share the other half.
         bouncer_pool: host.budget / 2,
         clients: NOISY_CLIENTS,

@@ -7,7 +7,7 @@ use crate::{
     fleet::{Fleet, Host},
     load::{self, Client},
     measure::{Tally, total},
-    peers::{Side, Tuning, Work},
+    peers::{NaiveTuning, Side, Tuning, Work},
     report::{Outcome, Round, Target, three},
 };
 
@@ -26,7 +26,12 @@ pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Resul
         })
         .collect();
     let tuning = Tuning {
-        naive: (host.budget / 2, 2),
+        // With a pool for each slot, what is still closing would be refused more often.
+        naive: NaiveTuning {
+            pools: host.budget * 3 / 4,
+            size: 1,
+            places: host.budget * 3 / 4,
+        },
         bouncer_pool: 1,
         clients: 1,
     };

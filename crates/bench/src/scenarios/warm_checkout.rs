@@ -24,6 +24,7 @@ use crate::{
 
 const TENANTS: usize = 200;
 const THREADS: [usize; 2] = [1, 2];
+const POOL_SIZE: usize = 8;
 const TIMES_MAX: f64 = 2.0;
 /// Two threads must do at least this many times the checkouts of one, when bare deadpool does too.
 const SCALING_OF_BARE_MIN: f64 = 0.8;
@@ -52,7 +53,12 @@ async fn measure(fleet: &Fleet, host: &Host, tenants: usize, pace: Pace) -> anyh
     let ids: Arc<[TenantId]> = host.tenants[..tenants].iter().map(|tenant| tenant.id).collect();
     let pools: Arc<[Pool]> = host.tenants[..tenants]
         .iter()
-        .map(|tenant| bare_pool(tenant.target.to_config("bench deadpool", crate::CONNECT_LIMIT), 8))
+        .map(|tenant| {
+            bare_pool(
+                tenant.target.to_config("bench deadpool", crate::CONNECT_LIMIT),
+                POOL_SIZE,
+            )
+        })
         .collect();
     // Threads share one tenant, or have each their own: nobody waits for another's connection or needs a new one.
     for number in 0..tenants {
@@ -156,6 +162,10 @@ fn report(
             json!({"threads": threads, "ours_ns": rounded(*ours), "deadpool_ns": rounded(*bare), "ratio": three(*times)})
         })
         .collect();
+    outcome.put(
+        "config",
+        json!({"deadpool": {"recycling": "fast", "size": POOL_SIZE, "timeouts_s": 15}}),
+    );
     outcome.put("by_threads", json!(by_threads));
     for (threads, ours, bare, times) in rows {
         outcome.target(Target::new(

@@ -182,7 +182,8 @@ impl Host {
     }
 }
 
-async fn throwaway(max_connections: usize) -> anyhow::Result<Cluster> {
+/// A private server that ends with this program.
+pub(crate) async fn throwaway(max_connections: usize) -> anyhow::Result<Cluster> {
     let options = ThrowawayOptions {
         parent: Some(place()),
         parameters: parameters(max_connections),

@@ -6,6 +6,7 @@ mod morning;
 mod noisy;
 mod oversubscribed;
 mod resident;
+mod tenancy_cost;
 mod warm_checkout;
 mod zipf;
 
@@ -36,6 +37,7 @@ pub(crate) enum Scenario {
     DeadServer,
     Zipf,
     Morning,
+    TenancyCost,
 }
 
 impl Scenario {
@@ -157,6 +159,7 @@ impl Bench {
                 let crowd = need(&mut self.crowd, fleet.crowd()).await?;
                 morning::run(fleet, crowd, pace).await
             }
+            Scenario::TenancyCost => tenancy_cost::run(pace).await,
         }
     }
 

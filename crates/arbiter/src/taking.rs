@@ -79,7 +79,7 @@ impl Taker {
         if self.live > 0 && owner.live == 1 {
             // Somebody's last connection, for somebody who has one: idle is idle, tenure or not, for its owner will get another
             // by right as soon as it asks.
-            return self.may_grow && !owner.is_active(rules, now);
+            return self.may_grow && owner.idle_for(now) >= rules.anticipation;
         }
         // Its next request is often a moment away.
         let ripe = now >= owner.tenure_ends || owner.idle_for(now) >= rules.anticipation;

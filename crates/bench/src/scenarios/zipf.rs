@@ -10,7 +10,7 @@ use crate::{
     ceiling,
     fleet::{Fleet, Host},
     load,
-    measure::{count, median, total},
+    measure::{Tally, count, median, total},
     peers::{NaiveTuning, Peer, Side, Tuning},
     report::{Outcome, Round, Target, rounded, three},
 };
@@ -77,7 +77,6 @@ async fn rise(peer: &Arc<dyn Peer>, zipf: &Arc<Zipf>, step: Duration, slice: Dur
     };
     let mut rate = RATE_FIRST;
     let mut kept: Option<Round> = None;
-    let mut before = crate::measure::Tally::default();
     for _ in 0..STEPS_MAX {
         let connects = peer.connects();
         let tally = load::open(peer, pick.clone(), WORKERS, rate, step).await;

@@ -77,12 +77,13 @@ async fn rise(peer: &Arc<dyn Peer>, zipf: &Arc<Zipf>, step: Duration, slice: Dur
     };
     let mut rate = RATE_FIRST;
     let mut kept: Option<Round> = None;
+    let mut all = Tally::default();
     for _ in 0..STEPS_MAX {
         let connects = peer.connects();
         let tally = load::open(peer, pick.clone(), WORKERS, rate, step).await;
         let seconds = step.as_secs_f64();
         let mut round = Round::new(&tally, seconds, &[], Default::default());
-        before.add(&tally);
+        all.add(&tally);
         if round.qps < KEEPS_UP * rate {
             break;
         }
@@ -97,11 +98,13 @@ async fn rise(peer: &Arc<dyn Peer>, zipf: &Arc<Zipf>, step: Duration, slice: Dur
         kept = Some(round);
         rate *= RATE_GROWTH;
     }
+    // Half a slice unmeasured: a side that learns who is busy has to have seen it at this rate.
+    all.add(&load::open(peer, pick.clone(), WORKERS, rate * RATE_GROWTH, slice / 2).await);
     let connects = peer.connects();
     let tally = load::open(peer, pick, WORKERS, rate * RATE_GROWTH, slice).await;
     let mut full = Round::new(&tally, slice.as_secs_f64(), &[], Default::default());
     misses(&mut full, "misses", connects, peer.connects(), tally.done);
-    before.add(&tally);
+    all.add(&tally);
     // Latencies at the highest rate it kept up with: past it they only say how long the overload lasted.
     if let Some(kept) = kept {
         full.p50_us = kept.p50_us;
@@ -109,9 +112,9 @@ async fn rise(peer: &Arc<dyn Peer>, zipf: &Arc<Zipf>, step: Duration, slice: Dur
         full.max_us = kept.max_us;
         full.more.extend(kept.more);
     }
-    full.errors = before.failed();
-    full.errors_by = before.errors;
-    full.refused = before.refused;
+    full.errors = all.failed();
+    full.errors_by = all.errors;
+    full.refused = all.refused;
     full
 }
 

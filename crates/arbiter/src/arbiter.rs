@@ -117,7 +117,7 @@ impl<S: Seat> Arbiter<S> {
         self.work(|ledger, now, deeds| ledger.set_others(others, now, deeds));
     }
 
-    /// How many slots a tenant holds.
+    /// How many slots a tenant holds; those of connects that failed are nobody's.
     pub fn held(&self, tenant: S::Tenant) -> usize {
         self.lock().held(tenant)
     }
@@ -145,8 +145,8 @@ impl<S: Seat> Arbiter<S> {
         self.work(|ledger, now, deeds| ledger.dropped(tenant, end, now, deeds));
     }
 
-    pub(crate) fn released(self: &Arc<Self>, tenant: S::Tenant, connecting: bool, end: &End) {
-        self.work(|ledger, now, deeds| ledger.released(tenant, connecting, end, now, deeds));
+    pub(crate) fn released(self: &Arc<Self>, tenant: S::Tenant, failed: bool, end: &End) {
+        self.work(|ledger, now, deeds| ledger.released(tenant, failed, end, now, deeds));
     }
 
     /// Decides under the lock and acts outside it.

@@ -130,8 +130,11 @@ impl<S: Seat> Ledger<S> {
     ) {
         self.ending(tenant, end, now);
         self.connecting -= 1;
-        let account = self.accounts.get_mut(&tenant);
-        let for_left = account.is_some_and(Account::connect_ended);
+        let for_left = self.accounts.get_mut(&tenant).is_some_and(|account| {
+            account.held -= 1;
+            account.ending -= 1;
+            account.connect_ended()
+        });
         // Tried again before the backend is gone, which takes long where the server is silent. But not what is refused
         // anyhow: the callers are just being told.
         if for_left || verdict != Verdict::NotItsFault {
@@ -197,7 +200,7 @@ impl<S: Seat> Ledger<S> {
     pub(crate) fn released(
         &mut self,
         tenant: S::Tenant,
-        connecting: bool,
+        failed: bool,
         end: &End,
         now: Micros,
         deeds: &mut Vec<Deed<S>>,
@@ -211,14 +214,10 @@ impl<S: Seat> Ledger<S> {
         end.begin(now);
         let was_ending = usize::from(began.is_some());
         self.taken -= 1;
-        self.connecting -= usize::from(connecting);
         self.ending -= was_ending;
-        if let Some(account) = self.accounts.get_mut(&tenant) {
+        if let Some(account) = self.accounts.get_mut(&tenant).filter(|_| !failed) {
             account.held -= 1;
             account.ending -= was_ending;
-            if connecting {
-                account.connect_ended();
-            }
         }
         self.keep_place(tenant);
         self.line_up(tenant);

@@ -7,7 +7,8 @@ pub struct Rules {
     pub budget: usize,
     /// The most connects under way at once. More only queue on the server's processors.
     pub connects_max: usize,
-    /// How long a tenant keeps a connection while others wait for a slot.
+    /// How long a tenant keeps a connection while others wait for a slot. Shorter ones spend more of the server on connects,
+    /// longer ones make everybody wait longer.
     pub tenure: Micros,
     /// How long a connection within its tenure may be idle before it is taken: its next request is often a moment away
     /// (the anticipation of disk schedulers: Iyer and Druschel, "Anticipatory scheduling", SOSP 2001).
@@ -28,7 +29,7 @@ impl Rules {
         Self {
             budget,
             connects_max: 4,
-            tenure: 25_000,
+            tenure: 50_000,
             anticipation: 2_000,
             grow_after: 10_000,
             ageing_uses: 64,

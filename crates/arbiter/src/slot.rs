@@ -13,6 +13,8 @@ pub struct Slot<S: Seat> {
     tenant: S::Tenant,
     end: Arc<End>,
     connecting: bool,
+    /// The connect came to nothing.
+    failed: bool,
 }
 
 /// Kept with a connection's handle: when it is dropped the slot is known to come back soon, so that no second connection
@@ -69,6 +71,7 @@ impl<S: Seat> Slot<S> {
             tenant,
             end: Arc::new(End::new()),
             connecting: true,
+            failed: false,
         }
     }
 
@@ -80,9 +83,11 @@ impl<S: Seat> Slot<S> {
         }
     }
 
-    /// The connect came to nothing. The slot stays taken until it is dropped, for a backend may have begun.
+    /// The connect came to nothing. The slot stays taken until it is dropped, for a backend may have begun; it no longer counts
+    /// against the tenant's own bound, or a server that does not answer would be tried once and never found out.
     pub fn failed(&mut self, verdict: Verdict) {
         if std::mem::take(&mut self.connecting) {
+            self.failed = true;
             self.arbiter.failed(self.tenant, &self.end, verdict);
         }
     }
@@ -100,7 +105,10 @@ impl<S: Seat> Slot<S> {
 
 impl<S: Seat> Drop for Slot<S> {
     fn drop(&mut self) {
-        self.arbiter.released(self.tenant, self.connecting, &self.end);
+        // A connect that ended without a word (it panicked, its runtime went down) has failed like any other: else it
+        // would be begun anew at once, and without end.
+        self.failed(Verdict::Unreachable);
+        self.arbiter.released(self.tenant, self.failed, &self.end);
     }
 }
 

@@ -84,6 +84,13 @@ async fn main() -> anyhow::Result<()> {
     let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
         .max_size(var("PLAIN_POOL_MAX")?.parse()?)
         .build()?;
+    // All of them at once, or it would make only as many as are asked at the same time. It lends the one that has been idle
+    // longest, so that all are used in turn.
+    let mut all = Vec::new();
+    for _ in 0..pool.status().max_size {
+        all.push(pool.get().await?);
+    }
+    drop(all);
     let mut validation = Validation::new(Algorithm::HS256);
     validation.set_audience(&["lab"]);
     validation.set_issuer(&["tenantry"]);

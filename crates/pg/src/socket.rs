@@ -57,6 +57,28 @@ pub async fn read_to_end(mut socket: Socket) {
     while matches!(socket.read(&mut rest).await, Ok(read) if read > 0) {}
 }
 
+impl Socket {
+    /// Moves the socket to another runtime than the one it was made on, which may have ended since. What it returns is to be
+    /// called on the new one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn leave_runtime(self) -> io::Result<impl FnOnce() -> io::Result<Self> + Send + 'static> {
+        enum Loose {
+            Tcp(std::net::TcpStream),
+            Unix(std::os::unix::net::UnixStream),
+        }
+        let loose = match self {
+            Self::Tcp(stream) => Loose::Tcp(stream.into_std()?),
+            Self::Unix(stream) => Loose::Unix(stream.into_std()?),
+        };
+        Ok(move || match loose {
+            Loose::Tcp(stream) => TcpStream::from_std(stream).map(Self::Tcp),
+            Loose::Unix(stream) => UnixStream::from_std(stream).map(Self::Unix),
+        })
+    }
+}
+
 /// A socket that is handed back when its user drops it, to be [read to its end](read_to_end).
 #[derive(Debug)]
 pub struct Lent {

@@ -32,6 +32,11 @@ pub struct ResolverConfig {
     pub tenure: Duration,
     /// The most connects under way at once to one server.
     pub connects_max: usize,
+    /// Drive each connection on the runtime of the caller that waited for it, not on the one that the resolver was started
+    /// on. Where callers have runtimes of their own, as actix-web's workers have, it saves each round trip two changes of
+    /// thread. Such a runtime has to keep running: while it is blocked its connections stand still, whoever has them on loan,
+    /// and when it ends they end.
+    pub drive_on_callers: bool,
     /// The most prepared statements cached with a connection; looked at when it is given back.
     pub statements_max: usize,
     /// The most callers that may wait for one tenant's connections, or for room for another pool.
@@ -76,8 +81,9 @@ impl ResolverConfig {
             budget: 64,
             reserve: 16,
             pool_size_max: 8,
-            tenure: Duration::from_millis(25),
+            tenure: Duration::from_millis(50),
             connects_max: 4,
+            drive_on_callers: false,
             statements_max: 256,
             waiting_max: 1_000,
             checkout_timeout: Duration::from_secs(5),

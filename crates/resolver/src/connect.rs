@@ -16,13 +16,14 @@ use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
 };
-use tokio_postgres::{Client, NoTls, error::SqlState, tls::NoTlsStream};
+use tokio_postgres::{Client, NoTls, error::SqlState};
 
 use crate::{
     ResolverConfig,
     capacity::{Capacity, CapacityError},
     census::Counted,
     clock::micros,
+    drive::{Driven, Hosted, Occupied},
     pool::TenantPool,
     server::jitter,
     wire::{Session, Watched},
@@ -43,8 +44,6 @@ struct LoggedIn {
     /// Connections that an earlier process of this instance still has on the server.
     predecessors: usize,
 }
-
-type Driven = tokio_postgres::Connection<Watched<Lent>, NoTlsStream>;
 
 /// Bounds of connections, the same for all tenants.
 #[derive(Debug, Clone)]
@@ -127,15 +126,41 @@ impl Connection {
     }
 }
 
+/// What a connect begins with. Dropped in this order: another connect may begin as soon as the slot is free, and must not begin
+/// where this one could not go on.
+struct Begun {
+    hosted: Option<Hosted>,
+    slot: Slot<TenantPool>,
+    counted: Counted,
+}
+
 /// Connects for a pool and puts the connection into it. The slot is in good hands whatever happens to the pool.
-pub(crate) async fn connect(pool: Arc<TenantPool>, mut slot: Slot<TenantPool>) {
-    let counted = pool.count_in();
+pub(crate) fn begin(pool: Arc<TenantPool>, slot: Slot<TenantPool>) {
+    let callers = pool.callers();
+    let begun = Begun {
+        hosted: callers.as_ref().map(|runtime| Hosted::new(&pool, runtime)),
+        slot,
+        counted: pool.count_in(),
+    };
+    let runtime = callers.unwrap_or_else(|| pool.runtime().clone());
+    runtime.spawn(connect(pool, begun));
+}
+
+async fn connect(pool: Arc<TenantPool>, mut begun: Begun) {
     if pool.is_closed() {
-        slot.failed(Verdict::NotItsFault);
+        begun.slot.failed(Verdict::NotItsFault);
         return;
     }
     let server = Arc::clone(pool.server());
-    let (mut returned, made) = log_in(&pool).await;
+    let (returned, made) = log_in(&pool).await;
+    let Begun {
+        hosted,
+        mut slot,
+        counted,
+    } = begun;
+    if let Some(hosted) = hosted {
+        hosted.done();
+    }
     let LoggedIn {
         client,
         connection,
@@ -158,11 +183,9 @@ pub(crate) async fn connect(pool: Arc<TenantPool>, mut slot: Slot<TenantPool>) {
             }
             slot.failed(verdict);
             // A backend may have begun. The slot is free when it is gone.
-            if let Some(returned) = returned.take() {
-                read_to_end(returned).await;
-            }
-            drop(counted);
-            return;
+            return Occupied::new(pool.runtime(), None, returned, (slot, counted))
+                .end()
+                .await;
         }
     };
     server.connects.fetch_add(1, Relaxed);
@@ -182,7 +205,8 @@ pub(crate) async fn connect(pool: Arc<TenantPool>, mut slot: Slot<TenantPool>) {
     });
     slot.connected();
     let goodbye = limits.connect_timeout;
-    tokio::spawn(drive(connection, returned, handle_gone, goodbye, slot, counted));
+    let occupied = Occupied::new(pool.runtime(), Some(connection), returned, (slot, counted));
+    tokio::spawn(occupied.drive(handle_gone, goodbye));
     if predecessors > 0 {
         wait_for_predecessors(&pool, &ready).await;
     }
@@ -353,41 +377,6 @@ async fn wait_for_predecessors(pool: &TenantPool, connection: &Connection) {
 /// A tenth less or more at random, so that connections made together do not end together.
 fn jittered(limit: Duration) -> Micros {
     micros(limit) / 10_000 * (9_000 + 2 * jitter())
-}
-
-async fn drive(
-    mut connection: Driven,
-    returned: Option<oneshot::Receiver<Socket>>,
-    handle_gone: oneshot::Receiver<()>,
-    goodbye: Duration,
-    slot: Slot<TenantPool>,
-    counted: Counted,
-) {
-    let ended = tokio::select! {
-        ended = &mut connection => Some(ended),
-        _ = handle_gone => timeout(goodbye, &mut connection).await.ok(),
-    };
-    match ended {
-        Some(Ok(())) => {}
-        Some(Err(error)) => tracing::debug!(error = pg::describe(&error), "a connection broke"),
-        None => tracing::warn!(
-            waited_ms = goodbye.as_millis(),
-            "a connection was cut: its statement had not ended"
-        ),
-    }
-    drop(connection);
-    if let Some(returned) = returned {
-        read_to_end(returned).await;
-    }
-    // The slot first: whoever waits for the count to be zero finds the slot free.
-    drop(slot);
-    drop(counted);
-}
-
-async fn read_to_end(returned: oneshot::Receiver<Socket>) {
-    if let Ok(socket) = returned.await {
-        pg::read_to_end(socket).await;
-    }
 }
 
 impl Deref for Connection {

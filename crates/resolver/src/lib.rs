@@ -81,6 +81,7 @@ mod client;
 mod clock;
 mod config;
 mod connect;
+mod drive;
 mod error;
 mod fence;
 mod keeper;

@@ -33,7 +33,7 @@ use crate::{
     PoolStatus, ResolveError, Snapshot, TenantPoolStats,
     census::{Census, Counted},
     clock::{Clock, micros},
-    connect::{ConnectFailure, ConnectLimits, Connection, connect},
+    connect::{self, ConnectFailure, ConnectLimits, Connection},
     server::Server,
     stats::Counters,
 };
@@ -50,8 +50,9 @@ pub(crate) struct Common {
     pub(crate) sealer: Sealer,
     pub(crate) census: Arc<Census>,
     pub(crate) counters: Arc<Counters>,
-    /// Where connects take place, whatever runtime the caller is on.
+    /// Where connections are made and driven, if not on their callers' runtimes.
     pub(crate) runtime: Handle,
+    pub(crate) drive_on_callers: bool,
     /// Room for pools; see [`crate::pools`].
     pub(crate) room_wanted: AtomicUsize,
     pub(crate) unused: Notify,
@@ -72,6 +73,8 @@ pub(crate) struct TenantPool {
     /// The latest bad news, and how many there were.
     news: Mutex<(u64, Option<ConnectFailure>)>,
     told: Notify,
+    /// The runtime of who waited last, if connections are driven there.
+    callers: Mutex<Option<Handle>>,
     /// The pool's place among at most `pools_max`.
     room: Mutex<Option<OwnedSemaphorePermit>>,
 }
@@ -118,6 +121,7 @@ impl TenantPool {
             figures: Figures::default(),
             news: Mutex::default(),
             told: Notify::new(),
+            callers: Mutex::default(),
             room: Mutex::new(Some(room)),
             common,
         }
@@ -159,6 +163,9 @@ impl TenantPool {
         deadline: Instant,
     ) -> Result<Object<Box<Connection>>, NoLoan> {
         let heard = self.lock_news().0;
+        if self.common.drive_on_callers {
+            *self.lock_callers() = Some(Handle::current());
+        }
         let _in_line = self.line_up()?;
         let asked = self.common.clock.now();
         let outcome = timeout_at(deadline, self.wait_in_line(heard)).await;
@@ -315,6 +322,10 @@ impl TenantPool {
         self.common.counters.discarded.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn has_connections(&self) -> bool {
+        self.connections.status().size > 0
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.visitors.load(SeqCst) & CLOSED != 0
     }
@@ -335,8 +346,26 @@ impl TenantPool {
         self.common.clock
     }
 
+    /// A runtime that runs as long as the resolver.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.common.runtime
+    }
+
+    /// The runtime on which the next connection is to be driven, if it is not ours.
+    pub(crate) fn callers(&self) -> Option<Handle> {
+        self.lock_callers().clone()
+    }
+
+    /// A runtime of callers has ended. The next connection is driven on ours, unless a caller has come from another one.
+    pub(crate) fn callers_gone(&self, runtime: &Handle) {
+        let mut callers = self.lock_callers();
+        if callers.as_ref().is_some_and(|known| known.id() == runtime.id()) {
+            *callers = None;
+        }
+    }
+
+    fn lock_callers(&self) -> std::sync::MutexGuard<'_, Option<Handle>> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
@@ -536,7 +565,7 @@ impl Seat for TenantPool {
     }
 
     fn connect(self: &Arc<Self>, slot: Slot<Self>) {
-        self.runtime().spawn(connect(Arc::clone(self), slot));
+        connect::begin(Arc::clone(self), slot);
     }
 
     fn refuse(&self, _: Refusal) {

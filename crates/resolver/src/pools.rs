@@ -87,6 +87,7 @@ impl Pools {
             census: Arc::clone(&census),
             counters: Arc::clone(&counters),
             runtime: Handle::current(),
+            drive_on_callers: config.drive_on_callers,
             room_wanted: AtomicUsize::new(0),
             unused: Notify::new(),
         };
@@ -211,13 +212,22 @@ impl Pools {
         entry
     }
 
-    /// Closes the least recently used pool that nobody is in.
+    /// Closes the least recently used pool that nobody is in: of those without a connection, if there are any. They cost
+    /// nothing to open again, and which connections are worth keeping is for the arbiter to say, which goes by frequency.
     fn evict(&self, listed: &mut Recency) {
+        if !self.evict_one(listed, |pool| !pool.has_connections()) {
+            self.evict_one(listed, |_| true);
+        }
+    }
+
+    /// Whether one was closed.
+    fn evict_one(&self, listed: &mut Recency, may: impl Fn(&TenantPool) -> bool) -> bool {
         let open = self.open.pin();
+        let mut passed_over = None;
         // Each is filed anew once at most, unless it is used at this very moment.
         for _ in 0..listed.len() * 2 {
-            let Some((filed, tenant)) = listed.oldest() else {
-                return;
+            let Some((filed, tenant)) = listed.oldest_after(passed_over) else {
+                return false;
             };
             let Some(entry) = open.get(&tenant) else {
                 listed.remove(tenant);
@@ -226,16 +236,19 @@ impl Pools {
             let used = entry.pool.last_used();
             if used > filed {
                 listed.file(tenant, used);
+            } else if !may(&entry.pool) {
+                passed_over = Some((filed, tenant));
             } else if entry.pool.close_if_unused() {
                 open.remove(&tenant);
                 listed.remove(tenant);
                 self.counters.least_recently_used.fetch_add(1, Relaxed);
-                return;
+                return true;
             } else {
                 // Somebody is in it: it is in use now.
                 listed.file(tenant, self.common.clock.now());
             }
         }
+        false
     }
 
     /// Closes the pool of a tenant that `view` says is not served, unless the fence has passed the view.
@@ -258,7 +271,7 @@ impl Pools {
 
     pub(crate) fn close_all(&self) {
         let mut listed = self.lock();
-        while let Some((_, tenant)) = listed.oldest() {
+        while let Some((_, tenant)) = listed.oldest_after(None) {
             self.close(&mut listed, tenant, &self.counters.drained);
         }
     }

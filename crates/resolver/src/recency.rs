@@ -5,7 +5,10 @@
 //! then first without having been used since it was filed is the least recently used: all others were filed later, and used
 //! no earlier than that. So the order is exact, and a use costs one store.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Bound,
+};
 
 use arbiter::Micros;
 use model::TenantId;
@@ -30,9 +33,10 @@ impl Recency {
         }
     }
 
-    /// The tenant whose last use, as filed, is the oldest.
-    pub(crate) fn oldest(&self) -> Option<(Micros, TenantId)> {
-        self.order.first().copied()
+    /// The tenant whose last use, as filed, is the oldest of those behind `after`.
+    pub(crate) fn oldest_after(&self, after: Option<(Micros, TenantId)>) -> Option<(Micros, TenantId)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.order.range((from, Bound::Unbounded)).next().copied()
     }
 
     pub(crate) fn len(&self) -> usize {

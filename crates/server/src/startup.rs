@@ -111,6 +111,8 @@ fn resolver_config(settings: &Settings, platform: &Platform) -> ResolverConfig {
         snapshot_ttl: Duration::from_millis(router.snapshot_ttl_ms),
         outage_max: Duration::from_secs(router.outage_max_s),
         router_ttl: Duration::from_secs(router.ttl_s),
+        // Handlers run on actix-web's workers, which live as long as the resolver is asked.
+        drive_on_callers: true,
         instance: instance::name(settings.http.listen),
         ..ResolverConfig::new(registry, sealer, migrator::window())
     }

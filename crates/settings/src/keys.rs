@@ -102,11 +102,11 @@ pub const KEYS: &[Key] = &[
     key("http.shutdown_grace_ms", "TENANTRY_HTTP_SHUTDOWN_GRACE_MS", Number(10_000), count(0, 600_000), "how long requests may finish after a signal to stop"),
     key("http.workers", "TENANTRY_HTTP_WORKERS", Unset("one for each processor"), count(1, 1_024), "threads that serve requests"),
 
-    key("router.pools_max", "TENANTRY_ROUTER_POOLS_MAX", Number(200), count(1, 10_000), "most laboratories with an open pool in one process; past it the least recently used idle pool closes"),
+    key("router.pools_max", "TENANTRY_ROUTER_POOLS_MAX", Number(200), count(1, 10_000), "most laboratories with an open pool in one process; past it the least recently used idle pool closes, one without connections first; an empty pool costs about a kilobyte, so let it exceed the laboratories that are active at the same time"),
     key("router.pool_size_max", "TENANTRY_ROUTER_POOL_SIZE_MAX", Number(8), count(1, 1_000), "most connections of one process to one laboratory"),
     key("router.budget", "TENANTRY_ROUTER_BUDGET", Number(64), count(1, 10_000), "most connections of one process to one PostgreSQL server for all its laboratories together, never exceeded; tenantd does not start when the server cannot hold them beside router.reserve"),
     key("router.reserve", "TENANTRY_ROUTER_RESERVE", Number(16), count(0, 10_000), "connections of each server that are left to others: the registry's pool, listening, migrations, dumps, people"),
-    key("router.tenure_ms", "TENANTRY_ROUTER_TENURE_MS", Number(25), count(1, 10_000), "how long a laboratory keeps a connection while others wait for one; while nobody waits it keeps it until router.idle_timeout_ms"),
+    key("router.tenure_ms", "TENANTRY_ROUTER_TENURE_MS", Number(50), count(1, 10_000), "how long a laboratory keeps a connection while others wait for one; while nobody waits it keeps it until router.idle_timeout_ms"),
     key("router.connects_max", "TENANTRY_ROUTER_CONNECTS_MAX", Number(4), count(1, 1_000), "most connects of one process under way at once to one server"),
     key("router.checkout_timeout_ms", "TENANTRY_ROUTER_CHECKOUT_TIMEOUT_MS", Number(5_000), WAIT_MS, "limit on waiting for a laboratory's connection; past it 503"),
     key("router.connect_timeout_ms", "TENANTRY_ROUTER_CONNECT_TIMEOUT_MS", Number(3_000), WAIT_MS, "limit on connecting to a laboratory's database, log-in included"),
@@ -126,7 +126,7 @@ pub const KEYS: &[Key] = &[
     key("worker.lease_s", "TENANTRY_WORKER_LEASE_S", Number(30), count(2, 3_600), "how long an operation stays with a worker that no longer renews its lease"),
     key("worker.poll_ms", "TENANTRY_WORKER_POLL_MS", Number(5_000), count(100, 600_000), "how often a worker looks for operations when no notice comes"),
     key("worker.attempts_max", "TENANTRY_WORKER_ATTEMPTS_MAX", Number(8), count(1, 1_000), "how often an operation is tried before it fails for good"),
-    key("worker.routers_grace_ms", "TENANTRY_WORKER_ROUTERS_GRACE_MS", Number(5_000), count(0, 600_000), "how long offboarding waits for connections to close by themselves before it ends them"),
+    key("worker.routers_grace_ms", "TENANTRY_WORKER_ROUTERS_GRACE_MS", Number(5_000), count(0, 600_000), "how long suspending and offboarding wait for routers to let go before the server ends their connections"),
     key("worker.dump_limit_s", "TENANTRY_WORKER_DUMP_LIMIT_S", Number(21_600), count(1, 604_800), "limit on one run of pg_dump or pg_restore"),
 
     key("log.filter", "TENANTRY_LOG_FILTER", Text("info,actix_server=warn"), Accept::LogFilter, "what is logged"),

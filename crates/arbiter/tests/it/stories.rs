@@ -243,7 +243,7 @@ fn a_backend_that_does_not_end_holds_nobody_up() {
     served(&mut world, ANNA);
     served(&mut world, BEN);
     world.lent_breaks(0);
-    world.pass(world.rules.tenure);
+    world.pass(10 * MS);
     world.give_back(0);
     assert_eq!(world.ask(CARL), Asked::Waits);
     assert_eq!(world.idle(BEN), 1, "Anna's slot is expected any moment");
@@ -294,6 +294,41 @@ fn when_the_server_is_down_all_hear_it_at_once_and_one_connect_at_a_time_tries_a
     world.connect_succeeds(0);
     assert!(!world.standing().breaker_open);
     assert_eq!(world.ask(ANNA), Asked::Waits);
+    assert_eq!(world.connecting_for(), [ANNA]);
+}
+
+#[test]
+fn a_silent_server_is_found_out_by_a_tenant_that_may_have_one_connection() {
+    let mut world = World::new(Rules::new(4), 1);
+    assert_eq!(world.ask(ANNA), Asked::Waits);
+    for failure in 1..=FAILURES_MAX {
+        assert_eq!(world.connecting_for(), [ANNA], "connect {failure}");
+        // Whether a backend has begun is not known, and nothing is heard of it.
+        world.connect_fails(0, Verdict::Silent);
+        world.pass(1_000 * MS);
+        if failure < FAILURES_MAX {
+            world.arbiter.tick();
+        }
+    }
+    assert!(world.standing().breaker_open);
+    assert!(world.arbiter.is_silent() && !world.anybody_waits());
+    assert_eq!(
+        world.standing().taken,
+        FAILURES_MAX as usize,
+        "the slots are not free before the backends are known to be gone"
+    );
+    assert_eq!(world.arbiter.held(ANNA), 0);
+}
+
+#[test]
+fn a_connect_that_is_lost_without_a_word_has_failed() {
+    let mut world = World::new(Rules::new(1), 1);
+    assert_eq!(world.ask(ANNA), Asked::Waits);
+    world.connect_abandoned(0);
+    assert_eq!(world.connects(), 0, "it is not begun anew at once");
+    assert_eq!(world.standing().taken, 0);
+    world.pass(1_000 * MS);
+    world.arbiter.tick();
     assert_eq!(world.connecting_for(), [ANNA]);
 }
 

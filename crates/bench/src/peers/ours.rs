@@ -82,7 +82,9 @@ pub(super) async fn open(
     host: &Host,
     tenants: &[Tenant],
 ) -> anyhow::Result<(Arc<dyn Peer>, Value)> {
-    let config = config(fleet, host.budget);
+    let mut config = config(fleet, host.budget);
+    // An empty pool costs about a kilobyte: there is no reason to have fewer of them than tenants that are active.
+    config.pools_max = config.pools_max.max(tenants.len());
     let shown = json!({
         "budget": host.budget,
         "reserve": config.reserve,

@@ -187,3 +187,91 @@ async fn the_connections_of_an_earlier_process_count_until_they_are_gone() {
     assert_eq!(waiting.await.unwrap(), "beta");
     assert_eq!(resolver.stats().servers[0].predecessors, 0);
 }
+
+/// A runtime of callers, as one of actix-web's workers is: it runs as long as it has something to do.
+fn elsewhere<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> std::thread::JoinHandle<T> {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(work)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_connection_driven_by_its_callers_ends_with_their_runtime_and_its_slot_comes_back() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let config = ResolverConfig {
+        budget: 1,
+        drive_on_callers: true,
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    let first = {
+        let resolver = resolver.clone();
+        elsewhere(async move { backend(&mut resolver.checkout(alpha).await.unwrap()).await })
+    };
+    let first = tokio::task::spawn_blocking(|| first.join().unwrap())
+        .await
+        .unwrap();
+    eventually("the slot to come back", PATIENCE, async || {
+        resolver.stats().servers[0].slots_taken == 0
+    })
+    .await;
+    assert_eq!(
+        world.backends(alpha).await,
+        0,
+        "the slot is free only when the backend is gone"
+    );
+    let second = backend(&mut resolver.checkout(alpha).await.unwrap()).await;
+    assert_ne!(second, first);
+    assert_eq!(
+        backend(&mut resolver.checkout(alpha).await.unwrap()).await,
+        second
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_waits_is_served_though_the_runtime_of_whoever_came_later_has_ended() {
+    let world = World::new().await;
+    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let config = ResolverConfig {
+        budget: 1,
+        drive_on_callers: true,
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    let held = resolver.checkout(alpha).await.unwrap();
+    let waiting = tokio::spawn({
+        let resolver = resolver.clone();
+        async move { note(&mut resolver.checkout(beta).await.unwrap()).await }
+    });
+    eventually("beta to wait", PATIENCE, async || {
+        resolver
+            .pool_status(beta)
+            .is_some_and(|status| status.waiting == 1)
+    })
+    .await;
+    let gave_up = {
+        let resolver = resolver.clone();
+        elsewhere(async move {
+            resolver
+                .checkout_within(beta, Duration::from_millis(20))
+                .await
+                .map(drop)
+        })
+    };
+    let gave_up = tokio::task::spawn_blocking(|| gave_up.join().unwrap())
+        .await
+        .unwrap();
+    assert!(
+        matches!(gave_up, Err(ResolveError::BudgetBusy { .. })),
+        "{gave_up:?}"
+    );
+    drop(held);
+    assert_eq!(waiting.await.unwrap(), "beta");
+}

@@ -38,6 +38,28 @@ async fn the_least_recently_used_idle_pool_makes_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_pool_without_a_connection_makes_room_before_one_that_has_one() {
+    let world = World::new().await;
+    let config = ResolverConfig {
+        pools_max: 2,
+        budget: 1,
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    let alpha = world.tenant("alpha").await;
+    let (beta, gamma) = (world.tenant("beta").await, world.tenant("gamma").await);
+    let first = resolver.checkout(alpha).await.unwrap();
+    // Beta comes later, and waits in vain: the only connection is alpha's.
+    resolver.checkout_within(beta, SHORT).await.unwrap_err();
+    drop(first);
+    resolver.checkout_within(gamma, Duration::ZERO).await.unwrap_err();
+    let open: Vec<_> = [alpha, beta, gamma]
+        .map(|tenant| resolver.pool_status(tenant).is_some())
+        .into();
+    assert_eq!(open, [true, false, true], "beta's costs nothing to open again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_pool_in_use_is_passed_over_and_with_all_in_use_a_new_tenant_waits() {
     let world = World::new().await;
     let config = ResolverConfig {

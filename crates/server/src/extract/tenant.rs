@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, dev::Payload, web::Data};
-use futures_util::{FutureExt, future::LocalBoxFuture};
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, join},
+};
 use identity::Principal;
 use lab::{
     Action, Actor, LabError,
@@ -111,6 +114,9 @@ impl Tenant {
 
     /// Runs `work` in a transaction that cannot write.
     ///
+    /// Whether the person may still work is asked in the same breath, which saves a round trip: what `work` has read is
+    /// given away only when the answer is yes.
+    ///
     /// # Errors
     /// 403, whatever keeps the laboratory from being served, and what `work` refuses.
     pub async fn read<T>(
@@ -121,9 +127,12 @@ impl Tenant {
         self.allow(action)?;
         let mut client = self.resolver.checkout(self.id()).await?;
         let txn = client.read_only_transaction().await?;
-        let outcome = self.attended(&txn, work).await;
+        // In this order: a statement of `work` that fails ends the transaction for all that are sent after it.
+        let asked = standing(&txn, self.actor.staff, self.actor.role);
+        let (stands, outcome) = join(asked, work(&txn, &self.actor)).await;
         // The outcome is known either way, and a connection whose rollback fails is thrown away by the resolver.
         let _settled = txn.rollback().await;
+        stands?;
         Ok(outcome?)
     }
 

@@ -23,7 +23,10 @@ impl From<ResolveError> for Problem {
             E::Behind { .. } => Kind::VersionBehind,
             E::Ahead { .. } => Kind::VersionAhead,
             E::RegistryUnavailable { .. } => Kind::RegistryUnavailable,
-            E::ServerUnavailable { .. } | E::BudgetTooLarge { .. } => Kind::TenantServerUnavailable,
+            // A refused log-in too: most often the server's own fence, put up before we heard why.
+            E::ServerUnavailable { .. } | E::BudgetTooLarge { .. } | E::LoginRefused { .. } => {
+                Kind::TenantServerUnavailable
+            }
             E::ServerDown { retry_after, .. } => {
                 let after_s = whole_seconds(*retry_after);
                 return Self::caused(Kind::TenantServerUnavailable, error).retry_after_s(after_s);
@@ -34,9 +37,7 @@ impl From<ResolveError> for Problem {
             | E::QueueFull { .. }
             | E::StillInUse { .. }
             | E::Changing { .. } => Kind::PoolTimeout,
-            E::Registry { .. } | E::Incomplete { .. } | E::LoginRefused { .. } | E::Unseal { .. } => {
-                Kind::Internal
-            }
+            E::Registry { .. } | E::Incomplete { .. } | E::Unseal { .. } => Kind::Internal,
         };
         Self::caused(kind, error)
     }

@@ -59,7 +59,7 @@ fn the_budgets_of_the_router_arrive_where_they_belong() {
             (router.tenure_ms, router.statements_max, router.ttl_s),
         )
     };
-    assert_eq!(budgets(&load("", &[]).unwrap()), ((8, 64, 16, 4), (25, 256, 10)));
+    assert_eq!(budgets(&load("", &[]).unwrap()), ((8, 64, 16, 4), (50, 256, 10)));
     let toml = "[router]\npool_size_max = 1\nbudget = 2\nreserve = 3\nconnects_max = 4\ntenure_ms = 5\n\
                 statements_max = 6\nttl_s = 7\n";
     assert_eq!(budgets(&load(toml, &[]).unwrap()), ((1, 2, 3, 4), (5, 6, 7)));

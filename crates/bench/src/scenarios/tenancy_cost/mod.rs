@@ -5,8 +5,8 @@
 //! of which asks for the laboratories of its own, one after the other, so that all 200 are asked in turn and none by two at
 //! once. The plain program's share of the people and patients is as large as all laboratories' together.
 //!
-//! A third side, `plain_many`, is the plain program with as many connections to its database as `tenantd` has to all: what
-//! 200 backends cost PostgreSQL, whoever asks them, is what it is slower than `plain`.
+//! A third side, `plain_many`, is the plain program with as many connections to its database as `tenantd` has to all, used
+//! in turn: what 200 backends cost PostgreSQL, whoever asks them, is what it is slower than `plain`.
 
 mod api;
 mod stage;

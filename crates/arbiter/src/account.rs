@@ -1,4 +1,4 @@
-use crate::{Micros, Seat, heat::Heat, line::Place, sync::Arc};
+use crate::{FAILURES_MAX, Micros, Seat, heat::Heat, line::Place, sync::Arc};
 
 /// What the ledger knows of a tenant that holds a slot or stands in the line.
 pub(crate) struct Account<S> {
@@ -10,6 +10,8 @@ pub(crate) struct Account<S> {
     /// The connect under way is for a pool that has left since.
     pub(crate) connecting_for_left: bool,
     pub(crate) ending: usize,
+    /// Slots of connects that failed, whose backends are not known to be gone. They are in none of the other numbers.
+    pub(crate) stuck: usize,
     /// When its latest connection came.
     pub(crate) grown_at: Micros,
     pub(crate) place: Option<Place>,
@@ -24,6 +26,7 @@ impl<S: Seat> Account<S> {
             connecting: 0,
             connecting_for_left: false,
             ending: 0,
+            stuck: 0,
             grown_at: 0,
             place: None,
             heat,
@@ -42,7 +45,7 @@ impl<S: Seat> Account<S> {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.held == 0 && self.place.is_none()
+        self.held == 0 && self.stuck == 0 && self.place.is_none()
     }
 
     pub(crate) fn is_seat(&self, seat: &Arc<S>) -> bool {
@@ -55,13 +58,19 @@ impl<S: Seat> Account<S> {
         seat.waiting_since()
     }
 
+    /// Whether its bound allows another connect. Those that failed may exceed it by as many as it takes to find out that a
+    /// server does not answer; a tenant whose log-ins hang while others' do not gets no further than that.
+    fn has_room(&self, seat: &S) -> bool {
+        let max = seat.slots_max();
+        self.held < max && self.held + self.stuck < max + FAILURES_MAX as usize
+    }
+
     /// Whether it should stand in the line and does not. One connect at a time: the connection that it brings may be all
     /// that is needed.
     pub(crate) fn needs_place(&self) -> bool {
-        let room = |seat: &Arc<S>| self.held < seat.slots_max();
         self.place.is_none()
             && self.connecting == 0
-            && self.seat.as_ref().is_some_and(room)
+            && self.seat.as_ref().is_some_and(|seat| self.has_room(seat))
             && self.waiting_since().is_some()
     }
 

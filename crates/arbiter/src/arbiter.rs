@@ -98,7 +98,7 @@ impl<S: Seat> Arbiter<S> {
 
     /// A connection that was thought lost has answered.
     pub fn answered(self: &Arc<Self>) {
-        self.work(|ledger, now, deeds| ledger.answered(now, deeds));
+        self.work(|ledger, _, _| ledger.answered());
     }
 
     /// A statement was given up because the server did not even answer a cancel.

@@ -48,6 +48,11 @@ impl Breaker {
         !was_open && self.is_open()
     }
 
+    /// What became of a connect is not known: a pause, and the failures before it stand.
+    pub(crate) fn hold(&mut self, now: Micros) {
+        self.not_before = self.not_before.max(now + PAUSE_MIN / 2);
+    }
+
     /// The server is there, and full: a pause, for which nobody is refused.
     pub(crate) fn pause(&mut self, now: Micros, jitter: u64) {
         self.failures = 0;

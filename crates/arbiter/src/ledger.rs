@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    Hold, Micros, Refusal, Rules, Seat, Standing, Verdict, account::Account, breaker::Breaker, heat::Climate,
-    line::Line, slot::End, sync::Arc,
+    FAILURES_MAX, Hold, Micros, Refusal, Rules, Seat, Standing, Verdict, account::Account, breaker::Breaker,
+    heat::Climate, line::Line, slot::End, sync::Arc,
 };
 
 /// The order in which tenants are gone through decides between equals. With a hasher of its own it is the same in every
@@ -30,8 +30,10 @@ pub(crate) struct Ledger<S: Seat> {
     line: Line<S::Tenant>,
     climate: Climate<S::Tenant>,
     breaker: Breaker,
-    /// Whether the last failure was silence.
+    /// Whether the last failure was silence, and nothing was heard on any other connection either.
     silence: bool,
+    /// When the last of the failures in a row came.
+    failed_at: Option<Micros>,
     /// Whose log-in is used to find out whether a server that was down is back.
     probe: Option<Arc<S>>,
     pressed: bool,
@@ -69,6 +71,7 @@ impl<S: Seat> Ledger<S> {
             climate: Climate::new(uses, rules.memory.saturating_mul(rules.budget)),
             breaker: Breaker::default(),
             silence: false,
+            failed_at: None,
             probe: None,
             pressed: false,
             barren: None,
@@ -88,7 +91,12 @@ impl<S: Seat> Ledger<S> {
         if self.breaker.is_open() {
             self.refused_total += 1;
             if !seat.is_closed() {
-                self.probe = Some(Arc::clone(seat));
+                // One whose own log-ins hang finds out nothing about the server.
+                let account = self.accounts.get(&seat.tenant());
+                if self.probe.is_none() || account.is_none_or(|account| account.stuck < FAILURES_MAX as usize)
+                {
+                    self.probe = Some(Arc::clone(seat));
+                }
                 self.ticks = true;
             }
             return Err(self.refusal(now));
@@ -133,12 +141,16 @@ impl<S: Seat> Ledger<S> {
         let for_left = self.accounts.get_mut(&tenant).is_some_and(|account| {
             account.held -= 1;
             account.ending -= 1;
+            account.stuck += 1;
             account.connect_ended()
         });
-        // Tried again before the backend is gone, which takes long where the server is silent. But not what is refused
+        // Tried again before the backend is gone, which takes long where the server is silent. But not what would fail
         // anyhow: the callers are just being told.
-        if for_left || verdict != Verdict::NotItsFault {
+        if for_left || !matches!(verdict, Verdict::Refused | Verdict::NotTried) {
             self.line_up(tenant);
+        }
+        if verdict == Verdict::NotTried && self.probe.as_ref().is_some_and(|probe| probe.tenant() == tenant) {
+            self.probe = None;
         }
         self.verdict(verdict, now, jitter, deeds);
     }
@@ -146,7 +158,8 @@ impl<S: Seat> Ledger<S> {
     pub(crate) fn verdict(&mut self, verdict: Verdict, now: Micros, jitter: u64, deeds: &mut Vec<Deed<S>>) {
         match verdict {
             Verdict::Silent | Verdict::Unreachable => {
-                self.silence = verdict == Verdict::Silent;
+                let since = self.failed_at.replace(now).unwrap_or(now);
+                self.silence = verdict == Verdict::Silent && !self.has_answered_since(since);
                 if self.breaker.failed(now, jitter) {
                     self.send_home(now, deeds);
                 }
@@ -155,23 +168,35 @@ impl<S: Seat> Ledger<S> {
                 self.server_is_well();
                 self.breaker.pause(now, jitter);
             }
-            Verdict::NotItsFault => self.server_is_well(),
+            Verdict::Refused => self.server_is_well(),
+            Verdict::NotTried => {}
+            Verdict::Lost => self.breaker.hold(now),
         }
         self.pump(now, deeds);
     }
 
-    /// A connection has answered while the server was thought silent.
-    pub(crate) fn answered(&mut self, now: Micros, deeds: &mut Vec<Deed<S>>) {
-        if self.silence {
-            self.server_is_well();
-            self.pump(now, deeds);
-        }
+    /// A connection has answered while the server was thought silent. Whether it takes new ones is for a probe to find out.
+    pub(crate) fn answered(&mut self) {
+        self.silence = false;
+    }
+
+    fn has_answered_since(&self, since: Micros) -> bool {
+        let mut seats = self.accounts.values().filter_map(|account| account.seat.as_ref());
+        seats.any(|seat| seat.last_answered() > since)
     }
 
     fn server_is_well(&mut self) {
+        let was_open = self.breaker.is_open();
         self.breaker.succeeded();
         self.silence = false;
+        self.failed_at = None;
         self.probe = None;
+        if was_open {
+            // Some went on waiting, for a connection of theirs that was on loan.
+            for tenant in self.accounts.keys().copied().collect::<Vec<_>>() {
+                self.line_up(tenant);
+            }
+        }
     }
 
     /// A connection of the tenant is about to end. False: that was known.
@@ -215,9 +240,13 @@ impl<S: Seat> Ledger<S> {
         let was_ending = usize::from(began.is_some());
         self.taken -= 1;
         self.ending -= was_ending;
-        if let Some(account) = self.accounts.get_mut(&tenant).filter(|_| !failed) {
-            account.held -= 1;
-            account.ending -= was_ending;
+        match self.accounts.get_mut(&tenant) {
+            Some(account) if failed => account.stuck -= 1,
+            Some(account) => {
+                account.held -= 1;
+                account.ending -= was_ending;
+            }
+            None => {}
         }
         self.keep_place(tenant);
         self.line_up(tenant);

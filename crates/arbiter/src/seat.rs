@@ -26,6 +26,10 @@ pub trait Seat: Sized {
     fn idle(&self) -> usize;
     /// When a connection was last lent or given back.
     fn last_used(&self) -> Micros;
+    /// When the server last answered on one of the connections; zero: never.
+    fn last_answered(&self) -> Micros {
+        0
+    }
     /// When the tenure of the latest connection ends.
     fn tenure_ends(&self) -> Micros;
     /// How often connections were lent since the pool was opened.

@@ -61,7 +61,11 @@ pub enum Verdict {
     /// It is there, and has no room for another connection.
     Full,
     /// It is there, and refuses this log-in.
-    NotItsFault,
+    Refused,
+    /// It was not even tried: the reason lies on this side, and says nothing about the server.
+    NotTried,
+    /// It is not known: the task that connected went down.
+    Lost,
 }
 
 impl<S: Seat> Slot<S> {
@@ -83,8 +87,8 @@ impl<S: Seat> Slot<S> {
         }
     }
 
-    /// The connect came to nothing. The slot stays taken until it is dropped, for a backend may have begun; it no longer counts
-    /// against the tenant's own bound, or a server that does not answer would be tried once and never found out.
+    /// The connect came to nothing. The slot stays taken until it is dropped, for a backend may have begun; it hardly
+    /// counts against the tenant's own bound any more, or a server that does not answer would be tried once and never found out.
     pub fn failed(&mut self, verdict: Verdict) {
         if std::mem::take(&mut self.connecting) {
             self.failed = true;
@@ -105,9 +109,9 @@ impl<S: Seat> Slot<S> {
 
 impl<S: Seat> Drop for Slot<S> {
     fn drop(&mut self) {
-        // A connect that ended without a word (it panicked, its runtime went down) has failed like any other: else it
-        // would be begun anew at once, and without end.
-        self.failed(Verdict::Unreachable);
+        // A connect that ended without a word (it panicked, its runtime went down) is not begun anew at once: that could go on
+        // without end.
+        self.failed(Verdict::Lost);
         self.arbiter.released(self.tenant, self.failed, &self.end);
     }
 }

@@ -50,7 +50,7 @@ pub async fn dial(target: &ConnectTarget) -> io::Result<Socket> {
 
 /// Says that no more will be sent, and reads until the other end has closed, which for PostgreSQL means that the backend is
 /// gone. A host that has vanished is noticed by the kernel within about a minute.
-pub async fn read_to_end(mut socket: Socket) {
+pub async fn read_to_end(socket: &mut Socket) {
     // An error of either means that there is nothing left to wait for.
     let _closed = socket.shutdown().await;
     let mut rest = [0_u8; 4096];

@@ -19,7 +19,9 @@ pub struct ResolverConfig {
     pub sealer: Sealer,
     /// The tenant schemas that this binary may serve.
     pub window: VersionWindow,
-    /// The most pools open at once. At the bound the least recently used pool with nothing on loan is closed.
+    /// The most pools open at once. At the bound the least recently used pool with nothing on loan is closed, one without a connection
+    /// before one that has some. An empty pool costs about a kilobyte, so let this exceed the tenants that are active at the same
+    /// time.
     pub pools_max: usize,
     /// The most connections of this process to one server; none exists beyond it, whatever is evicted, cancelled or killed.
     pub budget: usize,

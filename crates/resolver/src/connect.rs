@@ -11,7 +11,7 @@ use std::{
 
 use arbiter::{Hold, Micros, Slot, Verdict};
 use deadpool_postgres::ClientWrapper;
-use pg::{ConnectTarget, Lent, Socket};
+use pg::{ConnectTarget, Lent};
 use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
@@ -21,7 +21,6 @@ use tokio_postgres::{Client, NoTls, error::SqlState};
 use crate::{
     ResolverConfig,
     capacity::{Capacity, CapacityError},
-    census::Counted,
     clock::micros,
     drive::{Driven, Hosted, Occupied},
     pool::TenantPool,
@@ -84,6 +83,8 @@ pub(crate) struct Connection {
     pub(crate) hold: Hold<TenantPool>,
     pub(crate) tenure_ends: Micros,
     pub(crate) idle_since: Micros,
+    /// The session's count of answers when this was last lent.
+    answers: u32,
     idle_max: Micros,
     expires_at: Micros,
     /// Dropped with the handle: tells the task that drives the socket that nobody is left to ask anything.
@@ -117,6 +118,12 @@ impl Connection {
         !self.is_fit(now) || now.saturating_sub(self.idle_since) >= self.idle_max
     }
 
+    /// Whether the server has answered anything since this was last asked.
+    pub(crate) fn has_answered(&mut self) -> bool {
+        let answers = self.session.answers();
+        std::mem::replace(&mut self.answers, answers) != answers
+    }
+
     /// Keeps the cache of prepared statements within its bound. All go at once: who uses more different texts than that
     /// has no use for a cache.
     pub(crate) fn trim_statements(&self, max: usize) {
@@ -130,8 +137,7 @@ impl Connection {
 /// where this one could not go on.
 struct Begun {
     hosted: Option<Hosted>,
-    slot: Slot<TenantPool>,
-    counted: Counted,
+    occupied: Occupied,
 }
 
 /// Connects for a pool and puts the connection into it. The slot is in good hands whatever happens to the pool.
@@ -139,8 +145,7 @@ pub(crate) fn begin(pool: Arc<TenantPool>, slot: Slot<TenantPool>) {
     let callers = pool.callers();
     let begun = Begun {
         hosted: callers.as_ref().map(|runtime| Hosted::new(&pool, runtime)),
-        slot,
-        counted: pool.count_in(),
+        occupied: Occupied::new(pool.runtime(), slot, pool.count_in()),
     };
     let runtime = callers.unwrap_or_else(|| pool.runtime().clone());
     runtime.spawn(connect(pool, begun));
@@ -148,16 +153,12 @@ pub(crate) fn begin(pool: Arc<TenantPool>, slot: Slot<TenantPool>) {
 
 async fn connect(pool: Arc<TenantPool>, mut begun: Begun) {
     if pool.is_closed() {
-        begun.slot.failed(Verdict::NotItsFault);
+        begun.occupied.slot().failed(Verdict::NotTried);
         return;
     }
     let server = Arc::clone(pool.server());
-    let (returned, made) = log_in(&pool).await;
-    let Begun {
-        hosted,
-        mut slot,
-        counted,
-    } = begun;
+    let made = log_in(&pool, &mut begun.occupied).await;
+    let Begun { hosted, mut occupied } = begun;
     if let Some(hosted) = hosted {
         hosted.done();
     }
@@ -174,67 +175,60 @@ async fn connect(pool: Arc<TenantPool>, mut begun: Begun) {
             if verdict == Verdict::Full {
                 server.connects_refused.fetch_add(1, Relaxed);
             }
-            server.note_trouble(&failure.to_string());
             if failure.is_final() {
                 pool.tell(failure);
             } else {
+                server.note_trouble(&failure.to_string());
                 // It is tried again as long as somebody waits, or until the breaker opens.
                 pool.errors_add();
             }
-            slot.failed(verdict);
+            occupied.slot().failed(verdict);
             // A backend may have begun. The slot is free when it is gone.
-            return Occupied::new(pool.runtime(), None, returned, (slot, counted))
-                .end()
-                .await;
+            return occupied.end().await;
         }
     };
     server.connects.fetch_add(1, Relaxed);
+    server.note_well();
     let (handle, handle_gone) = oneshot::channel();
     let (limits, clock) = (pool.limits(), pool.clock());
     let now = clock.now();
     let ready = Box::new(Connection {
         // The wrapper aborts the task it is given, which would cut the good-bye short: it gets an idle one.
         client: ClientWrapper::new(client, tokio::spawn(std::future::ready(()))),
+        answers: session.answers(),
         session,
-        hold: slot.hold(),
+        hold: occupied.slot().hold(),
         tenure_ends: now + micros(limits.tenure),
         idle_since: now,
         idle_max: jittered(limits.idle_timeout),
         expires_at: now + jittered(limits.lifetime_max),
         _handle: handle,
     });
-    slot.connected();
-    let goodbye = limits.connect_timeout;
-    let occupied = Occupied::new(pool.runtime(), Some(connection), returned, (slot, counted));
-    tokio::spawn(occupied.drive(handle_gone, goodbye));
+    occupied.slot().connected();
+    occupied.connected(connection);
+    tokio::spawn(occupied.drive(handle_gone, limits.connect_timeout));
     if predecessors > 0 {
         wait_for_predecessors(&pool, &ready).await;
     }
     pool.add(ready);
 }
 
-/// The limit is over the whole: address, socket and log-in. The socket comes back whatever becomes of the rest.
-async fn log_in(
-    pool: &TenantPool,
-) -> (
-    Option<oneshot::Receiver<Socket>>,
-    Result<LoggedIn, ConnectFailure>,
-) {
+/// The limit is over the whole: address, socket and log-in. The socket comes back to `occupied` whatever becomes of the rest.
+async fn log_in(pool: &TenantPool, occupied: &mut Occupied) -> Result<LoggedIn, ConnectFailure> {
     let limits = pool.limits();
     let limit = limits.connect_timeout;
     let target = match pool.target() {
         Ok(target) => target,
-        Err(error) => return (None, Err(ConnectFailure::NoPassword(Box::new(error)))),
+        Err(error) => return Err(ConnectFailure::NoPassword(Box::new(error))),
     };
-    let mut returned = None;
-    let made = timeout(limit, async {
+    timeout(limit, async {
         let socket = pg::dial(&target)
             .await
             .map_err(|error| ConnectFailure::Unavailable {
                 reason: error.to_string(),
             })?;
-        let (lent, back) = Lent::new(socket);
-        returned = Some(back);
+        let (lent, returned) = Lent::new(socket);
+        occupied.dialled(returned);
         let (stream, session) = Watched::new(lent);
         let config = configure(&target, limits);
         let (client, mut connection) = config
@@ -261,8 +255,7 @@ async fn log_in(
         })
     })
     .await
-    .unwrap_or(Err(ConnectFailure::TimedOut { limit }));
-    (returned, made)
+    .unwrap_or(Err(ConnectFailure::TimedOut { limit }))
 }
 
 fn configure(target: &ConnectTarget, limits: &ConnectLimits) -> tokio_postgres::Config {
@@ -310,7 +303,8 @@ impl ConnectFailure {
             Self::TimedOut { .. } => Verdict::Silent,
             Self::Unavailable { .. } => Verdict::Unreachable,
             Self::Full { .. } => Verdict::Full,
-            Self::Refused { .. } | Self::TooLarge(_) | Self::NoPassword(_) => Verdict::NotItsFault,
+            Self::Refused { .. } | Self::TooLarge(_) => Verdict::Refused,
+            Self::NoPassword(_) => Verdict::NotTried,
         }
     }
 }
@@ -365,8 +359,12 @@ async fn wait_for_predecessors(pool: &TenantPool, connection: &Connection) {
         };
         server.arbiter.set_others(others);
         if others == 0 {
+            server.note_well();
             return;
         }
+        server.note_trouble(&format!(
+            "an earlier process of this instance still has {others} connections to it"
+        ));
         tracing::info!(server = %server.name, connections = others, "an earlier process still has connections");
         sleep(PREDECESSOR_PAUSE).await;
     }

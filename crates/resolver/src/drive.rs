@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arbiter::Slot;
+use arbiter::{Slot, Verdict};
 use pg::{Lent, Socket};
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use tokio_postgres::{Connection, tls::NoTlsStream};
@@ -19,15 +19,22 @@ pub(crate) struct Hosted {
     runtime: Option<Handle>,
 }
 
-/// The slot of a connection, or of a connect that failed, until the backend is gone.
+/// The slot of a connect, and then of its connection, until the backend is gone.
 pub(crate) struct Occupied {
     connection: Option<Driven>,
     /// Where the socket comes back from the connection.
     returned: Option<oneshot::Receiver<Socket>>,
-    /// In this order: whoever waits for the count to be zero finds the slot free.
-    place: Option<(Slot<TenantPool>, Counted)>,
+    socket: Option<Socket>,
+    /// None once it is handed on.
+    place: Option<Place>,
     /// The resolver's own.
     runtime: Handle,
+}
+
+/// Dropped in this order: whoever waits for the count to be zero finds the slot free.
+struct Place {
+    slot: Slot<TenantPool>,
+    _counted: Counted,
 }
 
 impl Hosted {
@@ -53,35 +60,50 @@ impl Drop for Hosted {
 }
 
 impl Occupied {
-    pub(crate) fn new(
-        runtime: &Handle,
-        connection: Option<Driven>,
-        returned: Option<oneshot::Receiver<Socket>>,
-        place: (Slot<TenantPool>, Counted),
-    ) -> Self {
+    pub(crate) fn new(runtime: &Handle, slot: Slot<TenantPool>, counted: Counted) -> Self {
         Self {
-            connection,
-            returned,
-            place: Some(place),
+            connection: None,
+            returned: None,
+            socket: None,
+            place: Some(Place {
+                slot,
+                _counted: counted,
+            }),
             runtime: runtime.clone(),
         }
     }
 
+    pub(crate) fn slot(&mut self) -> &mut Slot<TenantPool> {
+        let place = self.place.as_mut().expect("it is handed on when this is dropped");
+        &mut place.slot
+    }
+
+    /// The socket is connected, and lent to whoever talks to the server. From here on there may be a backend.
+    pub(crate) fn dialled(&mut self, returned: oneshot::Receiver<Socket>) {
+        self.returned = Some(returned);
+    }
+
+    /// The log-in is done.
+    pub(crate) fn connected(&mut self, connection: Driven) {
+        self.connection = Some(connection);
+    }
+
     /// Drives the connection until it breaks or its handle is gone, which is given `goodbye` to end its statement and take leave.
     pub(crate) async fn drive(mut self, handle_gone: oneshot::Receiver<()>, goodbye: Duration) {
-        if let Some(connection) = &mut self.connection {
-            let ended = tokio::select! {
-                ended = &mut *connection => Some(ended),
-                _ = handle_gone => timeout(goodbye, connection).await.ok(),
-            };
-            match ended {
-                Some(Ok(())) => {}
-                Some(Err(error)) => tracing::debug!(error = pg::describe(&error), "a connection broke"),
-                None => tracing::warn!(
-                    waited_ms = goodbye.as_millis(),
-                    "a connection was cut: its statement had not ended"
-                ),
-            }
+        let Some(connection) = &mut self.connection else {
+            return self.end().await;
+        };
+        let ended = tokio::select! {
+            ended = &mut *connection => Some(ended),
+            _ = handle_gone => timeout(goodbye, connection).await.ok(),
+        };
+        match ended {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::debug!(error = pg::describe(&error), "a connection broke"),
+            None => tracing::warn!(
+                waited_ms = goodbye.as_millis(),
+                "a connection was cut: its statement had not ended"
+            ),
         }
         self.end().await;
     }
@@ -89,11 +111,14 @@ impl Occupied {
     /// Reads what is left until the server closes its end. The slot is free then.
     pub(crate) async fn end(mut self) {
         self.connection = None;
-        if let Some(returned) = self.returned.take()
-            && let Ok(socket) = returned.await
-        {
+        if let Some(returned) = &mut self.returned {
+            self.socket = returned.await.ok();
+            self.returned = None;
+        }
+        if let Some(socket) = &mut self.socket {
             pg::read_to_end(socket).await;
         }
+        self.socket = None;
     }
 }
 
@@ -101,13 +126,21 @@ impl Drop for Occupied {
     /// If the socket is still here, its runtime has ended before it: it is read to its end on ours.
     fn drop(&mut self) {
         self.connection = None;
-        let Some(Ok(socket)) = self.returned.take().map(|mut returned| returned.try_recv()) else {
+        let returned = self
+            .returned
+            .take()
+            .and_then(|mut returned| returned.try_recv().ok());
+        let Some(socket) = self.socket.take().or(returned) else {
             return;
         };
-        if let (Ok(arrive), Some(place)) = (socket.leave_runtime(), self.place.take()) {
+        let Some(mut place) = self.place.take() else {
+            return;
+        };
+        place.slot.failed(Verdict::Lost);
+        if let Ok(arrive) = socket.leave_runtime() {
             self.runtime.spawn(async move {
-                if let Ok(socket) = arrive() {
-                    pg::read_to_end(socket).await;
+                if let Ok(mut socket) = arrive() {
+                    pg::read_to_end(&mut socket).await;
                 }
                 drop(place);
             });

@@ -5,7 +5,8 @@
 //! whatever a read in flight brings back is filed under a stamp that nobody asks for any more. No order of events
 //! can bring an old row back, and the cache needs no lock and no comparison of rows for it.
 //!
-//! Tenants share [`STRIPES`] numbers, which bounds the memory; a collision costs another tenant one needless read.
+//! Tenants share [`STRIPES`] numbers, which bounds the memory; a collision costs another tenant one needless read,
+//! and in an outage of the registry, in which nothing can be read, its service.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 

@@ -36,7 +36,7 @@
 //!     Err(ResolveError::NotServing { state, .. }) => return Err(format!("closed: {state}").into()),
 //!     Err(other) => return Err(other.into()),
 //! };
-//! let row = client.query_one("SELECT count(*) FROM patients WHERE born < $1", &[&"1950-01-01"]).await?;
+//! let row = client.query_one("SELECT count(*) FROM patients WHERE family_name = $1", &[&"Curie"]).await?;
 //! println!("{} patients; pool: {:?}", row.get::<_, i64>(0), resolver.pool_status(tenant));
 //!
 //! let transaction = client.transaction().await?;

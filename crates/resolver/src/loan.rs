@@ -130,7 +130,9 @@ async fn settle(loan: &Loan) -> bool {
                 waited_ms = limit.as_millis(),
                 "a cancelled statement did not end; its connection is closed"
             );
-            loan.pool().server().arbiter.unanswered();
+            let server = loan.pool().server();
+            server.note_trouble("a statement of ours was cancelled and did not end");
+            server.arbiter.unanswered();
             false
         }
     }
@@ -145,7 +147,7 @@ async fn cancel(pool: &TenantPool, client: &Client) {
     };
     let (lent, returned) = pg::Lent::new(socket);
     let _cancelled = client.cancel_token().cancel_query_raw(lent, NoTls).await;
-    if let Ok(socket) = returned.await {
-        pg::read_to_end(socket).await;
+    if let Ok(mut socket) = returned.await {
+        pg::read_to_end(&mut socket).await;
     }
 }

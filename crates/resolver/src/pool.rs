@@ -67,6 +67,7 @@ pub(crate) struct TenantPool {
     waiting: AtomicUsize,
     waiting_since: AtomicU64,
     last_used: AtomicU64,
+    last_answered: AtomicU64,
     tenure_ends: AtomicU64,
     uses: AtomicU64,
     figures: Figures,
@@ -116,6 +117,7 @@ impl TenantPool {
             waiting: AtomicUsize::new(0),
             waiting_since: AtomicU64::new(0),
             last_used: AtomicU64::new(common.clock.now()),
+            last_answered: AtomicU64::new(0),
             tenure_ends: AtomicU64::new(0),
             uses: AtomicU64::new(0),
             figures: Figures::default(),
@@ -230,8 +232,11 @@ impl TenantPool {
     pub(crate) fn give_back(&self, mut connection: Object<Box<Connection>>) {
         let now = self.common.clock.now();
         let arbiter = &self.server.arbiter;
-        if arbiter.is_silent() {
-            arbiter.answered();
+        if connection.has_answered() {
+            self.last_answered.store(now, Relaxed);
+            if arbiter.is_silent() {
+                arbiter.answered();
+            }
         }
         if self.is_closed()
             || !connection.is_fit(now)
@@ -548,6 +553,10 @@ impl Seat for TenantPool {
 
     fn last_used(&self) -> Micros {
         self.last_used.load(Relaxed)
+    }
+
+    fn last_answered(&self) -> Micros {
+        self.last_answered.load(Relaxed)
     }
 
     fn tenure_ends(&self) -> Micros {

@@ -188,7 +188,7 @@ impl Pools {
         let Some(room) = room else {
             return Entered::Full;
         };
-        let server = self.server(&view.snapshot.server);
+        let server = self.server(&view.snapshot);
         let pool = TenantPool::new(Arc::clone(&view.snapshot), server, Arc::clone(&self.common), room);
         match Visit::begin(self.list(&mut listed, view, Arc::new(pool))) {
             Some(visit) => Entered::In(visit),
@@ -338,7 +338,8 @@ impl Pools {
         Ok(in_line)
     }
 
-    fn server(&self, name: &ServerName) -> Arc<Server> {
+    fn server(&self, snapshot: &Snapshot) -> Arc<Server> {
+        let name = &snapshot.server;
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let server = servers.entry(name.clone()).or_insert_with(|| {
             Server::new(
@@ -348,6 +349,8 @@ impl Pools {
                 &self.common.runtime,
             )
         });
+        let place = &snapshot.facts.server;
+        server.is_at(&place.host, place.port);
         Arc::clone(server)
     }
 

@@ -5,7 +5,7 @@ use std::{
 };
 
 use model::{TenantId, VersionWindow};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     PoolStatus, ResolveError, ResolverConfig, ResolverStats, Snapshot, TenantClient,
@@ -213,7 +213,12 @@ impl Core {
             self.counters.snapshot_hits.fetch_add(1, Relaxed);
             return Ok(Some(visit));
         }
-        let view = self.admitted(tenant).await?;
+        let view = timeout_at(deadline, self.admitted(tenant))
+            .await
+            .map_err(|_elapsed| ResolveError::RegistryUnavailable {
+                tenant,
+                reason: format!("no answer within {} ms", started.elapsed().as_millis()),
+            })??;
         self.pools.enter(&view, started, deadline).await
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Server {
     surveyed: AtomicBool,
     /// Why the latest connect came to nothing.
     trouble: Mutex<String>,
+    /// Host and port, as of the latest pool that was opened.
+    address: Mutex<(String, u16)>,
     pub(crate) connects: AtomicU64,
     pub(crate) connect_errors: AtomicU64,
     pub(crate) connects_refused: AtomicU64,
@@ -70,10 +72,20 @@ impl Server {
             arbiter,
             surveyed: AtomicBool::new(false),
             trouble: Mutex::default(),
+            address: Mutex::default(),
             connects: AtomicU64::new(0),
             connect_errors: AtomicU64::new(0),
             connects_refused: AtomicU64::new(0),
         })
+    }
+
+    /// A server that has moved is surveyed anew: it may have less room.
+    pub(crate) fn is_at(&self, host: &str, port: u16) {
+        let mut address = self.address.lock().unwrap_or_else(PoisonError::into_inner);
+        if (address.0.as_str(), address.1) != (host, port) {
+            *address = (host.to_owned(), port);
+            self.surveyed.store(false, SeqCst);
+        }
     }
 
     pub(crate) fn is_surveyed(&self) -> bool {
@@ -86,6 +98,14 @@ impl Server {
 
     pub(crate) fn note_trouble(&self, reason: &str) {
         reason.clone_into(&mut self.trouble.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A log-in has succeeded: what was wrong before explains nothing any more.
+    pub(crate) fn note_well(&self) {
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     pub(crate) fn trouble(&self) -> String {

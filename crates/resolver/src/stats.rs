@@ -84,7 +84,8 @@ pub const WAIT_BUCKETS_S: [f64; 12] = [
 /// How many pools were closed since the start, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Evictions {
-    /// Another tenant needed room and this pool was the least recently used with nothing on loan.
+    /// Another tenant needed room and this pool was the least recently used with nothing on loan, of those without a connection
+    /// if there were any.
     pub least_recently_used: u64,
     /// The tenant's server, database, role or password changed.
     pub changed: u64,

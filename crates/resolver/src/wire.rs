@@ -13,7 +13,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
     task::{Context, Poll},
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct Session {
     spent: AtomicBool,
     /// Statements with hidden effects are in use.
     volatile: AtomicBool,
+    /// How often the server said that it was ready for the next statement; wraps around.
+    answers: AtomicU32,
 }
 
 impl Session {
@@ -41,6 +43,11 @@ impl Session {
     /// Whether cleaning would not do.
     pub(crate) fn is_spent(&self) -> bool {
         self.spent.load(Relaxed)
+    }
+
+    /// A number that changes whenever the server has answered.
+    pub(crate) fn answers(&self) -> u32 {
+        self.answers.load(Relaxed)
     }
 
     /// The session was cleaned; what the cleaning itself did is no dirt.
@@ -175,7 +182,11 @@ impl FromServer {
     fn message(&self, session: &Session) {
         let start = &self.start[..self.start_len];
         match self.header[0] {
-            b'Z' => session.status.store(start.first().copied().unwrap_or(0), Relaxed),
+            b'Z' => {
+                session.status.store(start.first().copied().unwrap_or(0), Relaxed);
+                // One task reads the stream, so nobody else writes this.
+                session.answers.store(session.answers().wrapping_add(1), Relaxed);
+            }
             b'C' => {
                 let end = start.iter().position(|&byte| byte == 0).unwrap_or(start.len());
                 session.note_tag(&start[..end]);
@@ -193,17 +204,21 @@ struct ToServer {
     header: [u8; 5],
     header_len: usize,
     left: usize,
-    /// The end of what was looked at, in small letters, so that a name that is cut in two is found.
+    /// The end of what was looked at, in small letters and with one space for any white space, so that a name that is cut in
+    /// two is found.
     tail: Vec<u8>,
 }
 
-/// In small letters.
-const HIDDEN: [&[u8]; 5] = [
+/// In small letters. `CREATE TEMP TABLE … AS` and `SELECT … INTO TEMP` have the tag of a SELECT, so the words must do.
+const HIDDEN: [&[u8]; 8] = [
     b"set_config",
     b"advisory_lock",
     b"pg_temp",
-    b"temp table",
     b"temporary",
+    b"create temp ",
+    b"local temp ",
+    b"global temp ",
+    b"into temp ",
 ];
 const HIDDEN_MAX: usize = 13;
 
@@ -238,7 +253,16 @@ impl ToServer {
     }
 
     fn look(&mut self, text: &[u8], session: &Session) {
-        self.tail.extend(text.iter().map(u8::to_ascii_lowercase));
+        for byte in text {
+            let byte = if byte.is_ascii_whitespace() {
+                b' '
+            } else {
+                byte.to_ascii_lowercase()
+            };
+            if byte != b' ' || self.tail.last() != Some(&b' ') {
+                self.tail.push(byte);
+            }
+        }
         if HIDDEN
             .iter()
             .any(|name| memchr::memmem::find(&self.tail, name).is_some())
@@ -397,5 +421,29 @@ mod tests {
         writer.feed(&[start, message(b'Q', b"SELECT 1\0"), bind].concat(), &session);
         session.status.store(b'I', Relaxed);
         assert!(session.is_clean(), "a value is no statement");
+    }
+
+    #[test]
+    fn a_temporary_table_shows_however_it_is_made_and_a_column_of_that_name_does_not() {
+        let soiled = |sql: &str| {
+            let (session, mut writer) = (Session::default(), ToServer::default());
+            let start = [&9_u32.to_be_bytes()[..], b"hello"].concat();
+            let query = message(b'Q', format!("{sql}\0").as_bytes());
+            writer.feed(&[start, query].concat(), &session);
+            session.status.store(b'I', Relaxed);
+            !session.is_clean()
+        };
+        for sql in [
+            "CREATE TEMP\n\tTABLE t AS SELECT 1",
+            "create  temporary view v as select 1",
+            "SELECT 1 AS a INTO  TEMP t",
+            "CREATE LOCAL TEMP TABLE t (a int)",
+            "CREATE TABLE pg_temp.t AS SELECT 1",
+        ] {
+            assert!(soiled(sql), "{sql}");
+        }
+        for sql in ["SELECT temp FROM sample", "INSERT INTO temperature VALUES (1)"] {
+            assert!(!soiled(sql), "{sql}");
+        }
     }
 }

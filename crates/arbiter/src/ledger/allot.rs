@@ -74,7 +74,7 @@ impl<S: Seat> Ledger<S> {
                 deeds.push(Deed::Close(idle));
             }
         } else if !room
-            && self.soon.is_empty()
+            && self.ending == 0
             && let Some(idle) = self.take_idle(None, now)
         {
             deeds.push(Deed::Close(idle));

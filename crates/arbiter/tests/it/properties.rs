@@ -35,7 +35,9 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Verdict::Silent),
         Just(Verdict::Unreachable),
         Just(Verdict::Full),
-        Just(Verdict::NotItsFault),
+        Just(Verdict::Refused),
+        Just(Verdict::NotTried),
+        Just(Verdict::Lost),
     ];
     prop_oneof![
         12 => tenant().prop_map(Event::Ask),

@@ -321,6 +321,97 @@ fn a_silent_server_is_found_out_by_a_tenant_that_may_have_one_connection() {
 }
 
 #[test]
+fn a_tenant_whose_log_ins_hang_does_not_take_the_budget_from_the_others() {
+    let mut world = World::new(Rules::new(16), 1);
+    world.ask(ANNA);
+    for round in 0..20 {
+        // Ben comes and goes all the while, so the server is well.
+        world.ask(BEN);
+        world.pass(1_000 * MS);
+        world.arbiter.tick();
+        let connecting = world.connecting_for();
+        let nth = connecting.iter().position(|&tenant| tenant == BEN);
+        world.connect_succeeds(nth.unwrap_or_else(|| panic!("round {round}: {connecting:?}")));
+        world.lent_breaks(0);
+        let gone = world.standing().ending - 1;
+        world.backend_gone(gone);
+        if world.connecting_for() == [ANNA] {
+            world.connect_fails(0, Verdict::Silent);
+        }
+    }
+    assert!(!world.standing().breaker_open);
+    let stuck = world.standing().taken;
+    assert_eq!(
+        stuck,
+        1 + FAILURES_MAX as usize,
+        "her cap, and as many as find out about a server"
+    );
+}
+
+#[test]
+fn a_server_that_answers_on_some_connection_is_not_silent() {
+    let mut world = World::new(Rules::new(8), 1);
+    served(&mut world, ANNA);
+    world.give_back(0);
+    for _ in 0..FAILURES_MAX {
+        assert_eq!(world.ask(ANNA), Asked::Lent);
+        world.ask(BEN);
+        world.pass(1_000 * MS);
+        world.arbiter.tick();
+        world.give_back(0);
+        world.connect_fails(0, Verdict::Silent);
+    }
+    assert!(world.standing().breaker_open);
+    assert!(!world.arbiter.is_silent(), "Anna's answers were heard meanwhile");
+    assert_eq!(world.ask(ANNA), Asked::Lent);
+}
+
+#[test]
+fn a_secret_that_cannot_be_opened_says_nothing_about_the_server() {
+    let mut world = World::new(Rules::new(4), 2);
+    for tenant in [ANNA, BEN, CARL] {
+        world.ask(tenant);
+    }
+    for _ in 0..FAILURES_MAX {
+        world.connect_fails(0, Verdict::Unreachable);
+    }
+    assert!(world.standing().breaker_open);
+    world.pass(1_000 * MS);
+    assert_eq!(world.ask(DORA), Asked::Refused);
+    world.arbiter.tick();
+    assert_eq!(world.connecting_for(), [DORA]);
+    world.connect_fails(0, Verdict::NotTried);
+    assert!(world.standing().breaker_open, "nobody has asked the server");
+    world.arbiter.tick();
+    assert_eq!(world.connects(), 0, "and Dora is not tried again by herself");
+}
+
+#[test]
+fn whoever_waited_through_an_outage_is_served_after_it() {
+    let mut world = World::new(Rules::new(4), 2);
+    served(&mut world, ANNA);
+    for tenant in [BEN, CARL, DORA] {
+        world.ask(tenant);
+    }
+    for _ in 0..FAILURES_MAX {
+        world.connect_fails(0, Verdict::Unreachable);
+    }
+    assert!(world.standing().breaker_open);
+    // Her first connection is on loan and may come back.
+    assert_eq!(world.ask(ANNA), Asked::Refused);
+    assert!(world.anybody_waits());
+    while world.standing().ending > 0 {
+        world.backend_gone(0);
+    }
+    world.pass(1_000 * MS);
+    assert_eq!(world.ask(BEN), Asked::Refused);
+    world.arbiter.tick();
+    assert_eq!(world.connecting_for(), [BEN]);
+    world.connect_succeeds(0);
+    assert_eq!(world.connecting_for(), [ANNA], "she waits, and there is room");
+}
+
+#[test]
 fn a_connect_that_is_lost_without_a_word_has_failed() {
     let mut world = World::new(Rules::new(1), 1);
     assert_eq!(world.ask(ANNA), Asked::Waits);

@@ -56,8 +56,11 @@ struct Inner {
     callers: VecDeque<Micros>,
     waiting_since: Option<Micros>,
     last_used: Micros,
+    last_answered: Micros,
     tenure_ends: Micros,
     uses: u64,
+    /// Connections that callers have: one of them may come back to those who wait.
+    on_loan: usize,
     closed: bool,
 }
 
@@ -107,6 +110,9 @@ impl Seat for Pool {
     fn last_used(&self) -> Micros {
         lock(&self.inner).last_used
     }
+    fn last_answered(&self) -> Micros {
+        lock(&self.inner).last_answered
+    }
     fn tenure_ends(&self) -> Micros {
         lock(&self.inner).tenure_ends
     }
@@ -121,11 +127,18 @@ impl Seat for Pool {
         lock(&self.wire.connects).push_back((Arc::clone(self), slot));
     }
     fn refuse(&self, _: Refusal) {
-        lock(&self.inner).send_home();
+        lock(&self.inner).lose_hope();
     }
 }
 
 impl Inner {
+    /// The server is down. With a connection of theirs on loan callers wait for that one.
+    fn lose_hope(&mut self) {
+        if self.on_loan == 0 {
+            self.send_home();
+        }
+    }
+
     fn send_home(&mut self) {
         self.callers.clear();
         self.waiting_since = None;
@@ -203,12 +216,13 @@ impl World {
         inner.waiting_since.get_or_insert(now);
         if let Some(conn) = inner.idle.pop() {
             inner.serve(now);
+            inner.on_loan += 1;
             self.lent.push(conn);
             return Asked::Lent;
         }
         drop(inner);
         if self.arbiter.want(&pool).is_err() {
-            lock(&pool.inner).send_home();
+            lock(&pool.inner).lose_hope();
             return Asked::Refused;
         }
         Asked::Waits
@@ -266,7 +280,7 @@ impl World {
                 waited
             }
             Err(verdict) => {
-                if verdict == Verdict::NotItsFault {
+                if matches!(verdict, Verdict::Refused | Verdict::NotTried) {
                     lock(&pool.inner).send_home();
                 }
                 slot.failed(verdict);
@@ -289,7 +303,10 @@ impl World {
             return None;
         }
         let conn = self.lent.remove(nth);
-        lock(&conn.pool.inner).last_used = self.now();
+        let mut inner = lock(&conn.pool.inner);
+        inner.on_loan -= 1;
+        (inner.last_used, inner.last_answered) = (self.now(), self.now());
+        drop(inner);
         let is_gone = !self.backends.contains_key(&conn.number);
         if is_gone
             || self
@@ -311,6 +328,7 @@ impl World {
         }
         match inner.serve(now) {
             Some(since) => {
+                inner.on_loan += 1;
                 self.lent.push(conn);
                 Some(now - since)
             }
@@ -323,14 +341,24 @@ impl World {
 
     fn want_again(&self, pool: &Arc<Pool>) {
         if self.arbiter.want(pool).is_err() {
-            lock(&pool.inner).send_home();
+            lock(&pool.inner).lose_hope();
         }
     }
 
     /// A caller's connection turns out to be broken.
     pub(crate) fn lent_breaks(&mut self, nth: usize) {
         if nth < self.lent.len() {
-            drop(self.lent.remove(nth));
+            let conn = self.lent.remove(nth);
+            let mut inner = lock(&conn.pool.inner);
+            inner.on_loan -= 1;
+            let hopeless = inner.on_loan == 0 && inner.waiting_since.is_some();
+            drop(inner);
+            let pool = Arc::clone(&conn.pool);
+            drop(conn);
+            if hopeless {
+                // Its place in the pool is free: whoever waits asks again.
+                self.want_again(&pool);
+            }
         }
     }
 

@@ -61,6 +61,8 @@ async fn with_the_budget_on_loan_a_tenant_waits_and_hears_the_figures() {
     };
     let resolver = world.resolver(config).await;
     let held = resolver.checkout(alpha).await.unwrap();
+    // So that the limit goes into nothing but the wait.
+    resolver.snapshot(beta).await.unwrap();
     let error = resolver
         .checkout_within(beta, Duration::from_millis(50))
         .await

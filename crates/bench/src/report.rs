@@ -117,6 +117,21 @@ impl Target {
             errors == 0 && refused == 0 && !rounds.is_empty(),
         )
     }
+
+    /// For a scenario with servers of its own: what their logs say.
+    pub(crate) fn none_refused(refused: usize) -> Self {
+        Self::new("none refused by a server (53300)", refused, refused == 0)
+    }
+
+    pub(crate) fn backends(rounds: &[Round], budget: usize) -> Self {
+        let most = rounds.iter().map(|round| round.seen.backends_max).max();
+        let most = most.unwrap_or(usize::MAX);
+        Self::new(
+            &format!("at most {budget} backends in any sample"),
+            most,
+            most <= budget,
+        )
+    }
 }
 
 /// A scenario's outcome.

@@ -5,7 +5,7 @@
 use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -66,16 +66,21 @@ impl Sampler {
         self.task.abort();
         // Its connection is gone before the next one is opened, else there would be two of ours.
         let _ = self.task.await;
-        let mut file = File::open(&self.log)?;
-        file.seek(SeekFrom::Start(self.log_start))?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        let text = String::from_utf8_lossy(&text);
         Ok(Seen {
             backends_max: self.most.load(Relaxed),
-            refused: text.lines().filter(|line| is_refusal(line)).count(),
+            refused: refusals(&self.log, self.log_start)?,
         })
     }
+}
+
+/// How many connections a server refused because it was full, by its log from this byte on.
+pub(crate) fn refusals(log: &Path, from: u64) -> anyhow::Result<usize> {
+    let mut file = File::open(log)?;
+    file.seek(SeekFrom::Start(from))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.lines().filter(|line| is_refusal(line)).count())
 }
 
 /// A log line begins with time, `[pid]` and SQLSTATE.

@@ -16,7 +16,7 @@ use tokio_postgres::error::SqlState;
 pub(crate) use self::{
     bouncer::Bouncer,
     direct::once,
-    naive::pool as bare_pool,
+    naive::bare as bare_pool,
     ours::{Ours, config as ours_config},
 };
 use crate::fleet::{Fleet, Host};

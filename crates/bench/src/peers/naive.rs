@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolBuilder, PoolError, RecyclingMethod, Runtime};
 use futures_util::{FutureExt, future::BoxFuture};
 use lru::LruCache;
 use serde_json::{Value, json};
@@ -53,13 +53,23 @@ pub(super) fn open(tenants: &[Tenant], tuning: Tuning) -> (Arc<dyn Peer>, Value)
     (Arc::new(naive), shown)
 }
 
-/// A deadpool as its users configure it.
-pub(crate) fn pool(config: Config, size: usize) -> Pool {
+/// The fastest deadpool there is: nothing is checked, and no time limit sets a timer.
+pub(crate) fn bare(config: Config, size: usize) -> Pool {
+    builder(config, size)
+        .build()
+        .expect("without timeouts it needs no runtime")
+}
+
+fn builder(config: Config, size: usize) -> PoolBuilder {
     let fast = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
-    Pool::builder(Manager::from_config(config, NoTls, fast))
-        .max_size(size)
+    Pool::builder(Manager::from_config(config, NoTls, fast)).max_size(size)
+}
+
+/// A deadpool as its users configure it.
+pub(super) fn pool(config: Config, size: usize) -> Pool {
+    builder(config, size)
         .wait_timeout(Some(TIMEOUT))
         .create_timeout(Some(TIMEOUT))
         .runtime(Runtime::Tokio1)

@@ -27,7 +27,7 @@ pub(crate) struct Ours {
 /// Nobody else uses the server but this program's one superuser.
 const RESERVE: usize = 1;
 
-/// The resolver's defaults but for the budget and the patience.
+/// The resolver's defaults but for the budget, the reserve and the patience.
 pub(crate) fn config(fleet: &Fleet, budget: usize) -> ResolverConfig {
     let version = SchemaVersion::new(VERSION);
     let window = VersionWindow {

@@ -28,6 +28,7 @@ use crate::{
     measure::{Tally, median, total},
     peers::{Ours, Peer, Work, ours_config},
     report::{Outcome, Target, rounded, three},
+    sampler::refusals,
 };
 
 const TENANTS: usize = 16;
@@ -75,9 +76,10 @@ pub(crate) async fn run(fleet: &Fleet, pace: Pace) -> anyhow::Result<bool> {
     }
     let left = resolver.close(Duration::from_secs(30)).await;
     left.map_err(|left| anyhow::anyhow!("{left} connections are left"))?;
+    let refused = refusals(&dying.log(), 0)? + refusals(&other.log(), 0)?;
     dying.stop().await?;
     other.stop().await?;
-    report(&deaths)
+    report(&deaths, refused)
 }
 
 async fn die(resolver: &Resolver, dying: &Host, other: &Host, slice: Duration) -> anyhow::Result<Death> {
@@ -185,7 +187,7 @@ async fn first_success(resolver: &Resolver, dying: &Host) -> anyhow::Result<Dura
     bail!("no request succeeded within {BACK_LIMIT:?} after the server was back");
 }
 
-fn report(deaths: &[Death]) -> anyhow::Result<bool> {
+fn report(deaths: &[Death], refused: usize) -> anyhow::Result<bool> {
     let all = |figure: fn(&Death) -> f64| deaths.iter().map(figure).collect::<Vec<_>>();
     let most = |figure: fn(&Death) -> f64| all(figure).into_iter().fold(0.0, f64::max);
     let fast = median(&all(|death| death.fast_p99_us));
@@ -225,5 +227,6 @@ fn report(deaths: &[Death]) -> anyhow::Result<bool> {
         format!("{back:.2} s"),
         back <= BACK_WITHIN.as_secs_f64(),
     ));
+    outcome.target(Target::none_refused(refused));
     outcome.print()
 }

@@ -44,6 +44,7 @@ async fn cold_tenants(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<
     let mut outcome = Outcome::new("morning", tenants, host.budget);
     put_sides(&mut outcome, &all);
     outcome.put("bare_connects_per_second", rounded(bare));
+    outcome.target(Target::backends(of(&all, Side::Ours), host.budget));
     judge_cold(&mut outcome, &all, count(tenants) / bare.max(f64::MIN_POSITIVE));
     outcome.print()
 }

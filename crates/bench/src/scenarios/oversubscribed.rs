@@ -83,15 +83,6 @@ fn judge(outcome: &mut Outcome, all: &[Rounds], budget: usize) {
         format!("{fair:.3}"),
         fair >= JAIN_MIN,
     ));
-    let backends = ours
-        .iter()
-        .map(|round| round.seen.backends_max)
-        .max()
-        .unwrap_or(usize::MAX);
-    outcome.target(Target::new(
-        &format!("at most {budget} backends in any sample"),
-        backends,
-        backends <= budget,
-    ));
+    outcome.target(Target::backends(ours, budget));
     outcome.target(Target::no_errors(ours));
 }

@@ -20,6 +20,7 @@ use crate::{
     measure::{count, median},
     peers::{Ours, bare_pool, ours_config},
     report::{Outcome, Target, rounded, three},
+    sampler::refusals,
 };
 
 const TENANTS: usize = 200;
@@ -40,6 +41,11 @@ pub(crate) async fn run(fleet: &Fleet, pace: Pace) -> anyhow::Result<bool> {
     for tenants in [1, TENANTS] {
         reached &= measure(fleet, &host, tenants, pace).await?;
     }
+    let refused = refusals(&host.log(), 0)?;
+    anyhow::ensure!(
+        refused == 0,
+        "{refused} connections were refused by the server (53300)"
+    );
     host.stop().await?;
     Ok(reached)
 }
@@ -164,7 +170,7 @@ fn report(
         .collect();
     outcome.put(
         "config",
-        json!({"deadpool": {"recycling": "fast", "size": POOL_SIZE, "timeouts_s": 15}}),
+        json!({"deadpool": {"recycling": "fast", "size": POOL_SIZE, "timeouts": "none"}}),
     );
     outcome.put("by_threads", json!(by_threads));
     for (threads, ours, bare, times) in rows {

@@ -60,6 +60,7 @@ pub(crate) async fn run(fleet: &Fleet, host: &Host, tenants: usize, pace: Pace) 
         "direct_is_as_fast_as_it_can_be",
         json!(direct >= DIRECT_TO_BARE_MIN),
     );
+    outcome.target(Target::backends(of(&all, Side::Ours), host.budget));
     judge(
         &mut outcome,
         &all,

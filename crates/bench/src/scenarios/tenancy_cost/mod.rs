@@ -94,8 +94,9 @@ pub(crate) async fn run(pace: Pace) -> anyhow::Result<bool> {
     ];
     let all = take_turns(&served, pace).await?;
     drop((tenantd, plain, plain_many));
+    let refused = stage.refused()?;
     stage.stop().await?;
-    report(&all, laboratories)
+    report(&all, laboratories, refused)
 }
 
 /// Each connection's requests: its own laboratories in turn, patient by patient.
@@ -157,7 +158,7 @@ async fn load(side: &Served, length: Duration) -> anyhow::Result<Tally> {
     tokio::task::spawn_blocking(move || wire::run(address, &plans, length)).await?
 }
 
-fn report(all: &[(&'static str, Vec<Round>)], laboratories: usize) -> anyhow::Result<bool> {
+fn report(all: &[(&'static str, Vec<Round>)], laboratories: usize, refused: usize) -> anyhow::Result<bool> {
     let of = |wanted: &str| {
         let found = all.iter().find(|(name, _)| *name == wanted);
         found.map_or(&[][..], |(_, rounds)| rounds.as_slice())
@@ -175,6 +176,7 @@ fn report(all: &[(&'static str, Vec<Round>)], laboratories: usize) -> anyhow::Re
         share >= SHARE_MIN,
     ));
     outcome.target(Target::no_errors(of(OURS)));
+    outcome.target(Target::none_refused(refused));
     outcome.print()
 }
 

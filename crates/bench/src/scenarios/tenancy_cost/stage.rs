@@ -18,7 +18,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use super::api::{OPERATOR, PASSWORD};
-use crate::{CONNECT_LIMIT, fleet};
+use crate::{CONNECT_LIMIT, fleet, sampler::refusals};
 
 const NAMESPACE: &str = "bench";
 /// The key of the plain program's tokens, which guard nothing.
@@ -165,6 +165,11 @@ impl Stage {
             .env("PLAIN_POOL_MAX", pool_max.to_string())
             .env("PLAIN_KEY", PLAIN_KEY);
         Program::start(&mut command)
+    }
+
+    /// How many connections the server has refused because it was full.
+    pub(super) fn refused(&self) -> anyhow::Result<usize> {
+        refusals(&self.cluster.log(), 0)
     }
 
     pub(super) async fn stop(self) -> anyhow::Result<()> {

@@ -4,6 +4,22 @@
 //! often the tenant was used lately. Counting alone (LFU) keeps yesterday's favourites for ever, so all counts are halved from
 //! time to time (Karedla, Love and Wherry, "Caching strategies to improve disk system performance", 1994). Time here is the
 //! number of uses, not a clock: the rule is the same for ten requests a minute and for ten thousand a second.
+//!
+//! Misses of the rules that were tried, Zipf(1.0) on 90 slots, in virtual time (`examples/simulate`, experiment `rules`); on a
+//! day whose favourites stay, and on one on which they change:
+//!
+//! | | 1,000 | 10,000 | 100,000 tenants | 1,000, changing | 10,000 | 100,000 |
+//! |---|---|---|---|---|---|---|
+//! | the best static choice | 32.3% | 48.2% | 58.0% | 32.2% | 48.2% | 58.0% |
+//! | LRU | 44.3% | 62.4% | 72.0% | 44.4% | 62.4% | 72.0% |
+//! | LRU-2 | 37.4% | 52.6% | 61.5% | 37.4% | 52.5% | 61.5% |
+//! | LFUDA | 41.1% | 59.4% | 69.5% | 42.1% | 60.0% | 69.8% |
+//! | LFU without ageing | 32.4% | 48.3% | 58.1% | 40.9% | 56.7% | 65.1% |
+//! | LFU, halved after 64 uses a slot | 32.6% | 48.6% | 58.4% | 33.1% | 49.0% | 58.5% |
+//!
+//! Absent tenants have to be remembered: halved after 256 uses a slot and without a memory the misses are 35.7%, 51.1% and 60.2%,
+//! and 57.6%, 63.3% and 63.7% where favourites change; with 16 remembered for each slot 32.4%, 48.4% and 58.1%, and 34.1%, 50.1%
+//! and 58.7%.
 
 use std::{hash::Hash, num::NonZeroUsize};
 

@@ -157,6 +157,10 @@ impl Pools {
                 biased;
                 made = &mut room => {
                     if let Ok(permit) = made {
+                        // What falls unused while nobody listens is told once, however many pools it is: pass it on.
+                        if self.common.room_wanted.load(SeqCst) > 1 {
+                            self.common.unused.notify_one();
+                        }
                         return permit;
                     }
                 }

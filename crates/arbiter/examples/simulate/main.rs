@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The experiments are `rules` (which connection to close, by misses alone), and with the arbiter itself on a simulated machine:
-//! `zipf`, `tenure`, `anticipation`, `grow`, `noisy`, `morning`. Without a name all are run. The same seed gives the same figures
-//! on any machine; those in the documentation of the crate come from the default one.
+//! `zipf`, `pools`, `tenure`, `anticipation`, `grow`, `noisy`, `morning`. Without a name all are run. The same seed gives the same figures
+//! on any machine; those in the notes on `rules` and `heat` come from the default one.
 
 mod cache;
 mod experiments;

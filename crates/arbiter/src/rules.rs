@@ -24,7 +24,8 @@ pub struct Rules {
     /// longer ones make everybody wait longer.
     pub tenure: Micros,
     /// How long a connection within its tenure may be idle before it is taken: its next request is often a moment away
-    /// (the anticipation of disk schedulers: Iyer and Druschel, "Anticipatory scheduling", SOSP 2001).
+    /// (the anticipation of disk schedulers: Iyer and Druschel, "Anticipatory scheduling", SOSP 2001). With 1 ms a noisy tenant
+    /// beside 16 quiet ones gets a sixth more done than with 2 ms, and those that ask without a pause no less.
     pub anticipation: Micros,
     /// How long a tenant's callers must have waited without a break before it takes a *further* connection from another
     /// tenant: a second connection saves a short wait, and costs somebody a connect.
@@ -43,7 +44,7 @@ impl Rules {
             budget,
             connects_max: 4,
             tenure: 50_000,
-            anticipation: 2_000,
+            anticipation: 1_000,
             grow_after: 10_000,
             ageing_uses: 64,
             memory: 16,

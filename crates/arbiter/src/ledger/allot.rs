@@ -13,6 +13,9 @@ use crate::{
 /// those who wait get another.
 const ENDS_WITHIN: Micros = 50_000;
 
+/// With so many slots one idle connection more may be ended before it can be used: it would be missed, and there are others.
+const SLOTS_FOR_ONE_AHEAD: usize = 32;
+
 /// Having looked at every tenant in vain, it is not done again within so long, however many callers come: a connection that
 /// is given back meanwhile is seen when it is, and the next tick looks again.
 const LOOKS_AGAIN: Micros = 500;
@@ -29,8 +32,11 @@ impl<S: Seat> Ledger<S> {
             self.pump_probe(now, deeds);
             return;
         }
-        while self.connecting < self.rules.connects_max {
+        loop {
             let free = self.free() > 0;
+            if free && self.connecting >= self.rules.connects_max {
+                return;
+            }
             let next = if free {
                 self.next(0, |_| true)
             } else {
@@ -103,8 +109,12 @@ impl<S: Seat> Ledger<S> {
 
     /// The first in the line who may take a slot from another tenant, and for whom none is free or about to be.
     pub(super) fn next_taker(&mut self, now: Micros) -> Option<S::Tenant> {
-        // As many end at once as may connect at once. And where others have the whole budget it would be for nothing.
-        if self.connecting + self.soon.len() >= self.rules.connects_max || self.others >= self.rules.budget {
+        // As many end or connect at once as may connect, and with a large budget a few more, so that a slot is free when a connect
+        // is done. And where others have the whole budget it would be for nothing.
+        let connects_max = self.rules.connects_max;
+        let ahead = connects_max.min(self.rules.budget / SLOTS_FOR_ONE_AHEAD);
+        let under_way = self.connecting + self.soon.len();
+        if under_way >= connects_max + ahead || self.others >= self.rules.budget {
             return None;
         }
         let staying = self.taken - self.soon.len() + self.others;

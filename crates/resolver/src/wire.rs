@@ -434,11 +434,11 @@ mod tests {
             !session.is_clean()
         };
         for sql in [
-            "CREATE TEMP\n\tTABLE t AS SELECT 1",
+            "create Temp\n\ttable t as select 1",
             "create  temporary view v as select 1",
             "SELECT 1 AS a INTO  TEMP t",
-            "CREATE LOCAL TEMP TABLE t (a int)",
-            "CREATE TABLE pg_temp.t AS SELECT 1",
+            "create local Temp table t (a int)",
+            "create table pg_temp.t as select 1",
         ] {
             assert!(soiled(sql), "{sql}");
         }

@@ -40,6 +40,7 @@ pub struct TenantClient {
 ///
 /// After a statement has failed, PostgreSQL answers a commit by rolling back without an error: hand the statement's error on
 /// and do not commit. Settings must be `SET LOCAL`: a plain `SET` outlives a committed transaction.
+/// A cancel token of the driver's must not be kept past the loan: it would hit the next borrower's statement.
 pub struct TenantTransaction<'a> {
     transaction: Transaction<'a>,
     unsettled: &'a mut bool,

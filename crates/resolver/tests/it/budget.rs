@@ -6,7 +6,10 @@ use resolver::{ResolveError, ResolverConfig};
 use testkit::eventually;
 use tokio::task::JoinSet;
 
-use crate::world::{PATIENCE, World, backend, note};
+use crate::{
+    proxy::Proxy,
+    world::{PATIENCE, World, backend, note},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn many_busy_tenants_share_few_connections_and_none_starves() {
@@ -191,15 +194,15 @@ async fn the_connections_of_an_earlier_process_count_until_they_are_gone() {
 }
 
 /// A runtime of callers, as one of actix-web's workers is: it runs as long as it has something to do.
-fn elsewhere<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
+fn elsewhere<T: Send + 'static, W: Future<Output = T>>(
+    work: impl FnOnce() -> W + Send + 'static,
 ) -> std::thread::JoinHandle<T> {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(work)
+        runtime.block_on(work())
     })
 }
 
@@ -215,7 +218,7 @@ async fn a_connection_driven_by_its_callers_ends_with_their_runtime_and_its_slot
     let resolver = world.resolver(config).await;
     let first = {
         let resolver = resolver.clone();
-        elsewhere(async move { backend(&mut resolver.checkout(alpha).await.unwrap()).await })
+        elsewhere(move || async move { backend(&mut resolver.checkout(alpha).await.unwrap()).await })
     };
     let first = tokio::task::spawn_blocking(|| first.join().unwrap())
         .await
@@ -235,6 +238,55 @@ async fn a_connection_driven_by_its_callers_ends_with_their_runtime_and_its_slot
         backend(&mut resolver.checkout(alpha).await.unwrap()).await,
         second
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_log_in_whose_runtime_ends_keeps_its_slot_until_the_server_closes() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let proxy = Arc::new(Proxy::before(&world.space.server).await);
+    world.register_server(&proxy.host(), proxy.port()).await;
+    let config = ResolverConfig {
+        budget: 1,
+        drive_on_callers: true,
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    proxy.mute();
+    let gone = {
+        let resolver = resolver.clone();
+        elsewhere(move || async move {
+            let asked = resolver.checkout(alpha);
+            let dialled = eventually("the log-in to begin", PATIENCE, async || {
+                resolver
+                    .stats()
+                    .servers
+                    .iter()
+                    .any(|server| server.connecting == 1)
+            });
+            tokio::select! {
+                _ = asked => panic!("nobody answers"),
+                () = dialled => {}
+            }
+        })
+    };
+    tokio::task::spawn_blocking(|| gone.join().unwrap())
+        .await
+        .unwrap();
+    eventually("the connect to be given up", PATIENCE, async || {
+        resolver.stats().servers[0].connecting == 0
+    })
+    .await;
+    assert_eq!(
+        resolver.stats().servers[0].slots_taken,
+        1,
+        "the server has not closed its end"
+    );
+    proxy.shut();
+    eventually("the slot to come back", PATIENCE, async || {
+        resolver.stats().servers[0].slots_taken == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -260,7 +312,7 @@ async fn who_waits_is_served_though_the_runtime_of_whoever_came_later_has_ended(
     .await;
     let gave_up = {
         let resolver = resolver.clone();
-        elsewhere(async move {
+        elsewhere(move || async move {
             resolver
                 .checkout_within(beta, Duration::from_millis(20))
                 .await

@@ -27,6 +27,8 @@ struct Door {
     /// Rouses the connections that are open, so that they end.
     cut: Notify,
     accepted: AtomicUsize,
+    /// Connections that had begun to say something and got no answer.
+    unheard: AtomicUsize,
 }
 
 pub(crate) struct Proxy {
@@ -79,6 +81,10 @@ impl Proxy {
         self.door.mute.store(false, SeqCst);
     }
 
+    pub(crate) fn unheard(&self) -> usize {
+        self.door.unheard.load(SeqCst)
+    }
+
     pub(crate) fn accepted(&self) -> usize {
         self.door.accepted.load(SeqCst)
     }
@@ -103,7 +109,16 @@ async fn serve(listener: TcpListener, upstream: (String, u16), door: Arc<Door>) 
             tokio::pin!(cut);
             cut.as_mut().enable();
             if door.mute.load(SeqCst) {
-                cut.await;
+                let hears = async {
+                    if matches!(caller.peek(&mut [0]).await, Ok(1)) {
+                        door.unheard.fetch_add(1, SeqCst);
+                    }
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    () = hears => {}
+                    () = &mut cut => {}
+                }
                 return;
             }
             let Ok(mut server) = TcpStream::connect(upstream).await else {

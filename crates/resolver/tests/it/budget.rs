@@ -254,19 +254,13 @@ async fn a_log_in_whose_runtime_ends_keeps_its_slot_until_the_server_closes() {
     let resolver = world.resolver(config).await;
     proxy.mute();
     let gone = {
-        let resolver = resolver.clone();
+        let (resolver, proxy) = (resolver.clone(), Arc::clone(&proxy));
         elsewhere(move || async move {
             let asked = resolver.checkout(alpha);
-            let dialled = eventually("the log-in to begin", PATIENCE, async || {
-                resolver
-                    .stats()
-                    .servers
-                    .iter()
-                    .any(|server| server.connecting == 1)
-            });
+            let begun = eventually("the log-in to begin", PATIENCE, async || proxy.unheard() == 1);
             tokio::select! {
                 _ = asked => panic!("nobody answers"),
-                () = dialled => {}
+                () = begun => {}
             }
         })
     };

@@ -20,6 +20,22 @@ async fn names_left(namespace: &str) -> i64 {
     row.get(0)
 }
 
+/// Two tests that grant on the database `postgres` at once change one row, and PostgreSQL lets one of them fail.
+async fn run(client: &tokio_postgres::Client, sql: &str) {
+    const ATTEMPTS: u32 = 100;
+    for attempt in 1.. {
+        let Err(error) = client.batch_execute(sql).await else {
+            return;
+        };
+        let reason = pg::describe(&error);
+        assert!(
+            reason.contains("tuple concurrently updated") && attempt < ATTEMPTS,
+            "{sql}: {reason}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// A sealed template, a role that holds grants in it, and a connection that is still open.
 async fn furnish(space: &Space) -> tokio_postgres::Client {
     let ns = space.namespace.as_str().to_owned();
@@ -34,7 +50,7 @@ async fn furnish(space: &Space) -> tokio_postgres::Client {
         format!("GRANT CONNECT ON DATABASE {ns}_template TO {ns}_login"),
         format!("ALTER DATABASE {ns}_template WITH IS_TEMPLATE true ALLOW_CONNECTIONS false"),
     ] {
-        client.batch_execute(&sql).await.unwrap();
+        run(&client, &sql).await;
     }
     pg::connect(&space.registry, "testkit test", Duration::from_secs(30))
         .await

@@ -6,6 +6,10 @@
 //!
 //! Two counters say who is in it. `visitors` are callers that hold or wait for a connection: a pool without any can be
 //! closed in peace. `waiting` are those that wait: the arbiter asks for them.
+//!
+//! What a caller is told who gets none stands in [`explain`].
+
+mod explain;
 
 use std::{
     sync::{
@@ -452,64 +456,6 @@ impl TenantPool {
             }));
         }
         Ok(in_line)
-    }
-
-    fn timed_out(&self, started: Instant) -> ResolveError {
-        self.common.counters.checkout_timeouts.fetch_add(1, Relaxed);
-        self.errors_add();
-        let (tenant, waited) = (self.snapshot.tenant, started.elapsed());
-        let server = self.server.name.clone();
-        let size = self.connections.status().size;
-        let trouble = self.server.trouble();
-        if size >= self.common.pool_size_max {
-            let max = self.common.pool_size_max;
-            ResolveError::PoolTimeout { tenant, max, waited }
-        } else if trouble.is_empty() {
-            let budget = self.server.arbiter.standing().budget;
-            ResolveError::BudgetBusy {
-                tenant,
-                server,
-                budget,
-                waited,
-            }
-        } else {
-            ResolveError::ServerUnavailable {
-                tenant,
-                server,
-                reason: trouble,
-            }
-        }
-    }
-
-    fn explain(&self, failure: ConnectFailure) -> ResolveError {
-        let (tenant, server) = (self.snapshot.tenant, self.server.name.clone());
-        match failure {
-            ConnectFailure::Refused { reason } => ResolveError::LoginRefused {
-                tenant,
-                server,
-                reason,
-            },
-            ConnectFailure::NoPassword(error) => *error,
-            ConnectFailure::TooLarge(source) => ResolveError::BudgetTooLarge {
-                tenant,
-                server,
-                source,
-            },
-            other => ResolveError::ServerUnavailable {
-                tenant,
-                server,
-                reason: other.to_string(),
-            },
-        }
-    }
-
-    fn server_down(&self, refusal: Refusal) -> ResolveError {
-        ResolveError::ServerDown {
-            tenant: self.snapshot.tenant,
-            server: self.server.name.clone(),
-            reason: self.server.trouble(),
-            retry_after: Duration::from_micros(refusal.retry_after),
-        }
     }
 
     fn lock_news(&self) -> std::sync::MutexGuard<'_, (u64, Option<ConnectFailure>)> {

@@ -1,0 +1,72 @@
+//! What callers are told who get no connection: which bound was reached, or what is wrong with the server.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
+use arbiter::Refusal;
+use tokio::time::Instant;
+
+use super::TenantPool;
+use crate::{ResolveError, connect::ConnectFailure};
+
+impl TenantPool {
+    /// The wait was in vain: for the tenant's own bound, for the server's budget, or because of what is wrong with the server.
+    pub(super) fn timed_out(&self, started: Instant) -> ResolveError {
+        self.common.counters.checkout_timeouts.fetch_add(1, Relaxed);
+        self.errors_add();
+        let (tenant, waited) = (self.snapshot.tenant, started.elapsed());
+        let server = self.server.name.clone();
+        let size = self.connections.status().size;
+        let trouble = self.server.trouble();
+        if size >= self.common.pool_size_max {
+            let max = self.common.pool_size_max;
+            ResolveError::PoolTimeout { tenant, max, waited }
+        } else if trouble.is_empty() {
+            let budget = self.server.arbiter.standing().budget;
+            ResolveError::BudgetBusy {
+                tenant,
+                server,
+                budget,
+                waited,
+            }
+        } else {
+            ResolveError::ServerUnavailable {
+                tenant,
+                server,
+                reason: trouble,
+            }
+        }
+    }
+
+    /// A connect failed in a way that another try would not mend.
+    pub(super) fn explain(&self, failure: ConnectFailure) -> ResolveError {
+        let (tenant, server) = (self.snapshot.tenant, self.server.name.clone());
+        match failure {
+            ConnectFailure::Refused { reason } => ResolveError::LoginRefused {
+                tenant,
+                server,
+                reason,
+            },
+            ConnectFailure::NoPassword(error) => *error,
+            ConnectFailure::TooLarge(source) => ResolveError::BudgetTooLarge {
+                tenant,
+                server,
+                source,
+            },
+            other => ResolveError::ServerUnavailable {
+                tenant,
+                server,
+                reason: other.to_string(),
+            },
+        }
+    }
+
+    /// The breaker is open.
+    pub(super) fn server_down(&self, refusal: Refusal) -> ResolveError {
+        ResolveError::ServerDown {
+            tenant: self.snapshot.tenant,
+            server: self.server.name.clone(),
+            reason: self.server.trouble(),
+            retry_after: Duration::from_micros(refusal.retry_after),
+        }
+    }
+}

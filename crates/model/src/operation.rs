@@ -8,15 +8,27 @@ use crate::words;
 pub enum OperationKind {
     /// Make a laboratory.
     Provision,
+    /// Take over a laboratory that has a database of its own already.
+    Adopt,
     /// Bring its schema to the code's version.
     Migrate,
+    /// Archive it while it runs.
+    Backup,
+    /// Make a laboratory out of an archive: the one that was removed, or another beside the one that lives.
+    Restore,
+    /// Put an archive in the place of what a laboratory holds.
+    RestoreInPlace,
     /// Archive it and remove it.
     Offboard,
 }
 
 words!(OperationKind, "kind of operation", {
     Provision => "provision",
+    Adopt => "adopt",
     Migrate => "migrate",
+    Backup => "backup",
+    Restore => "restore",
+    RestoreInPlace => "restore_in_place",
     Offboard => "offboard",
 });
 
@@ -27,12 +39,14 @@ pub enum OperationStatus {
     Pending,
     /// A worker holds its lease.
     Running,
-    /// It failed for good and what it made is being taken away.
+    /// It failed for good or was called off, and what it made is being taken away.
     Undoing,
     /// Done.
     Succeeded,
     /// Ended without success; its error says why.
     Failed,
+    /// Called off, and everything is as it was before.
+    Cancelled,
 }
 
 words!(OperationStatus, "status of an operation", {
@@ -41,13 +55,14 @@ words!(OperationStatus, "status of an operation", {
     Undoing => "undoing",
     Succeeded => "succeeded",
     Failed => "failed",
+    Cancelled => "cancelled",
 });
 
 impl OperationStatus {
     /// Whether nothing will happen to it any more.
     #[must_use]
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed)
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 }
 
@@ -91,14 +106,34 @@ pub enum Step {
     Fence,
     /// `pg_dump` has written the archive file.
     Dump,
-    /// The dump was restored beside the original and compared row by row; the archive is recorded.
+    /// The dump was restored beside the original and compared table by table; the archive is recorded.
     Verify,
+    /// The time in which a removal can be called off is over.
+    Grace,
+    /// What was closed for a removal or a restore is open again, and the laboratory is in the state before.
+    Readmit,
     /// The database is gone.
     DropDatabase,
     /// The role is gone.
     DropRole,
     /// The tenant's row is gone; the archive's stays.
     RemoveTenant,
+    /// The database to be taken over is there, nobody's, and a laboratory of a known version; it is marked.
+    Inspect,
+    /// Its migration history says which migrations it has already.
+    Baseline,
+    /// The mark and the rights that adopting set are taken back; the database itself stays.
+    Release,
+    /// The archive is restored into a database of its own and holds what the manifest says.
+    RestoreDatabase,
+    /// The restored database has the laboratory's name, and the one before another.
+    SwapDatabase,
+    /// The database that was replaced is gone.
+    DropReplaced,
+    /// A database that was restored and is not needed is gone.
+    DropRestored,
+    /// Archives past their time are gone.
+    Prune,
 }
 
 words!(Step, "step", {
@@ -113,9 +148,19 @@ words!(Step, "step", {
     Fence => "fence",
     Dump => "dump",
     Verify => "verify",
+    Grace => "grace",
+    Readmit => "readmit",
     DropDatabase => "drop_database",
     DropRole => "drop_role",
     RemoveTenant => "remove_tenant",
+    Inspect => "inspect",
+    Baseline => "baseline",
+    Release => "release",
+    RestoreDatabase => "restore_database",
+    SwapDatabase => "swap_database",
+    DropReplaced => "drop_replaced",
+    DropRestored => "drop_restored",
+    Prune => "prune",
 });
 
 impl OperationKind {
@@ -132,11 +177,42 @@ impl OperationKind {
                 Step::Check,
                 Step::Activate,
             ],
+            Self::Adopt => &[
+                Step::Inspect,
+                Step::EnsureRole,
+                Step::Baseline,
+                Step::EnsureSchema,
+                Step::SecureDatabase,
+                Step::Seed,
+                Step::Check,
+                Step::Activate,
+            ],
             Self::Migrate => &[Step::EnsureSchema, Step::RecordVersion],
+            Self::Backup => &[Step::Dump, Step::Verify, Step::Prune],
+            Self::Restore => &[
+                Step::EnsureRole,
+                Step::RestoreDatabase,
+                Step::SecureDatabase,
+                Step::EnsureSchema,
+                Step::Check,
+                Step::Activate,
+            ],
+            Self::RestoreInPlace => &[
+                Step::RestoreDatabase,
+                Step::Fence,
+                Step::Dump,
+                Step::Verify,
+                Step::SwapDatabase,
+                Step::EnsureSchema,
+                Step::RecordVersion,
+                Step::DropReplaced,
+                Step::Readmit,
+            ],
             Self::Offboard => &[
                 Step::Fence,
                 Step::Dump,
                 Step::Verify,
+                Step::Grace,
                 Step::DropDatabase,
                 Step::DropRole,
                 Step::RemoveTenant,
@@ -144,12 +220,45 @@ impl OperationKind {
         }
     }
 
-    /// What takes away all that a failed operation has made; empty where a failure leaves things as they are.
+    /// What takes away all that an operation has made which failed for good or was called off; empty where there is nothing
+    /// to take away.
     #[must_use]
     pub fn undo_steps(self) -> &'static [Step] {
         match self {
-            Self::Provision => &[Step::DropDatabase, Step::DropRole, Step::RemoveTenant],
-            Self::Migrate | Self::Offboard => &[],
+            Self::Provision | Self::Restore => &[Step::DropDatabase, Step::DropRole, Step::RemoveTenant],
+            Self::Adopt => &[Step::Release, Step::DropRole, Step::RemoveTenant],
+            Self::RestoreInPlace => &[Step::DropRestored, Step::Readmit],
+            Self::Offboard => &[Step::Readmit],
+            Self::Migrate | Self::Backup => &[],
+        }
+    }
+
+    /// Whether a failure for good is undone without anybody asking. A removal that failed stays closed and whole, to be
+    /// gone on with or called off: to open a laboratory again is a person's decision.
+    #[must_use]
+    pub fn failure_is_undone(self) -> bool {
+        match self {
+            Self::Provision | Self::Adopt | Self::Restore | Self::RestoreInPlace => true,
+            Self::Migrate | Self::Backup | Self::Offboard => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_step_stands_in_both_directions() {
+        for &kind in OperationKind::ALL {
+            let (steps, undo) = (kind.steps(), kind.undo_steps());
+            // RestoreInPlace ends by letting people in again, whichever way it went.
+            let both: Vec<_> = steps.iter().filter(|step| undo.contains(step)).collect();
+            assert!(
+                both.is_empty() || (kind == OperationKind::RestoreInPlace && both == [&Step::Readmit]),
+                "{kind}: {both:?}"
+            );
+            assert!(!kind.failure_is_undone() || !undo.is_empty(), "{kind}");
         }
     }
 }

@@ -14,6 +14,8 @@ pub enum TenantState {
     Suspended,
     /// On its way out: fenced, then archived, then dropped.
     Deleting,
+    /// Closed while an archive takes the place of what it holds.
+    Restoring,
 }
 
 words!(TenantState, "tenant state", {
@@ -21,6 +23,7 @@ words!(TenantState, "tenant state", {
     Active => "active",
     Suspended => "suspended",
     Deleting => "deleting",
+    Restoring => "restoring",
 });
 
 /// What can happen to a tenant.
@@ -43,6 +46,13 @@ pub enum TenantEvent {
     },
     /// Its database is archived and gone; the row goes too.
     OffboardFinished,
+    /// Ops ask for an archive to take the place of what it holds.
+    RestoreInPlace,
+    /// The restore in place is over, one way or the other; the state before it returns.
+    RestoreFinished {
+        /// The state that `RestoreInPlace` left.
+        before: TenantState,
+    },
 }
 
 /// An event that does not fit the state.
@@ -64,6 +74,8 @@ fn verb(event: TenantEvent) -> &'static str {
         TenantEvent::Offboard => "offboarded",
         TenantEvent::CancelOffboard { .. } => "brought back from offboarding",
         TenantEvent::OffboardFinished => "removed",
+        TenantEvent::RestoreInPlace => "restored in place",
+        TenantEvent::RestoreFinished { .. } => "opened again behind a restore",
     }
 }
 
@@ -78,9 +90,16 @@ impl TenantState {
             (Self::Provisioning, E::Provisioned) | (Self::Suspended, E::Resume) => Ok(Some(Self::Active)),
             (Self::Active, E::Suspend) => Ok(Some(Self::Suspended)),
             (Self::Active | Self::Suspended, E::Offboard) => Ok(Some(Self::Deleting)),
+            (Self::Active | Self::Suspended, E::RestoreInPlace) => Ok(Some(Self::Restoring)),
             (
                 Self::Deleting,
                 E::CancelOffboard {
+                    before: before @ (Self::Active | Self::Suspended),
+                },
+            )
+            | (
+                Self::Restoring,
+                E::RestoreFinished {
                     before: before @ (Self::Active | Self::Suspended),
                 },
             ) => Ok(Some(before)),
@@ -88,6 +107,15 @@ impl TenantState {
             (from, event) => Err(IllegalTransition { from, event }),
         }
     }
+
+    /// Whether the state remembers the one before it, to which it leads back.
+    #[must_use]
+    pub fn remembers(self) -> bool {
+        matches!(self, Self::Deleting | Self::Restoring)
+    }
+
+    /// Those in which a laboratory has a database and must be closed on its server too.
+    pub const CLOSED: &[Self] = &[Self::Suspended, Self::Deleting, Self::Restoring];
 
     /// Whether requests of the laboratory's staff are served.
     #[must_use]
@@ -118,6 +146,10 @@ mod tests {
             },
             E::CancelOffboard { before: S::Deleting },
             E::OffboardFinished,
+            E::RestoreInPlace,
+            E::RestoreFinished { before: S::Active },
+            E::RestoreFinished { before: S::Suspended },
+            E::RestoreFinished { before: S::Restoring },
         ];
         let allowed = [
             (S::Provisioning, E::Provisioned, Some(S::Active)),
@@ -137,6 +169,18 @@ mod tests {
                 Some(S::Suspended),
             ),
             (S::Deleting, E::OffboardFinished, None),
+            (S::Active, E::RestoreInPlace, Some(S::Restoring)),
+            (S::Suspended, E::RestoreInPlace, Some(S::Restoring)),
+            (
+                S::Restoring,
+                E::RestoreFinished { before: S::Active },
+                Some(S::Active),
+            ),
+            (
+                S::Restoring,
+                E::RestoreFinished { before: S::Suspended },
+                Some(S::Suspended),
+            ),
         ];
         for &from in S::ALL {
             for event in events {
@@ -156,7 +200,7 @@ mod tests {
         }
         let message = "sleeping".parse::<TenantState>().unwrap_err().to_string();
         assert!(
-            message.contains("provisioning, active, suspended, deleting"),
+            message.contains("provisioning, active, suspended, deleting, restoring"),
             "{message}"
         );
     }

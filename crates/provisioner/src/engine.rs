@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use model::{OperationStatus, Step, StepStatus, TenantState};
+use model::{OperationKind, OperationStatus, Step, StepStatus, TenantState};
 use registry::{Actor, Lease, NewAudit, NewTenantEvent, Operation, Outcome, RegistryError, StepRow};
 use serde_json::json;
 use tokio::{
@@ -18,13 +18,17 @@ use crate::{
     error::StepError,
     fault::{Moment, Point},
     request::{begin, commit},
-    steps::{self, Context},
+    steps::{self, Context, Ran},
 };
 
 /// How long giving an operation back may take when we are told to stop.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 /// How many times `attempts_max` an operation may be begun when its processes keep dying.
 const CUT_OFF_FACTOR: u32 = 4;
+/// How often it is looked whether an operation is called off while one of its steps is under way.
+const CALLED_OFF_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How the reason of an operation begins that was called off.
+const CALLED_OFF: &str = "called off by ";
 /// Stands in an operation's error between why it failed and why that could not be undone.
 const UNDO_MARK: &str = " (undoing it: ";
 
@@ -115,11 +119,20 @@ struct Run<'a> {
     observe: Observer<'a>,
 }
 
+/// What one try of a step came to.
+enum Acted {
+    Done,
+    /// Nothing is to be done for so long.
+    Waits(Duration),
+}
+
 /// What a sequence of steps came to.
 enum Ended {
     Done,
-    /// Given back, to be tried again.
+    /// Given back, to be tried again or to go on later.
     GivenBack,
+    /// Somebody does not want it any more.
+    CalledOff,
     /// For good, for this reason.
     Failed(String),
 }
@@ -139,24 +152,56 @@ impl Run<'_> {
                 self.operation.attempts - 1
             ))
         } else {
-            self.sequence(&cx, kind.steps(), false, None).await?
+            tokio::select! {
+                ended = self.sequence(&cx, kind.steps(), false, None) => ended?,
+                // The step under way is dropped with its programs. What it left on the server is ended by the undoing.
+                () = self.called_off() => Ended::CalledOff,
+            }
         };
-        match ended {
-            Ended::GivenBack => Ok(()),
-            Ended::Done => self.finish(Outcome::Succeeded).await,
+        let why = match ended {
+            Ended::GivenBack => return Ok(()),
+            Ended::Done => return self.finish(Outcome::Succeeded).await,
+            Ended::CalledOff => format!("{CALLED_OFF}{}", self.who_called_off().await?),
             Ended::Failed(why) => {
-                steps::clean_up(&cx).await;
-                drop(cx);
-                if kind.undo_steps().is_empty() || !self.may_be_undone().await? {
+                if !kind.failure_is_undone() || !self.may_be_undone().await? {
+                    steps::clean_up(&cx).await;
                     return self.finish(Outcome::Failed(&why)).await;
                 }
-                let client = self.inner.config.registry.client().await?;
-                registry::operation_set_undoing(&client, self.lease, &why).await?;
-                drop(client);
-                (self.observe)(Progress::Undoing { error: why.clone() });
-                self.undo(&why).await
+                why
             }
+        };
+        steps::clean_up(&cx).await;
+        drop(cx);
+        let client = self.inner.config.registry.client().await?;
+        registry::operation_set_undoing(&client, self.lease, &why).await?;
+        drop(client);
+        (self.observe)(Progress::Undoing { error: why.clone() });
+        self.undo(&why).await
+    }
+
+    /// Returns when somebody does not want the operation any more and it can still be taken back.
+    async fn called_off(&self) {
+        loop {
+            let asked = async {
+                let client = self.inner.config.registry.client().await?;
+                registry::operation_is_called_off(&client, self.lease).await
+            };
+            match asked.await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::debug!(operation.id = %self.operation.id, %error, "not known whether it is called off");
+                }
+            }
+            tokio::time::sleep(CALLED_OFF_LOOK_EVERY).await;
         }
+    }
+
+    async fn who_called_off(&self) -> Result<String, ProvisionError> {
+        let client = self.inner.config.registry.client().await?;
+        let now = registry::operation_by_id(&client, self.operation.id).await?;
+        let by = now.and_then(|operation| operation.cancel_requested_by);
+        Ok(by.map_or_else(|| "nobody who is known".to_owned(), |by| by.to_string()))
     }
 
     /// Failures end an operation at `attempts_max`; the tries beside them were cut off by a crash each. They are given
@@ -171,9 +216,12 @@ impl Run<'_> {
                 .saturating_mul(CUT_OFF_FACTOR)
     }
 
-    /// A laboratory in service stays, whatever its operation says: its activation may have been committed just before the
-    /// connection broke.
+    /// What was being made and is in service stays, whatever its operation says: its activation may have been committed just
+    /// before the connection broke.
     async fn may_be_undone(&self) -> Result<bool, ProvisionError> {
+        if self.operation.kind == OperationKind::RestoreInPlace {
+            return Ok(!self.past_return().await?);
+        }
         let client = self.inner.config.registry.client().await?;
         let tenant = registry::tenant_by_id(&client, self.operation.tenant).await?;
         Ok(tenant.is_none_or(|t| t.status == TenantState::Provisioning))
@@ -185,13 +233,20 @@ impl Run<'_> {
             .sequence(&cx, self.operation.kind.undo_steps(), true, Some(why))
             .await?
         {
-            Ended::GivenBack => Ok(()),
+            Ended::GivenBack | Ended::CalledOff => Ok(()),
+            Ended::Done if why.starts_with(CALLED_OFF) => self.finish(Outcome::Cancelled(why)).await,
             Ended::Done => self.finish(Outcome::Failed(why)).await,
             Ended::Failed(also) => {
                 let why = format!("{why}{UNDO_MARK}{also})");
                 self.finish(Outcome::Failed(&why)).await
             }
         }
+    }
+
+    async fn past_return(&self) -> Result<bool, ProvisionError> {
+        let client = self.inner.config.registry.client().await?;
+        let now = registry::operation_by_id(&client, self.operation.id).await?;
+        Ok(now.is_some_and(|operation| operation.past_return))
     }
 
     /// When a step of the other direction was begun last. What was done before that may have been taken away since (or
@@ -230,9 +285,19 @@ impl Run<'_> {
                 of: steps.len(),
                 undoing,
             });
-            let Err(failure) = self.step(cx, step, undoing).await? else {
-                continue;
+            let failure = match self.step(cx, step, undoing).await? {
+                Ok(Acted::Done) => continue,
+                Ok(Acted::Waits(delay)) => {
+                    let client = self.inner.config.registry.client().await?;
+                    registry::operation_wait(&client, self.lease, delay).await?;
+                    (self.observe)(Progress::Waiting { delay });
+                    return Ok(Ended::GivenBack);
+                }
+                Err(failure) => failure,
             };
+            if matches!(failure.error, ProvisionError::CalledOff { .. }) {
+                return Ok(Ended::CalledOff);
+            }
             let error = failure.error.to_string();
             let attempts_max = self.inner.config.bounds.attempts_max;
             // Turning to undoing counts the failures anew without a new claim.
@@ -278,7 +343,7 @@ impl Run<'_> {
         cx: &Context<'_>,
         step: Step,
         undoing: bool,
-    ) -> Result<Result<(), StepError>, ProvisionError> {
+    ) -> Result<Result<Acted, StepError>, ProvisionError> {
         let point = |moment| Point {
             kind: self.operation.kind,
             undoing,
@@ -290,12 +355,13 @@ impl Run<'_> {
         self.inner.faults.reach(point(Moment::Begun)).await;
         let began = Instant::now();
         match steps::run(cx, step, undoing).await {
-            Ok(saw) => {
+            Ok(Ran::Waits(delay)) => Ok(Ok(Acted::Waits(delay))),
+            Ok(Ran::Saw(saw)) => {
                 self.inner.faults.reach(point(Moment::Acted)).await;
                 registry::step_done(&registry.client().await?, self.lease, step, &saw).await?;
                 let took = began.elapsed();
                 (self.observe)(Progress::StepDone { step, took, saw });
-                Ok(Ok(()))
+                Ok(Ok(Acted::Done))
             }
             Err(StepError {
                 error: ProvisionError::Registry(lost @ RegistryError::LeaseLost { .. }),
@@ -320,6 +386,7 @@ impl Run<'_> {
         let (word, error) = match outcome {
             Outcome::Succeeded => ("succeeded", None),
             Outcome::Failed(error) => ("failed", Some(error)),
+            Outcome::Cancelled(why) => ("cancelled", Some(why)),
         };
         let actor = Actor::Worker(self.inner.owner.clone());
         let detail = json!({

@@ -224,6 +224,18 @@ pub enum ProvisionError {
         /// Why it failed.
         error: String,
     },
+    /// The operation was called off before it was done.
+    #[error("{kind} of {slug} was called off: {why}")]
+    CalledOff {
+        /// Which operation.
+        operation: OperationId,
+        /// What it was to do.
+        kind: OperationKind,
+        /// To whom.
+        slug: Slug,
+        /// By whom.
+        why: String,
+    },
     /// The work was interrupted from outside; the operation can be taken up again.
     #[error("operation {operation} was interrupted; a worker goes on with it, or run it again")]
     Interrupted {

@@ -39,7 +39,7 @@ pub use error::{BoxError, ProvisionError};
 pub use fault::Faults;
 pub use manifest::{Manifest, TableDigest};
 pub use progress::Progress;
-pub use request::{NewAdmin, NewLab, RequestedBy};
+pub use request::{GRACE_MAX, NewAdmin, NewLab, RequestedBy};
 
 /// Asks for operations and runs them. Clones share everything.
 #[derive(Clone)]

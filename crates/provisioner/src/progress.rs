@@ -57,7 +57,12 @@ pub enum Progress {
         /// After this time.
         delay: Duration,
     },
-    /// It failed for good, and what it made is taken away.
+    /// It waits for a time to pass, as it should.
+    Waiting {
+        /// So long from now on.
+        delay: Duration,
+    },
+    /// It failed for good or was called off, and what it made is taken away.
     Undoing {
         /// Why.
         error: String,

@@ -1,6 +1,6 @@
 //! Asking for a change: the row, the operation that makes it true, the event and the audit in one transaction.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use deadpool_postgres::Transaction;
 use jiff::tz;
@@ -12,7 +12,10 @@ use registry::{Actor, Change, NewAudit, NewOperation, Operation, OperationFilter
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use crate::{ProvisionError, Provisioner};
+use crate::{ProvisionError, Provisioner, steps::Grace};
+
+/// The longest grace period of a removal: ten years.
+pub const GRACE_MAX: Duration = Duration::from_secs(3_650 * 86_400);
 
 /// A laboratory that is to be.
 #[derive(Debug, Clone)]
@@ -185,19 +188,33 @@ impl Provisioner {
         Ok(tenant)
     }
 
-    /// Asks for a laboratory to be archived and removed: it is `deleting` from now on. Asked again after the removal
-    /// failed, the failed operation is opened again and goes on where it stopped.
+    /// Asks for a laboratory to be archived and removed: it is closed and `deleting` from now on, and its data are dropped
+    /// when `grace` has passed since its archive was proved. Until then [`Provisioner::cancel`] brings it back. Asked again
+    /// after the removal failed, the failed operation is opened again and goes on where it stopped.
     ///
     /// # Errors
-    /// [`RegistryError::Illegal`] when its state does not allow it, [`RegistryError::OperationInProgress`].
+    /// [`RegistryError::Illegal`] when its state does not allow it, [`RegistryError::OperationInProgress`],
+    /// [`ProvisionError::Invalid`] for a grace period of more than [`GRACE_MAX`].
     pub async fn request_offboard(
         &self,
         tenant: TenantId,
+        grace: Duration,
         by: RequestedBy,
     ) -> Result<OperationId, ProvisionError> {
+        if grace > GRACE_MAX {
+            return Err(ProvisionError::Invalid {
+                field: "grace",
+                why: format!("a grace period has at most {} days", GRACE_MAX.as_secs() / 86_400),
+            });
+        }
+        let params = json!(Grace {
+            grace_s: grace.as_secs()
+        });
         let mut client = self.inner.config.registry.client().await?;
-        if let Some(earlier) =
-            earlier(&client, &by, OperationKind::Offboard, |op| op.tenant == tenant).await?
+        if let Some(earlier) = earlier(&client, &by, OperationKind::Offboard, |op| {
+            op.tenant == tenant && op.params == params
+        })
+        .await?
         {
             return Ok(earlier.id);
         }
@@ -209,9 +226,40 @@ impl Provisioner {
         let operation = OperationId::generate();
         let change = by.change().in_operation(operation);
         let tenant = registry::tenant_transition_in_txn(&txn, tenant, TenantEvent::Offboard, &change).await?;
-        insert_operation(&txn, operation, OperationKind::Offboard, &tenant, &by).await?;
+        insert_operation(&txn, operation, OperationKind::Offboard, &tenant, params, &by).await?;
         commit(txn).await?;
         Ok(operation)
+    }
+
+    /// Asks for an operation to be called off, which brings back what was before it: a laboratory being made is taken away, one
+    /// being removed is opened again. It is done when the operation is `cancelled`.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotCancellable`] says why not, [`RegistryError::NotFound`].
+    pub async fn cancel(&self, operation: OperationId, by: RequestedBy) -> Result<Operation, ProvisionError> {
+        let mut client = self.inner.config.registry.client().await?;
+        let txn = begin(&mut client).await?;
+        let asked = registry::operation_request_cancel_in_txn(&txn, operation, &by.actor).await?;
+        audit(&txn, "operation.cancel_requested", &asked, &by).await?;
+        commit(txn).await?;
+        Ok(asked)
+    }
+
+    /// Ends the grace period of a removal: it goes on at once.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotWaiting`].
+    pub async fn end_grace(
+        &self,
+        operation: OperationId,
+        by: RequestedBy,
+    ) -> Result<Operation, ProvisionError> {
+        let mut client = self.inner.config.registry.client().await?;
+        let txn = begin(&mut client).await?;
+        let woken = registry::operation_end_wait(&txn, operation).await?;
+        audit(&txn, "operation.grace_ended", &woken, &by).await?;
+        commit(txn).await?;
+        Ok(woken)
     }
 
     async fn resume_offboard(
@@ -283,7 +331,8 @@ impl Provisioner {
             });
         }
         let operation = OperationId::generate();
-        let written = insert_operation(&txn, operation, OperationKind::Migrate, &found, &by).await?;
+        let written =
+            insert_operation(&txn, operation, OperationKind::Migrate, &found, json!({}), &by).await?;
         audit(&txn, "tenant.migrate_requested", &written, &by).await?;
         commit(txn).await?;
         Ok(operation)
@@ -382,6 +431,7 @@ async fn insert_operation(
     id: OperationId,
     kind: OperationKind,
     tenant: &Tenant,
+    params: Value,
     by: &RequestedBy,
 ) -> Result<Operation, RegistryError> {
     let new = NewOperation {
@@ -389,7 +439,7 @@ async fn insert_operation(
         kind,
         tenant: tenant.id,
         tenant_slug: tenant.slug.clone(),
-        params: json!({}),
+        params,
         created_by: by.actor.clone(),
         idempotency_key: by.idempotency_key.clone(),
     };

@@ -128,7 +128,7 @@ impl Inner {
             return Ok(None);
         };
         let ended = match tenant.status {
-            TenantState::Suspended | TenantState::Deleting => {
+            TenantState::Suspended | TenantState::Deleting | TenantState::Restoring => {
                 lock_out(&session, &tenant).await?;
                 Some(end_role_sessions(self, &session, &tenant).await?)
             }

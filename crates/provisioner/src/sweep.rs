@@ -45,7 +45,7 @@ async fn all(inner: &Inner) -> Result<(), ProvisionError> {
 
 async fn one_server(inner: &Inner, server: Server) -> Result<(), ProvisionError> {
     let mut session = None;
-    for status in [TenantState::Suspended, TenantState::Deleting] {
+    for &status in TenantState::CLOSED {
         let filter = TenantFilter {
             status: Some(status),
             server: Some(server.name.clone()),

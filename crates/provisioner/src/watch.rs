@@ -15,10 +15,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 impl Provisioner {
     /// Runs an operation to its end, waiting for its next try where one failed; while another worker has it, watches
-    /// instead. Dropping the future stops the work; the operation goes on elsewhere once its lease has ended.
+    /// instead. One that waits for a time to pass (the grace period of a removal) is returned as it is then. Dropping the future stops the work; the operation goes on elsewhere once its lease has ended.
     ///
     /// # Errors
-    /// [`ProvisionError::Failed`] when the operation ended without success; others when the registry cannot be asked.
+    /// [`ProvisionError::Failed`] when the operation ended without success, [`ProvisionError::CalledOff`]; others when the registry cannot be asked.
     pub async fn run(
         &self,
         operation: OperationId,
@@ -85,6 +85,15 @@ impl Provisioner {
             watched.tell(&operation, &rows, observe);
             match operation.status {
                 OperationStatus::Succeeded => return Ok(operation),
+                OperationStatus::Pending if operation.is_waiting(config.clock.now()) => return Ok(operation),
+                OperationStatus::Cancelled => {
+                    return Err(ProvisionError::CalledOff {
+                        operation: id,
+                        kind: operation.kind,
+                        slug: operation.tenant_slug,
+                        why: operation.error.unwrap_or_default(),
+                    });
+                }
                 OperationStatus::Failed => {
                     return Err(ProvisionError::Failed {
                         operation: id,

@@ -91,6 +91,20 @@ pub enum RegistryError {
         /// The operation.
         operation: OperationId,
     },
+    /// The operation is too far, or over.
+    #[error("operation {operation} cannot be called off: {why}")]
+    NotCancellable {
+        /// The operation.
+        operation: OperationId,
+        /// Why.
+        why: &'static str,
+    },
+    /// The operation does not wait for a time to pass.
+    #[error("operation {operation} does not wait for a time to pass")]
+    NotWaiting {
+        /// The operation.
+        operation: OperationId,
+    },
     /// A migration of the registry itself failed.
     #[error("the registry's schema could not be brought up to date: {reason}")]
     Migrate {

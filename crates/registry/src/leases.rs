@@ -91,7 +91,7 @@ pub async fn operation_claim(
              updated_at = clock_timestamp()
          WHERE id = (
              SELECT id FROM operations
-             WHERE status NOT IN ('succeeded', 'failed')
+             WHERE finished_at IS NULL
                AND not_before <= clock_timestamp()
                AND (lease_until IS NULL OR lease_until <= clock_timestamp())
                AND ($3::uuid IS NULL OR id = $3) AND ($4::text[] IS NULL OR kind = ANY ($4))
@@ -223,6 +223,74 @@ pub async fn operation_release_for_retry(
         .await
 }
 
+/// Gives the lease up for a wait that belongs to the operation: it may be claimed again when `wait` has passed since the
+/// first time this was called, and the try does not count.
+///
+/// # Errors
+/// [`RegistryError::LeaseLost`].
+pub async fn operation_wait(
+    client: &impl GenericClient,
+    lease: &Lease,
+    wait: Duration,
+) -> Result<(), RegistryError> {
+    let statement = concat!(
+        "UPDATE operations SET status = 'pending', error = NULL, attempts = greatest(attempts - 1, 0),
+             waiting_until = coalesce(waiting_until, clock_timestamp() + make_interval(secs => $4)),
+             not_before = coalesce(waiting_until, clock_timestamp() + make_interval(secs => $4)),
+             lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
+         WHERE ",
+        held!()
+    );
+    lease
+        .write(
+            client,
+            "letting an operation wait",
+            statement,
+            &[&wait.as_secs_f64()],
+        )
+        .await
+}
+
+/// Whether the operation is to be called off.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn operation_is_called_off(
+    client: &impl GenericClient,
+    lease: &Lease,
+) -> Result<bool, RegistryError> {
+    let statement =
+        "SELECT id FROM operations WHERE id = $1 AND cancel_requested_at IS NOT NULL AND NOT past_return";
+    let params: [&(dyn ToSql + Sync); 1] = [&lease.operation.as_uuid()];
+    let row = sql::row_opt(
+        client,
+        "looking whether an operation is called off",
+        statement,
+        &params,
+    )
+    .await?;
+    Ok(row.is_some())
+}
+
+/// Notes that what the operation does from here on cannot be taken back. `false`: it was called off before that.
+///
+/// # Errors
+/// [`RegistryError::LeaseLost`].
+pub async fn operation_pass_return(
+    client: &impl GenericClient,
+    lease: &Lease,
+) -> Result<bool, RegistryError> {
+    // One row decides: whoever comes second sees what the first one wrote.
+    let statement = concat!(
+        "UPDATE operations SET past_return = past_return OR cancel_requested_at IS NULL WHERE ",
+        held!(),
+        " RETURNING id, past_return"
+    );
+    let params: [&(dyn ToSql + Sync); 3] = [&lease.operation.as_uuid(), &lease.owner, &lease.token];
+    let row = sql::row_opt(client, "passing the point of no return", statement, &params).await?;
+    Reader::new(&row.ok_or_else(|| lease.lost())?, "operations", "id").get("past_return")
+}
+
 /// Turns a running operation to taking away what it made. The lease stays, the tries are counted anew.
 ///
 /// # Errors
@@ -250,6 +318,8 @@ pub enum Outcome<'a> {
     Succeeded,
     /// It ended without success, for this reason.
     Failed(&'a str),
+    /// It was called off and is undone.
+    Cancelled(&'a str),
 }
 
 /// Ends an operation and its lease.
@@ -264,6 +334,7 @@ pub async fn operation_finish(
     let (status, error) = match outcome {
         Outcome::Succeeded => (OperationStatus::Succeeded, None),
         Outcome::Failed(error) => (OperationStatus::Failed, Some(error)),
+        Outcome::Cancelled(why) => (OperationStatus::Cancelled, Some(why)),
     };
     let statement = concat!(
         "UPDATE operations SET status = $4, error = $5, progress = NULL, lease_owner = NULL, lease_until = NULL,

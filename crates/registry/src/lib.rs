@@ -40,13 +40,15 @@ pub use audit::{AuditEntry, AuditFilter, NewAudit, audit_insert, audit_list};
 pub use error::RegistryError;
 pub use events::{NewTenantEvent, TenantEventRow, event_insert, events_of};
 pub use leases::{
-    Claimable, Lease, Outcome, operation_claim, operation_finish, operation_give_back, operation_note_drop,
-    operation_progress, operation_release_for_retry, operation_renew, operation_set_undoing,
+    Claimable, Lease, Outcome, operation_claim, operation_finish, operation_give_back,
+    operation_is_called_off, operation_note_drop, operation_pass_return, operation_progress,
+    operation_release_for_retry, operation_renew, operation_set_undoing, operation_wait,
 };
 pub use listener::{Event, Listener, ListenerOptions, RowChange};
 pub use operations::{
     NewOperation, Operation, OperationFilter, operation_by_id, operation_by_idempotency_key,
-    operation_insert_in_txn, operation_reopen, operations_list,
+    operation_end_wait, operation_insert_in_txn, operation_reopen, operation_request_cancel_in_txn,
+    operations_list,
 };
 pub use operators::{
     NewOperator, Operator, operator_by_email, operator_by_id, operator_insert, operator_set_active_in_txn,

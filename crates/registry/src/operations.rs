@@ -38,6 +38,14 @@ pub struct Operation {
     pub failures: u32,
     /// On which server the laboratory's database was about to be dropped, if it came so far.
     pub drop_begun_on: Option<String>,
+    /// Who asked for it to be called off.
+    pub cancel_requested_by: Option<Actor>,
+    /// When.
+    pub cancel_requested_at: Option<Timestamp>,
+    /// What it does from here on cannot be taken back.
+    pub past_return: bool,
+    /// Until when its present step does nothing but wait.
+    pub waiting_until: Option<Timestamp>,
     /// When it may be claimed.
     pub not_before: Timestamp,
     /// Who runs it.
@@ -57,7 +65,7 @@ pub struct Operation {
 macro_rules! columns {
     () => {
         "id, kind, tenant_id, tenant_slug, status, params, progress, error, created_by, idempotency_key, attempts, \
-         failures, drop_begun_on, not_before, lease_owner, lease_until, lease_token, created_at, started_at, finished_at, updated_at"
+         failures, drop_begun_on, cancel_requested_by, cancel_requested_at, past_return, waiting_until, not_before, lease_owner, lease_until, lease_token, created_at, started_at, finished_at, updated_at"
     };
 }
 
@@ -80,6 +88,10 @@ impl Operation {
             attempts: r.count("attempts")?,
             failures: r.count("failures")?,
             drop_begun_on: r.get("drop_begun_on")?,
+            cancel_requested_by: r.parse_opt("cancel_requested_by")?,
+            cancel_requested_at: r.get("cancel_requested_at")?,
+            past_return: r.get("past_return")?,
+            waiting_until: r.get("waiting_until")?,
             not_before: r.get("not_before")?,
             lease_owner: r.get("lease_owner")?,
             lease_until: r.get("lease_until")?,
@@ -182,6 +194,89 @@ pub async fn operation_reopen(
     }
 }
 
+/// Asks for an operation to be called off. Whoever runs it turns it to undoing; one that waits is woken for that. A removal
+/// that failed is taken up again to be undone. Asked again it is what was asked first.
+///
+/// # Errors
+/// [`RegistryError::NotCancellable`] says why not, [`RegistryError::NotFound`].
+pub async fn operation_request_cancel_in_txn(
+    txn: &Transaction<'_>,
+    id: OperationId,
+    by: &Actor,
+) -> Result<Operation, RegistryError> {
+    let statement = concat!("SELECT ", columns!(), " FROM operations WHERE id = $1 FOR UPDATE");
+    let found = sql::row_opt(txn, "locking an operation", statement, &[&id.as_uuid()]).await?;
+    let Some(operation) = found.as_ref().map(Operation::from_row).transpose()? else {
+        let (what, id) = ("operation", id.to_string());
+        return Err(RegistryError::NotFound { what, id });
+    };
+    if operation.cancel_requested_at.is_some() && !operation.status.is_final() {
+        return Ok(operation);
+    }
+    if let Some(why) = operation.not_cancellable() {
+        return Err(RegistryError::NotCancellable { operation: id, why });
+    }
+    let statement = concat!(
+        "UPDATE operations SET status = CASE status WHEN 'failed' THEN 'pending' ELSE status END, finished_at = NULL,
+             attempts = CASE status WHEN 'failed' THEN 0 ELSE attempts END,
+             failures = CASE status WHEN 'failed' THEN 0 ELSE failures END,
+             cancel_requested_by = $2, cancel_requested_at = clock_timestamp(), not_before = clock_timestamp(),
+             updated_at = clock_timestamp()
+         WHERE id = $1 RETURNING ",
+        columns!()
+    );
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&id.as_uuid(), &by.to_string()];
+    let changed = sql::row_one(txn, "calling an operation off", statement, &params).await;
+    Operation::from_row(&changed.map_err(|error| match error.violated() {
+        Some("operations_one_live_per_tenant") => RegistryError::OperationInProgress {
+            tenant: operation.tenant,
+        },
+        _ => error,
+    })?)
+}
+
+/// Ends the wait of an operation that does nothing but wait: it goes on at once.
+///
+/// # Errors
+/// [`RegistryError::NotWaiting`].
+pub async fn operation_end_wait(
+    client: &impl GenericClient,
+    id: OperationId,
+) -> Result<Operation, RegistryError> {
+    let statement = concat!(
+        "UPDATE operations SET not_before = clock_timestamp(), waiting_until = clock_timestamp(), updated_at = clock_timestamp()
+         WHERE id = $1 AND status = 'pending' AND waiting_until > clock_timestamp() RETURNING ",
+        columns!()
+    );
+    match sql::row_opt(client, "ending an operation's wait", statement, &[&id.as_uuid()]).await? {
+        Some(row) => Operation::from_row(&row),
+        None => Err(RegistryError::NotWaiting { operation: id }),
+    }
+}
+
+impl Operation {
+    /// Why it cannot be called off, if it cannot.
+    fn not_cancellable(&self) -> Option<&'static str> {
+        match self.status {
+            OperationStatus::Succeeded => Some("it is done"),
+            OperationStatus::Cancelled => Some("it was called off before"),
+            OperationStatus::Undoing => Some("it failed and is being undone already"),
+            OperationStatus::Failed if self.kind.failure_is_undone() => Some("it failed and was undone"),
+            OperationStatus::Failed if self.kind.undo_steps().is_empty() => {
+                Some("it failed, and there is nothing to undo")
+            }
+            _ if self.past_return => Some("it is past the point from which it could be taken back"),
+            OperationStatus::Failed | OperationStatus::Pending | OperationStatus::Running => None,
+        }
+    }
+
+    /// Whether it waits for a time to pass, with nothing else to do until then.
+    #[must_use]
+    pub fn is_waiting(&self, now: Timestamp) -> bool {
+        self.status == OperationStatus::Pending && self.waiting_until.is_some_and(|until| until > now)
+    }
+}
+
 /// The operation with this id.
 ///
 /// # Errors
@@ -241,7 +336,7 @@ pub async fn operations_list(
         columns!(),
         " FROM operations
          WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR kind = $2)
-           AND ($3::text IS NULL OR status = $3) AND (NOT $4 OR status NOT IN ('succeeded', 'failed'))
+           AND ($3::text IS NULL OR status = $3) AND (NOT $4 OR finished_at IS NULL)
            AND ($5::uuid IS NULL OR id < $5)
          ORDER BY id DESC LIMIT $6"
     );

@@ -95,7 +95,7 @@ pub async fn router_renew(
         sweep_routers!(),
         ", passed AS (
              DELETE FROM router_acks AS a WHERE router_id = $1 AND NOT EXISTS (
-                 SELECT FROM tenants AS t WHERE t.id = a.tenant_id AND t.status IN ('suspended', 'deleting'))
+                 SELECT FROM tenants AS t WHERE t.id = a.tenant_id AND t.status IN ('suspended', 'deleting', 'restoring'))
          )
          UPDATE routers SET renewed_at = clock_timestamp(),
              expires_at = clock_timestamp() + make_interval(secs => $2) WHERE id = $1"
@@ -163,7 +163,7 @@ pub async fn fences_unacknowledged(
     id: RouterId,
 ) -> Result<Vec<TenantFence>, RegistryError> {
     let statement = "SELECT t.id, t.generation FROM tenants AS t
-         WHERE t.status IN ('suspended', 'deleting') AND NOT EXISTS (
+         WHERE t.status IN ('suspended', 'deleting', 'restoring') AND NOT EXISTS (
              SELECT FROM router_acks AS a
              WHERE a.router_id = $1 AND a.tenant_id = t.id AND a.generation >= t.generation)
          ORDER BY t.generation LIMIT $2";

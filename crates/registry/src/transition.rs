@@ -25,7 +25,7 @@ pub async fn tenant_transition_in_txn(
         delete(txn, &before, event, change).await?;
         return Ok(before);
     };
-    let status_before = (status == TenantState::Deleting).then_some(before.status.as_str());
+    let status_before = status.remembers().then_some(before.status.as_str());
     sql::touched(
         txn,
         "changing a laboratory's state",
@@ -64,9 +64,9 @@ pub async fn tenant_delete_in_txn(
     }
 }
 
-/// The state after the event. Calling a removal off leads back to the recorded state and to no other.
+/// The state after the event. What leads back leads to the recorded state and to no other.
 fn next(tenant: &Tenant, event: TenantEvent) -> Result<Option<TenantState>, IllegalTransition> {
-    if let TenantEvent::CancelOffboard { before } = event
+    if let TenantEvent::CancelOffboard { before } | TenantEvent::RestoreFinished { before } = event
         && tenant.status_before != Some(before)
     {
         return Err(IllegalTransition {
@@ -96,7 +96,9 @@ fn word(event: TenantEvent) -> &'static str {
         TenantEvent::Suspend => "suspended",
         TenantEvent::Resume => "resumed",
         TenantEvent::Offboard => "offboard_requested",
-        TenantEvent::CancelOffboard { .. } => "offboard_cancelled",
+        TenantEvent::CancelOffboard { .. } => "readmitted",
         TenantEvent::OffboardFinished => "removed",
+        TenantEvent::RestoreInPlace => "restore_requested",
+        TenantEvent::RestoreFinished { .. } => "readmitted",
     }
 }

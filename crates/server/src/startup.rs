@@ -79,6 +79,7 @@ fn state(settings: &Settings, platform: &Platform) -> AppState {
         registry: platform.registry.clone(),
         resolver: Resolver::start(resolver_config(settings, platform)),
         provisioner: platform.provisioner.clone(),
+        offboard_grace: Duration::from_secs(settings.worker.offboard_grace_s),
         passwords: platform.passwords.clone(),
         tokens: Tokens::new(platform.keys.signing_key(), ttl, Arc::new(SystemClock)),
         default_tenant: settings.default_tenant.clone(),

@@ -19,6 +19,8 @@ pub struct AppState {
     pub resolver: Resolver,
     /// Durable operations.
     pub provisioner: Provisioner,
+    /// How long a removal can be called off, unless its request says otherwise.
+    pub offboard_grace: Duration,
     /// Password hashing, bounded.
     pub passwords: Passwords,
     /// Issues and checks tokens.

@@ -127,6 +127,7 @@ pub const KEYS: &[Key] = &[
     key("worker.poll_ms", "TENANTRY_WORKER_POLL_MS", Number(5_000), count(100, 600_000), "how often a worker looks for operations when no notice comes"),
     key("worker.attempts_max", "TENANTRY_WORKER_ATTEMPTS_MAX", Number(8), count(1, 1_000), "how often an operation is tried before it fails for good"),
     key("worker.routers_grace_ms", "TENANTRY_WORKER_ROUTERS_GRACE_MS", Number(5_000), count(0, 600_000), "how long suspending and offboarding wait for routers to let go before the server ends their connections"),
+    key("worker.offboard_grace_s", "TENANTRY_WORKER_OFFBOARD_GRACE_S", Number(2_592_000), count(0, 315_360_000), "how long a removal can be called off once its archive is proved, unless the request says otherwise"),
     key("worker.dump_limit_s", "TENANTRY_WORKER_DUMP_LIMIT_S", Number(21_600), count(1, 604_800), "limit on one run of pg_dump or pg_restore"),
 
     key("log.filter", "TENANTRY_LOG_FILTER", Text("info,actix_server=warn"), Accept::LogFilter, "what is logged"),

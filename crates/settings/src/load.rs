@@ -108,6 +108,7 @@ impl Settings {
                 poll_ms: amount("worker.poll_ms"),
                 attempts_max: values.number("worker.attempts_max").unwrap_or(1),
                 routers_grace_ms: amount("worker.routers_grace_ms"),
+                offboard_grace_s: amount("worker.offboard_grace_s"),
                 dump_limit_s: amount("worker.dump_limit_s"),
             },
             log: Log {

@@ -195,6 +195,8 @@ pub struct Worker {
     pub attempts_max: u32,
     /// How long offboarding waits for connections to close by themselves.
     pub routers_grace_ms: u64,
+    /// How long a removal can be called off.
+    pub offboard_grace_s: u64,
     /// Limit on one dump or restore.
     pub dump_limit_s: u64,
 }

@@ -1,12 +1,22 @@
 //! What can be typed.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use model::{ArchiveId, Email, OperationId, OperationStatus, ServerName, TenantState};
 
 use crate::find::TenantRef;
+
+/// A time as people write it: `30d`, `12h`, `1h 30m`. A day has 24 hours.
+fn duration(text: &str) -> Result<Duration, String> {
+    let refused = |why: &dyn std::fmt::Display| format!("{why}; write it as 30d, 12h or 90m");
+    let span: jiff::Span = text.parse().map_err(|error| refused(&error))?;
+    let length = span
+        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+        .map_err(|error| refused(&error))?;
+    Duration::try_from(length).map_err(|_| refused(&"it is negative"))
+}
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -61,7 +71,7 @@ pub(crate) enum Command {
     Provision(Provision),
     /// List the laboratories
     List {
-        /// Only those in this state: provisioning, active, suspended or deleting
+        /// Only those in this state: provisioning, active, suspended, deleting or restoring
         #[arg(long)]
         status: Option<TenantState>,
         /// Only those on this server
@@ -101,13 +111,25 @@ pub(crate) enum Command {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Archive a laboratory, prove the archive, then remove the laboratory
+    /// Close a laboratory, archive it, prove the archive, then remove it when the grace period is over
+    #[command(
+        after_help = "Until its database is dropped `tenantctl operations cancel` brings the laboratory back."
+    )]
     Offboard {
         /// Slug or id
         tenant: TenantRef,
-        /// Do not ask for the slug to be typed again
+        /// How long it can be called off once the archive is proved, as 30d or 12h; otherwise as configured
+        #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "now")]
+        grace: Option<Duration>,
+        /// Remove it as soon as the archive is proved; also ends a grace period that is running
         #[arg(long)]
+        now: bool,
+        /// Do not ask whether it is meant
+        #[arg(long, conflicts_with = "now")]
         yes: bool,
+        /// The slug typed again, which --now needs where nobody can be asked
+        #[arg(long, value_name = "SLUG", requires = "now")]
+        confirm: Option<String>,
         /// Why, for its history
         #[arg(long)]
         reason: Option<String>,
@@ -118,7 +140,7 @@ pub(crate) enum Command {
     /// Verified dumps of laboratories
     #[command(subcommand)]
     Archives(Archives),
-    /// Durable changes: provision, migrate, offboard
+    /// Durable changes: provision, migrate, back up, restore, offboard
     #[command(subcommand)]
     Operations(Operations),
     /// The platform's own staff, who use the admin API
@@ -186,7 +208,7 @@ pub(crate) enum Operations {
         /// Only those on this laboratory
         #[arg(long, value_name = "SLUG|ID")]
         tenant: Option<TenantRef>,
-        /// Only those in this status: pending, running, undoing, succeeded or failed
+        /// Only those in this status: pending, running, undoing, succeeded, failed or cancelled
         #[arg(long)]
         status: Option<OperationStatus>,
         /// Only those that have not ended
@@ -205,6 +227,17 @@ pub(crate) enum Operations {
     Watch {
         /// The operation's id
         operation: OperationId,
+    },
+    /// Call an operation off: what it made is taken away, what it closed is opened again
+    Cancel {
+        /// The operation's id
+        operation: OperationId,
+        /// Why, for the audit
+        #[arg(long)]
+        reason: Option<String>,
+        /// Leave the work to a running tenantd
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Run a failed operation once more; steps that are done stay done
     Retry {

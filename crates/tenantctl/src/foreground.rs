@@ -25,6 +25,7 @@ pub(crate) async fn run(context: &Context, operation: OperationId, label: &str) 
     progress.clear();
     ended.map_err(|error| match error {
         ProvisionError::Interrupted { operation } => Refusal::Interrupted(operation).into(),
+        ProvisionError::CalledOff { .. } => Refusal::CalledOff(error.to_string()).into(),
         ProvisionError::Failed { operation, .. } => Refusal::Failed {
             operation,
             error: error.to_string(),
@@ -32,6 +33,11 @@ pub(crate) async fn run(context: &Context, operation: OperationId, label: &str) 
         .into(),
         other => other.into(),
     })
+}
+
+/// Whether an operation ended because somebody called it off.
+pub(crate) fn was_called_off(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Refusal::CalledOff(_)))
 }
 
 /// Ready when this process is asked to stop.
@@ -144,9 +150,11 @@ impl Reporter {
             Progress::WillRetry { delay } => {
                 self.lasting(&format!("tries again in {:.1} s", delay.as_secs_f64()));
             }
-            Progress::Undoing { error } => {
-                self.lasting(&format!("failed for good, taking away what was made: {error}"))
+            Progress::Waiting { delay } => {
+                let delay = jiff::SignedDuration::try_from(delay).unwrap_or(jiff::SignedDuration::MAX);
+                self.lasting(&format!("waits for {delay:#}"));
             }
+            Progress::Undoing { error } => self.lasting(&format!("taking back what was done: {error}")),
         }
     }
 }

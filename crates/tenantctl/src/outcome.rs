@@ -31,6 +31,9 @@ pub(crate) enum Refusal {
         "interrupted; nothing is lost: `tenantctl operations watch {0}` goes on with it, and so does a running tenantd"
     )]
     Interrupted(OperationId),
+    /// Somebody called the operation off.
+    #[error("{0}")]
+    CalledOff(String),
     /// The operation ended without success.
     #[error(
         "{error}\nsee `tenantctl operations show {operation}`; `tenantctl operations retry {operation}` tries again"
@@ -112,6 +115,7 @@ fn classify(error: &anyhow::Error) -> End {
                 Refusal::Conflict(_) => End::Conflict,
                 Refusal::Interrupted(_) => End::Interrupted,
                 Refusal::Failed { .. } => End::Failed,
+                Refusal::CalledOff(_) => End::Conflict,
             };
         }
         if cause.is::<SettingsError>() {
@@ -146,7 +150,9 @@ fn of_registry(error: &RegistryError) -> End {
         | R::OperationInProgress { .. }
         | R::IdempotencyKeyUsed { .. }
         | R::LeaseLost { .. }
-        | R::NotReopenable { .. } => End::Conflict,
+        | R::NotReopenable { .. }
+        | R::NotCancellable { .. }
+        | R::NotWaiting { .. } => End::Conflict,
         R::CorruptRow { .. } | R::VersionMismatch { .. } | R::Migrate { .. } | R::Db { .. } => End::Failed,
     }
 }
@@ -157,7 +163,10 @@ fn of_provision(error: &ProvisionError) -> End {
         P::Registry(inner) => of_registry(inner),
         P::Connect(_) => End::Unreachable,
         P::Invalid { .. } | P::WhichServer { .. } => End::Usage,
-        P::IdempotencyMismatch { .. } | P::NotMigratable { .. } | P::TenantGone { .. } => End::Conflict,
+        P::IdempotencyMismatch { .. }
+        | P::NotMigratable { .. }
+        | P::TenantGone { .. }
+        | P::CalledOff { .. } => End::Conflict,
         _ => End::Failed,
     }
 }

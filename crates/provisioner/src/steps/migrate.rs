@@ -11,6 +11,7 @@ pub(super) async fn ensure_schema(cx: &Context<'_>) -> Saw {
     let after = if before == migrator::latest() {
         before
     } else {
+        cx.pass_return(&cx.inner.config.registry.client().await?).await?;
         let target = cx
             .inner
             .admin(&tenant)

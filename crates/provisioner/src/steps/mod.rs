@@ -10,10 +10,14 @@ mod role;
 mod session;
 mod verify;
 
+use std::time::Duration;
+
 use model::{OperationKind, Step};
 use registry::{Actor, Change, Lease, Operation, Tenant};
 use serde_json::Value;
 use tokio::sync::Mutex;
+
+pub(crate) use offboard::Grace;
 
 use crate::{
     Inner, Progress, ProvisionError,
@@ -24,6 +28,14 @@ use crate::{
 };
 
 type Saw = Result<Value, StepError>;
+
+/// What a step that did not fail came to.
+pub(crate) enum Ran {
+    /// It is done, and this is what it saw.
+    Saw(Value),
+    /// It does nothing but wait, for so long.
+    Waits(Duration),
+}
 
 /// What a step works with: fresh for each claim of an operation.
 pub(crate) struct Context<'a> {
@@ -81,6 +93,20 @@ impl<'a> Context<'a> {
         self.inner.faults.reach(point).await;
     }
 
+    /// To be called before what cannot be taken back, in its transaction where it has one: from here on nobody can call the
+    /// operation off. Fails when somebody has.
+    async fn pass_return(&self, client: &impl deadpool_postgres::GenericClient) -> Result<(), StepError> {
+        if registry::operation_pass_return(client, self.lease).await? {
+            return Ok(());
+        }
+        Err(StepError::fatal(ProvisionError::CalledOff {
+            operation: self.operation.id,
+            kind: self.operation.kind,
+            slug: self.operation.tenant_slug.clone(),
+            why: "before it could not be taken back".to_owned(),
+        }))
+    }
+
     fn change(&self) -> Change<'_> {
         Change::by(&self.actor).in_operation(self.operation.id)
     }
@@ -117,8 +143,9 @@ fn literal(text: &str) -> String {
     }
 }
 
-pub(crate) async fn run(cx: &Context<'_>, step: Step, undoing: bool) -> Saw {
-    match step {
+pub(crate) async fn run(cx: &Context<'_>, step: Step, undoing: bool) -> Result<Ran, StepError> {
+    let saw = match step {
+        Step::Grace => return offboard::grace(cx),
         Step::EnsureRole => provision::ensure_role(cx).await,
         Step::EnsureDatabase => provision::ensure_database(cx).await,
         Step::SecureDatabase => provision::secure_database(cx).await,
@@ -130,12 +157,22 @@ pub(crate) async fn run(cx: &Context<'_>, step: Step, undoing: bool) -> Saw {
         Step::Fence => fence::fence(cx).await,
         Step::Dump => offboard::dump(cx).await,
         Step::Verify => verify::verify(cx).await,
+        Step::Readmit => offboard::readmit(cx).await,
         Step::DropDatabase if undoing => provision::undo_database(cx).await,
         Step::DropDatabase => offboard::drop_database(cx).await,
         Step::DropRole => role::drop_role(cx).await,
         Step::RemoveTenant if undoing => provision::undo_tenant(cx).await,
         Step::RemoveTenant => offboard::remove_tenant(cx).await,
-    }
+        Step::Inspect
+        | Step::Baseline
+        | Step::Release
+        | Step::RestoreDatabase
+        | Step::SwapDatabase
+        | Step::DropReplaced
+        | Step::DropRestored
+        | Step::Prune => unreachable!("no request asks for it yet"),
+    };
+    saw.map(Ran::Saw)
 }
 
 /// What an operation that fails for good must not leave lying about, beside what undoing takes away. Failing here is

@@ -1,6 +1,6 @@
 //! Archiving a laboratory and removing it. Up to the drop nothing is lost by failing: the laboratory stays, closed.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use model::{ArchiveId, Step, StepStatus, TenantEvent, TenantState};
@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Context, Saw,
+    Context, Ran, Saw,
     database::{close_and_drop, end_sessions, look_for_own, open_to_nobody_else, require_own},
+    fence,
     provision::remove,
 };
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     dump::{self, Programs},
     error::StepError,
     reach::Session,
+    request::{begin, commit},
 };
 
 /// The programs, the server's version, and the file to write: nothing is closed or dumped before all three are in order.
@@ -176,6 +178,7 @@ pub(super) async fn drop_database(cx: &Context<'_>) -> Saw {
     let file = PathBuf::from(&archive.location);
     require_file(&file, archive.bytes, &archive.sha256).await?;
     super::verify::require_manifest(&file, &archive.manifest).await?;
+    cx.pass_return(&client).await?;
     registry::operation_note_drop(&client, cx.lease, &server).await?;
     drop(client);
     close_and_drop(cx, &held, &tenant.db_name).await?;
@@ -208,6 +211,63 @@ async fn server_identifier(held: &Session) -> Result<String, ProvisionError> {
         .await
         .map_err(ProvisionError::db("asking which server it is", &held.target))?;
     Ok(row.get(0))
+}
+
+/// The time in which the removal can be called off, counted from the first time that this step is reached: the archive is
+/// proved by then.
+pub(super) fn grace(cx: &Context<'_>) -> Result<Ran, StepError> {
+    let grace = Grace::of(cx.operation)?;
+    match cx.operation.waiting_until {
+        // It was claimed again, so by the registry's clock the time has come.
+        Some(until) => Ok(Ran::Saw(json!({ "grace_s": grace.grace_s, "until": until }))),
+        None if grace.grace_s == 0 => Ok(Ran::Saw(json!({ "grace_s": 0 }))),
+        None => Ok(Ran::Waits(Duration::from_secs(grace.grace_s))),
+    }
+}
+
+/// What a removal was asked with.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Grace {
+    /// How long it can be called off once the archive is proved, in seconds.
+    #[serde(default)]
+    pub(crate) grace_s: u64,
+}
+
+impl Grace {
+    fn of(operation: &registry::Operation) -> Result<Self, StepError> {
+        serde_json::from_value(operation.params.clone()).map_err(|error| {
+            StepError::fatal(ProvisionError::CorruptStep {
+                operation: operation.id,
+                step: Step::Grace,
+                why: error.to_string(),
+            })
+        })
+    }
+}
+
+/// Opens a laboratory again whose removal was called off, and gives it back the state before. The server is told first, with
+/// the row locked: a laboratory that is in service can log in, and no sweep closes it in between.
+pub(super) async fn readmit(cx: &Context<'_>) -> Saw {
+    let Some(tenant) = cx.tenant_opt().await? else {
+        return Ok(json!({ "tenant": "gone" }));
+    };
+    let Some(before) = tenant.status_before else {
+        return Ok(json!({ "status": tenant.status, "was": "readmitted already" }));
+    };
+    let held = cx.maintenance(&tenant).await?;
+    let event = match tenant.status {
+        TenantState::Restoring => TenantEvent::RestoreFinished { before },
+        _ => TenantEvent::CancelOffboard { before },
+    };
+    let mut client = cx.inner.config.registry.client().await?;
+    let txn = begin(&mut client).await?;
+    registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;
+    registry::tenant_transition_in_txn(&txn, tenant.id, event, &cx.change()).await?;
+    if before.serves() {
+        fence::let_in(&held, &tenant).await?;
+    }
+    commit(txn).await?;
+    Ok(json!({ "status": before }))
 }
 
 pub(super) async fn remove_tenant(cx: &Context<'_>) -> Saw {

@@ -262,6 +262,7 @@ pub(super) async fn activate(cx: &Context<'_>) -> Saw {
     let mut client = cx.inner.config.registry.client().await?;
     let txn = begin(&mut client).await?;
     registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;
+    cx.pass_return(&txn).await?;
     registry::tenant_set_db_version(&txn, tenant.id, version).await?;
     registry::tenant_transition_in_txn(&txn, tenant.id, TenantEvent::Provisioned, &cx.change()).await?;
     commit(txn).await?;

@@ -12,7 +12,7 @@ use provisioner::{Faults, ProvisionError, compare};
 use registry::Tenant;
 use testkit::eventually;
 
-use crate::rig::{PATIENCE, Rig, by, connect};
+use crate::rig::{NOW, PATIENCE, Rig, by, connect};
 
 /// Long enough for a busy machine, short enough to wait for.
 pub(crate) const LEASE: Duration = Duration::from_millis(1500);
@@ -43,7 +43,11 @@ async fn assert_kept(rig: &Rig, tenant: &Tenant) {
 
 /// Runs the offboarding up to a point and stops there, as a process that dies; the lease is short.
 pub(crate) async fn offboard_up_to(rig: &Rig, tenant: &Tenant, point: &str) -> OperationId {
-    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let operation = rig
+        .provisioner
+        .request_offboard(tenant.id, NOW, by())
+        .await
+        .unwrap();
     let file = rig.space.dir().join(format!("{operation}-reached"));
     let doomed = rig.provisioner.clone().with_faults(Faults::stop_at(point, &file));
     let running = tokio::spawn(async move { doomed.run(operation, |_| {}).await.map(|_| ()) });
@@ -94,7 +98,11 @@ async fn a_dump_with_one_byte_changed_is_refused_and_a_new_one_is_made_when_aske
         );
         assert_kept(&rig, &tenant).await;
 
-        let again = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+        let again = rig
+            .provisioner
+            .request_offboard(tenant.id, NOW, by())
+            .await
+            .unwrap();
         assert_eq!(again, operation, "asking again opens the failed one");
         rig.provisioner.run(operation, |_| {}).await.unwrap();
         assert!(rig.tenant(tenant.id).await.is_none());
@@ -169,7 +177,11 @@ async fn a_full_disk_is_named_and_nothing_is_lost() {
     })
     .await;
     let tenant = rig.provisioned("full").await;
-    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let operation = rig
+        .provisioner
+        .request_offboard(tenant.id, NOW, by())
+        .await
+        .unwrap();
     let error = failure(&rig, operation).await;
     assert!(
         error.contains("no space is left") && error.contains("nothing was lost"),
@@ -224,7 +236,11 @@ async fn a_dump_program_that_is_missing_or_too_old_is_refused_by_name() {
     let missing = empty.path().to_owned();
     let rig = Rig::with(|config| config.pg_bin = Some(missing.clone())).await;
     let tenant = rig.provisioned("tools").await;
-    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let operation = rig
+        .provisioner
+        .request_offboard(tenant.id, NOW, by())
+        .await
+        .unwrap();
     let error = failure(&rig, operation).await;
     let program = empty.path().join("pg_dump").display().to_string();
     assert!(
@@ -257,7 +273,11 @@ async fn an_archive_directory_that_cannot_be_written_is_named_before_anything_is
     std::fs::write(&in_the_way, "a file").unwrap();
     let rig = Rig::with(|config| config.archive_dir.clone_from(&in_the_way)).await;
     let tenant = rig.provisioned("nowhere").await;
-    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let operation = rig
+        .provisioner
+        .request_offboard(tenant.id, NOW, by())
+        .await
+        .unwrap();
     let error = failure(&rig, operation).await;
     assert!(
         error.contains("fence")
@@ -280,7 +300,11 @@ async fn a_fence_ends_the_sessions_that_are_left() {
     let tenant = rig.provisioned("open").await;
     let lingering = connect(&rig.own(&tenant)).await;
     let statement = tokio::spawn(async move { lingering.batch_execute("SELECT pg_sleep(600)").await });
-    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let operation = rig
+        .provisioner
+        .request_offboard(tenant.id, NOW, by())
+        .await
+        .unwrap();
     rig.provisioner.run(operation, |_| {}).await.unwrap();
     assert!(statement.await.unwrap().is_err());
     let client = rig.registry.client().await.unwrap();
@@ -293,7 +317,11 @@ async fn a_fence_ends_the_sessions_that_are_left() {
 async fn nobody_else_can_read_an_archive() {
     let rig = Rig::new().await;
     let tenant = rig.provisioned("private").await;
-    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let operation = rig
+        .provisioner
+        .request_offboard(tenant.id, NOW, by())
+        .await
+        .unwrap();
     rig.provisioner.run(operation, |_| {}).await.unwrap();
     let archives = &rig.provisioner.config().archive_dir;
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;

@@ -8,7 +8,7 @@ use provisioner::{Faults, Provisioner};
 use registry::{Registry, RegistryOptions};
 use testkit::eventually;
 
-use crate::rig::{PATIENCE, Rig, by};
+use crate::rig::{NOW, PATIENCE, Rig, by};
 
 /// Long enough that a step's registry calls fit into a quarter of it on a busy machine, short enough to wait for.
 const LEASE: Duration = Duration::from_millis(1500);
@@ -75,7 +75,11 @@ async fn offboarding_ends_well_wherever_its_worker_died() {
     let mut asked = Vec::new();
     for (at, (step, moment)) in points(OperationKind::Offboard).enumerate() {
         let tenant = rig.provisioned(&format!("lab-{at}")).await;
-        let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+        let operation = rig
+            .provisioner
+            .request_offboard(tenant.id, NOW, by())
+            .await
+            .unwrap();
         die_at(&rig, operation, &format!("offboard/{step}/{moment}")).await;
         asked.push((step, moment, tenant.id, operation));
     }

@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 
 use crate::{
     crash::die_at,
-    rig::{PATIENCE, Rig, by, connect, register_server},
+    rig::{NOW, PATIENCE, Rig, by, connect, register_server},
 };
 
 /// A grace that no test waits for.
@@ -187,7 +187,11 @@ async fn a_router_that_does_not_answer_is_put_out_by_the_server() {
     // A removal is no different, and says in its step what it saw.
     rig.provisioner.resume(tenant.id, by()).await.unwrap();
     let warm = connect(&rig.own(&tenant)).await;
-    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let operation = rig
+        .provisioner
+        .request_offboard(tenant.id, NOW, by())
+        .await
+        .unwrap();
     rig.provisioner.run(operation, |_| {}).await.unwrap();
     ended(&warm).await;
     assert_eq!(
@@ -209,7 +213,11 @@ async fn a_removal_goes_on_as_soon_as_every_router_has_let_go() {
     let rig = Rig::with(|config| config.bounds.routers_grace = NEVER).await;
     let tenant = rig.provisioned("acme").await;
     let router = rig.router("host:1").await;
-    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let operation = rig
+        .provisioner
+        .request_offboard(tenant.id, NOW, by())
+        .await
+        .unwrap();
     let answering = async {
         loop {
             rig.let_go(router).await;
@@ -365,7 +373,11 @@ async fn a_removal_that_is_called_off_can_be_opened_again() {
     let rig = Rig::with(|config| config.lease = Duration::from_millis(1500)).await;
     let tenant = rig.provisioned("acme").await;
     rig.provisioner.suspend(tenant.id, by()).await.unwrap();
-    let operation = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let operation = rig
+        .provisioner
+        .request_offboard(tenant.id, NOW, by())
+        .await
+        .unwrap();
     die_at(&rig, operation, "offboard/drop_database/closed").await;
     let before = TenantState::Suspended;
     rig.registry_only(tenant.id, TenantEvent::CancelOffboard { before })

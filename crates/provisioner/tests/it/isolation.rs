@@ -4,7 +4,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::{
     crash::die_at,
-    rig::{Rig, by, connect},
+    rig::{NOW, Rig, by, connect},
 };
 
 #[tokio::test]
@@ -59,7 +59,11 @@ async fn the_scratch_database_lets_no_laboratory_in_at_the_moment_it_is_made() {
     let rig = Rig::with(|config| config.lease = Duration::from_millis(1500)).await;
     let curious = rig.provisioned("curious").await;
     let leaving = rig.provisioned("leaving").await;
-    let operation = rig.provisioner.request_offboard(leaving.id, by()).await.unwrap();
+    let operation = rig
+        .provisioner
+        .request_offboard(leaving.id, NOW, by())
+        .await
+        .unwrap();
     die_at(&rig, operation, "offboard/verify/scratch_made").await;
     let scratch = rig.space.namespace.scratch_database(operation);
     let refused = pg::connect(

@@ -5,7 +5,7 @@ use provisioner::{Progress, ProvisionError};
 use registry::RegistryError;
 use serde_json::Value;
 
-use crate::rig::{Rig, by, connect, lab};
+use crate::rig::{NOW, Rig, by, connect, lab};
 
 #[tokio::test]
 async fn a_laboratory_is_made_suspended_resumed_migrated_and_offboarded_with_its_archive_kept() {
@@ -48,7 +48,11 @@ async fn a_laboratory_is_made_suspended_resumed_migrated_and_offboarded_with_its
         TenantState::Active
     );
 
-    let offboard = rig.provisioner.request_offboard(tenant.id, by()).await.unwrap();
+    let offboard = rig
+        .provisioner
+        .request_offboard(tenant.id, NOW, by())
+        .await
+        .unwrap();
     assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Deleting);
     rig.provisioner.run(offboard, |_| {}).await.unwrap();
     assert!(rig.tenant(tenant.id).await.is_none());
@@ -110,7 +114,11 @@ async fn a_slug_can_be_used_again_and_sees_nothing_of_the_one_before() {
         .await
         .unwrap();
     drop(inside);
-    let offboard = rig.provisioner.request_offboard(first.id, by()).await.unwrap();
+    let offboard = rig
+        .provisioner
+        .request_offboard(first.id, NOW, by())
+        .await
+        .unwrap();
     rig.provisioner.run(offboard, |_| {}).await.unwrap();
     let second = rig.provisioned("phoenix").await;
     assert_ne!(first.id, second.id);
@@ -138,7 +146,7 @@ async fn what_does_not_fit_is_refused_and_changes_nothing() {
     );
     for refused in [
         rig.provisioner
-            .request_offboard(tenant.id, by())
+            .request_offboard(tenant.id, NOW, by())
             .await
             .unwrap_err(),
         rig.provisioner.suspend(tenant.id, by()).await.unwrap_err(),
@@ -167,7 +175,7 @@ async fn what_does_not_fit_is_refused_and_changes_nothing() {
             .await
             .unwrap_err(),
         rig.provisioner
-            .request_offboard(tenant.id, by())
+            .request_offboard(tenant.id, NOW, by())
             .await
             .unwrap_err(),
     ] {

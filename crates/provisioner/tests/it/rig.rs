@@ -15,6 +15,9 @@ use tokio_postgres::Client;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// No grace period.
+pub(crate) const NOW: Duration = Duration::ZERO;
+
 pub(crate) struct Rig {
     pub(crate) provisioner: Provisioner,
     pub(crate) registry: Registry,

@@ -11,7 +11,7 @@ use provisioner::{Faults, ProvisionError};
 use testkit::eventually;
 use tokio::sync::oneshot;
 
-use crate::rig::{PATIENCE, Rig, by};
+use crate::rig::{NOW, PATIENCE, Rig, by};
 
 #[tokio::test]
 async fn two_workers_share_the_work_and_do_nothing_twice() {
@@ -40,7 +40,7 @@ async fn two_workers_share_the_work_and_do_nothing_twice() {
         .await;
     }
     for tenant in tenants.drain(..3) {
-        let operation = rig.provisioner.request_offboard(tenant, by()).await.unwrap();
+        let operation = rig.provisioner.request_offboard(tenant, NOW, by()).await.unwrap();
         // The foreground watches what a worker has, or runs what none has yet.
         rig.provisioner.run(operation, |_| {}).await.unwrap();
         assert!(rig.tenant(tenant).await.is_none());

@@ -43,6 +43,34 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     }
 }
 
+/// A JSON body that may be left out: then it is the default.
+#[derive(Debug)]
+pub struct MaybeBody<T>(pub T);
+
+impl<T: DeserializeOwned + Default + 'static> FromRequest for MaybeBody<T> {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (req, mut payload) = (req.clone(), payload.take());
+        async move {
+            match read(&req, &mut payload).await {
+                Ok(bytes) => {
+                    let content_type = req.content_type().to_ascii_lowercase();
+                    if content_type != "application/json" && !content_type.ends_with("+json") {
+                        return Err(wrong_type(&content_type, "application/json"));
+                    }
+                    let value = serde_json::from_slice(&bytes).map_err(|error| refused_json(&error))?;
+                    Ok(Self(value))
+                }
+                Err(problem) if problem.kind() == Kind::BodyEmpty => Ok(Self(T::default())),
+                Err(problem) => Err(problem),
+            }
+        }
+        .boxed_local()
+    }
+}
+
 /// A body of any type, not parsed.
 #[derive(Debug)]
 pub struct RawBody {

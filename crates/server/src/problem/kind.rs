@@ -69,6 +69,8 @@ kinds! {
         "Its data is kept whole, but nobody can use it until an operator resumes it.";
     TenantDeleting = "tenant-deleting", FORBIDDEN, "The laboratory is being removed",
         "It is being archived and will be dropped; nobody can use it any more. Ask the operators about its archive.";
+    TenantRestoring = "tenant-restoring", SERVICE_UNAVAILABLE, "The laboratory is being restored",
+        "An archive is taking the place of what it holds; try again in a few minutes.";
     NoSuchRoute = "no-such-route", NOT_FOUND, "There is nothing at this address",
         "The OpenAPI document at /openapi.json lists every address.";
     NotFound = "not-found", NOT_FOUND, "No such record",

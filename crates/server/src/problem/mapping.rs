@@ -55,6 +55,7 @@ fn not_serving(state: TenantState) -> Problem {
         TenantState::Provisioning => Problem::new(Kind::TenantProvisioning),
         TenantState::Suspended => Problem::new(Kind::TenantSuspended),
         TenantState::Deleting => Problem::new(Kind::TenantDeleting),
+        TenantState::Restoring => Problem::new(Kind::TenantRestoring),
         TenantState::Active => Problem::internal("an active laboratory was reported as not in service"),
     }
 }
@@ -72,9 +73,10 @@ impl From<RegistryError> for Problem {
             } => Self::with(Kind::UnknownTenant, error.to_string()),
             E::NotFound { .. } => Self::with(Kind::NotFound, error.to_string()),
             E::Illegal(_) => Self::with(Kind::IllegalTransition, error.to_string()),
-            E::OperationInProgress { .. } | E::NotReopenable { .. } => {
-                Self::with(Kind::OperationInProgress, error.to_string())
-            }
+            E::OperationInProgress { .. }
+            | E::NotReopenable { .. }
+            | E::NotCancellable { .. }
+            | E::NotWaiting { .. } => Self::with(Kind::OperationInProgress, error.to_string()),
             E::IdempotencyKeyUsed { .. } => Self::with(Kind::IdempotencyKeyReused, error.to_string()),
             E::CorruptRow { .. }
             | E::VersionMismatch { .. }
@@ -134,6 +136,7 @@ impl From<ProvisionError> for Problem {
             E::WhichServer { .. } => Self::with(Kind::Invalid, error.to_string()),
             E::IdempotencyMismatch { .. } => Self::with(Kind::IdempotencyKeyReused, error.to_string()),
             E::NotMigratable { .. } => Self::with(Kind::IllegalTransition, error.to_string()),
+            E::CalledOff { .. } => Self::with(Kind::OperationInProgress, error.to_string()),
             E::TenantGone { .. } => Self::with(Kind::UnknownTenant, error.to_string()),
             E::Migrate(_)
             | E::Db { .. }

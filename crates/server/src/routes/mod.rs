@@ -123,5 +123,7 @@ fn operators(config: &mut ServiceConfig<'_>) {
         .service(health::health)
         .service(operations::list)
         .service(operations::show)
+        .service(operations::cancel)
+        .service(operations::retry)
         .service(archives::list);
 }

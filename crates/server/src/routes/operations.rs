@@ -1,6 +1,6 @@
 //! Durable operations on laboratories, with their steps.
 
-use actix_web::{HttpRequest, HttpResponse, get, http::header, web};
+use actix_web::{HttpRequest, HttpResponse, get, http::header, post, web};
 use jiff::Timestamp;
 use lab::Page;
 use model::{OperationId, OperationKind, OperationStatus, Slug, Step, StepStatus, TenantId};
@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     answer,
-    extract::{OperatorCaller, Params, PathId},
+    extract::{IdempotencyKey, OperatorCaller, Params, PathId},
     problem::{Answer, Kind, Problem},
     state::AppState,
 };
@@ -44,7 +44,7 @@ impl Accepted {
 pub struct OperationView {
     #[schema(value_type = Uuid)]
     id: OperationId,
-    /// One of provision, migrate, offboard.
+    /// One of provision, adopt, migrate, backup, restore, restore_in_place, offboard.
     #[schema(value_type = String)]
     kind: OperationKind,
     #[schema(value_type = Uuid)]
@@ -52,13 +52,19 @@ pub struct OperationView {
     /// The slug that the laboratory had when it was asked for.
     #[schema(value_type = String)]
     tenant_slug: Slug,
-    /// One of pending, running, undoing, succeeded, failed.
+    /// One of pending, running, undoing, succeeded, failed, cancelled.
     #[schema(value_type = String)]
     status: OperationStatus,
     /// Why the last try failed.
     error: Option<String>,
     /// How often it was begun.
     attempts: u32,
+    /// How far the present step is, in its own words.
+    progress: Option<serde_json::Value>,
+    /// Who asked for it to be called off.
+    cancel_requested_by: Option<String>,
+    /// Until when it does nothing but wait: the grace period of a removal.
+    waiting_until: Option<Timestamp>,
     /// Who asked for it.
     created_by: String,
     created_at: Timestamp,
@@ -98,6 +104,9 @@ impl OperationView {
             status: operation.status,
             error: operation.error,
             attempts: operation.attempts,
+            progress: operation.progress,
+            cancel_requested_by: operation.cancel_requested_by.map(|by| by.to_string()),
+            waiting_until: operation.waiting_until,
             created_by: operation.created_by.to_string(),
             created_at: operation.created_at,
             started_at: operation.started_at,
@@ -198,4 +207,35 @@ pub(crate) async fn show(
         .ok_or_else(|| Problem::new(Kind::NotFound))?;
     let steps = steps_of(&client, id.0).await?;
     Ok(answer::ok(&OperationView::of(operation, Some(steps))))
+}
+
+/// Calls an operation off: what it made is taken away, what it closed is opened again. It is done when the operation's status
+/// is `cancelled`. Asked again, nothing changes.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 202, body = OperationView)))]
+#[post("/operations/{id}/cancel")]
+pub(crate) async fn cancel(
+    operator: OperatorCaller,
+    id: PathId<OperationId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let by = operator.requested_by(IdempotencyKey(None));
+    let operation = state.provisioner.cancel(id.0, by).await?;
+    Ok(HttpResponse::Accepted().json(OperationView::of(operation, None)))
+}
+
+/// Lets an operation that failed be run once more; steps that are done stay done.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 202, body = OperationView)))]
+#[post("/operations/{id}/retry")]
+pub(crate) async fn retry(
+    operator: OperatorCaller,
+    id: PathId<OperationId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let by = operator.requested_by(IdempotencyKey(None));
+    state.provisioner.reopen(id.0, by).await?;
+    let client = state.registry_client().await?;
+    let operation = operation_by_id(&client, id.0)
+        .await?
+        .ok_or_else(|| Problem::new(Kind::NotFound))?;
+    Ok(HttpResponse::Accepted().json(OperationView::of(operation, None)))
 }

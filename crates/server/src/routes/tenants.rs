@@ -1,5 +1,7 @@
 //! Laboratories, as the platform's operators see them.
 
+use std::time::Duration;
+
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use jiff::Timestamp;
 use lab::Page;
@@ -12,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::operations::Accepted;
 use crate::{
     answer,
-    extract::{Body, IdempotencyKey, OperatorCaller, Params, PathId},
+    extract::{Body, IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
     input::{self, Password},
     problem::{Answer, Kind, Problem},
     state::AppState,
@@ -248,19 +250,58 @@ pub(crate) async fn migrate(
     Ok(Accepted::answer(id.0, operation))
 }
 
-/// Removes a laboratory: dump, proof of the dump, drop. The archive stays.
-#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)),
+/// The slug typed once more: a laboratory is not dropped at once by a slip.
+async fn confirm(state: &AppState, id: TenantId, slug: Option<&str>) -> Answer<()> {
+    let client = state.registry_client().await?;
+    let tenant = tenant_by_id(&client, id)
+        .await?
+        .ok_or_else(|| Problem::new(Kind::UnknownTenant))?;
+    if slug == Some(tenant.slug.as_str()) {
+        return Ok(());
+    }
+    let why = "without a grace period the laboratory's slug is needed once more, in `confirmSlug`";
+    Err(invalid(&why))
+}
+
+/// How a laboratory is to be removed.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OffboardBody {
+    /// How long the removal can be called off once the archive is proved; as configured (30 days) unless given.
+    #[schema(example = 2_592_000)]
+    grace_seconds: Option<u64>,
+    /// The laboratory's slug once more: needed when `graceSeconds` is 0, since nothing brings the database back then but a
+    /// restore.
+    #[schema(example = "acme-lab")]
+    confirm_slug: Option<String>,
+    /// Why, for the audit.
+    reason: Option<String>,
+}
+
+/// Removes a laboratory: it is closed at once, archived, the archive proved; when the grace period is over the database is
+/// dropped and the archive stays. Until then `POST /operations/{id}/cancel` brings the laboratory back.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header)),
+    request_body(content = Option<OffboardBody>),
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
 #[post("/tenants/{id}/offboard")]
 pub(crate) async fn offboard(
     operator: OperatorCaller,
     key: IdempotencyKey,
     id: PathId<TenantId>,
+    body: MaybeBody<OffboardBody>,
     state: web::Data<AppState>,
 ) -> Answer<HttpResponse> {
-    let operation = state
-        .provisioner
-        .request_offboard(id.0, operator.requested_by(key))
-        .await?;
+    let MaybeBody(OffboardBody {
+        grace_seconds,
+        confirm_slug,
+        reason,
+    }) = body;
+    if grace_seconds == Some(0) {
+        confirm(&state, id.0, confirm_slug.as_deref()).await?;
+    }
+    let grace = grace_seconds.map_or(state.offboard_grace, Duration::from_secs);
+    let mut by = operator.requested_by(key);
+    by.reason = reason;
+    let operation = state.provisioner.request_offboard(id.0, grace, by).await?;
     Ok(Accepted::answer(id.0, operation))
 }

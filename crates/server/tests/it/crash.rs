@@ -9,7 +9,9 @@ use model::{OperationKind, Step};
 use serde_json::json;
 use testkit::{Space, eventually};
 
-use crate::support::{LIMIT, Lab, Tenantd, World, connect, environment, finished, new_lab, provision};
+use crate::support::{
+    LIMIT, Lab, Tenantd, World, at_once, connect, environment, finished, new_lab, provision,
+};
 
 #[tokio::test]
 async fn provisioning_killed_before_any_step_ends_in_a_laboratory_that_works() {
@@ -80,7 +82,7 @@ async fn offboarding_killed(moment: &str) {
             .post(
                 &world.operator,
                 &format!("/api/v1/tenants/{tenant}/offboard"),
-                json!({}),
+                at_once(&slug),
             )
             .await;
         let location = asked.header("location").to_owned();

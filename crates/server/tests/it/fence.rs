@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::json;
 use testkit::{Space, eventually};
 
-use crate::support::{Door, LIMIT, Lab, Tenantd, World, environment, finished};
+use crate::support::{Door, LIMIT, Lab, Tenantd, World, at_once, environment, finished};
 
 /// Ten minutes: a test that had to wait for it would fail.
 const NEVER: &str = "600000";
@@ -68,7 +68,7 @@ async fn when_a_suspension_is_answered_no_process_serves_the_laboratory_any_more
     // A removal waits for both, and no longer than they take.
     let asked = world
         .server
-        .post(&world.operator, &path("offboard"), json!({}))
+        .post(&world.operator, &path("offboard"), at_once("acme-lab"))
         .await;
     let location = asked.header("location").to_owned();
     asked.expect(202);

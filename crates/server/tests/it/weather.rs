@@ -3,7 +3,7 @@
 use serde_json::json;
 use testkit::eventually;
 
-use crate::support::{Door, LIMIT, Lab, PASSWORD, Tenantd, World, environment};
+use crate::support::{Door, LIMIT, Lab, PASSWORD, Tenantd, World, at_once, environment};
 
 #[tokio::test]
 async fn a_suspended_laboratory_says_so_and_comes_back_whole() {
@@ -106,7 +106,11 @@ async fn an_offboarded_laboratory_leaves_an_archive_and_its_tokens_open_nothing(
     let (d, ops) = (&world.server, &world.operator);
     lab.patient(d).await;
     let asked = d
-        .post(ops, &format!("/api/v1/tenants/{}/offboard", lab.id), json!({}))
+        .post(
+            ops,
+            &format!("/api/v1/tenants/{}/offboard", lab.id),
+            at_once("acme-lab"),
+        )
         .await;
     let location = asked.header("location").to_owned();
     asked.expect(202);
@@ -150,7 +154,7 @@ async fn a_laboratory_that_is_being_removed_says_so_and_takes_nothing_more() {
         .post(
             &operator,
             &format!("/api/v1/tenants/{}/offboard", lab.id),
-            json!({}),
+            at_once("acme-lab"),
         )
         .await;
     let location = asked.header("location").to_owned();

@@ -49,10 +49,21 @@ async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> 
         Command::Resume { tenant, reason } => lifecycle::resume(context, &tenant, reason).await,
         Command::Offboard {
             tenant,
+            grace,
+            now,
             yes,
+            confirm,
             reason,
             no_wait,
-        } => offboard::run(context, &tenant, yes, reason, no_wait).await,
+        } => {
+            let when = offboard::When {
+                grace,
+                now,
+                yes,
+                confirm,
+            };
+            offboard::run(context, &tenant, when, reason, no_wait).await
+        }
         Command::Archives(what) => archives::run(context, what).await,
         Command::Operations(what) => operations::run(context, what).await,
         Command::Operator(what) => operator::run(context, what).await,

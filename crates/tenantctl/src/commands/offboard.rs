@@ -1,8 +1,12 @@
 //! A laboratory archived and removed.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use model::{OperationId, OperationKind, OperationStatus};
 use provisioner::ProvisionError;
 use registry::{OperationFilter, RegistryError, Tenant};
@@ -13,22 +17,40 @@ use crate::{
     find::{TenantRef, tenant},
     foreground,
     outcome::Refusal,
-    output::size,
+    output::{moment, size},
     view::{ArchiveView, OperationView},
 };
+
+/// When the laboratory is to be gone, and how sure whoever asks is.
+pub(crate) struct When {
+    pub(crate) grace: Option<Duration>,
+    pub(crate) now: bool,
+    pub(crate) yes: bool,
+    pub(crate) confirm: Option<String>,
+}
 
 pub(crate) async fn run(
     context: &Context,
     wanted: &TenantRef,
-    yes: bool,
+    when: When,
     reason: Option<String>,
     no_wait: bool,
 ) -> anyhow::Result<()> {
     let found = tenant(&context.client().await?, wanted).await?;
-    if !yes {
-        confirm(&found)?;
+    match (&when.confirm, when.yes) {
+        (Some(typed), _) => same(typed, &found)?,
+        (None, true) => {}
+        (None, false) => confirm(&found, when.now)?,
     }
-    let operation = request(context, &found, reason).await?;
+    let grace = match (when.now, when.grace) {
+        (true, _) => Duration::ZERO,
+        (false, Some(grace)) => grace,
+        (false, None) => Duration::from_secs(context.settings.worker.offboard_grace_s),
+    };
+    let operation = request(context, &found, grace, reason).await?;
+    if when.now {
+        end_grace(context, operation).await?;
+    }
     if !no_wait {
         foreground::run(context, operation, found.slug.as_str()).await?;
     }
@@ -36,35 +58,59 @@ pub(crate) async fn run(
 }
 
 /// The slug typed again: a laboratory is not removed by a slip.
-fn confirm(tenant: &Tenant) -> anyhow::Result<()> {
+fn confirm(tenant: &Tenant, now: bool) -> anyhow::Result<()> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        let add = if now {
+            format!("--confirm {}", tenant.slug)
+        } else {
+            "--yes".to_owned()
+        };
         let message = format!(
-            "offboarding {} must be confirmed: add --yes where nobody can be asked",
+            "offboarding {} must be confirmed: add {add} where nobody can be asked",
             tenant.slug
         );
         return Err(Refusal::Usage(message).into());
     }
     let mut stderr = io::stderr();
-    write!(
-        stderr,
-        "{} will be archived and then removed. Type its slug to go on: ",
-        tenant.name
-    )?;
+    let when = if now {
+        "archived and removed at once"
+    } else {
+        "closed at once, archived, and removed when the grace period is over"
+    };
+    write!(stderr, "{} will be {when}. Type its slug to go on: ", tenant.name)?;
     stderr.flush()?;
     let mut typed = String::new();
     io::stdin().read_line(&mut typed).context("reading the answer")?;
-    if typed.trim() == tenant.slug.as_str() {
+    same(typed.trim(), tenant)
+}
+
+fn same(typed: &str, tenant: &Tenant) -> anyhow::Result<()> {
+    if typed == tenant.slug.as_str() {
         return Ok(());
     }
     Err(Refusal::Usage(format!("that is not {}; nothing was changed", tenant.slug)).into())
 }
 
+/// A removal that waits already goes on at once.
+async fn end_grace(context: &Context, operation: OperationId) -> anyhow::Result<()> {
+    let by = context.requested_by(None);
+    match context.platform.provisioner.end_grace(operation, by).await {
+        Ok(_) | Err(ProvisionError::Registry(RegistryError::NotWaiting { .. })) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A new operation, a failed one opened again, or the one that is under way.
-async fn request(context: &Context, tenant: &Tenant, reason: Option<String>) -> anyhow::Result<OperationId> {
+async fn request(
+    context: &Context,
+    tenant: &Tenant,
+    grace: Duration,
+    reason: Option<String>,
+) -> anyhow::Result<OperationId> {
     let asked = context
         .platform
         .provisioner
-        .request_offboard(tenant.id, context.requested_by(reason))
+        .request_offboard(tenant.id, grace, context.requested_by(reason))
         .await;
     match asked {
         Ok(operation) => Ok(operation),
@@ -111,6 +157,21 @@ async fn finish(context: &Context, tenant: &Tenant, operation: OperationId) -> a
                 archive.id,
                 size(archive.bytes),
                 archive.location
+            ))
+        }
+        (Some(archive), Some(operation)) if operation.is_waiting(Timestamp::now()) => {
+            let until = operation.waiting_until.unwrap_or(operation.not_before);
+            out.note(&format!(
+                "`tenantctl operations cancel {}` brings it back until then, `tenantctl offboard {} --now` does not wait",
+                operation.id, tenant.slug
+            ));
+            out.answer(&format!(
+                "{} is closed and archived: archive {} ({}) in {}; a running tenantd removes it at {}",
+                tenant.slug,
+                archive.id,
+                size(archive.bytes),
+                archive.location,
+                moment(until)
             ))
         }
         (_, Some(operation)) => {

@@ -1,5 +1,6 @@
 //! Durable changes, as the registry remembers them.
 
+use jiff::Timestamp;
 use model::{OperationId, OperationStatus};
 use registry::{Operation, OperationFilter, RegistryClient, StepRow};
 use serde_json::json;
@@ -42,6 +43,24 @@ pub(crate) async fn run(context: &Context, what: Operations) -> anyhow::Result<(
         Operations::Watch { operation } => {
             let found = find(&context.client().await?, operation).await?;
             follow(context, &found).await
+        }
+        Operations::Cancel {
+            operation,
+            reason,
+            no_wait,
+        } => {
+            let by = context.requested_by(reason);
+            let asked = context.platform.provisioner.cancel(operation, by).await?;
+            if no_wait {
+                return show(context, operation).await;
+            }
+            let label = format!("{} {}", asked.kind, asked.tenant_slug);
+            match foreground::run(context, operation, &label).await {
+                // As it should end.
+                Err(error) if foreground::was_called_off(&error) => {}
+                outcome => drop(outcome?),
+            }
+            show(context, operation).await
         }
         Operations::Retry { operation, no_wait } => {
             let found = find(&context.client().await?, operation).await?;
@@ -113,10 +132,16 @@ async fn show(context: &Context, id: OperationId) -> anyhow::Result<()> {
         OperationStatus::Failed => context
             .out
             .note(&format!("`tenantctl operations retry {id}` tries again")),
+        OperationStatus::Pending if operation.is_waiting(Timestamp::now()) => context
+            .out
+            .note(&format!("`tenantctl operations cancel {id}` calls it off")),
         OperationStatus::Pending => context
             .out
             .note(&format!("`tenantctl operations watch {id}` runs it here")),
-        OperationStatus::Running | OperationStatus::Undoing | OperationStatus::Succeeded => {}
+        OperationStatus::Running
+        | OperationStatus::Undoing
+        | OperationStatus::Succeeded
+        | OperationStatus::Cancelled => {}
     }
     Ok(())
 }
@@ -134,6 +159,7 @@ fn text(operation: &Operation, steps: &[StepRow]) -> String {
         ("asked for by", operation.created_by.to_string()),
         ("asked", moment(operation.created_at)),
         ("begun", moment_or_dash(operation.started_at)),
+        ("waits until", moment_or_dash(operation.waiting_until)),
         ("ended", moment_or_dash(operation.finished_at)),
         (
             "worker",

@@ -81,7 +81,7 @@ async fn take_up(context: &Context, client: &RegistryClient, tenant: &Tenant) ->
     let slug = &tenant.slug;
     match tenant.status {
         TenantState::Provisioning => {}
-        TenantState::Active | TenantState::Suspended => {
+        TenantState::Active | TenantState::Suspended | TenantState::Restoring => {
             let message = format!(
                 "the slug {slug} is taken: {} is {} since {}; choose another, or see `tenantctl show {slug}`",
                 tenant.name,

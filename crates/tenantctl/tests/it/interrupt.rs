@@ -96,12 +96,22 @@ async fn what_is_left_to_a_worker_can_be_run_here_later() {
     assert_eq!(watched["operation"]["status"], "succeeded");
     let refused = ctl.run(&["operations", "retry", id]).expect(5);
     assert!(refused.stderr.contains("failed"), "{refused:?}");
-    let left = ctl.json(0, &["offboard", "acme-lab", "--yes", "--no-wait"]);
+    let left = ctl.json(
+        0,
+        &[
+            "offboard",
+            "acme-lab",
+            "--now",
+            "--confirm",
+            "acme-lab",
+            "--no-wait",
+        ],
+    );
     assert_eq!(
         (&left["operation"]["status"], &left["archive"]),
         (&"pending".into(), &serde_json::Value::Null)
     );
-    let again = ctl.json(0, &["offboard", "acme-lab", "--yes"]);
+    let again = ctl.json(0, &["offboard", "acme-lab", "--now", "--confirm", "acme-lab"]);
     assert_eq!(again["operation"]["id"], left["operation"]["id"]);
     assert!(again["archive"].is_object());
 }

@@ -59,7 +59,38 @@ async fn a_laboratory_from_its_making_to_its_archive() {
     // Removed: only when confirmed.
     let unconfirmed = ctl.run(&["offboard", "acme-lab"]).expect(2);
     assert!(unconfirmed.stderr.contains("--yes"), "{unconfirmed:?}");
-    let removed = ctl.json(0, &["offboard", "acme-lab", "--yes"]);
+    for (wrong, says) in [
+        (
+            ["offboard", "acme-lab", "--now", "--confirm", "bravo-lab"],
+            "nothing was changed",
+        ),
+        (
+            ["offboard", "acme-lab", "--yes", "--grace", "a while"],
+            "write it as 30d",
+        ),
+        (
+            ["offboard", "acme-lab", "--grace", "5000d", "--yes"],
+            "at most 3650 days",
+        ),
+    ] {
+        let refused = ctl.run(&wrong).expect(2);
+        assert!(refused.stderr.contains(says), "{refused:?}");
+    }
+    // Closed and archived, and called off again.
+    let waiting = ctl.json(0, &["offboard", "acme-lab", "--grace", "2d", "--yes"]);
+    assert_eq!(waiting["operation"]["status"], "pending", "{waiting}");
+    assert!(waiting["operation"]["waitingUntil"].is_string(), "{waiting}");
+    assert_eq!(ctl.json(0, &["show", "acme-lab"])["tenant"]["status"], "deleting");
+    let removal = waiting["operation"]["id"].as_str().unwrap();
+    let back = ctl.json(0, &["operations", "cancel", removal]);
+    assert_eq!(back["operation"]["status"], "cancelled", "{back}");
+    assert_eq!(ctl.json(0, &["show", "acme-lab"])["tenant"]["status"], "active");
+    let late = ctl.run(&["operations", "cancel", removal]).expect(5);
+    assert!(late.stderr.contains("called off before"), "{late:?}");
+    // The next one waits until it is told not to.
+    let waiting = ctl.json(0, &["offboard", "acme-lab", "--yes"]);
+    assert_eq!(waiting["operation"]["status"], "pending", "{waiting}");
+    let removed = ctl.json(0, &["offboard", "acme-lab", "--now", "--confirm", "acme-lab"]);
     assert_eq!(removed["operation"]["status"], "succeeded");
     let archive = removed["archive"]["id"].as_str().unwrap();
     assert!(
@@ -83,10 +114,10 @@ async fn a_laboratory_from_its_making_to_its_archive() {
         .iter()
         .map(|o| o["kind"].as_str().unwrap())
         .collect();
-    assert_eq!(kinds, ["offboard", "migrate", "provision"]);
+    assert_eq!(kinds, ["offboard", "offboard", "migrate", "provision"]);
     let offboarding = removed["operation"]["id"].as_str().unwrap();
     let steps = ctl.json(0, &["operations", "show", offboarding]);
-    assert_eq!(steps["steps"].as_array().unwrap().len(), 6);
+    assert_eq!(steps["steps"].as_array().unwrap().len(), 7);
 }
 
 #[tokio::test(flavor = "multi_thread")]

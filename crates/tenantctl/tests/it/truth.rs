@@ -35,7 +35,7 @@ async fn a_laboratory_that_is_archived_but_still_there_is_not_called_removed() {
     let stopping = Ctl::on(&space)
         .with("TENANTRY_FAULT_POINT", "offboard/drop_database/begun")
         .with("TENANTRY_FAULT_FILE", reached.to_str().unwrap());
-    let mut command = stopping.command(&["offboard", "acme-lab", "--yes"]);
+    let mut command = stopping.command(&["offboard", "acme-lab", "--now", "--confirm", "acme-lab"]);
     let child = command
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -44,7 +44,14 @@ async fn a_laboratory_that_is_archived_but_still_there_is_not_called_removed() {
     eventually("the archive to be recorded", LIMIT, async || reached.exists()).await;
     kill(child);
 
-    let asked = ["offboard", "acme-lab", "--yes", "--no-wait"];
+    let asked = [
+        "offboard",
+        "acme-lab",
+        "--now",
+        "--confirm",
+        "acme-lab",
+        "--no-wait",
+    ];
     assert!(ctl.json(0, &asked)["archive"].is_object());
     let said = ctl.run(&asked).expect(0);
     assert_eq!(said.stdout.trim(), "acme-lab is being offboarded");

@@ -6,7 +6,7 @@ use super::{
     After, Plan, Probe,
     scene::{Scene, at, import_of, post, reason, sign},
 };
-use crate::support::{Call, Lab, PASSWORD};
+use crate::support::{Call, Lab, PASSWORD, at_once};
 
 fn admin(lab: &Lab) -> &str {
     &lab.admin
@@ -88,7 +88,19 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             post(tenant("/resume"), 200, After::Serve)
         }
         ("POST", "/api/v1/tenants/{id}/migrate") => post(tenant("/migrate"), 202, After::Finish),
-        ("POST", "/api/v1/tenants/{id}/offboard") => post(tenant("/offboard"), 202, After::Finish),
+        ("POST", "/api/v1/operations/{id}/cancel") => {
+            let removal = scene.removal().await;
+            post(at("operations", &removal, "/cancel"), 202, After::Serve)
+        }
+        // Nothing of A's has failed, so its owner is told so.
+        ("POST", "/api/v1/operations/{id}/retry") => {
+            let done = scene.operation().await;
+            post(at("operations", &done, "/retry"), 409, After::Nothing)
+        }
+        ("POST", "/api/v1/tenants/{id}/offboard") => {
+            let call = Call::new("POST", tenant("/offboard")).json(&at_once(&scene.a.slug));
+            Plan::Operators(call, 202, After::Finish)
+        }
         _ => return None,
     })
 }

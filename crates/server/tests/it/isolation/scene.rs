@@ -42,6 +42,14 @@ impl Scene {
         asked.expect(200);
     }
 
+    /// A's removal, asked for and still to be called off.
+    pub(super) async fn removal(&self) -> Value {
+        let path = format!("/api/v1/tenants/{}/offboard", self.a.id);
+        let body = json!({ "graceSeconds": 3600 });
+        let asked = self.world.server.post(&self.world.operator, &path, body).await;
+        json!({ "id": asked.expect(202)["operationId"] })
+    }
+
     /// Waits until A is served again.
     pub(super) async fn serves(&self) {
         testkit::eventually("A serves", LIMIT, async || {

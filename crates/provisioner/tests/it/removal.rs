@@ -117,7 +117,7 @@ async fn status(rig: &Rig, operation: OperationId) -> OperationStatus {
 
 async fn cancelled(rig: &Rig, operation: OperationId) {
     match rig.provisioner.run(operation, |_| {}).await.unwrap_err() {
-        ProvisionError::CalledOff { why, .. } => assert_eq!(why, "called off by terminal tester"),
+        ProvisionError::CalledOff { why, .. } => assert_eq!(why, "called off by terminal:tester"),
         other => panic!("{other}"),
     }
     assert_eq!(status(rig, operation).await, OperationStatus::Cancelled);

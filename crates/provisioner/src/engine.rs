@@ -160,7 +160,11 @@ impl Run<'_> {
         };
         let why = match ended {
             Ended::GivenBack => return Ok(()),
-            Ended::Done => return self.finish(Outcome::Succeeded).await,
+            Ended::Done => {
+                self.finish(Outcome::Succeeded).await?;
+                cx.close().await;
+                return Ok(());
+            }
             Ended::CalledOff => format!("{CALLED_OFF}{}", self.who_called_off().await?),
             Ended::Failed(why) => {
                 if !kind.failure_is_undone() || !self.may_be_undone().await? {

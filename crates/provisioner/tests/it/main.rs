@@ -15,6 +15,8 @@ mod removal;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
+mod spares;
+#[cfg(test)]
 mod trouble;
 #[cfg(test)]
 mod workers;

@@ -50,8 +50,6 @@ impl Resolve for Judging {
 }
 
 pub(crate) fn client(config: &OutboxConfig) -> Result<Client, OutboxError> {
-    // A second call finds it set.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .dns_resolver(Arc::new(Judging {
             private: config.private_addresses,

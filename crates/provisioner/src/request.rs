@@ -83,7 +83,9 @@ impl RequestedBy {
         Self::actor(Actor::Terminal(user.into()))
     }
 
-    pub(crate) fn change(&self) -> Change<'_> {
+    /// The same for the registry's events and audit.
+    #[must_use]
+    pub fn change(&self) -> Change<'_> {
         Change {
             actor: &self.actor,
             operation: None,

@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use model::{ArchiveId, Email, OperationId, OperationStatus, ServerName, TenantState};
+use model::{
+    ArchiveId, DeliveryId, DeliveryStatus, Email, EventType, OperationId, OperationStatus, ServerName,
+    TenantState, WebhookId,
+};
 
 use crate::find::TenantRef;
 
@@ -146,6 +149,9 @@ pub(crate) enum Command {
     /// The platform's own staff, who use the admin API
     #[command(subcommand)]
     Operator(Operator),
+    /// Addresses to which events are sent
+    #[command(subcommand)]
+    Webhooks(Webhooks),
     /// What is configured
     #[command(subcommand)]
     Config(Config),
@@ -284,6 +290,76 @@ pub(crate) enum Operator {
     Enable {
         /// Log-in name
         email: Email,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Webhooks {
+    /// Register an address; its secret is printed once
+    Add {
+        /// Where to: https://host/path, or http://…
+        url: String,
+        /// Only events of this type, as laboratory.suspended; may be given several times. All when left out
+        #[arg(long = "event", value_name = "TYPE")]
+        events: Vec<EventType>,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// List the addresses
+    List,
+    /// Show one address with its latest deliveries
+    Show {
+        /// The address's id
+        webhook: WebhookId,
+    },
+    /// Remove an address with what waits for it
+    Remove {
+        /// The address's id
+        webhook: WebhookId,
+    },
+    /// Give an address a new secret, printed once; for a while the one before is valid too
+    Rotate {
+        /// The address's id
+        webhook: WebhookId,
+        /// How long the secret before is valid too, as 1d or 12h; at most 30d
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1d")]
+        overlap: Duration,
+    },
+    /// Switch an address on again; what waits for it is sent
+    Enable {
+        /// The address's id
+        webhook: WebhookId,
+    },
+    /// Switch an address off; its events wait
+    Disable {
+        /// The address's id
+        webhook: WebhookId,
+        /// Why
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Send a webhook.test from here and say what came of it
+    Test {
+        /// The address's id
+        webhook: WebhookId,
+    },
+    /// List deliveries, those of the newest events first
+    Deliveries {
+        /// Only those to this address
+        #[arg(long)]
+        webhook: Option<WebhookId>,
+        /// Only those in this status: pending, delivered or failed
+        #[arg(long)]
+        status: Option<DeliveryStatus>,
+        /// The most to list
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+    },
+    /// Send an event once more, from here, and say what came of it
+    Redeliver {
+        /// The delivery's id
+        delivery: DeliveryId,
     },
 }
 

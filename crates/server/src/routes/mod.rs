@@ -21,6 +21,7 @@ pub mod specimens;
 pub mod staff;
 pub mod tenants;
 pub mod tests;
+pub mod webhooks;
 pub mod worklist;
 
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -125,5 +126,16 @@ fn operators(config: &mut ServiceConfig<'_>) {
         .service(operations::show)
         .service(operations::cancel)
         .service(operations::retry)
-        .service(archives::list);
+        .service(archives::list)
+        .service(webhooks::list)
+        .service(webhooks::create)
+        .service(webhooks::show)
+        .service(webhooks::remove)
+        .service(webhooks::rotate)
+        .service(webhooks::enable)
+        .service(webhooks::disable)
+        .service(webhooks::test)
+        .service(webhooks::deliveries)
+        .service(webhooks::show_delivery)
+        .service(webhooks::redeliver);
 }

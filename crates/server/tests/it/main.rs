@@ -24,3 +24,5 @@ mod story;
 mod support;
 #[cfg(test)]
 mod weather;
+#[cfg(test)]
+mod webhooks;

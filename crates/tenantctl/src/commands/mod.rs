@@ -11,6 +11,7 @@ mod operator;
 mod provision;
 mod show;
 mod up;
+mod webhooks;
 
 use crate::{
     cli::{Cli, Command},
@@ -67,6 +68,7 @@ async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> 
         Command::Archives(what) => archives::run(context, what).await,
         Command::Operations(what) => operations::run(context, what).await,
         Command::Operator(what) => operator::run(context, what).await,
+        Command::Webhooks(what) => webhooks::run(context, what).await,
         Command::Up { .. } | Command::Config(_) | Command::Completions { .. } | Command::Version => {
             unreachable!("they need no open platform and were done before")
         }

@@ -21,6 +21,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(length).map_err(|_| refused(&"it is negative"))
 }
 
+/// The name of a database as the server's catalogue has it.
+fn database(text: &str) -> Result<model::DbName, model::NameError> {
+    model::DbName::from_catalog(text)
+}
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
@@ -72,6 +77,12 @@ pub(crate) enum Command {
     },
     /// Make a laboratory; run again, it goes on where it stopped
     Provision(Provision),
+    /// Make a laboratory of a database that exists; its tables, rows and people stay
+    #[command(
+        after_help = "It keeps the id, name and time zone of its own profile, and whoever has a password there keeps it. Run again, it goes \
+                      on where it stopped."
+    )]
+    Adopt(Adopt),
     /// List the laboratories
     List {
         /// Only those in this state: provisioning, active, suspended, deleting or restoring
@@ -143,7 +154,7 @@ pub(crate) enum Command {
     /// Verified dumps of laboratories
     #[command(subcommand)]
     Archives(Archives),
-    /// Durable changes: provision, migrate, back up, restore, offboard
+    /// Durable changes: provision, adopt, migrate, back up, restore, offboard
     #[command(subcommand)]
     Operations(Operations),
     /// The platform's own staff, who use the admin API
@@ -187,6 +198,40 @@ pub(crate) struct Provision {
     /// Server to host it; may be left out while only one is registered
     #[arg(long, value_parser = ServerName::parse)]
     pub(crate) server: Option<ServerName>,
+    /// Leave the work to a running tenantd
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Adopt {
+    /// The database; it keeps its name
+    #[arg(long, value_name = "NAME", value_parser = database)]
+    pub(crate) database: model::DbName,
+    /// Short name in URLs: 2 to 40 lower-case letters, digits and single hyphens, as acme-lab
+    #[arg(long)]
+    pub(crate) slug: model::Slug,
+    /// Server that has it; may be left out while only one is registered
+    #[arg(long, value_parser = ServerName::parse)]
+    pub(crate) server: Option<ServerName>,
+    /// Schema version that it is at, where that cannot be told by what is there; it is checked
+    #[arg(long, value_name = "N")]
+    pub(crate) baseline: Option<u32>,
+    /// The laboratory's name, where its database does not say
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// IANA time zone, where its database does not say
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) time_zone: Option<String>,
+    /// E-mail of its administrator; the longest serving lab_admin of its database when left out
+    #[arg(long, value_name = "EMAIL")]
+    pub(crate) admin_email: Option<Email>,
+    /// The administrator's name, for one whom its database does not know; the part before the @ when left out
+    #[arg(long, value_name = "NAME", requires = "admin_email")]
+    pub(crate) admin_name: Option<String>,
+    /// Give an administrator who has no password in its database a new one: the first line of standard input
+    #[arg(long, requires = "admin_email")]
+    pub(crate) admin_password_stdin: bool,
     /// Leave the work to a running tenantd
     #[arg(long)]
     pub(crate) no_wait: bool,

@@ -3,6 +3,7 @@
 //! A route is registered through utoipa's configuration only, which takes none without its description: so the OpenAPI
 //! document cannot miss one.
 
+pub mod adopt;
 pub mod amendments;
 pub mod archives;
 pub mod auth;
@@ -116,6 +117,7 @@ fn operators(config: &mut ServiceConfig<'_>) {
     config
         .service(tenants::list)
         .service(tenants::provision)
+        .service(adopt::adopt)
         .service(tenants::show)
         .service(tenants::suspend)
         .service(tenants::resume)

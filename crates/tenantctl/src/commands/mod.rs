@@ -1,5 +1,6 @@
 //! One file for each group of commands. A command opens what it needs, does its work and closes.
 
+mod adopt;
 mod archives;
 mod config;
 mod lifecycle;
@@ -39,6 +40,7 @@ pub(crate) async fn run(cli: Cli, out: &Out) -> anyhow::Result<()> {
 async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Provision(what) => provision::run(context, what).await,
+        Command::Adopt(what) => adopt::run(context, what).await,
         Command::List {
             status,
             server,

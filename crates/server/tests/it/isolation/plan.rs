@@ -85,6 +85,11 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             let body = crate::support::new_lab("evil-lab");
             Plan::Operators(Call::new("POST", path).json(&body), 202, After::Finish)
         }
+        // There is no such database, so the operator is told so.
+        ("POST", "/api/v1/tenants/adopt") => {
+            let body = json!({ "database": "no_such_database", "slug": "evil-lab" });
+            Plan::Operators(Call::new("POST", path).json(&body), 422, After::Nothing)
+        }
         ("POST", "/api/v1/tenants/{id}/suspend") => post(tenant("/suspend"), 200, After::Resume),
         ("POST", "/api/v1/tenants/{id}/resume") => {
             scene.suspend().await;

@@ -354,6 +354,8 @@ impl Provisioner {
             time_zone: lab.time_zone,
             server,
             db_name: database,
+            // Made by the step that makes the role.
+            role_secret: None,
         };
         let tenant =
             registry::tenant_insert_in_txn(&txn, &tenant, &by.change().in_operation(operation)).await?;

@@ -100,6 +100,7 @@ impl Rig {
             server: ServerName::parse("main").unwrap(),
             db_name: namespace.tenant_database(&slug),
             role_name: namespace.tenant_role(&slug),
+            role_secret: None,
             slug,
         };
         let insert = async |txn: &registry::RegistryTransaction<'_>| {

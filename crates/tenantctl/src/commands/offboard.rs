@@ -6,8 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use jiff::Timestamp;
-use model::{OperationId, OperationKind, OperationStatus};
+use model::{Clock as _, OperationId, OperationKind, OperationStatus, SystemClock};
 use provisioner::ProvisionError;
 use registry::{OperationFilter, RegistryError, Tenant};
 use serde_json::json;
@@ -159,7 +158,7 @@ async fn finish(context: &Context, tenant: &Tenant, operation: OperationId) -> a
                 archive.location
             ))
         }
-        (Some(archive), Some(operation)) if operation.is_waiting(Timestamp::now()) => {
+        (Some(archive), Some(operation)) if operation.is_waiting(SystemClock.now()) => {
             let until = operation.waiting_until.unwrap_or(operation.not_before);
             out.note(&format!(
                 "`tenantctl operations cancel {}` brings it back until then, `tenantctl offboard {} --now` does not wait",

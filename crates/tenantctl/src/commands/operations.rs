@@ -1,7 +1,6 @@
 //! Durable changes, as the registry remembers them.
 
-use jiff::Timestamp;
-use model::{OperationId, OperationStatus};
+use model::{Clock as _, OperationId, OperationStatus, SystemClock};
 use registry::{Operation, OperationFilter, RegistryClient, StepRow};
 use serde_json::json;
 
@@ -132,7 +131,7 @@ async fn show(context: &Context, id: OperationId) -> anyhow::Result<()> {
         OperationStatus::Failed => context
             .out
             .note(&format!("`tenantctl operations retry {id}` tries again")),
-        OperationStatus::Pending if operation.is_waiting(Timestamp::now()) => context
+        OperationStatus::Pending if operation.is_waiting(SystemClock.now()) => context
             .out
             .note(&format!("`tenantctl operations cancel {id}` calls it off")),
         OperationStatus::Pending => context

@@ -16,6 +16,7 @@
 
 mod compare;
 mod config;
+mod doctor;
 mod dump;
 mod engine;
 mod error;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 pub use compare::{Contents, compare};
 pub use config::{Bounds, ProvisionerConfig, Seed, SeedHook};
+pub use doctor::{Ailment, Examined, Finding, Report, Severity};
 pub use error::{BoxError, ProvisionError};
 #[cfg(feature = "fault-points")]
 pub use fault::Faults;

@@ -14,6 +14,7 @@ mod actor;
 mod admins;
 mod archives;
 mod audit;
+mod clock;
 mod error;
 mod events;
 mod leases;
@@ -37,6 +38,7 @@ pub use admins::{
 };
 pub use archives::{Archive, NewArchive, archive_by_id, archive_by_operation, archive_insert, archives_list};
 pub use audit::{AuditEntry, AuditFilter, NewAudit, audit_insert, audit_list};
+pub use clock::registry_now;
 pub use error::RegistryError;
 pub use events::{NewTenantEvent, TenantEventRow, event_insert, events_of};
 pub use leases::{
@@ -48,7 +50,7 @@ pub use listener::{Event, Listener, ListenerOptions, RowChange};
 pub use operations::{
     NewOperation, Operation, OperationFilter, operation_by_id, operation_by_idempotency_key,
     operation_end_wait, operation_insert_in_txn, operation_reopen, operation_request_cancel_in_txn,
-    operations_list,
+    operation_wake, operations_list,
 };
 pub use operators::{
     NewOperator, Operator, operator_by_email, operator_by_id, operator_insert, operator_set_active_in_txn,

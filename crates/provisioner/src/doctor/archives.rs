@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::OperationId;
+use model::{ArchiveId, OperationId, TenantId};
 use registry::{Archive, PAGE_MAX};
 
 use super::{
@@ -92,7 +92,7 @@ pub(super) async fn findings(
             break;
         }
     }
-    found.extend(unrecorded(&stored, under_way));
+    found.extend(unrecorded(inner, &stored, under_way).await?);
     Ok((found, recorded))
 }
 
@@ -149,23 +149,25 @@ async fn compare(stored: &Stored, archive: &Archive) -> Vec<Finding> {
 }
 
 /// Files that no archive is recorded for and that no operation writes.
-fn unrecorded(stored: &Stored, under_way: &UnderWay) -> Vec<Finding> {
+async fn unrecorded(
+    inner: &Inner,
+    stored: &Stored,
+    under_way: &UnderWay,
+) -> Result<Vec<Finding>, ProvisionError> {
     let mut found: Vec<Finding> = Vec::new();
     for (path, bytes) in &stored.files {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // An archive has the id of its operation.
+        let is_beside_its_dump = name.strip_suffix(MANIFEST).is_some_and(|stem| {
+            stored
+                .files
+                .contains_key(&path.with_file_name(format!("{stem}.dump")))
+        });
+        // An archive has the id of its operation, and is in a directory that has its laboratory's.
         let operation = name
             .split('.')
             .next()
             .and_then(|id| id.parse::<OperationId>().ok());
-        if operation.is_some_and(|id| under_way.has(id)) {
-            continue;
-        }
-        if let Some(stem) = name.strip_suffix(MANIFEST)
-            && stored
-                .files
-                .contains_key(&path.with_file_name(format!("{stem}.dump")))
-        {
+        if is_beside_its_dump || is_somebodys(inner, path, operation, under_way).await? {
             continue;
         }
         let whose = operation.map_or_else(
@@ -183,6 +185,32 @@ fn unrecorded(stored: &Stored, under_way: &UnderWay) -> Vec<Finding> {
             format!("{whose}; when nobody needs it, remove it by hand"),
         ));
     }
-    found.sort_by(|a, b| a.subject.cmp(&b.subject));
-    found
+    Ok(found)
+}
+
+/// Whether an operation works on the file, also one that began since; or has removed or recorded it by now.
+async fn is_somebodys(
+    inner: &Inner,
+    path: &Path,
+    operation: Option<OperationId>,
+    under_way: &UnderWay,
+) -> Result<bool, ProvisionError> {
+    let directory = path.parent().and_then(Path::file_name).unwrap_or_default();
+    let tenant = directory.to_string_lossy().parse::<TenantId>().ok();
+    if tenant.is_some_and(|id| under_way.concerns(id)) || operation.is_some_and(|id| under_way.has(id)) {
+        return Ok(true);
+    }
+    if let Some(id) = operation {
+        let client = inner.config.registry.client().await?;
+        let now = registry::operation_by_id(&client, id).await?;
+        let works = now.is_some_and(|operation| !operation.status.is_final());
+        if works
+            || registry::archive_by_id(&client, ArchiveId::from(id.as_uuid()))
+                .await?
+                .is_some()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(tokio::fs::metadata(path).await.is_err())
 }

@@ -273,10 +273,10 @@ impl Judge<'_> {
                 finding.mended_by(Remedy::DropScratch(db_name))
             }),
             Named::Template(build)
-                if !build.is_stale() && (database.connectable || !database.is_template) =>
+                if build.is_current() && (database.connectable || !database.is_template) =>
             {
                 let seen =
-                    "it is this code's or a newer one's, but it is not sealed: somebody may have changed it";
+                    "laboratories are cloned from it, but it is not sealed: somebody may have changed it";
                 let advice = "`tenantctl doctor --fix` drops it; the next laboratory has it built anew";
                 let finding = self.finding(Ailment::StaleTemplate, name, seen, advice);
                 Some(finding.mended_by(Remedy::DropTemplate(db_name)))

@@ -41,6 +41,11 @@ impl Build {
         }
     }
 
+    /// Whether this code would clone it.
+    pub(super) fn is_current(&self) -> bool {
+        self.current
+    }
+
     /// Whether nothing will use it: it is not of this code's schema, nor of a newer one that another binary may use.
     pub(super) fn is_stale(&self) -> bool {
         !self.current && self.version.is_none_or(|version| version <= migrator::latest())

@@ -5,6 +5,8 @@ mod archive;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod fence;
 #[cfg(test)]
 mod isolation;

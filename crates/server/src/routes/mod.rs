@@ -6,6 +6,7 @@
 pub mod amendments;
 pub mod archives;
 pub mod auth;
+pub mod doctor;
 pub mod exports;
 pub mod health;
 pub mod imports;
@@ -21,6 +22,7 @@ pub mod specimens;
 pub mod staff;
 pub mod tenants;
 pub mod tests;
+pub mod whole;
 pub mod worklist;
 
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -108,7 +110,8 @@ fn bench(config: &mut ServiceConfig<'_>) {
         .service(imports::create)
         .service(imports::show)
         .service(imports::errors)
-        .service(exports::results);
+        .service(exports::results)
+        .service(whole::own);
 }
 
 fn operators(config: &mut ServiceConfig<'_>) {
@@ -125,5 +128,8 @@ fn operators(config: &mut ServiceConfig<'_>) {
         .service(operations::show)
         .service(operations::cancel)
         .service(operations::retry)
-        .service(archives::list);
+        .service(archives::list)
+        .service(whole::of_tenant)
+        .service(doctor::examine)
+        .service(doctor::mend);
 }

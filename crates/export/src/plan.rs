@@ -104,7 +104,8 @@ impl Field {
                 Some("binary"),
                 format!("translate(encode({name}, 'base64'), E'\\n', '')"),
             ),
-            _ => ("string", None, format!("{name}::text")),
+            // As the type itself writes its values, which a cast to text does not always do.
+            _ => ("string", None, name),
         };
         Self {
             column,

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod exports;
+#[cfg(test)]
 mod fence;
 #[cfg(test)]
 mod figures;

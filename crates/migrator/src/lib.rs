@@ -26,4 +26,4 @@ pub use lock::MAINTENANCE_DATABASE;
 pub use run::migrate_database;
 pub use secure::secure_server;
 pub use source::{fingerprint, latest, window};
-pub use template::{template_ensure, template_find};
+pub use template::{template_ensure, template_find, template_is_being_built};

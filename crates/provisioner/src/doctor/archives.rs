@@ -74,7 +74,23 @@ pub(super) async fn findings(
     under_way: &UnderWay,
 ) -> Result<(Vec<Finding>, usize), ProvisionError> {
     // Files first: an archive is whole before it is recorded.
-    let mut stored = Stored::list(&inner.config.archive_dir).await?;
+    let mut stored = match Stored::list(&inner.config.archive_dir).await {
+        Ok(stored) => stored,
+        Err(error) => {
+            let dir = inner.config.archive_dir.to_string_lossy();
+            let advice =
+                "see to it that this process may read TENANTRY_ARCHIVE_DIR; no archive was looked at";
+            return Ok((
+                vec![Finding::new(
+                    Ailment::ArchiveMissing,
+                    dir,
+                    error.to_string(),
+                    advice,
+                )],
+                0,
+            ));
+        }
+    };
     let (mut found, mut recorded, mut before) = (Vec::new(), 0, None);
     loop {
         let client = inner.config.registry.client().await?;

@@ -288,7 +288,7 @@ impl Judge<'_> {
                 let finding = self.finding(Ailment::StaleTemplate, name, seen, advice);
                 finding.mended_by(Remedy::DropTemplate(db_name))
             }),
-            Named::TemplateBuilding => (!self.seen.migrator_at_work).then(|| {
+            Named::TemplateBuilding => (!self.seen.template_is_built).then(|| {
                 let seen = "a template that was begun and that nobody builds";
                 let advice =
                     "`tenantctl doctor --fix` drops it; so does the next one who builds the template";

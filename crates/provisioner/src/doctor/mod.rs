@@ -2,7 +2,7 @@
 //!
 //! It takes no input and keeps no notes: it acts on what it observes. Laboratories change while it looks, so it reads the
 //! registry before and after the servers, and a server on which something seems wrong once more; what one of these
-//! readings does not show, or an operation under way explains, is not told. A server costs three questions however many
+//! readings does not show, or an operation under way explains, is not told. A server costs a few questions however many
 //! databases it has; only the deep examination opens a connection to each.
 //!
 //! Mending never drops what may hold a laboratory's data, and never lowers a recorded version.
@@ -167,7 +167,7 @@ async fn visit_all(inner: &Inner, servers: &[Server]) -> (Vec<Visit>, Vec<Findin
 
 async fn visit(inner: &Inner, server: &Server) -> Result<(Session, Seen), ProvisionError> {
     let session = inner.session(inner.admin_of(server.clone())?).await?;
-    let seen = Seen::read(&session).await?;
+    let seen = Seen::read(&session, &inner.config.namespace).await?;
     Ok((session, seen))
 }
 
@@ -204,7 +204,7 @@ async fn judge(
     if suspected.is_empty() {
         return Ok(suspected);
     }
-    let again = Seen::read(&visit.session).await?;
+    let again = Seen::read(&visit.session, &inner.config.namespace).await?;
     let mut found = Vec::new();
     for finding in in_both(suspected, by(after, &again)) {
         if stands(inner, after, &finding).await? {

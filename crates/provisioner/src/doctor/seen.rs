@@ -1,6 +1,8 @@
-//! One reading of a server: all databases, all roles, who may connect where, in three questions whatever their number.
+//! One reading of a server: all databases, all roles, who may connect where, in a few questions whatever their number.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use model::Namespace;
 
 use crate::{ProvisionError, reach::Session};
 
@@ -31,25 +33,24 @@ pub(super) struct Seen {
     pub(super) identifier: String,
     pub(super) databases: BTreeMap<String, SeenDatabase>,
     pub(super) roles: BTreeMap<String, SeenRole>,
-    /// Whether a session of the migrator is open, so that a template may be in the making.
-    pub(super) migrator_at_work: bool,
+    /// Whether somebody builds the namespace's template.
+    pub(super) template_is_built: bool,
     /// The connectable databases that a role was granted.
     granted: HashMap<String, Vec<String>>,
 }
 
 impl Seen {
-    pub(super) async fn read(session: &Session) -> Result<Self, ProvisionError> {
+    pub(super) async fn read(session: &Session, namespace: &Namespace) -> Result<Self, ProvisionError> {
         let databases = databases(session).await?;
         let roles = roles(session).await?;
         let row = session
             .client
-            .query_one(
-                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'tenantry migrator'),
-                        (SELECT system_identifier::text FROM pg_control_system())",
-                &[],
-            )
+            .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
             .await
-            .map_err(ProvisionError::db("looking for migrators", &session.target))?;
+            .map_err(ProvisionError::db(
+                "asking for the server's identifier",
+                &session.target,
+            ))?;
         let mut granted: HashMap<String, Vec<String>> = HashMap::new();
         for (name, database) in databases.iter().filter(|(_, database)| database.connectable) {
             for role in &database.connect {
@@ -57,10 +58,10 @@ impl Seen {
             }
         }
         Ok(Self {
-            identifier: row.get(1),
+            identifier: row.get(0),
             databases,
             roles,
-            migrator_at_work: row.get(0),
+            template_is_built: migrator::template_is_being_built(&*session.client, namespace).await?,
             granted,
         })
     }

@@ -214,6 +214,23 @@ impl Namespace {
         DbName(format!("{}_template_building", self.0))
     }
 
+    /// What the name of every spare of this schema begins with.
+    #[must_use]
+    pub fn spare_prefix(&self, fingerprint: &str) -> String {
+        let fingerprint: String = fingerprint
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(12)
+            .collect();
+        format!("{}_spare_{fingerprint}_", self.0)
+    }
+
+    /// A spare: a clone made ahead of time, to be claimed by renaming it.
+    #[must_use]
+    pub fn spare_database(&self, fingerprint: &str, number: u64) -> DbName {
+        DbName(format!("{}{number:016x}", self.spare_prefix(fingerprint)))
+    }
+
     /// The scratch database in which one operation proves its dump.
     #[must_use]
     pub fn scratch_database(&self, operation: crate::OperationId) -> DbName {
@@ -242,6 +259,7 @@ mod tests {
             namespace.tenant_database(&slug),
             namespace.template_database(SchemaVersion::new(9999), &"f".repeat(64)),
             namespace.scratch_database(OperationId::generate()),
+            namespace.spare_database(&"f".repeat(64), u64::MAX),
             namespace.database_in_the_making(TenantId::generate()),
         ];
         for name in names {

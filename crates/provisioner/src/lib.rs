@@ -25,6 +25,7 @@ mod manifest;
 mod progress;
 mod reach;
 mod request;
+mod spares;
 mod standing;
 mod steps;
 mod sweep;
@@ -42,6 +43,7 @@ pub use fault::Faults;
 pub use manifest::{Manifest, TableDigest};
 pub use progress::Progress;
 pub use request::{GRACE_MAX, NewAdmin, NewLab, RequestedBy};
+pub use spares::Stocked;
 
 /// Asks for operations and runs them. Clones share everything.
 #[derive(Clone)]
@@ -54,6 +56,9 @@ pub(crate) struct Inner {
     /// This process among all workers of the fleet.
     pub(crate) owner: String,
     pub(crate) faults: fault::FaultPlan,
+    pub(crate) kept: reach::Kept,
+    /// Woken when a spare was taken.
+    pub(crate) spare_taken: tokio::sync::Notify,
 }
 
 impl Provisioner {
@@ -65,6 +70,8 @@ impl Provisioner {
                 config,
                 owner: owner_name(),
                 faults: fault::FaultPlan::from_env(),
+                kept: reach::Kept::default(),
+                spare_taken: tokio::sync::Notify::new(),
             }),
         }
     }
@@ -78,6 +85,8 @@ impl Provisioner {
                 config: self.inner.config.clone(),
                 owner: owner_name(),
                 faults,
+                kept: reach::Kept::default(),
+                spare_taken: tokio::sync::Notify::new(),
             }),
         }
     }

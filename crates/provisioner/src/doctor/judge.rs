@@ -8,7 +8,7 @@ use registry::Tenant;
 use super::{
     facts::{Facts, UnderWay},
     finding::{Ailment, Finding, Remedy},
-    names::{Named, named},
+    names::{Named, is_current, named},
     seen::{Seen, SeenDatabase, SeenRole},
 };
 use crate::steps::mark_of;
@@ -295,14 +295,28 @@ impl Judge<'_> {
                 let finding = self.finding(Ailment::StaleTemplate, name, seen, advice);
                 finding.mended_by(Remedy::DropTemplate(db_name))
             }),
-            Named::Spare(build) => build.is_stale().then(|| {
-                let seen = "it was kept ready from a template that is not this code's";
+            Named::Spare(of) => {
+                let seen = if is_current(&of) && database.connectable {
+                    "it was kept ready, but it is not sealed: somebody may have changed it"
+                } else if is_current(&of) || self.has_template(&of) {
+                    return None;
+                } else {
+                    "it was kept ready from a template that is not there any more, or is past"
+                };
                 let advice =
                     "`tenantctl doctor --fix` drops it when nobody has begun to be a laboratory in it";
                 let finding = self.finding(Ailment::StaleSpare, name, seen, advice);
-                finding.mended_by(Remedy::DropEmptyClone(db_name))
-            }),
+                Some(finding.mended_by(Remedy::DropEmptyClone(db_name)))
+            }
         }
+    }
+
+    /// Whether a template that some binary may clone has this fingerprint.
+    fn has_template(&self, fingerprint: &str) -> bool {
+        self.seen.databases.keys().any(|name| {
+            let named = named(self.namespace, name);
+            matches!(named, Some(Named::Template(build)) if build.fingerprint == fingerprint && !build.is_stale())
+        })
     }
 
     /// Never dropped by us: it may hold a laboratory's data.

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     Inner, ProvisionError, RequestedBy,
     reach::Session,
-    request::not_found,
-    steps::{await_empty, create_role, look, open_to_nobody_else, role_is_there, sealing_context},
+    request::{not_found, role_secret_context},
+    steps::{await_empty, create_role, look, open_to_nobody_else, role_is_there},
 };
 
 /// Sessions on the servers that something is mended on.
@@ -151,7 +151,7 @@ async fn make_role(inner: &Inner, id: TenantId) -> Result<(), ProvisionError> {
                 name: tenant.role_name.as_str().to_owned(),
                 place: "the registry".to_owned(),
             })?;
-        let password = inner.open(&sealing_context(&tenant), sealed)?;
+        let password = inner.open(&role_secret_context(tenant.id), sealed)?;
         create_role(inner, &session, &tenant, &password, "NOLOGIN").await?;
     }
     inner.align(id).await.map(|_ended| ())

@@ -2,6 +2,9 @@
 
 use model::{Namespace, OperationId, SchemaVersion, TenantId};
 
+/// How much of a fingerprint names hold.
+const FINGERPRINT_LENGTH: usize = 12;
+
 /// What the name of a database in our namespace says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Named {
@@ -15,41 +18,43 @@ pub(super) enum Named {
     Template(Build),
     /// The template that is being built.
     TemplateBuilding,
-    /// A clone that is kept ready.
-    Spare(Build),
+    /// A clone that is kept ready, of the template with this fingerprint.
+    Spare(String),
     /// Nothing that this code gives a name to.
     Other,
 }
 
-/// Which schema a template or a spare was made from; `None` where the name does not say.
+/// Which schema a template was made from; the version is `None` where the name does not say it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Build {
     version: Option<SchemaVersion>,
-    current: bool,
+    pub(super) fingerprint: String,
 }
 
 impl Build {
     fn of(rest: &str) -> Self {
-        let version = rest.strip_prefix('v').and_then(|rest| {
-            let number = rest.split('_').next().unwrap_or_default();
-            number.parse().ok().map(SchemaVersion::new)
-        });
-        let fingerprint = &migrator::fingerprint()[..12];
+        let (version, fingerprint) = rest.split_once('_').unwrap_or((rest, ""));
+        let number = version.strip_prefix('v').and_then(|number| number.parse().ok());
         Self {
-            version,
-            current: version == Some(migrator::latest()) && rest.split('_').any(|part| part == fingerprint),
+            version: number.map(SchemaVersion::new),
+            fingerprint: fingerprint.to_owned(),
         }
     }
 
     /// Whether this code would clone it.
     pub(super) fn is_current(&self) -> bool {
-        self.current
+        self.version == Some(migrator::latest()) && is_current(&self.fingerprint)
     }
 
-    /// Whether nothing will use it: it is not of this code's schema, nor of a newer one that another binary may use.
+    /// Whether nothing will clone it: it is not of this code's schema, nor of a newer one that another binary may use.
     pub(super) fn is_stale(&self) -> bool {
-        !self.current && self.version.is_none_or(|version| version <= migrator::latest())
+        !self.is_current() && self.version.is_none_or(|version| version <= migrator::latest())
     }
+}
+
+/// Whether a fingerprint, as far as names hold it, is that of this code's schema.
+pub(super) fn is_current(fingerprint: &str) -> bool {
+    migrator::fingerprint().get(..FINGERPRINT_LENGTH) == Some(fingerprint)
 }
 
 /// What `name` is; `None` outside the namespace.
@@ -61,7 +66,7 @@ pub(super) fn named(namespace: &Namespace, name: &str) -> Option<Named> {
         Some(("scratch", id)) => uuid(id).map_or(Named::Other, |id| Named::Scratch(OperationId::from(id))),
         Some(("template", "building")) => Named::TemplateBuilding,
         Some(("template", rest)) => Named::Template(Build::of(rest)),
-        Some(("spare", rest)) => Named::Spare(Build::of(rest)),
+        Some(("spare", rest)) => Named::Spare(rest.split('_').next().unwrap_or_default().to_owned()),
         _ => Named::Other,
     };
     Some(named)
@@ -122,8 +127,12 @@ mod tests {
         assert!(stale(latest, &other));
         assert!(stale(latest - 1, migrator::fingerprint()));
         assert!(!stale(latest + 1, &other));
-        let spare = format!("lab_spare_v{latest}_{}_x1", &migrator::fingerprint()[..12]);
-        assert!(matches!(named(&namespace, &spare), Some(Named::Spare(build)) if !build.is_stale()));
-        assert!(matches!(named(&namespace, "lab_spare_1"), Some(Named::Spare(build)) if build.is_stale()));
+        let spare = migrator::spare_name(&namespace, 7);
+        let read = named(&namespace, spare.as_str());
+        assert!(
+            matches!(&read, Some(Named::Spare(of)) if is_current(of)),
+            "{read:?}"
+        );
+        assert!(matches!(named(&namespace, "lab_spare_1"), Some(Named::Spare(of)) if !is_current(&of)));
     }
 }

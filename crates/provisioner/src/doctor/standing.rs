@@ -11,7 +11,7 @@ use super::{
     facts::{Facts, UnderWay},
     finding::{Ailment, Finding, Remedy},
 };
-use crate::{Inner, steps::sealing_context};
+use crate::{Inner, request::role_secret_context};
 
 /// How long an operation may be due, or its lease over, before it counts as forgotten. A worker looks every few seconds, but
 /// with all of its hands full it comes later.
@@ -112,7 +112,7 @@ pub(super) fn unopened(inner: &Inner, servers: &[Server], facts: &Facts) -> Vec<
         )
     });
     let tenants_found = facts.tenants.iter().filter_map(|tenant| {
-        let context = sealing_context(tenant);
+        let context = role_secret_context(tenant.id);
         let seen = match &tenant.role_secret {
             Some(sealed) => inner.open(&context, sealed).err()?.to_string(),
             None if has_served(tenant) => "no password of its role is stored".to_owned(),

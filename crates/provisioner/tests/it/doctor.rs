@@ -330,8 +330,20 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
     make(stale.as_str(), "template0").await;
     let building = rig.space.namespace.template_under_construction();
     make(building.as_str(), "template0").await;
-    let spare = rig.named("spare_v1_0123456789ab_x");
+    let spare = rig.named("spare_0123456789ab_00000000000000ff");
     make(&spare, &template).await;
+    // One that fits, but that somebody has opened.
+    let opened = migrator::spare_name(&rig.space.namespace, 1);
+    make(opened.as_str(), &template).await;
+    run(
+        &admin,
+        &format!(
+            "REVOKE ALL ON DATABASE {opened} FROM PUBLIC; ALTER DATABASE {opened} ALLOW_CONNECTIONS true"
+        ),
+    )
+    .await;
+    let fitting = migrator::spare_name(&rig.space.namespace, 2);
+    make(fitting.as_str(), &template).await;
     let newer = rig
         .space
         .namespace
@@ -367,6 +379,7 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
         (Ailment::StaleTemplate, stale.as_str().to_owned()),
         (Ailment::StaleTemplate, building.as_str().to_owned()),
         (Ailment::StaleSpare, spare.clone()),
+        (Ailment::StaleSpare, opened.as_str().to_owned()),
     ];
     expected.sort();
     assert_eq!(told(&report), expected);
@@ -391,7 +404,11 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
     left.sort();
     assert_eq!(told(&rig.examined().await), left, "{:#?}", mended.findings);
     let (databases, _) = rig.space.contents().await;
-    assert!(databases.contains(&newer) && databases.contains(&inhabited));
+    assert!(
+        [&newer, &inhabited, &fitting]
+            .iter()
+            .all(|name| databases.contains(name))
+    );
     // Each thing that was mended stands in the audit.
     let client = rig.registry.client().await.unwrap();
     let filter = registry::AuditFilter {

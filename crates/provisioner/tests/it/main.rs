@@ -17,6 +17,8 @@ mod removal;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
+mod spares;
+#[cfg(test)]
 mod trouble;
 #[cfg(test)]
 mod workers;

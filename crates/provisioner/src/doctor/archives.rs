@@ -7,7 +7,7 @@ use std::{
 };
 
 use model::{ArchiveId, OperationId, TenantId};
-use registry::{Archive, PAGE_MAX};
+use registry::{Archive, OperationFilter, PAGE_MAX};
 
 use super::{
     facts::UnderWay,
@@ -216,8 +216,21 @@ async fn is_somebodys(
     if tenant.is_some_and(|id| under_way.concerns(id)) || operation.is_some_and(|id| under_way.has(id)) {
         return Ok(true);
     }
+    let client = inner.config.registry.client().await?;
+    if let Some(id) = tenant {
+        let live = OperationFilter {
+            tenant: Some(id),
+            live: true,
+            ..OperationFilter::default()
+        };
+        if !registry::operations_list(&client, &live, None, 1)
+            .await?
+            .is_empty()
+        {
+            return Ok(true);
+        }
+    }
     if let Some(id) = operation {
-        let client = inner.config.registry.client().await?;
         let now = registry::operation_by_id(&client, id).await?;
         let works = now.is_some_and(|operation| !operation.status.is_final());
         if works

@@ -211,7 +211,12 @@ async fn judge(
             found.push(finding);
         }
     }
-    Ok(found)
+    if !found.iter().any(is_of_log_in) {
+        return Ok(found);
+    }
+    // A suspension that ended between the look and the question whether one is under way has closed the server since.
+    let last = Seen::read(&visit.session, &inner.config.namespace).await?;
+    Ok(in_both(found, by(after, &last)))
 }
 
 /// The second one's findings that the first one has too.
@@ -221,6 +226,10 @@ fn in_both(first: Vec<Finding>, second: Vec<Finding>) -> Vec<Finding> {
         .into_iter()
         .filter(|finding| keys.contains(&finding.key()))
         .collect()
+}
+
+fn is_of_log_in(finding: &Finding) -> bool {
+    matches!(finding.remedy, Some(Remedy::Align(_)))
 }
 
 /// Whether what was seen of a log-in is not merely a suspension or a resumption that is under way: those change the server

@@ -3,9 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 use model::{OperationId, ServerName, TenantId};
 use registry::{Operation, OperationFilter, PAGE_MAX, Registry, RegistryError, Tenant, TenantFilter};
+use tokio_postgres::IsolationLevel;
+
+use crate::{ProvisionError, request::commit};
 
 pub(super) struct Facts {
     /// The time of the reading, on the registry's clock.
@@ -19,37 +23,23 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Reads page by page, on one connection.
-    pub(super) async fn read(registry: &Registry) -> Result<Self, RegistryError> {
-        let client = registry.client().await?;
-        let now = registry::registry_now(&client).await?;
-        // Operations first: a laboratory whose operation ended meanwhile is read as it is after it.
-        let live = OperationFilter {
-            live: true,
-            ..OperationFilter::default()
-        };
-        let mut operations: Vec<Operation> = Vec::new();
-        loop {
-            let before = operations.last().map(|operation| operation.id);
-            let page = registry::operations_list(&client, &live, before, PAGE_MAX).await?;
-            let full = page.len() == PAGE_MAX as usize;
-            operations.extend(page);
-            if !full {
-                break;
-            }
-        }
-        let mut tenants: Vec<Tenant> = Vec::new();
-        loop {
-            let after = tenants.last().map(|tenant| tenant.slug.clone());
-            let page =
-                registry::tenants_list(&client, &TenantFilter::default(), after.as_ref(), PAGE_MAX).await?;
-            let full = page.len() == PAGE_MAX as usize;
-            tenants.extend(page);
-            if !full {
-                break;
-            }
-        }
-        Ok(Self::of(now, tenants, operations))
+    /// Reads page by page, in one snapshot: a laboratory that is being removed is never read without its operation.
+    pub(super) async fn read(registry: &Registry) -> Result<Self, ProvisionError> {
+        let mut client = registry.client().await?;
+        let snapshot = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await
+            .map_err(ProvisionError::db("beginning a snapshot", "the registry"))?;
+        let read = Self::of(
+            registry::registry_now(&snapshot).await?,
+            tenants(&snapshot).await?,
+            operations(&snapshot).await?,
+        );
+        commit(snapshot).await?;
+        Ok(read)
     }
 
     fn of(now: Timestamp, tenants: Vec<Tenant>, operations: Vec<Operation>) -> Self {
@@ -84,6 +74,37 @@ impl Facts {
     pub(super) fn by_role(&self, server: &ServerName, name: &str) -> Option<&Tenant> {
         let key = (server.clone(), name.to_owned());
         self.by_role.get(&key).map(|&place| &self.tenants[place])
+    }
+}
+
+async fn operations(client: &impl GenericClient) -> Result<Vec<Operation>, RegistryError> {
+    let live = OperationFilter {
+        live: true,
+        ..OperationFilter::default()
+    };
+    let mut read: Vec<Operation> = Vec::new();
+    loop {
+        let before = read.last().map(|operation| operation.id);
+        let page = registry::operations_list(client, &live, before, PAGE_MAX).await?;
+        let full = page.len() == PAGE_MAX as usize;
+        read.extend(page);
+        if !full {
+            return Ok(read);
+        }
+    }
+}
+
+async fn tenants(client: &impl GenericClient) -> Result<Vec<Tenant>, RegistryError> {
+    let all = TenantFilter::default();
+    let mut read: Vec<Tenant> = Vec::new();
+    loop {
+        let after = read.last().map(|tenant| tenant.slug.clone());
+        let page = registry::tenants_list(client, &all, after.as_ref(), PAGE_MAX).await?;
+        let full = page.len() == PAGE_MAX as usize;
+        read.extend(page);
+        if !full {
+            return Ok(read);
+        }
     }
 }
 

@@ -73,7 +73,6 @@ impl<'a> Mender<'a> {
                     .await
             }
             Remedy::DropScratch(database) => {
-                self.session(server).await?;
                 still_nobodys(inner, &database).await?;
                 drop_closed(self.session(server).await?, &database).await
             }

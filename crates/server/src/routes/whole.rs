@@ -8,7 +8,7 @@ use bytes::Bytes;
 use export::{About, ExportError, LIMIT, MEDIA_TYPE, Plan, Source};
 use futures_util::stream;
 use lab::Action;
-use model::{Clock as _, SystemClock, TenantId};
+use model::{Clock as _, SystemClock, TenantId, TenantState};
 use registry::tenant_by_id;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
@@ -163,6 +163,9 @@ pub(crate) async fn of_tenant(
 ) -> Answer<HttpResponse> {
     let found = tenant_by_id(&state.registry_client().await?, id.0).await?;
     let found = found.ok_or_else(|| Problem::new(Kind::UnknownTenant))?;
+    if found.status == TenantState::Provisioning {
+        return Err(Problem::new(Kind::TenantProvisioning));
+    }
     let (sender, receiver) = pair(&state)?;
     let by = operator.requested_by(IdempotencyKey(None));
     let target = state.provisioner.open_for_export(&found, &by).await?;

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use export::{ExportError, Source, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use model::{Clock as _, SystemClock};
+use model::{Clock as _, SystemClock, TenantState};
 use registry::Tenant;
 use serde_json::json;
 use tokio::{fs, io::AsyncWriteExt as _};
@@ -31,6 +31,10 @@ pub(crate) async fn run(
     reason: Option<String>,
 ) -> anyhow::Result<()> {
     let found = tenant(&context.client().await?, wanted).await?;
+    if found.status == TenantState::Provisioning {
+        let message = format!("{} is still being made: it has nothing to export yet", found.slug);
+        return Err(Refusal::Conflict(message).into());
+    }
     if fs::try_exists(output).await.unwrap_or(false) {
         let message = format!("{} is there already; name another file", output.display());
         return Err(Refusal::Conflict(message).into());

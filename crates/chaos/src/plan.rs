@@ -93,7 +93,7 @@ pub(crate) fn choose(rng: &mut StdRng, books: &Books) -> Vec<Choice> {
             0 | 1 if lab.suspended => Choice::Resume(id),
             0 | 1 => Choice::Suspend(id),
             2 | 3 => Choice::Migrate(id),
-            4..7 => Choice::Offboard(id, Duration::from_secs(rng.random_range(1..=3_600))),
+            4..7 => Choice::Offboard(id, Duration::from_secs(rng.random_range(1..=20))),
             _ => Choice::Offboard(id, Duration::ZERO),
         });
     }

@@ -51,7 +51,15 @@ impl World {
             program.display()
         );
         let options = ThrowawayOptions {
-            parameters: vec![("max_connections".to_owned(), "200".to_owned())],
+            parameters: [
+                ("max_connections", "200"),
+                // Only processes die here and never the machine, so the system's cache need not reach the disk; but what is
+                // committed must have reached that cache.
+                ("synchronous_commit", "on"),
+                ("full_page_writes", "on"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
             ..ThrowawayOptions::default()
         };
         let cluster = Cluster::start_throwaway(options).await?;

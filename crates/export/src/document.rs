@@ -130,8 +130,11 @@ fn resource(one: &Resource, all: &[Resource]) -> Value {
     if let Some(comment) = &one.table.comment {
         described["description"] = json!(comment);
     }
-    if !one.table.checks.is_empty() {
-        described["postgresql:checks"] = json!(one.table.checks);
+    // What is said of a column that is left out stays away with it.
+    let checks = one.table.checks.iter().filter(|(columns, _)| exported(columns));
+    let checks: Vec<&String> = checks.map(|(_, text)| text).collect();
+    if !checks.is_empty() {
+        described["postgresql:checks"] = json!(checks);
     }
     described
 }

@@ -17,8 +17,8 @@ pub(crate) struct Table {
     pub(crate) key: Vec<String>,
     pub(crate) unique: Vec<Vec<String>>,
     pub(crate) references: Vec<Reference>,
-    /// CHECK constraints as the server writes them.
-    pub(crate) checks: Vec<String>,
+    /// CHECK constraints as the server writes them, with the columns that they speak of.
+    pub(crate) checks: Vec<(Vec<String>, String)>,
 }
 
 #[derive(Debug, Clone)]
@@ -105,7 +105,12 @@ async fn columns(txn: &Transaction<'_>, table: u32) -> Result<Vec<Column>, Expor
     Ok(columns.collect())
 }
 
-type Constraints = (Vec<String>, Vec<Vec<String>>, Vec<Reference>, Vec<String>);
+type Constraints = (
+    Vec<String>,
+    Vec<Vec<String>>,
+    Vec<Reference>,
+    Vec<(Vec<String>, String)>,
+);
 
 async fn constraints(txn: &Transaction<'_>, table: u32) -> Result<Constraints, ExportError> {
     let rows = txn
@@ -130,7 +135,7 @@ async fn constraints(txn: &Transaction<'_>, table: u32) -> Result<Constraints, E
         match row.get::<_, &str>(0) {
             "p" => key = columns,
             "u" => unique.push(columns),
-            "c" => checks.push(row.get(1)),
+            "c" => checks.push((columns, row.get(1))),
             "f" => references.push(Reference {
                 columns,
                 schema: row.get(3),

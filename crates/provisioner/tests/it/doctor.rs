@@ -141,6 +141,47 @@ async fn nothing_healthy_is_named_while_laboratories_come_and_go() {
 }
 
 #[tokio::test]
+async fn what_an_operation_or_a_suspension_under_way_explains_is_not_named() {
+    let rig = Rig::new().await;
+    let closing = rig.provisioned("closing").await;
+    // A clone that is being made, as a worker leaves it between two statements.
+    let (asked, _) = rig.ask("asked").await;
+    let making = rig.space.namespace.database_in_the_making(asked.id);
+    let admin = rig.admin().await;
+    run(
+        &admin,
+        &format!("CREATE DATABASE {making} TEMPLATE template0 ALLOW_CONNECTIONS false"),
+    )
+    .await;
+    // Suspended in the registry, and its server is not told yet.
+    let actor = Actor::Terminal("tester".to_owned());
+    let change = Change::by(&actor);
+    rig.registry
+        .in_txn(async |txn| {
+            registry::tenant_transition_in_txn(txn, closing.id, TenantEvent::Suspend, &change).await
+        })
+        .await
+        .unwrap();
+    assert_eq!(told(&rig.examined().await), []);
+
+    // Whoever suspended it has given up on the server; and of the other one nobody knows an operation any more.
+    rig.registry_runs(&format!(
+        "INSERT INTO tenant_events (tenant_id, kind, actor) VALUES ('{}', 'fence_missing', 'terminal:tester');
+         DELETE FROM operations WHERE tenant_id = '{}'",
+        closing.id, asked.id
+    ))
+    .await;
+    assert_eq!(
+        told(&rig.examined().await),
+        [
+            (Ailment::RoleCanLogIn, closing.role_name.as_str().to_owned()),
+            (Ailment::MakingLeft, making.as_str().to_owned()),
+            (Ailment::ProvisioningWithoutOperation, asked.slug.to_string()),
+        ]
+    );
+}
+
+#[tokio::test]
 async fn lacks_and_foreign_things_are_named() {
     let rig = Rig::new().await;
     let (no_database, no_role, foreign) = (

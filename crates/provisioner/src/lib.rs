@@ -1,4 +1,4 @@
-//! Durable changes to laboratories: provision, migrate, offboard.
+//! Durable changes to laboratories: provision, adopt, migrate, offboard.
 //!
 //! What is asked for is written, in one transaction, as a change of the registry and an operation that makes it true.
 //! Whoever runs operations, the worker in `tenantd` or `tenantctl` in the foreground, claims one by a lease and works
@@ -14,6 +14,8 @@
 //!
 //! The provisioner knows nothing of HTTP or of what a laboratory does; its first rows come by [`SeedHook`].
 
+mod adopt;
+mod baseline;
 mod compare;
 mod config;
 mod doctor;
@@ -34,6 +36,7 @@ mod worker;
 
 use std::sync::Arc;
 
+pub use adopt::Adoption;
 pub use compare::{Contents, compare};
 pub use config::{Bounds, ProvisionerConfig, Seed, SeedHook};
 pub use doctor::{Ailment, Examined, Finding, Report, Severity};

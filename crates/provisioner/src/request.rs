@@ -83,7 +83,9 @@ impl RequestedBy {
         Self::actor(Actor::Terminal(user.into()))
     }
 
-    pub(crate) fn change(&self) -> Change<'_> {
+    /// The same for the registry's events and audit.
+    #[must_use]
+    pub fn change(&self) -> Change<'_> {
         Change {
             actor: &self.actor,
             operation: None,
@@ -347,7 +349,7 @@ impl Provisioner {
 }
 
 impl NewLab {
-    fn check(&self) -> Result<(), ProvisionError> {
+    pub(crate) fn check(&self) -> Result<(), ProvisionError> {
         let invalid = |field, why: &str| {
             let why = why.to_owned();
             Err(ProvisionError::Invalid { field, why })
@@ -392,7 +394,7 @@ impl NewLab {
     }
 }
 
-async fn only_server(client: &registry::RegistryClient) -> Result<ServerName, ProvisionError> {
+pub(crate) async fn only_server(client: &registry::RegistryClient) -> Result<ServerName, ProvisionError> {
     let mut servers = registry::servers_list(client).await?;
     match (servers.pop(), servers.is_empty()) {
         (Some(only), true) => Ok(only.name),
@@ -407,7 +409,7 @@ async fn only_server(client: &registry::RegistryClient) -> Result<ServerName, Pr
 }
 
 /// The operation that a request with this key asked for before.
-async fn earlier(
+pub(crate) async fn earlier(
     client: &registry::RegistryClient,
     by: &RequestedBy,
     kind: OperationKind,
@@ -423,7 +425,7 @@ async fn earlier(
     }
 }
 
-async fn tenant_of(
+pub(crate) async fn tenant_of(
     client: &registry::RegistryClient,
     operation: &Operation,
 ) -> Result<Tenant, ProvisionError> {

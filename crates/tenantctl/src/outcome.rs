@@ -4,6 +4,7 @@ use std::{io, process::ExitCode};
 
 use export::ExportError;
 use model::OperationId;
+use outbox::OutboxError;
 use platform::PlatformError;
 use provisioner::ProvisionError;
 use registry::RegistryError;
@@ -135,6 +136,13 @@ fn classify(error: &anyhow::Error) -> End {
             return match error {
                 ExportError::Connect(_) => End::Unreachable,
                 _ => End::Failed,
+            };
+        }
+        if let Some(error) = cause.downcast_ref::<OutboxError>() {
+            return match error {
+                OutboxError::Registry(inner) => of_registry(inner),
+                OutboxError::Invalid { .. } => End::Usage,
+                OutboxError::Sealed { .. } | OutboxError::Tls { .. } => End::Failed,
             };
         }
         if let Some(error) = cause.downcast_ref::<PlatformError>() {

@@ -45,6 +45,8 @@ pub enum Action {
     Import,
     /// Export released results.
     Export,
+    /// Take a copy of everything.
+    ExportAll,
     /// Read tests and ranges.
     CatalogueRead,
     /// Add and change tests and ranges.
@@ -82,6 +84,7 @@ impl Action {
         Self::ReportRead,
         Self::Import,
         Self::Export,
+        Self::ExportAll,
         Self::CatalogueRead,
         Self::CatalogueChange,
         Self::StaffRead,
@@ -112,7 +115,11 @@ pub const fn may(role: Role, action: Action) -> bool {
         | Action::ResultAmend
         | Action::ResultVoid => matches!(role, Supervisor),
         Action::Export | Action::AuditRead => matches!(role, Supervisor | LabAdmin),
-        Action::CatalogueChange | Action::StaffRead | Action::StaffChange | Action::ProfileChange => {
+        Action::ExportAll
+        | Action::CatalogueChange
+        | Action::StaffRead
+        | Action::StaffChange
+        | Action::ProfileChange => {
             matches!(role, LabAdmin)
         }
     }
@@ -146,6 +153,7 @@ mod tests {
             (Action::ReportRead, "-TS-"),
             (Action::Import, "-T--"),
             (Action::Export, "--SA"),
+            (Action::ExportAll, "---A"),
             (Action::CatalogueRead, "RTSA"),
             (Action::CatalogueChange, "---A"),
             (Action::StaffRead, "---A"),

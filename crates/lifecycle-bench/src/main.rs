@@ -1,5 +1,5 @@
 //! Measures the life of a laboratory beside what PostgreSQL's own means take for the same: making one, archiving it, bringing
-//! it back.
+//! it back, looking whether all is in order.
 //!
 //! Everything runs on this machine's loopback, on a private PostgreSQL with the settings that a careful operator has (fsync
 //! on). Both sides of a scenario take turns in one run on the same server. It judges nothing but the figures it has just seen.

@@ -30,4 +30,4 @@ pub use run::migrate_database;
 pub use secure::secure_server;
 pub use source::{fingerprint, latest, window};
 pub use spare::{Spares, clone_template, spare_drop, spare_name, spares_list};
-pub use template::{template_ensure, template_find};
+pub use template::{template_ensure, template_find, template_is_being_built};

@@ -99,6 +99,24 @@ pub(crate) async fn acquire(
     }
 }
 
+/// Whether anybody holds the lock; to be asked in the database in which it is taken.
+pub(crate) async fn is_held(
+    client: &impl tokio_postgres::GenericClient,
+    guarded: Guarded<'_>,
+) -> Result<bool, tokio_postgres::Error> {
+    // The server shows a key as two halves, and marks one that was given whole by the number 1.
+    let row = client
+        .query_one(
+            "SELECT EXISTS (SELECT FROM pg_locks
+              WHERE locktype = 'advisory' AND granted AND objsubid = 1
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND (classid::bigint << 32) | objid::bigint = $1)",
+            &[&guarded.key()],
+        )
+        .await?;
+    Ok(row.get(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ use tokio_postgres::{Client, GenericClient};
 use crate::{
     MigrateError,
     group::group_role_ensure,
-    lock::{Guarded, MAINTENANCE_DATABASE, acquire, session},
+    lock::{Guarded, MAINTENANCE_DATABASE, acquire, is_held, session},
     run::migrate_database,
     source,
 };
@@ -45,6 +45,21 @@ pub async fn template_find(
         .await
         .map_err(MigrateError::db("looking for the template", "the server"))?;
     Ok(row.get::<_, bool>(0).then_some(name))
+}
+
+/// Whether somebody builds a template of the namespace at this moment, asked on a session in [`MAINTENANCE_DATABASE`].
+///
+/// # Errors
+/// [`MigrateError::Db`] when the server cannot be asked.
+pub async fn template_is_being_built(
+    client: &impl GenericClient,
+    namespace: &Namespace,
+) -> Result<bool, MigrateError> {
+    let held = is_held(client, Guarded::Template(namespace)).await;
+    held.map_err(MigrateError::db(
+        "looking for builders of the template",
+        "the server",
+    ))
 }
 
 /// The template of this code's schema, built first when it is missing. Makes the namespace's group role too.

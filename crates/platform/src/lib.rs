@@ -12,6 +12,7 @@
 mod budget;
 mod cluster;
 mod error;
+mod exports;
 mod open;
 mod prepare;
 mod register;
@@ -19,6 +20,7 @@ mod restarts;
 mod seed;
 
 pub use error::PlatformError;
+pub use exports::{about_laboratory, left_out};
 pub use open::Platform;
 pub use prepare::Prepared;
 pub use seed::seed_hook;

@@ -18,6 +18,7 @@ mod adopt;
 mod baseline;
 mod compare;
 mod config;
+mod doctor;
 mod dump;
 mod engine;
 mod error;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 pub use adopt::Adoption;
 pub use compare::{Contents, compare};
 pub use config::{Bounds, ProvisionerConfig, Seed, SeedHook};
+pub use doctor::{Ailment, Examined, Finding, Report, Severity};
 pub use error::{BoxError, ProvisionError};
 #[cfg(feature = "fault-points")]
 pub use fault::Faults;

@@ -10,11 +10,12 @@ use std::{
 
 use migrator::MAINTENANCE_DATABASE;
 use pg::ConnectTarget;
-use registry::Tenant;
+use registry::{NewAudit, Tenant};
 use secrecy::SecretString;
+use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::{Inner, ProvisionError};
+use crate::{Inner, ProvisionError, Provisioner, RequestedBy};
 
 /// Waits for locks are short and statements bounded; a session whose process died ends soon after it.
 const SETTINGS: &str = "SET lock_timeout = '10s'; SET statement_timeout = '10min'; \
@@ -68,6 +69,32 @@ impl Session {
             .batch_execute(sql)
             .await
             .map_err(ProvisionError::db(doing, &self.target))
+    }
+}
+
+impl Provisioner {
+    /// The laboratory's database as its server's administrator, for whoever takes a copy of all that it holds: the
+    /// laboratory's own role is locked out while it is suspended. Who asks for that stands in the audit from then on.
+    ///
+    /// # Errors
+    /// When the registry cannot be asked, or the administrator's password cannot be opened.
+    pub async fn open_for_export(
+        &self,
+        tenant: &Tenant,
+        by: &RequestedBy,
+    ) -> Result<ConnectTarget, ProvisionError> {
+        let target = self.inner.admin(tenant).await?;
+        let client = self.inner.config.registry.client().await?;
+        let entry = NewAudit {
+            actor: &by.actor,
+            action: "tenant.exported",
+            tenant: Some(tenant.id),
+            detail: json!({ "slug": tenant.slug, "reason": by.reason }),
+            request_id: by.request_id.as_deref(),
+            client_ip: by.client_ip,
+        };
+        registry::audit_insert(&client, &entry).await?;
+        Ok(target.with_database(tenant.db_name.as_str()))
     }
 }
 

@@ -115,7 +115,7 @@ impl Inner {
     ///
     /// To be run again when it fails behind the server's change, as when the lock was lost because this process stood still:
     /// it may have been somebody else's turn.
-    async fn align(&self, id: TenantId) -> Result<Option<usize>, ProvisionError> {
+    pub(crate) async fn align(&self, id: TenantId) -> Result<Option<usize>, ProvisionError> {
         let registry = &self.config.registry;
         let Some(tenant) = registry::tenant_by_id(&registry.client().await?, id).await? else {
             return Ok(None);

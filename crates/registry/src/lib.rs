@@ -14,6 +14,7 @@ mod actor;
 mod admins;
 mod archives;
 mod audit;
+mod clock;
 mod deliveries;
 mod error;
 mod events;
@@ -40,6 +41,7 @@ pub use admins::{
 };
 pub use archives::{Archive, NewArchive, archive_by_id, archive_by_operation, archive_insert, archives_list};
 pub use audit::{AuditEntry, AuditFilter, NewAudit, audit_insert, audit_list};
+pub use clock::registry_now;
 pub use deliveries::{
     Attempt, Claimed, Delivery, DeliveryFilter, DeliveryLease, Ended, Purged, attempts_of, deliveries_list,
     deliveries_purge, deliveries_queued, delivery_by_id, delivery_claim, delivery_end_in_txn,
@@ -56,7 +58,7 @@ pub use listener::{Event, Listener, ListenerOptions, RowChange};
 pub use operations::{
     NewOperation, Operation, OperationFilter, operation_by_id, operation_by_idempotency_key,
     operation_end_wait, operation_insert_in_txn, operation_reopen, operation_request_cancel_in_txn,
-    operations_list,
+    operation_wake, operations_list,
 };
 pub use operators::{
     NewOperator, Operator, operator_by_email, operator_by_id, operator_insert, operator_set_active_in_txn,

@@ -254,6 +254,20 @@ pub async fn operation_end_wait(
     }
 }
 
+/// Makes an operation due at once that nobody runs, and tells the workers: one whose lease is over, or whose time came long
+/// ago. `false` when it has ended, or somebody runs it.
+///
+/// # Errors
+/// As [`operation_by_id`].
+pub async fn operation_wake(client: &impl GenericClient, id: OperationId) -> Result<bool, RegistryError> {
+    let statement = "UPDATE operations SET status = CASE status WHEN 'running' THEN 'pending' ELSE status END,
+             lease_owner = NULL, lease_until = NULL, not_before = clock_timestamp(), updated_at = clock_timestamp()
+         WHERE id = $1 AND finished_at IS NULL AND not_before <= clock_timestamp()
+           AND (lease_until IS NULL OR lease_until <= clock_timestamp())";
+    let woken = sql::touched(client, "waking an operation", statement, &[&id.as_uuid()]).await?;
+    Ok(woken == 1)
+}
+
 impl Operation {
     /// Why it cannot be called off, if it cannot.
     fn not_cancellable(&self) -> Option<&'static str> {

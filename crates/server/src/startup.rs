@@ -15,7 +15,7 @@ use resolver::{Resolver, ResolverConfig};
 use settings::Settings;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinHandle,
 };
 
@@ -25,7 +25,7 @@ use crate::{
     instance,
     lifecycle::Lifecycle,
     metrics::Metrics,
-    state::{AppState, Limits},
+    state::{AppState, EXPORTS_MAX, Limits},
 };
 
 /// How long answers that were just written may take to leave, and pools to close.
@@ -85,6 +85,7 @@ fn state(settings: &Settings, platform: &Platform) -> AppState {
         tokens: Tokens::new(platform.keys.signing_key(), ttl, Arc::new(SystemClock)),
         default_tenant: settings.default_tenant.clone(),
         attempts: Attempts::default(),
+        exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
         limits: Limits {
             body_max_bytes: settings.http.body_max_bytes,
             request_timeout: Duration::from_millis(settings.http.request_timeout_ms),

@@ -31,7 +31,7 @@ Exit codes:
   0    done
   1    failed
   2    wrong usage or configuration
-  3    partly failed: some laboratories were migrated, others not
+  3    partly failed: some laboratories were migrated, others not; or the doctor's findings are left
   4    there is no such laboratory, operation or archive
   5    refused: the state does not allow it, or the name is taken
   6    the registry or a server cannot be reached
@@ -150,6 +150,34 @@ pub(crate) enum Command {
         /// Leave the work to a running tenantd
         #[arg(long)]
         no_wait: bool,
+    },
+    /// Write all data of a laboratory into one archive of open formats, readable without this program
+    #[command(
+        after_help = "A ZIP of CSV files with their description (Data Package) and a manifest; passwords are left out. \
+                      The laboratory may go on working: everything is read at one moment."
+    )]
+    Export {
+        /// Slug or id
+        tenant: TenantRef,
+        /// The file to write; it must not be there yet
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Why, for the audit
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Look for what does not fit together in registry, servers and archives, and say what to do
+    #[command(
+        after_help = "Ends with 0 when nothing is wrong and with 3 when findings are left. Mending never drops what may hold a \
+                      laboratory's data and never lowers a recorded version."
+    )]
+    Doctor {
+        /// Also open each laboratory's database and read its own migration history
+        #[arg(long)]
+        deep: bool,
+        /// Mend what is safe to mend
+        #[arg(long)]
+        fix: bool,
     },
     /// Verified dumps of laboratories
     #[command(subcommand)]

@@ -2,6 +2,7 @@
 
 use std::{io, process::ExitCode};
 
+use export::ExportError;
 use model::OperationId;
 use outbox::OutboxError;
 use platform::PlatformError;
@@ -21,6 +22,9 @@ pub(crate) enum Refusal {
     /// Some were done, some not; each was told already.
     #[error("{failed} of {of} laboratories could not be migrated")]
     Partly { failed: usize, of: usize },
+    /// The doctor's, which were told already.
+    #[error("{0} findings are left")]
+    Findings(usize),
     /// Nothing has that name.
     #[error("{0}")]
     NotFound(String),
@@ -111,7 +115,7 @@ fn classify(error: &anyhow::Error) -> End {
         if let Some(refusal) = cause.downcast_ref::<Refusal>() {
             return match refusal {
                 Refusal::Usage(_) => End::Usage,
-                Refusal::Partly { .. } => End::Partly,
+                Refusal::Partly { .. } | Refusal::Findings(_) => End::Partly,
                 Refusal::NotFound(_) => End::NotFound,
                 Refusal::Conflict(_) => End::Conflict,
                 Refusal::Interrupted(_) => End::Interrupted,
@@ -127,6 +131,12 @@ fn classify(error: &anyhow::Error) -> End {
         }
         if let Some(error) = cause.downcast_ref::<ProvisionError>() {
             return of_provision(error);
+        }
+        if let Some(error) = cause.downcast_ref::<ExportError>() {
+            return match error {
+                ExportError::Connect(_) => End::Unreachable,
+                _ => End::Failed,
+            };
         }
         if let Some(error) = cause.downcast_ref::<OutboxError>() {
             return match error {

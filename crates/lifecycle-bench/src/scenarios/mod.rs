@@ -1,5 +1,6 @@
 //! The scenarios, in the order of the run.
 
+mod doctor;
 mod provision;
 
 use std::time::Instant;
@@ -15,6 +16,7 @@ pub(crate) enum Scenario {
     ProvisionWarm,
     ProvisionCold,
     ProvisionMany,
+    Doctor,
 }
 
 impl Scenario {
@@ -28,6 +30,7 @@ impl Scenario {
             Self::ProvisionWarm => provision::warm(quick).await,
             Self::ProvisionCold => provision::cold(quick).await,
             Self::ProvisionMany => provision::many(quick).await,
+            Self::Doctor => doctor::measure(quick).await,
         }
     }
 }

@@ -136,7 +136,7 @@ pub(crate) async fn many(quick: bool) -> anyhow::Result<Outcome> {
     })
 }
 
-async fn all_of(world: &World, count: usize) -> anyhow::Result<Duration> {
+pub(super) async fn all_of(world: &World, count: usize) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     stream::iter(0..count)
         .map(Ok::<_, anyhow::Error>)

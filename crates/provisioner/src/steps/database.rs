@@ -12,11 +12,11 @@ use crate::{ProvisionError, error::StepError, fault::Moment, reach::Session};
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A database as the server's catalogue has it.
-pub(super) struct Found {
+pub(crate) struct Found {
     mark: Option<String>,
 }
 
-pub(super) async fn look(held: &Session, name: &DbName) -> Result<Option<Found>, ProvisionError> {
+pub(crate) async fn look(held: &Session, name: &DbName) -> Result<Option<Found>, ProvisionError> {
     let row = held
         .client
         .query_opt(
@@ -52,7 +52,7 @@ pub(super) async fn require_own(held: &Session, tenant: &Tenant) -> Result<Found
 }
 
 /// Lets the administrator in and nobody else. One transaction: at no moment is it open to everybody.
-pub(super) async fn open_to_nobody_else(held: &Session, name: &DbName) -> Result<(), ProvisionError> {
+pub(crate) async fn open_to_nobody_else(held: &Session, name: &DbName) -> Result<(), ProvisionError> {
     let sql = format!(
         "REVOKE ALL ON DATABASE {name} FROM PUBLIC; ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"
     );
@@ -73,7 +73,7 @@ async fn sessions(held: &Session, name: &DbName) -> Result<i64, ProvisionError> 
 }
 
 /// Waits until no client is connected; says how many there are still.
-pub(super) async fn await_empty(
+pub(crate) async fn await_empty(
     held: &Session,
     name: &DbName,
     limit: Duration,

@@ -18,7 +18,9 @@ use registry::{Actor, Change, Lease, Operation, Tenant};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
+pub(crate) use database::{await_empty, look, open_to_nobody_else};
 pub(crate) use offboard::Grace;
+pub(crate) use role::{create as create_role, role_is_there};
 
 use crate::{
     Inner, Progress, ProvisionError,

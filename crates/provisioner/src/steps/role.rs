@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio_postgres::error::SqlState;
 
 use super::{Context, Saw, literal, mark_of};
-use crate::{ProvisionError, error::StepError, reach::Session, request::role_secret_context};
+use crate::{Inner, ProvisionError, error::StepError, reach::Session, request::role_secret_context};
 
 impl Context<'_> {
     /// The role's password, generated and stored first where there is none yet: a password that only the server knew
@@ -45,7 +45,7 @@ impl Context<'_> {
 }
 
 /// Whether the laboratory's role is there. One of its name that is not marked as this laboratory's is an error.
-pub(super) async fn role_is_there(held: &Session, tenant: &Tenant) -> Result<bool, ProvisionError> {
+pub(crate) async fn role_is_there(held: &Session, tenant: &Tenant) -> Result<bool, ProvisionError> {
     let row = held
         .client
         .query_opt(
@@ -75,17 +75,31 @@ pub(super) async fn create_or_mend(
     let password = cx.role_password(tenant).await?;
     let verifier = literal(&identity::scram_verifier(&password));
     let (role, group) = (&tenant.role_name, cx.inner.config.namespace.group_role());
-    let sql = if there {
-        format!("ALTER ROLE {role} LOGIN INHERIT PASSWORD {verifier}; GRANT {group} TO {role}")
+    if there {
+        let sql = format!("ALTER ROLE {role} LOGIN INHERIT PASSWORD {verifier}; GRANT {group} TO {role}");
+        held.run("mending the role", &sql).await?;
     } else {
-        format!(
-            "CREATE ROLE {role} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {verifier} IN ROLE {group};
-             COMMENT ON ROLE {role} IS {}",
-            literal(&mark_of(tenant))
-        )
-    };
-    held.run("making the role", &sql).await?;
+        create(cx.inner, held, tenant, &password, "LOGIN").await?;
+    }
     Ok(!there)
+}
+
+/// Creates the role and marks it, in one transaction. `log_in` is `LOGIN` or `NOLOGIN`.
+pub(crate) async fn create(
+    inner: &Inner,
+    held: &Session,
+    tenant: &Tenant,
+    password: &SecretString,
+    log_in: &'static str,
+) -> Result<(), ProvisionError> {
+    let (role, group) = (&tenant.role_name, inner.config.namespace.group_role());
+    let verifier = literal(&identity::scram_verifier(password));
+    let sql = format!(
+        "CREATE ROLE {role} {log_in} INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {verifier} IN ROLE {group};
+         COMMENT ON ROLE {role} IS {}",
+        literal(&mark_of(tenant))
+    );
+    held.run("making the role", &sql).await
 }
 
 /// Drops the role, where it is there and this laboratory's.

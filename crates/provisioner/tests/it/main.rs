@@ -7,6 +7,8 @@ mod archive;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod fence;
 #[cfg(test)]
 mod isolation;

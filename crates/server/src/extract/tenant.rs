@@ -136,6 +136,26 @@ impl Tenant {
         Ok(outcome?)
     }
 
+    /// Runs `work` in one snapshot of the laboratory's data that it may read for as long as it takes: it holds one of the
+    /// laboratory's connections meanwhile.
+    ///
+    /// # Errors
+    /// 403, whatever keeps the laboratory from being served, and what `work` fails with.
+    pub async fn read_snapshot<T>(
+        &self,
+        action: Action,
+        work: impl AsyncFnOnce(&TenantTransaction<'_>) -> Answer<T>,
+    ) -> Answer<T> {
+        self.allow(action)?;
+        let mut client = self.resolver.checkout(self.id()).await?;
+        let txn = client.read_only_transaction().await?;
+        export::snapshot(&txn).await?;
+        standing(&txn, self.actor.staff, self.actor.role).await?;
+        let outcome = work(&txn).await;
+        let _settled = txn.rollback().await;
+        outcome
+    }
+
     /// Runs `work` in a transaction and commits it, or rolls it back when `work` refuses. When it was the loser of a
     /// deadlock it is run again from its beginning.
     ///

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use export::ExportError;
 use identity::{PasswordError, TokenError};
 use lab::{FieldProblem, Guard, ItemProblem, LabError};
 use model::{SlugError, TenantState};
@@ -84,6 +85,19 @@ impl From<RegistryError> for Problem {
             | E::LeaseLost { .. }
             | E::Migrate { .. }
             | E::Db { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<ExportError> for Problem {
+    fn from(error: ExportError) -> Self {
+        use ExportError as E;
+        match &error {
+            E::Connect(_) => Self::caused(Kind::TenantServerUnavailable, error),
+            E::Db { source, .. } if pg::is_unavailable(source) => {
+                Self::caused(Kind::TenantServerUnavailable, error)
+            }
+            E::Db { .. } | E::Receiver(_) | E::Archive(_) | E::TookTooLong { .. } => Self::internal(error),
         }
     }
 }

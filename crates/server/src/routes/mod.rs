@@ -7,6 +7,7 @@ pub mod adopt;
 pub mod amendments;
 pub mod archives;
 pub mod auth;
+pub mod doctor;
 pub mod exports;
 pub mod health;
 pub mod imports;
@@ -23,6 +24,7 @@ pub mod staff;
 pub mod tenants;
 pub mod tests;
 pub mod webhooks;
+pub mod whole;
 pub mod worklist;
 
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -110,7 +112,8 @@ fn bench(config: &mut ServiceConfig<'_>) {
         .service(imports::create)
         .service(imports::show)
         .service(imports::errors)
-        .service(exports::results);
+        .service(exports::results)
+        .service(whole::own);
 }
 
 fn operators(config: &mut ServiceConfig<'_>) {
@@ -129,6 +132,9 @@ fn operators(config: &mut ServiceConfig<'_>) {
         .service(operations::cancel)
         .service(operations::retry)
         .service(archives::list)
+        .service(whole::of_tenant)
+        .service(doctor::examine)
+        .service(doctor::mend)
         .service(webhooks::list)
         .service(webhooks::create)
         .service(webhooks::show)

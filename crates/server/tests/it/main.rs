@@ -5,6 +5,8 @@ mod adopt;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod exports;
+#[cfg(test)]
 mod fence;
 #[cfg(test)]
 mod figures;

@@ -3,6 +3,8 @@
 mod adopt;
 mod archives;
 mod config;
+mod doctor;
+mod export;
 mod lifecycle;
 mod list;
 mod migrate;
@@ -67,6 +69,12 @@ async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> 
             };
             offboard::run(context, &tenant, when, reason, no_wait).await
         }
+        Command::Export {
+            tenant,
+            output,
+            reason,
+        } => export::run(context, &tenant, &output, reason).await,
+        Command::Doctor { deep, fix } => doctor::run(context, deep, fix).await,
         Command::Archives(what) => archives::run(context, what).await,
         Command::Operations(what) => operations::run(context, what).await,
         Command::Operator(what) => operator::run(context, what).await,

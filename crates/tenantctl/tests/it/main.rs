@@ -7,6 +7,8 @@ mod config;
 #[cfg(test)]
 mod ctl;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod interrupt;
 #[cfg(test)]
 mod refusals;

@@ -1,0 +1,330 @@
+//! What the doctor can find, and how it says so.
+
+use model::{DbName, OperationId, RoleName, SchemaVersion, ServerName, Slug, TenantId};
+use serde::Serialize;
+
+/// One kind of thing that is not as it should be. The words are stable: programs may tell kinds apart by them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ailment {
+    /// A server cannot be asked, so nothing is known of what is on it.
+    ServerUnreachable,
+    /// A stored password cannot be opened with this installation's key, or there is none.
+    UndecryptableSecret,
+    /// A laboratory's database is not there.
+    MissingDatabase,
+    /// A laboratory's role is not there.
+    MissingRole,
+    /// Something has the right name and somebody else's mark, or none.
+    NotOurs,
+    /// The role of a laboratory that does not serve can log in.
+    RoleCanLogIn,
+    /// The role of a laboratory that serves cannot log in to its database.
+    RoleCannotLogIn,
+    /// A laboratory's role may connect to a database that is not its own.
+    RoleReachesElsewhere,
+    /// Every role on the server may connect to the database.
+    OpenToPublic,
+    /// The registry has another schema version than the database's own history.
+    VersionDiffers,
+    /// A database's migration history cannot be read.
+    UnreadableDatabase,
+    /// A laboratory's database that no laboratory has.
+    OrphanDatabase,
+    /// A laboratory's role that no laboratory has.
+    OrphanRole,
+    /// The copy in which an operation that has ended proved its dump.
+    ScratchLeft,
+    /// A database in the making that nobody makes any more.
+    MakingLeft,
+    /// A template that nothing will be cloned from.
+    StaleTemplate,
+    /// A database that was kept ready and does not fit this code.
+    StaleSpare,
+    /// An operation that nobody works on though it is due.
+    StuckOperation,
+    /// A laboratory that is being made, by nobody.
+    ProvisioningWithoutOperation,
+    /// A laboratory that is being removed, by nobody.
+    DeletingWithoutOperation,
+    /// A laboratory that is being restored, by nobody.
+    RestoringWithoutOperation,
+    /// A recorded archive is not there.
+    ArchiveMissing,
+    /// A recorded archive has another size than when it was proved.
+    ArchiveSizeDiffers,
+    /// A file among the archives that no archive is recorded for.
+    ArchiveUnrecorded,
+}
+
+impl Ailment {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[
+        Self::ServerUnreachable,
+        Self::UndecryptableSecret,
+        Self::MissingDatabase,
+        Self::MissingRole,
+        Self::NotOurs,
+        Self::RoleCanLogIn,
+        Self::RoleCannotLogIn,
+        Self::RoleReachesElsewhere,
+        Self::OpenToPublic,
+        Self::VersionDiffers,
+        Self::UnreadableDatabase,
+        Self::OrphanDatabase,
+        Self::OrphanRole,
+        Self::ScratchLeft,
+        Self::MakingLeft,
+        Self::StaleTemplate,
+        Self::StaleSpare,
+        Self::StuckOperation,
+        Self::ProvisioningWithoutOperation,
+        Self::DeletingWithoutOperation,
+        Self::RestoringWithoutOperation,
+        Self::ArchiveMissing,
+        Self::ArchiveSizeDiffers,
+        Self::ArchiveUnrecorded,
+    ];
+
+    /// The stable word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ServerUnreachable => "server_unreachable",
+            Self::UndecryptableSecret => "undecryptable_secret",
+            Self::MissingDatabase => "missing_database",
+            Self::MissingRole => "missing_role",
+            Self::NotOurs => "not_ours",
+            Self::RoleCanLogIn => "role_can_log_in",
+            Self::RoleCannotLogIn => "role_cannot_log_in",
+            Self::RoleReachesElsewhere => "role_reaches_elsewhere",
+            Self::OpenToPublic => "open_to_public",
+            Self::VersionDiffers => "version_differs",
+            Self::UnreadableDatabase => "unreadable_database",
+            Self::OrphanDatabase => "orphan_database",
+            Self::OrphanRole => "orphan_role",
+            Self::ScratchLeft => "scratch_left",
+            Self::MakingLeft => "making_left",
+            Self::StaleTemplate => "stale_template",
+            Self::StaleSpare => "stale_spare",
+            Self::StuckOperation => "stuck_operation",
+            Self::ProvisioningWithoutOperation => "provisioning_without_operation",
+            Self::DeletingWithoutOperation => "deleting_without_operation",
+            Self::RestoringWithoutOperation => "restoring_without_operation",
+            Self::ArchiveMissing => "archive_missing",
+            Self::ArchiveSizeDiffers => "archive_size_differs",
+            Self::ArchiveUnrecorded => "archive_unrecorded",
+        }
+    }
+
+    /// How bad it is.
+    #[must_use]
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::OrphanDatabase
+            | Self::OrphanRole
+            | Self::ScratchLeft
+            | Self::MakingLeft
+            | Self::StaleTemplate
+            | Self::StaleSpare
+            | Self::VersionDiffers
+            | Self::ArchiveUnrecorded => Severity::Warning,
+            Self::ServerUnreachable
+            | Self::UndecryptableSecret
+            | Self::MissingDatabase
+            | Self::MissingRole
+            | Self::NotOurs
+            | Self::RoleCanLogIn
+            | Self::RoleCannotLogIn
+            | Self::RoleReachesElsewhere
+            | Self::OpenToPublic
+            | Self::UnreadableDatabase
+            | Self::StuckOperation
+            | Self::ProvisioningWithoutOperation
+            | Self::DeletingWithoutOperation
+            | Self::RestoringWithoutOperation
+            | Self::ArchiveMissing
+            | Self::ArchiveSizeDiffers => Severity::Error,
+        }
+    }
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// A laboratory is not served, not safe, or cannot be brought back.
+    Error,
+    /// Something lies about, or a record is behind; nobody is harmed by it now.
+    Warning,
+}
+
+impl Severity {
+    /// The stable word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// What kind of thing.
+    pub kind: Ailment,
+    /// How bad.
+    pub severity: Severity,
+    /// On which server; absent where it concerns the registry or the archives.
+    pub server: Option<ServerName>,
+    /// Which database, role, operation, laboratory or file.
+    pub subject: String,
+    /// The slug of the laboratory that it concerns, where one does.
+    pub slug: Option<Slug>,
+    /// What was seen.
+    pub seen: String,
+    /// What to do, with a command to type where there is one.
+    pub advice: String,
+    /// Whether the doctor may mend it.
+    pub mendable: bool,
+    /// Whether it was mended in this run.
+    pub mended: bool,
+    /// Why it could not be mended, where that was tried.
+    pub not_mended: Option<String>,
+    #[serde(skip)]
+    pub(crate) remedy: Option<Remedy>,
+}
+
+impl Finding {
+    pub(crate) fn new(
+        kind: Ailment,
+        subject: impl Into<String>,
+        seen: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            severity: kind.severity(),
+            server: None,
+            subject: subject.into(),
+            slug: None,
+            seen: seen.into(),
+            advice: advice.into(),
+            mendable: false,
+            mended: false,
+            not_mended: None,
+            remedy: None,
+        }
+    }
+
+    pub(crate) fn on(self, server: &ServerName) -> Self {
+        Self {
+            server: Some(server.clone()),
+            ..self
+        }
+    }
+
+    pub(crate) fn of(self, slug: &Slug) -> Self {
+        Self {
+            slug: Some(slug.clone()),
+            ..self
+        }
+    }
+
+    pub(crate) fn mended_by(self, remedy: Remedy) -> Self {
+        Self {
+            mendable: true,
+            remedy: Some(remedy),
+            ..self
+        }
+    }
+
+    /// What two looks must both find for it to be told.
+    pub(super) fn key(&self) -> (Ailment, Option<&ServerName>, &str) {
+        (self.kind, self.server.as_ref(), &self.subject)
+    }
+}
+
+/// What mends a finding. None of it drops what may hold a laboratory's data.
+#[derive(Debug, Clone)]
+pub(crate) enum Remedy {
+    /// Make the server say of the laboratory's role what the registry says of the laboratory.
+    Align(TenantId),
+    /// Make the role again with its stored password, then align it.
+    MakeRole(TenantId),
+    /// Take every right from PUBLIC.
+    CloseToPublic(DbName),
+    /// Take a right to connect from the laboratory's role.
+    TakeConnect { role: RoleName, database: DbName },
+    /// Record the version that the database's own history shows, which is newer.
+    RecordVersion(TenantId, SchemaVersion),
+    /// Drop a copy that an operation made of what it dumped.
+    DropScratch(DbName),
+    /// Drop a clone, after a look inside: one in which somebody has begun to be a laboratory stays.
+    DropEmptyClone(DbName),
+    /// Drop a template.
+    DropTemplate(DbName),
+    /// Drop a role that owns nothing and has no rights.
+    DropRole(RoleName),
+    /// Make the operation due and tell the workers.
+    Wake(OperationId),
+}
+
+/// How much was looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Examined {
+    /// Servers that answered.
+    pub servers: usize,
+    /// Laboratories in the registry.
+    pub laboratories: usize,
+    /// Databases on the servers, whoever's.
+    pub databases: usize,
+    /// Roles on the servers, whoever's.
+    pub roles: usize,
+    /// Operations under way.
+    pub operations: usize,
+    /// Recorded archives.
+    pub archives: usize,
+    /// Databases whose own migration history was read.
+    pub histories: usize,
+}
+
+/// What an examination found.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Nothing, in the best case; errors first.
+    pub findings: Vec<Finding>,
+    /// How much was looked at.
+    pub examined: Examined,
+    /// How long it took, in milliseconds, mending included.
+    pub took_ms: u64,
+}
+
+impl Report {
+    /// How many findings are left after mending.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.findings.iter().filter(|finding| !finding.mended).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_one_word_in_both_forms() {
+        for (at, kind) in Ailment::ALL.iter().enumerate() {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+            assert_eq!(
+                Ailment::ALL.iter().position(|k| k.as_str() == kind.as_str()),
+                Some(at)
+            );
+        }
+    }
+}

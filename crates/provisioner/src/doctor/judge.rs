@@ -1,0 +1,379 @@
+//! What is wrong, decided from one reading of the registry and one of a server. Pure: it asks nobody.
+
+use std::collections::BTreeSet;
+
+use model::{DbName, Namespace, RoleName, ServerName, TenantState};
+use registry::Tenant;
+
+use super::{
+    facts::{Facts, UnderWay},
+    finding::{Ailment, Finding, Remedy},
+    names::{Named, is_current, named},
+    seen::{Seen, SeenDatabase, SeenRole},
+};
+use crate::steps::mark_of;
+
+/// The databases that every server has and that `tenantctl up` closes.
+const SHARED: [&str; 2] = ["postgres", "template1"];
+
+/// What a laboratory's mark begins with, whoever's it is.
+const MARK: &str = "tenantry laboratory ";
+
+/// A server, as far as it can be judged.
+pub(super) struct Judge<'a> {
+    pub(super) namespace: &'a Namespace,
+    /// The registry's own database, wherever it is.
+    pub(super) registry_database: &'a str,
+    pub(super) facts: &'a Facts,
+    pub(super) under_way: &'a UnderWay,
+    /// The name that findings tell.
+    pub(super) server: &'a ServerName,
+    /// All names under which the registry knows this cluster.
+    pub(super) names: &'a BTreeSet<ServerName>,
+    pub(super) seen: &'a Seen,
+}
+
+impl Judge<'_> {
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let mut found = Vec::new();
+        for tenant in self
+            .facts
+            .tenants
+            .iter()
+            .filter(|tenant| self.names.contains(&tenant.server))
+        {
+            if !self.under_way.changes(tenant.id) {
+                self.laboratory(tenant, &mut found);
+            }
+        }
+        for (name, database) in &self.seen.databases {
+            found.extend(self.open(name, database));
+            found.extend(self.database(name, database));
+        }
+        for (name, role) in &self.seen.roles {
+            found.extend(self.role(name, role));
+        }
+        found
+    }
+
+    fn finding(
+        &self,
+        kind: Ailment,
+        subject: &str,
+        seen: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Finding {
+        Finding::new(kind, subject, seen, advice).on(self.server)
+    }
+
+    /// A laboratory's database and role, where nobody is changing them.
+    fn laboratory(&self, tenant: &Tenant, found: &mut Vec<Finding>) {
+        let must_be_whole = matches!(tenant.status, TenantState::Active | TenantState::Suspended);
+        let mark = mark_of(tenant);
+        let of = |finding: Finding| finding.of(&tenant.slug);
+        let (database_name, role_name) = (tenant.db_name.as_str(), tenant.role_name.as_str());
+
+        let mut database = self.seen.databases.get(database_name);
+        match database {
+            None if must_be_whole => found.push(of(self.missing_database(tenant))),
+            Some(other) if other.mark.as_deref() != Some(&mark) => {
+                found.push(of(self.not_ours(
+                    "database",
+                    database_name,
+                    other.mark.as_deref(),
+                    tenant,
+                )));
+                database = None;
+            }
+            _ => {}
+        }
+        match self.seen.roles.get(role_name) {
+            None if must_be_whole => found.push(of(self.missing_role(tenant))),
+            None => {}
+            Some(other) if other.mark.as_deref() != Some(&mark) => {
+                found.push(of(self.not_ours(
+                    "role",
+                    role_name,
+                    other.mark.as_deref(),
+                    tenant,
+                )));
+            }
+            Some(role) => {
+                found.extend(self.log_in(tenant, database, role).map(of));
+                found.extend(self.reach(tenant, role).into_iter().map(of));
+            }
+        }
+    }
+
+    fn missing_database(&self, tenant: &Tenant) -> Finding {
+        let slug = &tenant.slug;
+        self.finding(
+            Ailment::MissingDatabase,
+            tenant.db_name.as_str(),
+            format!("{slug} is {} and has no database", tenant.status),
+            format!(
+                "look whether it was renamed on the server and rename it back; otherwise it comes back from an archive: \
+                 `tenantctl archives list --tenant {slug}` shows them"
+            ),
+        )
+    }
+
+    fn missing_role(&self, tenant: &Tenant) -> Finding {
+        let finding = self.finding(
+            Ailment::MissingRole,
+            tenant.role_name.as_str(),
+            format!(
+                "{} is {} and has no role to log in with",
+                tenant.slug, tenant.status
+            ),
+            "`tenantctl doctor --fix` makes it again with its stored password",
+        );
+        finding.mended_by(Remedy::MakeRole(tenant.id))
+    }
+
+    fn not_ours(&self, what: &str, name: &str, mark: Option<&str>, tenant: &Tenant) -> Finding {
+        let seen = match mark {
+            Some(mark) => format!("it is marked {mark:?} and not as {}'s", tenant.slug),
+            None => format!("it has no mark, though {} should own it", tenant.slug),
+        };
+        self.finding(
+            Ailment::NotOurs,
+            name,
+            seen,
+            format!(
+                "look whose {what} it is: if it is {}'s after all, say so with COMMENT ON {} {} IS '{}'; otherwise rename \
+                 it and bring the right one back from an archive",
+                tenant.slug,
+                what.to_uppercase(),
+                model::quote_ident(name),
+                mark_of(tenant)
+            ),
+        )
+    }
+
+    fn log_in(&self, tenant: &Tenant, database: Option<&SeenDatabase>, role: &SeenRole) -> Option<Finding> {
+        let name = tenant.role_name.as_str();
+        let slug = &tenant.slug;
+        if tenant.status == TenantState::Active {
+            let database = database?;
+            let why = if !role.can_log_in {
+                "its role has no LOGIN"
+            } else if !database.connectable {
+                "its database lets nobody in"
+            } else if !self.seen.reach_of(name).contains(tenant.db_name.as_str()) && !role.superuser {
+                "its role may not CONNECT to its database"
+            } else {
+                return None;
+            };
+            let seen = format!("{slug} is active, but {why}");
+            let advice = "`tenantctl doctor --fix` lets it in again";
+            let finding = self.finding(Ailment::RoleCannotLogIn, name, seen, advice);
+            return Some(finding.mended_by(Remedy::Align(tenant.id)));
+        }
+        (TenantState::CLOSED.contains(&tenant.status) && role.can_log_in).then(|| {
+            let seen = format!("{slug} is {}, but its role can log in", tenant.status);
+            let advice = "`tenantctl doctor --fix` closes it; so does a running tenantd";
+            let finding = self.finding(Ailment::RoleCanLogIn, name, seen, advice);
+            finding.mended_by(Remedy::Align(tenant.id))
+        })
+    }
+
+    fn reach(&self, tenant: &Tenant, role: &SeenRole) -> Vec<Finding> {
+        let name = tenant.role_name.as_str();
+        if role.superuser {
+            let seen = format!(
+                "the role of {} is a superuser: it reaches every database",
+                tenant.slug
+            );
+            let advice = format!("ALTER ROLE {} NOSUPERUSER", tenant.role_name);
+            return vec![self.finding(Ailment::RoleReachesElsewhere, name, seen, advice)];
+        }
+        let elsewhere = self.seen.reach_of(name).into_iter();
+        let elsewhere = elsewhere.filter(|database| *database != tenant.db_name.as_str());
+        let found = elsewhere.map(|database| {
+            let quoted = model::quote_ident(database);
+            let finding = self.finding(
+                Ailment::RoleReachesElsewhere,
+                &format!("{name} in {database}"),
+                format!(
+                    "the role of {} may connect to the database {database}",
+                    tenant.slug
+                ),
+                format!("REVOKE ALL ON DATABASE {quoted} FROM {}", tenant.role_name),
+            );
+            let direct = self.seen.databases[database]
+                .connect
+                .iter()
+                .any(|role| role == name);
+            match DbName::from_catalog(database) {
+                Ok(database) if direct => finding.mended_by(Remedy::TakeConnect {
+                    role: tenant.role_name.clone(),
+                    database,
+                }),
+                _ => finding,
+            }
+        });
+        found.collect()
+    }
+
+    /// A database of ours that everybody may connect to.
+    fn open(&self, name: &str, database: &SeenDatabase) -> Option<Finding> {
+        let public = database.public.as_ref().filter(|_| database.connectable)?;
+        let tenant = self.known(name);
+        let ours = tenant.is_some()
+            || SHARED.contains(&name)
+            || name == self.registry_database
+            || named(self.namespace, name).is_some();
+        if !ours || tenant.is_some_and(|tenant| self.under_way.changes(tenant.id)) {
+            return None;
+        }
+        let finding = self.finding(
+            Ailment::OpenToPublic,
+            name,
+            format!("every role may {public} in it"),
+            format!("REVOKE ALL ON DATABASE {} FROM PUBLIC", model::quote_ident(name)),
+        );
+        let finding = match tenant {
+            Some(tenant) => finding.of(&tenant.slug),
+            None => finding,
+        };
+        Some(match DbName::from_catalog(name) {
+            Ok(database) => finding.mended_by(Remedy::CloseToPublic(database)),
+            Err(_) => finding,
+        })
+    }
+
+    /// The laboratory of this cluster that has the database.
+    fn known(&self, name: &str) -> Option<&Tenant> {
+        let tenant = self.facts.by_database(name)?;
+        self.names.contains(&tenant.server).then_some(tenant)
+    }
+
+    /// A database in our namespace that nobody has any more.
+    fn database(&self, name: &str, database: &SeenDatabase) -> Option<Finding> {
+        if self.known(name).is_some() || name == self.registry_database || self.under_way.explains_name(name)
+        {
+            return None;
+        }
+        let db_name = DbName::from_catalog(name).ok()?;
+        match named(self.namespace, name)? {
+            Named::Laboratory | Named::Other => Some(self.orphan(name, database)),
+            Named::Making(tenant) => (!self.under_way.concerns(tenant)).then(|| {
+                let seen = format!("a clone for the laboratory {tenant}, and no operation makes it");
+                let advice =
+                    "`tenantctl doctor --fix` drops it when nobody has begun to be a laboratory in it";
+                let finding = self.finding(Ailment::MakingLeft, name, seen, advice);
+                finding.mended_by(Remedy::DropEmptyClone(db_name))
+            }),
+            Named::Scratch(operation) => (!self.under_way.has(operation)).then(|| {
+                let seen =
+                    format!("a copy in which the operation {operation} proved a dump, and it has ended");
+                let advice = "`tenantctl doctor --fix` drops it; what it is a copy of stays";
+                let finding = self.finding(Ailment::ScratchLeft, name, seen, advice);
+                finding.mended_by(Remedy::DropScratch(db_name))
+            }),
+            Named::Template(build)
+                if build.is_current() && (database.connectable || !database.is_template) =>
+            {
+                let seen =
+                    "laboratories are cloned from it, but it is not sealed: somebody may have changed it";
+                let advice = "`tenantctl doctor --fix` drops it; the next laboratory has it built anew";
+                let finding = self.finding(Ailment::StaleTemplate, name, seen, advice);
+                Some(finding.mended_by(Remedy::DropTemplate(db_name)))
+            }
+            Named::Template(build) => build.is_stale().then(|| {
+                let seen = format!("laboratories are cloned from version {} now", migrator::latest());
+                let advice =
+                    "`tenantctl doctor --fix` drops it; an older binary that needs it builds it again";
+                let finding = self.finding(Ailment::StaleTemplate, name, seen, advice);
+                finding.mended_by(Remedy::DropTemplate(db_name))
+            }),
+            Named::TemplateBuilding => (!self.seen.template_is_built).then(|| {
+                let seen = "a template that was begun and that nobody builds";
+                let advice =
+                    "`tenantctl doctor --fix` drops it; so does the next one who builds the template";
+                let finding = self.finding(Ailment::StaleTemplate, name, seen, advice);
+                finding.mended_by(Remedy::DropTemplate(db_name))
+            }),
+            Named::Spare(of) => {
+                let seen = if is_current(&of) && database.connectable {
+                    "it was kept ready, but it is not sealed: somebody may have changed it"
+                } else if is_current(&of) || self.has_template(&of) {
+                    return None;
+                } else {
+                    "it was kept ready from a template that is not there any more, or is past"
+                };
+                let advice =
+                    "`tenantctl doctor --fix` drops it when nobody has begun to be a laboratory in it";
+                let finding = self.finding(Ailment::StaleSpare, name, seen, advice);
+                Some(finding.mended_by(Remedy::DropEmptyClone(db_name)))
+            }
+        }
+    }
+
+    /// Whether a template that some binary may clone has this fingerprint.
+    fn has_template(&self, fingerprint: &str) -> bool {
+        self.seen.databases.keys().any(|name| {
+            let named = named(self.namespace, name);
+            matches!(named, Some(Named::Template(build)) if build.fingerprint == fingerprint && !build.is_stale())
+        })
+    }
+
+    /// Never dropped by us: it may hold a laboratory's data.
+    fn orphan(&self, name: &str, database: &SeenDatabase) -> Finding {
+        let seen = match &database.mark {
+            Some(mark) => format!("no laboratory in the registry has it; it is marked {mark:?}"),
+            None => "no laboratory in the registry has it, and it has no mark".to_owned(),
+        };
+        let quoted = model::quote_ident(name);
+        self.finding(
+            Ailment::OrphanDatabase,
+            name,
+            seen,
+            format!(
+                "if it holds a laboratory, take it over: `tenantctl adopt --database {name} --slug …`; otherwise keep a copy \
+                 (`pg_dump --format=custom --dbname={name}`), then DROP DATABASE {quoted} by hand"
+            ),
+        )
+    }
+
+    /// A role in our namespace that no laboratory has.
+    fn role(&self, name: &str, role: &SeenRole) -> Option<Finding> {
+        let prefix = format!("{}_tenant_", self.namespace.as_str());
+        let known = self
+            .names
+            .iter()
+            .any(|server| self.facts.by_role(server, name).is_some());
+        if !name.starts_with(&prefix) || known {
+            return None;
+        }
+        let marked = role.mark.as_deref().and_then(|mark| mark.strip_prefix(MARK));
+        let marked = marked.and_then(|id| id.parse().ok());
+        if marked.is_some_and(|id| self.under_way.concerns(id)) {
+            return None;
+        }
+        let seen = match &role.mark {
+            Some(mark) => format!("no laboratory in the registry has it; it is marked {mark:?}"),
+            None => "no laboratory in the registry has it, and it has no mark".to_owned(),
+        };
+        let forgotten = marked.is_some_and(|id| self.facts.by_id(id).is_none());
+        let quoted = model::quote_ident(name);
+        if forgotten && !role.owns && !role.has_rights {
+            let advice = "`tenantctl doctor --fix` drops it: it owns nothing and has no rights";
+            let finding = self.finding(Ailment::OrphanRole, name, seen, advice);
+            return Some(match RoleName::from_catalog(name) {
+                Ok(role) => finding.mended_by(Remedy::DropRole(role)),
+                Err(_) => finding,
+            });
+        }
+        let why = if role.owns {
+            "it owns something: look at it first"
+        } else if role.has_rights {
+            "it has rights on something, such as a database that was left too: see to that first"
+        } else {
+            "nothing says that it was a laboratory's which is gone: look at it first"
+        };
+        let advice = format!("{why}, then DROP ROLE {quoted} by hand");
+        Some(self.finding(Ailment::OrphanRole, name, seen, advice))
+    }
+}

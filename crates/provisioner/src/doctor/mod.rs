@@ -1,0 +1,268 @@
+//! The doctor: compares the registry, the servers and the archives, and names what does not fit together.
+//!
+//! It takes no input and keeps no notes: it acts on what it observes. Laboratories change while it looks, so it reads the
+//! registry before and after the servers, and a server on which something seems wrong once more; what one of these
+//! readings does not show, or an operation under way explains, is not told. A server costs a few questions however many
+//! databases it has; only the deep examination opens a connection to each.
+//!
+//! Mending never drops what may hold a laboratory's data, and never lowers a recorded version.
+
+mod archives;
+mod deep;
+mod facts;
+mod finding;
+mod judge;
+mod mend;
+mod names;
+mod seen;
+mod standing;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Instant,
+};
+
+use futures_util::{StreamExt, stream};
+use model::{ServerName, TenantState};
+use pg::ConnectTarget;
+use registry::{Server, Tenant};
+
+pub use self::finding::{Ailment, Examined, Finding, Report, Severity};
+use self::{
+    facts::{Facts, UnderWay},
+    finding::Remedy,
+    judge::Judge,
+    mend::Mender,
+    seen::Seen,
+};
+use crate::{Inner, ProvisionError, Provisioner, RequestedBy, reach::Session};
+
+/// How many servers are asked at once.
+const SERVERS_PARALLEL_MAX: usize = 8;
+/// How many of a laboratory's latest events are looked through for the end of its closing.
+const EVENTS_MAX: u32 = 20;
+
+impl Provisioner {
+    /// Looks at the whole fleet and says what is not as it should be. `deep`: also opens each laboratory's database and reads
+    /// its own migration history.
+    ///
+    /// # Errors
+    /// When the registry or the archives cannot be read. A server that cannot be reached is a finding.
+    pub async fn examine(&self, deep: bool) -> Result<Report, ProvisionError> {
+        let began = Instant::now();
+        let mut report = examine(&self.inner, deep).await?;
+        report.took_ms = millis(began);
+        Ok(report)
+    }
+
+    /// Examines, then mends what is safe to mend, and says of each finding what came of it.
+    ///
+    /// # Errors
+    /// As [`Provisioner::examine`]; what cannot be mended is told in its finding.
+    pub async fn mend(&self, deep: bool, by: RequestedBy) -> Result<Report, ProvisionError> {
+        let began = Instant::now();
+        let mut report = examine(&self.inner, deep).await?;
+        let mut mender = Mender::new(&self.inner, &by);
+        for finding in &mut report.findings {
+            mender.mend(finding).await;
+        }
+        report.took_ms = millis(began);
+        Ok(report)
+    }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A cluster that answered, under all names that the registry has for it.
+struct Visit {
+    server: ServerName,
+    names: BTreeSet<ServerName>,
+    session: Session,
+    seen: Seen,
+}
+
+async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
+    let registry = &inner.config.registry;
+    let before = Facts::read(registry).await?;
+    let servers = registry::servers_list(&registry.client().await?).await?;
+    let (visits, mut findings) = visit_all(inner, &servers).await;
+    let after = Facts::read(registry).await?;
+    let under_way = UnderWay::of(&[&before, &after]);
+    let mut examined = Examined {
+        servers: visits.len(),
+        laboratories: after.tenants.len(),
+        operations: after.operations.len(),
+        ..Examined::default()
+    };
+
+    findings.extend(standing::unopened(inner, &servers, &after));
+    findings.extend(in_both(standing::stuck(&before), standing::stuck(&after)));
+    findings.extend(in_both(
+        standing::abandoned(&before, &under_way),
+        standing::abandoned(&after, &under_way),
+    ));
+    for visit in &visits {
+        examined.databases += visit.seen.databases.len();
+        examined.roles += visit.seen.roles.len();
+        findings.extend(judge(inner, visit, [&before, &after], &under_way).await?);
+    }
+    let (archived, recorded) = archives::findings(inner, &under_way).await?;
+    findings.extend(archived);
+    examined.archives = recorded;
+    if deep {
+        let reached = targets(&visits);
+        let (differing, histories) = deep::findings(inner, &reached, &after, &under_way).await;
+        // A database that is not there was named already.
+        let missing: BTreeSet<String> = findings
+            .iter()
+            .filter(|finding| finding.kind == Ailment::MissingDatabase)
+            .map(|finding| finding.subject.clone())
+            .collect();
+        findings.extend(
+            differing
+                .into_iter()
+                .filter(|finding| !missing.contains(&finding.subject)),
+        );
+        examined.histories = histories;
+    }
+    findings.sort_by(|a, b| (a.severity, a.key()).cmp(&(b.severity, b.key())));
+    Ok(Report {
+        findings,
+        examined,
+        took_ms: 0,
+    })
+}
+
+/// Asks every server, several at once. Entries of the registry that name the same cluster become one visit.
+async fn visit_all(inner: &Inner, servers: &[Server]) -> (Vec<Visit>, Vec<Finding>) {
+    let asked = stream::iter(servers).map(|server| async move { (server, visit(inner, server).await) });
+    let mut asked = std::pin::pin!(asked.buffered(SERVERS_PARALLEL_MAX));
+    let (mut visits, mut findings): (Vec<Visit>, Vec<Finding>) = (Vec::new(), Vec::new());
+    while let Some((server, outcome)) = asked.next().await {
+        match outcome {
+            Ok((session, seen)) => match visits.iter_mut().find(|v| v.seen.identifier == seen.identifier) {
+                Some(same) => drop(same.names.insert(server.name.clone())),
+                None => visits.push(Visit {
+                    server: server.name.clone(),
+                    names: BTreeSet::from([server.name.clone()]),
+                    session,
+                    seen,
+                }),
+            },
+            // Told as a secret that cannot be opened.
+            Err(ProvisionError::Sealed { .. }) => {}
+            Err(error) => {
+                let subject = format!("{}:{}", server.host, server.port);
+                let advice = "start the server, or see to the network and the administrator's password; what is on it was not \
+                              examined";
+                let finding = Finding::new(Ailment::ServerUnreachable, subject, error.to_string(), advice);
+                findings.push(finding.on(&server.name));
+            }
+        }
+    }
+    (visits, findings)
+}
+
+async fn visit(inner: &Inner, server: &Server) -> Result<(Session, Seen), ProvisionError> {
+    let session = inner.session(inner.admin_of(server.clone())?).await?;
+    let seen = Seen::read(&session, &inner.config.namespace).await?;
+    Ok((session, seen))
+}
+
+fn targets(visits: &[Visit]) -> HashMap<ServerName, ConnectTarget> {
+    let named = visits.iter().flat_map(|visit| {
+        visit
+            .names
+            .iter()
+            .map(|name| (name.clone(), visit.session.target.clone()))
+    });
+    named.collect()
+}
+
+/// What is wrong on one server by the registry before and after it was read, and by a second look at it.
+async fn judge(
+    inner: &Inner,
+    visit: &Visit,
+    [before, after]: [&Facts; 2],
+    under_way: &UnderWay,
+) -> Result<Vec<Finding>, ProvisionError> {
+    let by = |facts: &Facts, seen: &Seen| {
+        let judge = Judge {
+            namespace: &inner.config.namespace,
+            registry_database: &inner.config.registry.target().database,
+            facts,
+            under_way,
+            server: &visit.server,
+            names: &visit.names,
+            seen,
+        };
+        judge.findings()
+    };
+    let suspected = in_both(by(before, &visit.seen), by(after, &visit.seen));
+    if suspected.is_empty() {
+        return Ok(suspected);
+    }
+    let again = Seen::read(&visit.session, &inner.config.namespace).await?;
+    let mut found = Vec::new();
+    for finding in in_both(suspected, by(after, &again)) {
+        if stands(inner, after, &finding).await? {
+            found.push(finding);
+        }
+    }
+    if !found.iter().any(is_of_log_in) {
+        return Ok(found);
+    }
+    // A suspension that ended between the look and the question whether one is under way has closed the server since.
+    let last = Seen::read(&visit.session, &inner.config.namespace).await?;
+    Ok(in_both(found, by(after, &last)))
+}
+
+/// The second one's findings that the first one has too.
+fn in_both(first: Vec<Finding>, second: Vec<Finding>) -> Vec<Finding> {
+    let keys: BTreeSet<_> = first.iter().map(Finding::key).collect();
+    second
+        .into_iter()
+        .filter(|finding| keys.contains(&finding.key()))
+        .collect()
+}
+
+fn is_of_log_in(finding: &Finding) -> bool {
+    matches!(finding.remedy, Some(Remedy::Align(_)))
+}
+
+/// Whether what was seen of a log-in is not merely a suspension or a resumption that is under way: those change the server
+/// under the lock of the laboratory's row, and are no operations.
+async fn stands(inner: &Inner, after: &Facts, finding: &Finding) -> Result<bool, ProvisionError> {
+    let Some(Remedy::Align(id)) = finding.remedy else {
+        return Ok(true);
+    };
+    let known = after.by_id(id).map(|tenant| tenant.generation);
+    let now = inner
+        .config
+        .registry
+        .in_txn(async |txn| registry::tenant_lock_in_txn(txn, id).await)
+        .await?;
+    match now {
+        Some(now) if Some(now.generation) == known => {
+            Ok(now.status == TenantState::Active || !is_closing(inner, after, &now).await?)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Whether a suspension was committed a moment ago and its server has not been told yet.
+async fn is_closing(inner: &Inner, after: &Facts, tenant: &Tenant) -> Result<bool, ProvisionError> {
+    let bounds = &inner.config.bounds;
+    let limit = bounds.routers_grace + bounds.connect_timeout + bounds.sessions_end_limit;
+    if after.now.duration_since(tenant.updated_at).unsigned_abs() > limit {
+        return Ok(false);
+    }
+    let client = inner.config.registry.client().await?;
+    let events = registry::events_of(&client, tenant.id, None, EVENTS_MAX).await?;
+    let latest = events
+        .iter()
+        .find(|event| ["suspended", "fenced", "fence_missing"].contains(&event.kind.as_str()));
+    Ok(latest.is_some_and(|event| event.kind == "suspended"))
+}

@@ -1,0 +1,144 @@
+//! One reading of a server: all databases, all roles, who may connect where, in a few questions whatever their number.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use model::Namespace;
+
+use crate::{ProvisionError, reach::Session};
+
+pub(super) struct SeenDatabase {
+    pub(super) mark: Option<String>,
+    pub(super) is_template: bool,
+    /// Whether anybody at all is let in.
+    pub(super) connectable: bool,
+    /// What every role may do, as `CONNECT, TEMPORARY`.
+    pub(super) public: Option<String>,
+    /// The roles that may connect beside PUBLIC, the owner among them.
+    pub(super) connect: Vec<String>,
+}
+
+pub(super) struct SeenRole {
+    pub(super) mark: Option<String>,
+    pub(super) can_log_in: bool,
+    pub(super) superuser: bool,
+    member_of: Vec<String>,
+    /// Whether anything on the server is its own.
+    pub(super) owns: bool,
+    /// Whether it has a right on anything.
+    pub(super) has_rights: bool,
+}
+
+pub(super) struct Seen {
+    /// The cluster's own identifier: two entries of the registry may name the same server.
+    pub(super) identifier: String,
+    pub(super) databases: BTreeMap<String, SeenDatabase>,
+    pub(super) roles: BTreeMap<String, SeenRole>,
+    /// Whether somebody builds the namespace's template.
+    pub(super) template_is_built: bool,
+    /// The connectable databases that a role was granted.
+    granted: HashMap<String, Vec<String>>,
+}
+
+impl Seen {
+    pub(super) async fn read(session: &Session, namespace: &Namespace) -> Result<Self, ProvisionError> {
+        let databases = databases(session).await?;
+        let roles = roles(session).await?;
+        let row = session
+            .client
+            .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
+            .await
+            .map_err(ProvisionError::db(
+                "asking for the server's identifier",
+                &session.target,
+            ))?;
+        let mut granted: HashMap<String, Vec<String>> = HashMap::new();
+        for (name, database) in databases.iter().filter(|(_, database)| database.connectable) {
+            for role in &database.connect {
+                granted.entry(role.clone()).or_default().push(name.clone());
+            }
+        }
+        Ok(Self {
+            identifier: row.get(0),
+            databases,
+            roles,
+            template_is_built: migrator::template_is_being_built(&*session.client, namespace).await?,
+            granted,
+        })
+    }
+
+    /// The connectable databases that a role may connect to by itself or through what it is a member of; PUBLIC's rights
+    /// aside.
+    pub(super) fn reach_of(&self, role: &str) -> BTreeSet<&str> {
+        let mut known = BTreeSet::from([role]);
+        let mut open = vec![role];
+        let mut reached = BTreeSet::new();
+        while let Some(name) = open.pop() {
+            reached.extend(self.granted.get(name).into_iter().flatten().map(String::as_str));
+            for group in self.roles.get(name).into_iter().flat_map(|role| &role.member_of) {
+                if known.insert(group) {
+                    open.push(group);
+                }
+            }
+        }
+        reached
+    }
+}
+
+async fn databases(session: &Session) -> Result<BTreeMap<String, SeenDatabase>, ProvisionError> {
+    let rows = session
+        .client
+        .query(
+            "SELECT d.datname::text, m.description, d.datistemplate, d.datallowconn, a.public, a.connect
+               FROM pg_database d
+               LEFT JOIN pg_shdescription m ON m.objoid = d.oid AND m.classoid = 'pg_database'::regclass
+              CROSS JOIN LATERAL (
+                    SELECT string_agg(privilege_type, ', ') FILTER (WHERE grantee = 0) AS public,
+                           coalesce(array_agg(pg_get_userbyid(grantee)::text)
+                               FILTER (WHERE grantee <> 0 AND privilege_type = 'CONNECT'), '{}') AS connect
+                      FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba)))) a",
+            &[],
+        )
+        .await
+        .map_err(ProvisionError::db("listing the databases", &session.target))?;
+    let seen = rows.iter().map(|row| {
+        let database = SeenDatabase {
+            mark: row.get(1),
+            is_template: row.get(2),
+            connectable: row.get(3),
+            public: row.get(4),
+            connect: row.get(5),
+        };
+        (row.get(0), database)
+    });
+    Ok(seen.collect())
+}
+
+async fn roles(session: &Session) -> Result<BTreeMap<String, SeenRole>, ProvisionError> {
+    let rows = session
+        .client
+        .query(
+            "SELECT r.rolname::text, m.description, r.rolcanlogin, r.rolsuper,
+                    ARRAY(SELECT pg_get_userbyid(g.roleid)::text FROM pg_auth_members g WHERE g.member = r.oid),
+                    coalesce(s.owns, false), s.owns IS NOT NULL
+               FROM pg_roles r
+               LEFT JOIN pg_shdescription m ON m.objoid = r.oid AND m.classoid = 'pg_authid'::regclass
+               LEFT JOIN (SELECT refobjid, bool_or(deptype = 'o') AS owns FROM pg_shdepend
+                           WHERE refclassid = 'pg_authid'::regclass AND classid <> 'pg_auth_members'::regclass
+                           GROUP BY refobjid) s ON s.refobjid = r.oid",
+            &[],
+        )
+        .await
+        .map_err(ProvisionError::db("listing the roles", &session.target))?;
+    let seen = rows.iter().map(|row| {
+        let role = SeenRole {
+            mark: row.get(1),
+            can_log_in: row.get(2),
+            superuser: row.get(3),
+            member_of: row.get(4),
+            owns: row.get(5),
+            has_rights: row.get(6),
+        };
+        (row.get(0), role)
+    });
+    Ok(seen.collect())
+}

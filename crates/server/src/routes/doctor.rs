@@ -1,0 +1,157 @@
+//! The doctor: what does not fit together in registry, servers and archives.
+
+use actix_web::{HttpResponse, get, post, web};
+use model::{ServerName, Slug};
+use provisioner::{Examined, Finding, Report};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    answer,
+    extract::{IdempotencyKey, OperatorCaller, Params},
+    problem::Answer,
+    state::AppState,
+};
+
+/// How thoroughly to look.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DoctorQuery {
+    /// Also open each laboratory's database and read its own migration history; false unless given. That takes some 10 to
+    /// 30 ms a laboratory: for a fleet of thousands, which would not be done within the time limit of a request, there is
+    /// `tenantctl doctor --deep`.
+    deep: Option<bool>,
+}
+
+/// What an examination found.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportView {
+    /// How many findings are left, after mending.
+    left: usize,
+    /// Errors first.
+    findings: Vec<FindingView>,
+    examined: ExaminedView,
+    took_ms: u64,
+}
+
+/// One thing that is not as it should be.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FindingView {
+    /// A stable word.
+    #[schema(example = "orphan_database")]
+    kind: &'static str,
+    /// `error` or `warning`.
+    #[schema(example = "warning")]
+    severity: &'static str,
+    #[schema(value_type = Option<String>)]
+    server: Option<ServerName>,
+    /// Which database, role, operation, laboratory or file.
+    subject: String,
+    /// The laboratory that it concerns, where one does.
+    #[schema(value_type = Option<String>)]
+    slug: Option<Slug>,
+    /// What was seen.
+    seen: String,
+    /// What to do.
+    advice: String,
+    /// Whether `POST /doctor/fixes` may mend it.
+    mendable: bool,
+    /// Whether it was mended by this call.
+    mended: bool,
+    /// Why it could not be mended, where that was tried.
+    not_mended: Option<String>,
+}
+
+/// How much was looked at.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExaminedView {
+    servers: usize,
+    laboratories: usize,
+    databases: usize,
+    roles: usize,
+    operations: usize,
+    archives: usize,
+    /// Databases whose own migration history was read.
+    histories: usize,
+}
+
+impl From<Report> for ReportView {
+    fn from(report: Report) -> Self {
+        Self {
+            left: report.left(),
+            findings: report.findings.into_iter().map(FindingView::from).collect(),
+            examined: report.examined.into(),
+            took_ms: report.took_ms,
+        }
+    }
+}
+
+impl From<Finding> for FindingView {
+    fn from(finding: Finding) -> Self {
+        Self {
+            kind: finding.kind.as_str(),
+            severity: finding.severity.as_str(),
+            server: finding.server,
+            subject: finding.subject,
+            slug: finding.slug,
+            seen: finding.seen,
+            advice: finding.advice,
+            mendable: finding.mendable,
+            mended: finding.mended,
+            not_mended: finding.not_mended,
+        }
+    }
+}
+
+impl From<Examined> for ExaminedView {
+    fn from(examined: Examined) -> Self {
+        let Examined {
+            servers,
+            laboratories,
+            databases,
+            roles,
+            operations,
+            archives,
+            histories,
+        } = examined;
+        Self {
+            servers,
+            laboratories,
+            databases,
+            roles,
+            operations,
+            archives,
+            histories,
+        }
+    }
+}
+
+/// Looks through the whole fleet and says what is not as it should be, each with what to do.
+#[utoipa::path(tag = "operators", params(DoctorQuery), responses((status = 200, body = ReportView)))]
+#[get("/doctor")]
+pub(crate) async fn examine(
+    _operator: OperatorCaller,
+    query: Params<DoctorQuery>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let report = state.provisioner.examine(query.0.deep.unwrap_or(false)).await?;
+    Ok(answer::ok(&ReportView::from(report)))
+}
+
+/// Looks, and mends what is safe to mend: nothing that may hold a laboratory's data is dropped, and no recorded version is
+/// lowered. Asked again it finds what is left.
+#[utoipa::path(tag = "operators", params(DoctorQuery), responses((status = 200, body = ReportView)))]
+#[post("/doctor/fixes")]
+pub(crate) async fn mend(
+    operator: OperatorCaller,
+    query: Params<DoctorQuery>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let by = operator.requested_by(IdempotencyKey(None));
+    let report = state.provisioner.mend(query.0.deep.unwrap_or(false), by).await?;
+    Ok(answer::ok(&ReportView::from(report)))
+}

@@ -296,7 +296,12 @@ impl Provisioner {
         let reopened = registry::operation_reopen(&txn, operation).await?;
         // All that is left to do when the row is gone is to say so: the last step of a removal.
         let gone = registry::tenant_by_id(&txn, reopened.tenant).await?.is_none();
-        if gone && reopened.kind != OperationKind::Offboard {
+        if gone
+            && !matches!(
+                reopened.kind,
+                OperationKind::Offboard | OperationKind::VerifyArchive
+            )
+        {
             return Err(ProvisionError::TenantGone {
                 slug: reopened.tenant_slug,
             });
@@ -385,7 +390,7 @@ impl NewLab {
     }
 }
 
-async fn only_server(client: &registry::RegistryClient) -> Result<ServerName, ProvisionError> {
+pub(crate) async fn only_server(client: &registry::RegistryClient) -> Result<ServerName, ProvisionError> {
     let mut servers = registry::servers_list(client).await?;
     match (servers.pop(), servers.is_empty()) {
         (Some(only), true) => Ok(only.name),
@@ -400,7 +405,7 @@ async fn only_server(client: &registry::RegistryClient) -> Result<ServerName, Pr
 }
 
 /// The operation that a request with this key asked for before.
-async fn earlier(
+pub(crate) async fn earlier(
     client: &registry::RegistryClient,
     by: &RequestedBy,
     kind: OperationKind,
@@ -416,7 +421,7 @@ async fn earlier(
     }
 }
 
-async fn tenant_of(
+pub(crate) async fn tenant_of(
     client: &registry::RegistryClient,
     operation: &Operation,
 ) -> Result<Tenant, ProvisionError> {
@@ -426,7 +431,7 @@ async fn tenant_of(
     })
 }
 
-async fn insert_operation(
+pub(crate) async fn insert_operation(
     txn: &Transaction<'_>,
     id: OperationId,
     kind: OperationKind,
@@ -446,7 +451,7 @@ async fn insert_operation(
     registry::operation_insert_in_txn(txn, &new).await
 }
 
-async fn audit(
+pub(crate) async fn audit(
     txn: &Transaction<'_>,
     action: &str,
     operation: &Operation,

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod archive;
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod fence;
@@ -12,6 +14,8 @@ mod isolation;
 mod life;
 #[cfg(test)]
 mod removal;
+#[cfg(test)]
+mod restore;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]

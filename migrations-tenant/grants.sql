@@ -12,8 +12,8 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {group};
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM {group};
 GRANT USAGE ON SCHEMA public TO {group};
 
--- The laboratory and its people. The profile's row comes with the database.
-GRANT SELECT, UPDATE (name, tz, acc_prefix, allow_self_verify) ON lab_profile TO {group};
+-- The laboratory and its people. There is room for one profile, which is written when the laboratory is made.
+GRANT SELECT, INSERT (tenant_id, name, tz), UPDATE (name, tz, acc_prefix, allow_self_verify) ON lab_profile TO {group};
 GRANT SELECT, INSERT, UPDATE (display_name, email, role, password_hash, oidc_sub, active) ON staff TO {group};
 
 -- The catalogue.

@@ -18,6 +18,7 @@ mod lock;
 mod run;
 mod secure;
 mod source;
+mod spare;
 mod template;
 
 pub use error::MigrateError;
@@ -26,4 +27,5 @@ pub use lock::MAINTENANCE_DATABASE;
 pub use run::migrate_database;
 pub use secure::secure_server;
 pub use source::{fingerprint, latest, window};
+pub use spare::{Spares, clone_template, spare_drop, spare_name, spares_list};
 pub use template::{template_ensure, template_find};

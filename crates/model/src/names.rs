@@ -226,6 +226,23 @@ impl Namespace {
         DbName(format!("{}_replaced_{}", self.0, operation.as_uuid().simple()))
     }
 
+    /// What the name of every spare of this schema begins with.
+    #[must_use]
+    pub fn spare_prefix(&self, fingerprint: &str) -> String {
+        let fingerprint: String = fingerprint
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(12)
+            .collect();
+        format!("{}_spare_{fingerprint}_", self.0)
+    }
+
+    /// A spare: a clone made ahead of time, to be claimed by renaming it.
+    #[must_use]
+    pub fn spare_database(&self, fingerprint: &str, number: u64) -> DbName {
+        DbName(format!("{}{number:016x}", self.spare_prefix(fingerprint)))
+    }
+
     /// The scratch database in which one operation proves its dump.
     #[must_use]
     pub fn scratch_database(&self, operation: crate::OperationId) -> DbName {
@@ -256,6 +273,7 @@ mod tests {
             namespace.scratch_database(OperationId::generate()),
             namespace.restored_database(OperationId::generate()),
             namespace.replaced_database(OperationId::generate()),
+            namespace.spare_database(&"f".repeat(64), u64::MAX),
             namespace.database_in_the_making(TenantId::generate()),
         ];
         for name in names {

@@ -214,6 +214,7 @@ fn provisioner_config(
         bounds: Bounds {
             attempts_max: worker.attempts_max,
             operations_parallel_max: worker.parallel_max,
+            spares: worker.spares,
             poll_every: Duration::from_millis(worker.poll_ms),
             routers_grace: Duration::from_millis(worker.routers_grace_ms),
             dump_limit: Duration::from_secs(worker.dump_limit_s),

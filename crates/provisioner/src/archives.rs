@@ -15,7 +15,10 @@ use serde_json::{Value, json};
 
 use crate::{
     Inner, ProvisionError, Provisioner, RequestedBy,
-    request::{audit, begin, commit, earlier, insert_operation, not_found, only_server, tenant_of},
+    request::{
+        audit, begin, commit, earlier, insert_operation, not_found, only_server, role_secret_context,
+        tenant_of,
+    },
 };
 
 /// The shortest and the longest time between two backups.
@@ -168,6 +171,12 @@ impl Provisioner {
             server,
             db_name: namespace.tenant_database(&slug),
             role_name: namespace.tenant_role(&slug),
+            role_secret: Some(
+                self.inner
+                    .config
+                    .sealer
+                    .seal(&role_secret_context(id), &identity::generate_password()),
+            ),
             slug,
         };
         let tenant =

@@ -96,6 +96,10 @@ pub struct Bounds {
     pub backoff_max: Duration,
     /// How many operations one worker runs at once.
     pub operations_parallel_max: usize,
+    /// How many databases are kept ready on each server, cloned ahead of time.
+    pub spares: usize,
+    /// How often it is looked whether as many are there.
+    pub spares_every: Duration,
     /// How often a worker looks for work that no notification told it of.
     pub poll_every: Duration,
     /// How long a fence waits for routers to let go of a laboratory by themselves.
@@ -120,6 +124,8 @@ impl Default for Bounds {
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_secs(60),
             operations_parallel_max: 4,
+            spares: 0,
+            spares_every: Duration::from_secs(30),
             poll_every: Duration::from_secs(5),
             routers_grace: Duration::from_secs(5),
             fences_every: Duration::from_secs(30),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use model::{OperationKind, OperationStatus, Step, StepStatus, TenantState};
 use registry::{Actor, Lease, NewAudit, NewTenantEvent, Operation, Outcome, RegistryError, StepRow};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
@@ -121,7 +121,8 @@ struct Run<'a> {
 
 /// What one try of a step came to.
 enum Acted {
-    Done,
+    /// It saw this.
+    Done(Value),
     /// Nothing is to be done for so long.
     Waits(Duration),
 }
@@ -161,7 +162,11 @@ impl Run<'_> {
         let called_off = matches!(ended, Ended::CalledOff);
         let why = match ended {
             Ended::GivenBack => return Ok(()),
-            Ended::Done => return self.finish(Outcome::Succeeded).await,
+            Ended::Done => {
+                self.finish(Outcome::Succeeded).await?;
+                cx.close().await;
+                return Ok(());
+            }
             Ended::CalledOff => format!("{CALLED_OFF}{}", self.who_called_off().await?),
             Ended::Failed(why) => {
                 if !kind.failure_is_undone() || !self.may_be_undone().await? {
@@ -278,6 +283,8 @@ impl Run<'_> {
         let known = registry::steps_of(&client, self.operation.id).await?;
         drop(client);
         let turned_at = self.turned_at(&known, undoing);
+        // Noted together with the begin of the next step, which saves the registry half of the writing.
+        let mut to_note = None;
         for (at, &step) in steps.iter().enumerate() {
             let done = |row: &StepRow| {
                 row.step == step
@@ -293,8 +300,11 @@ impl Run<'_> {
                 of: steps.len(),
                 undoing,
             });
-            let failure = match self.step(cx, step, undoing).await? {
-                Ok(Acted::Done) => continue,
+            let failure = match self.step(cx, to_note.take(), step, undoing).await? {
+                Ok(Acted::Done(saw)) => {
+                    to_note = Some((step, saw));
+                    continue;
+                }
                 Ok(Acted::Waits(delay)) => {
                     let client = self.inner.config.registry.client().await?;
                     registry::operation_wait(&client, self.lease, delay).await?;
@@ -341,6 +351,10 @@ impl Run<'_> {
             (self.observe)(Progress::WillRetry { delay });
             return Ok(Ended::GivenBack);
         }
+        if let Some((last, saw)) = to_note {
+            let client = self.inner.config.registry.client().await?;
+            registry::step_done(&client, self.lease, last, &saw).await?;
+        }
         Ok(Ended::Done)
     }
 
@@ -349,6 +363,7 @@ impl Run<'_> {
     async fn step(
         &self,
         cx: &Context<'_>,
+        done: Option<(Step, Value)>,
         step: Step,
         undoing: bool,
     ) -> Result<Result<Acted, StepError>, ProvisionError> {
@@ -359,17 +374,21 @@ impl Run<'_> {
             moment,
         };
         let registry = &self.inner.config.registry;
-        registry::step_begin(&registry.client().await?, self.lease, step).await?;
+        let done = done.as_ref().map(|(step, saw)| (*step, saw));
+        registry::step_begin(&registry.client().await?, self.lease, done, step).await?;
         self.inner.faults.reach(point(Moment::Begun)).await;
         let began = Instant::now();
         match steps::run(cx, step, undoing).await {
             Ok(Ran::Waits(delay)) => Ok(Ok(Acted::Waits(delay))),
             Ok(Ran::Saw(saw)) => {
                 self.inner.faults.reach(point(Moment::Acted)).await;
-                registry::step_done(&registry.client().await?, self.lease, step, &saw).await?;
                 let took = began.elapsed();
-                (self.observe)(Progress::StepDone { step, took, saw });
-                Ok(Ok(Acted::Done))
+                (self.observe)(Progress::StepDone {
+                    step,
+                    took,
+                    saw: saw.clone(),
+                });
+                Ok(Ok(Acted::Done(saw)))
             }
             Err(StepError {
                 error: ProvisionError::Registry(lost @ RegistryError::LeaseLost { .. }),

@@ -23,6 +23,7 @@ mod progress;
 mod reach;
 mod request;
 mod schedules;
+mod spares;
 mod standing;
 mod steps;
 mod sweep;
@@ -38,6 +39,7 @@ pub use error::{BoxError, ProvisionError};
 pub use fault::Faults;
 pub use progress::Progress;
 pub use request::{GRACE_MAX, NewAdmin, NewLab, RequestedBy};
+pub use spares::Stocked;
 
 /// Asks for operations and runs them. Clones share everything.
 #[derive(Clone)]
@@ -50,6 +52,9 @@ pub(crate) struct Inner {
     /// This process among all workers of the fleet.
     pub(crate) owner: String,
     pub(crate) faults: fault::FaultPlan,
+    pub(crate) kept: reach::Kept,
+    /// Woken when a spare was taken.
+    pub(crate) spare_taken: tokio::sync::Notify,
 }
 
 impl Provisioner {
@@ -61,6 +66,8 @@ impl Provisioner {
                 config,
                 owner: owner_name(),
                 faults: fault::FaultPlan::from_env(),
+                kept: reach::Kept::default(),
+                spare_taken: tokio::sync::Notify::new(),
             }),
         }
     }
@@ -74,6 +81,8 @@ impl Provisioner {
                 config: self.inner.config.clone(),
                 owner: owner_name(),
                 faults,
+                kept: reach::Kept::default(),
+                spare_taken: tokio::sync::Notify::new(),
             }),
         }
     }

@@ -1,6 +1,12 @@
 //! How a laboratory's server is reached as its administrator.
+//!
+//! A log-in costs more than most steps, so a session on a maintenance database is kept when an operation is done with it,
+//! for the next one: few, and not for long.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use migrator::MAINTENANCE_DATABASE;
 use model::ServerName;
@@ -20,6 +26,40 @@ const SETTINGS: &str = "SET lock_timeout = '10s'; SET statement_timeout = '10min
 pub(crate) struct Session {
     pub(crate) client: Arc<Client>,
     pub(crate) target: ConnectTarget,
+}
+
+/// How long a session that nobody uses is kept.
+const KEPT_FOR: Duration = Duration::from_secs(60);
+
+/// Sessions that no operation uses at the moment.
+#[derive(Default)]
+pub(crate) struct Kept {
+    sessions: Mutex<Vec<(Session, Instant)>>,
+}
+
+impl Kept {
+    fn take(&self, target: &ConnectTarget) -> Option<Session> {
+        self.drop_old();
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        // As it prints and not by the address alone: the user counts too.
+        let at = sessions
+            .iter()
+            .rposition(|(kept, _)| kept.target.to_string() == target.to_string())?;
+        Some(sessions.swap_remove(at).0)
+    }
+
+    fn put(&self, session: Session, most: usize) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.len() < most {
+            sessions.push((session, Instant::now()));
+        }
+    }
+
+    /// Closes those that nobody wanted for a while, and forgets those that broke.
+    pub(crate) fn drop_old(&self) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.retain(|(kept, since)| since.elapsed() < KEPT_FOR && !kept.client.is_closed());
+    }
 }
 
 impl Session {
@@ -78,9 +118,21 @@ impl Inner {
         Ok(client)
     }
 
-    /// A session on a server's maintenance database.
+    /// A session on a server's maintenance database: one that was kept, or a new one.
     pub(crate) async fn session(&self, target: ConnectTarget) -> Result<Session, ProvisionError> {
+        if let Some(kept) = self.kept.take(&target) {
+            return Ok(kept);
+        }
         let client = Arc::new(self.connect(&target).await?);
         Ok(Session { client, target })
+    }
+
+    /// Keeps a session for the next operation, without the locks of this one; nothing else is ever set in it.
+    pub(crate) async fn keep(&self, session: Session) {
+        let unlock = "SELECT pg_advisory_unlock_all()";
+        // One that somebody else still holds, or that fails here, closes when it is dropped.
+        if Arc::strong_count(&session.client) == 1 && session.client.batch_execute(unlock).await.is_ok() {
+            self.kept.put(session, self.config.bounds.operations_parallel_max);
+        }
     }
 }

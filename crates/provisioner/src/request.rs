@@ -174,6 +174,13 @@ impl Provisioner {
             server,
             db_name: namespace.tenant_database(&lab.slug),
             role_name: namespace.tenant_role(&lab.slug),
+            // With the row and not with the role: one write less.
+            role_secret: Some(
+                self.inner
+                    .config
+                    .sealer
+                    .seal(&role_secret_context(id), &identity::generate_password()),
+            ),
         };
         let tenant =
             registry::tenant_insert_in_txn(txn, &tenant, &by.change().in_operation(operation)).await?;
@@ -471,6 +478,11 @@ pub(crate) async fn audit(
         client_ip: by.client_ip,
     };
     registry::audit_insert(txn, &entry).await
+}
+
+/// For what a laboratory's role's password is sealed.
+pub(crate) fn role_secret_context(tenant: TenantId) -> String {
+    format!("tenant:{tenant}:role")
 }
 
 pub(crate) fn not_found(tenant: TenantId) -> RegistryError {

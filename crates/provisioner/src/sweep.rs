@@ -16,6 +16,7 @@ use crate::{Inner, ProvisionError, reach::Session, steps::mark_of};
 pub(crate) async fn sweep(inner: &Inner) {
     let every = inner.config.bounds.fences_every;
     loop {
+        inner.kept.drop_old();
         if let Err(error) = all(inner).await {
             tracing::warn!(%error, "suspended laboratories cannot be looked through; trying again");
         }

@@ -7,7 +7,7 @@ use model::OperationKind;
 use registry::{Claimable, Event, Lease, Listener, ListenerOptions, Operation, RegistryError};
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::{ProvisionError, Provisioner, engine::Aborting, sweep::sweep};
+use crate::{ProvisionError, Provisioner, engine::Aborting, spares::stock, sweep::sweep};
 
 /// How long operations may take to stop once they were told to, before they are cut off.
 const STOP_LIMIT: Duration = Duration::from_secs(6);
@@ -24,6 +24,8 @@ impl Provisioner {
         let sweeping = Aborting(tokio::spawn(async move { sweep(&inner).await }));
         let scheduler = self.clone();
         let scheduling = Aborting(tokio::spawn(async move { scheduler.ask_for_due_backups().await }));
+        let inner = self.inner.clone();
+        let stocking = Aborting(tokio::spawn(async move { stock(&inner).await }));
         tokio::pin!(shutdown);
         loop {
             self.take_on(&mut running, &stopped).await;
@@ -34,7 +36,7 @@ impl Provisioner {
                 () = tokio::time::sleep(bounds.poll_every) => {}
             }
         }
-        drop((listener, sweeping, scheduling));
+        drop((listener, sweeping, stocking, scheduling));
         let all = async |running: &mut JoinSet<()>| while running.join_next().await.is_some() {};
         if tokio::time::timeout(bounds.shutdown_grace, all(&mut running))
             .await

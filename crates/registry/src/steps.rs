@@ -31,21 +31,37 @@ pub struct StepRow {
     pub error: Option<String>,
 }
 
-/// Notes that a step is begun, before anything is done: after a crash it is then known where it was. Returns how often
-/// it was begun by now.
+/// Makes the transaction of a statement that refers to it end without a wait for the disk. A note that a crash of the server
+/// takes back costs a step that is run again, and steps look before they act; later commits that wait bring it to the disk
+/// too, so notes are never lost out of their order.
+macro_rules! soon {
+    () => {
+        "soon AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))"
+    };
+}
+
+/// Notes that a step is begun, before anything is done, so that it is known after a crash where it was; and with it that the
+/// one before is `done` and what that saw. Returns how often the step was begun by now.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
 pub async fn step_begin(
     client: &impl GenericClient,
     lease: &Lease,
+    done: Option<(Step, &Value)>,
     step: Step,
 ) -> Result<u32, RegistryError> {
     let statement = concat!(
-        "WITH held AS (
-             UPDATE operations SET progress = NULL, updated_at = clock_timestamp() WHERE ",
+        "WITH ",
+        soon!(),
+        ", held AS (
+             UPDATE operations SET progress = NULL, updated_at = clock_timestamp()
+             WHERE (SELECT count(*) FROM soon) = 1 AND ",
         held!(),
         " RETURNING id
+         ), before AS (
+             UPDATE operation_steps SET status = 'done', saw = $6, error = NULL, ended_at = clock_timestamp()
+             FROM held WHERE operation_id = held.id AND step = $5
          )
          INSERT INTO operation_steps AS mine (operation_id, step, status, worker, began_at)
          SELECT id, $4, 'running', $2, clock_timestamp() FROM held
@@ -54,7 +70,15 @@ pub async fn step_begin(
          RETURNING operation_id, attempts"
     );
     let id = lease.operation.as_uuid();
-    let params: [&(dyn ToSql + Sync); 4] = [&id, &lease.owner, &lease.token, &step.as_str()];
+    let (done, saw) = done.unzip();
+    let params: [&(dyn ToSql + Sync); 6] = [
+        &id,
+        &lease.owner,
+        &lease.token,
+        &step.as_str(),
+        &done.map(Step::as_str),
+        &saw,
+    ];
     let row = sql::row_opt(client, "beginning a step", statement, &params).await?;
     Reader::new(
         &row.ok_or_else(|| lease.lost())?,
@@ -99,8 +123,11 @@ async fn end(
     error: Option<&str>,
 ) -> Result<(), RegistryError> {
     let statement = concat!(
-        "WITH held AS (
-             UPDATE operations SET updated_at = clock_timestamp() WHERE ",
+        "WITH ",
+        soon!(),
+        ", held AS (
+             UPDATE operations SET updated_at = clock_timestamp()
+             WHERE (SELECT count(*) FROM soon) = 1 AND ",
         held!(),
         " RETURNING id
          )

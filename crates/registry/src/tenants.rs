@@ -211,6 +211,8 @@ pub struct NewTenant {
     pub db_name: DbName,
     /// The role it will have.
     pub role_name: RoleName,
+    /// That role's password, sealed; one is made later where it is left out.
+    pub role_secret: Option<Vec<u8>>,
 }
 
 /// Writes the row of a laboratory, state `provisioning`, with its first event and the audit.
@@ -224,8 +226,8 @@ pub async fn tenant_insert_in_txn(
     change: &Change<'_>,
 ) -> Result<Tenant, RegistryError> {
     let statement = concat!(
-        "INSERT INTO tenants (id, slug, name, time_zone, server, db_name, role_name)
-         VALUES ($1, $2::text::citext, $3, $4, $5, $6, $7) RETURNING ",
+        "INSERT INTO tenants (id, slug, name, time_zone, server, db_name, role_name, role_secret)
+         VALUES ($1, $2::text::citext, $3, $4, $5, $6, $7, $8) RETURNING ",
         columns!()
     );
     let inserted = sql::row_one(
@@ -240,6 +242,7 @@ pub async fn tenant_insert_in_txn(
             &new.server.as_str(),
             &new.db_name.as_str(),
             &new.role_name.as_str(),
+            &new.role_secret,
         ],
     )
     .await;

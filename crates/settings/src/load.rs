@@ -113,6 +113,7 @@ impl Settings {
                 parallel_max: count("worker.parallel_max"),
                 lease_s: amount("worker.lease_s"),
                 poll_ms: amount("worker.poll_ms"),
+                spares: count("worker.spares"),
                 attempts_max: values.number("worker.attempts_max").unwrap_or(1),
                 routers_grace_ms: amount("worker.routers_grace_ms"),
                 offboard_grace_s: amount("worker.offboard_grace_s"),

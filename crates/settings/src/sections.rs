@@ -208,6 +208,8 @@ pub struct Worker {
     pub lease_s: u64,
     /// How often a worker looks without being told.
     pub poll_ms: u64,
+    /// How many databases are kept ready on each server.
+    pub spares: usize,
     /// How often an operation is tried.
     pub attempts_max: u32,
     /// How long offboarding waits for connections to close by themselves.

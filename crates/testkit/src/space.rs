@@ -82,6 +82,8 @@ impl Space {
                 self.dir().join("state").display().to_string(),
             ),
             ("TENANTRY_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
+            // What a test finds on its server is what it asked for.
+            ("TENANTRY_WORKER_SPARES", "0".to_owned()),
         ]
     }
 

@@ -48,8 +48,10 @@ pub(crate) struct Context<'a> {
     actor: Actor,
     /// The session on the server's maintenance database, kept from step to step: a log-in costs more than most steps.
     session: Mutex<Option<Session>>,
-    /// The session on the laboratory's own database, kept likewise.
+    /// The administrator's session on the laboratory's own database, kept likewise.
     inside: Mutex<Option<tokio_postgres::Client>>,
+    /// The session of the laboratory's own role, as its requests will come.
+    own: Mutex<Option<tokio_postgres::Client>>,
 }
 
 impl<'a> Context<'a> {
@@ -67,6 +69,7 @@ impl<'a> Context<'a> {
             actor: Actor::Worker(inner.owner.clone()),
             session: Mutex::new(None),
             inside: Mutex::new(None),
+            own: Mutex::new(None),
         }
     }
 

@@ -7,17 +7,13 @@ use serde_json::json;
 use tokio_postgres::error::SqlState;
 
 use super::{Context, Saw, literal, mark_of};
-use crate::{ProvisionError, error::StepError, reach::Session};
-
-fn sealing_context(tenant: &Tenant) -> String {
-    format!("tenant:{}:role", tenant.id)
-}
+use crate::{ProvisionError, error::StepError, reach::Session, request::role_secret_context};
 
 impl Context<'_> {
     /// The role's password, generated and stored first where there is none yet: a password that only the server knew
     /// would be lost by a crash.
     pub(super) async fn role_password(&self, tenant: &Tenant) -> Result<SecretString, ProvisionError> {
-        let context = sealing_context(tenant);
+        let context = role_secret_context(tenant.id);
         if let Some(sealed) = &tenant.role_secret {
             return self.inner.open(&context, sealed);
         }
@@ -38,7 +34,7 @@ impl Context<'_> {
                 name: tenant.role_name.as_str().to_owned(),
                 place: "the registry".to_owned(),
             })?;
-        let password = self.inner.open(&sealing_context(tenant), sealed)?;
+        let password = self.inner.open(&role_secret_context(tenant.id), sealed)?;
         Ok(self
             .inner
             .admin(tenant)

@@ -56,13 +56,25 @@ impl Context<'_> {
             let target = target.with_database(tenant.db_name.as_str());
             *kept = Some(self.inner.connect(&target).await?);
         }
-        MutexGuard::try_map(kept, Option::as_mut).map_err(|_| {
-            StepError::retry(ProvisionError::Missing {
-                what: "session on",
-                name: tenant.db_name.as_str().to_owned(),
-                place: "its server".to_owned(),
-            })
-        })
+        session_in(kept, tenant)
+    }
+
+    /// A session of the laboratory's own role with its stored password, kept from step to step.
+    pub(super) async fn own(&self, tenant: &Tenant) -> Result<MappedMutexGuard<'_, Client>, StepError> {
+        let mut kept = self.own.lock().await;
+        if kept.as_ref().is_none_or(Client::is_closed) {
+            let target = self.own_target(tenant).await?;
+            *kept = Some(self.inner.connect(&target).await?);
+        }
+        session_in(kept, tenant)
+    }
+
+    /// Done with the server: what others can use goes on.
+    pub(crate) async fn close(self) {
+        let held = self.session.lock().await.take();
+        if let Some(held) = held {
+            self.inner.keep(held).await;
+        }
     }
 
     /// The template, found on a session that we have anyway, or built.
@@ -73,6 +85,19 @@ impl Context<'_> {
             None => Ok(migrator::template_ensure(&held.target, namespace).await?),
         }
     }
+}
+
+fn session_in<'a>(
+    kept: MutexGuard<'a, Option<Client>>,
+    tenant: &Tenant,
+) -> Result<MappedMutexGuard<'a, Client>, StepError> {
+    MutexGuard::try_map(kept, Option::as_mut).map_err(|_| {
+        StepError::retry(ProvisionError::Missing {
+            what: "session on",
+            name: tenant.db_name.as_str().to_owned(),
+            place: "its server".to_owned(),
+        })
+    })
 }
 
 fn lock_key(tenant: TenantId) -> i64 {

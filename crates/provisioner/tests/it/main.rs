@@ -19,6 +19,8 @@ mod restore;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
+mod spares;
+#[cfg(test)]
 mod trouble;
 #[cfg(test)]
 mod workers;

@@ -1,6 +1,6 @@
 //! The drop itself, and what stands before it: a laboratory goes only by its own operation and behind its own archive.
 
-use model::{OperationId, OperationStatus, TenantState};
+use model::{Clock, OperationId, OperationStatus, SystemClock, TenantState};
 use provisioner::{Faults, ProvisionError};
 use registry::{Operation, RegistryError, Tenant};
 use testkit::eventually;
@@ -117,7 +117,7 @@ async fn status(rig: &Rig, operation: OperationId) -> OperationStatus {
 
 async fn cancelled(rig: &Rig, operation: OperationId) {
     match rig.provisioner.run(operation, |_| {}).await.unwrap_err() {
-        ProvisionError::CalledOff { why, .. } => assert_eq!(why, "called off by terminal tester"),
+        ProvisionError::CalledOff { why, .. } => assert_eq!(why, "called off by terminal:tester"),
         other => panic!("{other}"),
     }
     assert_eq!(status(rig, operation).await, OperationStatus::Cancelled);
@@ -145,10 +145,7 @@ async fn a_removal_called_off_in_its_grace_period_brings_the_laboratory_back() {
             .await
             .unwrap();
         let waiting = rig.provisioner.run(operation, |_| {}).await.unwrap();
-        let left = waiting
-            .waiting_until
-            .unwrap()
-            .duration_since(jiff::Timestamp::now());
+        let left = waiting.waiting_until.unwrap().duration_since(SystemClock.now());
         assert!(left > jiff::SignedDuration::from_hours(23), "{left}");
         assert_eq!((waiting.status, waiting.attempts), (OperationStatus::Pending, 0));
         assert!(!serves(&rig, &tenant).await);

@@ -5,9 +5,9 @@ use std::{collections::HashSet, time::Duration};
 use model::{OperationId, OperationKind, OperationStatus, Step, StepStatus};
 use registry::{
     Claimable, Lease, Operation, Outcome, RegistryClient, RegistryError, operation_by_id, operation_claim,
-    operation_finish, operation_give_back, operation_note_drop, operation_progress,
-    operation_release_for_retry, operation_renew, operation_set_undoing, step_begin, step_done, step_failed,
-    steps_of,
+    operation_finish, operation_give_back, operation_note_drop, operation_pass_return, operation_progress,
+    operation_release_for_retry, operation_renew, operation_set_undoing, operation_wait, step_begin,
+    step_done, step_failed, steps_of,
 };
 use serde_json::json;
 
@@ -150,8 +150,10 @@ async fn every_write_is_lost(client: &RegistryClient, slept: &Lease) {
     lost(operation_give_back(client, slept, "late").await);
     lost(operation_note_drop(client, slept, "somewhere").await);
     lost(operation_set_undoing(client, slept, "late").await);
+    lost(operation_wait(client, slept, Duration::ZERO).await);
+    lost(operation_pass_return(client, slept).await.map(|_| ()));
     lost(operation_finish(client, slept, Outcome::Succeeded).await);
-    lost(step_begin(client, slept, Step::RecordVersion).await);
+    lost(step_begin(client, slept, None, Step::RecordVersion).await);
     lost(step_done(client, slept, Step::EnsureSchema, &json!("late")).await);
     lost(step_failed(client, slept, Step::EnsureSchema, "late").await);
 }
@@ -163,14 +165,21 @@ async fn a_worker_that_slept_through_its_lease_can_write_nothing() {
     let operation = stage.operation(&tenant, OperationKind::Migrate).await;
     let client = stage.client().await;
     let (_, slept) = claim(&client, "w", ANY).await.unwrap();
-    step_begin(&client, &slept, Step::EnsureSchema).await.unwrap();
+    step_begin(&client, &slept, None, Step::EnsureSchema)
+        .await
+        .unwrap();
     expire(&client, operation.id).await;
     every_write_is_lost(&client, &slept).await;
     // The same owner claims again, as another task of the same process would: the old claim is over all the same.
     let (again, lease) = claim(&client, "w", ANY).await.unwrap();
     assert_eq!((again.status, again.attempts), (OperationStatus::Running, 2));
     every_write_is_lost(&client, &slept).await;
-    assert_eq!(step_begin(&client, &lease, Step::EnsureSchema).await.unwrap(), 2);
+    assert_eq!(
+        step_begin(&client, &lease, None, Step::EnsureSchema)
+            .await
+            .unwrap(),
+        2
+    );
     step_done(&client, &lease, Step::EnsureSchema, &json!("in time"))
         .await
         .unwrap();
@@ -259,14 +268,16 @@ async fn steps_tell_who_when_and_what_in_their_order() {
     let operation = stage.operation(&tenant, OperationKind::Provision).await;
     let client = stage.client().await;
     let (_, lease) = claim(&client, "w", ANY).await.unwrap();
-    for &step in &[Step::EnsureRole, Step::EnsureDatabase, Step::SecureDatabase] {
-        assert_eq!(step_begin(&client, &lease, step).await.unwrap(), 1);
-        if step != Step::SecureDatabase {
-            step_done(&client, &lease, step, &json!({ "found": false }))
-                .await
-                .unwrap();
-        }
-    }
+    // The first is ended for itself, the second together with the begin of the third.
+    let saw = json!({ "found": false });
+    let begin = async |done, step| step_begin(&client, &lease, done, step).await.unwrap();
+    assert_eq!(begin(None, Step::EnsureRole).await, 1);
+    step_done(&client, &lease, Step::EnsureRole, &saw).await.unwrap();
+    assert_eq!(begin(None, Step::EnsureDatabase).await, 1);
+    assert_eq!(
+        begin(Some((Step::EnsureDatabase, &saw)), Step::SecureDatabase).await,
+        1
+    );
     step_failed(&client, &lease, Step::SecureDatabase, "refused")
         .await
         .unwrap();
@@ -282,7 +293,9 @@ async fn steps_tell_who_when_and_what_in_their_order() {
         Some(json!({ "bytes": 7 }))
     );
     assert_eq!(
-        step_begin(&client, &lease, Step::SecureDatabase).await.unwrap(),
+        step_begin(&client, &lease, None, Step::SecureDatabase)
+            .await
+            .unwrap(),
         2
     );
     let steps = steps_of(&client, operation.id).await.unwrap();

@@ -97,6 +97,7 @@ pub(crate) fn new_tenant(slug: &str) -> NewTenant {
         server: ServerName::parse("main").unwrap(),
         db_name: namespace.tenant_database(&slug),
         role_name: namespace.tenant_role(&slug),
+        role_secret: None,
         slug,
     }
 }

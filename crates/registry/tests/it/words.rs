@@ -54,7 +54,7 @@ async fn every_word_can_be_stored() {
     let client = stage.client().await;
     let tenant = stage.tenant("acme").await;
     for &state in TenantState::ALL {
-        let before = (state == TenantState::Deleting).then_some("active");
+        let before = state.remembers().then_some("active");
         let statement = "UPDATE tenants SET status = $2, status_before = $3 WHERE id = $1";
         client
             .execute(statement, &[&tenant.id.as_uuid(), &state.as_str(), &before])

@@ -113,6 +113,7 @@ impl World {
             server: main_server(),
             db_name: self.space.namespace.tenant_database(&slug),
             role_name: self.space.namespace.tenant_role(&slug),
+            role_secret: None,
             slug,
         };
         let mut client = self.registry.client().await.unwrap();

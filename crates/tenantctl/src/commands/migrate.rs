@@ -41,6 +41,7 @@ pub(crate) async fn run(context: &Context, wanted: &[TenantRef]) -> anyhow::Resu
     if let Some(interrupted) = outcomes.iter_mut().find(|o| is_interrupted(&o.ended)) {
         return std::mem::replace(&mut interrupted.ended, Ok(SchemaVersion::default())).map(|_| ());
     }
+    refresh_spares(context).await;
     tell(context, &outcomes, current)?;
     let failed = outcomes.iter().filter(|outcome| outcome.ended.is_err()).count();
     if failed > 0 {
@@ -79,6 +80,18 @@ async fn behind(context: &Context) -> anyhow::Result<(Vec<Tenant>, usize)> {
     let (todo, current): (Vec<Tenant>, Vec<Tenant>) =
         with_schema.partition(|tenant| tenant.db_version != migrator::latest());
     Ok((todo, current.len()))
+}
+
+/// The databases that are kept ready belong to the fleet: those of the schema before are replaced.
+async fn refresh_spares(context: &Context) {
+    match context.platform.provisioner.stock().await {
+        Ok(done) if done.made + done.dropped > 0 => context.out.note(&format!(
+            "spares: {} made, {} of an earlier schema dropped",
+            done.made, done.dropped
+        )),
+        Ok(_) => {}
+        Err(error) => context.out.note(&format!("spares: not looked after: {error}")),
+    }
 }
 
 async fn one(context: &Context, tenant: Tenant) -> Outcome {

@@ -42,12 +42,20 @@ impl Scene {
         asked.expect(200);
     }
 
-    /// A's removal, asked for and still to be called off.
+    /// A's removal, archived and waiting, still to be called off.
     pub(super) async fn removal(&self) -> Value {
         let path = format!("/api/v1/tenants/{}/offboard", self.a.id);
         let body = json!({ "graceSeconds": 3600 });
         let asked = self.world.server.post(&self.world.operator, &path, body).await;
-        json!({ "id": asked.expect(202)["operationId"] })
+        let location = asked.header("location").to_owned();
+        let id = asked.expect(202)["operationId"].clone();
+        // Until then every session in the database is ended, also that of a test that looks.
+        testkit::eventually("the grace period", LIMIT, async || {
+            let operation = self.world.server.get(&self.world.operator, &location).await;
+            operation.expect(200)["waitingUntil"].is_string()
+        })
+        .await;
+        json!({ "id": id })
     }
 
     /// Waits until A is served again.

@@ -1,0 +1,304 @@
+//! What must be there, and whether it is: compared with the registry, the server's catalogue and the archives' directory, by
+//! statements of this program's own and not by the product's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, ensure};
+use model::{OperationId, OperationKind, Slug, TenantId, TenantState};
+use registry::Operation;
+use uuid::Uuid;
+
+use crate::{
+    plan,
+    world::{SPARES, World},
+};
+
+/// How many people each laboratory gets once it is in service; their rows are what must never be lost.
+const PEOPLE: usize = 5;
+
+/// A laboratory as it must be.
+#[derive(Debug)]
+pub(crate) struct Laboratory {
+    pub(crate) id: TenantId,
+    pub(crate) slug: Slug,
+    pub(crate) state: TenantState,
+    pub(crate) suspended: bool,
+    pub(crate) live: Option<(OperationKind, OperationId)>,
+    /// The ids of its staff, once it has some.
+    people: BTreeSet<Uuid>,
+}
+
+/// What this program knows.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    pub(crate) laboratories: BTreeMap<TenantId, Laboratory>,
+    /// Those that are gone, with how many people must be in their archive.
+    gone: BTreeMap<TenantId, usize>,
+}
+
+impl Books {
+    pub(crate) fn made(&mut self, id: TenantId, slug: Slug, operation: OperationId) {
+        let laboratory = Laboratory {
+            id,
+            slug,
+            state: TenantState::Provisioning,
+            suspended: false,
+            live: Some((OperationKind::Provision, operation)),
+            people: BTreeSet::new(),
+        };
+        self.laboratories.insert(id, laboratory);
+    }
+
+    pub(crate) fn laboratory(&mut self, id: TenantId) -> anyhow::Result<&mut Laboratory> {
+        self.laboratories.get_mut(&id).context("it is in the books")
+    }
+
+    pub(crate) fn live(&self) -> impl Iterator<Item = (TenantId, OperationKind, OperationId)> {
+        self.laboratories
+            .values()
+            .filter_map(|lab| lab.live.map(|(kind, operation)| (lab.id, kind, operation)))
+    }
+
+    /// Writes down what the end of an operation means.
+    pub(crate) fn ended(
+        &mut self,
+        id: TenantId,
+        kind: OperationKind,
+        operation: &Operation,
+    ) -> anyhow::Result<()> {
+        let laboratory = self.laboratory(id)?;
+        laboratory.live = None;
+        let after = plan::after(kind, operation.status, laboratory.suspended).with_context(|| {
+            format!(
+                "{}: {}",
+                operation.tenant_slug,
+                operation.error.clone().unwrap_or_default()
+            )
+        })?;
+        match after {
+            Some(state) => laboratory.state = state,
+            None => {
+                let laboratory = self.laboratories.remove(&id).context("it was there")?;
+                if kind == OperationKind::Offboard {
+                    self.gone.insert(id, laboratory.people.len());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Compares everything with the books, which give those that came into service their people.
+pub(crate) async fn check(world: &World, books: &mut Books) -> anyhow::Result<()> {
+    registry_rows(world, books).await?;
+    databases_and_roles(world, books).await?;
+    people(world, books).await?;
+    archives(world, books).await
+}
+
+async fn registry_rows(world: &World, books: &Books) -> anyhow::Result<()> {
+    let client = world.registry().await?;
+    let rows = client
+        .query("SELECT id, slug::text, status FROM tenants", &[])
+        .await?;
+    let found: BTreeMap<Uuid, (String, String)> = rows
+        .iter()
+        .map(|row| (row.get(0), (row.get(1), row.get(2))))
+        .collect();
+    let wanted: BTreeMap<Uuid, (String, String)> = books
+        .laboratories
+        .values()
+        .map(|lab| {
+            (
+                lab.id.as_uuid(),
+                (lab.slug.to_string(), lab.state_now().to_string()),
+            )
+        })
+        .collect();
+    ensure!(
+        found == wanted,
+        "the registry has {found:?} and should have {wanted:?}"
+    );
+    let stuck = client
+        .query(
+            "SELECT id::text FROM operations WHERE lease_owner IS NOT NULL
+                 OR (finished_at IS NULL AND waiting_until IS NULL)",
+            &[],
+        )
+        .await?;
+    ensure!(stuck.is_empty(), "{} operations are still under way", stuck.len());
+    Ok(())
+}
+
+impl Laboratory {
+    fn state_now(&self) -> TenantState {
+        match (self.state, self.suspended) {
+            (TenantState::Active, true) => TenantState::Suspended,
+            (TenantState::Suspended, false) => TenantState::Active,
+            (state, _) => state,
+        }
+    }
+}
+
+async fn databases_and_roles(world: &World, books: &Books) -> anyhow::Result<()> {
+    let client = world.connect("postgres").await?;
+    let names = async |sql: &str| -> anyhow::Result<BTreeSet<String>> {
+        Ok(client
+            .query(sql, &[])
+            .await?
+            .iter()
+            .map(|row| row.get(0))
+            .collect())
+    };
+    let laboratories: BTreeSet<String> = books
+        .laboratories
+        .values()
+        .map(|lab| format!("lab_tenant_{}", lab.slug))
+        .collect();
+    let roles = names(
+        "SELECT rolname::text FROM pg_roles WHERE starts_with(rolname, 'lab_') AND rolname <> 'lab_dml'",
+    )
+    .await?;
+    ensure!(
+        roles == laboratories,
+        "the server has the roles {roles:?} and should have {laboratories:?}"
+    );
+    let all = names("SELECT datname::text FROM pg_database WHERE starts_with(datname, 'lab_')").await?;
+    let (spares, rest): (BTreeSet<String>, BTreeSet<String>) =
+        all.into_iter().partition(|name| name.starts_with("lab_spare_"));
+    let rest: BTreeSet<String> = rest
+        .into_iter()
+        .filter(|name| !name.starts_with("lab_template_v"))
+        .collect();
+    ensure!(
+        rest == laboratories,
+        "the server has the databases {rest:?} and should have {laboratories:?}"
+    );
+    ensure!(
+        spares.len() <= SPARES,
+        "{} spares are there: {spares:?}",
+        spares.len()
+    );
+    // Whether each can be entered by its own role and by nobody else.
+    for lab in books.laboratories.values() {
+        let name = format!("lab_tenant_{}", lab.slug);
+        let row = client
+            .query_one(
+                "SELECT rolcanlogin, has_database_privilege(r.oid, d.oid, 'CONNECT') AND d.datallowconn,
+                        EXISTS (SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a WHERE a.grantee = 0)
+                   FROM pg_roles r, pg_database d WHERE r.rolname = $1 AND d.datname = $1",
+                &[&name],
+            )
+            .await?;
+        let (log_in, connect, public): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
+        let serves = lab.state_now() == TenantState::Active;
+        ensure!(!public, "everybody may connect to {name}");
+        ensure!(
+            (log_in && connect) == serves,
+            "{name} is {} and its role may log in: {log_in}, connect: {connect}",
+            lab.state_now()
+        );
+    }
+    Ok(())
+}
+
+/// Those that came into service get people; those that have some must have them still.
+async fn people(world: &World, books: &mut Books) -> anyhow::Result<()> {
+    for lab in books.laboratories.values_mut() {
+        if lab.state == TenantState::Deleting {
+            continue;
+        }
+        let client = world.connect(&format!("lab_tenant_{}", lab.slug)).await?;
+        let read = async || -> anyhow::Result<BTreeSet<Uuid>> {
+            let rows = client.query("SELECT id FROM staff", &[]).await?;
+            Ok(rows.iter().map(|row| row.get(0)).collect())
+        };
+        let found = read().await?;
+        if lab.people.is_empty() {
+            ensure!(
+                found.len() == 1,
+                "{} has {} people at its start",
+                lab.slug,
+                found.len()
+            );
+            for number in 0..PEOPLE {
+                client
+                    .execute(
+                        "INSERT INTO staff (id, display_name, email, role) VALUES (gen_random_uuid(), $1, $2, 'technician')",
+                        &[&format!("Person {number}"), &format!("p{number}@{}.example", lab.slug)],
+                    )
+                    .await?;
+            }
+            lab.people = read().await?;
+        } else {
+            ensure!(
+                found == lab.people,
+                "{} lost people: {found:?} of {:?}",
+                lab.slug,
+                lab.people
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Each archive's files are there and whole as recorded, nothing else is in the directory, and each laboratory that is gone
+/// has one with all its people.
+async fn archives(world: &World, books: &Books) -> anyhow::Result<()> {
+    let rows = world
+        .registry()
+        .await?
+        .query("SELECT tenant_id, location, bytes, manifest FROM archives", &[])
+        .await?;
+    let mut files = 0;
+    let mut kept: BTreeMap<Uuid, u64> = BTreeMap::new();
+    for row in &rows {
+        let (tenant, location, bytes): (Uuid, String, i64) = (row.get(0), row.get(1), row.get(2));
+        let manifest: serde_json::Value = row.get(3);
+        let meta = std::fs::metadata(&location).with_context(|| location.clone())?;
+        ensure!(
+            i64::try_from(meta.len()) == Ok(bytes),
+            "{location} has {} bytes of {bytes}",
+            meta.len()
+        );
+        let staff = manifest["tables"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|table| table["name"].as_str().is_some_and(|name| name.ends_with("staff")));
+        kept.insert(
+            tenant,
+            staff.and_then(|table| table["rows"].as_u64()).unwrap_or_default(),
+        );
+        files += 2;
+    }
+    for (tenant, people) in &books.gone {
+        let in_archive = kept.get(&tenant.as_uuid()).copied();
+        ensure!(
+            in_archive.is_some_and(|rows| rows >= u64::try_from((*people).max(1)).unwrap_or(u64::MAX)),
+            "laboratory {tenant} is gone and its archive has {in_archive:?} of {people} people"
+        );
+    }
+    let mut found = Vec::new();
+    collect(&world.dir().join("state/archives"), &mut found)?;
+    ensure!(
+        found.len() == files,
+        "{files} files belong to archives, and there are {found:?}"
+    );
+    Ok(())
+}
+
+fn collect(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) -> anyhow::Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, found)?;
+        } else {
+            found.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Kills the real processes at random moments while laboratories are made, backed up, closed, opened, removed and brought
+//! back, and looks after each round whether anything was lost, left over or stuck.
+//!
+//! Two `tenantd` share the work on a private PostgreSQL. Each round asks for operations, waits a random moment, kills one
+//! `tenantd`, both, or PostgreSQL with SIGKILL, starts them again and waits until every operation has ended. Then registry,
+//! server and archives are compared with what this program knows must be there. The choices follow from the seed; where in
+//! its work a process is hit does not, so it is counted: a kill counts for a step only if the registry says that the killed
+//! process was in the midst of it.
+
+mod audit;
+mod plan;
+mod world;
+
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal as _,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::json;
+
+use crate::{audit::Books, plan::Victim, world::World};
+
+/// How often progress is told where no terminal shows it all the time.
+const TELL_EVERY: u64 = 25;
+/// The longest wait before a kill; most operations take less.
+const KILL_WITHIN_MS: u64 = 900;
+
+/// Kills processes at random while laboratories are changed, and looks whether anything is lost, left over or stuck.
+#[derive(Debug, Parser)]
+#[command(name = "chaos")]
+struct Arguments {
+    /// How many rounds.
+    #[arg(long, default_value_t = 50)]
+    rounds: u64,
+    /// The seed of all choices, as an earlier run printed it; a new one unless given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The `tenantd` to kill; the one beside this program unless given.
+    #[arg(long)]
+    tenantd: Option<PathBuf>,
+}
+
+/// What a run came to.
+#[derive(Default)]
+struct Tally {
+    rounds: u64,
+    kills: BTreeMap<&'static str, u64>,
+    /// Kills that landed in the midst of a step, by kind and step.
+    landed: BTreeMap<String, u64>,
+    asked: BTreeMap<String, u64>,
+    ended: BTreeMap<String, u64>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let seed = arguments.seed.unwrap_or_else(|| rand::random::<u32>().into());
+    eprintln!("chaos: {} rounds, seed {seed}", arguments.rounds);
+    let begun = Instant::now();
+    let mut tally = Tally::default();
+    let outcome = tokio::select! {
+        outcome = run(&arguments, seed, &mut tally) => outcome,
+        interrupted = interrupted() => interrupted,
+    };
+    let seconds = begun.elapsed().as_secs();
+    println!(
+        "{}",
+        json!({
+            "seed": seed,
+            "rounds": tally.rounds,
+            "seconds": seconds,
+            "kills": tally.kills,
+            "landedInStep": tally.landed,
+            "asked": tally.asked,
+            "ended": tally.ended,
+            "clean": outcome.is_ok(),
+            "error": outcome.as_ref().err().map(|error| format!("{error:#}")),
+        })
+    );
+    match outcome {
+        Ok(()) => {
+            eprintln!(
+                "chaos: {} rounds in {seconds} s, nothing lost, nothing left over, nothing stuck",
+                tally.rounds
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("chaos: round {}: {error:#}", tally.rounds + 1);
+            eprintln!("chaos: --seed {seed} makes the same choices again");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn interrupted() -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result?,
+        _ = terminate.recv() => {}
+    }
+    bail!("interrupted");
+}
+
+async fn run(arguments: &Arguments, seed: u64, tally: &mut Tally) -> anyhow::Result<()> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut world = World::start(arguments.tenantd.as_deref()).await?;
+    let mut books = Books::default();
+    let outcome = rounds(arguments.rounds, &mut rng, &mut world, &mut books, tally).await;
+    if outcome.is_err() {
+        world.keep_logs();
+    }
+    let stopped = world.stop().await;
+    outcome.and(stopped)
+}
+
+async fn rounds(
+    count: u64,
+    rng: &mut StdRng,
+    world: &mut World,
+    books: &mut Books,
+    tally: &mut Tally,
+) -> anyhow::Result<()> {
+    let terminal = std::io::stderr().is_terminal();
+    for round in 1..=count {
+        let choices = plan::choose(rng, books);
+        for choice in choices {
+            *tally.asked.entry(choice.word().to_owned()).or_default() += 1;
+            plan::ask(world, books, choice).await?;
+        }
+        let wait = Duration::from_millis(rng.random_range(0..KILL_WITHIN_MS));
+        tokio::time::sleep(wait).await;
+        let victim = Victim::choose(rng);
+        *tally.kills.entry(victim.word()).or_default() += 1;
+        for step in world.kill(victim).await? {
+            *tally.landed.entry(step).or_default() += 1;
+        }
+        // Late calls off meet operations at any point of their way.
+        if rng.random_bool(0.3) {
+            plan::call_one_off(rng, world, books).await?;
+        }
+        for (kind, how) in world.settle(books).await.context("nothing may be stuck")? {
+            *tally.ended.entry(format!("{kind} {how}")).or_default() += 1;
+        }
+        audit::check(world, books).await?;
+        tally.rounds = round;
+        if terminal {
+            eprint!(
+                "\rchaos: round {round} of {count}, {} laboratories ",
+                books.laboratories.len()
+            );
+        } else if round % TELL_EVERY == 0 {
+            eprintln!(
+                "chaos: round {round} of {count}, {} laboratories",
+                books.laboratories.len()
+            );
+        }
+    }
+    if terminal {
+        eprintln!();
+    }
+    Ok(())
+}

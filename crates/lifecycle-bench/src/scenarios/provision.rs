@@ -1,0 +1,176 @@
+//! Making laboratories: with a database that is kept ready, without one, and many at once.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use model::DbName;
+use serde_json::json;
+
+use crate::{
+    report::{Outcome, Target, Times, three},
+    world::World,
+};
+
+/// How many are made at once, as the product's worker does it; the server gains nothing from more.
+const PARALLEL: usize = 4;
+
+/// From the request to the first answered query, with a database kept ready; beside what a script does: `createdb` and the
+/// migrations.
+pub(crate) async fn warm(quick: bool) -> anyhow::Result<Outcome> {
+    let rounds = if quick { 10 } else { 100 };
+    let world = World::start(4).await?;
+    let (mut ours, mut bare) = (Times::default(), Times::default());
+    // The first one opens the connections that a running service has.
+    for at in 0..=rounds {
+        // In service a worker fills the shelf between two requests.
+        world.provisioner.stock().await?;
+        let begun = Instant::now();
+        let (tenant, operation) = world.ask(&format!("warm-{at}")).await?;
+        world.provisioner.run(operation, |_| {}).await?;
+        world.query(tenant).await?;
+        let took = begun.elapsed();
+        if at > 0 {
+            ours.add(took);
+        }
+        if at % 5 == 1 {
+            bare.add(created_and_migrated(&world, at).await?);
+        }
+    }
+    world.stop().await?;
+    let (p50, p99) = (ours.p50_ms(), ours.quantile_ms(0.99));
+    Ok(Outcome {
+        scenario: "provision_warm",
+        ours: ours.side(),
+        bare: bare.side(),
+        ratio: p50 / bare.p50_ms(),
+        about: json!({
+            "ours": "from the request to the first answered query",
+            "bare": "CREATE DATABASE and the migrations, nothing else",
+        }),
+        targets: vec![
+            Target::at_most("p50 in ms", p50, 10.0),
+            Target::at_most("p99 in ms", p99, 50.0),
+        ],
+    })
+}
+
+async fn created_and_migrated(world: &World, at: usize) -> anyhow::Result<Duration> {
+    let name = format!("bare_{at}");
+    let begun = Instant::now();
+    let client = world.client().await?;
+    client
+        .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0"))
+        .await?;
+    migrator::migrate_database(&world.admin.with_database(&name), &world.namespace).await?;
+    let took = begun.elapsed();
+    client.batch_execute(&format!("DROP DATABASE {name}")).await?;
+    Ok(took)
+}
+
+/// From the request to `active` without a database kept ready, beside the bare copy of the template.
+pub(crate) async fn cold(quick: bool) -> anyhow::Result<Outcome> {
+    let rounds = if quick { 5 } else { 60 };
+    let world = World::start(0).await?;
+    let template = template(&world).await?;
+    let (mut ours, mut bare) = (Times::default(), Times::default());
+    let client = world.client().await?;
+    for at in 0..=rounds {
+        let begun = Instant::now();
+        let (_, operation) = world.ask(&format!("cold-{at}")).await?;
+        world.provisioner.run(operation, |_| {}).await?;
+        let took = begun.elapsed();
+        let begun = Instant::now();
+        copy(&client, &template, &format!("bare_{at}")).await?;
+        if at > 0 {
+            ours.add(took);
+            bare.add(begun.elapsed());
+        }
+    }
+    world.stop().await?;
+    let ratio = ours.p50_ms() / bare.p50_ms();
+    Ok(Outcome {
+        scenario: "provision_cold",
+        ours: ours.side(),
+        bare: bare.side(),
+        ratio,
+        about: json!({
+            "ours": "from the request to active",
+            "bare": "CREATE DATABASE … TEMPLATE, the same template and strategy, nothing else",
+        }),
+        targets: vec![Target::at_most("times the bare copy, p50", ratio, 1.5)],
+    })
+}
+
+/// Hundreds at once, beside as many bare copies.
+pub(crate) async fn many(quick: bool) -> anyhow::Result<Outcome> {
+    let count = if quick { 20 } else { 500 };
+    let world = World::start(0).await?;
+    let template = template(&world).await?;
+    let mut sides = Vec::new();
+    // Half of the bare ones before and half behind, since the server slows down with the number of its databases.
+    for (at, share) in [(0, count / 2), (1, count - count / 2)] {
+        if at == 1 {
+            sides.push(("ours", count, all_of(&world, count).await?));
+        }
+        sides.push(("bare", share, copies(&world, &template, at, share).await?));
+    }
+    world.stop().await?;
+    let rate = |wanted: &str| {
+        let of: Vec<_> = sides.iter().filter(|(name, ..)| *name == wanted).collect();
+        let made: usize = of.iter().map(|(_, count, _)| count).sum();
+        let seconds: f64 = of.iter().map(|(.., took)| took.as_secs_f64()).sum();
+        (made as f64 / seconds, seconds)
+    };
+    let ((ours, ours_s), (bare, bare_s)) = (rate("ours"), rate("bare"));
+    let ratio = ours / bare;
+    Ok(Outcome {
+        scenario: "provision_many",
+        ours: json!({ "count": count, "seconds": three(ours_s), "per_s": three(ours) }),
+        bare: json!({ "count": count, "seconds": three(bare_s), "per_s": three(bare) }),
+        ratio,
+        about: json!({
+            "ours": format!("from the request to active, {PARALLEL} at once, no spares"),
+            "bare": format!("CREATE DATABASE … TEMPLATE, {PARALLEL} at once"),
+        }),
+        targets: vec![Target::at_least("of the bare rate", ratio, 0.8)],
+    })
+}
+
+async fn all_of(world: &World, count: usize) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    stream::iter(0..count)
+        .map(Ok::<_, anyhow::Error>)
+        .try_for_each_concurrent(PARALLEL, async |at| {
+            let (_, operation) = world.ask(&format!("many-{at}")).await?;
+            world.provisioner.run(operation, |_| {}).await?;
+            Ok(())
+        })
+        .await?;
+    Ok(begun.elapsed())
+}
+
+async fn copies(world: &World, template: &DbName, part: usize, count: usize) -> anyhow::Result<Duration> {
+    let mut clients = Vec::new();
+    for _ in 0..PARALLEL {
+        clients.push(world.client().await?);
+    }
+    let begun = Instant::now();
+    let each = clients.iter().enumerate().map(async |(lane, client)| {
+        for at in (lane..count).step_by(PARALLEL) {
+            copy(client, template, &format!("bare_{part}_{at}")).await?;
+        }
+        Ok::<_, anyhow::Error>(())
+    });
+    futures_util::future::try_join_all(each).await?;
+    Ok(begun.elapsed())
+}
+
+async fn template(world: &World) -> anyhow::Result<DbName> {
+    Ok(migrator::template_ensure(&world.admin, &world.namespace).await?)
+}
+
+/// The same statement as the product's.
+async fn copy(client: &tokio_postgres::Client, template: &DbName, name: &str) -> anyhow::Result<()> {
+    let name = DbName::from_catalog(name)?;
+    Ok(migrator::clone_template(client, template, &name).await?)
+}

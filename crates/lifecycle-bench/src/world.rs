@@ -1,0 +1,127 @@
+//! The ground that both sides are measured on: one private server with a registry, and the product's own parts.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use embedded::{Cluster, ThrowawayOptions};
+use identity::{SealKey, Sealer};
+use model::{Email, Namespace, OperationId, ServerName, Slug, SystemClock, TenantId};
+use pg::ConnectTarget;
+use provisioner::{Bounds, NewAdmin, NewLab, Provisioner, ProvisionerConfig, RequestedBy};
+use registry::{NewServer, Registry, RegistryOptions};
+use resolver::{Resolver, ResolverConfig};
+use secrecy::SecretString;
+use tokio_postgres::Client;
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// What hashing a password once costs is not measured: an administrator who is invited has none yet.
+const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA";
+
+/// A server, the registry on it, and what works on both.
+pub(crate) struct World {
+    pub(crate) provisioner: Provisioner,
+    pub(crate) resolver: Resolver,
+    pub(crate) namespace: Namespace,
+    pub(crate) admin: ConnectTarget,
+    cluster: Cluster,
+}
+
+impl World {
+    pub(crate) async fn start(spares: usize) -> anyhow::Result<Self> {
+        let options = ThrowawayOptions {
+            // As safe as a server in service; only its directory is a passing one.
+            parameters: [
+                ("fsync", "on"),
+                ("synchronous_commit", "on"),
+                ("full_page_writes", "on"),
+                ("max_connections", "100"),
+                ("max_wal_size", "4GB"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+            ..ThrowawayOptions::default()
+        };
+        let cluster = Cluster::start_throwaway(options).await?;
+        let admin = cluster.target().clone();
+        registry::ensure_database(&admin, "registry").await?;
+        let registry = Registry::new(&admin.with_database("registry"), RegistryOptions::default());
+        registry.migrate().await?;
+        let sealer = Sealer::new(SealKey::generate());
+        let server = NewServer {
+            name: ServerName::parse("main")?,
+            host: admin.host.clone(),
+            port: admin.port,
+            admin_user: admin.user.clone(),
+            admin_secret: sealer.seal("server:main", &admin.password),
+        };
+        registry::server_upsert(&registry.client().await?, &server).await?;
+        let namespace = Namespace::default();
+        migrator::secure_server(&admin, &namespace, "registry").await?;
+        migrator::template_ensure(&admin, &namespace).await?;
+        let resolver = Resolver::start(ResolverConfig::new(
+            registry.clone(),
+            sealer.clone(),
+            migrator::window(),
+        ));
+        let config = ProvisionerConfig {
+            registry: registry.clone(),
+            sealer,
+            namespace: namespace.clone(),
+            archive_dir: cluster.dir().join("archives"),
+            pg_bin: None,
+            lease: Duration::from_secs(30),
+            bounds: Bounds {
+                spares,
+                ..Bounds::default()
+            },
+            seed: platform::seed_hook(),
+            clock: Arc::new(SystemClock),
+        };
+        Ok(Self {
+            provisioner: Provisioner::new(config),
+            resolver,
+            namespace,
+            admin,
+            cluster,
+        })
+    }
+
+    /// The server's administrator in its maintenance database.
+    pub(crate) async fn client(&self) -> anyhow::Result<Client> {
+        Ok(pg::connect(&self.admin, "bench", CONNECT_LIMIT).await?)
+    }
+
+    /// Asks for a laboratory.
+    pub(crate) async fn ask(&self, slug: &str) -> anyhow::Result<(TenantId, OperationId)> {
+        let lab = NewLab {
+            slug: Slug::parse(slug)?,
+            name: format!("Laboratory {slug}"),
+            time_zone: "Europe/Vienna".to_owned(),
+            server: None,
+            admin: NewAdmin {
+                email: Email::parse(&format!("ada@{slug}.example"))?,
+                display_name: "Ada".to_owned(),
+                password_hash: SecretString::from(HASH),
+            },
+        };
+        let by = RequestedBy::terminal("bench");
+        let (tenant, operation) = self.provisioner.request_provision(lab, by).await?;
+        Ok((tenant.id, operation))
+    }
+
+    /// A query as a request of the laboratory makes it.
+    pub(crate) async fn query(&self, tenant: TenantId) -> anyhow::Result<()> {
+        let mut client = self.resolver.checkout(tenant).await?;
+        let rows = client
+            .query("SELECT display_name FROM staff WHERE active", &[])
+            .await
+            .context("the first query")?;
+        anyhow::ensure!(rows.len() == 1, "the administrator is not there");
+        Ok(())
+    }
+
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        drop((self.provisioner, self.resolver));
+        Ok(self.cluster.stop().await?)
+    }
+}

@@ -1,0 +1,134 @@
+//! Keeping databases ready: each worker looks now and then, and whenever a spare was taken, whether every server has as many
+//! as it should, and clones what is missing. One process at a time on each server, one clone at a time: copies beside each
+//! other slow each other down, and the laboratories' own work with them.
+
+use model::DbName;
+use registry::Server;
+use sha2::{Digest, Sha256};
+
+use crate::{Inner, ProvisionError, Provisioner, reach::Session};
+
+/// What stocking one server came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stocked {
+    /// How many were cloned.
+    pub made: usize,
+    /// How many of a schema that is past were dropped.
+    pub dropped: usize,
+    /// How many are ready now.
+    pub ready: usize,
+}
+
+/// Stocks for as long as it is let.
+pub(crate) async fn stock(inner: &Inner) {
+    loop {
+        if inner.config.bounds.spares > 0
+            && let Err(error) = all(inner).await
+        {
+            tracing::warn!(%error, "spares cannot be looked after; trying again");
+        }
+        tokio::select! {
+            () = inner.spare_taken.notified() => {}
+            () = tokio::time::sleep(inner.config.bounds.spares_every) => {}
+        }
+    }
+}
+
+async fn all(inner: &Inner) -> Result<Stocked, ProvisionError> {
+    let servers = registry::servers_list(&inner.config.registry.client().await?).await?;
+    let mut sum = Stocked::default();
+    for server in servers {
+        let name = server.name.clone();
+        match one_server(inner, server).await {
+            Ok(one) => {
+                sum.made += one.made;
+                sum.dropped += one.dropped;
+                sum.ready += one.ready;
+            }
+            Err(error) => {
+                tracing::warn!(server = %name, %error, "this server's spares cannot be looked after; trying again")
+            }
+        }
+    }
+    Ok(sum)
+}
+
+impl Provisioner {
+    /// Looks once whether every server has as many spares as configured, clones what is missing and drops those of a schema
+    /// that is past, as after a migration. Workers do it by themselves.
+    ///
+    /// # Errors
+    /// When the registry cannot be asked; a server that cannot be reached is logged and passed over.
+    pub async fn stock(&self) -> Result<Stocked, ProvisionError> {
+        all(&self.inner).await
+    }
+}
+
+async fn one_server(inner: &Inner, server: Server) -> Result<Stocked, ProvisionError> {
+    let session = inner.session(inner.admin_of(server)?).await?;
+    let done = under_lock(inner, &session).await;
+    // Unlocks too.
+    inner.keep(session).await;
+    done
+}
+
+async fn under_lock(inner: &Inner, session: &Session) -> Result<Stocked, ProvisionError> {
+    let namespace = &inner.config.namespace;
+    let mut done = Stocked::default();
+    if !alone(inner, session).await? {
+        return Ok(done);
+    }
+    let template = match migrator::template_find(&*session.client, namespace).await? {
+        Some(template) => template,
+        None => migrator::template_ensure(&session.target, namespace).await?,
+    };
+    let found = migrator::spares_list(&*session.client, namespace).await?;
+    for stale in &found.stale {
+        migrator::spare_drop(&session.client, stale).await?;
+        done.dropped += 1;
+    }
+    done.ready = found.ready.len();
+    // Each is counted anew, since others take them meanwhile; the bound keeps two that take and make from going on for ever.
+    for _ in 0..inner.config.bounds.spares {
+        if done.ready >= inner.config.bounds.spares {
+            break;
+        }
+        make(session, namespace, &template).await?;
+        done.made += 1;
+        done.ready = migrator::spares_list(&*session.client, namespace)
+            .await?
+            .ready
+            .len();
+    }
+    if done.made + done.dropped > 0 {
+        tracing::debug!(server = %session.target, made = done.made, dropped = done.dropped, ready = done.ready, "spares looked after");
+    }
+    Ok(done)
+}
+
+async fn make(
+    session: &Session,
+    namespace: &model::Namespace,
+    template: &DbName,
+) -> Result<(), ProvisionError> {
+    let name = migrator::spare_name(namespace, rand::random());
+    Ok(migrator::clone_template(&session.client, template, &name).await?)
+}
+
+/// Whether no other process looks after this server's spares now.
+async fn alone(inner: &Inner, session: &Session) -> Result<bool, ProvisionError> {
+    let digest: [u8; 32] =
+        Sha256::digest(format!("tenantry spares {}", inner.config.namespace.as_str())).into();
+    let key = digest[..8]
+        .iter()
+        .fold(0_i64, |key, &byte| (key << 8) | i64::from(byte));
+    let row = session
+        .client
+        .query_one("SELECT pg_try_advisory_lock($1)", &[&key])
+        .await
+        .map_err(ProvisionError::db(
+            "taking the lock of the spares",
+            &session.target,
+        ))?;
+    Ok(row.get(0))
+}

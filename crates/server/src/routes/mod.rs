@@ -6,6 +6,7 @@
 pub mod amendments;
 pub mod archives;
 pub mod auth;
+pub mod backups;
 pub mod exports;
 pub mod health;
 pub mod imports;
@@ -125,5 +126,14 @@ fn operators(config: &mut ServiceConfig<'_>) {
         .service(operations::show)
         .service(operations::cancel)
         .service(operations::retry)
-        .service(archives::list);
+        .service(archives::list)
+        .service(archives::prune)
+        .service(archives::show)
+        .service(archives::verify)
+        .service(archives::restore)
+        .service(backups::create)
+        .service(backups::schedules)
+        .service(backups::show_schedule)
+        .service(backups::set_schedule)
+        .service(backups::end_schedule);
 }

@@ -1,6 +1,7 @@
 //! One file for each group of commands. A command opens what it needs, does its work and closes.
 
 mod archives;
+mod backup;
 mod config;
 mod lifecycle;
 mod list;
@@ -9,6 +10,7 @@ mod offboard;
 mod operations;
 mod operator;
 mod provision;
+mod restore;
 mod show;
 mod up;
 
@@ -64,6 +66,8 @@ async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> 
             };
             offboard::run(context, &tenant, when, reason, no_wait).await
         }
+        Command::Backup(what) => backup::run(context, what).await,
+        Command::Restore(what) => restore::run(context, what).await,
         Command::Archives(what) => archives::run(context, what).await,
         Command::Operations(what) => operations::run(context, what).await,
         Command::Operator(what) => operator::run(context, what).await,

@@ -31,4 +31,4 @@ pub use error::ArchiveError;
 pub use manifest::{FORMAT, Manifest};
 pub use place::{Place, Store};
 pub use programs::Programs;
-pub use snapshot::Snapshot;
+pub use snapshot::{SHAPE, Snapshot};

@@ -21,6 +21,9 @@ use crate::{
     programs::within,
 };
 
+/// The statement that gives a database's shape, a line for each definition; to be run with an empty `search_path`.
+pub const SHAPE: &str = include_str!("shape.sql");
+
 /// A read-only transaction in which the database stands still. It ends with the connection.
 pub struct Snapshot {
     client: Client,
@@ -114,7 +117,7 @@ impl Snapshot {
     }
 
     async fn read_contents(&self) -> Result<Contents, ArchiveError> {
-        let shape = shape_lines(&self.lines("reading the shape", include_str!("shape.sql")).await?);
+        let shape = shape_lines(&self.lines("reading the shape", SHAPE).await?);
         let mut tables = Vec::new();
         for (name, query) in self.tables().await? {
             tables.push(self.digest(name, &query).await?);

@@ -47,6 +47,18 @@ pub enum MigrateError {
         /// The error itself.
         source: Box<refinery::Error>,
     },
+    /// The database has a history already, which says something else.
+    #[error(
+        "the history of database {database} says version {have}, not {wanted}; leave the baseline out to go by it"
+    )]
+    Baselined {
+        /// Which database.
+        database: String,
+        /// The version in its own history.
+        have: SchemaVersion,
+        /// The version that was to be written.
+        wanted: SchemaVersion,
+    },
     /// The run ended, but the history does not show the version that it should.
     #[error("after its migration database {database} shows version {have} in its history, not {code}")]
     NotReached {
@@ -129,6 +141,7 @@ impl MigrateError {
                 .is_some_and(is_passing),
             Self::Ahead { .. }
             | Self::CorruptHistory { .. }
+            | Self::Baselined { .. }
             | Self::NotReached { .. }
             | Self::StillPublic { .. } => false,
         }

@@ -11,6 +11,7 @@
 //! The migrator knows schemas and not laboratories: it never reads the registry, and what it learns about a version is
 //! the caller's to record.
 
+mod baseline;
 mod error;
 mod group;
 mod history;
@@ -21,6 +22,7 @@ mod source;
 mod spare;
 mod template;
 
+pub use baseline::{baseline_write, migrate_scratch};
 pub use error::MigrateError;
 pub use history::history_version;
 pub use lock::MAINTENANCE_DATABASE;

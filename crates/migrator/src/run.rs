@@ -63,18 +63,23 @@ pub async fn migrate_database(
 
 async fn run(client: &mut Client, admin: &ConnectTarget) -> Result<(), MigrateError> {
     let outcome = source::runner().run_async(client).await;
-    outcome.map(|_report| ()).map_err(|error| {
-        let why = match std::error::Error::source(&error)
-            .and_then(|cause| cause.downcast_ref::<tokio_postgres::Error>())
-        {
-            Some(cause) => format!("{error}: {}", pg::describe(cause)),
-            None => error.to_string(),
-        };
-        MigrateError::Migration {
-            database: admin.database.clone(),
-            why,
-            carries: source::names(),
-            source: Box::new(error),
-        }
-    })
+    outcome
+        .map(|_report| ())
+        .map_err(|error| migration_error(admin, error))
+}
+
+/// refinery's error, with what the server said.
+pub(crate) fn migration_error(place: &ConnectTarget, error: refinery::Error) -> MigrateError {
+    let why = match std::error::Error::source(&error)
+        .and_then(|cause| cause.downcast_ref::<tokio_postgres::Error>())
+    {
+        Some(cause) => format!("{error}: {}", pg::describe(cause)),
+        None => error.to_string(),
+    };
+    MigrateError::Migration {
+        database: place.database.clone(),
+        why,
+        carries: source::names(),
+        source: Box::new(error),
+    }
 }

@@ -77,3 +77,15 @@ uuid_id!(
     /// One process that connects to laboratories' databases, for as long as it runs.
     RouterId
 );
+uuid_id!(
+    /// One thing that happened, as it is told to others. Receivers know a repetition by it.
+    EventId
+);
+uuid_id!(
+    /// One address to which events are sent.
+    WebhookId
+);
+uuid_id!(
+    /// One event on its way to one address.
+    DeliveryId
+);

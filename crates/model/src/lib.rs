@@ -5,6 +5,7 @@
 
 mod clock;
 mod email;
+mod event;
 mod ids;
 mod names;
 mod operation;
@@ -15,7 +16,10 @@ mod version;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use email::{Email, EmailError};
-pub use ids::{ArchiveId, OperationId, OperatorId, RouterId, StaffId, TenantId};
+pub use event::{DeliveryStatus, EventType};
+pub use ids::{
+    ArchiveId, DeliveryId, EventId, OperationId, OperatorId, RouterId, StaffId, TenantId, WebhookId,
+};
 pub use names::{DbName, NameError, Namespace, RoleName, ServerName, quote_ident};
 pub use operation::{OperationKind, OperationStatus, Step, StepStatus};
 pub use role::Role;

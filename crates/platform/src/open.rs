@@ -2,6 +2,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use identity::{KeyStore, PasswordOptions, Passwords, Sealer};
 use model::{Namespace, SystemClock};
+use outbox::{Outbox, OutboxConfig};
 use pg::ConnectTarget;
 use provisioner::{ArchiveOptions, Bounds, Provisioner, ProvisionerConfig};
 use registry::{Registry, RegistryOptions};
@@ -22,6 +23,8 @@ pub struct Platform {
     pub passwords: Passwords,
     /// Asks for operations and runs them.
     pub provisioner: Provisioner,
+    /// Sends events and looks after the addresses.
+    pub outbox: Outbox,
     pub(crate) namespace: Namespace,
     pub(crate) keys_dir: PathBuf,
     /// The tenant server, as its administrator.
@@ -70,12 +73,14 @@ impl Platform {
         let registry = Registry::new(&master, registry_options(settings));
         let pg_bin = programs(settings, embedded.as_ref());
         let provisioner = Provisioner::new(provisioner_config(settings, &registry, &sealer, pg_bin));
+        let outbox = Outbox::new(outbox_config(settings, &registry, &sealer));
         Ok(Self {
             registry,
             keys,
             sealer,
             passwords: Passwords::new(password_options(settings)),
             provisioner,
+            outbox,
             namespace: settings.names.namespace.clone(),
             keys_dir,
             server,
@@ -107,10 +112,11 @@ impl Platform {
             embedded,
             registry,
             provisioner,
+            outbox,
             ..
         } = self;
         // Connections that are closed first are not reported as broken by the server's end.
-        drop((registry, provisioner));
+        drop((registry, provisioner, outbox));
         match embedded {
             Some(embedded) => Ok(embedded.close().await?),
             None => Ok(()),
@@ -223,5 +229,24 @@ fn provisioner_config(
         },
         seed: seed_hook(),
         clock: Arc::new(SystemClock),
+    }
+}
+
+fn outbox_config(settings: &Settings, registry: &Registry, sealer: &Sealer) -> OutboxConfig {
+    let webhooks = &settings.webhooks;
+    OutboxConfig {
+        private_addresses: webhooks.private_addresses,
+        request_timeout: Duration::from_millis(webhooks.timeout_ms),
+        attempts_max: webhooks.attempts_max,
+        age_max: Duration::from_secs(webhooks.age_max_s),
+        backoff_min: Duration::from_millis(webhooks.backoff_min_ms),
+        backoff_max: Duration::from_secs(webhooks.backoff_max_s),
+        off_after: Duration::from_secs(webhooks.off_after_s),
+        keep: Duration::from_secs(webhooks.keep_s),
+        parallel_max: webhooks.parallel_max,
+        parallel_per_webhook_max: webhooks.parallel_max.div_ceil(4),
+        poll_every: Duration::from_millis(webhooks.poll_ms),
+        shutdown_grace: Duration::from_millis(settings.http.shutdown_grace_ms),
+        ..OutboxConfig::new(registry.clone(), sealer.clone(), Arc::new(SystemClock))
     }
 }

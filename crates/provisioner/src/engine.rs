@@ -412,7 +412,7 @@ impl Run<'_> {
         }
     }
 
-    /// Ends the operation, with an event (while there is a laboratory to have it) and an audit row.
+    /// Ends the operation, with an event (while there is a laboratory to have it), an audit row, and what others are told.
     async fn finish(&self, outcome: Outcome<'_>) -> Result<(), ProvisionError> {
         let operation = self.operation;
         let (word, error) = match outcome {
@@ -429,6 +429,9 @@ impl Run<'_> {
         });
         let mut client = self.inner.config.registry.client().await?;
         let txn = begin(&mut client).await?;
+        // First, because it locks the laboratory's events: whoever changes the laboratory holds that lock before it looks at the
+        // laboratory's operations.
+        registry::outbox_of_operation_end(&txn, operation, outcome, &actor).await?;
         registry::operation_finish(&txn, self.lease, outcome).await?;
         if registry::tenant_by_id(&txn, operation.tenant).await?.is_some() {
             let event = NewTenantEvent {

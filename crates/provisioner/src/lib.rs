@@ -1,4 +1,4 @@
-//! Durable changes to laboratories: provision, migrate, back up, restore, offboard.
+//! Durable changes to laboratories: provision, adopt, migrate, back up, restore, offboard.
 //!
 //! What is asked for is written, in one transaction, as a change of the registry and an operation that makes it true.
 //! Whoever runs operations, the worker in `tenantd` or `tenantctl` in the foreground, claims one by a lease and works
@@ -14,7 +14,9 @@
 //!
 //! The provisioner knows nothing of HTTP or of what a laboratory does; its first rows come by [`SeedHook`].
 
+mod adopt;
 mod archives;
+mod baseline;
 mod config;
 mod engine;
 mod error;
@@ -32,6 +34,7 @@ mod worker;
 
 use std::sync::Arc;
 
+pub use adopt::Adoption;
 pub use archives::{RestoreAs, Schedule};
 pub use config::{ArchiveOptions, Bounds, ProvisionerConfig, Seed, SeedHook};
 pub use error::{BoxError, ProvisionError};

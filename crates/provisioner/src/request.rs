@@ -83,7 +83,9 @@ impl RequestedBy {
         Self::actor(Actor::Terminal(user.into()))
     }
 
-    pub(crate) fn change(&self) -> Change<'_> {
+    /// The same for the registry's events and audit.
+    #[must_use]
+    pub fn change(&self) -> Change<'_> {
         Change {
             actor: &self.actor,
             operation: None,
@@ -352,7 +354,7 @@ impl Provisioner {
 }
 
 impl NewLab {
-    fn check(&self) -> Result<(), ProvisionError> {
+    pub(crate) fn check(&self) -> Result<(), ProvisionError> {
         let invalid = |field, why: &str| {
             let why = why.to_owned();
             Err(ProvisionError::Invalid { field, why })

@@ -5,7 +5,7 @@
 //! and the operation it makes necessary into one transaction. The mapping of a row stands right under its statement.
 //!
 //! Invariants: a status changes through [`model::TenantState::on`] only, and its event and audit row are written in
-//! the same transaction; what a worker writes about an operation is written only while it holds the lease; a recorded
+//! the same transaction, and so is what others are told of it; what a worker writes about an operation is written only while it holds the lease; a recorded
 //! `db_version` never falls; the audit is only ever added to.
 //!
 //! The registry never connects to a laboratory's database, caches nothing and knows no HTTP.
@@ -14,12 +14,14 @@ mod actor;
 mod admins;
 mod archives;
 mod audit;
+mod deliveries;
 mod error;
 mod events;
 mod leases;
 mod listener;
 mod operations;
 mod operators;
+mod outbox;
 mod pool;
 mod routers;
 mod row;
@@ -30,6 +32,7 @@ mod sql;
 mod steps;
 mod tenants;
 mod transition;
+mod webhooks;
 
 pub use actor::{Actor, Change};
 pub use admins::{
@@ -42,6 +45,11 @@ pub use archives::{
     archives_prunable,
 };
 pub use audit::{AuditEntry, AuditFilter, NewAudit, audit_insert, audit_list};
+pub use deliveries::{
+    Attempt, Claimed, Delivery, DeliveryFilter, DeliveryLease, Ended, Purged, attempts_of, deliveries_list,
+    deliveries_purge, deliveries_queued, delivery_by_id, delivery_claim, delivery_end_in_txn,
+    delivery_queue_again,
+};
 pub use error::RegistryError;
 pub use events::{NewTenantEvent, TenantEventRow, event_insert, events_of};
 pub use leases::{
@@ -59,7 +67,8 @@ pub use operators::{
     NewOperator, Operator, operator_by_email, operator_by_id, operator_insert, operator_set_active_in_txn,
     operator_set_password_in_txn, operators_list,
 };
-pub use pool::{Registry, RegistryClient, RegistryOptions};
+pub use outbox::{NewOutboxEvent, OutboxEvent, Recipients, outbox_insert, outbox_of_operation_end};
+pub use pool::{Registry, RegistryClient, RegistryOptions, RegistryTransaction};
 pub use routers::{
     Router, TenantFence, fences_unacknowledged, router_acknowledge, router_register, router_renew,
     router_unregister, routers_list, routers_outstanding,
@@ -76,6 +85,10 @@ pub use tenants::{
     tenant_lock_in_txn, tenant_set_db_version, tenant_set_role_secret, tenants_list,
 };
 pub use transition::{tenant_delete_in_txn, tenant_transition_in_txn};
+pub use webhooks::{
+    NewWebhook, SwitchOff, Webhook, webhook_by_id, webhook_delete, webhook_failed_in_txn, webhook_insert,
+    webhook_reached, webhook_set_enabled, webhook_set_secret, webhooks_list,
+};
 
 /// The most rows that one page of any list holds; a larger wish is cut down to it.
 pub const PAGE_MAX: u32 = 500;

@@ -14,6 +14,9 @@ use crate::RegistryError;
 /// A connection to the master database, on loan from the pool.
 pub type RegistryClient = deadpool_postgres::Client;
 
+/// A transaction on the master database.
+pub type RegistryTransaction<'a> = Transaction<'a>;
+
 /// Bounds of the registry's pool.
 #[derive(Debug, Clone, Copy)]
 pub struct RegistryOptions {

@@ -4,11 +4,11 @@ use std::fmt;
 
 use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
-use model::{DbName, RoleName, SchemaVersion, ServerName, Slug, TenantId, TenantState};
+use model::{DbName, EventType, RoleName, SchemaVersion, ServerName, Slug, TenantId, TenantState};
 use serde_json::json;
 use tokio_postgres::Row;
 
-use crate::{Change, NewTenantEvent, RegistryError, event_insert, page_limit, row::Reader, sql};
+use crate::{Change, NewTenantEvent, RegistryError, event_insert, outbox, page_limit, row::Reader, sql};
 
 /// A laboratory as the registry knows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -259,6 +259,14 @@ pub async fn tenant_insert_in_txn(
         _ => error,
     })?)?;
     record(txn, &tenant, "created", change).await?;
+    outbox::of_tenant(
+        txn,
+        EventType::LaboratoryCreated,
+        &tenant,
+        Some(tenant.status),
+        change,
+    )
+    .await?;
     Ok(tenant)
 }
 

@@ -1,10 +1,11 @@
-//! Changes of a laboratory's state: decided by the model, written with their event and audit in one transaction.
+//! Changes of a laboratory's state: decided by the model, written with their event, their audit and what others are told in one
+//! transaction.
 
 use deadpool_postgres::Transaction;
 use model::{IllegalTransition, TenantEvent, TenantId, TenantState};
 
 use crate::{
-    Change, RegistryError, Tenant, sql,
+    Change, RegistryError, Tenant, outbox, sql,
     tenants::{not_found, record, record_audit, tenant_lock_in_txn},
 };
 
@@ -37,6 +38,7 @@ pub async fn tenant_transition_in_txn(
     .await?;
     let after = tenant_lock_in_txn(txn, id).await?.ok_or_else(|| not_found(id))?;
     record(txn, &after, word(event), change).await?;
+    outbox::of_tenant(txn, event.into(), &after, Some(after.status), change).await?;
     Ok(after)
 }
 
@@ -84,6 +86,7 @@ async fn delete(
     change: &Change<'_>,
 ) -> Result<(), RegistryError> {
     record_audit(txn, tenant, word(event), change).await?;
+    outbox::of_tenant(txn, event.into(), tenant, None, change).await?;
     let statement = "DELETE FROM tenants WHERE id = $1";
     sql::touched(txn, "removing a laboratory", statement, &[&tenant.id.as_uuid()]).await?;
     Ok(())

@@ -79,6 +79,7 @@ fn state(settings: &Settings, platform: &Platform) -> AppState {
         registry: platform.registry.clone(),
         resolver: Resolver::start(resolver_config(settings, platform)),
         provisioner: platform.provisioner.clone(),
+        outbox: platform.outbox.clone(),
         offboard_grace: Duration::from_secs(settings.worker.offboard_grace_s),
         passwords: platform.passwords.clone(),
         tokens: Tokens::new(platform.keys.signing_key(), ttl, Arc::new(SystemClock)),
@@ -119,17 +120,21 @@ fn resolver_config(settings: &Settings, platform: &Platform) -> ResolverConfig {
     }
 }
 
+/// Runs operations and sends events, each on its own: neither waits for the other.
 fn start_worker(platform: &Platform) -> (watch::Sender<bool>, JoinHandle<()>) {
-    let (stop, mut stopped) = watch::channel(false);
-    let provisioner = platform.provisioner.clone();
+    let (stop, stopped) = watch::channel(false);
+    let (provisioner, outbox) = (platform.provisioner.clone(), platform.outbox.clone());
     let worker = tokio::spawn(async move {
-        let shutdown = async {
-            // An error means that the sender is gone, and with it the process.
-            let _told = stopped.wait_for(|stop| *stop).await;
-        };
-        provisioner.worker(shutdown).await;
+        let sending = outbox.worker(told(stopped.clone()));
+        tokio::join!(provisioner.worker(told(stopped)), sending);
     });
     (stop, worker)
+}
+
+/// Returns when the process is to stop.
+async fn told(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and with it the process.
+    let _told = stopped.wait_for(|stop| *stop).await;
 }
 
 /// Binds, says where, and serves on threads of its own.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use identity::{Passwords, Tokens};
 use model::VersionWindow;
+use outbox::Outbox;
 use provisioner::Provisioner;
 use registry::{Registry, RegistryClient};
 use resolver::Resolver;
@@ -19,6 +20,8 @@ pub struct AppState {
     pub resolver: Resolver,
     /// Durable operations.
     pub provisioner: Provisioner,
+    /// Events out.
+    pub outbox: Outbox,
     /// How long a removal can be called off, unless its request says otherwise.
     pub offboard_grace: Duration,
     /// Password hashing, bounded.

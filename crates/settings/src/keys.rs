@@ -137,6 +137,17 @@ pub const KEYS: &[Key] = &[
     key("worker.offboard_grace_s", "TENANTRY_WORKER_OFFBOARD_GRACE_S", Number(2_592_000), count(0, 315_360_000), "how long a removal can be called off once its archive is proved, unless the request says otherwise"),
     key("worker.dump_limit_s", "TENANTRY_WORKER_DUMP_LIMIT_S", Number(21_600), count(1, 604_800), "limit on one run of pg_dump or pg_restore"),
 
+    key("webhooks.timeout_ms", "TENANTRY_WEBHOOKS_TIMEOUT_MS", Number(10_000), count(100, 60_000), "limit on one request to a webhook, from the look-up of its name to the end of the answer"),
+    key("webhooks.attempts_max", "TENANTRY_WEBHOOKS_ATTEMPTS_MAX", Number(20), count(1, 1_000), "how often an event is sent to a webhook before it is given up"),
+    key("webhooks.age_max_s", "TENANTRY_WEBHOOKS_AGE_MAX_S", Number(259_200), count(1, 2_592_000), "how long an event waits for a webhook before it is given up, also for one that is switched off"),
+    key("webhooks.backoff_min_ms", "TENANTRY_WEBHOOKS_BACKOFF_MIN_MS", Number(2_000), count(10, 600_000), "the wait behind the first failed attempt; each later one doubles it"),
+    key("webhooks.backoff_max_s", "TENANTRY_WEBHOOKS_BACKOFF_MAX_S", Number(21_600), count(1, 86_400), "longest wait between two attempts"),
+    key("webhooks.off_after_s", "TENANTRY_WEBHOOKS_OFF_AFTER_S", Number(432_000), count(1, 2_592_000), "a webhook is switched off when every attempt has failed for so long, and at least five did"),
+    key("webhooks.keep_s", "TENANTRY_WEBHOOKS_KEEP_S", Number(2_592_000), count(3_600, 315_360_000), "how long events and their deliveries are kept"),
+    key("webhooks.parallel_max", "TENANTRY_WEBHOOKS_PARALLEL_MAX", Number(16), count(1, 256), "most requests to webhooks under way in one process; a quarter of them to one webhook"),
+    key("webhooks.poll_ms", "TENANTRY_WEBHOOKS_POLL_MS", Number(1_000), count(10, 600_000), "how often a process looks for events that are due"),
+    key("webhooks.private_addresses", "TENANTRY_WEBHOOKS_PRIVATE_ADDRESSES", Text("refuse"), Accept::Word(&["refuse", "allow"]), "whether webhooks may lead to addresses that are not the internet's, such as 10.0.0.0/8 or this machine"),
+
     key("log.filter", "TENANTRY_LOG_FILTER", Text("info,actix_server=warn"), Accept::LogFilter, "what is logged"),
     key("log.format", "TENANTRY_LOG_FORMAT", Text("text"), Accept::Word(&["text", "json"]), "how a log line is written"),
 

@@ -23,5 +23,5 @@ pub use explain::{Explained, markdown_table};
 pub use keys::{DefaultValue, KEYS, Key, OTHER_VARIABLES};
 pub use sections::{
     Archive, Auth, DefaultTenant, DefaultTenantHint, Http, Log, LogFormat, Names, Paths, RegistrySettings,
-    Router, ServerAddress, Settings, TenantServerSettings, Worker,
+    Router, ServerAddress, Settings, TenantServerSettings, Webhooks, Worker,
 };

@@ -11,7 +11,7 @@ use model::DbName;
 
 use crate::{
     Archive, Auth, DefaultTenant, DefaultTenantHint, Explained, Http, Log, LogFormat, Names, Paths,
-    RegistrySettings, Router, ServerAddress, Settings, SettingsError, TenantServerSettings, Worker,
+    RegistrySettings, Router, ServerAddress, Settings, SettingsError, TenantServerSettings, Webhooks, Worker,
     explain::explain,
     layers::{environment, file_of, merge, unknown_variables},
     values::Values,
@@ -118,6 +118,18 @@ impl Settings {
                 routers_grace_ms: amount("worker.routers_grace_ms"),
                 offboard_grace_s: amount("worker.offboard_grace_s"),
                 dump_limit_s: amount("worker.dump_limit_s"),
+            },
+            webhooks: Webhooks {
+                timeout_ms: amount("webhooks.timeout_ms"),
+                attempts_max: values.number("webhooks.attempts_max").unwrap_or(1),
+                age_max_s: amount("webhooks.age_max_s"),
+                backoff_min_ms: amount("webhooks.backoff_min_ms"),
+                backoff_max_s: amount("webhooks.backoff_max_s"),
+                off_after_s: amount("webhooks.off_after_s"),
+                keep_s: amount("webhooks.keep_s"),
+                parallel_max: count("webhooks.parallel_max"),
+                poll_ms: amount("webhooks.poll_ms"),
+                private_addresses: values.text("webhooks.private_addresses") == Some("allow"),
             },
             log: Log {
                 filter: values.text("log.filter").unwrap_or("info").to_owned(),

@@ -28,6 +28,8 @@ pub struct Settings {
     pub auth: Auth,
     /// Operations.
     pub worker: Worker,
+    /// Events out.
+    pub webhooks: Webhooks,
     /// Logging.
     pub log: Log,
     /// Names on the servers.
@@ -218,6 +220,31 @@ pub struct Worker {
     pub offboard_grace_s: u64,
     /// Limit on one dump or restore.
     pub dump_limit_s: u64,
+}
+
+/// Events out.
+#[derive(Debug, Clone)]
+pub struct Webhooks {
+    /// Limit on one request.
+    pub timeout_ms: u64,
+    /// How often an event is sent before it is given up.
+    pub attempts_max: u32,
+    /// How long it waits before it is given up.
+    pub age_max_s: u64,
+    /// The wait behind the first failed attempt.
+    pub backoff_min_ms: u64,
+    /// The longest wait between two attempts.
+    pub backoff_max_s: u64,
+    /// A webhook is switched off when nothing got through for so long.
+    pub off_after_s: u64,
+    /// How long events are kept.
+    pub keep_s: u64,
+    /// Most requests at once.
+    pub parallel_max: usize,
+    /// How often it is looked for events that are due.
+    pub poll_ms: u64,
+    /// Whether they may lead to addresses that are not the internet's.
+    pub private_addresses: bool,
 }
 
 /// Logging.

@@ -4,7 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use model::{ArchiveId, Email, OperationId, OperationStatus, ServerName, TenantState};
+use model::{
+    ArchiveId, DeliveryId, DeliveryStatus, Email, EventType, OperationId, OperationStatus, ServerName,
+    TenantState, WebhookId,
+};
 
 use crate::find::TenantRef;
 
@@ -16,6 +19,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
         .map_err(|error| refused(&error))?;
     Duration::try_from(length).map_err(|_| refused(&"it is negative"))
+}
+
+/// The name of a database as the server's catalogue has it.
+fn database(text: &str) -> Result<model::DbName, model::NameError> {
+    model::DbName::from_catalog(text)
 }
 
 const EXIT_CODES: &str = "\
@@ -69,6 +77,12 @@ pub(crate) enum Command {
     },
     /// Make a laboratory; run again, it goes on where it stopped
     Provision(Provision),
+    /// Make a laboratory of a database that exists; its tables, rows and people stay
+    #[command(
+        after_help = "It keeps the id, name and time zone of its own profile, and whoever has a password there keeps it. Run again, it goes \
+                      on where it stopped."
+    )]
+    Adopt(Adopt),
     /// List the laboratories
     List {
         /// Only those in this state: provisioning, active, suspended, deleting or restoring
@@ -145,12 +159,15 @@ pub(crate) enum Command {
     /// Verified dumps of laboratories
     #[command(subcommand)]
     Archives(Archives),
-    /// Durable changes: provision, migrate, back up, restore, offboard
+    /// Durable changes: provision, adopt, migrate, back up, restore, offboard
     #[command(subcommand)]
     Operations(Operations),
     /// The platform's own staff, who use the admin API
     #[command(subcommand)]
     Operator(Operator),
+    /// Addresses to which events are sent
+    #[command(subcommand)]
+    Webhooks(Webhooks),
     /// What is configured
     #[command(subcommand)]
     Config(Config),
@@ -251,6 +268,40 @@ pub(crate) struct Restore {
     /// Why, for its history
     #[arg(long)]
     pub(crate) reason: Option<String>,
+    /// Leave the work to a running tenantd
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Adopt {
+    /// The database; it keeps its name
+    #[arg(long, value_name = "NAME", value_parser = database)]
+    pub(crate) database: model::DbName,
+    /// Short name in URLs: 2 to 40 lower-case letters, digits and single hyphens, as acme-lab
+    #[arg(long)]
+    pub(crate) slug: model::Slug,
+    /// Server that has it; may be left out while only one is registered
+    #[arg(long, value_parser = ServerName::parse)]
+    pub(crate) server: Option<ServerName>,
+    /// Schema version that it is at, where that cannot be told by what is there; it is checked
+    #[arg(long, value_name = "N")]
+    pub(crate) baseline: Option<u32>,
+    /// The laboratory's name, where its database does not say
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// IANA time zone, where its database does not say
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) time_zone: Option<String>,
+    /// E-mail of its administrator; the longest serving lab_admin of its database when left out
+    #[arg(long, value_name = "EMAIL")]
+    pub(crate) admin_email: Option<Email>,
+    /// The administrator's name, for one whom its database does not know; the part before the @ when left out
+    #[arg(long, value_name = "NAME", requires = "admin_email")]
+    pub(crate) admin_name: Option<String>,
+    /// Give an administrator who has no password in its database a new one: the first line of standard input
+    #[arg(long, requires = "admin_email")]
+    pub(crate) admin_password_stdin: bool,
     /// Leave the work to a running tenantd
     #[arg(long)]
     pub(crate) no_wait: bool,
@@ -371,6 +422,76 @@ pub(crate) enum Operator {
     Enable {
         /// Log-in name
         email: Email,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Webhooks {
+    /// Register an address; its secret is printed once
+    Add {
+        /// Where to: https://host/path, or http://…
+        url: String,
+        /// Only events of this type, as laboratory.suspended; may be given several times. All when left out
+        #[arg(long = "event", value_name = "TYPE")]
+        events: Vec<EventType>,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// List the addresses
+    List,
+    /// Show one address with its latest deliveries
+    Show {
+        /// The address's id
+        webhook: WebhookId,
+    },
+    /// Remove an address with what waits for it
+    Remove {
+        /// The address's id
+        webhook: WebhookId,
+    },
+    /// Give an address a new secret, printed once; for a while the one before is valid too
+    Rotate {
+        /// The address's id
+        webhook: WebhookId,
+        /// How long the secret before is valid too, as 1d or 12h; at most 30d
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1d")]
+        overlap: Duration,
+    },
+    /// Switch an address on again; what waits for it is sent
+    Enable {
+        /// The address's id
+        webhook: WebhookId,
+    },
+    /// Switch an address off; its events wait
+    Disable {
+        /// The address's id
+        webhook: WebhookId,
+        /// Why
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Send a webhook.test from here and say what came of it
+    Test {
+        /// The address's id
+        webhook: WebhookId,
+    },
+    /// List deliveries, those of the newest events first
+    Deliveries {
+        /// Only those to this address
+        #[arg(long)]
+        webhook: Option<WebhookId>,
+        /// Only those in this status: pending, delivered or failed
+        #[arg(long)]
+        status: Option<DeliveryStatus>,
+        /// The most to list
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+    },
+    /// Send an event once more, from here, and say what came of it
+    Redeliver {
+        /// The delivery's id
+        delivery: DeliveryId,
     },
 }
 

@@ -3,6 +3,7 @@
 use std::{io, process::ExitCode};
 
 use model::OperationId;
+use outbox::OutboxError;
 use platform::PlatformError;
 use provisioner::ProvisionError;
 use registry::RegistryError;
@@ -126,6 +127,13 @@ fn classify(error: &anyhow::Error) -> End {
         }
         if let Some(error) = cause.downcast_ref::<ProvisionError>() {
             return of_provision(error);
+        }
+        if let Some(error) = cause.downcast_ref::<OutboxError>() {
+            return match error {
+                OutboxError::Registry(inner) => of_registry(inner),
+                OutboxError::Invalid { .. } => End::Usage,
+                OutboxError::Sealed { .. } | OutboxError::Tls { .. } => End::Failed,
+            };
         }
         if let Some(error) = cause.downcast_ref::<PlatformError>() {
             return match error {

@@ -1,7 +1,7 @@
 //! The documents that `--json` prints. Fields are only ever added.
 
 use model::{DbName, OperationKind, OperationStatus, SchemaVersion, StaffId, Step, StepStatus, TenantState};
-use registry::{Admin, Archive, Operation, Operator, StepRow, Tenant, TenantEventRow};
+use registry::{Admin, Archive, Delivery, Operation, Operator, StepRow, Tenant, TenantEventRow, Webhook};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -230,6 +230,80 @@ impl From<&Operator> for OperatorView {
             display_name: operator.display_name.clone(),
             disabled_at: operator.disabled_at,
             created_at: operator.created_at,
+        }
+    }
+}
+
+/// An address to which events are sent.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WebhookView {
+    id: model::WebhookId,
+    url: String,
+    description: String,
+    event_types: Vec<model::EventType>,
+    secret_before_until: Option<jiff::Timestamp>,
+    failing_since: Option<jiff::Timestamp>,
+    failures: u32,
+    disabled_at: Option<jiff::Timestamp>,
+    disabled_why: Option<String>,
+    created_by: String,
+    created_at: jiff::Timestamp,
+}
+
+impl From<&Webhook> for WebhookView {
+    fn from(webhook: &Webhook) -> Self {
+        Self {
+            id: webhook.id,
+            url: webhook.url.clone(),
+            description: webhook.description.clone(),
+            event_types: webhook.event_types.clone(),
+            secret_before_until: webhook.secret_before_until,
+            failing_since: webhook.failing_since,
+            failures: webhook.failures,
+            disabled_at: webhook.disabled_at,
+            disabled_why: webhook.disabled_why.clone(),
+            created_by: webhook.created_by.to_string(),
+            created_at: webhook.created_at,
+        }
+    }
+}
+
+/// One event on its way to one address.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DeliveryView {
+    id: model::DeliveryId,
+    webhook_id: model::WebhookId,
+    event_id: model::EventId,
+    event_type: String,
+    sequence: i64,
+    status: model::DeliveryStatus,
+    attempts: u32,
+    queued_at: jiff::Timestamp,
+    not_before: jiff::Timestamp,
+    ended_at: Option<jiff::Timestamp>,
+    status_code: Option<u16>,
+    error: Option<String>,
+    took_ms: Option<u64>,
+}
+
+impl From<&Delivery> for DeliveryView {
+    fn from(delivery: &Delivery) -> Self {
+        Self {
+            id: delivery.id,
+            webhook_id: delivery.webhook,
+            event_id: delivery.event,
+            event_type: delivery.kind.clone(),
+            sequence: delivery.position,
+            status: delivery.status,
+            attempts: delivery.attempts,
+            queued_at: delivery.queued_at,
+            not_before: delivery.not_before,
+            ended_at: delivery.ended_at,
+            status_code: delivery.status_code,
+            error: delivery.error.clone(),
+            took_ms: delivery.took_ms,
         }
     }
 }

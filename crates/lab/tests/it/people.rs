@@ -22,9 +22,30 @@ async fn a_seed_sown_twice_is_sown_once_and_another_laboratorys_is_refused() {
     assert_eq!(count.get::<_, i64>(0), 1);
     let foreign = lab::seed(&txn, &seed(TenantId::generate(), StaffId::generate())).await;
     assert_eq!(conflict(foreign), "other_laboratory");
-    let mut nowhere = seed(lab.tenant, lab.admin.staff);
-    nowhere.time_zone = "Mars/Olympus".to_owned();
-    is_invalid(lab::seed(&txn, &nowhere).await, "timeZone");
+}
+
+/// The second is no zone and still a rule that PostgreSQL would take for one.
+#[tokio::test]
+async fn a_time_zone_is_one_that_postgresql_knows_by_that_name() {
+    let lab = Lab::new().await;
+    let mut owner = lab.owner().await;
+    let mut sown = seed(lab.tenant, lab.admin.staff);
+    for unknown in ["Mars/Olympus", "Europe/Berlin3", "europe/berlin", "FOO3"] {
+        let txn = owner.transaction().await.unwrap();
+        sown.time_zone = unknown.to_owned();
+        is_invalid(lab::seed(&txn, &sown).await, "timeZone");
+    }
+    for known in [
+        "America/Port-au-Prince",
+        "America/Argentina/Rio_Gallegos",
+        "Etc/GMT+3",
+        "CET",
+        "UTC",
+    ] {
+        let txn = owner.transaction().await.unwrap();
+        sown.time_zone = known.to_owned();
+        lab::seed(&txn, &sown).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The steps of all operations, one function each. A step looks before it acts and says what it saw; run again after a
 //! crash at any point, it finds what is there and does the rest.
 
+mod adopt;
 mod archive;
 mod database;
 pub(crate) mod fence;
@@ -14,7 +15,7 @@ mod session;
 
 use std::time::Duration;
 
-use model::Step;
+use model::{OperationKind, Step};
 use registry::{Actor, Change, Lease, Operation, Tenant};
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -150,11 +151,14 @@ fn literal(text: &str) -> String {
 }
 
 pub(crate) async fn run(cx: &Context<'_>, step: Step, undoing: bool) -> Result<Ran, StepError> {
+    let adopting = cx.operation.kind == OperationKind::Adopt;
     let saw = match step {
         Step::Grace => return offboard::grace(cx),
         Step::EnsureRole => provision::ensure_role(cx).await,
         Step::EnsureDatabase => provision::ensure_database(cx).await,
+        Step::SecureDatabase if adopting => adopt::secure_database(cx).await,
         Step::SecureDatabase => provision::secure_database(cx).await,
+        Step::EnsureSchema if adopting => adopt::ensure_schema(cx).await,
         Step::EnsureSchema => migrate::ensure_schema(cx).await,
         Step::Seed => provision::seed(cx).await,
         Step::Check => provision::check(cx).await,
@@ -174,7 +178,9 @@ pub(crate) async fn run(cx: &Context<'_>, step: Step, undoing: bool) -> Result<R
         Step::DropRole => role::drop_role(cx).await,
         Step::RemoveTenant if undoing => provision::undo_tenant(cx).await,
         Step::RemoveTenant => offboard::remove_tenant(cx).await,
-        Step::Inspect | Step::Baseline | Step::Release => unreachable!("no request asks for it yet"),
+        Step::Inspect => adopt::inspect(cx).await,
+        Step::Baseline => adopt::baseline(cx).await,
+        Step::Release => adopt::release(cx).await,
     };
     saw.map(Ran::Saw)
 }

@@ -11,7 +11,7 @@ use testkit::eventually;
 use crate::rig::{NOW, PATIENCE, Rig, by};
 
 /// Long enough that a step's registry calls fit into a quarter of it on a busy machine, short enough to wait for.
-const LEASE: Duration = Duration::from_millis(1500);
+pub(crate) const LEASE: Duration = Duration::from_millis(1500);
 
 /// Runs the operation until it stands at the point, then lets it die there.
 pub(crate) async fn die_at(rig: &Rig, operation: OperationId, point: &str) {
@@ -35,7 +35,7 @@ fn points(kind: OperationKind) -> impl Iterator<Item = (Step, &'static str)> {
 }
 
 /// Before and after each step acts, and the moments within.
-fn points_of(steps: &'static [Step]) -> impl Iterator<Item = (Step, &'static str)> {
+pub(crate) fn points_of(steps: &'static [Step]) -> impl Iterator<Item = (Step, &'static str)> {
     steps.iter().flat_map(|&step| {
         let within: &[&str] = match step {
             Step::Verify | Step::RestoreDatabase => &["begun", "scratch_made", "acted"],

@@ -1,6 +1,8 @@
 //! The provisioner against a real server: whole laboratories are made, moved through their life and taken away.
 
 #[cfg(test)]
+mod adopt;
+#[cfg(test)]
 mod archive;
 #[cfg(test)]
 mod backup;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use identity::{PasswordError, TokenError};
 use lab::{FieldProblem, Guard, ItemProblem, LabError};
 use model::{SlugError, TenantState};
+use outbox::OutboxError;
 use provisioner::ProvisionError;
 use registry::RegistryError;
 use resolver::ResolveError;
@@ -151,6 +152,24 @@ impl From<ProvisionError> for Problem {
             | E::WasInService { .. }
             | E::Failed { .. }
             | E::CorruptStep { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<OutboxError> for Problem {
+    fn from(error: OutboxError) -> Self {
+        use OutboxError as E;
+        match error {
+            E::Registry(error) => error.into(),
+            E::Invalid { field, .. } => {
+                let item = ItemError {
+                    pointer: field.to_owned(),
+                    detail: error.to_string(),
+                    code: None,
+                };
+                Self::with(Kind::Invalid, error.to_string()).items(vec![item])
+            }
+            E::Sealed { .. } | E::Tls { .. } => Self::internal(error),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A route is registered through utoipa's configuration only, which takes none without its description: so the OpenAPI
 //! document cannot miss one.
 
+pub mod adopt;
 pub mod amendments;
 pub mod archives;
 pub mod auth;
@@ -22,6 +23,7 @@ pub mod specimens;
 pub mod staff;
 pub mod tenants;
 pub mod tests;
+pub mod webhooks;
 pub mod worklist;
 
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -116,6 +118,7 @@ fn operators(config: &mut ServiceConfig<'_>) {
     config
         .service(tenants::list)
         .service(tenants::provision)
+        .service(adopt::adopt)
         .service(tenants::show)
         .service(tenants::suspend)
         .service(tenants::resume)
@@ -135,5 +138,16 @@ fn operators(config: &mut ServiceConfig<'_>) {
         .service(backups::schedules)
         .service(backups::show_schedule)
         .service(backups::set_schedule)
-        .service(backups::end_schedule);
+        .service(backups::end_schedule)
+        .service(webhooks::list)
+        .service(webhooks::create)
+        .service(webhooks::show)
+        .service(webhooks::remove)
+        .service(webhooks::rotate)
+        .service(webhooks::enable)
+        .service(webhooks::disable)
+        .service(webhooks::test)
+        .service(webhooks::deliveries)
+        .service(webhooks::show_delivery)
+        .service(webhooks::redeliver);
 }

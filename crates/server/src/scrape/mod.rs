@@ -1,4 +1,4 @@
-//! Figures that are read at the scrape: the router's, and the operations under way.
+//! Figures that are read at the scrape: the router's, and the operations and webhooks under way.
 //!
 //! Invariant: the number of series is bounded. Laboratories and servers beyond those with a label of their own are added
 //! up under `other`.
@@ -7,6 +7,7 @@ mod router;
 mod servers;
 mod tenants;
 mod totals;
+mod webhooks;
 
 use model::OperationStatus;
 use prometheus_client::{
@@ -36,6 +37,10 @@ pub async fn read(state: &AppState) -> Registry {
     router::put(&mut out, &stats);
     servers::put(&mut out, &state.metrics, &stats.servers);
     tenants::put(&mut out, &state.metrics, &stats.tenants);
+    webhooks::put(&mut out, &state.outbox.stats());
+    if let Ok(queued) = webhooks::queued(state).await {
+        webhooks::put_queued(&mut out, queued);
+    }
     match live_operations(state).await {
         Ok(counts) => {
             let family = Family::<StatusLabels, Gauge>::default();

@@ -1,6 +1,8 @@
 //! The front door, as its users meet it: the real `tenantd` on a real PostgreSQL, over HTTP.
 
 #[cfg(test)]
+mod adopt;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod fence;
@@ -24,3 +26,5 @@ mod story;
 mod support;
 #[cfg(test)]
 mod weather;
+#[cfg(test)]
+mod webhooks;

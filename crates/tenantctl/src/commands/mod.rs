@@ -1,5 +1,6 @@
 //! One file for each group of commands. A command opens what it needs, does its work and closes.
 
+mod adopt;
 mod archives;
 mod backup;
 mod config;
@@ -13,6 +14,7 @@ mod provision;
 mod restore;
 mod show;
 mod up;
+mod webhooks;
 
 use crate::{
     cli::{Cli, Command},
@@ -40,6 +42,7 @@ pub(crate) async fn run(cli: Cli, out: &Out) -> anyhow::Result<()> {
 async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Provision(what) => provision::run(context, what).await,
+        Command::Adopt(what) => adopt::run(context, what).await,
         Command::List {
             status,
             server,
@@ -71,6 +74,7 @@ async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> 
         Command::Archives(what) => archives::run(context, what).await,
         Command::Operations(what) => operations::run(context, what).await,
         Command::Operator(what) => operator::run(context, what).await,
+        Command::Webhooks(what) => webhooks::run(context, what).await,
         Command::Up { .. } | Command::Config(_) | Command::Completions { .. } | Command::Version => {
             unreachable!("they need no open platform and were done before")
         }

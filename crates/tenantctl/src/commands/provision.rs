@@ -21,7 +21,10 @@ pub(crate) async fn run(context: &Context, wanted: Provision) -> anyhow::Result<
     let slug = wanted.slug.clone();
     let no_wait = wanted.no_wait;
     let (operation, password) = match found {
-        Some(tenant) => (take_up(context, &client, &tenant).await?, None),
+        Some(tenant) => (
+            take_up(context, &client, &tenant, OperationKind::Provision).await?,
+            None,
+        ),
         None => {
             drop(client);
             let (operation, password) = request(context, wanted).await?;
@@ -77,7 +80,12 @@ async fn request(context: &Context, wanted: Provision) -> anyhow::Result<(Operat
 }
 
 /// The operation that makes a laboratory of which the row is there already.
-async fn take_up(context: &Context, client: &RegistryClient, tenant: &Tenant) -> anyhow::Result<OperationId> {
+pub(super) async fn take_up(
+    context: &Context,
+    client: &RegistryClient,
+    tenant: &Tenant,
+    kind: OperationKind,
+) -> anyhow::Result<OperationId> {
     let slug = &tenant.slug;
     match tenant.status {
         TenantState::Provisioning => {}
@@ -100,11 +108,13 @@ async fn take_up(context: &Context, client: &RegistryClient, tenant: &Tenant) ->
     }
     let filter = OperationFilter {
         tenant: Some(tenant.id),
-        kind: Some(OperationKind::Provision),
+        kind: Some(kind),
         ..OperationFilter::default()
     };
     let Some(last) = registry::operations_list(client, &filter, None, 1).await?.pop() else {
-        anyhow::bail!("{slug} is provisioning but has no operation; was the registry changed by hand?");
+        anyhow::bail!(
+            "{slug} is provisioning, but not by an operation of kind {kind}; see `tenantctl operations list --tenant {slug}`"
+        );
     };
     context.out.note(&format!(
         "{slug} was asked for at {} and is half done; going on with it (administrator and password stay as given then)",
@@ -120,7 +130,7 @@ async fn take_up(context: &Context, client: &RegistryClient, tenant: &Tenant) ->
     Ok(last.id)
 }
 
-async fn finish(
+pub(super) async fn finish(
     context: &Context,
     wanted: &TenantRef,
     operation: OperationId,

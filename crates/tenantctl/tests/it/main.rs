@@ -1,6 +1,8 @@
 //! `tenantctl` through its front door: the real program, its output, its exit codes.
 
 #[cfg(test)]
+mod adopt;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod ctl;
@@ -14,3 +16,5 @@ mod story;
 mod truth;
 #[cfg(test)]
 mod up;
+#[cfg(test)]
+mod webhooks;

@@ -45,6 +45,9 @@ pub(super) async fn plan(scene: &Scene, method: &str, path: &str) -> Option<Plan
     if let Some(plan) = operators(scene, method, path).await {
         return Some(plan);
     }
+    if let Some(plan) = webhooks(scene, method, path).await {
+        return Some(plan);
+    }
     if let Some(plan) = people(scene, method, path).await {
         return Some(plan);
     }
@@ -109,6 +112,11 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             let body = crate::support::new_lab("evil-lab");
             Plan::Operators(Call::new("POST", path).json(&body), 202, After::Finish)
         }
+        // There is no such database, so the operator is told so.
+        ("POST", "/api/v1/tenants/adopt") => {
+            let body = json!({ "database": "no_such_database", "slug": "evil-lab" });
+            Plan::Operators(Call::new("POST", path).json(&body), 422, After::Nothing)
+        }
         ("POST", "/api/v1/tenants/{id}/suspend") => post(tenant("/suspend"), 200, After::Resume),
         ("POST", "/api/v1/tenants/{id}/resume") => {
             scene.suspend().await;
@@ -130,6 +138,45 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
         }
         _ => return None,
     })
+}
+
+async fn webhooks(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
+    let operators = |call: Call, ok: u16| Some(Plan::Operators(call.json(&json!({})), ok, After::Nothing));
+    let webhook = async |rest: &str| at("webhooks", &scene.webhook().await, rest);
+    match (method, path) {
+        ("GET", "/api/v1/webhooks") => operators(Call::new("GET", path), 200),
+        ("POST", "/api/v1/webhooks") => {
+            let call = Call::new("POST", path).json(&Scene::new_webhook());
+            Some(Plan::Operators(call, 201, After::Nothing))
+        }
+        ("GET", "/api/v1/webhooks/{id}") => operators(Call::new("GET", webhook("").await), 200),
+        ("DELETE", "/api/v1/webhooks/{id}") => operators(Call::new("DELETE", webhook("").await), 204),
+        ("GET", "/api/v1/webhooks/{id}/deliveries") => {
+            operators(Call::new("GET", webhook("/deliveries").await), 200)
+        }
+        ("POST", "/api/v1/webhooks/{id}/rotate") => {
+            operators(Call::new("POST", webhook("/rotate").await), 200)
+        }
+        ("POST", "/api/v1/webhooks/{id}/enable") => {
+            operators(Call::new("POST", webhook("/enable").await), 200)
+        }
+        ("POST", "/api/v1/webhooks/{id}/disable") => {
+            operators(Call::new("POST", webhook("/disable").await), 200)
+        }
+        ("POST", "/api/v1/webhooks/{id}/test") => operators(Call::new("POST", webhook("/test").await), 202),
+        ("GET", "/api/v1/webhook-deliveries/{id}") => {
+            let delivery = scene.delivery().await;
+            operators(Call::new("GET", at("webhook-deliveries", &delivery, "")), 200)
+        }
+        ("POST", "/api/v1/webhook-deliveries/{id}/redeliver") => {
+            let delivery = scene.delivery().await;
+            operators(
+                Call::new("POST", at("webhook-deliveries", &delivery, "/redeliver")),
+                202,
+            )
+        }
+        _ => None,
+    }
 }
 
 async fn people(scene: &Scene, method: &str, path: &str) -> Option<Plan> {

@@ -32,6 +32,23 @@ impl Scene {
         list["items"][0].clone()
     }
 
+    /// An address that nothing is sent to but what is asked for.
+    pub(super) fn new_webhook() -> Value {
+        json!({ "url": "https://hooks.invalid/tenantry", "eventTypes": ["laboratory.removed"] })
+    }
+
+    pub(super) async fn webhook(&self) -> Value {
+        let server = &self.world.server;
+        let made = server.post(&self.world.operator, "/api/v1/webhooks", Self::new_webhook());
+        made.await.expect(201)
+    }
+
+    pub(super) async fn delivery(&self) -> Value {
+        let path = at("webhooks", &self.webhook().await, "/test");
+        let asked = self.world.server.post(&self.world.operator, &path, json!({}));
+        asked.await.expect(202)
+    }
+
     pub(super) async fn suspend(&self) {
         let path = format!("/api/v1/tenants/{}/suspend", self.a.id);
         let asked = self

@@ -1,0 +1,383 @@
+//! Asking for a database that exists to become a laboratory, and looking at such a database.
+
+use model::{
+    DbName, Email, OperationId, OperationKind, Role, SchemaVersion, ServerName, Slug, StaffId, TenantId,
+};
+use pg::ConnectTarget;
+use registry::{NewOperation, RegistryError, Tenant};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use crate::{
+    Inner, NewAdmin, NewLab, ProvisionError, Provisioner, RequestedBy,
+    reach::Session,
+    request::{begin, commit, earlier, only_server, tenant_of},
+};
+
+/// A database that is to become a laboratory as it is.
+#[derive(Debug, Clone)]
+pub struct Adoption {
+    /// The database; it keeps its name.
+    pub database: DbName,
+    /// The laboratory's short name.
+    pub slug: Slug,
+    /// The server that has it; may be left open while only one is registered.
+    pub server: Option<ServerName>,
+    /// The schema version that it is at, where that cannot be told by what is there.
+    pub baseline: Option<SchemaVersion>,
+    /// The laboratory's name, where the database does not say.
+    pub name: Option<String>,
+    /// Its time zone, where the database does not say.
+    pub time_zone: Option<String>,
+    /// The administrator's log-in name; the longest serving one of the database unless given.
+    pub admin_email: Option<Email>,
+    /// The administrator's name and a new password's hash: for one whom the database does not know, or who has no password there.
+    /// Whoever has one keeps it.
+    pub admin_password: Option<(String, SecretString)>,
+}
+
+/// What an operation keeps of the request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AdoptParams {
+    database: String,
+    slug: Slug,
+    server: String,
+    pub(crate) baseline: Option<u32>,
+    admin_email: Option<Email>,
+}
+
+/// Refuses a database that cannot become a laboratory.
+fn refused(database: &DbName, why: impl std::fmt::Display) -> ProvisionError {
+    ProvisionError::Invalid {
+        field: "database",
+        why: format!("the database {} cannot be adopted: {why}", database.as_str()),
+    }
+}
+
+impl Inner {
+    /// Whether a database may become a laboratory's. Gives the comment that it has.
+    pub(crate) async fn adoptable(
+        &self,
+        held: &Session,
+        database: &DbName,
+        mark: Option<&str>,
+    ) -> Result<Option<String>, ProvisionError> {
+        let row = held
+            .client
+            .query_opt(
+                "SELECT datistemplate, datallowconn, pg_encoding_to_char(encoding)::text, shobj_description(oid, 'pg_database')
+                   FROM pg_database WHERE datname = $1",
+                &[&database.as_str()],
+            )
+            .await
+            .map_err(ProvisionError::db("looking for the database", &held.target))?;
+        let Some(row) = row else {
+            return Err(refused(
+                database,
+                format!("{} has none of this name", held.target.host),
+            ));
+        };
+        let (template, open, encoding): (bool, bool, String) = (row.get(0), row.get(1), row.get(2));
+        let comment: Option<String> = row.get(3);
+        let config = &self.config;
+        let prefix = format!("{}_", config.namespace.as_str());
+        let ours = database.as_str().strip_prefix(&prefix).is_some_and(|rest| {
+            ["template_", "making_", "spare_", "scratch_"]
+                .iter()
+                .any(|kind| rest.starts_with(kind))
+        });
+        if template || ours || database.as_str() == migrator::MAINTENANCE_DATABASE {
+            return Err(refused(
+                database,
+                "it is a template, or the server's or Tenantry's own",
+            ));
+        }
+        if database.as_str() == config.registry.target().database {
+            return Err(refused(database, "it is the registry"));
+        }
+        if !open {
+            return Err(refused(
+                database,
+                "it takes no connections (ALLOW_CONNECTIONS false); open it first",
+            ));
+        }
+        if encoding != "UTF8" {
+            return Err(refused(
+                database,
+                format!("its encoding is {encoding} and not UTF8"),
+            ));
+        }
+        match &comment {
+            Some(text) if text.starts_with("tenantry ") && Some(text.as_str()) != mark => Err(refused(
+                database,
+                format!(
+                    "it is marked as another's (\"{text}\"); if that one is gone, take the comment away by hand"
+                ),
+            )),
+            _ => Ok(comment),
+        }
+    }
+}
+
+/// Who the laboratory says that it is.
+#[derive(Debug, Default)]
+struct Profile {
+    tenant: Option<TenantId>,
+    name: Option<String>,
+    time_zone: Option<String>,
+}
+
+/// An administrator whom it knows.
+struct Known {
+    id: StaffId,
+    email: Email,
+    name: String,
+    password_hash: Option<String>,
+}
+
+async fn has_table(client: &Client, place: &ConnectTarget, table: &str) -> Result<bool, ProvisionError> {
+    let row = client
+        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&table])
+        .await
+        .map_err(ProvisionError::db("looking at the laboratory", place))?;
+    Ok(row.get(0))
+}
+
+async fn profile(client: &Client, place: &ConnectTarget) -> Result<Profile, ProvisionError> {
+    if !has_table(client, place, "public.lab_profile").await? {
+        return Ok(Profile::default());
+    }
+    let row = client
+        .query_opt("SELECT tenant_id, name, tz FROM public.lab_profile", &[])
+        .await
+        .map_err(ProvisionError::db("reading the laboratory's profile", place))?;
+    Ok(row.map_or_else(Profile::default, |row| Profile {
+        tenant: Some(TenantId::from(row.get::<_, uuid::Uuid>(0))),
+        name: Some(row.get(1)),
+        time_zone: Some(row.get(2)),
+    }))
+}
+
+async fn known(
+    client: &Client,
+    place: &ConnectTarget,
+    email: Option<&Email>,
+) -> Result<Option<Known>, ProvisionError> {
+    if !has_table(client, place, "public.staff").await? {
+        return Ok(None);
+    }
+    let row = client
+        .query_opt(
+            "SELECT id, email, display_name, password_hash, role, active FROM public.staff
+              WHERE CASE WHEN $1::text IS NULL THEN role = 'lab_admin' AND active ELSE lower(email) = lower($1) END
+              ORDER BY (password_hash IS NULL), created_at, id LIMIT 1",
+            &[&email.map(Email::as_str)],
+        )
+        .await
+        .map_err(ProvisionError::db("looking for the laboratory's administrator", place))?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let address: String = row.get(1);
+    let invalid = |why: String| ProvisionError::Invalid {
+        field: "admin.email",
+        why,
+    };
+    if row.get::<_, String>(4) != Role::LabAdmin.as_str() || !row.get::<_, bool>(5) {
+        return Err(invalid(format!(
+            "{address} works in the laboratory, but not as an active lab_admin; name one who does"
+        )));
+    }
+    Ok(Some(Known {
+        id: StaffId::from(row.get::<_, uuid::Uuid>(0)),
+        email: Email::parse(&address).map_err(|error| invalid(format!("{address}: {error}")))?,
+        name: row.get(2),
+        password_hash: row.get(3),
+    }))
+}
+
+/// The administrator as the registry is to know them, with the id that they have in the laboratory.
+fn admin_of(wanted: &Adoption, known: Option<Known>) -> Result<(StaffId, NewAdmin), ProvisionError> {
+    let invalid = |field, why: &str| {
+        Err(ProvisionError::Invalid {
+            field,
+            why: why.to_owned(),
+        })
+    };
+    match (known, &wanted.admin_email, &wanted.admin_password) {
+        (Some(known), _, given) => {
+            let hash = match (known.password_hash, given) {
+                (Some(hash), _) => hash.into(),
+                (None, Some((_, hash))) => hash.clone(),
+                (None, None) => {
+                    let why = "the laboratory's administrator has no password in its database; give one, or name another";
+                    return invalid("admin.password", why);
+                }
+            };
+            Ok((
+                known.id,
+                NewAdmin {
+                    email: known.email,
+                    display_name: known.name,
+                    password_hash: hash,
+                },
+            ))
+        }
+        (None, Some(email), Some((name, hash))) => Ok((
+            StaffId::generate(),
+            NewAdmin {
+                email: email.clone(),
+                display_name: name.clone(),
+                password_hash: hash.clone(),
+            },
+        )),
+        (None, Some(_), None) => invalid(
+            "admin.password",
+            "the laboratory does not know this person; give a password to make them its administrator",
+        ),
+        (None, None, _) => invalid(
+            "admin.email",
+            "the database knows no active lab_admin; name the person who is to be it",
+        ),
+    }
+}
+
+impl Provisioner {
+    /// Asks for a database that exists to become a laboratory: its tables, rows, owners and people stay; missing migrations are
+    /// run. It is `provisioning` until the operation has run, and what cannot be adopted is refused here already.
+    ///
+    /// A laboratory that has an id in its own profile keeps it.
+    ///
+    /// # Errors
+    /// [`ProvisionError::Invalid`] names a field and says what to do; [`RegistryError::SlugTaken`],
+    /// [`RegistryError::DatabaseTaken`]; [`ProvisionError::IdempotencyMismatch`].
+    pub async fn request_adopt(
+        &self,
+        wanted: Adoption,
+        by: RequestedBy,
+    ) -> Result<(Tenant, OperationId), ProvisionError> {
+        let inner = &self.inner;
+        let client = inner.config.registry.client().await?;
+        let server = match &wanted.server {
+            Some(server) => server.clone(),
+            None => only_server(&client).await?,
+        };
+        let params = params_of(&wanted, &server);
+        // What was found is kept beside what was asked, and is no part of it.
+        let same = |found: &Value| {
+            params
+                .as_object()
+                .is_some_and(|p| p.iter().all(|(k, v)| found.get(k) == Some(v)))
+        };
+        if let Some(first) = earlier(&client, &by, OperationKind::Adopt, |op| same(&op.params)).await? {
+            return Ok((tenant_of(&client, &first).await?, first.id));
+        }
+        if registry::tenant_by_db_name(&client, &wanted.database)
+            .await?
+            .is_some()
+        {
+            let db_name = wanted.database;
+            return Err(RegistryError::DatabaseTaken { db_name }.into());
+        }
+        let row = registry::server_by_name(&client, &server).await?;
+        drop(client);
+        let row = row.ok_or_else(|| RegistryError::UnknownServer { name: server.clone() })?;
+        let held = inner.session(inner.admin_of(row)?).await?;
+        let comment = inner.adoptable(&held, &wanted.database, None).await?;
+        let place = held.target.with_database(wanted.database.as_str());
+        let inside = inner.connect(&place).await?;
+        let profile = profile(&inside, &place).await?;
+        let known = known(&inside, &place, wanted.admin_email.as_ref()).await?;
+        let (admin_id, admin) = admin_of(&wanted, known)?;
+        let lab = NewLab {
+            name: profile
+                .name
+                .or(wanted.name)
+                .unwrap_or_else(|| wanted.slug.to_string()),
+            time_zone: profile
+                .time_zone
+                .or(wanted.time_zone)
+                .unwrap_or_else(|| "UTC".to_owned()),
+            slug: wanted.slug,
+            server: Some(server.clone()),
+            admin,
+        };
+        lab.check()?;
+        let mut kept = params.clone();
+        kept["commentBefore"] = json!(comment);
+        let id = profile.tenant.unwrap_or_else(TenantId::generate);
+        let (tenant, operation) = self
+            .write_adoption(lab, id, admin_id, wanted.database, server, kept, &by)
+            .await?;
+        Ok((tenant, operation))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of what one transaction writes")]
+    async fn write_adoption(
+        &self,
+        lab: NewLab,
+        id: TenantId,
+        admin_id: StaffId,
+        database: DbName,
+        server: ServerName,
+        params: Value,
+        by: &RequestedBy,
+    ) -> Result<(Tenant, OperationId), ProvisionError> {
+        let mut client = self.inner.config.registry.client().await?;
+        if let Some(taken) = registry::tenant_by_id(&client, id).await? {
+            let why = format!(
+                "its profile says that it is the laboratory {} ({id}), which exists",
+                taken.slug
+            );
+            return Err(refused(&database, why));
+        }
+        let txn = begin(&mut client).await?;
+        let operation = OperationId::generate();
+        let new = NewOperation {
+            id: operation,
+            kind: OperationKind::Adopt,
+            tenant: id,
+            tenant_slug: lab.slug.clone(),
+            params,
+            created_by: by.actor.clone(),
+            idempotency_key: by.idempotency_key.clone(),
+        };
+        registry::operation_insert_in_txn(&txn, &new).await?;
+        let tenant = registry::NewTenant {
+            id,
+            role_name: self.inner.config.namespace.tenant_role(&lab.slug),
+            slug: lab.slug,
+            name: lab.name.trim().to_owned(),
+            time_zone: lab.time_zone,
+            server,
+            db_name: database,
+            // Made by the step that makes the role.
+            role_secret: None,
+        };
+        let tenant =
+            registry::tenant_insert_in_txn(&txn, &tenant, &by.change().in_operation(operation)).await?;
+        let admin = registry::NewAdmin {
+            id: admin_id,
+            tenant: id,
+            email: lab.admin.email,
+            display_name: lab.admin.display_name.trim().to_owned(),
+            password_hash: lab.admin.password_hash,
+        };
+        registry::admin_insert_in_txn(&txn, &admin).await?;
+        commit(txn).await?;
+        Ok((tenant, operation))
+    }
+}
+
+fn params_of(wanted: &Adoption, server: &ServerName) -> Value {
+    json!(AdoptParams {
+        database: wanted.database.as_str().to_owned(),
+        slug: wanted.slug.clone(),
+        server: server.to_string(),
+        baseline: wanted.baseline.map(SchemaVersion::number),
+        admin_email: wanted.admin_email.clone(),
+    })
+}

@@ -1,0 +1,419 @@
+//! Taking over a laboratory that has a database of its own already, and giving it back. Whatever happens, the database, its rows and its
+//! own objects stay.
+
+use std::collections::BTreeSet;
+
+use model::{DbName, SchemaVersion, Step, StepStatus};
+use pg::ConnectTarget;
+use registry::Tenant;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio_postgres::Client;
+
+use super::{
+    Context, Saw,
+    database::{look, look_for_own, open_to_nobody_else, require_own},
+    literal, mark_of,
+};
+use crate::{
+    ProvisionError,
+    baseline::{Lines, ROW, judge, telling},
+    error::StepError,
+    reach::Session,
+};
+
+/// The login roles that can connect to the database of $1 and have rights or objects in it, their own or through a role that they
+/// are in: people and programs of the laboratory. Not: superusers, who need no right, and the laboratory's new role $2.
+const USERS: &str = "SELECT r.rolname::text, quote_ident(r.rolname), has_database_privilege(r.oid, d.oid, 'TEMPORARY')
+      FROM pg_roles r, pg_database d
+     WHERE d.datname = $1 AND r.rolcanlogin AND NOT r.rolsuper AND r.rolname <> $2
+       AND has_database_privilege(r.oid, d.oid, 'CONNECT')
+       AND (r.oid = d.datdba OR EXISTS (SELECT FROM pg_shdepend s
+            WHERE s.dbid = d.oid AND s.refclassid = 'pg_authid'::regclass AND pg_has_role(r.oid, s.refobjid, 'USAGE')))
+     ORDER BY 1";
+
+/// What everybody could do before: given back when the laboratory is.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Before {
+    /// CONNECT, TEMPORARY or CREATE, on the database.
+    on_database: Vec<String>,
+    /// USAGE or CREATE, on the schema `public`.
+    on_schema: Vec<String>,
+    /// Functions in it that everybody could run.
+    functions: Vec<String>,
+}
+
+/// A person or a program of the laboratory's own.
+struct User {
+    name: String,
+    quoted: String,
+    temporary: bool,
+}
+
+/// Looks once more whether the database can be adopted, notes what everybody may do in it, and marks it.
+pub(super) async fn inspect(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    let mark = mark_of(&tenant);
+    cx.inner.adoptable(&held, &tenant.db_name, Some(&mark)).await?;
+    let before = before(cx, &held, &tenant).await?;
+    let (name, mark) = (&tenant.db_name, literal(&mark));
+    held.run(
+        "marking the database",
+        &format!("COMMENT ON DATABASE {name} IS {mark}"),
+    )
+    .await?;
+    Ok(json!({ "database": name, "before": before }))
+}
+
+async fn before(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Result<Before, StepError> {
+    let inside = cx.inside(tenant).await?;
+    let row = inside
+        .query_one(
+            "SELECT ARRAY(SELECT a.privilege_type FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+                      WHERE d.datname = current_database() AND a.grantee = 0 ORDER BY 1),
+                    ARRAY(SELECT a.privilege_type FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+                      WHERE n.nspname = 'public' AND a.grantee = 0 ORDER BY 1),
+                    ARRAY(SELECT p.oid::regprocedure::text
+                      FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+                      WHERE p.pronamespace = to_regnamespace('public') AND a.grantee = 0 AND a.privilege_type = 'EXECUTE' ORDER BY 1)",
+            &[],
+        )
+        .await
+        .map_err(ProvisionError::db("reading the rights in the database", &held.target))?;
+    Ok(Before {
+        on_database: row.get(0),
+        on_schema: row.get(1),
+        functions: row.get(2),
+    })
+}
+
+/// Finds out which migrations the database has already, and writes that down where it has no history of its own.
+pub(super) async fn baseline(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    require_own(&held, &tenant).await?;
+    let wanted = wanted(cx).map(SchemaVersion::new);
+    let history = migrator::history_version(&*cx.inside(&tenant).await?).await?;
+    if history > SchemaVersion::default() {
+        return match wanted {
+            Some(wanted) if wanted != history => Err(invalid(format!(
+                "the database's own history says version {history}, not {wanted}; leave the baseline out to go by it"
+            ))),
+            _ => Ok(json!({ "version": history, "by": "its own history" })),
+        };
+    }
+    let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
+    drop_scratch(&held, &scratch).await?;
+    let judged = compare(cx, &held, &tenant, &scratch, wanted).await;
+    // Also when it failed; after a crash the next try begins with it.
+    let dropped = drop_scratch(&held, &scratch).await;
+    let version = judged?;
+    dropped?;
+    if version > SchemaVersion::default() {
+        let target = held.target.with_database(tenant.db_name.as_str());
+        migrator::baseline_write(&target, version).await?;
+    }
+    Ok(json!({ "version": version, "by": "what is there" }))
+}
+
+fn wanted(cx: &Context<'_>) -> Option<u32> {
+    u32::try_from(cx.operation.params.get("baseline")?.as_u64()?).ok()
+}
+
+fn invalid(why: String) -> StepError {
+    StepError::fatal(ProvisionError::Invalid {
+        field: "baseline",
+        why,
+    })
+}
+
+async fn drop_scratch(held: &Session, scratch: &DbName) -> Result<(), StepError> {
+    if look(held, scratch).await?.is_some() {
+        // FORCE: our own session of a moment ago may still be ending, and nobody else is let in.
+        let sql = format!("DROP DATABASE {scratch} WITH (FORCE)");
+        held.run("dropping the scratch database", &sql).await?;
+    }
+    Ok(())
+}
+
+/// Brings a scratch database from version to version, and compares the laboratory's with it at each.
+async fn compare(
+    cx: &Context<'_>,
+    held: &Session,
+    tenant: &Tenant,
+    scratch: &DbName,
+    wanted: Option<SchemaVersion>,
+) -> Result<SchemaVersion, StepError> {
+    let sql = format!("CREATE DATABASE {scratch} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false");
+    held.run("making the scratch database", &sql).await?;
+    open_to_nobody_else(held, scratch).await?;
+    let place = held.target.with_database(scratch.as_str());
+    let mut client = cx.inner.connect(&place).await?;
+    let mut versions = vec![shape(&client, &place).await?];
+    let mut keys = BTreeSet::new();
+    for number in 1..=migrator::latest().number() {
+        migrator::migrate_scratch(&mut client, &place, SchemaVersion::new(number)).await?;
+        let mut lines = shape(&client, &place).await?;
+        keys = keyed_tables(&client, &place).await?;
+        for key in &keys {
+            lines.extend(rows(&client, &place, key).await?);
+        }
+        versions.push(lines);
+    }
+    drop(client);
+    let place = held.target.with_database(tenant.db_name.as_str());
+    let inside = cx.inside(tenant).await?;
+    let mut found = shape(&inside, &place).await?;
+    let there = keyed_tables(&inside, &place).await?;
+    for key in keys.intersection(&there) {
+        found.extend(rows(&inside, &place, key).await?);
+    }
+    judge(&versions, &found, wanted).map_err(|why| {
+        let name = tenant.db_name.as_str();
+        invalid(format!("the database {name} cannot be adopted: {why}"))
+    })
+}
+
+async fn shape(client: &Client, place: &ConnectTarget) -> Result<Lines, ProvisionError> {
+    let failed = || ProvisionError::db("reading the shape", place);
+    // An empty search_path, so that every name in a definition is qualified.
+    client
+        .batch_execute("SET search_path = ''")
+        .await
+        .map_err(failed())?;
+    let outcome = client.query(archive::SHAPE, &[]).await;
+    client
+        .batch_execute("RESET search_path")
+        .await
+        .map_err(failed())?;
+    let rows = outcome.map_err(failed())?;
+    Ok(telling(rows.iter().map(|row| row.get(0))))
+}
+
+/// Tables whose rows a person can name: keyed by one text. Rows under generated ids tell nothing about a version.
+async fn keyed_tables(
+    client: &Client,
+    place: &ConnectTarget,
+) -> Result<BTreeSet<(String, String)>, ProvisionError> {
+    let rows = client
+        .query(
+            "SELECT c.relname::text, a.attname::text FROM pg_constraint k
+               JOIN pg_class c ON c.oid = k.conrelid
+               JOIN pg_attribute a ON a.attrelid = c.oid AND k.conkey = ARRAY[a.attnum]
+              WHERE k.contype = 'p' AND c.relnamespace = to_regnamespace('public') AND a.atttypid = 'text'::regtype",
+            &[],
+        )
+        .await
+        .map_err(ProvisionError::db("looking for tables with rows", place))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+async fn rows(
+    client: &Client,
+    place: &ConnectTarget,
+    (table, key): &(String, String),
+) -> Result<Vec<String>, ProvisionError> {
+    let sql = format!(
+        "SELECT {}::text FROM public.{}",
+        model::quote_ident(key),
+        model::quote_ident(table)
+    );
+    let rows = client
+        .query(&sql, &[])
+        .await
+        .map_err(ProvisionError::db("reading the keys of rows", place))?;
+    Ok(rows
+        .iter()
+        .map(|row| format!("{ROW}{table} {}", row.get::<_, String>(0)))
+        .collect())
+}
+
+async fn users(held: &Session, tenant: &Tenant) -> Result<Vec<User>, ProvisionError> {
+    let rows = held
+        .client
+        .query(USERS, &[&tenant.db_name.as_str(), &tenant.role_name.as_str()])
+        .await
+        .map_err(ProvisionError::db(
+            "looking for the laboratory's own users",
+            &held.target,
+        ))?;
+    Ok(rows
+        .iter()
+        .map(|row| User {
+            name: row.get(0),
+            quoted: row.get(1),
+            temporary: row.get(2),
+        })
+        .collect())
+}
+
+/// Runs the missing migrations and applies the grants. These take from everybody what PUBLIC could do in the schema, so those
+/// who work in it get that by name first.
+pub(super) async fn ensure_schema(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    require_own(&held, &tenant).await?;
+    let users = users(&held, &tenant).await?;
+    let inside = cx.inside(&tenant).await?;
+    let before = migrator::history_version(&*inside).await?;
+    for user in &users {
+        keep_in_schema(&inside, &held, user).await?;
+    }
+    drop(inside);
+    let target = held.target.with_database(tenant.db_name.as_str());
+    let after = migrator::migrate_database(&target, &cx.inner.config.namespace).await?;
+    let kept: Vec<String> = users.into_iter().map(|user| user.name).collect();
+    Ok(json!({ "from": before, "to": after, "kept_in_schema": kept }))
+}
+
+/// What a user can do in the schema `public`, also through PUBLIC, they can do by name from now on.
+async fn keep_in_schema(inside: &Client, held: &Session, user: &User) -> Result<(), ProvisionError> {
+    let failed = || ProvisionError::db("keeping the rights of the laboratory's own users", &held.target);
+    let rows = inside
+        .query(
+            "SELECT format('GRANT %s ON SCHEMA public TO %s', p.word, $2::text) FROM unnest(ARRAY['USAGE', 'CREATE']) p (word)
+              WHERE has_schema_privilege($1::text, 'public', p.word)
+             UNION ALL
+             SELECT format('GRANT EXECUTE ON ROUTINE %s TO %s', p.oid::regprocedure, $2::text) FROM pg_proc p
+              WHERE p.pronamespace = to_regnamespace('public') AND has_function_privilege($1::text, p.oid, 'EXECUTE')",
+            &[&user.name, &user.quoted],
+        )
+        .await
+        .map_err(failed())?;
+    let statements: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    inside
+        .batch_execute(&statements.join("; "))
+        .await
+        .map_err(failed())
+}
+
+/// Takes CONNECT from everybody and gives it by name to the laboratory's role and to those who work in the database.
+pub(super) async fn secure_database(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    require_own(&held, &tenant).await?;
+    let users = users(&held, &tenant).await?;
+    let (database, role) = (&tenant.db_name, &tenant.role_name);
+    // One transaction: at no moment is one of them shut out.
+    let mut sql = format!(
+        "REVOKE ALL ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {role};"
+    );
+    for user in &users {
+        let rights = if user.temporary {
+            "CONNECT, TEMPORARY"
+        } else {
+            "CONNECT"
+        };
+        sql.push_str(&format!(
+            " GRANT {rights} ON DATABASE {database} TO {};",
+            user.quoted
+        ));
+    }
+    held.run("securing the database", &sql).await?;
+    let kept: Vec<String> = users.into_iter().map(|user| user.name).collect();
+    Ok(json!({ "database": database, "open_to": role, "kept_open_to": kept }))
+}
+
+/// Gives the database back: mark and rights as before. What migrations made stays, and so does what users hold by name.
+pub(super) async fn release(cx: &Context<'_>) -> Saw {
+    let Some(tenant) = cx.tenant_opt().await? else {
+        return Ok(json!({ "database": "released with the laboratory" }));
+    };
+    let held = cx.maintenance(&tenant).await?;
+    drop_scratch(
+        &held,
+        &cx.inner.config.namespace.scratch_database(cx.operation.id),
+    )
+    .await?;
+    match look_for_own(&held, &tenant).await {
+        Ok(Some(_)) => {}
+        // Never marked, gone, or released by a try that was cut off.
+        Ok(None) | Err(ProvisionError::NotOurs { .. }) => {
+            return Ok(json!({ "database": tenant.db_name, "released": false }));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let before = noted(cx).await?;
+    give_back(cx, &held, &tenant, &before).await?;
+    let comment = cx
+        .operation
+        .params
+        .get("commentBefore")
+        .and_then(|text| text.as_str());
+    let comment = comment.map_or_else(|| "NULL".to_owned(), literal);
+    let name = &tenant.db_name;
+    // Last: until then it is known to be ours to give back.
+    held.run(
+        "taking the mark away",
+        &format!("COMMENT ON DATABASE {name} IS {comment}"),
+    )
+    .await?;
+    Ok(json!({ "database": name, "released": true }))
+}
+
+/// What the first step saw; nothing was changed before it was done.
+async fn noted(cx: &Context<'_>) -> Result<Option<Before>, ProvisionError> {
+    let client = cx.inner.config.registry.client().await?;
+    let rows = registry::steps_of(&client, cx.operation.id).await?;
+    let row = rows
+        .into_iter()
+        .find(|row| row.step == Step::Inspect && row.status == StepStatus::Done);
+    let Some(saw) = row.and_then(|row| row.saw) else {
+        return Ok(None);
+    };
+    let before = serde_json::from_value(saw["before"].clone());
+    before.map(Some).map_err(|error| ProvisionError::CorruptStep {
+        operation: cx.operation.id,
+        step: Step::Inspect,
+        why: error.to_string(),
+    })
+}
+
+async fn give_back(
+    cx: &Context<'_>,
+    held: &Session,
+    tenant: &Tenant,
+    before: &Option<Before>,
+) -> Result<(), StepError> {
+    let Some(before) = before else {
+        return Ok(());
+    };
+    let group = cx.inner.config.namespace.group_role();
+    let (database, role) = (&tenant.db_name, &tenant.role_name);
+    let inside = cx.inside(tenant).await?;
+    let roles = inside
+        .query(
+            "SELECT rolname::text FROM pg_roles WHERE rolname = ANY ($1::text[])",
+            &[&[group.as_str(), role.as_str()].as_slice()],
+        )
+        .await
+        .map_err(ProvisionError::db("looking for the roles", &held.target))?;
+    let there = |name: &str| roles.iter().any(|row| row.get::<_, &str>(0) == name);
+    let mut sql = String::new();
+    if there(group.as_str()) {
+        for objects in ["TABLES", "SEQUENCES", "FUNCTIONS"] {
+            sql.push_str(&format!(
+                "REVOKE ALL ON ALL {objects} IN SCHEMA public FROM {group};"
+            ));
+        }
+        sql.push_str(&format!("REVOKE ALL ON SCHEMA public FROM {group};"));
+    }
+    if there(role.as_str()) {
+        sql.push_str(&format!("REVOKE ALL ON DATABASE {database} FROM {role};"));
+    }
+    for right in &before.on_database {
+        sql.push_str(&format!("GRANT {right} ON DATABASE {database} TO PUBLIC;"));
+    }
+    for right in &before.on_schema {
+        sql.push_str(&format!("GRANT {right} ON SCHEMA public TO PUBLIC;"));
+    }
+    for function in &before.functions {
+        sql.push_str(&format!("GRANT EXECUTE ON ROUTINE {function} TO PUBLIC;"));
+    }
+    inside
+        .batch_execute(&sql)
+        .await
+        .map_err(ProvisionError::db("giving the rights back", &held.target))?;
+    Ok(())
+}

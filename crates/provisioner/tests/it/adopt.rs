@@ -1,0 +1,461 @@
+//! Databases that lived before us: taken over as they are, refused by name, given back whole.
+
+use std::sync::Arc;
+
+use model::{
+    DbName, Email, OperationId, OperationKind, OperationStatus, SchemaVersion, Slug, Step, TenantId,
+    TenantState,
+};
+use provisioner::{Adoption, ProvisionError, Provisioner};
+use registry::{RegistryError, Tenant};
+use secrecy::SecretString;
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use crate::{
+    crash::{LEASE, die_at, points_of},
+    rig::{NOW, Rig, by, connect},
+};
+
+const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$b3du";
+
+/// A laboratory that was run without us: a database, a user of its own, people, a table that we know nothing of.
+struct Old {
+    name: DbName,
+    user: String,
+    tenant: TenantId,
+}
+
+impl Old {
+    async fn at(rig: &Rig, name: &str, version: u32) -> Self {
+        let namespace = rig.space.namespace.as_str();
+        let old = Self {
+            name: DbName::from_catalog(format!("{namespace}_old_{name}")).unwrap(),
+            user: format!("{namespace}_old_{name}_user"),
+            tenant: TenantId::generate(),
+        };
+        let (db, user) = (&old.name, &old.user);
+        let server = connect(&rig.space.server).await;
+        for sql in [
+            format!("CREATE ROLE \"{user}\" LOGIN PASSWORD 'own'"),
+            format!("CREATE DATABASE {db} TEMPLATE template0 ENCODING 'UTF8'"),
+            format!("COMMENT ON DATABASE {db} IS 'it''s the old one'"),
+        ] {
+            server.batch_execute(&sql).await.unwrap();
+        }
+        let target = rig.space.server.with_database(db.as_str());
+        let mut client = connect(&target).await;
+        migrator::migrate_scratch(&mut client, &target, SchemaVersion::new(version))
+            .await
+            .unwrap();
+        let sql = format!(
+            "DROP TABLE refinery_schema_history;
+             CREATE FUNCTION own_answer() RETURNS int LANGUAGE sql AS 'SELECT 42';
+             CREATE TABLE own_notes (id int PRIMARY KEY, note text CHECK (note <> ''));
+             INSERT INTO own_notes VALUES (1, 'kept');
+             ALTER TABLE own_notes OWNER TO \"{user}\";
+             GRANT SELECT ON staff TO \"{user}\";
+             ALTER TABLE staff ADD COLUMN own_locker int;
+             INSERT INTO lab_profile (tenant_id, name, tz) VALUES ('{}', 'The old laboratory', 'Europe/Vienna');
+             INSERT INTO staff (id, display_name, email, role, password_hash, created_at) VALUES
+                 (gen_random_uuid(), 'Ada Old', 'Ada@old.example', 'lab_admin', '{HASH}', '2020-01-01'),
+                 (gen_random_uuid(), 'Tom Old', 'tom@old.example', 'technician', '{HASH}', '2020-01-02')",
+            old.tenant
+        );
+        client.batch_execute(&sql).await.unwrap();
+        old
+    }
+
+    fn adoption(&self, slug: &str) -> Adoption {
+        Adoption {
+            database: self.name.clone(),
+            slug: Slug::parse(slug).unwrap(),
+            server: None,
+            baseline: None,
+            name: None,
+            time_zone: None,
+            admin_email: None,
+            admin_password: None,
+        }
+    }
+
+    async fn inside(&self, rig: &Rig) -> Client {
+        connect(&rig.space.server.with_database(self.name.as_str())).await
+    }
+
+    /// As its own user logs in.
+    async fn as_user(&self, rig: &Rig) -> Result<Client, pg::ConnectError> {
+        let password = SecretString::from("own".to_owned());
+        let target = rig.space.server.with_user(&self.user, password);
+        let target = target.with_database(self.name.as_str());
+        pg::connect(&target, "own", std::time::Duration::from_secs(10)).await
+    }
+
+    /// Its rows and owners, which nothing may change.
+    async fn belongings(&self, rig: &Rig) -> Vec<String> {
+        let client = self.inside(rig).await;
+        let mut all = Vec::new();
+        for sql in [
+            "SELECT s::text FROM staff s ORDER BY id",
+            "SELECT p::text FROM lab_profile p",
+            "SELECT n::text FROM own_notes n",
+            "SELECT relname || ' ' || pg_get_userbyid(relowner) FROM pg_class
+              WHERE relname IN ('staff', 'own_notes', 'lab_profile') ORDER BY 1",
+        ] {
+            let rows = client.query(sql, &[]).await.unwrap();
+            all.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+        }
+        all
+    }
+
+    /// What everybody and the roles we make can do in it, and its comment.
+    async fn rights(&self, rig: &Rig) -> Vec<String> {
+        let sql = "SELECT 'db ' || a.privilege_type FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+              WHERE d.datname = current_database() AND a.grantee = 0
+             UNION ALL SELECT 'schema ' || a.privilege_type FROM pg_namespace n, aclexplode(n.nspacl) a
+              WHERE n.nspname = 'public' AND a.grantee = 0
+             UNION ALL SELECT 'function ' || p.oid::regprocedure FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+              WHERE p.proname = 'own_answer' AND a.grantee = 0
+             UNION ALL SELECT 'group ' || c.relname FROM pg_class c, aclexplode(c.relacl) a
+              WHERE pg_get_userbyid(a.grantee) LIKE '%\\_dml'
+             UNION ALL SELECT 'comment ' || shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()
+             ORDER BY 1";
+        let rows = self.inside(rig).await.query(sql, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+}
+
+async fn saw(rig: &Rig, operation: OperationId, step: Step) -> Value {
+    let client = rig.registry.client().await.unwrap();
+    let steps = registry::steps_of(&client, operation).await.unwrap();
+    let row = steps.into_iter().find(|row| row.step == step).unwrap();
+    row.saw.unwrap()
+}
+
+async fn adopted(rig: &Rig, old: &Old, slug: &str) -> (Tenant, OperationId) {
+    let (asked, operation) = rig
+        .provisioner
+        .request_adopt(old.adoption(slug), by())
+        .await
+        .unwrap();
+    let ended = rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert_eq!(ended.status, OperationStatus::Succeeded);
+    (rig.tenant(asked.id).await.unwrap(), operation)
+}
+
+#[tokio::test]
+async fn an_old_laboratory_becomes_a_tenant_and_keeps_its_people_rows_and_users() {
+    let rig = Rig::new().await;
+    let old = Old::at(&rig, "demo", 5).await;
+    let stranger = format!("{}_old_stranger", rig.space.namespace.as_str());
+    let sql = format!("CREATE ROLE \"{stranger}\" LOGIN PASSWORD 'own'");
+    connect(&rig.space.server)
+        .await
+        .batch_execute(&sql)
+        .await
+        .unwrap();
+    let before = old.belongings(&rig).await;
+    let (tenant, operation) = adopted(&rig, &old, "demo").await;
+
+    assert_eq!(tenant.id, old.tenant, "the id in its own profile");
+    assert_eq!(
+        (tenant.status, tenant.db_name.clone()),
+        (TenantState::Active, old.name.clone())
+    );
+    assert_eq!(tenant.db_version, migrator::latest());
+    assert_eq!(
+        (tenant.name.as_str(), tenant.time_zone.as_str()),
+        ("The old laboratory", "Europe/Vienna")
+    );
+    assert_eq!(old.belongings(&rig).await, before);
+    assert_eq!(saw(&rig, operation, Step::Baseline).await["version"], 5);
+    let secured = saw(&rig, operation, Step::SecureDatabase).await;
+    assert_eq!(secured["kept_open_to"], serde_json::json!([old.user]));
+
+    // The admin logs in through the registry from now on: with the same id and the same password.
+    let client = rig.registry.client().await.unwrap();
+    let admins = registry::admins_of(&client, tenant.id).await.unwrap();
+    let [admin] = admins.as_slice() else {
+        panic!("{admins:?}")
+    };
+    let known = old.inside(&rig).await;
+    let known = known
+        .query_one(
+            "SELECT id, password_hash FROM staff WHERE role = 'lab_admin'",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!(admin.id.as_uuid(), known.get::<_, uuid::Uuid>(0));
+    assert_eq!(secrecy::ExposeSecret::expose_secret(&admin.password_hash), HASH);
+
+    // Its own user works on; a stranger does not get in any more.
+    let user = old.as_user(&rig).await.unwrap();
+    user.batch_execute(
+        "SELECT * FROM staff; UPDATE own_notes SET note = note; SELECT own_answer(); CREATE TEMP TABLE t ()",
+    )
+    .await
+    .unwrap();
+    let shut = Old {
+        name: old.name.clone(),
+        user: stranger,
+        tenant: old.tenant,
+    };
+    let refused = shut.as_user(&rig).await.unwrap_err();
+    assert_eq!(
+        refused.code(),
+        Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE)
+    );
+
+    // The history is the one that a run would have written: another run takes it for its own and has nothing to do.
+    let target = rig.space.server.with_database(old.name.as_str());
+    migrator::migrate_database(&target, &rig.space.namespace)
+        .await
+        .unwrap();
+    let again = rig.provisioned("made").await;
+    let history = "SELECT version, name, checksum FROM refinery_schema_history ORDER BY version";
+    let rows = async |client: Client| -> Vec<(i32, String, String)> {
+        let rows = client.query(history, &[]).await.unwrap();
+        rows.iter()
+            .map(|row| (row.get(0), row.get(1), row.get(2)))
+            .collect()
+    };
+    assert_eq!(
+        rows(old.inside(&rig).await).await,
+        rows(rig.inside(&again).await).await
+    );
+
+    // And it goes the way of any other.
+    drop(user);
+    rig.provisioner.suspend(tenant.id, by()).await.unwrap();
+    rig.provisioner.resume(tenant.id, by()).await.unwrap();
+    let offboard = rig
+        .provisioner
+        .request_offboard(tenant.id, NOW, by())
+        .await
+        .unwrap();
+    rig.provisioner.run(offboard, |_| {}).await.unwrap();
+    assert!(rig.tenant(tenant.id).await.is_none());
+}
+
+#[tokio::test]
+async fn each_version_is_told_by_what_is_there() {
+    let rig = Rig::new().await;
+    for version in 1..=migrator::latest().number() {
+        let old = Old::at(&rig, &format!("v{version}"), version).await;
+        let before = old.belongings(&rig).await;
+        let (_, operation) = adopted(&rig, &old, &format!("lab-v{version}")).await;
+        let found = saw(&rig, operation, Step::Baseline).await;
+        assert_eq!(found["version"], version, "{found}");
+        assert_eq!(old.belongings(&rig).await, before, "V{version}");
+    }
+    let left = rig.leftovers().await;
+    assert!(left.iter().all(|name| !name.contains("scratch")), "{left:?}");
+}
+
+async fn refused(rig: &Rig, wanted: Adoption) -> String {
+    match rig.provisioner.request_adopt(wanted, by()).await {
+        Err(ProvisionError::Invalid { field, why }) => format!("{field}: {why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_adopted_is_refused_at_once_with_the_reason() {
+    let rig = Rig::new().await;
+    let old = waiting(&rig, "odd").await;
+    let of = |name: &str| Adoption {
+        database: DbName::from_catalog(name).unwrap(),
+        ..old.adoption("odd")
+    };
+    let template = rig.provisioned("other").await;
+    let namespace = rig.space.namespace.as_str();
+    for (name, why) in [
+        ("postgres", "Tenantry's own"),
+        ("template1", "template"),
+        (rig.space.registry.database.as_str(), "it is the registry"),
+        (&format!("{namespace}_nothing"), "none of this name"),
+    ] {
+        let said = refused(&rig, of(name)).await;
+        assert!(said.starts_with("database: ") && said.contains(why), "{said}");
+    }
+    let taken = rig
+        .provisioner
+        .request_adopt(of(template.db_name.as_str()), by())
+        .await;
+    assert!(matches!(
+        taken,
+        Err(ProvisionError::Registry(RegistryError::DatabaseTaken { .. }))
+    ));
+    let stranger = Adoption {
+        admin_email: Some(Email::parse("eve@old.example").unwrap()),
+        ..old.adoption("odd")
+    };
+    assert!(refused(&rig, stranger).await.starts_with("admin.password: "));
+    let technician = Adoption {
+        admin_email: Some(Email::parse("tom@old.example").unwrap()),
+        ..old.adoption("odd")
+    };
+    assert!(refused(&rig, technician).await.starts_with("admin.email: "));
+    let sql = format!(
+        "COMMENT ON DATABASE {} IS 'tenantry laboratory {}'",
+        old.name,
+        TenantId::generate()
+    );
+    old.inside(&rig).await.batch_execute(&sql).await.unwrap();
+    let said = refused(&rig, old.adoption("odd")).await;
+    assert!(said.contains("marked as another's"), "{said}");
+}
+
+/// Runs an adoption that fails, and gives the reason.
+async fn fails(rig: &Rig, wanted: Adoption) -> String {
+    let (tenant, operation) = rig.provisioner.request_adopt(wanted, by()).await.unwrap();
+    let error = rig
+        .provisioner
+        .run(operation, |_| {})
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(rig.tenant(tenant.id).await.is_none(), "{error}");
+    error
+}
+
+#[tokio::test]
+async fn a_half_present_version_and_a_wrong_baseline_are_named_and_nothing_is_changed() {
+    let rig = Rig::new().await;
+    let old = Old::at(&rig, "half", 5).await;
+    let (before, rights) = (old.belongings(&rig).await, old.rights(&rig).await);
+    let wrong = |baseline: u32| Adoption {
+        baseline: Some(SchemaVersion::new(baseline)),
+        ..old.adoption("half")
+    };
+    let said = fails(&rig, wrong(4)).await;
+    assert!(said.contains("version 5 is half there"), "{said}");
+    let said = fails(&rig, wrong(6)).await;
+    assert!(said.contains("not at version 6"), "{said}");
+    old.inside(&rig)
+        .await
+        .batch_execute("CREATE TABLE result (id uuid PRIMARY KEY)")
+        .await
+        .unwrap();
+    let said = fails(&rig, old.adoption("half")).await;
+    assert!(
+        said.contains("version 6 is half there") && said.contains("result"),
+        "{said}"
+    );
+    assert_eq!(old.belongings(&rig).await, before);
+    assert_eq!(old.rights(&rig).await, rights);
+    old.as_user(&rig).await.unwrap();
+    old.inside(&rig)
+        .await
+        .batch_execute("DROP TABLE result")
+        .await
+        .unwrap();
+    adopted(&rig, &old, "half").await;
+}
+
+#[tokio::test]
+async fn an_adoption_that_fails_late_gives_the_database_back() {
+    let rig = Rig::new().await;
+    let old = Old::at(&rig, "late", 5).await;
+    let (before, rights) = (old.belongings(&rig).await, old.rights(&rig).await);
+    let mut config = rig.provisioner.config().clone();
+    config.seed = Arc::new(|_, _| Box::pin(async { Err("no seed today".into()) }));
+    let broken = Provisioner::new(config);
+    let (tenant, operation) = broken.request_adopt(old.adoption("late"), by()).await.unwrap();
+    let error = broken.run(operation, |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("no seed today"), "{error}");
+    assert!(rig.tenant(tenant.id).await.is_none());
+    assert_eq!(old.belongings(&rig).await, before);
+    assert_eq!(old.rights(&rig).await, rights);
+    let left = rig.leftovers().await;
+    assert!(left.iter().all(|name| name.starts_with("old_")), "{left:?}");
+    // Once more: now it has a history of its own.
+    let (_, operation) = adopted(&rig, &old, "late").await;
+    assert_eq!(
+        saw(&rig, operation, Step::Baseline).await["by"],
+        "its own history"
+    );
+}
+
+/// Waits to be adopted in nobody's way: a database that is open to everybody fails the check of others.
+async fn waiting(rig: &Rig, name: &str) -> Old {
+    let old = Old::at(rig, name, 7).await;
+    let sql = format!(
+        "REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT ON DATABASE {0} TO \"{1}\"",
+        old.name, old.user
+    );
+    old.inside(rig).await.batch_execute(&sql).await.unwrap();
+    old
+}
+
+#[tokio::test]
+async fn adopting_ends_well_wherever_its_worker_died() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let mut asked = Vec::new();
+    for (at, (step, moment)) in points_of(OperationKind::Adopt.steps()).enumerate() {
+        let old = waiting(&rig, &format!("lab{at}")).await;
+        let before = old.belongings(&rig).await;
+        let (_, operation) = rig
+            .provisioner
+            .request_adopt(old.adoption(&format!("lab-{at}")), by())
+            .await
+            .unwrap();
+        die_at(&rig, operation, &format!("adopt/{step}/{moment}")).await;
+        asked.push((step, moment, old, before, operation));
+    }
+    for (step, moment, old, before, operation) in asked {
+        let ended = rig.provisioner.run(operation, |_| {}).await.unwrap();
+        assert_eq!(ended.status, OperationStatus::Succeeded, "{step} {moment}");
+        let tenant = rig.tenant(old.tenant).await.unwrap();
+        assert_eq!(tenant.db_version, migrator::latest(), "{step} {moment}");
+        assert_eq!(
+            saw(&rig, operation, Step::Baseline).await["version"],
+            7,
+            "{step} {moment}"
+        );
+        assert_eq!(old.belongings(&rig).await, before, "{step} {moment}");
+        let user = old.as_user(&rig).await.unwrap();
+        user.batch_execute("SELECT * FROM own_notes; SELECT own_answer()")
+            .await
+            .unwrap();
+    }
+    let left = rig.leftovers().await;
+    assert!(left.iter().all(|name| !name.contains("scratch")), "{left:?}");
+}
+
+#[tokio::test]
+async fn giving_back_ends_well_wherever_its_worker_died() {
+    let rig = Rig::with(|config| {
+        config.lease = LEASE;
+        config.seed = Arc::new(|_, _| Box::pin(async { Err("no seed today".into()) }));
+    })
+    .await;
+    let mut asked = Vec::new();
+    for (at, (step, moment)) in points_of(OperationKind::Adopt.undo_steps()).enumerate() {
+        let old = waiting(&rig, &format!("lab{at}")).await;
+        let (before, rights) = (old.belongings(&rig).await, old.rights(&rig).await);
+        let (_, operation) = rig
+            .provisioner
+            .request_adopt(old.adoption(&format!("lab-{at}")), by())
+            .await
+            .unwrap();
+        die_at(&rig, operation, &format!("adopt/undo/{step}/{moment}")).await;
+        asked.push((step, moment, old, before, rights, operation));
+    }
+    for (step, moment, old, before, rights, operation) in asked {
+        let error = rig
+            .provisioner
+            .run(operation, |_| {})
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no seed today"), "{error}");
+        assert!(rig.tenant(old.tenant).await.is_none(), "{step} {moment}");
+        assert_eq!(old.belongings(&rig).await, before, "{step} {moment}");
+        assert_eq!(old.rights(&rig).await, rights, "{step} {moment}");
+        old.as_user(&rig).await.unwrap();
+    }
+    let left = rig.leftovers().await;
+    assert!(left.iter().all(|name| name.starts_with("old_")), "{left:?}");
+}

@@ -1,0 +1,101 @@
+//! A database that exists becomes a laboratory.
+
+use actix_web::{HttpResponse, post, web};
+use model::{DbName, Email, SchemaVersion, ServerName, Slug};
+use provisioner::Adoption;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::operations::Accepted;
+use crate::{
+    extract::{Body, IdempotencyKey, OperatorCaller},
+    input::{self, Password},
+    problem::{Answer, Kind, Problem},
+    state::AppState,
+};
+
+/// A database that is to become a laboratory as it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdoptBody {
+    /// The database; it keeps its name.
+    #[schema(example = "lab_demo")]
+    database: String,
+    /// 2 to 40 lower-case letters, digits and single hyphens, a letter first.
+    #[schema(example = "demo")]
+    slug: String,
+    /// The server that has it, by its name in the registry; may be left out while there is only one.
+    server: Option<String>,
+    /// The schema version that it is at, where that cannot be told by what is there. It is checked.
+    baseline: Option<u32>,
+    /// The laboratory's name, where its database does not say.
+    name: Option<String>,
+    /// IANA name, where its database does not say.
+    time_zone: Option<String>,
+    /// Its administrator; the longest serving lab_admin of its database unless given.
+    admin: Option<AdoptAdminBody>,
+}
+
+/// The administrator of a laboratory that is adopted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdoptAdminBody {
+    /// Log-in name.
+    #[schema(value_type = String, example = "admin@demo.example")]
+    email: Email,
+    /// For a person whom its database does not know; the address unless given.
+    display_name: Option<String>,
+    /// For a person who has no password in its database; whoever has one keeps it.
+    #[schema(value_type = Option<String>, format = Password)]
+    password: Option<Password>,
+}
+
+fn invalid(error: &impl std::fmt::Display) -> Problem {
+    Problem::with(Kind::Invalid, error.to_string())
+}
+
+/// Makes a laboratory of a database that exists: its tables, rows and people stay, missing migrations are run, and only its own role
+/// and those who work in it can connect. It keeps the id, name and time zone of its own profile.
+#[utoipa::path(tag = "operators", request_body = AdoptBody, params(("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
+#[post("/tenants/adopt")]
+pub(crate) async fn adopt(
+    operator: OperatorCaller,
+    key: IdempotencyKey,
+    body: Body<AdoptBody>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let AdoptBody {
+        database,
+        slug,
+        server,
+        baseline,
+        name,
+        time_zone,
+        admin,
+    } = body.value;
+    let server = server.as_deref().map(ServerName::parse).transpose();
+    let mut adoption = Adoption {
+        database: DbName::from_catalog(database).map_err(|error| invalid(&error))?,
+        slug: Slug::parse(&slug)?,
+        server: server.map_err(|error| invalid(&error))?,
+        baseline: baseline.map(SchemaVersion::new),
+        name,
+        time_zone,
+        admin_email: None,
+        admin_password: None,
+    };
+    if let Some(admin) = admin {
+        if let Some(password) = &admin.password {
+            let hash = input::hashed(&state.passwords, password).await?;
+            let display_name = admin.display_name.unwrap_or_else(|| admin.email.to_string());
+            adoption.admin_password = Some((display_name, hash));
+        }
+        adoption.admin_email = Some(admin.email);
+    }
+    let (tenant, operation) = state
+        .provisioner
+        .request_adopt(adoption, operator.requested_by(key))
+        .await?;
+    Ok(Accepted::answer(tenant.id, operation))
+}

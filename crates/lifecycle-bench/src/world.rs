@@ -7,7 +7,7 @@ use embedded::{Cluster, ThrowawayOptions};
 use identity::{SealKey, Sealer};
 use model::{Email, Namespace, OperationId, ServerName, Slug, SystemClock, TenantId};
 use pg::ConnectTarget;
-use provisioner::{Bounds, NewAdmin, NewLab, Provisioner, ProvisionerConfig, RequestedBy};
+use provisioner::{ArchiveOptions, Bounds, NewAdmin, NewLab, Provisioner, ProvisionerConfig, RequestedBy};
 use registry::{NewServer, Registry, RegistryOptions};
 use resolver::{Resolver, ResolverConfig};
 use secrecy::SecretString;
@@ -68,6 +68,7 @@ impl World {
             sealer,
             namespace: namespace.clone(),
             archive_dir: cluster.dir().join("archives"),
+            archive: ArchiveOptions::default(),
             pg_bin: None,
             lease: Duration::from_secs(30),
             bounds: Bounds {

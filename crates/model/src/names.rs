@@ -214,6 +214,18 @@ impl Namespace {
         DbName(format!("{}_template_building", self.0))
     }
 
+    /// The database into which one operation restores what is to take a laboratory's place.
+    #[must_use]
+    pub fn restored_database(&self, operation: crate::OperationId) -> DbName {
+        DbName(format!("{}_restored_{}", self.0, operation.as_uuid().simple()))
+    }
+
+    /// The database that one operation has taken out of a laboratory's place, until it is dropped.
+    #[must_use]
+    pub fn replaced_database(&self, operation: crate::OperationId) -> DbName {
+        DbName(format!("{}_replaced_{}", self.0, operation.as_uuid().simple()))
+    }
+
     /// What the name of every spare of this schema begins with.
     #[must_use]
     pub fn spare_prefix(&self, fingerprint: &str) -> String {
@@ -259,6 +271,8 @@ mod tests {
             namespace.tenant_database(&slug),
             namespace.template_database(SchemaVersion::new(9999), &"f".repeat(64)),
             namespace.scratch_database(OperationId::generate()),
+            namespace.restored_database(OperationId::generate()),
+            namespace.replaced_database(OperationId::generate()),
             namespace.spare_database(&"f".repeat(64), u64::MAX),
             namespace.database_in_the_making(TenantId::generate()),
         ];

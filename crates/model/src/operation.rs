@@ -20,6 +20,8 @@ pub enum OperationKind {
     RestoreInPlace,
     /// Archive it and remove it.
     Offboard,
+    /// Prove an archive once more; its laboratory may be gone.
+    VerifyArchive,
 }
 
 words!(OperationKind, "kind of operation", {
@@ -30,6 +32,7 @@ words!(OperationKind, "kind of operation", {
     Restore => "restore",
     RestoreInPlace => "restore_in_place",
     Offboard => "offboard",
+    VerifyArchive => "verify_archive",
 });
 
 /// How far an operation is.
@@ -104,9 +107,9 @@ pub enum Step {
     RecordVersion,
     /// Nobody can connect any more and every connection is gone.
     Fence,
-    /// `pg_dump` has written the archive file.
+    /// `pg_dump` has written the archive file, and its manifest says what the database held in the same snapshot.
     Dump,
-    /// The dump was restored beside the original and compared table by table; the archive is recorded.
+    /// The dump was restored beside the original and holds what its manifest says; the archive is recorded.
     Verify,
     /// The time in which a removal can be called off is over.
     Grace,
@@ -205,8 +208,8 @@ impl OperationKind {
                 Step::SwapDatabase,
                 Step::EnsureSchema,
                 Step::RecordVersion,
-                Step::DropReplaced,
                 Step::Readmit,
+                Step::DropReplaced,
             ],
             Self::Offboard => &[
                 Step::Fence,
@@ -217,6 +220,7 @@ impl OperationKind {
                 Step::DropRole,
                 Step::RemoveTenant,
             ],
+            Self::VerifyArchive => &[Step::Verify],
         }
     }
 
@@ -229,7 +233,7 @@ impl OperationKind {
             Self::Adopt => &[Step::Release, Step::DropRole, Step::RemoveTenant],
             Self::RestoreInPlace => &[Step::DropRestored, Step::Readmit],
             Self::Offboard => &[Step::Readmit],
-            Self::Migrate | Self::Backup => &[],
+            Self::Migrate | Self::Backup | Self::VerifyArchive => &[],
         }
     }
 
@@ -239,7 +243,7 @@ impl OperationKind {
     pub fn failure_is_undone(self) -> bool {
         match self {
             Self::Provision | Self::Adopt | Self::Restore | Self::RestoreInPlace => true,
-            Self::Migrate | Self::Backup | Self::Offboard => false,
+            Self::Migrate | Self::Backup | Self::Offboard | Self::VerifyArchive => false,
         }
     }
 }
@@ -252,7 +256,7 @@ mod tests {
     fn no_step_stands_in_both_directions() {
         for &kind in OperationKind::ALL {
             let (steps, undo) = (kind.steps(), kind.undo_steps());
-            // RestoreInPlace ends by letting people in again, whichever way it went.
+            // A restore in place lets people in again, whichever way it went.
             let both: Vec<_> = steps.iter().filter(|step| undo.contains(step)).collect();
             assert!(
                 both.is_empty() || (kind == OperationKind::RestoreInPlace && both == [&Step::Readmit]),

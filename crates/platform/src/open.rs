@@ -4,7 +4,7 @@ use identity::{KeyStore, PasswordOptions, Passwords, Sealer};
 use model::{Namespace, SystemClock};
 use outbox::{Outbox, OutboxConfig};
 use pg::ConnectTarget;
-use provisioner::{Bounds, Provisioner, ProvisionerConfig};
+use provisioner::{ArchiveOptions, Bounds, Provisioner, ProvisionerConfig};
 use registry::{Registry, RegistryOptions};
 use secrecy::SecretString;
 use settings::{ServerAddress, Settings};
@@ -189,6 +189,19 @@ fn programs(settings: &Settings, embedded: Option<&EmbeddedServer>) -> Option<Pa
     })
 }
 
+fn archive_options(settings: &settings::Archive) -> ArchiveOptions {
+    ArchiveOptions {
+        url: settings.url.clone(),
+        keys: archive::Keys {
+            recipient: settings.age_recipient.clone(),
+            identity_file: settings.age_identity_file.clone(),
+        },
+        // The settings accept no other words.
+        compression: settings.compression.parse().unwrap_or_default(),
+        jobs: settings.jobs,
+    }
+}
+
 fn provisioner_config(
     settings: &Settings,
     registry: &Registry,
@@ -201,6 +214,7 @@ fn provisioner_config(
         sealer: sealer.clone(),
         namespace: settings.names.namespace.clone(),
         archive_dir: settings.paths.archive_dir.clone(),
+        archive: archive_options(&settings.archive),
         pg_bin,
         lease: Duration::from_secs(worker.lease_s),
         bounds: Bounds {

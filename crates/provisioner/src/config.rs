@@ -43,8 +43,10 @@ pub struct ProvisionerConfig {
     pub sealer: Sealer,
     /// The prefix of every database and role.
     pub namespace: Namespace,
-    /// Where archives are written. Workers on several hosts must see the same directory.
+    /// Where archives are written unless `archive.url` says otherwise. Workers on several hosts must see the same directory.
     pub archive_dir: PathBuf,
+    /// How archives are written.
+    pub archive: ArchiveOptions,
     /// Where `pg_dump` and `pg_restore` are; when absent, those of the server's version or else the newest installed.
     pub pg_bin: Option<PathBuf>,
     /// How long a claim holds without being renewed.
@@ -55,6 +57,30 @@ pub struct ProvisionerConfig {
     pub seed: SeedHook,
     /// For the times in manifests.
     pub clock: Arc<dyn Clock>,
+}
+
+/// How archives are written, and where to.
+#[derive(Debug, Clone)]
+pub struct ArchiveOptions {
+    /// The store, as [`archive::Store::open`] reads it; the archive directory when absent.
+    pub url: Option<String>,
+    /// For whom they are encrypted.
+    pub keys: archive::Keys,
+    /// How dumps are compressed.
+    pub compression: archive::Compression,
+    /// How many connections a restore has.
+    pub jobs: usize,
+}
+
+impl Default for ArchiveOptions {
+    fn default() -> Self {
+        Self {
+            url: None,
+            keys: archive::Keys::default(),
+            compression: archive::Compression::default(),
+            jobs: 2,
+        }
+    }
 }
 
 /// Limits of operations and their worker.
@@ -80,6 +106,8 @@ pub struct Bounds {
     pub routers_grace: Duration,
     /// How often a worker looks whether laboratories that do not serve are closed on their servers too.
     pub fences_every: Duration,
+    /// How often a worker looks for backups that are due.
+    pub schedules_every: Duration,
     /// How long sessions that were told to end may take.
     pub sessions_end_limit: Duration,
     /// How long `pg_dump`, `pg_restore` and the comparison may take each.
@@ -101,6 +129,7 @@ impl Default for Bounds {
             poll_every: Duration::from_secs(5),
             routers_grace: Duration::from_secs(5),
             fences_every: Duration::from_secs(30),
+            schedules_every: Duration::from_secs(30),
             sessions_end_limit: Duration::from_secs(10),
             dump_limit: Duration::from_secs(6 * 60 * 60),
             shutdown_grace: Duration::from_secs(10),

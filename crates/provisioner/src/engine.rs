@@ -159,6 +159,7 @@ impl Run<'_> {
                 () = self.called_off() => Ended::CalledOff,
             }
         };
+        let called_off = matches!(ended, Ended::CalledOff);
         let why = match ended {
             Ended::GivenBack => return Ok(()),
             Ended::Done => {
@@ -169,13 +170,13 @@ impl Run<'_> {
             Ended::CalledOff => format!("{CALLED_OFF}{}", self.who_called_off().await?),
             Ended::Failed(why) => {
                 if !kind.failure_is_undone() || !self.may_be_undone().await? {
-                    steps::clean_up(&cx).await;
+                    steps::clean_up(&cx, false).await;
                     return self.finish(Outcome::Failed(&why)).await;
                 }
                 why
             }
         };
-        steps::clean_up(&cx).await;
+        steps::clean_up(&cx, called_off).await;
         drop(cx);
         let client = self.inner.config.registry.client().await?;
         registry::operation_set_undoing(&client, self.lease, &why).await?;
@@ -258,8 +259,15 @@ impl Run<'_> {
     /// made again, when a failed operation was opened again behind its undoing), so it counts no more.
     fn turned_at(&self, known: &[StepRow], undoing: bool) -> Option<Timestamp> {
         let kind = self.operation.kind;
-        let opposite = if undoing { kind.steps() } else { kind.undo_steps() };
-        let begun = known.iter().filter(|row| opposite.contains(&row.step));
+        let (own, opposite) = if undoing {
+            (kind.undo_steps(), kind.steps())
+        } else {
+            (kind.steps(), kind.undo_steps())
+        };
+        // A step that stands in both directions says nothing.
+        let begun = known
+            .iter()
+            .filter(|row| opposite.contains(&row.step) && !own.contains(&row.step));
         begun.map(|row| row.began_at).max()
     }
 
@@ -390,7 +398,12 @@ impl Run<'_> {
                 let error = failure.error.to_string();
                 let client = registry.client().await?;
                 registry::step_failed(&client, self.lease, step, &error).await?;
+                // An archive that is proved once more has no dump of this operation behind it.
+                let steps = self.operation.kind.steps();
                 for &earlier in failure.error.invalidates(step) {
+                    if !steps.contains(&earlier) {
+                        continue;
+                    }
                     registry::step_failed(&client, self.lease, earlier, &error).await?;
                 }
                 (self.observe)(Progress::StepFailed { step, error });

@@ -1,6 +1,8 @@
-use std::{io, path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use model::{OperationId, OperationKind, Slug, Step, TenantState};
+use archive::ArchiveError;
+
+use model::{ArchiveId, OperationId, OperationKind, SchemaVersion, Slug, Step, TenantState};
 use registry::RegistryError;
 use tokio_postgres::error::SqlState;
 
@@ -121,83 +123,39 @@ pub enum ProvisionError {
         /// Whether the failure lay in reaching the server.
         passing: bool,
     },
-    /// `pg_dump` or `pg_restore` is not there, cannot be started, or says what the server does not understand.
-    #[error(
-        "{program} cannot be used: {why}; install PostgreSQL's client programs of the server's version or set TENANTRY_PG_BIN \
-         to their directory"
-    )]
-    Program {
-        /// Its path.
-        program: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// `pg_dump` refuses servers newer than itself.
-    #[error(
-        "{program} is of PostgreSQL {have}, older than the server {place}, which is {need}; install PostgreSQL {need}'s client \
-         programs or set TENANTRY_PG_BIN to their directory"
-    )]
-    ProgramTooOld {
-        /// Its path.
-        program: PathBuf,
-        /// Its major version.
-        have: u32,
-        /// The server.
-        place: String,
-        /// The server's major version.
-        need: u32,
-    },
-    /// `pg_dump` or `pg_restore` ended with an error.
-    #[error("{program} failed for {database}: {said}")]
-    ProgramFailed {
-        /// Which of the two.
-        program: &'static str,
-        /// On which database.
-        database: String,
-        /// The end of what it wrote to its error output.
-        said: String,
-    },
-    /// The archive directory's disk is full.
-    #[error("no space is left for {path}; make room there, then run the operation again: nothing was lost")]
-    DiskFull {
-        /// What was being written.
-        path: PathBuf,
-    },
-    /// An archive's file could not be read or written.
-    #[error(
-        "{doing} {path} failed: {source}; see to it that TENANTRY_ARCHIVE_DIR names a directory in which this process may \
-         write, then run the operation again"
-    )]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A child process took longer than it may.
-    #[error("{what} was not done within {} s and was stopped", .limit.as_secs())]
-    TookTooLong {
-        /// What.
-        what: String,
-        /// The limit.
-        limit: Duration,
-    },
-    /// The restored copy is not the same as the original.
+    /// An archive could not be written, read or trusted.
+    #[error(transparent)]
+    Archive(#[from] archive::ArchiveError),
+    /// The restored copy does not hold what the laboratory held.
     #[error("the restored dump differs from the laboratory: {why}; nothing was dropped")]
     Differs {
         /// The first difference.
         why: String,
     },
-    /// The archive is not what was verified, or is not there.
+    /// A closed laboratory is not any more what its archive holds.
     #[error(
-        "the archive {path} cannot be trusted: {why}; nothing was dropped, and a new dump is made when the operation runs again"
+        "the laboratory was changed since it was archived: {why}; nothing was dropped, and a new dump is made"
     )]
-    ArchiveBroken {
-        /// The dump's file.
-        path: PathBuf,
-        /// What is wrong.
+    Changed {
+        /// The first difference.
+        why: String,
+    },
+    /// The archive is of a newer schema than this code's.
+    #[error(
+        "archive {archive} is of schema version {have}, newer than this version's {code}; restore it with a newer tenantctl"
+    )]
+    ArchiveTooNew {
+        /// Which.
+        archive: ArchiveId,
+        /// Its version.
+        have: SchemaVersion,
+        /// This code's.
+        code: SchemaVersion,
+    },
+    /// An archive cannot be restored as asked, or a laboratory not be backed up.
+    #[error("{why}")]
+    Refused {
+        /// Why, and what can be done instead.
         why: String,
     },
     /// A database that was in service is dropped only behind a verified archive.
@@ -278,21 +236,6 @@ impl ProvisionError {
         }
     }
 
-    /// For `map_err`: a full disk has a sentence of its own.
-    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        move |source| {
-            let path = path.into();
-            if matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            ) {
-                Self::DiskFull { path }
-            } else {
-                Self::Io { doing, path, source }
-            }
-        }
-    }
-
     /// Whether the failure may pass by itself, so that another try is worth while.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -300,26 +243,10 @@ impl ProvisionError {
             Self::Registry(RegistryError::Unavailable { .. }) => true,
             Self::Registry(RegistryError::Db { source, .. }) | Self::Db { source, .. } => is_passing(source),
             Self::Migrate(error) => error.is_transient(),
-            Self::Connect(error) => error.code().is_none_or(|code| {
-                ![
-                    &SqlState::INVALID_PASSWORD,
-                    &SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-                    &SqlState::INVALID_CATALOG_NAME,
-                    &SqlState::INSUFFICIENT_PRIVILEGE,
-                ]
-                .contains(&code)
-            }),
+            Self::Archive(error) => archive_is_transient(error),
+            Self::Connect(error) => connect_is_transient(error),
             Self::Seed { passing, .. } => *passing,
-            Self::StillConnected { .. } | Self::Busy { .. } | Self::TookTooLong { .. } => true,
-            // The server's own disk or a broken connection; a dump that the program itself refuses stays refused.
-            Self::ProgramFailed { said, .. } => [
-                "could not connect",
-                "connection to server",
-                "terminating connection",
-                "server closed the connection",
-            ]
-            .iter()
-            .any(|sign| said.contains(sign)),
+            Self::StillConnected { .. } | Self::Busy { .. } | Self::Changed { .. } => true,
             _ => false,
         }
     }
@@ -327,13 +254,48 @@ impl ProvisionError {
     /// Which steps that are done must be done again before this failure can be mended.
     pub(crate) fn invalidates(&self, during: Step) -> &'static [Step] {
         match (self, during) {
-            (Self::ArchiveBroken { .. }, Step::DropDatabase) => &[Step::Dump, Step::Verify],
             (
-                Self::ArchiveBroken { .. } | Self::Differs { .. } | Self::ProgramFailed { .. },
+                Self::Archive(ArchiveError::Broken { .. }) | Self::Changed { .. },
+                Step::DropDatabase | Step::SwapDatabase,
+            ) => &[Step::Dump, Step::Verify],
+            (
+                Self::Archive(ArchiveError::Broken { .. } | ArchiveError::ProgramFailed { .. })
+                | Self::Differs { .. },
                 Step::Verify,
             ) => &[Step::Dump],
             _ => &[],
         }
+    }
+}
+
+fn connect_is_transient(error: &pg::ConnectError) -> bool {
+    error.code().is_none_or(|code| {
+        ![
+            &SqlState::INVALID_PASSWORD,
+            &SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            &SqlState::INVALID_CATALOG_NAME,
+            &SqlState::INSUFFICIENT_PRIVILEGE,
+        ]
+        .contains(&code)
+    })
+}
+
+fn archive_is_transient(error: &ArchiveError) -> bool {
+    match error {
+        ArchiveError::Connect(error) => connect_is_transient(error),
+        ArchiveError::Db { source, .. } => is_passing(source),
+        ArchiveError::TookTooLong { .. } => true,
+        ArchiveError::Store { passing, .. } => *passing,
+        // A broken connection; a dump that the program itself refuses stays refused.
+        ArchiveError::ProgramFailed { said, .. } => [
+            "could not connect",
+            "connection to server",
+            "terminating connection",
+            "server closed the connection",
+        ]
+        .iter()
+        .any(|sign| said.contains(sign)),
+        _ => false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Durable changes to laboratories: provision, adopt, migrate, offboard.
+//! Durable changes to laboratories: provision, adopt, migrate, back up, restore, offboard.
 //!
 //! What is asked for is written, in one transaction, as a change of the registry and an operation that makes it true.
 //! Whoever runs operations, the worker in `tenantd` or `tenantctl` in the foreground, claims one by a lease and works
@@ -7,26 +7,25 @@
 //! Invariants:
 //!
 //! - A laboratory becomes `active` in the last step of its provisioning and nowhere else.
-//! - A database that was ever in service is dropped only behind an archive that was restored, compared, recorded, and
-//!   is still there unchanged.
+//! - A database that was ever in service is dropped only behind an archive that was restored, compared, recorded, is still
+//!   there unchanged, and still holds what the database does.
 //! - A database or role is touched only if it is marked as this laboratory's own; what else has its name is left alone.
 //! - Whoever lost the lease stops; what it still had under way on the server is ended by its successor.
 //!
 //! The provisioner knows nothing of HTTP or of what a laboratory does; its first rows come by [`SeedHook`].
 
 mod adopt;
+mod archives;
 mod baseline;
-mod compare;
 mod config;
 mod doctor;
-mod dump;
 mod engine;
 mod error;
 mod fault;
-mod manifest;
 mod progress;
 mod reach;
 mod request;
+mod schedules;
 mod spares;
 mod standing;
 mod steps;
@@ -37,13 +36,12 @@ mod worker;
 use std::sync::Arc;
 
 pub use adopt::Adoption;
-pub use compare::{Contents, compare};
-pub use config::{Bounds, ProvisionerConfig, Seed, SeedHook};
+pub use archives::{RestoreAs, Schedule};
+pub use config::{ArchiveOptions, Bounds, ProvisionerConfig, Seed, SeedHook};
 pub use doctor::{Ailment, Examined, Finding, Report, Severity};
 pub use error::{BoxError, ProvisionError};
 #[cfg(feature = "fault-points")]
 pub use fault::Faults;
-pub use manifest::{Manifest, TableDigest};
 pub use progress::Progress;
 pub use request::{GRACE_MAX, NewAdmin, NewLab, RequestedBy};
 pub use spares::Stocked;

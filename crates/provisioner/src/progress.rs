@@ -29,12 +29,14 @@ pub enum Progress {
         /// Whether it takes away what was made.
         undoing: bool,
     },
-    /// How much a step has written so far.
+    /// How much a step has written or restored so far.
     Bytes {
         /// Which step.
         step: Step,
         /// So many.
         bytes: u64,
+        /// Of so many, where that is known.
+        total: Option<u64>,
     },
     /// A step is done.
     StepDone {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use migrator::MAINTENANCE_DATABASE;
+use model::ServerName;
 use pg::ConnectTarget;
 use registry::{NewAudit, Tenant};
 use secrecy::SecretString;
@@ -101,16 +102,19 @@ impl Provisioner {
 impl Inner {
     /// The laboratory's server as its administrator, on the maintenance database.
     pub(crate) async fn admin(&self, tenant: &Tenant) -> Result<ConnectTarget, ProvisionError> {
-        let client = self.config.registry.client().await?;
-        let server = registry::server_by_name(&client, &tenant.server)
-            .await?
-            .ok_or_else(|| registry::RegistryError::UnknownServer {
-                name: tenant.server.clone(),
-            })?;
-        self.admin_of(server)
+        self.admin_on(&tenant.server).await
     }
 
     /// A server as its administrator, on the maintenance database.
+    pub(crate) async fn admin_on(&self, name: &ServerName) -> Result<ConnectTarget, ProvisionError> {
+        let client = self.config.registry.client().await?;
+        let server = registry::server_by_name(&client, name)
+            .await?
+            .ok_or_else(|| registry::RegistryError::UnknownServer { name: name.clone() })?;
+        self.admin_of(server)
+    }
+
+    /// The same of a server whose row is at hand.
     pub(crate) fn admin_of(&self, server: registry::Server) -> Result<ConnectTarget, ProvisionError> {
         let password = self.open(&format!("server:{}", server.name), &server.admin_secret)?;
         Ok(ConnectTarget {

@@ -305,7 +305,12 @@ impl Provisioner {
         let reopened = registry::operation_reopen(&txn, operation).await?;
         // All that is left to do when the row is gone is to say so: the last step of a removal.
         let gone = registry::tenant_by_id(&txn, reopened.tenant).await?.is_none();
-        if gone && reopened.kind != OperationKind::Offboard {
+        if gone
+            && !matches!(
+                reopened.kind,
+                OperationKind::Offboard | OperationKind::VerifyArchive
+            )
+        {
             return Err(ProvisionError::TenantGone {
                 slug: reopened.tenant_slug,
             });
@@ -435,7 +440,7 @@ pub(crate) async fn tenant_of(
     })
 }
 
-async fn insert_operation(
+pub(crate) async fn insert_operation(
     txn: &Transaction<'_>,
     id: OperationId,
     kind: OperationKind,
@@ -455,7 +460,7 @@ async fn insert_operation(
     registry::operation_insert_in_txn(txn, &new).await
 }
 
-async fn audit(
+pub(crate) async fn audit(
     txn: &Transaction<'_>,
     action: &str,
     operation: &Operation,

@@ -153,16 +153,14 @@ impl Watched {
                 }),
             }
         }
-        let bytes = operation
-            .progress
-            .as_ref()
-            .and_then(|p| p.get("bytes"))
-            .and_then(Value::as_u64);
+        let number = |name: &str| operation.progress.as_ref()?.get(name)?.as_u64();
+        let (bytes, total) = (number("bytes"), number("total"));
         let running = rows.iter().find(|row| row.status == StepStatus::Running);
         if let (Some(bytes), Some(row)) = (bytes, running) {
             observe(Progress::Bytes {
                 step: row.step,
                 bytes,
+                total,
             });
         }
     }

@@ -22,6 +22,8 @@ impl Provisioner {
         let (stop, stopped) = watch::channel(false);
         let inner = self.inner.clone();
         let sweeping = Aborting(tokio::spawn(async move { sweep(&inner).await }));
+        let scheduler = self.clone();
+        let scheduling = Aborting(tokio::spawn(async move { scheduler.ask_for_due_backups().await }));
         let inner = self.inner.clone();
         let stocking = Aborting(tokio::spawn(async move { stock(&inner).await }));
         tokio::pin!(shutdown);
@@ -34,7 +36,7 @@ impl Provisioner {
                 () = tokio::time::sleep(bounds.poll_every) => {}
             }
         }
-        drop((listener, sweeping, stocking));
+        drop((listener, sweeping, stocking, scheduling));
         let all = async |running: &mut JoinSet<()>| while running.join_next().await.is_some() {};
         if tokio::time::timeout(bounds.shutdown_grace, all(&mut running))
             .await

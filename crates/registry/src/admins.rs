@@ -131,13 +131,22 @@ pub async fn admins_by_email(
     rows.iter().map(Admin::from_row).collect()
 }
 
-/// The administrator with this id.
+/// The administrator of this laboratory with this id.
 ///
 /// # Errors
 /// As [`admins_by_email`].
-pub async fn admin_by_id(client: &impl GenericClient, id: StaffId) -> Result<Option<Admin>, RegistryError> {
-    let statement = concat!("SELECT ", columns!(), " FROM tenant_admins WHERE id = $1");
-    let row = sql::row_opt(client, "reading an administrator", statement, &[&id.as_uuid()]).await?;
+pub async fn admin_by_id(
+    client: &impl GenericClient,
+    tenant: TenantId,
+    id: StaffId,
+) -> Result<Option<Admin>, RegistryError> {
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM tenant_admins WHERE tenant_id = $1 AND id = $2"
+    );
+    let params: [&(dyn ToSql + Sync); 2] = [&tenant.as_uuid(), &id.as_uuid()];
+    let row = sql::row_opt(client, "reading an administrator", statement, &params).await?;
     row.as_ref().map(Admin::from_row).transpose()
 }
 
@@ -153,6 +162,43 @@ pub async fn admins_of(client: &impl GenericClient, tenant: TenantId) -> Result<
     );
     let rows = sql::rows(client, "listing administrators", statement, &[&tenant.as_uuid()]).await?;
     rows.iter().map(Admin::from_row).collect()
+}
+
+/// Makes a laboratory's administrators those of an archive: who is not among them goes, who is comes back with address, name
+/// and standing of then. Whoever is here already keeps the present password: an older one may be known to others by now.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn admins_put_back_in_txn(
+    txn: &Transaction<'_>,
+    tenant: TenantId,
+    admins: &[Admin],
+) -> Result<(), RegistryError> {
+    let doing = "putting administrators back";
+    let kept: Vec<uuid::Uuid> = admins.iter().map(|admin| admin.id.as_uuid()).collect();
+    let statement = "DELETE FROM tenant_admins WHERE tenant_id = $1 AND NOT id = ANY ($2)";
+    sql::touched(txn, doing, statement, &[&tenant.as_uuid(), &kept]).await?;
+    // Addresses may have been exchanged since: nobody stands in another's way while they are written.
+    let statement = "UPDATE tenant_admins SET email = (id::text || '@replaced')::citext WHERE tenant_id = $1";
+    sql::touched(txn, doing, statement, &[&tenant.as_uuid()]).await?;
+    for admin in admins {
+        let statement = "INSERT INTO tenant_admins AS a (id, tenant_id, email, display_name, password_hash, disabled_at,
+                 created_at)
+             VALUES ($1, $2, $3::text::citext, $4, $5, $6, $7)
+             ON CONFLICT (tenant_id, id) DO UPDATE SET email = excluded.email, display_name = excluded.display_name,
+                 disabled_at = excluded.disabled_at";
+        let params: [&(dyn ToSql + Sync); 7] = [
+            &admin.id.as_uuid(),
+            &tenant.as_uuid(),
+            &admin.email.as_str(),
+            &admin.display_name,
+            &admin.password_hash.expose_secret(),
+            &admin.disabled_at,
+            &admin.created_at,
+        ];
+        sql::touched(txn, doing, statement, &params).await?;
+    }
+    Ok(())
 }
 
 /// Changes an administrator of this laboratory and writes that into the audit; `None` when the laboratory has no such

@@ -1,8 +1,8 @@
 //! Verified dumps. A row here means that the dump was restored and compared; it outlives the laboratory.
 
-use deadpool_postgres::GenericClient;
+use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
-use model::{ArchiveId, OperationId, SchemaVersion, Slug, TenantId};
+use model::{ArchiveId, OperationId, OperationKind, SchemaVersion, Slug, TenantId};
 use serde_json::Value;
 use tokio_postgres::Row;
 
@@ -31,6 +31,12 @@ pub struct Archive {
     pub db_version: SchemaVersion,
     /// What was in it, and what it was compared with.
     pub manifest: Value,
+    /// What it was made for: only backups are ever pruned.
+    pub made_for: OperationKind,
+    /// The laboratory's administrators, sealed; absent in archives of an earlier version.
+    pub admins: Option<Vec<u8>>,
+    /// Since when it is being removed.
+    pub pruning_since: Option<Timestamp>,
     /// Who asked for it.
     pub created_by: Actor,
     /// When it was recorded.
@@ -42,7 +48,7 @@ pub struct Archive {
 macro_rules! columns {
     () => {
         "id, tenant_id, tenant_slug, tenant_name, operation_id, location, bytes, sha256, db_version, manifest, \
-         created_by, created_at, verified_at"
+         made_for, admins, pruning_since, created_by, created_at, verified_at"
     };
 }
 
@@ -60,6 +66,9 @@ impl Archive {
             sha256: r.get("sha256")?,
             db_version: r.version("db_version")?,
             manifest: r.get("manifest")?,
+            made_for: r.parse("made_for")?,
+            admins: r.get("admins")?,
+            pruning_since: r.get("pruning_since")?,
             created_by: r.parse("created_by")?,
             created_at: r.get("created_at")?,
             verified_at: r.get("verified_at")?,
@@ -90,6 +99,10 @@ pub struct NewArchive {
     pub db_version: SchemaVersion,
     /// What is in it, and what it was compared with.
     pub manifest: Value,
+    /// What it was made for.
+    pub made_for: OperationKind,
+    /// The laboratory's administrators, sealed.
+    pub admins: Vec<u8>,
     /// Who asked for it.
     pub created_by: Actor,
 }
@@ -102,11 +115,11 @@ pub struct NewArchive {
 pub async fn archive_insert(client: &impl GenericClient, new: &NewArchive) -> Result<Archive, RegistryError> {
     let statement = concat!(
         "INSERT INTO archives (id, tenant_id, tenant_slug, tenant_name, operation_id, location, bytes, sha256,
-             db_version, manifest, created_by)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+             db_version, manifest, created_by, made_for, admins)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          ON CONFLICT (operation_id) DO UPDATE SET location = excluded.location, bytes = excluded.bytes,
              sha256 = excluded.sha256, db_version = excluded.db_version, manifest = excluded.manifest,
-             verified_at = now()
+             admins = excluded.admins, verified_at = now()
          RETURNING ",
         columns!()
     );
@@ -126,6 +139,8 @@ pub async fn archive_insert(client: &impl GenericClient, new: &NewArchive) -> Re
             &version_number(new.db_version),
             &new.manifest,
             &new.created_by.to_string(),
+            &new.made_for.as_str(),
+            &new.admins,
         ],
     )
     .await;
@@ -182,4 +197,125 @@ pub async fn archives_list(
     ];
     let rows = sql::rows(client, "listing archives", statement, &params).await?;
     rows.iter().map(Archive::from_row).collect()
+}
+
+/// The archive with this id, which cannot begin to be pruned before the transaction ends. `None` also when it is being pruned
+/// already.
+///
+/// # Errors
+/// As [`archive_by_id`].
+pub async fn archive_lock_in_txn(
+    txn: &Transaction<'_>,
+    id: ArchiveId,
+) -> Result<Option<Archive>, RegistryError> {
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM archives WHERE id = $1 AND pruning_since IS NULL FOR SHARE"
+    );
+    let row = sql::row_opt(txn, "locking an archive", statement, &[&id.as_uuid()]).await?;
+    row.as_ref().map(Archive::from_row).transpose()
+}
+
+/// Notes that an archive was proved once more.
+///
+/// # Errors
+/// [`RegistryError::NotFound`] when it is gone.
+pub async fn archive_note_verified(
+    client: &impl GenericClient,
+    id: ArchiveId,
+) -> Result<Archive, RegistryError> {
+    let statement = concat!(
+        "UPDATE archives SET verified_at = now() WHERE id = $1 RETURNING ",
+        columns!()
+    );
+    let row = sql::row_opt(client, "noting a proof", statement, &[&id.as_uuid()]).await?;
+    let (what, id) = ("archive", id.to_string());
+    Archive::from_row(&row.ok_or(RegistryError::NotFound { what, id })?)
+}
+
+/// Which archives a laboratory's schedule does not keep any more: backups that are neither among its last ones nor young
+/// enough, and not the one that was proved last. Of all laboratories unless one is named; the oldest first, `limit` at most.
+/// A laboratory without a schedule, or that is gone, keeps everything.
+///
+/// # Errors
+/// As [`archive_by_id`].
+pub async fn archives_prunable(
+    client: &impl GenericClient,
+    tenant: Option<TenantId>,
+    limit: u32,
+) -> Result<Vec<Archive>, RegistryError> {
+    let statement = concat!(
+        "WITH ranked AS (
+             SELECT a.*, row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.id DESC) AS place,
+                    row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.verified_at DESC, a.id DESC) AS proved
+               FROM archives a WHERE a.made_for = 'backup' AND ($1::uuid IS NULL OR a.tenant_id = $1)
+         )
+         SELECT ",
+        columns!(),
+        " FROM (SELECT r.* FROM ranked r JOIN backup_schedules s ON s.tenant_id = r.tenant_id
+                 WHERE r.place > s.keep_last AND r.proved > 1 AND r.pruning_since IS NULL
+                   AND (s.keep_for_s IS NULL OR r.created_at < now() - make_interval(secs => s.keep_for_s))
+                   AND NOT EXISTS (SELECT FROM operations o
+                                    WHERE o.finished_at IS NULL AND o.params ->> 'archive' = r.id::text)) AS old
+         ORDER BY id LIMIT $2"
+    );
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] =
+        [&tenant.map(TenantId::as_uuid), &page_limit(limit)];
+    let rows = sql::rows(client, "looking for archives past their time", statement, &params).await?;
+    rows.iter().map(Archive::from_row).collect()
+}
+
+/// Notes that an archive is being removed; `false` when it is in use or gone. Who wants to restore it and who wants to remove
+/// it meet on its row.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn archive_begin_pruning(txn: &Transaction<'_>, id: ArchiveId) -> Result<bool, RegistryError> {
+    // The lock first: an operation that was committed while we waited for it is seen by the second statement.
+    let lock = "SELECT id FROM archives WHERE id = $1 FOR UPDATE";
+    if sql::row_opt(txn, "locking an archive", lock, &[&id.as_uuid()])
+        .await?
+        .is_none()
+    {
+        return Ok(false);
+    }
+    let statement = "UPDATE archives SET pruning_since = coalesce(pruning_since, now()) WHERE id = $1
+         AND NOT EXISTS (SELECT FROM operations o WHERE o.finished_at IS NULL AND o.params ->> 'archive' = archives.id::text)";
+    Ok(sql::touched(txn, "beginning to remove an archive", statement, &[&id.as_uuid()]).await? > 0)
+}
+
+/// Those whose removal was begun and not ended, `limit` at most; of one laboratory when it is named.
+///
+/// # Errors
+/// As [`archive_by_id`].
+pub async fn archives_being_pruned(
+    client: &impl GenericClient,
+    tenant: Option<TenantId>,
+    limit: u32,
+) -> Result<Vec<Archive>, RegistryError> {
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM archives WHERE pruning_since IS NOT NULL AND ($1::uuid IS NULL OR tenant_id = $1) ORDER BY id LIMIT $2"
+    );
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] =
+        [&tenant.map(TenantId::as_uuid), &page_limit(limit)];
+    let rows = sql::rows(
+        client,
+        "looking for archives that are being removed",
+        statement,
+        &params,
+    )
+    .await?;
+    rows.iter().map(Archive::from_row).collect()
+}
+
+/// Removes the row of an archive whose files are gone.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn archive_remove(client: &impl GenericClient, id: ArchiveId) -> Result<bool, RegistryError> {
+    let statement = "DELETE FROM archives WHERE id = $1 AND pruning_since IS NOT NULL";
+    Ok(sql::touched(client, "removing an archive", statement, &[&id.as_uuid()]).await? > 0)
 }

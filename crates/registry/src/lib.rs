@@ -26,6 +26,7 @@ mod outbox;
 mod pool;
 mod routers;
 mod row;
+mod schedules;
 mod schema;
 mod servers;
 mod sql;
@@ -37,9 +38,13 @@ mod webhooks;
 pub use actor::{Actor, Change};
 pub use admins::{
     Admin, AdminPatch, NewAdmin, admin_by_id, admin_change_in_txn, admin_insert_in_txn,
-    admin_set_password_in_txn, admins_by_email, admins_of,
+    admin_set_password_in_txn, admins_by_email, admins_of, admins_put_back_in_txn,
 };
-pub use archives::{Archive, NewArchive, archive_by_id, archive_by_operation, archive_insert, archives_list};
+pub use archives::{
+    Archive, NewArchive, archive_begin_pruning, archive_by_id, archive_by_operation, archive_insert,
+    archive_lock_in_txn, archive_note_verified, archive_remove, archives_being_pruned, archives_list,
+    archives_prunable,
+};
 pub use audit::{AuditEntry, AuditFilter, NewAudit, audit_insert, audit_list};
 pub use clock::registry_now;
 pub use deliveries::{
@@ -69,6 +74,10 @@ pub use pool::{Registry, RegistryClient, RegistryOptions, RegistryTransaction};
 pub use routers::{
     Router, TenantFence, fences_unacknowledged, router_acknowledge, router_register, router_renew,
     router_unregister, routers_list, routers_outstanding,
+};
+pub use schedules::{
+    BackupSchedule, NewBackupSchedule, backup_schedule_of, backup_schedule_remove,
+    backup_schedule_set_in_txn, backup_schedule_take_due_in_txn, backup_schedules_list,
 };
 pub use schema::{ensure_database, latest};
 pub use servers::{NewServer, Server, server_by_name, server_upsert, servers_list};

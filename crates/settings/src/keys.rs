@@ -96,6 +96,12 @@ pub const KEYS: &[Key] = &[
     key("paths.archive_dir", "TENANTRY_ARCHIVE_DIR", Derived("<state_dir>/archives"), Accept::Path, "dumps of offboarded laboratories"),
     key("paths.pg_bin", "TENANTRY_PG_BIN", Unset("the newest PostgreSQL found"), Accept::Path, "directory of initdb, postgres, pg_dump and pg_restore"),
 
+    key("archive.url", "TENANTRY_ARCHIVE_URL", Unset("the directory in paths.archive_dir"), Accept::Text, "where archives go: file:///directory, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix, with the credentials that the store's own programs read from the environment; archives stay where they are when it changes, and are found there"),
+    key("archive.age_recipient", "TENANTRY_ARCHIVE_AGE_RECIPIENT", Unset("archives are not encrypted"), Accept::Text, "age recipient (age1…) for whom archives are encrypted"),
+    key("archive.age_identity_file", "TENANTRY_ARCHIVE_AGE_IDENTITY_FILE", Unset("none"), Accept::Path, "file of the age identity that opens them: needed to prove and to restore an encrypted archive"),
+    key("archive.compression", "TENANTRY_ARCHIVE_COMPRESSION", Text("auto"), Accept::Word(&["auto", "gzip", "zstd", "none"]), "how dumps are compressed; auto is zstd where pg_dump can (16 and later), else gzip"),
+    key("archive.jobs", "TENANTRY_ARCHIVE_JOBS", Number(2), count(1, 64), "connections of one restore, where the archive is a local file that is not encrypted"),
+
     key("http.listen", "TENANTRY_HTTP_LISTEN", Text("127.0.0.1:8080"), Accept::Socket, "where tenantd listens"),
     key("http.body_max_bytes", "TENANTRY_HTTP_BODY_MAX_BYTES", Number(16_777_216), count(1_024, 1_073_741_824), "largest request body; a larger one gets 413"),
     key("http.request_timeout_ms", "TENANTRY_HTTP_REQUEST_TIMEOUT_MS", Number(30_000), WAIT_MS, "limit on one request, from its head to its answer"),

@@ -22,6 +22,6 @@ pub use error::{Problem, SettingsError};
 pub use explain::{Explained, markdown_table};
 pub use keys::{DefaultValue, KEYS, Key, OTHER_VARIABLES};
 pub use sections::{
-    Auth, DefaultTenant, DefaultTenantHint, Http, Log, LogFormat, Names, Paths, RegistrySettings, Router,
-    ServerAddress, Settings, TenantServerSettings, Webhooks, Worker,
+    Archive, Auth, DefaultTenant, DefaultTenantHint, Http, Log, LogFormat, Names, Paths, RegistrySettings,
+    Router, ServerAddress, Settings, TenantServerSettings, Webhooks, Worker,
 };

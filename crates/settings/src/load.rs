@@ -10,8 +10,8 @@ use figment::value::Value;
 use model::DbName;
 
 use crate::{
-    Auth, DefaultTenant, DefaultTenantHint, Explained, Http, Log, LogFormat, Names, Paths, RegistrySettings,
-    Router, ServerAddress, Settings, SettingsError, TenantServerSettings, Webhooks, Worker,
+    Archive, Auth, DefaultTenant, DefaultTenantHint, Explained, Http, Log, LogFormat, Names, Paths,
+    RegistrySettings, Router, ServerAddress, Settings, SettingsError, TenantServerSettings, Webhooks, Worker,
     explain::explain,
     layers::{environment, file_of, merge, unknown_variables},
     values::Values,
@@ -70,6 +70,13 @@ impl Settings {
                     .unwrap_or_else(|| state_dir.join("archives")),
                 pg_bin: values.path("paths.pg_bin"),
                 state_dir,
+            },
+            archive: Archive {
+                url: values.text("archive.url").map(str::to_owned),
+                age_recipient: values.text("archive.age_recipient").map(str::to_owned),
+                age_identity_file: values.path("archive.age_identity_file"),
+                compression: values.text("archive.compression").unwrap_or("auto").to_owned(),
+                jobs: count("archive.jobs"),
             },
             http: Http {
                 listen: values

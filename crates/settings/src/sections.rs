@@ -18,6 +18,8 @@ pub struct Settings {
     pub default_tenant: DefaultTenant,
     /// Directories.
     pub paths: Paths,
+    /// Archives.
+    pub archive: Archive,
     /// tenantd's HTTP side.
     pub http: Http,
     /// The pools.
@@ -121,6 +123,21 @@ impl Paths {
     pub fn embedded_dir(&self) -> PathBuf {
         self.state_dir.join("postgres")
     }
+}
+
+/// Archives.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    /// Where they go; `None` is the archive directory.
+    pub url: Option<String>,
+    /// For whom they are encrypted.
+    pub age_recipient: Option<String>,
+    /// What opens them.
+    pub age_identity_file: Option<PathBuf>,
+    /// auto, gzip, zstd or none.
+    pub compression: String,
+    /// Connections of one restore.
+    pub jobs: usize,
 }
 
 /// tenantd's HTTP side.

@@ -179,6 +179,11 @@ pub(crate) enum Command {
         #[arg(long)]
         fix: bool,
     },
+    /// Archive a laboratory while it runs, or say how often that is to be done
+    #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+    Backup(Backup),
+    /// Make a laboratory out of an archive: the one that was removed, another beside it, or in place of what it holds
+    Restore(Restore),
     /// Verified dumps of laboratories
     #[command(subcommand)]
     Archives(Archives),
@@ -232,6 +237,71 @@ pub(crate) struct Provision {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Backup {
+    #[command(subcommand)]
+    pub(crate) command: Option<BackupCommand>,
+    /// Slug or id
+    #[arg(required = true)]
+    pub(crate) tenant: Option<TenantRef>,
+    /// Why, for the audit
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Leave the work to a running tenantd
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Set, end or show one laboratory's schedule; a running tenantd makes the backups
+    Schedule(SetSchedule),
+    /// List all schedules
+    Schedules,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetSchedule {
+    /// Slug or id
+    pub(crate) tenant: TenantRef,
+    /// How often, as 24h or 7d; the first one is made soon
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "off")]
+    pub(crate) every: Option<Duration>,
+    /// How many backups are kept at least
+    #[arg(long, value_name = "COUNT", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) keep_last: u32,
+    /// How long each is kept at least, as 30d
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "every")]
+    pub(crate) keep_for: Option<Duration>,
+    /// End the schedule; the archives stay
+    #[arg(long)]
+    pub(crate) off: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The archive's id
+    pub(crate) archive: ArchiveId,
+    /// As another laboratory with this slug, beside the one that lives
+    #[arg(long, value_name = "SLUG", conflicts_with = "in_place")]
+    pub(crate) r#as: Option<model::Slug>,
+    /// In place of what its laboratory holds now, which is archived first
+    #[arg(long)]
+    pub(crate) in_place: bool,
+    /// The slug typed again, which --in-place needs where nobody can be asked
+    #[arg(long, value_name = "SLUG", requires = "in_place")]
+    pub(crate) confirm: Option<String>,
+    /// Server to host it; otherwise the one where it lived, or the only one
+    #[arg(long, value_parser = ServerName::parse, conflicts_with = "in_place")]
+    pub(crate) server: Option<ServerName>,
+    /// Why, for its history
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Leave the work to a running tenantd
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Adopt {
     /// The database; it keeps its name
     #[arg(long, value_name = "NAME", value_parser = database)]
@@ -277,6 +347,23 @@ pub(crate) enum Archives {
     Show {
         /// The archive's id
         archive: ArchiveId,
+    },
+    /// Prove an archive once more: fetch it, restore it beside everything else, compare it with its manifest
+    Verify {
+        /// The archive's id
+        archive: ArchiveId,
+        /// Leave the work to a running tenantd
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Remove the backups that no schedule keeps any more
+    Prune {
+        /// Only those of this laboratory
+        #[arg(long, value_name = "SLUG|ID")]
+        tenant: Option<TenantRef>,
+        /// Only say which
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

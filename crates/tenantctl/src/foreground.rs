@@ -1,6 +1,9 @@
 //! Running an operation here, with progress, until its end or a signal.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use model::{OperationId, Step};
@@ -65,6 +68,8 @@ struct Reporter {
     label: String,
     bar: Option<ProgressBar>,
     place: Mutex<String>,
+    /// Of the step that tells bytes: the first it told, and when.
+    began: Mutex<Option<(Step, u64, Instant)>>,
 }
 
 impl Reporter {
@@ -90,6 +95,7 @@ impl Reporter {
             label: label.to_owned(),
             bar,
             place: Mutex::default(),
+            began: Mutex::default(),
         }
     }
 
@@ -107,6 +113,33 @@ impl Reporter {
             Some(_) => self.bars.suspend(|| self.out.note(&line)),
             None => self.out.note(&line),
         }
+    }
+
+    /// So much is done, of how much where that is known, and how fast.
+    fn bytes(&self, step: Step, bytes: u64, total: Option<u64>) {
+        let mut began = self
+            .began
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let &mut (_, first, at) = match &mut *began {
+            Some(began) if began.0 == step => began,
+            other => other.insert((step, bytes, Instant::now())),
+        };
+        let seconds = at.elapsed().as_secs_f64();
+        let of = total.map_or_else(String::new, |total| format!(" of {}", size(total.max(bytes))));
+        let rate = if seconds < 1.0 {
+            String::new()
+        } else {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_precision_loss,
+                clippy::cast_sign_loss,
+                reason = "a rate for people to read"
+            )]
+            let rate = (bytes.saturating_sub(first) as f64 / seconds) as u64;
+            format!(", {}/s", size(rate))
+        };
+        self.passing(format!("{} {}{of}{rate}", words(step), size(bytes)));
     }
 
     fn clear(&self) {
@@ -137,7 +170,7 @@ impl Reporter {
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner) = place;
             }
-            Progress::Bytes { step, bytes } => self.passing(format!("{} {}", words(step), size(bytes))),
+            Progress::Bytes { step, bytes, total } => self.bytes(step, bytes, total),
             Progress::StepDone { step, took, .. } => {
                 let place = self
                     .place

@@ -183,6 +183,8 @@ fn of_provision(error: &ProvisionError) -> End {
         P::Invalid { .. } | P::WhichServer { .. } => End::Usage,
         P::IdempotencyMismatch { .. }
         | P::NotMigratable { .. }
+        | P::Refused { .. }
+        | P::ArchiveTooNew { .. }
         | P::TenantGone { .. }
         | P::CalledOff { .. } => End::Conflict,
         _ => End::Failed,

@@ -1,11 +1,8 @@
-//! Recorded archives beside the files that are there. Where archives are is asked in one place, [`Stored`]; nothing else here
-//! knows that they are files.
+//! Recorded archives beside the files that are there, in a directory or an object store.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::collections::HashMap;
 
+use archive::{ArchiveError, Place};
 use model::{ArchiveId, OperationId, TenantId};
 use registry::{Archive, OperationFilter, PAGE_MAX};
 
@@ -15,57 +12,22 @@ use super::{
 };
 use crate::{Inner, ProvisionError};
 
-const MANIFEST: &str = ".manifest.json";
+/// How the name of a manifest ends.
+const MANIFEST: &str = "manifest.json";
 
-/// What is stored, by location, with its size in bytes: one listing for each laboratory.
+/// What is stored, by location, with its size in bytes: one listing.
 struct Stored {
-    files: HashMap<PathBuf, u64>,
+    files: HashMap<String, u64>,
 }
 
 impl Stored {
-    async fn list(dir: &Path) -> Result<Self, ProvisionError> {
-        let dir = std::path::absolute(dir).map_err(ProvisionError::io("finding", dir))?;
-        let failed = ProvisionError::io("listing", dir.clone());
-        let listing = tokio::task::spawn_blocking(move || list(&dir)).await;
-        let files = listing.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        Ok(Self {
-            files: files.map_err(failed)?,
-        })
-    }
-
-    /// The size of what is at a location, also of one outside the directory: archives may have been made with another one.
-    async fn size(&self, location: &Path) -> Option<u64> {
-        match self.files.get(location) {
-            Some(&bytes) => Some(bytes),
-            None => tokio::fs::metadata(location).await.ok().map(|meta| meta.len()),
+    /// The size of what is at a location, also of one outside the listed store: archives may have been made with another one.
+    async fn size(&self, place: &Place) -> Result<Option<u64>, ArchiveError> {
+        match self.files.get(&place.to_string()) {
+            Some(&bytes) => Ok(Some(bytes)),
+            None => place.size().await,
         }
     }
-}
-
-fn list(dir: &Path) -> std::io::Result<HashMap<PathBuf, u64>> {
-    let mut files = HashMap::new();
-    let laboratories = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        // Made with the first archive.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(files),
-        Err(error) => return Err(error),
-    };
-    for laboratory in laboratories {
-        let laboratory = laboratory?;
-        if !laboratory.file_type()?.is_dir() {
-            continue;
-        }
-        for file in std::fs::read_dir(laboratory.path())? {
-            let file = file?;
-            // One that is renamed or removed at this moment is somebody's at work.
-            if let Ok(meta) = file.metadata()
-                && meta.is_file()
-            {
-                files.insert(file.path(), meta.len());
-            }
-        }
-    }
-    Ok(files)
 }
 
 /// What is wrong with the archives, and how many are recorded.
@@ -74,21 +36,19 @@ pub(super) async fn findings(
     under_way: &UnderWay,
 ) -> Result<(Vec<Finding>, usize), ProvisionError> {
     // Files first: an archive is whole before it is recorded.
-    let mut stored = match Stored::list(&inner.config.archive_dir).await {
-        Ok(stored) => stored,
+    let listed = async { Ok::<_, ProvisionError>(inner.store()?.list().await?) };
+    let mut stored = match listed.await {
+        Ok(files) => Stored { files },
         Err(error) => {
-            let dir = inner.config.archive_dir.to_string_lossy();
-            let advice =
-                "see to it that this process may read TENANTRY_ARCHIVE_DIR; no archive was looked at";
-            return Ok((
-                vec![Finding::new(
-                    Ailment::ArchiveMissing,
-                    dir,
-                    error.to_string(),
-                    advice,
-                )],
-                0,
-            ));
+            let options = &inner.config.archive;
+            let place = options
+                .url
+                .clone()
+                .unwrap_or_else(|| inner.config.archive_dir.to_string_lossy().into_owned());
+            let advice = "see to it that this process may read where TENANTRY_ARCHIVE_URL or TENANTRY_ARCHIVE_DIR leads; no \
+                          archive was looked at";
+            let finding = Finding::new(Ailment::ArchiveMissing, place, error.to_string(), advice);
+            return Ok((vec![finding], 0));
         }
     };
     let (mut found, mut recorded, mut before) = (Vec::new(), 0, None);
@@ -97,10 +57,10 @@ pub(super) async fn findings(
         let page = registry::archives_list(&client, None, before, PAGE_MAX).await?;
         drop(client);
         for archive in &page {
-            found.extend(compare(&stored, archive).await);
-            let dump = PathBuf::from(&archive.location);
-            stored.files.remove(&manifest_of(&dump));
-            stored.files.remove(&dump);
+            let dump = Place::parse(&archive.location)?;
+            found.extend(compare(&stored, archive, &dump).await?);
+            stored.files.remove(&manifest_of(&dump).to_string());
+            stored.files.remove(&dump.to_string());
         }
         recorded += page.len();
         before = page.last().map(|archive| archive.id);
@@ -112,19 +72,18 @@ pub(super) async fn findings(
     Ok((found, recorded))
 }
 
-fn manifest_of(dump: &Path) -> PathBuf {
-    dump.with_extension("manifest.json")
+fn manifest_of(dump: &Place) -> Place {
+    dump.sibling(MANIFEST)
 }
 
-async fn compare(stored: &Stored, archive: &Archive) -> Vec<Finding> {
+async fn compare(stored: &Stored, archive: &Archive, dump: &Place) -> Result<Vec<Finding>, ProvisionError> {
     let mut found = Vec::new();
-    let dump = PathBuf::from(&archive.location);
     let bring_back = format!(
-        "bring it back from a copy of the archive directory; its SHA-256 must be {}",
+        "bring it back from a copy of the archives; its SHA-256 must be {}",
         archive.sha256
     );
     let seen_of = |what: &str| format!("archive {} of {}: {what}", archive.id, archive.tenant_slug);
-    match stored.size(&dump).await {
+    match stored.size(dump).await? {
         None => {
             let seen = seen_of("the file is not there");
             found.push(Finding::new(
@@ -148,20 +107,20 @@ async fn compare(stored: &Stored, archive: &Archive) -> Vec<Finding> {
         }
         Some(_) => {}
     }
-    let manifest = manifest_of(&dump);
-    if stored.size(&manifest).await.is_none() {
+    let manifest = manifest_of(dump);
+    if stored.size(&manifest).await?.is_none() {
         let advice = format!(
             "write it again: `tenantctl archives show {} --json` prints it under \"manifest\"",
             archive.id
         );
-        let subject = manifest.to_string_lossy().into_owned();
+        let subject = manifest.to_string();
         let seen = seen_of("its manifest is not there");
         found.push(Finding::new(Ailment::ArchiveMissing, subject, seen, advice));
     }
-    found
+    Ok(found
         .into_iter()
         .map(|finding| finding.of(&archive.tenant_slug))
-        .collect()
+        .collect())
 }
 
 /// Files that no archive is recorded for and that no operation writes.
@@ -171,19 +130,19 @@ async fn unrecorded(
     under_way: &UnderWay,
 ) -> Result<Vec<Finding>, ProvisionError> {
     let mut found: Vec<Finding> = Vec::new();
-    for (path, bytes) in &stored.files {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let is_beside_its_dump = name.strip_suffix(MANIFEST).is_some_and(|stem| {
-            stored
-                .files
-                .contains_key(&path.with_file_name(format!("{stem}.dump")))
-        });
+    for (location, bytes) in &stored.files {
+        let place = Place::parse(location)?;
+        let name = place.file_name();
+        let has_its_dump = ["dump", "dump.age"]
+            .iter()
+            .any(|ending| stored.files.contains_key(&place.sibling(ending).to_string()));
+        let is_beside_its_dump = name.ends_with(MANIFEST) && has_its_dump;
         // An archive has the id of its operation, and is in a directory that has its laboratory's.
         let operation = name
             .split('.')
             .next()
             .and_then(|id| id.parse::<OperationId>().ok());
-        if is_beside_its_dump || is_somebodys(inner, path, operation, under_way).await? {
+        if is_beside_its_dump || is_somebodys(inner, &place, operation, under_way).await? {
             continue;
         }
         let whose = operation.map_or_else(
@@ -196,7 +155,7 @@ async fn unrecorded(
         );
         found.push(Finding::new(
             Ailment::ArchiveUnrecorded,
-            path.to_string_lossy(),
+            location,
             format!("no archive is recorded for this file of {bytes} bytes: it was never proved"),
             format!("{whose}; when nobody needs it, remove it by hand"),
         ));
@@ -207,12 +166,13 @@ async fn unrecorded(
 /// Whether an operation works on the file, also one that began since; or has removed or recorded it by now.
 async fn is_somebodys(
     inner: &Inner,
-    path: &Path,
+    place: &Place,
     operation: Option<OperationId>,
     under_way: &UnderWay,
 ) -> Result<bool, ProvisionError> {
-    let directory = path.parent().and_then(Path::file_name).unwrap_or_default();
-    let tenant = directory.to_string_lossy().parse::<TenantId>().ok();
+    let location = place.to_string();
+    let folder = location.rsplit('/').nth(1).unwrap_or_default();
+    let tenant = folder.parse::<TenantId>().ok();
     if tenant.is_some_and(|id| under_way.concerns(id)) || operation.is_some_and(|id| under_way.has(id)) {
         return Ok(true);
     }
@@ -241,5 +201,5 @@ async fn is_somebodys(
             return Ok(true);
         }
     }
-    Ok(tokio::fs::metadata(path).await.is_err())
+    Ok(place.size().await?.is_none())
 }

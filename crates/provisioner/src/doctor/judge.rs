@@ -258,6 +258,9 @@ impl Judge<'_> {
         let db_name = DbName::from_catalog(name).ok()?;
         match named(self.namespace, name)? {
             Named::Laboratory | Named::Other => Some(self.orphan(name, database)),
+            Named::Replaced(operation) => {
+                (!self.under_way.has(operation)).then(|| self.orphan(name, database))
+            }
             Named::Making(tenant) => (!self.under_way.concerns(tenant)).then(|| {
                 let seen = format!("a clone for the laboratory {tenant}, and no operation makes it");
                 let advice =
@@ -267,7 +270,7 @@ impl Judge<'_> {
             }),
             Named::Scratch(operation) => (!self.under_way.has(operation)).then(|| {
                 let seen =
-                    format!("a copy in which the operation {operation} proved a dump, and it has ended");
+                    format!("a copy that the operation {operation} made out of an archive, and it has ended");
                 let advice = "`tenantctl doctor --fix` drops it; what it is a copy of stays";
                 let finding = self.finding(Ailment::ScratchLeft, name, seen, advice);
                 finding.mended_by(Remedy::DropScratch(db_name))

@@ -182,7 +182,7 @@ async fn shape(client: &Client, place: &ConnectTarget) -> Result<Lines, Provisio
         .batch_execute("SET search_path = ''")
         .await
         .map_err(failed())?;
-    let outcome = client.query(include_str!("../shape.sql"), &[]).await;
+    let outcome = client.query(archive::SHAPE, &[]).await;
     client
         .batch_execute("RESET search_path")
         .await

@@ -16,6 +16,12 @@ pub(crate) struct Found {
     mark: Option<String>,
 }
 
+impl Found {
+    pub(super) fn has_mark(&self, mark: &str) -> bool {
+        self.mark.as_deref() == Some(mark)
+    }
+}
+
 pub(crate) async fn look(held: &Session, name: &DbName) -> Result<Option<Found>, ProvisionError> {
     let row = held
         .client

@@ -10,17 +10,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use model::{OperationKind, TenantEvent, TenantState};
 use registry::{RegistryError, Tenant, TenantFence};
 use serde::Serialize;
 use serde_json::json;
 
 use super::{
     Context, Saw,
+    archive::ready_to_archive,
     database::{end_sessions, require_own},
-    offboard::ready_to_archive,
     role::role_is_there,
 };
-use crate::{Inner, ProvisionError, reach::Session};
+use crate::{
+    Inner, ProvisionError,
+    reach::Session,
+    request::{begin, commit},
+};
 
 /// The first pause between two questions to the registry; each later one doubles it. Routers answer in milliseconds.
 const ASK_PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -139,12 +144,22 @@ pub(crate) async fn end_role_sessions(
     }
 }
 
-/// The first step of a removal: nobody is let in any more, and nobody is left inside.
+/// Nobody is let in any more, and nobody is left inside. A laboratory that an archive is to replace is closed here and not
+/// before: it served while the archive was restored beside it.
 pub(super) async fn fence(cx: &Context<'_>) -> Saw {
-    let tenant = cx.tenant().await?;
+    let mut tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
     ready_to_archive(cx, &held, &tenant).await?;
+    if cx.operation.kind == OperationKind::RestoreInPlace && tenant.status != TenantState::Restoring {
+        let mut client = cx.inner.config.registry.client().await?;
+        let txn = begin(&mut client).await?;
+        registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;
+        tenant =
+            registry::tenant_transition_in_txn(&txn, tenant.id, TenantEvent::RestoreInPlace, &cx.change())
+                .await?;
+        commit(txn).await?;
+    }
     let routers = wait_for_routers(cx.inner, &tenant).await?;
     if !routers.silent.is_empty() {
         tracing::warn!(
@@ -152,7 +167,7 @@ pub(super) async fn fence(cx: &Context<'_>) -> Saw {
             tenant.slug = %tenant.slug,
             routers = ?routers.silent,
             waited_ms = routers.waited_ms,
-            "routers have not let go of a laboratory that is being removed; the server ends their connections"
+            "routers have not let go of a laboratory that is being closed; the server ends their connections"
         );
     }
     let (database, role) = (&tenant.db_name, &tenant.role_name);

@@ -2,14 +2,16 @@
 //! crash at any point, it finds what is there and does the rest.
 
 mod adopt;
+mod archive;
 mod database;
 pub(crate) mod fence;
 mod migrate;
 mod offboard;
+mod prove;
 mod provision;
+mod restore;
 mod role;
 mod session;
-mod verify;
 
 use std::time::Duration;
 
@@ -119,13 +121,14 @@ impl<'a> Context<'a> {
 
     /// Tells whoever watches, here and through the registry, how much is written. The registry is told when it can be:
     /// it is only for show.
-    fn tell_bytes(&self, step: Step, bytes: u64) {
-        (self.observe)(Progress::Bytes { step, bytes });
+    fn tell_bytes(&self, step: Step, bytes: u64, total: Option<u64>) {
+        (self.observe)(Progress::Bytes { step, bytes, total });
         let (registry, lease) = (self.inner.config.registry.clone(), self.lease.clone());
         tokio::spawn(async move {
             let told = async {
                 let client = registry.client().await?;
-                registry::operation_progress(&client, &lease, &serde_json::json!({ "bytes": bytes })).await
+                let progress = serde_json::json!({ "bytes": bytes, "total": total });
+                registry::operation_progress(&client, &lease, &progress).await
             };
             if let Err(error) = told.await {
                 tracing::debug!(%error, "progress not told");
@@ -164,8 +167,13 @@ pub(crate) async fn run(cx: &Context<'_>, step: Step, undoing: bool) -> Result<R
         Step::Activate => provision::activate(cx).await,
         Step::RecordVersion => migrate::record_version(cx).await,
         Step::Fence => fence::fence(cx).await,
-        Step::Dump => offboard::dump(cx).await,
-        Step::Verify => verify::verify(cx).await,
+        Step::Dump => archive::dump(cx).await,
+        Step::Verify => prove::verify(cx).await,
+        Step::Prune => archive::prune(cx).await,
+        Step::RestoreDatabase => restore::restore_database(cx).await,
+        Step::SwapDatabase => restore::swap_database(cx).await,
+        Step::DropReplaced => restore::drop_replaced(cx).await,
+        Step::DropRestored => restore::drop_restored(cx).await,
         Step::Readmit => offboard::readmit(cx).await,
         Step::DropDatabase if undoing => provision::undo_database(cx).await,
         Step::DropDatabase => offboard::drop_database(cx).await,
@@ -175,25 +183,31 @@ pub(crate) async fn run(cx: &Context<'_>, step: Step, undoing: bool) -> Result<R
         Step::Inspect => adopt::inspect(cx).await,
         Step::Baseline => adopt::baseline(cx).await,
         Step::Release => adopt::release(cx).await,
-        Step::RestoreDatabase
-        | Step::SwapDatabase
-        | Step::DropReplaced
-        | Step::DropRestored
-        | Step::Prune => unreachable!("no request asks for it yet"),
     };
     saw.map(Ran::Saw)
 }
 
-/// What an operation that fails for good must not leave lying about, beside what undoing takes away. Failing here is
-/// logged: the operation's own error matters more.
-pub(crate) async fn clean_up(cx: &Context<'_>) {
-    if cx.operation.kind == OperationKind::Offboard
-        && let Err(failure) = verify::drop_scratch(cx).await
+/// What an operation that fails for good or is called off must not leave lying about, beside what undoing takes away. Failing
+/// here is logged: the operation's own error matters more.
+pub(crate) async fn clean_up(cx: &Context<'_>, called_off: bool) {
+    if cx.operation.kind.steps().contains(&Step::Verify)
+        && let Err(failure) = prove::drop_scratch(cx).await
     {
         tracing::warn!(
             operation.id = %cx.operation.id,
             error = %failure.error,
             "the scratch database may be left; it is dropped when the operation runs again"
+        );
+    }
+    // One that failed may be opened again, and goes on with the dump that it has.
+    if called_off
+        && cx.operation.kind.steps().contains(&Step::Dump)
+        && let Err(failure) = archive::remove_unrecorded(cx).await
+    {
+        tracing::warn!(
+            operation.id = %cx.operation.id,
+            error = %failure.error,
+            "the files of an archive that is not wanted may be left"
         );
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use model::DbName;
+use model::{DbName, ServerName, TenantId};
 use registry::Tenant;
 use sha2::{Digest, Sha256};
 use tokio::sync::{MappedMutexGuard, MutexGuard};
@@ -25,13 +25,22 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 impl Context<'_> {
     /// A session on the maintenance database of the laboratory's server, alone in its right to work on it.
     pub(super) async fn maintenance(&self, tenant: &Tenant) -> Result<Session, StepError> {
+        self.maintenance_on(&tenant.server, tenant.id).await
+    }
+
+    /// The same for a laboratory that may be gone.
+    pub(super) async fn maintenance_on(
+        &self,
+        server: &ServerName,
+        tenant: TenantId,
+    ) -> Result<Session, StepError> {
         let mut kept = self.session.lock().await;
         if let Some(held) = &*kept
             && !held.client.is_closed()
         {
             return Ok(held.clone());
         }
-        let target = self.inner.admin(tenant).await?;
+        let target = self.inner.admin_on(server).await?;
         let held = self.inner.session(target).await?;
         lock(&held, tenant).await?;
         *kept = Some(held.clone());
@@ -91,14 +100,14 @@ fn session_in<'a>(
     })
 }
 
-fn lock_key(tenant: &Tenant) -> i64 {
-    let digest: [u8; 32] = Sha256::digest(format!("tenantry laboratory {}", tenant.id)).into();
+fn lock_key(tenant: TenantId) -> i64 {
+    let digest: [u8; 32] = Sha256::digest(format!("tenantry laboratory {tenant}")).into();
     digest[..8]
         .iter()
         .fold(0, |key, &byte| (key << 8) | i64::from(byte))
 }
 
-async fn lock(held: &Session, tenant: &Tenant) -> Result<(), StepError> {
+async fn lock(held: &Session, tenant: TenantId) -> Result<(), StepError> {
     let key = lock_key(tenant);
     let failed = || ProvisionError::db("taking the laboratory's lock", &held.target);
     let began = Instant::now();
@@ -130,7 +139,7 @@ async fn lock(held: &Session, tenant: &Tenant) -> Result<(), StepError> {
                 )
                 .await
                 .map_err(failed())?;
-            tracing::warn!(tenant.slug = %tenant.slug, ended, "ended the session of a worker that lost its lease");
+            tracing::warn!(tenant.id = %tenant, ended, "ended the session of a worker that lost its lease");
         }
         tokio::time::sleep(LOCK_PAUSE).await;
     }

@@ -7,8 +7,9 @@ use std::{
     time::Duration,
 };
 
+use archive::{ArchiveError, Snapshot};
 use model::{OperationId, Step, StepStatus, TenantState};
-use provisioner::{Faults, ProvisionError, compare};
+use provisioner::{Faults, ProvisionError};
 use registry::Tenant;
 use testkit::eventually;
 
@@ -69,7 +70,7 @@ pub(crate) fn files_in(directory: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-fn change_one_byte(file: &Path) {
+pub(crate) fn change_one_byte(file: &Path) {
     let mut content = std::fs::read(file).unwrap();
     let middle = content.len() / 2;
     content[middle] ^= 0x01;
@@ -114,8 +115,9 @@ async fn a_dump_with_one_byte_changed_is_refused_and_a_new_one_is_made_when_aske
     }
 }
 
+/// Behind the fence only an administrator can do this; the dump is sound, and yet not the laboratory any more.
 #[tokio::test]
-async fn a_dump_that_restores_but_lacks_a_row_or_changed_one_is_refused() {
+async fn a_laboratory_that_was_changed_since_its_dump_is_dumped_anew_before_it_is_dropped() {
     let rig = Rig::with(|config| config.lease = LEASE).await;
     let mut stopped = Vec::new();
     for (at, change) in [
@@ -128,23 +130,99 @@ async fn a_dump_that_restores_but_lacks_a_row_or_changed_one_is_refused() {
     .into_iter()
     .enumerate()
     {
+        let point = ["offboard/verify/begun", "offboard/drop_database/begun"][at % 2];
         let tenant = rig.provisioned(&format!("drift-{at}")).await;
-        let operation = offboard_up_to(&rig, &tenant, "offboard/verify/begun").await;
-        // Behind the fence only an administrator can do this; the dump is sound, and yet not the laboratory any more.
+        let operation = offboard_up_to(&rig, &tenant, point).await;
         rig.inside(&tenant).await.batch_execute(change).await.unwrap();
         stopped.push((change, tenant, operation));
     }
     for (change, tenant, operation) in stopped {
-        let error = failure(&rig, operation).await;
-        assert!(error.contains("differs from the laboratory"), "{change}: {error}");
+        let errors = std::sync::Mutex::new(String::new());
+        let told = |progress| {
+            if let provisioner::Progress::StepFailed { error, .. } = progress {
+                errors.lock().unwrap().push_str(&error);
+            }
+        };
+        rig.provisioner.run(operation, told).await.unwrap();
+        let errors = errors.into_inner().unwrap();
         assert!(
-            !error.contains("late@example.org") && !error.contains("Somebody"),
+            errors.contains("was changed since it was archived"),
+            "{change}: {errors}"
+        );
+        assert!(
+            !errors.contains("late@example.org") && !errors.contains("Somebody"),
+            "no values: {errors}"
+        );
+        assert!(rig.tenant(tenant.id).await.is_none());
+        let client = rig.registry.client().await.unwrap();
+        let steps = registry::steps_of(&client, operation).await.unwrap();
+        let dump = steps.iter().find(|s| s.step == Step::Dump).unwrap();
+        assert_eq!((dump.status, dump.attempts), (StepStatus::Done, 2), "{change}");
+    }
+}
+
+/// The real programs, with something done beside: by what name, and the script behind `exec`.
+fn programs_that(dir: &Path, dump: &str, restore: &str) -> PathBuf {
+    let bin = embedded::PgBin::find(None).unwrap();
+    for (name, beside) in [("pg_dump", dump), ("pg_restore", restore)] {
+        let script = format!(
+            "#!/bin/sh\ncase \" $* \" in *--version*) exec {0} --version;; esac\n{beside}\n",
+            bin.program(name).display(),
+        );
+        let script = script
+            .replace("REAL", &bin.program(name).display().to_string())
+            .replace("PSQL", &bin.program("psql").display().to_string());
+        let path = dir.join(name);
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    dir.to_owned()
+}
+
+#[tokio::test]
+async fn a_valid_dump_with_a_row_missing_or_a_value_changed_is_refused_and_its_table_named() {
+    let same = "exec REAL \"$@\"";
+    let lacks = "exec REAL --exclude-table-data=public.lab_profile \"$@\"";
+    let changes = "REAL \"$@\" && exec PSQL -X -q -c 'SET session_replication_role = replica' \
+                   -c \"UPDATE public.staff SET display_name = 'Somebody else'\"";
+    for (dump, restore, table) in [
+        (lacks, same, "public.lab_profile"),
+        (same, changes, "public.staff"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let programs = programs_that(dir.path(), dump, restore);
+        let rig = Rig::with(|config| config.pg_bin = Some(programs)).await;
+        let tenant = rig.provisioned("forged").await;
+        let backup = rig.provisioner.request_backup(tenant.id, by()).await.unwrap();
+        let error = failure(&rig, backup).await;
+        assert!(
+            error.contains("differs from the laboratory") && error.contains(table),
+            "{error}"
+        );
+        assert!(
+            !error.contains("Somebody") && !error.contains("Ada"),
             "no values: {error}"
         );
-        assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Deleting);
-        rig.provisioner.reopen(operation, by()).await.unwrap();
-        rig.provisioner.run(operation, |_| {}).await.unwrap();
-        assert!(rig.tenant(tenant.id).await.is_none());
+        let client = rig.registry.client().await.unwrap();
+        assert!(
+            registry::archive_by_operation(&client, backup)
+                .await
+                .unwrap()
+                .is_none()
+        );
+        assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+
+        let removal = rig
+            .provisioner
+            .request_offboard(tenant.id, NOW, by())
+            .await
+            .unwrap();
+        let error = failure(&rig, removal).await;
+        assert!(
+            error.contains("nothing was dropped") && error.contains(table),
+            "{error}"
+        );
+        assert_kept(&rig, &tenant).await;
     }
 }
 
@@ -332,44 +410,53 @@ async fn nobody_else_can_read_an_archive() {
 }
 
 #[tokio::test]
-async fn a_comparison_names_table_and_row_of_the_first_difference() {
+async fn a_comparison_names_the_table_or_definition_of_the_first_difference() {
     let rig = Rig::new().await;
     let one = rig.provisioned("one").await;
     let two = rig.provisioned("two").await;
-    let target = |tenant: &Tenant| rig.space.server.with_database(tenant.db_name.as_str());
-    let (one_target, two_target) = (target(&one), target(&two));
     let limit = Duration::from_secs(30);
-    let same = compare(&one_target, &one_target, limit, limit).await.unwrap();
+    let contents = async |tenant: &Tenant, limit| {
+        let target = rig.space.server.with_database(tenant.db_name.as_str());
+        let snapshot = Snapshot::open(&target, PATIENCE).await.unwrap();
+        snapshot.contents(limit).await
+    };
+    let first = contents(&one, limit).await.unwrap();
+    assert_eq!(first.difference(&contents(&one, limit).await.unwrap()), None);
     assert!(
-        same.tables
+        first
+            .tables
             .iter()
             .any(|t| t.name == "public.test_def" && t.rows > 10)
     );
-    assert!(same.sequences > 0);
+    assert!(!first.sequences.is_empty());
 
     // Somebody who holds a table for ever does not hold up a comparison for ever.
     let mut holding = rig.inside(&one).await;
     let held = holding.transaction().await.unwrap();
     held.batch_execute("LOCK TABLE staff").await.unwrap();
-    let short = Duration::from_millis(500);
-    let waited = compare(&one_target, &one_target, limit, short).await.unwrap_err();
-    assert!(matches!(waited, ProvisionError::TookTooLong { .. }), "{waited}");
+    let waited = contents(&one, Duration::from_millis(500)).await.unwrap_err();
+    assert!(matches!(waited, ArchiveError::TookTooLong { .. }), "{waited}");
     held.rollback().await.unwrap();
 
-    let differs = compare(&one_target, &two_target, limit, limit)
+    let differs = first.difference(&contents(&two, limit).await.unwrap()).unwrap();
+    assert!(differs.contains("public.lab_profile"), "{differs}");
+    // The same number, and not the same text.
+    let inside = rig.inside(&one).await;
+    inside
+        .batch_execute("CREATE TABLE n (x numeric); INSERT INTO n VALUES (1.0)")
         .await
-        .unwrap_err()
-        .to_string();
-    assert!(differs.contains("public.lab_profile, row 1"), "{differs}");
+        .unwrap();
+    let before = contents(&one, limit).await.unwrap();
+    inside.batch_execute("UPDATE n SET x = 1.00").await.unwrap();
+    let differs = before.difference(&contents(&one, limit).await.unwrap()).unwrap();
+    assert!(differs.contains("public.n: its rows"), "{differs}");
+
     rig.inside(&two)
         .await
         .batch_execute("DROP INDEX staff_email")
         .await
         .unwrap();
-    let differs = compare(&one_target, &two_target, limit, limit)
-        .await
-        .unwrap_err()
-        .to_string();
+    let differs = first.difference(&contents(&two, limit).await.unwrap()).unwrap();
     assert!(
         differs.contains("the copy has no") && differs.contains("staff_email"),
         "{differs}"

@@ -3,8 +3,8 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use model::{OperationId, OperationKind, OperationStatus, Step, TenantState};
-use provisioner::{Faults, Provisioner};
+use model::{OperationId, OperationKind, OperationStatus, Slug, Step, TenantState};
+use provisioner::{Faults, Provisioner, RestoreAs};
 use registry::{Registry, RegistryOptions};
 use testkit::eventually;
 
@@ -38,7 +38,7 @@ fn points(kind: OperationKind) -> impl Iterator<Item = (Step, &'static str)> {
 pub(crate) fn points_of(steps: &'static [Step]) -> impl Iterator<Item = (Step, &'static str)> {
     steps.iter().flat_map(|&step| {
         let within: &[&str] = match step {
-            Step::Verify => &["begun", "scratch_made", "acted"],
+            Step::Verify | Step::RestoreDatabase => &["begun", "scratch_made", "acted"],
             Step::DropDatabase => &["begun", "closed", "acted"],
             _ => &["begun", "acted"],
         };
@@ -96,6 +96,167 @@ async fn offboarding_ends_well_wherever_its_worker_died() {
         assert_eq!(files, 2, "{step} {moment}: dump and manifest and nothing else");
     }
     assert_eq!(rig.leftovers().await, Vec::<String>::new());
+}
+
+/// Dump, manifest and row of every archive, and nothing else.
+async fn assert_archives_only(rig: &Rig, tenant: model::TenantId) {
+    let client = rig.registry.client().await.unwrap();
+    let archives = registry::archives_list(&client, Some(tenant), None, 100)
+        .await
+        .unwrap();
+    let directory = rig.provisioner.config().archive_dir.join(tenant.to_string());
+    let mut files: Vec<String> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    let mut known: Vec<String> = archives
+        .iter()
+        .flat_map(|a| [format!("{}.dump", a.id), format!("{}.manifest.json", a.id)])
+        .collect();
+    files.sort();
+    known.sort();
+    assert_eq!(files, known);
+}
+
+#[tokio::test]
+async fn a_backup_ends_well_wherever_its_worker_died() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let mut asked = Vec::new();
+    for (at, (step, moment)) in points(OperationKind::Backup).enumerate() {
+        let tenant = rig.provisioned(&format!("lab-{at}")).await;
+        let operation = rig.provisioner.request_backup(tenant.id, by()).await.unwrap();
+        die_at(&rig, operation, &format!("backup/{step}/{moment}")).await;
+        assert!(rig.serves(tenant.id).await, "{step} {moment}");
+        asked.push((step, moment, tenant.id, operation));
+    }
+    for (step, moment, tenant, operation) in asked {
+        let ended = rig.provisioner.run(operation, |_| {}).await.unwrap();
+        assert_eq!(ended.status, OperationStatus::Succeeded, "{step} {moment}");
+        assert!(rig.serves(tenant).await, "{step} {moment}");
+        assert_archives_only(&rig, tenant).await;
+    }
+    let leftovers = rig.leftovers().await;
+    assert!(
+        leftovers.iter().all(|name| name.starts_with("tenant_lab-")),
+        "{leftovers:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_restore_ends_well_wherever_its_worker_died() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let origin = rig.provisioned("origin").await;
+    let archive = rig.backed_up(&origin).await;
+    let beside = |slug: String| RestoreAs {
+        slug: Some(Slug::parse(&slug).unwrap()),
+        server: None,
+    };
+    let mut asked = Vec::new();
+    for (at, (step, moment)) in points(OperationKind::Restore).enumerate() {
+        let (tenant, operation) = rig
+            .provisioner
+            .request_restore(archive.id, beside(format!("lab-{at}")), by())
+            .await
+            .unwrap();
+        die_at(&rig, operation, &format!("restore/{step}/{moment}")).await;
+        asked.push((step, moment, tenant.id, operation));
+    }
+    for (step, moment, tenant, operation) in asked {
+        rig.provisioner.run(operation, |_| {}).await.unwrap();
+        assert_eq!(
+            rig.tenant(tenant).await.unwrap().status,
+            TenantState::Active,
+            "{step} {moment}"
+        );
+        assert!(rig.serves(tenant).await, "{step} {moment}");
+    }
+    // Called off at every point, wherever its undoing dies.
+    let mut asked = Vec::new();
+    for (at, (step, moment)) in points_of(OperationKind::Restore.undo_steps()).enumerate() {
+        let (tenant, operation) = rig
+            .provisioner
+            .request_restore(archive.id, beside(format!("gone-{at}")), by())
+            .await
+            .unwrap();
+        die_at(&rig, operation, "restore/check/begun").await;
+        std::fs::remove_file(rig.space.dir().join("restore-check-begun")).unwrap();
+        rig.provisioner.cancel(operation, by()).await.unwrap();
+        die_at(&rig, operation, &format!("restore/undo/{step}/{moment}")).await;
+        asked.push((step, moment, tenant.id, operation));
+    }
+    for (step, moment, tenant, operation) in asked {
+        rig.provisioner.run(operation, |_| {}).await.unwrap_err();
+        assert!(rig.tenant(tenant).await.is_none(), "{step} {moment}");
+    }
+    let leftovers = rig.leftovers().await;
+    assert!(
+        leftovers
+            .iter()
+            .all(|name| name.starts_with("tenant_lab-") || name == "tenant_origin"),
+        "{leftovers:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_restore_in_place_ends_well_wherever_its_worker_died() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let mut asked = Vec::new();
+    let forward = points(OperationKind::RestoreInPlace).map(|(step, moment)| (false, step, moment));
+    let undo = points_of(OperationKind::RestoreInPlace.undo_steps());
+    for (at, (undoing, step, moment)) in forward
+        .chain(undo.map(|(step, moment)| (true, step, moment)))
+        .enumerate()
+    {
+        let tenant = rig.provisioned(&format!("lab-{at}")).await;
+        let archive = rig.backed_up(&tenant).await;
+        let late = "INSERT INTO staff (id, display_name, email, role)
+                    VALUES (gen_random_uuid(), 'Late', 'late@example.org', 'technician')";
+        rig.inside(&tenant).await.batch_execute(late).await.unwrap();
+        let (_, operation) = rig
+            .provisioner
+            .request_restore_in_place(archive.id, by())
+            .await
+            .unwrap();
+        if undoing {
+            die_at(&rig, operation, "restore_in_place/swap_database/begun").await;
+            std::fs::remove_file(rig.space.dir().join("restore_in_place-swap_database-begun")).unwrap();
+            rig.provisioner.cancel(operation, by()).await.unwrap();
+            let undo = if step == Step::Readmit { "" } else { "undo/" };
+            die_at(
+                &rig,
+                operation,
+                &format!("restore_in_place/{undo}{step}/{moment}"),
+            )
+            .await;
+        } else {
+            die_at(&rig, operation, &format!("restore_in_place/{step}/{moment}")).await;
+        }
+        asked.push((undoing, step, moment, tenant, operation));
+    }
+    for (undoing, step, moment, tenant, operation) in asked {
+        let ended = rig.provisioner.run(operation, |_| {}).await;
+        assert_eq!(ended.is_err(), undoing, "{step} {moment}: {ended:?}");
+        let now = rig.tenant(tenant.id).await.unwrap();
+        assert_eq!((now.status, now.status_before), (TenantState::Active, None));
+        assert!(rig.serves(tenant.id).await, "{undoing} {step} {moment}");
+        let rows = rig
+            .inside(&tenant)
+            .await
+            .query("SELECT FROM staff", &[])
+            .await
+            .unwrap();
+        assert_eq!(
+            rows.len(),
+            if undoing { 2 } else { 1 },
+            "{undoing} {step} {moment}"
+        );
+        assert_archives_only(&rig, tenant.id).await;
+    }
+    let leftovers = rig.leftovers().await;
+    assert!(
+        leftovers.iter().all(|name| name.starts_with("tenant_lab-")),
+        "{leftovers:?}"
+    );
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ mod adopt;
 #[cfg(test)]
 mod archive;
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod doctor;
@@ -16,6 +18,8 @@ mod isolation;
 mod life;
 #[cfg(test)]
 mod removal;
+#[cfg(test)]
+mod restore;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]

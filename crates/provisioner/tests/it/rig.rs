@@ -44,6 +44,7 @@ impl Rig {
             sealer,
             namespace: space.namespace.clone(),
             archive_dir: space.dir().join("archives"),
+            archive: provisioner::ArchiveOptions::default(),
             pg_bin: None,
             lease: Duration::from_secs(30),
             bounds: Bounds {
@@ -79,6 +80,36 @@ impl Rig {
         registry::tenant_by_id(&self.registry.client().await.unwrap(), id)
             .await
             .unwrap()
+    }
+
+    /// Archives a laboratory and gives the archive's row.
+    pub(crate) async fn backed_up(&self, tenant: &Tenant) -> registry::Archive {
+        let operation = self.provisioner.request_backup(tenant.id, by()).await.unwrap();
+        self.provisioner.run(operation, |_| {}).await.unwrap();
+        let client = self.registry.client().await.unwrap();
+        let archive = registry::archive_by_operation(&client, operation).await.unwrap();
+        archive.unwrap()
+    }
+
+    pub(crate) async fn removed(&self, tenant: &Tenant) -> registry::Archive {
+        let operation = self
+            .provisioner
+            .request_offboard(tenant.id, NOW, by())
+            .await
+            .unwrap();
+        self.provisioner.run(operation, |_| {}).await.unwrap();
+        let client = self.registry.client().await.unwrap();
+        let archive = registry::archive_by_operation(&client, operation).await.unwrap();
+        archive.unwrap()
+    }
+
+    /// Whether the laboratory's own role can log in and read.
+    pub(crate) async fn serves(&self, id: TenantId) -> bool {
+        let target = self.own(&self.tenant(id).await.unwrap());
+        match pg::connect(&target, "provisioner test", PATIENCE).await {
+            Ok(client) => client.query_one("SELECT count(*) FROM staff", &[]).await.is_ok(),
+            Err(_) => false,
+        }
     }
 
     /// The laboratory's database as the server's administrator.

@@ -56,7 +56,11 @@ async fn an_address_may_administer_several_laboratories_but_each_once() {
     assert_eq!(found[0].password_hash.expose_secret(), "$argon2id$hash");
     assert!(!format!("{:?}", found[0]).contains("argon2id"));
     assert_eq!(
-        admin_by_id(&client, first.id).await.unwrap().unwrap().tenant,
+        admin_by_id(&client, first.tenant, first.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .tenant,
         one.id
     );
     assert_eq!(admins_of(&client, two.id).await.unwrap().len(), 1);
@@ -78,7 +82,7 @@ async fn admins_go_with_their_laboratory() {
             .unwrap()
     );
     txn.commit().await.unwrap();
-    assert!(admin_by_id(&client, ada.id).await.unwrap().is_none());
+    assert!(admin_by_id(&client, ada.tenant, ada.id).await.unwrap().is_none());
 }
 
 #[tokio::test]

@@ -216,6 +216,8 @@ async fn a_removed_laboratory_takes_its_events_along_and_leaves_the_rest() {
         sha256: "a".repeat(64),
         db_version: SchemaVersion::new(1),
         manifest: json!({ "tables": 3 }),
+        made_for: model::OperationKind::Offboard,
+        admins: b"sealed".to_vec(),
         created_by: stage.actor.clone(),
     };
     let first = archive_insert(&client, &archive).await.unwrap();

@@ -136,9 +136,7 @@ impl From<ProvisionError> for Problem {
         use ProvisionError as E;
         match error {
             E::Registry(error) => error.into(),
-            E::Connect(_) | E::StillConnected { .. } | E::TookTooLong { .. } => {
-                Self::caused(Kind::TenantServerUnavailable, error)
-            }
+            E::Connect(_) | E::StillConnected { .. } => Self::caused(Kind::TenantServerUnavailable, error),
             E::Busy { .. } | E::Interrupted { .. } => Self::caused(Kind::Busy, error),
             E::Invalid { field, .. } => {
                 let item = ItemError {
@@ -150,7 +148,9 @@ impl From<ProvisionError> for Problem {
             }
             E::WhichServer { .. } => Self::with(Kind::Invalid, error.to_string()),
             E::IdempotencyMismatch { .. } => Self::with(Kind::IdempotencyKeyReused, error.to_string()),
-            E::NotMigratable { .. } => Self::with(Kind::IllegalTransition, error.to_string()),
+            E::NotMigratable { .. } | E::Refused { .. } | E::ArchiveTooNew { .. } => {
+                Self::with(Kind::IllegalTransition, error.to_string())
+            }
             E::CalledOff { .. } => Self::with(Kind::OperationInProgress, error.to_string()),
             E::TenantGone { .. } => Self::with(Kind::UnknownTenant, error.to_string()),
             E::Migrate(_)
@@ -160,13 +160,9 @@ impl From<ProvisionError> for Problem {
             | E::Missing { .. }
             | E::Check { .. }
             | E::Seed { .. }
-            | E::Program { .. }
-            | E::ProgramTooOld { .. }
-            | E::ProgramFailed { .. }
-            | E::DiskFull { .. }
-            | E::Io { .. }
+            | E::Archive(_)
             | E::Differs { .. }
-            | E::ArchiveBroken { .. }
+            | E::Changed { .. }
             | E::WasInService { .. }
             | E::Failed { .. }
             | E::CorruptStep { .. } => Self::internal(error),

@@ -1,17 +1,19 @@
-//! Archives: proven dumps of laboratories, most of which are gone.
+//! Archives: proven dumps of laboratories, some of which are gone.
 
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use jiff::Timestamp;
 use lab::Page;
-use model::{ArchiveId, OperationId, Slug, TenantId};
-use registry::{Archive, archives_list};
+use model::{ArchiveId, OperationId, OperationKind, ServerName, Slug, TenantId};
+use provisioner::RestoreAs;
+use registry::{Archive, archive_by_id, archives_list, tenant_by_id};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::operations::Accepted;
 use crate::{
     answer,
-    extract::{OperatorCaller, Params},
-    problem::Answer,
+    extract::{IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
+    problem::{Answer, Kind, Problem},
     state::AppState,
 };
 
@@ -34,6 +36,9 @@ pub struct ArchiveView {
     /// SHA-256 of the file, in hex.
     sha256: String,
     db_version: u32,
+    /// One of backup, offboard, restore_in_place.
+    #[schema(value_type = String)]
+    made_for: OperationKind,
     created_at: Timestamp,
     verified_at: Timestamp,
 }
@@ -50,6 +55,7 @@ impl From<Archive> for ArchiveView {
             bytes: archive.bytes,
             sha256: archive.sha256,
             db_version: archive.db_version.number(),
+            made_for: archive.made_for,
             created_at: archive.created_at,
             verified_at: archive.verified_at,
         }
@@ -90,4 +96,146 @@ pub(crate) async fn list(
     let found = archives_list(&client, query.tenant_id, before, limit + 1).await?;
     let page = answer::cut(found, limit, |archive| archive.id.to_string());
     Ok(answer::page(&req, &answer::map(page, ArchiveView::from)))
+}
+
+/// One archive with its manifest.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FullArchiveView {
+    #[serde(flatten)]
+    archive: ArchiveView,
+    /// What the laboratory held: tables with their rows and checksums, sequences, versions.
+    manifest: serde_json::Value,
+}
+
+/// One archive with its manifest.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 200, body = FullArchiveView)))]
+#[get("/archives/{id}")]
+pub(crate) async fn show(
+    _operator: OperatorCaller,
+    id: PathId<ArchiveId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let client = state.registry_client().await?;
+    let found = archive_by_id(&client, id.0).await?;
+    let found = found.ok_or_else(|| Problem::new(Kind::NotFound))?;
+    let manifest = found.manifest.clone();
+    let archive = found.into();
+    Ok(answer::ok(&FullArchiveView { archive, manifest }))
+}
+
+/// Proves an archive once more: it is fetched, restored beside everything else and compared with its manifest.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
+#[post("/archives/{id}/verify")]
+pub(crate) async fn verify(
+    operator: OperatorCaller,
+    key: IdempotencyKey,
+    id: PathId<ArchiveId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let by = operator.requested_by(key);
+    let (tenant, operation) = state.provisioner.request_verify_archive(id.0, by).await?;
+    Ok(Accepted::answer(tenant, operation))
+}
+
+/// As what an archive comes back.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestoreBody {
+    /// As another laboratory with this slug; the removed one itself, under its id and slug, unless given.
+    #[schema(example = "acme-lab-copy")]
+    r#as: Option<String>,
+    /// In place of what its laboratory holds now, which is archived first.
+    #[serde(default)]
+    in_place: bool,
+    /// The laboratory's slug once more: needed for `inPlace`.
+    confirm_slug: Option<String>,
+    /// The server to host it; where it lived unless given.
+    server: Option<String>,
+    /// Why, for the audit.
+    reason: Option<String>,
+}
+
+/// Makes a laboratory out of an archive.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header)),
+    request_body(content = Option<RestoreBody>),
+    responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
+#[post("/archives/{id}/restore")]
+pub(crate) async fn restore(
+    operator: OperatorCaller,
+    key: IdempotencyKey,
+    id: PathId<ArchiveId>,
+    body: MaybeBody<RestoreBody>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let MaybeBody(body) = body;
+    let invalid = |why: String| Problem::with(Kind::Invalid, why);
+    let mut by = operator.requested_by(key);
+    by.reason = body.reason;
+    if !body.in_place {
+        let slug = body.r#as.as_deref().map(Slug::parse).transpose()?;
+        let server = body.server.as_deref().map(ServerName::parse).transpose();
+        let restore_as = RestoreAs {
+            slug,
+            server: server.map_err(|error| invalid(error.to_string()))?,
+        };
+        let (tenant, operation) = state.provisioner.request_restore(id.0, restore_as, by).await?;
+        return Ok(Accepted::answer(tenant.id, operation));
+    }
+    if body.r#as.is_some() || body.server.is_some() {
+        return Err(invalid(
+            "`inPlace` goes with neither `as` nor `server`".to_owned(),
+        ));
+    }
+    let client = state.registry_client().await?;
+    let found = archive_by_id(&client, id.0).await?;
+    let found = found.ok_or_else(|| Problem::new(Kind::NotFound))?;
+    let living = tenant_by_id(&client, found.tenant).await?;
+    let slug = living.map_or(found.tenant_slug, |tenant| tenant.slug);
+    if body.confirm_slug.as_deref() != Some(slug.as_str()) {
+        let why = "what the laboratory holds is replaced: its slug is needed once more, in `confirmSlug`";
+        return Err(invalid(why.to_owned()));
+    }
+    drop(client);
+    let (tenant, operation) = state.provisioner.request_restore_in_place(id.0, by).await?;
+    Ok(Accepted::answer(tenant, operation))
+}
+
+/// What is to be pruned.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PruneBody {
+    /// Only archives of this laboratory.
+    #[schema(value_type = Option<Uuid>)]
+    tenant_id: Option<TenantId>,
+    /// Only say which.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Archives that were removed, or would be.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pruned {
+    dry_run: bool,
+    items: Vec<ArchiveView>,
+}
+
+/// Removes the backups that no schedule keeps any more; 500 at most, the next call goes on.
+#[utoipa::path(tag = "operators", request_body(content = Option<PruneBody>), responses((status = 200, body = Pruned)))]
+#[post("/archives/prune")]
+pub(crate) async fn prune(
+    operator: OperatorCaller,
+    body: MaybeBody<PruneBody>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let MaybeBody(PruneBody { tenant_id, dry_run }) = body;
+    let pruned = if dry_run {
+        state.provisioner.prunable_archives(tenant_id).await?
+    } else {
+        let by = operator.requested_by(IdempotencyKey(None));
+        state.provisioner.prune_archives(tenant_id, by).await?
+    };
+    let items = pruned.into_iter().map(ArchiveView::from).collect();
+    Ok(answer::ok(&Pruned { dry_run, items }))
 }

@@ -7,6 +7,7 @@ pub mod adopt;
 pub mod amendments;
 pub mod archives;
 pub mod auth;
+pub mod backups;
 pub mod doctor;
 pub mod exports;
 pub mod health;
@@ -135,6 +136,15 @@ fn operators(config: &mut ServiceConfig<'_>) {
         .service(whole::of_tenant)
         .service(doctor::examine)
         .service(doctor::mend)
+        .service(archives::prune)
+        .service(archives::show)
+        .service(archives::verify)
+        .service(archives::restore)
+        .service(backups::create)
+        .service(backups::schedules)
+        .service(backups::show_schedule)
+        .service(backups::set_schedule)
+        .service(backups::end_schedule)
         .service(webhooks::list)
         .service(webhooks::create)
         .service(webhooks::show)

@@ -44,7 +44,7 @@ impl Accepted {
 pub struct OperationView {
     #[schema(value_type = Uuid)]
     id: OperationId,
-    /// One of provision, adopt, migrate, backup, restore, restore_in_place, offboard.
+    /// One of provision, adopt, migrate, backup, restore, restore_in_place, offboard, verify_archive.
     #[schema(value_type = String)]
     kind: OperationKind,
     #[schema(value_type = Uuid)]

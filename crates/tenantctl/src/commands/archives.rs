@@ -1,12 +1,14 @@
 //! Verified dumps of laboratories that may be gone.
 
-use registry::PAGE_MAX;
+use model::{ArchiveId, TenantId};
+use registry::{Archive, PAGE_MAX};
 use serde_json::json;
 
 use crate::{
     cli::Archives,
     context::Context,
     find::tenant_id,
+    foreground,
     outcome::Refusal,
     output::{moment, pairs, size, table},
     view::ArchiveView,
@@ -15,6 +17,15 @@ use crate::{
 pub(crate) async fn run(context: &Context, what: Archives) -> anyhow::Result<()> {
     let client = context.client().await?;
     match what {
+        Archives::Verify { archive, no_wait } => verify(context, archive, no_wait).await,
+        Archives::Prune { tenant, dry_run } => {
+            let tenant = match &tenant {
+                Some(wanted) => Some(tenant_id(&client, wanted).await?),
+                None => None,
+            };
+            drop(client);
+            prune(context, tenant, dry_run).await
+        }
         Archives::List { tenant } => {
             let tenant = match &tenant {
                 Some(wanted) => Some(tenant_id(&client, wanted).await?),
@@ -26,21 +37,26 @@ pub(crate) async fn run(context: &Context, what: Archives) -> anyhow::Result<()>
                 return context.out.document(&json!({"archives": views}));
             }
             if archives.is_empty() {
-                context.out.note("no archive yet; `tenantctl offboard` makes one");
+                context
+                    .out
+                    .note("no archive yet; `tenantctl backup SLUG` makes one");
                 return Ok(());
             }
             let rows = archives.iter().map(|archive| {
                 vec![
                     archive.id.to_string(),
                     archive.tenant_slug.to_string(),
+                    archive.made_for.to_string(),
                     size(archive.bytes),
                     moment(archive.created_at),
+                    moment(archive.verified_at),
                     archive.location.clone(),
                 ]
             });
-            context
-                .out
-                .answer(&table(&["ID", "SLUG", "SIZE", "CREATED", "WHERE"], rows))
+            context.out.answer(&table(
+                &["ID", "SLUG", "FOR", "SIZE", "CREATED", "VERIFIED", "WHERE"],
+                rows,
+            ))
         }
         Archives::Show { archive } => {
             let Some(found) = registry::archive_by_id(&client, archive).await? else {
@@ -58,6 +74,7 @@ pub(crate) async fn run(context: &Context, what: Archives) -> anyhow::Result<()>
                     "laboratory",
                     format!("{} ({}, {})", found.tenant_name, found.tenant_slug, found.tenant),
                 ),
+                ("made for", found.made_for.to_string()),
                 ("where", found.location.clone()),
                 ("size", format!("{} ({} bytes)", size(found.bytes), found.bytes)),
                 ("sha256", found.sha256.clone()),
@@ -70,4 +87,61 @@ pub(crate) async fn run(context: &Context, what: Archives) -> anyhow::Result<()>
             context.out.answer(&format!("{head}\n\nMANIFEST\n{manifest}"))
         }
     }
+}
+
+async fn verify(context: &Context, archive: ArchiveId, no_wait: bool) -> anyhow::Result<()> {
+    let by = context.requested_by(None);
+    let provisioner = &context.platform.provisioner;
+    let (_, operation) = provisioner.request_verify_archive(archive, by).await?;
+    if no_wait {
+        context.out.note(&format!(
+            "a running tenantd does it; `tenantctl operations watch {operation}` follows"
+        ));
+        return context
+            .out
+            .answer(&format!("archive {archive} is being verified"));
+    }
+    foreground::run(context, operation, "archive").await?;
+    let found = registry::archive_by_id(&context.client().await?, archive).await?;
+    if context.out.json {
+        let view = found.as_ref().map(ArchiveView::from);
+        return context.out.document(&json!({"archive": view}));
+    }
+    context.out.answer(&format!(
+        "archive {archive} restores and holds what its manifest says"
+    ))
+}
+
+/// What one pruning removes is bounded, so it is asked again until nothing is left.
+async fn prune(context: &Context, tenant: Option<TenantId>, dry_run: bool) -> anyhow::Result<()> {
+    let provisioner = &context.platform.provisioner;
+    let mut pruned: Vec<Archive> = Vec::new();
+    if dry_run {
+        pruned = provisioner.prunable_archives(tenant).await?;
+    } else {
+        loop {
+            let some = provisioner
+                .prune_archives(tenant, context.requested_by(None))
+                .await?;
+            if some.is_empty() {
+                break;
+            }
+            pruned.extend(some);
+        }
+    }
+    if context.out.json {
+        let views: Vec<ArchiveView> = pruned.iter().map(ArchiveView::from).collect();
+        return context
+            .out
+            .document(&json!({"dryRun": dry_run, "archives": views}));
+    }
+    let word = if dry_run { "would go" } else { "removed" };
+    for archive in &pruned {
+        context.out.answer(&format!(
+            "{word}: {} of {}, {}",
+            archive.id, archive.tenant_slug, archive.location
+        ))?;
+    }
+    context.out.note(&format!("{} archives {word}", pruned.len()));
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod archives;
+mod backup;
 mod config;
 mod doctor;
 mod export;
@@ -12,6 +13,7 @@ mod offboard;
 mod operations;
 mod operator;
 mod provision;
+mod restore;
 mod show;
 mod up;
 mod webhooks;
@@ -75,6 +77,8 @@ async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> 
             reason,
         } => export::run(context, &tenant, &output, reason).await,
         Command::Doctor { deep, fix } => doctor::run(context, deep, fix).await,
+        Command::Backup(what) => backup::run(context, what).await,
+        Command::Restore(what) => restore::run(context, what).await,
         Command::Archives(what) => archives::run(context, what).await,
         Command::Operations(what) => operations::run(context, what).await,
         Command::Operator(what) => operator::run(context, what).await,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     After, Plan, Probe,
-    scene::{Scene, at, import_of, post, reason, sign},
+    scene::{Scene, at, import_of, post, reason, sign, weekly},
 };
 use crate::support::{Call, Lab, PASSWORD, at_once};
 
@@ -78,12 +78,39 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
     };
     Some(match (method, path) {
         ("GET", "/api/v1/tenants/{id}/health") => names(technician, Call::new("GET", tenant("/health"))),
-        ("GET", "/api/v1/tenants" | "/api/v1/operations" | "/api/v1/archives") => get(path),
         // The bodies of archives are looked into by a test of their own: compressed, they show nothing to this one.
         ("GET", "/api/v1/tenants/{id}/export") => get(&tenant("/export")),
         ("GET", "/api/v1/doctor") => get("/api/v1/doctor?deep=true"),
         ("POST", "/api/v1/doctor/fixes") => post(path.to_owned(), 200, After::Nothing),
+        (
+            "GET",
+            "/api/v1/tenants" | "/api/v1/operations" | "/api/v1/archives" | "/api/v1/backup-schedules",
+        ) => get(path),
         ("GET", "/api/v1/tenants/{id}") => get(&tenant("")),
+        ("GET", "/api/v1/archives/{id}") => get(&at("archives", &scene.archive().await, "")),
+        ("POST", "/api/v1/archives/{id}/verify") => {
+            let archive = scene.archive().await;
+            post(at("archives", &archive, "/verify"), 202, After::Finish)
+        }
+        ("POST", "/api/v1/archives/{id}/restore") => {
+            let path = at("archives", &scene.archive().await, "/restore");
+            let call = Call::new("POST", path).json(&json!({ "as": "acme-again" }));
+            Plan::Operators(call, 202, After::Finish)
+        }
+        ("POST", "/api/v1/archives/prune") => post(path.to_owned(), 200, After::Nothing),
+        ("POST", "/api/v1/tenants/{id}/backups") => post(tenant("/backups"), 202, After::Finish),
+        ("GET", "/api/v1/tenants/{id}/backup-schedule") => {
+            scene.schedule().await;
+            get(&tenant("/backup-schedule"))
+        }
+        ("PUT", "/api/v1/tenants/{id}/backup-schedule") => {
+            let call = Call::new("PUT", tenant("/backup-schedule")).json(&weekly());
+            Plan::Operators(call, 200, After::Nothing)
+        }
+        ("DELETE", "/api/v1/tenants/{id}/backup-schedule") => {
+            let call = Call::new("DELETE", tenant("/backup-schedule"));
+            Plan::Operators(call, 204, After::Nothing)
+        }
         ("GET", "/api/v1/operations/{id}") => get(&at("operations", &scene.operation().await, "")),
         ("POST", "/api/v1/tenants") => {
             let body = crate::support::new_lab("evil-lab");

@@ -59,6 +59,35 @@ impl Scene {
         asked.expect(200);
     }
 
+    /// An archive of A.
+    pub(super) async fn archive(&self) -> Value {
+        let (server, operator) = (&self.world.server, &self.world.operator);
+        let path = format!("/api/v1/tenants/{}/backups", self.a.id);
+        let mut location = String::new();
+        // A backup on A's schedule may be under way.
+        testkit::eventually("the backup to be taken on", LIMIT, async || {
+            let asked = server.post(operator, &path, json!({})).await;
+            asked.header("location").clone_into(&mut location);
+            asked.status == 202
+        })
+        .await;
+        testkit::eventually("the backup", LIMIT, async || {
+            let operation = server.get(operator, &location).await.expect(200);
+            assert_ne!(operation["status"], "failed", "{operation}");
+            operation["status"] == "succeeded"
+        })
+        .await;
+        let path = format!("/api/v1/archives?tenantId={}", self.a.id);
+        server.get(operator, &path).await.expect(200)["items"][0].clone()
+    }
+
+    pub(super) async fn schedule(&self) {
+        let path = format!("/api/v1/tenants/{}/backup-schedule", self.a.id);
+        let call = Call::new("PUT", path).json(&weekly());
+        let set = self.world.server.send(&call, &self.world.operator).await;
+        set.expect(200);
+    }
+
     /// A's removal, archived and waiting, still to be called off.
     pub(super) async fn removal(&self) -> Value {
         let path = format!("/api/v1/tenants/{}/offboard", self.a.id);
@@ -177,6 +206,10 @@ impl Scene {
             .await
             .expect(201)
     }
+}
+
+pub(super) fn weekly() -> Value {
+    json!({ "everySeconds": 604_800, "keepLast": 4 })
 }
 
 pub(super) fn at(resource: &str, record: &Value, rest: &str) -> String {

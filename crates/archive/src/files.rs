@@ -1,0 +1,143 @@
+//! Local files: private, and whole or not there. A file is written as `….part`, synced, and only then renamed.
+
+use std::{
+    collections::HashMap,
+    fs::{DirBuilder, File, OpenOptions, Permissions},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::ArchiveError;
+
+pub(crate) fn part_of(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".part");
+    PathBuf::from(name)
+}
+
+/// Makes the directory; nobody else on the machine may look inside. Each directory's name is on the disk when this returns,
+/// those of its parents that had to be made too.
+pub(crate) fn prepare_directory(directory: &Path) -> Result<(), ArchiveError> {
+    let io = |path: &Path| ArchiveError::io("making the directory", path.to_owned());
+    let missing = directory.ancestors().take_while(|d| !d.exists()).count();
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(io(directory))?;
+    // The last one also when it was there: whoever made it may have died before this.
+    for made in directory.ancestors().take(missing.max(1)) {
+        sync_directory_of(made).map_err(io(made))?;
+    }
+    Ok(())
+}
+
+/// A fresh, empty file that only we can read. An earlier try's is unlinked first: should its writer still live, it
+/// writes into nothing.
+pub(crate) fn prepare_file(path: &Path) -> Result<File, ArchiveError> {
+    remove(path)?;
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(ArchiveError::io("creating", path))
+}
+
+/// Removes a file that may be gone already.
+pub(crate) fn remove(path: &Path) -> Result<(), ArchiveError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(ArchiveError::io("removing", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a part the whole: on the disk first, then under its name, then the name on the disk.
+pub(crate) async fn finish_file(part: &Path, file: &Path) -> Result<(), ArchiveError> {
+    let (part, file) = (part.to_owned(), file.to_owned());
+    blocking(move || {
+        let synced = File::open(&part).and_then(|f| {
+            f.set_permissions(Permissions::from_mode(0o600))?;
+            f.sync_all()
+        });
+        synced
+            .and_then(|()| std::fs::rename(&part, &file))
+            .and_then(|()| sync_directory_of(&file))
+            .map_err(ArchiveError::io("finishing", &file))
+    })
+    .await
+}
+
+fn sync_directory_of(file: &Path) -> std::io::Result<()> {
+    match file.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Writes a small file whole or not at all.
+pub(crate) async fn write_whole(file: &Path, content: Vec<u8>) -> Result<(), ArchiveError> {
+    let part = part_of(file);
+    drop(prepare_file(&part)?);
+    tokio::fs::write(&part, content)
+        .await
+        .map_err(ArchiveError::io("writing", &part))?;
+    finish_file(&part, file).await
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ArchiveError> + Send + 'static,
+) -> Result<T, ArchiveError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(join) => Err(ArchiveError::Io {
+            doing: "working on",
+            path: PathBuf::from("a file"),
+            source: std::io::Error::other(join),
+        }),
+    }
+}
+
+/// The files one folder below `root`, by path, with their sizes in bytes; none when there is no `root` yet.
+pub(crate) fn list(root: &Path) -> std::io::Result<HashMap<String, u64>> {
+    let mut found = HashMap::new();
+    let folders = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error),
+    };
+    for folder in folders {
+        let folder = folder?;
+        if !folder.file_type()?.is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(folder.path())? {
+            let file = file?;
+            // One that is renamed or removed at this moment is somebody's at work.
+            if let Ok(meta) = file.metadata()
+                && meta.is_file()
+            {
+                found.insert(file.path().to_string_lossy().into_owned(), meta.len());
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_whole_and_private_or_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.json");
+        std::fs::write(part_of(&file), "left over by a crash").unwrap();
+        write_whole(&file, b"{}".to_vec()).await.unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"{}");
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!part_of(&file).exists());
+    }
+}

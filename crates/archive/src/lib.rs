@@ -1,0 +1,34 @@
+//! Archives of laboratories: where they lie, how they are written and read back, and how they are proved.
+//!
+//! An archive is a dump in `pg_dump`'s custom format and a [`Manifest`] beside it. The manifest says what the database
+//! held, read in the very snapshot that the dump was taken from; so a dump is proved by restoring it anywhere and looking
+//! whether the copy holds the same, also when the laboratory went on working or is long gone.
+//!
+//! Invariants:
+//!
+//! - Nothing stands under its final name before it is whole.
+//! - What is written here is for nobody else on the machine (0600, directories 0700), and in the clear nowhere but there
+//!   when a recipient is configured.
+//! - No message holds a value of a row: values are patients' data. Passwords never reach a program's arguments.
+//!
+//! This crate knows neither the registry nor operations.
+
+mod contents;
+mod crypt;
+mod dump;
+mod error;
+mod files;
+mod manifest;
+mod place;
+mod programs;
+mod snapshot;
+mod upload;
+
+pub use contents::{Contents, SequenceDigest, TableDigest};
+pub use crypt::Keys;
+pub use dump::{Compression, Dump, Told, Written};
+pub use error::ArchiveError;
+pub use manifest::{FORMAT, Manifest};
+pub use place::{Place, Store};
+pub use programs::Programs;
+pub use snapshot::{SHAPE, Snapshot};

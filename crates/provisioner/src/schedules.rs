@@ -1,0 +1,67 @@
+//! Asking for the backups that are due. Every worker looks; the registry gives each of them to one.
+
+use model::{OperationId, OperationKind};
+use registry::RegistryError;
+use serde_json::json;
+
+use crate::{
+    ProvisionError, Provisioner, RequestedBy,
+    request::{audit, begin, commit, insert_operation, not_found},
+};
+
+/// How many are asked for in one look: when many are due, as after a long standstill, they come in portions.
+const AT_ONCE_MAX: usize = 16;
+
+impl Provisioner {
+    /// Looks for as long as it is let.
+    pub(crate) async fn ask_for_due_backups(&self) {
+        let every = self.inner.config.bounds.schedules_every;
+        loop {
+            if let Err(error) = self.request_due_backups().await {
+                tracing::warn!(%error, "backups that are due cannot be asked for; trying again");
+            }
+            // Several workers need not look at the same moment.
+            tokio::time::sleep(every.mul_f64(rand::random_range(0.75..=1.25))).await;
+        }
+    }
+
+    /// Asks for the backups that are due now, a bounded number of them, and says which. One that was missed, however often,
+    /// is made once.
+    ///
+    /// # Errors
+    /// [`ProvisionError::Registry`] when the registry cannot be asked.
+    pub async fn request_due_backups(&self) -> Result<Vec<OperationId>, ProvisionError> {
+        let mut asked = Vec::new();
+        while asked.len() < AT_ONCE_MAX {
+            match self.request_due_backup().await {
+                Ok(Some(operation)) => asked.push(operation),
+                Ok(None) => break,
+                // Somebody asked for another operation between our look and our write: it is due again at the next look.
+                Err(ProvisionError::Registry(RegistryError::OperationInProgress { tenant })) => {
+                    tracing::debug!(tenant.id = %tenant, "a backup that is due waits for another operation");
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(asked)
+    }
+
+    async fn request_due_backup(&self) -> Result<Option<OperationId>, ProvisionError> {
+        let mut client = self.inner.config.registry.client().await?;
+        let txn = begin(&mut client).await?;
+        let Some(schedule) = registry::backup_schedule_take_due_in_txn(&txn).await? else {
+            return Ok(None);
+        };
+        let tenant = registry::tenant_by_id(&txn, schedule.tenant)
+            .await?
+            .ok_or_else(|| not_found(schedule.tenant))?;
+        let by = RequestedBy::actor(schedule.created_by);
+        let id = OperationId::generate();
+        let params = json!({ "scheduled": true });
+        let written = insert_operation(&txn, id, OperationKind::Backup, &tenant, params, &by).await?;
+        audit(&txn, "tenant.backup_due", &written, &by).await?;
+        commit(txn).await?;
+        Ok(Some(id))
+    }
+}

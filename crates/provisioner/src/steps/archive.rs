@@ -1,0 +1,281 @@
+//! Writing an archive: a dump of one snapshot, and the manifest of what that snapshot held. Also of a laboratory that goes on
+//! working: dump and manifest share the snapshot, whatever is written meanwhile.
+
+use archive::{Dump, Manifest, Place, Programs, Snapshot, Store};
+use model::{ArchiveId, OperationKind, SchemaVersion, Step, StepStatus};
+use registry::{Archive, Tenant};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    Context, Saw,
+    database::{end_sessions, open_to_nobody_else, require_own},
+    offboard::never_archived,
+};
+use crate::{Inner, ProvisionError, archives::seal_admins, error::StepError, reach::Session};
+
+/// What the dump step hands to those after it, through the registry. The rest stands in the manifest.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Dumped {
+    pub(super) archive: ArchiveId,
+    pub(super) location: String,
+    bytes: u64,
+    rows: u64,
+    tables: usize,
+    /// What the manifest must still say.
+    pub(super) fingerprint: String,
+}
+
+impl Inner {
+    /// Where new archives go.
+    pub(crate) fn store(&self) -> Result<Store, ProvisionError> {
+        let config = &self.config;
+        match &config.archive.url {
+            Some(url) => Ok(Store::open(url)?),
+            None => Ok(Store::open(&config.archive_dir.to_string_lossy())?),
+        }
+    }
+
+    pub(crate) fn dump_with<'a>(&'a self, programs: &'a Programs) -> Dump<'a> {
+        let options = &self.config.archive;
+        Dump {
+            programs,
+            keys: &options.keys,
+            compression: options.compression,
+            jobs: options.jobs,
+            limit: self.config.bounds.dump_limit,
+        }
+    }
+}
+
+impl Context<'_> {
+    /// An operation makes at most one archive, so it lends it its id: whatever an earlier try left under that name is
+    /// overwritten and not forgotten.
+    pub(super) fn archive_id(&self) -> ArchiveId {
+        ArchiveId::from(self.operation.id.as_uuid())
+    }
+
+    fn archive_place(&self) -> Result<Place, ProvisionError> {
+        let ending = match self.inner.config.archive.keys.recipient {
+            Some(_) => "dump.age",
+            None => "dump",
+        };
+        let name = format!("{}.{ending}", self.archive_id());
+        Ok(self
+            .inner
+            .store()?
+            .place(&self.operation.tenant.to_string(), &name))
+    }
+
+    /// What the dump step noted when it was done.
+    pub(super) async fn dumped(&self) -> Result<Dumped, ProvisionError> {
+        let client = self.inner.config.registry.client().await?;
+        let rows = registry::steps_of(&client, self.operation.id).await?;
+        let corrupt = |why: String| ProvisionError::CorruptStep {
+            operation: self.operation.id,
+            step: Step::Dump,
+            why,
+        };
+        let row = rows
+            .into_iter()
+            .find(|row| row.step == Step::Dump && row.status == StepStatus::Done)
+            .ok_or_else(|| corrupt("it is not done".to_owned()))?;
+        serde_json::from_value(row.saw.unwrap_or_default()).map_err(|error| corrupt(error.to_string()))
+    }
+}
+
+/// The programs, the server's version, and the place to write: nothing is closed or dumped before all three are in order.
+pub(super) async fn ready_to_archive(
+    cx: &Context<'_>,
+    held: &Session,
+    tenant: &Tenant,
+) -> Result<(Programs, String, Place), StepError> {
+    let (programs, server_version) = programs(cx, held).await?;
+    cx.inner.config.archive.keys.check()?;
+    let place = cx.archive_place()?;
+    tracing::debug!(tenant.slug = %tenant.slug, %place, "an archive goes here");
+    place.prepare().await?;
+    Ok((programs, server_version, place))
+}
+
+/// The client programs for a server, and its version.
+pub(super) async fn programs(cx: &Context<'_>, held: &Session) -> Result<(Programs, String), ProvisionError> {
+    let (major, version) = server_version(held).await?;
+    let programs = Programs::find(cx.inner.config.pg_bin.as_deref(), major, &held.target).await?;
+    Ok((programs, version))
+}
+
+/// The server's version, as number and as text.
+pub(super) async fn server_version(held: &Session) -> Result<(u32, String), ProvisionError> {
+    let row = held
+        .client
+        .query_one(
+            "SELECT current_setting('server_version_num')::int / 10000, current_setting('server_version')",
+            &[],
+        )
+        .await
+        .map_err(ProvisionError::db(
+            "asking for the server's version",
+            &held.target,
+        ))?;
+    Ok((row.get::<_, i32>(0).unsigned_abs(), row.get(1)))
+}
+
+pub(super) async fn dump(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    require_own(&held, &tenant).await?;
+    let (programs, server_version, place) = ready_to_archive(cx, &held, &tenant).await?;
+    if cx.operation.kind == OperationKind::Backup {
+        end_archive_sessions(&held, &tenant).await?;
+    } else {
+        // A drop that came as far as closing it may have been given up for want of a sound archive.
+        open_to_nobody_else(&held, &tenant.db_name).await?;
+        // A dump whose process was killed with ours may still run; nobody else can be in there behind the fence.
+        end_sessions(cx, &held, &tenant.db_name).await?;
+    }
+    let config = &cx.inner.config;
+    let target = held.target.with_database(tenant.db_name.as_str());
+    let snapshot = Snapshot::open(&target, config.bounds.connect_timeout).await?;
+    let told = |bytes| cx.tell_bytes(Step::Dump, bytes, None);
+    let steady = Steady::new(&told);
+    let (written, compression) = cx
+        .inner
+        .dump_with(&programs)
+        .write(&target, Some(snapshot.id()), &place, &|bytes| steady.tell(bytes))
+        .await?;
+    // Behind the dump, which would have to share the server with it otherwise.
+    let contents = snapshot.contents(config.bounds.dump_limit).await?;
+    let manifest = Manifest {
+        format: archive::FORMAT,
+        archive: cx.archive_id(),
+        made_for: cx.operation.kind,
+        tenant: tenant.id,
+        slug: tenant.slug.to_string(),
+        name: tenant.name.clone(),
+        time_zone: tenant.time_zone.clone(),
+        server: tenant.server.to_string(),
+        database: tenant.db_name.as_str().to_owned(),
+        database_bytes: snapshot.database_bytes().await?,
+        schema_version: SchemaVersion::new(snapshot.schema_version().await?),
+        server_version,
+        dumped_with: programs.version.clone(),
+        compression: compression.to_owned(),
+        encrypted_for: config.archive.keys.recipient.clone(),
+        file: place.file_name(),
+        bytes: written.bytes,
+        sha256: written.sha256,
+        contents,
+        admins: hex::encode(seal_admins(cx.inner, cx.archive_id(), tenant.id).await?),
+        operation: cx.operation.id,
+        requested_by: cx.operation.created_by.to_string(),
+        dumped_at: config.clock.now(),
+        verified_at: None,
+    };
+    manifest.write(&place).await?;
+    let dumped = Dumped {
+        archive: manifest.archive,
+        location: place.to_string(),
+        bytes: manifest.bytes,
+        rows: manifest.contents.rows(),
+        tables: manifest.contents.tables.len(),
+        fingerprint: manifest.fingerprint()?,
+    };
+    Ok(json!(dumped))
+}
+
+/// A dump of a laboratory in service that was cut off with its process may still run.
+async fn end_archive_sessions(held: &Session, tenant: &Tenant) -> Result<(), ProvisionError> {
+    held.client
+        .execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+              WHERE datname = $1 AND application_name = 'tenantry archive'",
+            &[&tenant.db_name.as_str()],
+        )
+        .await
+        .map(drop)
+        .map_err(ProvisionError::db("ending an earlier dump", &held.target))
+}
+
+/// The archive that this operation made of a closed laboratory: recorded, there, unchanged, and of what the database still
+/// holds. A superuser may have written since.
+pub(super) async fn require_archive_of(
+    cx: &Context<'_>,
+    held: &Session,
+    tenant: &Tenant,
+) -> Result<Archive, StepError> {
+    let (archive, manifest) = require_archive(cx, tenant).await?;
+    // An earlier try may have closed it to be dropped.
+    open_to_nobody_else(held, &tenant.db_name).await?;
+    let bounds = &cx.inner.config.bounds;
+    let target = held.target.with_database(tenant.db_name.as_str());
+    let now = Snapshot::open(&target, bounds.connect_timeout).await?;
+    let now = now.contents(bounds.dump_limit).await?;
+    match manifest.contents.difference(&now) {
+        None => Ok(archive),
+        Some(why) => Err(StepError::retry(ProvisionError::Changed { why })),
+    }
+}
+
+/// The archive that this operation made, recorded, there and unchanged.
+pub(super) async fn require_archive(
+    cx: &Context<'_>,
+    tenant: &Tenant,
+) -> Result<(Archive, Manifest), StepError> {
+    let client = cx.inner.config.registry.client().await?;
+    let archive = registry::archive_by_operation(&client, cx.operation.id).await?;
+    let archive = archive
+        .filter(|a| a.tenant == tenant.id)
+        .ok_or_else(|| never_archived(tenant))?;
+    drop(client);
+    let place = Place::parse(&archive.location)?;
+    place.require(archive.bytes, &archive.sha256).await?;
+    let manifest = Manifest::require(&place, &archive.manifest).await?;
+    Ok((archive, manifest))
+}
+
+/// The files of an operation that was called off before its archive was recorded.
+pub(super) async fn remove_unrecorded(cx: &Context<'_>) -> Result<(), StepError> {
+    let client = cx.inner.config.registry.client().await?;
+    if registry::archive_by_operation(&client, cx.operation.id)
+        .await?
+        .is_none()
+    {
+        drop(client);
+        cx.archive_place()?.remove_archive().await?;
+    }
+    Ok(())
+}
+
+/// The last step of a backup: what the laboratory's schedule does not keep goes.
+pub(super) async fn prune(cx: &Context<'_>) -> Saw {
+    let pruned = crate::archives::prune(cx.inner, Some(cx.operation.tenant), &cx.actor).await?;
+    let pruned: Vec<ArchiveId> = pruned.iter().map(|archive| archive.id).collect();
+    Ok(json!({ "pruned": pruned }))
+}
+
+/// Tells at most twice a second.
+pub(super) struct Steady<'a> {
+    tell: &'a (dyn Fn(u64) + Send + Sync),
+    last: std::sync::Mutex<Option<std::time::Instant>>,
+}
+
+impl<'a> Steady<'a> {
+    pub(super) fn new(tell: &'a (dyn Fn(u64) + Send + Sync)) -> Self {
+        Self {
+            tell,
+            last: std::sync::Mutex::new(None),
+        }
+    }
+
+    pub(super) fn tell(&self, bytes: u64) {
+        let mut last = self
+            .last
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if last.is_none_or(|at| at.elapsed() >= std::time::Duration::from_millis(500)) {
+            *last = Some(std::time::Instant::now());
+            (self.tell)(bytes);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Proving a dump: it is restored beside the original and must hold what its manifest says. Only then does the registry
+//! learn that there is an archive.
+
+use std::time::Duration;
+
+use archive::{Contents, Manifest, Place, Snapshot};
+use model::{ArchiveId, DbName, OperationKind, ServerName, Step};
+use registry::{Archive, NewArchive, RegistryError, Tenant};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    Context, Saw,
+    archive::{Steady, programs},
+    database::{look, open_to_nobody_else, require_own},
+};
+use crate::{ProvisionError, error::StepError, fault::Moment, reach::Session, request::only_server};
+
+/// How often it is looked how far a restore is.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The parameters of operations that work on an archive which is there.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Which {
+    pub(crate) archive: ArchiveId,
+}
+
+impl Context<'_> {
+    /// The archive that the operation was asked for.
+    pub(super) async fn archive(&self) -> Result<Archive, StepError> {
+        let Which { archive } = serde_json::from_value(self.operation.params.clone()).map_err(|error| {
+            StepError::fatal(ProvisionError::Refused {
+                why: format!("the operation does not say which archive: {error}"),
+            })
+        })?;
+        let client = self.inner.config.registry.client().await?;
+        let found = registry::archive_by_id(&client, archive).await?;
+        let (what, id) = ("archive", archive.to_string());
+        Ok(found.ok_or(RegistryError::NotFound { what, id })?)
+    }
+}
+
+pub(super) async fn verify(cx: &Context<'_>) -> Saw {
+    if cx.operation.kind == OperationKind::VerifyArchive {
+        return verify_again(cx).await;
+    }
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    require_own(&held, &tenant).await?;
+    let dumped = cx.dumped().await?;
+    let place = Place::parse(&dumped.location)?;
+    let manifest = Manifest::read(&place).await?;
+    if manifest.fingerprint()? != dumped.fingerprint {
+        return Err(StepError::fatal(archive::ArchiveError::Broken {
+            location: dumped.location,
+            why: "its manifest's content has changed".to_owned(),
+        }));
+    }
+    let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
+    in_scratch(cx, &held, &tenant.db_name, &scratch, &place, &manifest).await?;
+    record(cx, &tenant, &place, manifest).await
+}
+
+/// Once more, at any time: what was recorded must still be there and restore.
+async fn verify_again(cx: &Context<'_>) -> Saw {
+    let archive = cx.archive().await?;
+    let place = Place::parse(&archive.location)?;
+    let manifest = Manifest::require(&place, &archive.manifest).await?;
+    let held = cx
+        .maintenance_on(&cx.scratch_server().await?, archive.tenant)
+        .await?;
+    let like = cx.template(&held).await?;
+    let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
+    in_scratch(cx, &held, &like, &scratch, &place, &manifest).await?;
+    let client = cx.inner.config.registry.client().await?;
+    let archive = registry::archive_note_verified(&client, archive.id).await?;
+    Ok(
+        json!({ "archive": archive.id, "tables": manifest.contents.tables.len(), "rows": manifest.contents.rows() }),
+    )
+}
+
+impl Context<'_> {
+    /// Where a dump is tried: on the laboratory's server, or where it lived, or on the only one there is.
+    async fn scratch_server(&self) -> Result<ServerName, StepError> {
+        if let Some(tenant) = self.tenant_opt().await? {
+            return Ok(tenant.server);
+        }
+        let archive = self.archive().await?;
+        let client = self.inner.config.registry.client().await?;
+        let lived = archive.manifest.get("server").and_then(|name| name.as_str());
+        if let Some(Ok(name)) = lived.map(ServerName::parse)
+            && registry::server_by_name(&client, &name).await?.is_some()
+        {
+            return Ok(name);
+        }
+        Ok(only_server(&client).await?)
+    }
+}
+
+async fn in_scratch(
+    cx: &Context<'_>,
+    held: &Session,
+    like: &DbName,
+    scratch: &DbName,
+    place: &Place,
+    manifest: &Manifest,
+) -> Result<(), StepError> {
+    drop_if_there(held, scratch).await?;
+    let outcome = restore_checked(cx, held, Step::Verify, like, scratch, place, manifest).await;
+    // Also when the comparison failed; after a crash the next try begins with it.
+    let dropped = drop_if_there(held, scratch).await;
+    outcome?;
+    dropped?;
+    Ok(())
+}
+
+/// Restores a dump into a database that is made for it, and refuses one that does not hold what the manifest says.
+pub(super) async fn restore_checked(
+    cx: &Context<'_>,
+    held: &Session,
+    step: Step,
+    like: &DbName,
+    into: &DbName,
+    place: &Place,
+    manifest: &Manifest,
+) -> Result<Contents, StepError> {
+    let (programs, _) = programs(cx, held).await?;
+    create_like(cx, held, step, like, into).await?;
+    let copy = held.target.with_database(into.as_str());
+    let total = Some(manifest.database_bytes);
+    let told = |bytes| cx.tell_bytes(step, bytes, total);
+    let steady = Steady::new(&told);
+    let (dump, written) = (cx.inner.dump_with(&programs), manifest.written());
+    let restoring = dump.restore(&copy, place, manifest.encrypted_for.is_some(), &written, &|_| {});
+    let looking = async {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if let Ok(bytes) = size(held, into).await {
+                steady.tell(bytes);
+            }
+        }
+    };
+    tokio::select! {
+        outcome = restoring => outcome?,
+        () = looking => unreachable!("looking goes on until the restore ends"),
+    }
+    let bounds = &cx.inner.config.bounds;
+    let found = Snapshot::open(&copy, bounds.connect_timeout).await?;
+    let found = found.contents(bounds.dump_limit).await?;
+    match manifest.contents.difference(&found) {
+        None => Ok(found),
+        Some(why) => Err(StepError::fatal(ProvisionError::Differs { why })),
+    }
+}
+
+async fn size(held: &Session, name: &DbName) -> Result<u64, ProvisionError> {
+    let row = held
+        .client
+        .query_one(
+            "SELECT pg_database_size(datname) FROM pg_database WHERE datname = $1",
+            &[&name.as_str()],
+        )
+        .await
+        .map_err(ProvisionError::db("asking for a database's size", &held.target))?;
+    Ok(row.get::<_, i64>(0).unsigned_abs())
+}
+
+/// An empty database with another's encoding and locale, which decide how text sorts. Nobody but us gets in, at no
+/// moment: a session that slipped in before a REVOKE would go on, and read what is restored later.
+async fn create_like(
+    cx: &Context<'_>,
+    held: &Session,
+    step: Step,
+    like: &DbName,
+    name: &DbName,
+) -> Result<(), ProvisionError> {
+    let row = held
+        .client
+        .query_one(
+            "SELECT quote_literal(pg_encoding_to_char(encoding)), quote_literal(datcollate), quote_literal(datctype)
+               FROM pg_database WHERE datname = $1",
+            &[&like.as_str()],
+        )
+        .await
+        .map_err(ProvisionError::db("reading the database's locale", &held.target))?;
+    let (encoding, collate, ctype): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+    let sql = format!(
+        "CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LC_COLLATE {collate} LC_CTYPE {ctype} \
+         STRATEGY wal_log ALLOW_CONNECTIONS false"
+    );
+    held.run("making a database to restore into", &sql).await?;
+    cx.reach(step, Moment::ScratchMade).await;
+    open_to_nobody_else(held, name).await
+}
+
+/// FORCE: a `pg_restore` whose process was killed with ours may still write into it.
+pub(super) async fn drop_if_there(held: &Session, name: &DbName) -> Result<bool, ProvisionError> {
+    let there = look(held, name).await?.is_some();
+    if there {
+        let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+        held.run("dropping a restored database", &sql).await?;
+    }
+    Ok(there)
+}
+
+/// For an operation that failed for good.
+pub(super) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
+    let server = match cx.tenant_opt().await? {
+        Some(tenant) => tenant.server,
+        None if cx.operation.kind == OperationKind::VerifyArchive => cx.scratch_server().await?,
+        None => return Ok(()),
+    };
+    let held = cx.maintenance_on(&server, cx.operation.tenant).await?;
+    let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
+    drop_if_there(&held, &scratch).await?;
+    Ok(())
+}
+
+/// The manifest first, then the registry: a row there promises that both files are whole.
+async fn record(cx: &Context<'_>, tenant: &Tenant, place: &Place, mut manifest: Manifest) -> Saw {
+    manifest.verified_at = Some(cx.inner.config.clock.now());
+    manifest.write(place).await?;
+    let client = cx.inner.config.registry.client().await?;
+    if cx.operation.kind == OperationKind::Backup {
+        cx.pass_return(&client).await?;
+    }
+    let admins = hex::decode(&manifest.admins).unwrap_or_default();
+    let archive = NewArchive {
+        id: manifest.archive,
+        tenant: tenant.id,
+        tenant_slug: tenant.slug.clone(),
+        tenant_name: tenant.name.clone(),
+        operation: Some(cx.operation.id),
+        location: place.to_string(),
+        bytes: manifest.bytes,
+        sha256: manifest.sha256.clone(),
+        db_version: manifest.schema_version,
+        manifest: manifest.recorded()?,
+        made_for: cx.operation.kind,
+        admins,
+        created_by: cx.operation.created_by.clone(),
+    };
+    let archive = registry::archive_insert(&client, &archive).await?;
+    Ok(json!({
+        "archive": archive.id,
+        "file": archive.location,
+        "tables": manifest.contents.tables.len(),
+        "rows": manifest.contents.rows(),
+        "bytes": archive.bytes,
+    }))
+}

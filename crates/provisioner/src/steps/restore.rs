@@ -1,0 +1,189 @@
+//! Making a laboratory's database out of an archive: beside everything else and checked first, and under its name only when
+//! it is whole. In place of one that lives, the two change names in one transaction, and the one that was replaced is dropped
+//! last of all.
+
+use archive::{Manifest, Place};
+use model::{DbName, OperationKind, Step, TenantId, TenantState};
+use registry::{Archive, Tenant};
+use serde_json::json;
+
+use super::{
+    Context, Saw,
+    archive::{require_archive, require_archive_of},
+    database::{close_and_drop, end_sessions, look, look_for_own, require_own},
+    literal, mark_of,
+    prove::{drop_if_there, restore_checked},
+};
+use crate::{
+    ProvisionError,
+    archives::open_admins,
+    error::StepError,
+    reach::Session,
+    request::{begin, commit},
+};
+
+pub(super) async fn restore_database(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    if cx.operation.kind == OperationKind::RestoreInPlace {
+        return restore_beside(cx, &held, &tenant).await;
+    }
+    if look_for_own(&held, &tenant).await?.is_some() {
+        return Ok(json!({ "database": tenant.db_name, "made": false }));
+    }
+    // As for a clone: what has the real name is whole and known to be ours.
+    let making = cx.inner.config.namespace.database_in_the_making(tenant.id);
+    let (archive, rows) = restore_into(cx, &held, &making).await?;
+    if archive.tenant != tenant.id {
+        rename_laboratory(cx, &held, &making, tenant.id).await?;
+    }
+    let (mark, name) = (literal(&mark_of(&tenant)), &tenant.db_name);
+    let sql = format!("COMMENT ON DATABASE {making} IS {mark}");
+    held.run("marking the database", &sql).await?;
+    let sql = format!("ALTER DATABASE {making} RENAME TO {name}");
+    held.run("naming the database", &sql).await?;
+    Ok(json!({ "database": name, "made": true, "archive": archive.id, "rows": rows }))
+}
+
+/// The mark is the last act: a database of this name that has it is whole.
+async fn restore_beside(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Saw {
+    let restored = cx.inner.config.namespace.restored_database(cx.operation.id);
+    let mark = mark_of(tenant);
+    if look(held, &restored)
+        .await?
+        .is_some_and(|found| found.has_mark(&mark))
+    {
+        return Ok(json!({ "database": restored, "made": false }));
+    }
+    let (archive, rows) = restore_into(cx, held, &restored).await?;
+    let sql = format!("COMMENT ON DATABASE {restored} IS {}", literal(&mark));
+    held.run("marking the database", &sql).await?;
+    Ok(json!({ "database": restored, "made": true, "archive": archive.id, "rows": rows }))
+}
+
+async fn restore_into(cx: &Context<'_>, held: &Session, into: &DbName) -> Result<(Archive, u64), StepError> {
+    let archive = cx.archive().await?;
+    let code = migrator::latest();
+    if archive.db_version > code {
+        return Err(StepError::fatal(ProvisionError::ArchiveTooNew {
+            archive: archive.id,
+            have: archive.db_version,
+            code,
+        }));
+    }
+    let place = Place::parse(&archive.location)?;
+    let manifest = Manifest::require(&place, &archive.manifest).await?;
+    drop_if_there(held, into).await?;
+    // The rights in the dump are the group role's, which comes with the template.
+    let like = cx.template(held).await?;
+    restore_checked(cx, held, Step::RestoreDatabase, &like, into, &place, &manifest).await?;
+    Ok((archive, manifest.contents.rows()))
+}
+
+/// A copy beside the laboratory is another laboratory. Its guard says that a database belongs to one for good; here, and only
+/// here, that is not so, and nothing else of the row changes.
+async fn rename_laboratory(
+    cx: &Context<'_>,
+    held: &Session,
+    database: &DbName,
+    tenant: TenantId,
+) -> Result<(), StepError> {
+    let target = held.target.with_database(database.as_str());
+    let mut client = cx.inner.connect(&target).await?;
+    let failed = || ProvisionError::db("giving the copy its own laboratory's id", &target);
+    let txn = client.transaction().await.map_err(failed())?;
+    txn.batch_execute("SET LOCAL session_replication_role = replica")
+        .await
+        .map_err(failed())?;
+    let changed = txn
+        .execute(
+            "UPDATE public.lab_profile SET tenant_id = $1",
+            &[&tenant.as_uuid()],
+        )
+        .await
+        .map_err(failed())?;
+    if changed != 1 {
+        let why = format!("the archive has {changed} laboratory's profiles and not one");
+        return Err(StepError::fatal(ProvisionError::Check { why }));
+    }
+    txn.commit().await.map_err(failed())?;
+    Ok(())
+}
+
+/// The two change names in one transaction. Before that, what the laboratory holds must be in a proved archive.
+pub(super) async fn swap_database(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    let namespace = &cx.inner.config.namespace;
+    let restored = namespace.restored_database(cx.operation.id);
+    let replaced = namespace.replaced_database(cx.operation.id);
+    let swapped = look(&held, &replaced).await?.is_some();
+    if !swapped {
+        require_own(&held, &tenant).await?;
+        let whole = look(&held, &restored).await?;
+        if !whole.is_some_and(|found| found.has_mark(&mark_of(&tenant))) {
+            return Err(StepError::fatal(ProvisionError::Missing {
+                what: "restored database",
+                name: restored.as_str().to_owned(),
+                place: held.target.to_string(),
+            }));
+        }
+        if tenant.status != TenantState::Restoring {
+            let why = format!(
+                "{} is {} and not closed for a restore",
+                tenant.slug, tenant.status
+            );
+            return Err(StepError::fatal(ProvisionError::Check { why }));
+        }
+        require_archive_of(cx, &held, &tenant).await?;
+        cx.pass_return(&cx.inner.config.registry.client().await?).await?;
+        end_sessions(cx, &held, &tenant.db_name).await?;
+        end_sessions(cx, &held, &restored).await?;
+        let (name, was) = (
+            &tenant.db_name,
+            literal(&format!("tenantry replaced {}", tenant.id)),
+        );
+        let sql = format!(
+            "ALTER DATABASE {name} RENAME TO {replaced};
+             COMMENT ON DATABASE {replaced} IS {was};
+             ALTER DATABASE {restored} RENAME TO {name}"
+        );
+        held.run("exchanging the databases", &sql).await?;
+    }
+    put_admins_back(cx, &tenant).await?;
+    Ok(json!({ "database": tenant.db_name, "replaced": replaced }))
+}
+
+/// The administrators belong to the people in the laboratory's own staff list, which is the archive's now.
+async fn put_admins_back(cx: &Context<'_>, tenant: &Tenant) -> Result<(), StepError> {
+    let archive = cx.archive().await?;
+    let admins = open_admins(cx.inner, &archive, tenant.id)?;
+    let mut client = cx.inner.config.registry.client().await?;
+    let txn = begin(&mut client).await?;
+    registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;
+    registry::admins_put_back_in_txn(&txn, tenant.id, &admins).await?;
+    commit(txn).await?;
+    Ok(())
+}
+
+/// What the laboratory held before stays until it serves again, and goes only while its archive is there.
+pub(super) async fn drop_replaced(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    let replaced = cx.inner.config.namespace.replaced_database(cx.operation.id);
+    if look(&held, &replaced).await?.is_none() {
+        return Ok(json!({ "dropped": "by an earlier try" }));
+    }
+    let (archive, _) = require_archive(cx, &tenant).await?;
+    close_and_drop(cx, &held, &replaced).await?;
+    Ok(json!({ "dropped": replaced, "archive": archive.id }))
+}
+
+/// For a restore in place that is undone: nothing was exchanged yet.
+pub(super) async fn drop_restored(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    let restored = cx.inner.config.namespace.restored_database(cx.operation.id);
+    let dropped = drop_if_there(&held, &restored).await?;
+    Ok(json!({ "database": restored, "dropped": dropped }))
+}

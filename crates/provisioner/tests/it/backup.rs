@@ -1,0 +1,321 @@
+//! Backups of laboratories that go on working, their schedules, and what is kept of them.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use age::secrecy::ExposeSecret as _;
+use archive::{Keys, Manifest, Place};
+use model::TenantState;
+use provisioner::{ProvisionError, Schedule};
+use registry::{Archive, Tenant};
+
+use crate::{
+    archive::{failure, files_in},
+    rig::{Rig, by},
+};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn schedule(keep_last: u32, keep_for: Option<Duration>) -> Option<Schedule> {
+    Some(Schedule {
+        every: HOUR,
+        keep_last,
+        keep_for,
+    })
+}
+
+async fn manifest_of(archive: &Archive) -> Manifest {
+    let place = Place::parse(&archive.location).unwrap();
+    Manifest::require(&place, &archive.manifest).await.unwrap()
+}
+
+async fn verified_again(rig: &Rig, archive: &Archive) -> Result<(), String> {
+    let (_, operation) = rig
+        .provisioner
+        .request_verify_archive(archive.id, by())
+        .await
+        .unwrap();
+    let ended = rig.provisioner.run(operation, |_| {}).await;
+    ended.map(drop).map_err(|error| error.to_string())
+}
+
+async fn archives(rig: &Rig, tenant: &Tenant) -> Vec<Archive> {
+    let client = rig.registry.client().await.unwrap();
+    registry::archives_list(&client, Some(tenant.id), None, 100)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_laboratory_is_archived_while_it_is_written_to() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("busy").await;
+    let over = AtomicBool::new(false);
+    let writing = async {
+        let inside = rig.inside(&tenant).await;
+        let mut count = 0_u32;
+        while !over.load(Ordering::Relaxed) {
+            let sql = format!(
+                "INSERT INTO staff (id, display_name, email, role)
+                 VALUES (gen_random_uuid(), 'P', 'p{count}@example.org', 'technician');
+                 SELECT nextval('patient_mrn_seq')"
+            );
+            inside.batch_execute(&sql).await.unwrap();
+            count += 1;
+        }
+        count
+    };
+    let archiving = async {
+        let archive = rig.backed_up(&tenant).await;
+        over.store(true, Ordering::Relaxed);
+        archive
+    };
+    let (written, archive) = tokio::join!(writing, archiving);
+    let manifest = manifest_of(&archive).await;
+    let staff = manifest
+        .contents
+        .tables
+        .iter()
+        .find(|t| t.name == "public.staff")
+        .unwrap();
+    assert!(
+        staff.rows <= u64::from(written) + 1,
+        "{} of {written}",
+        staff.rows
+    );
+    assert!(manifest.verified_at.is_some() && manifest.database_bytes > 1_000_000);
+    assert_eq!(manifest.requested_by, "terminal:tester");
+    assert_eq!(manifest.compression, "gzip");
+    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+    verified_again(&rig, &archive).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_archive_is_proved_again_also_when_its_laboratory_is_gone() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("gone").await;
+    let archive = rig.removed(&tenant).await;
+    verified_again(&rig, &archive).await.unwrap();
+    let after = archives(&rig, &tenant).await.remove(0);
+    assert!(after.verified_at > archive.verified_at);
+
+    let file = Path::new(&archive.location);
+    let mut content = std::fs::read(file).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    std::fs::write(file, &content).unwrap();
+    let error = verified_again(&rig, &archive).await.unwrap_err();
+    assert!(error.contains("cannot be trusted"), "{error}");
+    assert_eq!(archives(&rig, &tenant).await[0].verified_at, after.verified_at);
+    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_encrypted_archive_holds_nothing_in_the_clear_and_needs_its_identity() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = age::x25519::Identity::generate();
+    let file = dir.path().join("identity");
+    std::fs::write(&file, identity.to_string().expose_secret()).unwrap();
+    let keys = Keys {
+        recipient: Some(identity.to_public().to_string()),
+        identity_file: Some(file.clone()),
+    };
+    let rig = Rig::with(|config| {
+        config.archive.keys = keys;
+        config.archive.compression = archive::Compression::None;
+    })
+    .await;
+    let tenant = rig.provisioned("secret").await;
+    let archive = rig.backed_up(&tenant).await;
+    assert!(archive.location.ends_with(".dump.age"), "{}", archive.location);
+    let content = std::fs::read(&archive.location).unwrap();
+    assert!(content.starts_with(b"age-encryption.org/v1"));
+    let holds = |needle: &[u8]| content.windows(needle.len()).any(|window| window == needle);
+    assert!(!holds(b"PGDMP") && !holds(b"O'Neil"));
+    verified_again(&rig, &archive).await.unwrap();
+    assert_eq!(files_in(&rig.provisioner.config().archive_dir, "").len(), 2);
+
+    let mut changed = content.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    std::fs::write(&archive.location, &changed).unwrap();
+    let error = verified_again(&rig, &archive).await.unwrap_err();
+    assert!(error.contains("its content has changed"), "{error}");
+    std::fs::write(&archive.location, &content).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let error = verified_again(&rig, &archive).await.unwrap_err();
+    assert!(error.contains("archive.age_identity_file"), "{error}");
+    // Without a way to prove it nothing is archived at all.
+    let asked = rig.provisioner.request_backup(tenant.id, by()).await.unwrap();
+    let error = failure(&rig, asked).await;
+    assert!(error.contains("archive.age_identity_file"), "{error}");
+}
+
+#[tokio::test]
+async fn only_what_a_schedule_does_not_keep_is_pruned_and_never_the_last() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("kept").await;
+    let other = rig.provisioned("other").await;
+    let first = rig.backed_up(&tenant).await;
+    let second = rig.backed_up(&tenant).await;
+    rig.backed_up(&other).await;
+    rig.backed_up(&other).await;
+    // Without a schedule everything is kept.
+    assert!(
+        rig.provisioner
+            .prune_archives(None, by())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let set = |schedule| rig.provisioner.set_backup_schedule(tenant.id, schedule, by());
+    set(schedule(1, Some(HOUR))).await.unwrap();
+    assert!(
+        rig.provisioner.prunable_archives(None).await.unwrap().is_empty(),
+        "both are young"
+    );
+    set(schedule(1, None)).await.unwrap();
+    let prunable = rig.provisioner.prunable_archives(None).await.unwrap();
+    assert_eq!(prunable.iter().map(|a| a.id).collect::<Vec<_>>(), [first.id]);
+    // The one that was proved last stays, also when it is the oldest.
+    verified_again(&rig, &first).await.unwrap();
+    assert!(rig.provisioner.prunable_archives(None).await.unwrap().is_empty());
+    verified_again(&rig, &second).await.unwrap();
+    // A removal that was cut off when the files were gone.
+    std::fs::remove_file(&first.location).unwrap();
+    let pruned = rig.provisioner.prune_archives(None, by()).await.unwrap();
+    assert_eq!(pruned.iter().map(|a| a.id).collect::<Vec<_>>(), [first.id]);
+    let directory = rig.provisioner.config().archive_dir.join(tenant.id.to_string());
+    assert_eq!(files_in(&directory, "").len(), 2);
+    // A backup prunes by itself.
+    let third = rig.backed_up(&tenant).await;
+    let left = archives(&rig, &tenant).await;
+    assert_eq!(left.iter().map(|a| a.id).collect::<Vec<_>>(), [third.id]);
+    assert_eq!(archives(&rig, &other).await.len(), 2);
+    // Of a laboratory that is gone nothing is pruned.
+    let last = rig.removed(&tenant).await;
+    rig.provisioner.prune_archives(None, by()).await.unwrap();
+    let left = archives(&rig, &tenant).await;
+    assert_eq!(left.iter().map(|a| a.id).collect::<Vec<_>>(), [last.id, third.id]);
+}
+
+#[tokio::test]
+async fn an_archive_that_is_being_restored_is_not_pruned() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("used").await;
+    let first = rig.backed_up(&tenant).await;
+    rig.backed_up(&tenant).await;
+    let beside = provisioner::RestoreAs {
+        slug: Some(model::Slug::parse("beside").unwrap()),
+        server: None,
+    };
+    let (_, operation) = rig
+        .provisioner
+        .request_restore(first.id, beside.clone(), by())
+        .await
+        .unwrap();
+    rig.provisioner
+        .set_backup_schedule(tenant.id, schedule(1, None), by())
+        .await
+        .unwrap();
+    assert!(
+        rig.provisioner
+            .prune_archives(None, by())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert_eq!(rig.provisioner.prune_archives(None, by()).await.unwrap().len(), 1);
+    let error = rig
+        .provisioner
+        .request_restore(first.id, beside, by())
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("no archive") || error.to_string().contains("archive"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_backup_that_is_due_is_asked_for_once_by_many_workers() {
+    let rig = Rig::new().await;
+    let mut scheduled = Vec::new();
+    for at in 0..3 {
+        let tenant = rig.provisioned(&format!("lab-{at}")).await;
+        rig.provisioner
+            .set_backup_schedule(tenant.id, schedule(2, None), by())
+            .await
+            .unwrap();
+        scheduled.push(tenant);
+    }
+    rig.provisioner.suspend(scheduled[1].id, by()).await.unwrap();
+    let all = futures_util::future::join_all((0..6).map(|_| rig.provisioner.request_due_backups())).await;
+    let asked: Vec<_> = all.into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(asked.len(), 3);
+    assert!(rig.provisioner.request_due_backups().await.unwrap().is_empty());
+    for operation in asked {
+        rig.provisioner.run(operation, |_| {}).await.unwrap();
+    }
+    let client = rig.registry.client().await.unwrap();
+    let next = registry::backup_schedule_of(&client, scheduled[0].id)
+        .await
+        .unwrap()
+        .unwrap();
+    let left = next.next_at.duration_since(rig.provisioner.config().clock.now());
+    assert!(left > jiff::SignedDuration::from_mins(50), "{left}");
+    // One that is being removed is not backed up.
+    rig.removed(&scheduled[2]).await;
+    let listed = registry::backup_schedules_list(&client, None, 10).await.unwrap();
+    assert_eq!(listed.len(), 2);
+    rig.provisioner
+        .set_backup_schedule(scheduled[0].id, None, by())
+        .await
+        .unwrap();
+    assert!(
+        registry::backup_schedule_of(&client, scheduled[0].id)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    for wrong in [
+        Schedule {
+            every: Duration::from_secs(60),
+            keep_last: 1,
+            keep_for: None,
+        },
+        Schedule {
+            every: HOUR,
+            keep_last: 0,
+            keep_for: None,
+        },
+    ] {
+        let refused = rig
+            .provisioner
+            .set_backup_schedule(scheduled[0].id, Some(wrong), by())
+            .await;
+        assert!(matches!(refused, Err(ProvisionError::Invalid { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_is_called_off_leaves_nothing() {
+    let rig = Rig::with(|config| config.lease = crate::archive::LEASE).await;
+    let tenant = rig.provisioned("unwanted").await;
+    let operation = rig.provisioner.request_backup(tenant.id, by()).await.unwrap();
+    crate::crash::die_at(&rig, operation, "backup/verify/scratch_made").await;
+    rig.provisioner.cancel(operation, by()).await.unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap_err();
+    assert!(archives(&rig, &tenant).await.is_empty());
+    assert!(files_in(&rig.provisioner.config().archive_dir, "").is_empty());
+    assert!(rig.serves(tenant.id).await);
+    let leftovers = rig.leftovers().await;
+    assert!(
+        leftovers.iter().all(|name| name == "tenant_unwanted"),
+        "{leftovers:?}"
+    );
+}

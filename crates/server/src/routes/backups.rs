@@ -1,0 +1,168 @@
+//! Backups of laboratories that go on working, and their schedules.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, delete, get, post, put, web};
+use jiff::Timestamp;
+use lab::Page;
+use model::{Slug, TenantId};
+use provisioner::Schedule;
+use registry::{BackupSchedule, backup_schedule_of, backup_schedules_list};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::operations::Accepted;
+use crate::{
+    answer,
+    extract::{Body, IdempotencyKey, OperatorCaller, Params, PathId},
+    problem::{Answer, Kind, Problem},
+    state::AppState,
+};
+
+/// Archives a laboratory while it runs.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
+#[post("/tenants/{id}/backups")]
+pub(crate) async fn create(
+    operator: OperatorCaller,
+    key: IdempotencyKey,
+    id: PathId<TenantId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let by = operator.requested_by(key);
+    let operation = state.provisioner.request_backup(id.0, by).await?;
+    Ok(Accepted::answer(id.0, operation))
+}
+
+/// When a laboratory is backed up, and what is kept.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduleView {
+    #[schema(value_type = Uuid)]
+    tenant_id: TenantId,
+    #[schema(value_type = String)]
+    tenant_slug: Slug,
+    every_seconds: u64,
+    /// A backup is kept while it is one of the last so many,
+    keep_last: u32,
+    /// or younger than so long.
+    keep_for_seconds: Option<u64>,
+    next_at: Timestamp,
+}
+
+impl From<BackupSchedule> for ScheduleView {
+    fn from(schedule: BackupSchedule) -> Self {
+        Self {
+            tenant_id: schedule.tenant,
+            tenant_slug: schedule.tenant_slug,
+            every_seconds: schedule.every.as_secs(),
+            keep_last: schedule.keep_last,
+            keep_for_seconds: schedule.keep_for.map(|time| time.as_secs()),
+            next_at: schedule.next_at,
+        }
+    }
+}
+
+/// A schedule to be set.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScheduleBody {
+    /// 3,600 to 31,622,400.
+    #[schema(example = 86_400)]
+    every_seconds: u64,
+    /// 1 to 10,000.
+    #[schema(example = 7)]
+    keep_last: u32,
+    /// At least so long each; only the number counts unless given.
+    keep_for_seconds: Option<u64>,
+}
+
+/// A laboratory's backup schedule.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 200, body = ScheduleView)))]
+#[get("/tenants/{id}/backup-schedule")]
+pub(crate) async fn show_schedule(
+    _operator: OperatorCaller,
+    id: PathId<TenantId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let client = state.registry_client().await?;
+    let found = backup_schedule_of(&client, id.0).await?;
+    let found = found.ok_or_else(|| Problem::new(Kind::NotFound))?;
+    Ok(answer::ok(&ScheduleView::from(found)))
+}
+
+/// Sets a laboratory's backup schedule; the first backup is made soon.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), request_body = ScheduleBody,
+    responses((status = 200, body = ScheduleView)))]
+#[put("/tenants/{id}/backup-schedule")]
+pub(crate) async fn set_schedule(
+    operator: OperatorCaller,
+    id: PathId<TenantId>,
+    body: Body<ScheduleBody>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let ScheduleBody {
+        every_seconds,
+        keep_last,
+        keep_for_seconds,
+    } = body.value;
+    let schedule = Schedule {
+        every: Duration::from_secs(every_seconds),
+        keep_last,
+        keep_for: keep_for_seconds.map(Duration::from_secs),
+    };
+    let by = operator.requested_by(IdempotencyKey(None));
+    let set = state
+        .provisioner
+        .set_backup_schedule(id.0, Some(schedule), by)
+        .await?;
+    let set = set.ok_or_else(|| Problem::internal("a schedule that was set is not there"))?;
+    Ok(answer::ok(&ScheduleView::from(set)))
+}
+
+/// Ends a laboratory's backup schedule; its archives stay.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 204)))]
+#[delete("/tenants/{id}/backup-schedule")]
+pub(crate) async fn end_schedule(
+    operator: OperatorCaller,
+    id: PathId<TenantId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let by = operator.requested_by(IdempotencyKey(None));
+    state.provisioner.set_backup_schedule(id.0, None, by).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Which schedules to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Where the page starts: `next` of the page before.
+    after: Option<String>,
+    /// The most items, 1 to 200; 50 unless given.
+    limit: Option<u32>,
+}
+
+/// The backup schedules in the order of the laboratories' slugs.
+#[utoipa::path(tag = "operators", params(ListQuery), responses((status = 200, body = Page<ScheduleView>)))]
+#[get("/backup-schedules")]
+pub(crate) async fn schedules(
+    req: HttpRequest,
+    _operator: OperatorCaller,
+    query: Params<ListQuery>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let Params(query) = query;
+    let limit = answer::limit(query.limit)?;
+    let after = query
+        .after
+        .as_deref()
+        .map(Slug::parse)
+        .transpose()
+        .map_err(|_| answer::bad_cursor())?;
+    let client = state.registry_client().await?;
+    let found = backup_schedules_list(&client, after.as_ref(), limit + 1).await?;
+    let page = answer::cut(found, limit, |schedule| schedule.tenant_slug.to_string());
+    Ok(answer::page(&req, &answer::map(page, ScheduleView::from)))
+}

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, ensure};
-use model::{OperationId, OperationKind, Slug, TenantId, TenantState};
+use model::{ArchiveId, OperationId, OperationKind, Slug, TenantId, TenantState};
 use registry::Operation;
 use uuid::Uuid;
 
@@ -24,6 +24,8 @@ pub(crate) struct Laboratory {
     pub(crate) state: TenantState,
     pub(crate) suspended: bool,
     pub(crate) live: Option<(OperationKind, OperationId)>,
+    /// Its newest archive, if all its people are in that.
+    pub(crate) archive: Option<ArchiveId>,
     /// The ids of its staff, once it has some.
     people: BTreeSet<Uuid>,
 }
@@ -32,8 +34,8 @@ pub(crate) struct Laboratory {
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     pub(crate) laboratories: BTreeMap<TenantId, Laboratory>,
-    /// Those that are gone, with how many people must be in their archive.
-    gone: BTreeMap<TenantId, usize>,
+    /// Those that are gone, as they were.
+    gone: BTreeMap<TenantId, Laboratory>,
 }
 
 impl Books {
@@ -44,6 +46,7 @@ impl Books {
             state: TenantState::Provisioning,
             suspended: false,
             live: Some((OperationKind::Provision, operation)),
+            archive: None,
             people: BTreeSet::new(),
         };
         self.laboratories.insert(id, laboratory);
@@ -51,6 +54,23 @@ impl Books {
 
     pub(crate) fn laboratory(&mut self, id: TenantId) -> anyhow::Result<&mut Laboratory> {
         self.laboratories.get_mut(&id).context("it is in the books")
+    }
+
+    /// Those that are gone and have an archive to come back out of.
+    pub(crate) fn gone(&self) -> impl Iterator<Item = (TenantId, ArchiveId)> {
+        self.gone
+            .values()
+            .filter_map(|laboratory| Some((laboratory.id, laboratory.archive?)))
+    }
+
+    /// One that is gone is on its way back.
+    pub(crate) fn comes_back(&mut self, id: TenantId, operation: OperationId) -> anyhow::Result<()> {
+        let mut laboratory = self.gone.remove(&id).context("it was gone")?;
+        laboratory.state = TenantState::Provisioning;
+        laboratory.suspended = false;
+        laboratory.live = Some((OperationKind::Restore, operation));
+        self.laboratories.insert(id, laboratory);
+        Ok(())
     }
 
     pub(crate) fn live(&self) -> impl Iterator<Item = (TenantId, OperationKind, OperationId)> {
@@ -79,8 +99,8 @@ impl Books {
             Some(state) => laboratory.state = state,
             None => {
                 let laboratory = self.laboratories.remove(&id).context("it was there")?;
-                if kind == OperationKind::Offboard {
-                    self.gone.insert(id, laboratory.people.len());
+                if kind != OperationKind::Provision {
+                    self.gone.insert(id, laboratory);
                 }
             }
         }
@@ -93,7 +113,20 @@ pub(crate) async fn check(world: &World, books: &mut Books) -> anyhow::Result<()
     registry_rows(world, books).await?;
     databases_and_roles(world, books).await?;
     people(world, books).await?;
-    archives(world, books).await
+    archives(world, books).await?;
+    doctor(world).await
+}
+
+/// The product's own doctor must see what this program sees: nothing.
+async fn doctor(world: &World) -> anyhow::Result<()> {
+    let report = world.platform.provisioner.examine(false).await?;
+    let told: Vec<String> = report
+        .findings
+        .iter()
+        .map(|finding| format!("{:?} {}: {}", finding.kind, finding.subject, finding.seen))
+        .collect();
+    ensure!(told.is_empty(), "the doctor says: {}", told.join("; "));
+    Ok(())
 }
 
 async fn registry_rows(world: &World, books: &Books) -> anyhow::Result<()> {
@@ -244,40 +277,52 @@ async fn people(world: &World, books: &mut Books) -> anyhow::Result<()> {
 
 /// Each archive's files are there and whole as recorded, nothing else is in the directory, and each laboratory that is gone
 /// has one with all its people.
-async fn archives(world: &World, books: &Books) -> anyhow::Result<()> {
+async fn archives(world: &World, books: &mut Books) -> anyhow::Result<()> {
     let rows = world
         .registry()
         .await?
-        .query("SELECT tenant_id, location, bytes, manifest FROM archives", &[])
+        .query(
+            "SELECT tenant_id, location, bytes, manifest -> 'tables', id FROM archives ORDER BY id",
+            &[],
+        )
         .await?;
     let mut files = 0;
-    let mut kept: BTreeMap<Uuid, u64> = BTreeMap::new();
+    let mut kept: BTreeMap<Uuid, (ArchiveId, u64)> = BTreeMap::new();
     for row in &rows {
         let (tenant, location, bytes): (Uuid, String, i64) = (row.get(0), row.get(1), row.get(2));
-        let manifest: serde_json::Value = row.get(3);
+        let tables: Option<serde_json::Value> = row.get(3);
         let meta = std::fs::metadata(&location).with_context(|| location.clone())?;
         ensure!(
             i64::try_from(meta.len()) == Ok(bytes),
             "{location} has {} bytes of {bytes}",
             meta.len()
         );
-        let staff = manifest["tables"]
-            .as_array()
-            .into_iter()
+        let staff = tables
+            .iter()
+            .filter_map(|tables| tables.as_array())
             .flatten()
             .find(|table| table["name"].as_str().is_some_and(|name| name.ends_with("staff")));
-        kept.insert(
-            tenant,
-            staff.and_then(|table| table["rows"].as_u64()).unwrap_or_default(),
-        );
+        let people = staff.and_then(|table| table["rows"].as_u64()).unwrap_or_default();
+        kept.insert(tenant, (ArchiveId::from(row.get::<_, Uuid>(4)), people));
         files += 2;
     }
-    for (tenant, people) in &books.gone {
-        let in_archive = kept.get(&tenant.as_uuid()).copied();
+    for (tenant, laboratory) in &mut books.gone {
+        let (archive, rows) = kept
+            .get(&tenant.as_uuid())
+            .with_context(|| format!("laboratory {tenant} is gone and has no archive"))?;
+        let people = u64::try_from(laboratory.people.len().max(1))?;
         ensure!(
-            in_archive.is_some_and(|rows| rows >= u64::try_from((*people).max(1)).unwrap_or(u64::MAX)),
-            "laboratory {tenant} is gone and its archive has {in_archive:?} of {people} people"
+            *rows >= people,
+            "laboratory {tenant} is gone and its archive has {rows} of {people} people"
         );
+        laboratory.archive = Some(*archive);
+    }
+    for laboratory in books.laboratories.values_mut() {
+        let newest = kept.get(&laboratory.id.as_uuid());
+        let whole = u64::try_from(laboratory.people.len())?;
+        laboratory.archive = newest
+            .filter(|(_, rows)| whole > 0 && *rows == whole)
+            .map(|(id, _)| *id);
     }
     let mut found = Vec::new();
     collect(&world.dir().join("state/archives"), &mut found)?;

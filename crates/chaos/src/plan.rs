@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use model::{Email, OperationId, OperationKind, OperationStatus, Slug, TenantId, TenantState};
-use provisioner::{NewAdmin, NewLab, ProvisionError, RequestedBy};
+use model::{ArchiveId, Email, OperationId, OperationKind, OperationStatus, Slug, TenantId, TenantState};
+use provisioner::{NewAdmin, NewLab, ProvisionError, RequestedBy, RestoreAs};
 use rand::{RngExt as _, rngs::StdRng, seq::IndexedRandom as _};
 use registry::RegistryError;
 use secrecy::SecretString;
@@ -58,6 +58,11 @@ pub(crate) enum Choice {
     Resume(TenantId),
     Migrate(TenantId),
     Offboard(TenantId, Duration),
+    Backup(TenantId),
+    /// What it holds is replaced by its newest archive.
+    RestoreInPlace(TenantId, ArchiveId),
+    /// One that is gone comes back.
+    Restore(TenantId, ArchiveId),
 }
 
 impl Choice {
@@ -69,6 +74,9 @@ impl Choice {
             Self::Migrate(_) => "migrate",
             Self::Offboard(_, grace) if grace.is_zero() => "offboard at once",
             Self::Offboard(..) => "offboard with grace",
+            Self::Backup(_) => "backup",
+            Self::RestoreInPlace(..) => "restore in place",
+            Self::Restore(..) => "restore",
         }
     }
 }
@@ -80,21 +88,29 @@ pub(crate) fn choose(rng: &mut StdRng, books: &Books) -> Vec<Choice> {
         .values()
         .filter(|lab| lab.live.is_none())
         .collect();
+    let mut gone: Vec<(TenantId, ArchiveId)> = books.gone().collect();
     let mut choices = Vec::new();
     for _ in 0..rng.random_range(1..=ASKED_MAX) {
         let full = books.laboratories.len() + choices.len() >= LABORATORIES_MAX;
+        if !full && !gone.is_empty() && rng.random_bool(0.15) {
+            let (tenant, archive) = gone.swap_remove(rng.random_range(0..gone.len()));
+            choices.push(Choice::Restore(tenant, archive));
+            continue;
+        }
         if idle.is_empty() || (!full && rng.random_bool(0.4)) {
             choices.push(Choice::Provision(rng.random()));
             continue;
         }
         let lab = idle.swap_remove(rng.random_range(0..idle.len()));
         let id = lab.id;
-        choices.push(match rng.random_range(0..10) {
-            0 | 1 if lab.suspended => Choice::Resume(id),
-            0 | 1 => Choice::Suspend(id),
-            2 | 3 => Choice::Migrate(id),
-            4..7 => Choice::Offboard(id, Duration::from_secs(rng.random_range(1..=20))),
-            _ => Choice::Offboard(id, Duration::ZERO),
+        choices.push(match (rng.random_range(0..14), lab.archive) {
+            (0 | 1, _) if lab.suspended => Choice::Resume(id),
+            (0 | 1, _) => Choice::Suspend(id),
+            (2, _) => Choice::Migrate(id),
+            (3..6, _) => Choice::Backup(id),
+            (6..8, Some(archive)) => Choice::RestoreInPlace(id, archive),
+            (6..11, _) => Choice::Offboard(id, Duration::from_secs(rng.random_range(1..=20))),
+            (_, _) => Choice::Offboard(id, Duration::ZERO),
         });
     }
     choices
@@ -140,6 +156,21 @@ pub(crate) async fn ask(world: &World, books: &mut Books, choice: Choice) -> any
             let operation = provisioner.request_offboard(id, grace, by()).await?;
             books.laboratory(id)?.live = Some((OperationKind::Offboard, operation));
         }
+        Choice::Backup(id) => {
+            let operation = provisioner.request_backup(id, by()).await?;
+            books.laboratory(id)?.live = Some((OperationKind::Backup, operation));
+        }
+        Choice::RestoreInPlace(id, archive) => {
+            let (_, operation) = provisioner.request_restore_in_place(archive, by()).await?;
+            books.laboratory(id)?.live = Some((OperationKind::RestoreInPlace, operation));
+        }
+        Choice::Restore(id, archive) => {
+            let (tenant, operation) = provisioner
+                .request_restore(archive, RestoreAs::default(), by())
+                .await?;
+            anyhow::ensure!(tenant.id == id, "{id} came back as {}", tenant.id);
+            books.comes_back(id, operation)?;
+        }
     }
     Ok(())
 }
@@ -168,9 +199,14 @@ pub(crate) fn after(
         TenantState::Active
     };
     match (kind, status) {
-        (OperationKind::Provision, OperationStatus::Succeeded) => Ok(Some(TenantState::Active)),
-        (OperationKind::Provision, OperationStatus::Cancelled) => Ok(None),
-        (OperationKind::Migrate, OperationStatus::Succeeded | OperationStatus::Cancelled) => Ok(Some(before)),
+        (OperationKind::Provision | OperationKind::Restore, OperationStatus::Succeeded) => {
+            Ok(Some(TenantState::Active))
+        }
+        (OperationKind::Provision | OperationKind::Restore, OperationStatus::Cancelled) => Ok(None),
+        (
+            OperationKind::Migrate | OperationKind::Backup | OperationKind::RestoreInPlace,
+            OperationStatus::Succeeded | OperationStatus::Cancelled,
+        ) => Ok(Some(before)),
         (OperationKind::Offboard, OperationStatus::Succeeded) => Ok(None),
         (OperationKind::Offboard, OperationStatus::Cancelled) => Ok(Some(before)),
         (OperationKind::Offboard, OperationStatus::Pending) => Ok(Some(TenantState::Deleting)),

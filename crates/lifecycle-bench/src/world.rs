@@ -92,6 +92,32 @@ impl World {
         Ok(pg::connect(&self.admin, "bench", CONNECT_LIMIT).await?)
     }
 
+    /// The administrator in another database.
+    pub(crate) async fn client_of(&self, database: &str) -> anyhow::Result<Client> {
+        Ok(pg::connect(&self.admin.with_database(database), "bench", CONNECT_LIMIT).await?)
+    }
+
+    /// A program of the server's own version.
+    pub(crate) fn program(&self, name: &str) -> tokio::process::Command {
+        tokio::process::Command::new(self.cluster.bin().dir().join(name))
+    }
+
+    /// A directory that goes with the server.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.cluster.dir()
+    }
+
+    pub(crate) async fn steps(&self, operation: OperationId) -> anyhow::Result<Vec<registry::StepRow>> {
+        let client = self.provisioner.config().registry.client().await?;
+        Ok(registry::steps_of(&client, operation).await?)
+    }
+
+    pub(crate) async fn newest_archive(&self, tenant: TenantId) -> anyhow::Result<model::ArchiveId> {
+        let client = self.provisioner.config().registry.client().await?;
+        let found = registry::archives_list(&client, Some(tenant), None, 1).await?;
+        Ok(found.first().context("there is an archive")?.id)
+    }
+
     /// Asks for a laboratory.
     pub(crate) async fn ask(&self, slug: &str) -> anyhow::Result<(TenantId, OperationId)> {
         let lab = NewLab {

@@ -1,5 +1,5 @@
 //! What others are told, written in the transaction of what happened. The database numbers the events and queues a delivery
-//! for each address that wants them (`V9__outbox_and_webhooks.sql`), so one statement is all it costs here.
+//! for each address that wants them (`V7__outbox_and_webhooks.sql`), so one statement is all it costs here.
 
 use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;

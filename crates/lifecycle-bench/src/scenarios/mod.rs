@@ -1,5 +1,6 @@
 //! The scenarios, in the order of the run.
 
+mod archive;
 mod doctor;
 mod provision;
 
@@ -16,6 +17,9 @@ pub(crate) enum Scenario {
     ProvisionWarm,
     ProvisionCold,
     ProvisionMany,
+    Archive,
+    #[value(name = "restore_1gb")]
+    Restore1gb,
     Doctor,
 }
 
@@ -25,13 +29,16 @@ impl Scenario {
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    async fn measure(self, quick: bool) -> anyhow::Result<crate::report::Outcome> {
-        match self {
+    async fn measure(self, quick: bool) -> anyhow::Result<Vec<crate::report::Outcome>> {
+        let one = match self {
             Self::ProvisionWarm => provision::warm(quick).await,
             Self::ProvisionCold => provision::cold(quick).await,
             Self::ProvisionMany => provision::many(quick).await,
+            Self::Archive => return archive::archive(quick).await,
+            Self::Restore1gb => archive::restore(quick).await,
             Self::Doctor => doctor::measure(quick).await,
-        }
+        };
+        Ok(vec![one?])
     }
 }
 
@@ -51,8 +58,9 @@ pub(crate) async fn run(named: &[Scenario], quick: bool) -> anyhow::Result<()> {
             continue;
         }
         match scenario.measure(quick).await {
-            Ok(outcome) => {
-                if !outcome.print() {
+            Ok(outcomes) => {
+                let reached: Vec<bool> = outcomes.iter().map(crate::report::Outcome::print).collect();
+                if reached.contains(&false) {
                     missed.push(scenario.name());
                 }
             }

@@ -1,6 +1,8 @@
 //! Writing an archive: a dump of one snapshot, and the manifest of what that snapshot held. Also of a laboratory that goes on
 //! working: dump and manifest share the snapshot, whatever is written meanwhile.
 
+use std::time::Instant;
+
 use archive::{Dump, Manifest, Place, Programs, Snapshot, Store};
 use model::{ArchiveId, OperationKind, SchemaVersion, Step, StepStatus};
 use registry::{Archive, Tenant};
@@ -24,6 +26,15 @@ pub(super) struct Dumped {
     tables: usize,
     /// What the manifest must still say.
     pub(super) fingerprint: String,
+    /// How long `pg_dump` took, and reading behind it what the snapshot holds.
+    #[serde(default)]
+    dump_ms: u64,
+    #[serde(default)]
+    digest_ms: u64,
+}
+
+fn ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Inner {
@@ -139,13 +150,17 @@ pub(super) async fn dump(cx: &Context<'_>) -> Saw {
     let snapshot = Snapshot::open(&target, config.bounds.connect_timeout).await?;
     let told = |bytes| cx.tell_bytes(Step::Dump, bytes, None);
     let steady = Steady::new(&told);
+    let began = Instant::now();
     let (written, compression) = cx
         .inner
         .dump_with(&programs)
         .write(&target, Some(snapshot.id()), &place, &|bytes| steady.tell(bytes))
         .await?;
+    let dump_ms = ms(began);
+    let began = Instant::now();
     // Behind the dump, which would have to share the server with it otherwise.
     let contents = snapshot.contents(config.bounds.dump_limit).await?;
+    let digest_ms = ms(began);
     let manifest = Manifest {
         format: archive::FORMAT,
         archive: cx.archive_id(),
@@ -180,6 +195,8 @@ pub(super) async fn dump(cx: &Context<'_>) -> Saw {
         rows: manifest.contents.rows(),
         tables: manifest.contents.tables.len(),
         fingerprint: manifest.fingerprint()?,
+        dump_ms,
+        digest_ms,
     };
     Ok(json!(dumped))
 }

@@ -291,7 +291,8 @@ pub async fn operation_pass_return(
     Reader::new(&row.ok_or_else(|| lease.lost())?, "operations", "id").get("past_return")
 }
 
-/// Turns a running operation to taking away what it made. The lease stays, the tries are counted anew.
+/// Turns a running operation to taking away what it made. The lease stays, the tries are counted anew, and a step that was under
+/// way is under way no more.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -301,7 +302,13 @@ pub async fn operation_set_undoing(
     error: &str,
 ) -> Result<(), RegistryError> {
     let statement = concat!(
-        "UPDATE operations SET status = 'undoing', error = $4, attempts = 1, failures = 0, progress = NULL,
+        "WITH cut_off AS (
+             UPDATE operation_steps SET status = 'failed', error = $4, ended_at = clock_timestamp()
+             WHERE operation_id = $1 AND status = 'running' AND EXISTS (SELECT FROM operations WHERE ",
+        held!(),
+        ")
+         )
+         UPDATE operations SET status = 'undoing', error = $4, attempts = 1, failures = 0, progress = NULL,
              updated_at = clock_timestamp()
          WHERE ",
         held!()

@@ -1,6 +1,6 @@
 //! The drop itself, and what stands before it: a laboratory goes only by its own operation and behind its own archive.
 
-use model::{Clock, OperationId, OperationStatus, SystemClock, TenantState};
+use model::{Clock, OperationId, OperationStatus, StepStatus, SystemClock, TenantState};
 use provisioner::{Faults, ProvisionError};
 use registry::{Operation, RegistryError, Tenant};
 use testkit::eventually;
@@ -160,6 +160,9 @@ async fn a_removal_called_off_in_its_grace_period_brings_the_laboratory_back() {
 
         rig.provisioner.cancel(operation, by()).await.unwrap();
         cancelled(&rig, operation).await;
+        let steps = registry::steps_of(&client, operation).await.unwrap();
+        let under_way = steps.iter().find(|row| row.status == StepStatus::Running);
+        assert!(under_way.is_none(), "{under_way:?}");
         let back = rig.tenant(tenant.id).await.unwrap();
         assert_eq!((back.status, back.status_before), (before, None));
         assert_eq!(serves(&rig, &tenant).await, before == TenantState::Active);

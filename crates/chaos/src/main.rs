@@ -145,6 +145,9 @@ async fn rounds(
         if rng.random_bool(0.3) {
             plan::call_one_off(rng, world, books).await?;
         }
+        if rng.random_bool(0.3) {
+            plan::end_one_grace(rng, world, books).await?;
+        }
         for (kind, how) in world.settle(books).await.context("nothing may be stuck")? {
             *tally.ended.entry(format!("{kind} {how}")).or_default() += 1;
         }

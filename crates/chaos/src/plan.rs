@@ -16,6 +16,9 @@ use crate::{
 /// More are not needed to have operations beside each other, and each costs time to look at.
 const LABORATORIES_MAX: usize = 6;
 const ASKED_MAX: usize = 3;
+/// A grace period that is over within the round, and one that is over only when it is ended.
+const SHORT: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(86_400);
 /// No laboratory is logged in to; what hashing costs is not wanted here.
 const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA";
 
@@ -109,7 +112,7 @@ pub(crate) fn choose(rng: &mut StdRng, books: &Books) -> Vec<Choice> {
             (2, _) => Choice::Migrate(id),
             (3..6, _) => Choice::Backup(id),
             (6..8, Some(archive)) => Choice::RestoreInPlace(id, archive),
-            (6..11, _) => Choice::Offboard(id, Duration::from_secs(rng.random_range(1..=20))),
+            (6..11, _) => Choice::Offboard(id, if rng.random() { SHORT } else { LONG }),
             (_, _) => Choice::Offboard(id, Duration::ZERO),
         });
     }
@@ -173,6 +176,22 @@ pub(crate) async fn ask(world: &World, books: &mut Books, choice: Choice) -> any
         }
     }
     Ok(())
+}
+
+/// Ends one grace period that is running.
+pub(crate) async fn end_one_grace(rng: &mut StdRng, world: &World, books: &Books) -> anyhow::Result<()> {
+    let waiting: Vec<OperationId> = books
+        .live()
+        .filter(|(_, kind, _)| *kind == OperationKind::Offboard)
+        .map(|(_, _, operation)| operation)
+        .collect();
+    let Some(&operation) = waiting.choose(rng) else {
+        return Ok(());
+    };
+    match world.platform.provisioner.end_grace(operation, by()).await {
+        Ok(_) | Err(ProvisionError::Registry(RegistryError::NotWaiting { .. })) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Calls off one of the operations that are under way, wherever it is. That it is too late is an answer too.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use embedded::{Cluster, ThrowawayOptions};
-use model::{OperationKind, OperationStatus};
+use model::{Clock as _, OperationKind, OperationStatus, SystemClock};
 use platform::Platform;
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret as _;
@@ -207,7 +207,7 @@ impl World {
                 if operation.status.is_final() {
                     ended.push((kind, operation.status));
                     books.ended(tenant, kind, &operation)?;
-                } else if waits && operation.waiting_until > Some(jiff_now()) {
+                } else if waits && operation.waiting_until > Some(soon()) {
                     books.laboratory(tenant)?.state = model::TenantState::Deleting;
                 } else {
                     busy.push(format!(
@@ -259,9 +259,9 @@ impl World {
     }
 }
 
-fn jiff_now() -> jiff::Timestamp {
-    use model::Clock as _;
-    model::SystemClock.now()
+/// What is over before this is waited for: nothing may begin by itself while everything is looked at.
+fn soon() -> jiff::Timestamp {
+    SystemClock.now() + jiff::SignedDuration::from_mins(1)
 }
 
 fn environment(cluster: &Cluster, dir: &Path) -> BTreeMap<String, String> {

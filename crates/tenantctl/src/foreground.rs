@@ -137,7 +137,7 @@ impl Reporter {
                 reason = "a rate for people to read"
             )]
             let rate = (bytes.saturating_sub(first) as f64 / seconds) as u64;
-            format!(", {}/s", size(rate))
+            format!(", {}/s{}", size(rate), left(bytes, total, rate))
         };
         self.passing(format!("{} {}{of}{rate}", words(step), size(bytes)));
     }
@@ -192,7 +192,38 @@ impl Reporter {
     }
 }
 
+/// How long the rest takes at this rate, where both are known; it is a guess and says so.
+fn left(bytes: u64, total: Option<u64>, rate: u64) -> String {
+    let rest = total.and_then(|total| total.saturating_sub(bytes).checked_div(rate));
+    match rest {
+        None | Some(0) => String::new(),
+        Some(seconds) => {
+            let rest = jiff::SignedDuration::try_from(Duration::from_secs(seconds));
+            format!(", about {:#} left", rest.unwrap_or(jiff::SignedDuration::MAX))
+        }
+    }
+}
+
 /// A step's name without underscores.
 fn words(step: Step) -> String {
     step.as_str().replace('_', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_guessed_from_the_rate() {
+        assert_eq!(left(25, Some(100), 5), ", about 15s left");
+        assert_eq!(left(0, Some(9_000), 1), ", about 2h 30m left");
+        for (bytes, total, rate) in [
+            (25, None, 5),
+            (25, Some(100), 0),
+            (100, Some(100), 5),
+            (120, Some(100), 5),
+        ] {
+            assert_eq!(left(bytes, total, rate), "", "{bytes} {total:?} {rate}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use registry::{NewOperation, RegistryError, Tenant};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 
 use crate::{
     Inner, NewAdmin, NewLab, ProvisionError, Provisioner, RequestedBy,
@@ -146,6 +146,27 @@ async fn has_table(client: &Client, place: &ConnectTarget, table: &str) -> Resul
     Ok(row.get(0))
 }
 
+/// A table of a laboratory's name that is not a laboratory's: whoever named the database is told so.
+fn another_shape(table: &str, error: &dyn std::fmt::Display) -> ProvisionError {
+    ProvisionError::Invalid {
+        field: "database",
+        why: format!("its table {table} is not a laboratory's: {error}; is it the right database?"),
+    }
+}
+
+fn reading(table: &'static str, place: &ConnectTarget, error: tokio_postgres::Error) -> ProvisionError {
+    let of_shape = [
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::DATATYPE_MISMATCH,
+        SqlState::CANNOT_COERCE,
+    ];
+    match error.code() {
+        Some(code) if of_shape.contains(code) => another_shape(table, &pg::describe(&error)),
+        _ => ProvisionError::db("looking at the laboratory", place)(error),
+    }
+}
+
 async fn profile(client: &Client, place: &ConnectTarget) -> Result<Profile, ProvisionError> {
     if !has_table(client, place, "public.lab_profile").await? {
         return Ok(Profile::default());
@@ -153,12 +174,16 @@ async fn profile(client: &Client, place: &ConnectTarget) -> Result<Profile, Prov
     let row = client
         .query_opt("SELECT tenant_id, name, tz FROM public.lab_profile", &[])
         .await
-        .map_err(ProvisionError::db("reading the laboratory's profile", place))?;
-    Ok(row.map_or_else(Profile::default, |row| Profile {
-        tenant: Some(TenantId::from(row.get::<_, uuid::Uuid>(0))),
-        name: Some(row.get(1)),
-        time_zone: Some(row.get(2)),
-    }))
+        .map_err(|error| reading("lab_profile", place, error))?;
+    let Some(row) = row else {
+        return Ok(Profile::default());
+    };
+    let other = |error: tokio_postgres::Error| another_shape("lab_profile", &error);
+    Ok(Profile {
+        tenant: Some(TenantId::from(row.try_get::<_, uuid::Uuid>(0).map_err(other)?)),
+        name: Some(row.try_get(1).map_err(other)?),
+        time_zone: Some(row.try_get(2).map_err(other)?),
+    })
 }
 
 async fn known(
@@ -177,25 +202,27 @@ async fn known(
             &[&email.map(Email::as_str)],
         )
         .await
-        .map_err(ProvisionError::db("looking for the laboratory's administrator", place))?;
+        .map_err(|error| reading("staff", place, error))?;
     let Some(row) = row else {
         return Ok(None);
     };
-    let address: String = row.get(1);
+    let other = |error: tokio_postgres::Error| another_shape("staff", &error);
+    let address: String = row.try_get(1).map_err(other)?;
     let invalid = |why: String| ProvisionError::Invalid {
         field: "admin.email",
         why,
     };
-    if row.get::<_, String>(4) != Role::LabAdmin.as_str() || !row.get::<_, bool>(5) {
+    let (role, active): (String, bool) = (row.try_get(4).map_err(other)?, row.try_get(5).map_err(other)?);
+    if role != Role::LabAdmin.as_str() || !active {
         return Err(invalid(format!(
             "{address} works in the laboratory, but not as an active lab_admin; name one who does"
         )));
     }
     Ok(Some(Known {
-        id: StaffId::from(row.get::<_, uuid::Uuid>(0)),
+        id: StaffId::from(row.try_get::<_, uuid::Uuid>(0).map_err(other)?),
         email: Email::parse(&address).map_err(|error| invalid(format!("{address}: {error}")))?,
-        name: row.get(2),
-        password_hash: row.get(3),
+        name: row.try_get(2).map_err(other)?,
+        password_hash: row.try_get(3).map_err(other)?,
     }))
 }
 

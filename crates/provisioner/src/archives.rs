@@ -360,8 +360,20 @@ pub(crate) async fn prune(
     }
     let begun = registry::archives_being_pruned(&client, tenant, PRUNED_AT_ONCE_MAX).await?;
     drop(client);
-    for archive in &begun {
-        archive::Place::parse(&archive.location)?.remove_archive().await?;
+    let mut pruned = Vec::new();
+    for archive in begun {
+        let removed = async { archive::Place::parse(&archive.location)?.remove_archive().await };
+        if let Err(error) = removed.await {
+            // The others are not kept for it, nor is the backup that came before this told as failed; the mark stays, and the
+            // next look tries again.
+            tracing::warn!(
+                archive.id = %archive.id,
+                location = archive.location,
+                %error,
+                "an archive past its time cannot be removed; trying again later"
+            );
+            continue;
+        }
         let mut client = registry.client().await?;
         let txn = begin(&mut client).await?;
         // Another may have been quicker.
@@ -377,8 +389,9 @@ pub(crate) async fn prune(
             registry::audit_insert(&txn, &entry).await?;
         }
         commit(txn).await?;
+        pruned.push(archive);
     }
-    Ok(begun)
+    Ok(pruned)
 }
 
 fn no_archive(id: ArchiveId) -> RegistryError {

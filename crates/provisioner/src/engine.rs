@@ -168,6 +168,10 @@ impl Run<'_> {
                 return Ok(());
             }
             Ended::CalledOff => format!("{CALLED_OFF}{}", self.who_called_off().await?),
+            // Asked for while the step failed.
+            Ended::Failed(_) if self.is_called_off().await? => {
+                format!("{CALLED_OFF}{}", self.who_called_off().await?)
+            }
             Ended::Failed(why) => {
                 if !kind.failure_is_undone() || !self.may_be_undone().await? {
                     steps::clean_up(&cx, false).await;
@@ -188,11 +192,7 @@ impl Run<'_> {
     /// Returns when somebody does not want the operation any more and it can still be taken back.
     async fn called_off(&self) {
         loop {
-            let asked = async {
-                let client = self.inner.config.registry.client().await?;
-                registry::operation_is_called_off(&client, self.lease).await
-            };
-            match asked.await {
+            match self.is_called_off().await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
@@ -201,6 +201,11 @@ impl Run<'_> {
             }
             tokio::time::sleep(CALLED_OFF_LOOK_EVERY).await;
         }
+    }
+
+    async fn is_called_off(&self) -> Result<bool, ProvisionError> {
+        let client = self.inner.config.registry.client().await?;
+        Ok(registry::operation_is_called_off(&client, self.lease).await?)
     }
 
     async fn who_called_off(&self) -> Result<String, ProvisionError> {
@@ -287,7 +292,11 @@ impl Run<'_> {
         let mut to_note = None;
         for (at, &step) in steps.iter().enumerate() {
             let done = |row: &StepRow| {
-                row.step == step
+                // One that stands in both directions may have been done in the other: it looks before it acts.
+                let kind = self.operation.kind;
+                let in_both = kind.steps().contains(&step) && kind.undo_steps().contains(&step);
+                !in_both
+                    && row.step == step
                     && row.status == StepStatus::Done
                     && turned_at.is_none_or(|t| row.began_at > t)
             };
@@ -429,11 +438,15 @@ impl Run<'_> {
         });
         let mut client = self.inner.config.registry.client().await?;
         let txn = begin(&mut client).await?;
-        // First, because it locks the laboratory's events: whoever changes the laboratory holds that lock before it looks at the
+        // The laboratory's row first, then its events, as whoever changes its state locks them.
+        let there = registry::tenant_lock_in_txn(&txn, operation.tenant)
+            .await?
+            .is_some();
+        // Before the operation's row, because it locks the laboratory's events: whoever changes the laboratory holds that lock before it looks at the
         // laboratory's operations.
         registry::outbox_of_operation_end(&txn, operation, outcome, &actor).await?;
         registry::operation_finish(&txn, self.lease, outcome).await?;
-        if registry::tenant_by_id(&txn, operation.tenant).await?.is_some() {
+        if there {
             let event = NewTenantEvent {
                 tenant: operation.tenant,
                 kind: &format!("{}_{word}", operation.kind),

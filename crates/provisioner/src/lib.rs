@@ -43,7 +43,7 @@ pub use error::{BoxError, ProvisionError};
 #[cfg(feature = "fault-points")]
 pub use fault::Faults;
 pub use progress::Progress;
-pub use request::{GRACE_MAX, NewAdmin, NewLab, RequestedBy};
+pub use request::{GRACE_MAX, GRACE_UNCONFIRMED_MIN, NewAdmin, NewLab, RequestedBy};
 pub use spares::Stocked;
 
 /// Asks for operations and runs them. Clones share everything.

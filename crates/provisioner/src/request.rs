@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 
 use crate::{ProvisionError, Provisioner, steps::Grace};
 
+/// A removal with a shorter grace period than this must be confirmed by the laboratory's slug, wherever it is asked for.
+pub const GRACE_UNCONFIRMED_MIN: Duration = Duration::from_secs(3_600);
+
 /// The longest grace period of a removal: ten years.
 pub const GRACE_MAX: Duration = Duration::from_secs(3_650 * 86_400);
 
@@ -229,7 +232,7 @@ impl Provisioner {
         }
         let found = registry::tenant_by_id(&client, tenant).await?;
         if found.is_some_and(|t| t.status == TenantState::Deleting) {
-            return self.resume_offboard(tenant, &by).await;
+            return self.resume_offboard(tenant, params, &by).await;
         }
         let txn = begin(&mut client).await?;
         let operation = OperationId::generate();
@@ -274,6 +277,7 @@ impl Provisioner {
     async fn resume_offboard(
         &self,
         tenant: TenantId,
+        params: Value,
         by: &RequestedBy,
     ) -> Result<OperationId, ProvisionError> {
         let filter = OperationFilter {
@@ -285,7 +289,7 @@ impl Provisioner {
         let last = registry::operations_list(&client, &filter, None, 1).await?.pop();
         drop(client);
         match last {
-            Some(last) if last.status.is_final() => self.reopen(last.id, by.clone()).await,
+            Some(last) if last.status.is_final() => self.reopen_with(last.id, Some(params), by.clone()).await,
             _ => Err(RegistryError::OperationInProgress { tenant }.into()),
         }
     }
@@ -300,11 +304,36 @@ impl Provisioner {
         operation: OperationId,
         by: RequestedBy,
     ) -> Result<OperationId, ProvisionError> {
+        self.reopen_with(operation, None, by).await
+    }
+
+    async fn reopen_with(
+        &self,
+        operation: OperationId,
+        params: Option<Value>,
+        by: RequestedBy,
+    ) -> Result<OperationId, ProvisionError> {
         let mut client = self.inner.config.registry.client().await?;
         let txn = begin(&mut client).await?;
         let reopened = registry::operation_reopen(&txn, operation).await?;
+        if let Some(params) = params {
+            registry::operation_set_params(&txn, operation, &params).await?;
+        }
         // All that is left to do when the row is gone is to say so: the last step of a removal.
-        let gone = registry::tenant_by_id(&txn, reopened.tenant).await?.is_none();
+        let tenant = registry::tenant_by_id(&txn, reopened.tenant).await?;
+        let makes = matches!(
+            reopened.kind,
+            OperationKind::Provision | OperationKind::Adopt | OperationKind::Restore
+        );
+        // Made by another operation since: this one's steps, and its undoing, are not for it.
+        if makes
+            && tenant
+                .as_ref()
+                .is_some_and(|t| t.status != TenantState::Provisioning)
+        {
+            return Err(RegistryError::NotReopenable { operation }.into());
+        }
+        let gone = tenant.is_none();
         if gone
             && !matches!(
                 reopened.kind,

@@ -367,7 +367,8 @@ pub async fn deliveries_purge(
 ) -> Result<Purged, RegistryError> {
     let give_up = "UPDATE webhook_deliveries SET status = 'failed', ended_at = clock_timestamp()
           WHERE id IN (SELECT id FROM webhook_deliveries
-              WHERE status = 'pending' AND lease_until IS NULL AND queued_at < clock_timestamp() - make_interval(secs => $1)
+              WHERE status = 'pending' AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+                AND queued_at < clock_timestamp() - make_interval(secs => $1)
               LIMIT $2 FOR UPDATE SKIP LOCKED)";
     let batch = i64::from(batch);
     let params: [&(dyn ToSql + Sync); 2] = [&age_max.as_secs_f64(), &batch];

@@ -212,7 +212,9 @@ pub async fn operation_release_for_retry(
 ) -> Result<(), RegistryError> {
     let statement = concat!(
         "UPDATE operations SET status = CASE status WHEN 'undoing' THEN 'undoing' ELSE 'pending' END,
-             error = $5, failures = failures + 1, not_before = clock_timestamp() + make_interval(secs => $4),
+             error = $5, failures = failures + 1,
+             not_before = CASE WHEN cancel_requested_at IS NOT NULL AND NOT past_return AND status <> 'undoing'
+                 THEN clock_timestamp() ELSE clock_timestamp() + make_interval(secs => $4) END,
              lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
          WHERE ",
         held!()
@@ -236,7 +238,8 @@ pub async fn operation_wait(
     let statement = concat!(
         "UPDATE operations SET status = 'pending', error = NULL, attempts = greatest(attempts - 1, 0),
              waiting_until = coalesce(waiting_until, clock_timestamp() + make_interval(secs => $4)),
-             not_before = coalesce(waiting_until, clock_timestamp() + make_interval(secs => $4)),
+             not_before = CASE WHEN cancel_requested_at IS NOT NULL THEN clock_timestamp()
+                 ELSE coalesce(waiting_until, clock_timestamp() + make_interval(secs => $4)) END,
              lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
          WHERE ",
         held!()
@@ -289,6 +292,20 @@ pub async fn operation_pass_return(
     let params: [&(dyn ToSql + Sync); 3] = [&lease.operation.as_uuid(), &lease.owner, &lease.token];
     let row = sql::row_opt(client, "passing the point of no return", statement, &params).await?;
     Reader::new(&row.ok_or_else(|| lease.lost())?, "operations", "id").get("past_return")
+}
+
+/// Takes [`operation_pass_return`] back: what could not have been taken back was refused before it changed anything.
+///
+/// # Errors
+/// [`RegistryError::LeaseLost`].
+pub async fn operation_regain_return(
+    client: &impl GenericClient,
+    lease: &Lease,
+) -> Result<(), RegistryError> {
+    let statement = concat!("UPDATE operations SET past_return = false WHERE ", held!());
+    lease
+        .write(client, "regaining the point of return", statement, &[])
+        .await
 }
 
 /// Turns a running operation to taking away what it made. The lease stays, the tries are counted anew, and a step that was under

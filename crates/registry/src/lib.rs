@@ -57,13 +57,14 @@ pub use events::{NewTenantEvent, TenantEventRow, event_insert, events_of};
 pub use leases::{
     Claimable, Lease, Outcome, operation_claim, operation_finish, operation_give_back,
     operation_is_called_off, operation_note_drop, operation_pass_return, operation_progress,
-    operation_release_for_retry, operation_renew, operation_set_undoing, operation_wait,
+    operation_regain_return, operation_release_for_retry, operation_renew, operation_set_undoing,
+    operation_wait,
 };
 pub use listener::{Event, Listener, ListenerOptions, RowChange};
 pub use operations::{
     NewOperation, Operation, OperationFilter, operation_by_id, operation_by_idempotency_key,
     operation_end_wait, operation_insert_in_txn, operation_reopen, operation_request_cancel_in_txn,
-    operation_wake, operations_list,
+    operation_set_params, operation_wake, operations_list,
 };
 pub use operators::{
     NewOperator, Operator, operator_by_email, operator_by_id, operator_insert, operator_set_active_in_txn,

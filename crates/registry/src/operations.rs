@@ -194,6 +194,32 @@ pub async fn operation_reopen(
     }
 }
 
+/// Changes what a pending operation was asked with, and lets it wait anew: a grace period that is over counts no more.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn operation_set_params(
+    client: &impl GenericClient,
+    id: OperationId,
+    params: &Value,
+) -> Result<(), RegistryError> {
+    let statement = "WITH changed AS (
+             UPDATE operations SET params = $2, waiting_until = NULL, updated_at = clock_timestamp()
+             WHERE id = $1 AND status = 'pending' RETURNING id
+         )
+         UPDATE operation_steps SET status = 'failed', error = 'asked for anew' FROM changed
+         WHERE operation_id = changed.id AND step = 'grace' AND status = 'done'";
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&id.as_uuid(), params];
+    sql::touched(
+        client,
+        "changing what an operation was asked with",
+        statement,
+        &params,
+    )
+    .await?;
+    Ok(())
+}
+
 /// Asks for an operation to be called off. Whoever runs it turns it to undoing; one that waits is woken for that. A removal
 /// that failed is taken up again to be undone. Asked again it is what was asked first.
 ///

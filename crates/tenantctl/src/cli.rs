@@ -141,8 +141,8 @@ pub(crate) enum Command {
         /// Do not ask whether it is meant
         #[arg(long, conflicts_with = "now")]
         yes: bool,
-        /// The slug typed again, which --now needs where nobody can be asked
-        #[arg(long, value_name = "SLUG", requires = "now")]
+        /// The slug typed again, which --now or a grace period under an hour needs where nobody can be asked
+        #[arg(long, value_name = "SLUG")]
         confirm: Option<String>,
         /// Why, for its history
         #[arg(long)]

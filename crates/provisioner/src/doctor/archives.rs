@@ -57,10 +57,25 @@ pub(super) async fn findings(
         let page = registry::archives_list(&client, None, before, PAGE_MAX).await?;
         drop(client);
         for archive in &page {
-            let dump = Place::parse(&archive.location)?;
-            found.extend(compare(&stored, archive, &dump).await?);
-            stored.files.remove(&manifest_of(&dump).to_string());
-            stored.files.remove(&dump.to_string());
+            // One that is kept where this process cannot look says nothing about the others.
+            let looked = async {
+                let dump = Place::parse(&archive.location)?;
+                Ok::<_, ProvisionError>((compare(&stored, archive, &dump).await?, dump))
+            };
+            match looked.await {
+                Ok((findings, dump)) => {
+                    found.extend(findings);
+                    stored.files.remove(&manifest_of(&dump).to_string());
+                    stored.files.remove(&dump.to_string());
+                }
+                Err(error) => {
+                    let advice =
+                        "see to it that this process can reach where it is kept; it was not looked at";
+                    let seen = format!("archive {}: {error}", archive.id);
+                    let finding = Finding::new(Ailment::ArchiveMissing, &archive.location, seen, advice);
+                    found.push(finding.of(&archive.tenant_slug));
+                }
+            }
         }
         recorded += page.len();
         before = page.last().map(|archive| archive.id);
@@ -131,7 +146,9 @@ async fn unrecorded(
 ) -> Result<Vec<Finding>, ProvisionError> {
     let mut found: Vec<Finding> = Vec::new();
     for (location, bytes) in &stored.files {
-        let place = Place::parse(location)?;
+        let Ok(place) = Place::parse(location) else {
+            continue;
+        };
         let name = place.file_name();
         let has_its_dump = ["dump", "dump.age"]
             .iter()

@@ -237,9 +237,16 @@ impl Judge<'_> {
             Some(tenant) => finding.of(&tenant.slug),
             None => finding,
         };
+        // Somebody's own database that only begins with our prefix, or a laboratory's that the registry does not know, may be in
+        // use through PUBLIC: a person decides.
+        let is_a_strangers = tenant.is_none()
+            && matches!(
+                named(self.namespace, name),
+                Some(Named::Other | Named::Laboratory | Named::Exchanged(_))
+            );
         Some(match DbName::from_catalog(name) {
-            Ok(database) => finding.mended_by(Remedy::CloseToPublic(database)),
-            Err(_) => finding,
+            Ok(database) if !is_a_strangers => finding.mended_by(Remedy::CloseToPublic(database)),
+            _ => finding,
         })
     }
 
@@ -258,7 +265,7 @@ impl Judge<'_> {
         let db_name = DbName::from_catalog(name).ok()?;
         match named(self.namespace, name)? {
             Named::Laboratory | Named::Other => Some(self.orphan(name, database)),
-            Named::Replaced(operation) => {
+            Named::Exchanged(operation) => {
                 (!self.under_way.has(operation)).then(|| self.orphan(name, database))
             }
             Named::Making(tenant) => (!self.under_way.concerns(tenant)).then(|| {
@@ -270,7 +277,7 @@ impl Judge<'_> {
             }),
             Named::Scratch(operation) => (!self.under_way.has(operation)).then(|| {
                 let seen =
-                    format!("a copy that the operation {operation} made out of an archive, and it has ended");
+                    format!("a copy in which the operation {operation} proved a dump, and it has ended");
                 let advice = "`tenantctl doctor --fix` drops it; what it is a copy of stays";
                 let finding = self.finding(Ailment::ScratchLeft, name, seen, advice);
                 finding.mended_by(Remedy::DropScratch(db_name))

@@ -12,10 +12,11 @@ pub(super) enum Named {
     Laboratory,
     /// A clone that is to become this laboratory's.
     Making(TenantId),
-    /// A copy out of an archive: this operation proves a dump with it, or puts it in a laboratory's place.
+    /// A copy in which this operation proves its dump.
     Scratch(OperationId),
-    /// What a laboratory had before this operation put an archive in its place.
-    Replaced(OperationId),
+    /// What this operation puts in a laboratory's place, or what the laboratory had before that. One that failed may still need
+    /// the first, and the second is the laboratory's own.
+    Exchanged(OperationId),
     /// A sealed template.
     Template(Build),
     /// The template that is being built.
@@ -65,10 +66,10 @@ pub(super) fn named(namespace: &Namespace, name: &str) -> Option<Named> {
     let named = match rest.split_once('_') {
         Some(("tenant", _)) => Named::Laboratory,
         Some(("making", id)) => uuid(id).map_or(Named::Other, |id| Named::Making(TenantId::from(id))),
-        Some(("replaced", id)) => uuid(id).map_or(Named::Other, |id| Named::Replaced(OperationId::from(id))),
-        Some(("scratch" | "restored", id)) => {
-            uuid(id).map_or(Named::Other, |id| Named::Scratch(OperationId::from(id)))
+        Some(("replaced" | "restored", id)) => {
+            uuid(id).map_or(Named::Other, |id| Named::Exchanged(OperationId::from(id)))
         }
+        Some(("scratch", id)) => uuid(id).map_or(Named::Other, |id| Named::Scratch(OperationId::from(id))),
         Some(("template", "building")) => Named::TemplateBuilding,
         Some(("template", rest)) => Named::Template(Build::of(rest)),
         Some(("spare", rest)) => Named::Spare(rest.split('_').next().unwrap_or_default().to_owned()),
@@ -107,11 +108,11 @@ mod tests {
         );
         assert_eq!(
             read(namespace.restored_database(operation)),
-            Named::Scratch(operation)
+            Named::Exchanged(operation)
         );
         assert_eq!(
             read(namespace.replaced_database(operation)),
-            Named::Replaced(operation)
+            Named::Exchanged(operation)
         );
         assert_eq!(
             read(namespace.template_under_construction()),

@@ -103,7 +103,7 @@ pub(crate) async fn let_in(session: &Session, tenant: &Tenant) -> Result<(), Pro
         "ALTER ROLE {role} LOGIN;
          REVOKE ALL ON DATABASE {database} FROM PUBLIC;
          GRANT CONNECT ON DATABASE {database} TO {role};
-         ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true"
+         ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT -1"
     );
     session.run("letting the role in", &sql).await
 }
@@ -175,7 +175,11 @@ pub(super) async fn fence(cx: &Context<'_>) -> Saw {
         let sql = format!("REVOKE ALL ON DATABASE {database} FROM {role}");
         held.run("closing the database to its role", &sql).await?;
     }
-    let sql = format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC");
+    // Roles that were let in by name, as an adopted laboratory's own people are, are kept out by the limit; superusers, who
+    // dump and compare, are not.
+    let sql = format!(
+        "REVOKE ALL ON DATABASE {database} FROM PUBLIC; ALTER DATABASE {database} WITH CONNECTION LIMIT 0"
+    );
     held.run("closing the database", &sql).await?;
     let ended = end_sessions(cx, &held, database).await?;
     Ok(json!({ "routers": routers, "sessions_ended": ended }))

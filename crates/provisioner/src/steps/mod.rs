@@ -101,6 +101,13 @@ impl<'a> Context<'a> {
         self.inner.faults.reach(point).await;
     }
 
+    /// Whether a step of this operation was ever begun.
+    async fn has_begun(&self, step: Step) -> Result<bool, ProvisionError> {
+        let client = self.inner.config.registry.client().await?;
+        let rows = registry::steps_of(&client, self.operation.id).await?;
+        Ok(rows.iter().any(|row| row.step == step))
+    }
+
     /// To be called before what cannot be taken back, in its transaction where it has one: from here on nobody can call the
     /// operation off. Fails when somebody has.
     async fn pass_return(&self, client: &impl deadpool_postgres::GenericClient) -> Result<(), StepError> {

@@ -46,7 +46,14 @@ pub(super) async fn drop_database(cx: &Context<'_>) -> Saw {
     cx.pass_return(&client).await?;
     registry::operation_note_drop(&client, cx.lease, &server).await?;
     drop(client);
-    close_and_drop(cx, &held, &tenant.db_name).await?;
+    if let Err(failure) = close_and_drop(cx, &held, &tenant.db_name).await {
+        // Whole and under its name: nothing happened yet that could not be taken back.
+        if matches!(look_for_own(&held, &tenant).await, Ok(Some(_))) {
+            let client = cx.inner.config.registry.client().await?;
+            registry::operation_regain_return(&client, cx.lease).await?;
+        }
+        return Err(failure);
+    }
     Ok(json!({ "database": tenant.db_name, "dropped": true, "archive": archive.id }))
 }
 
@@ -130,6 +137,12 @@ pub(super) async fn readmit(cx: &Context<'_>) -> Saw {
     registry::tenant_transition_in_txn(&txn, tenant.id, event, &cx.change()).await?;
     if before.serves() {
         fence::let_in(&held, &tenant).await?;
+    } else {
+        let sql = format!(
+            "ALTER DATABASE {} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT -1",
+            tenant.db_name
+        );
+        held.run("opening the database", &sql).await?;
     }
     commit(txn).await?;
     Ok(json!({ "status": before }))

@@ -1,6 +1,6 @@
 //! Making a laboratory, and taking away what was made of it.
 
-use model::{DbName, TenantEvent, TenantState};
+use model::{DbName, OperationKind, Step, TenantEvent, TenantState};
 use registry::Tenant;
 use serde_json::json;
 use tokio_postgres::error::SqlState;
@@ -21,6 +21,19 @@ use crate::{
 pub(super) async fn ensure_role(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
+    // A laboratory that the registry forgot, as when it was itself restored to an earlier time, and that is still there.
+    if cx.operation.kind == OperationKind::Restore
+        && !cx.has_begun(Step::RestoreDatabase).await?
+        && look_for_own(&held, &tenant).await?.is_some()
+    {
+        return Err(StepError::fatal(ProvisionError::Refused {
+            why: format!(
+                "the database {} of this laboratory is there already, though the registry did not know the laboratory; look at it, \
+                 then adopt it or rename it. Nothing was changed",
+                tenant.db_name.as_str()
+            ),
+        }));
+    }
     // The group role comes with the template, and the laboratory's role is made a member of it.
     let template = cx.template(&held).await?;
     let made = create_or_mend(cx, &held, &tenant).await?;
@@ -327,6 +340,9 @@ pub(super) async fn undo_database(cx: &Context<'_>) -> Saw {
         }));
     }
     let held = cx.maintenance(&tenant).await?;
+    if cx.operation.kind == OperationKind::Restore && !cx.has_begun(Step::RestoreDatabase).await? {
+        return Ok(json!({ "dropped": [], "left": "what is there was there before" }));
+    }
     let making = cx.inner.config.namespace.database_in_the_making(tenant.id);
     let mut dropped = Vec::new();
     if look(&held, &making).await?.is_some() {

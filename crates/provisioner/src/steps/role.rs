@@ -1,12 +1,13 @@
 //! The laboratory's own log-in role. It is marked in the transaction that creates it, so it is never there unmarked.
 
+use model::OperationKind;
 use pg::ConnectTarget;
 use registry::Tenant;
 use secrecy::SecretString;
 use serde_json::json;
 use tokio_postgres::error::SqlState;
 
-use super::{Context, Saw, literal, mark_of};
+use super::{Context, Saw, database::look_for_own, literal, mark_of};
 use crate::{Inner, ProvisionError, error::StepError, reach::Session, request::role_secret_context};
 
 impl Context<'_> {
@@ -108,6 +109,12 @@ pub(super) async fn drop_role(cx: &Context<'_>) -> Saw {
         return Ok(json!({ "role": "gone with the laboratory" }));
     };
     let held = cx.maintenance(&tenant).await?;
+    // The role of a database that this operation did not make and therefore left.
+    if cx.operation.kind == OperationKind::Restore
+        && matches!(look_for_own(&held, &tenant).await, Ok(Some(_)))
+    {
+        return Ok(json!({ "role": "left with its database" }));
+    }
     match role_is_there(&held, &tenant).await {
         Ok(true) => {}
         Ok(false) => return Ok(json!({ "role": "was not there" })),

@@ -298,3 +298,64 @@ async fn a_laboratory_being_made_is_taken_away_when_it_is_called_off() {
     assert!(rig.tenant(tenant.id).await.is_none());
     assert_eq!(rig.leftovers().await, Vec::<String>::new());
 }
+
+/// As an adopted laboratory has them: they must not write while it is archived, and are back when it is called off.
+#[tokio::test]
+async fn roles_that_were_let_in_by_name_are_kept_out_until_the_removal_is_called_off() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("named").await;
+    let (role, database) = (format!("{}_own", rig.space.namespace.as_str()), &tenant.db_name);
+    run_sql(
+        &rig,
+        format!(
+            "CREATE ROLE \"{role}\" LOGIN PASSWORD 'own'; GRANT CONNECT ON DATABASE {database} TO \"{role}\""
+        ),
+    )
+    .await;
+    let own = rig
+        .space
+        .server
+        .with_user(role.clone(), secrecy::SecretString::from("own"))
+        .with_database(database.as_str());
+    let gets_in = async || pg::connect(&own, "provisioner test", PATIENCE).await.is_ok();
+    assert!(gets_in().await);
+    let day = std::time::Duration::from_secs(86_400);
+    let operation = rig
+        .provisioner
+        .request_offboard(tenant.id, day, by())
+        .await
+        .unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(!gets_in().await);
+    rig.provisioner.cancel(operation, by()).await.unwrap();
+    cancelled(&rig, operation).await;
+    assert!(gets_in().await);
+    run_sql(
+        &rig,
+        format!("REVOKE ALL ON DATABASE {database} FROM \"{role}\"; DROP ROLE \"{role}\""),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_removal_that_failed_goes_on_with_the_grace_period_that_is_asked_for_now() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let tenant = rig.provisioned("patience").await;
+    let operation = offboard_up_to(&rig, &tenant, "offboard/drop_database/begun").await;
+    std::fs::remove_file(&files_in(&archives(&rig, &tenant), ".dump")[0]).unwrap();
+    failure(&rig, operation).await;
+    let day = std::time::Duration::from_secs(86_400);
+    let again = rig
+        .provisioner
+        .request_offboard(tenant.id, day, by())
+        .await
+        .unwrap();
+    assert_eq!(again, operation);
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    let now = registry::operation_by_id(&rig.registry.client().await.unwrap(), operation)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(now.status, OperationStatus::Pending);
+    assert!(now.waiting_until.is_some() && rig.tenant(tenant.id).await.is_some());
+}

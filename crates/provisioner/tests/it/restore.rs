@@ -277,3 +277,63 @@ async fn an_archive_of_a_newer_schema_or_of_an_earlier_form_is_refused() {
     assert!(error.contains("administrators"), "{error}");
     assert!(rig.tenant(tenant.id).await.is_none());
 }
+
+/// As behind a registry that was itself set back to a moment before the laboratory came back.
+#[tokio::test]
+async fn a_laboratory_that_is_there_though_the_registry_forgot_it_is_left_alone() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("forgotten").await;
+    let archive = rig.removed(&tenant).await;
+    let restore = || {
+        rig.provisioner
+            .request_restore(archive.id, RestoreAs::default(), by())
+    };
+    let (back, operation) = restore().await.unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    let newer = "INSERT INTO staff (id, display_name, email, role)
+        VALUES (gen_random_uuid(), 'Newer', 'newer@example.org', 'technician')";
+    rig.inside(&back).await.batch_execute(newer).await.unwrap();
+    let own = rig.own(&rig.tenant(back.id).await.unwrap());
+    let registry = rig.registry.client().await.unwrap();
+    let forget = "DELETE FROM tenants WHERE id = $1";
+    registry.execute(forget, &[&back.id.as_uuid()]).await.unwrap();
+
+    let (_, operation) = restore().await.unwrap();
+    let refused = rig
+        .provisioner
+        .run(operation, |_| {})
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("is there already"), "{refused}");
+    assert!(rig.tenant(back.id).await.is_none());
+    let rows = crate::rig::connect(&own)
+        .await
+        .query("SELECT FROM staff", &[])
+        .await
+        .unwrap();
+    assert_eq!(rows.len(), 2, "database, role and password are as they were");
+}
+
+/// Failed before the exchange and undone, then tried once more: it must end with the laboratory in service.
+#[tokio::test]
+async fn a_restore_in_place_that_failed_and_is_tried_again_opens_the_laboratory() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("twice").await;
+    let archive = rig.backed_up(&tenant).await;
+    let away = format!("{}.away", archive.location);
+    std::fs::rename(&archive.location, &away).unwrap();
+    let (_, operation) = rig
+        .provisioner
+        .request_restore_in_place(archive.id, by())
+        .await
+        .unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap_err();
+    assert!(rig.serves(tenant.id).await);
+    std::fs::rename(&away, &archive.location).unwrap();
+    rig.provisioner.reopen(operation, by()).await.unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    let now = rig.tenant(tenant.id).await.unwrap();
+    assert_eq!((now.status, now.status_before), (TenantState::Active, None));
+    assert!(rig.serves(tenant.id).await);
+}

@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use jiff::Timestamp;
 use lab::Page;
 use model::{Email, ServerName, Slug, TenantId, TenantState};
-use provisioner::{NewAdmin, NewLab};
+use provisioner::{GRACE_UNCONFIRMED_MIN, NewAdmin, NewLab};
 use registry::{Tenant, TenantFilter, tenant_by_id, tenants_list};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -259,7 +259,8 @@ async fn confirm(state: &AppState, id: TenantId, slug: Option<&str>) -> Answer<(
     if slug == Some(tenant.slug.as_str()) {
         return Ok(());
     }
-    let why = "without a grace period the laboratory's slug is needed once more, in `confirmSlug`";
+    let why =
+        "for a grace period of less than an hour the laboratory's slug is needed once more, in `confirmSlug`";
     Err(invalid(&why))
 }
 
@@ -270,8 +271,8 @@ pub struct OffboardBody {
     /// How long the removal can be called off once the archive is proved; as configured (30 days) unless given.
     #[schema(example = 2_592_000)]
     grace_seconds: Option<u64>,
-    /// The laboratory's slug once more: needed when `graceSeconds` is 0, since nothing brings the database back then but a
-    /// restore.
+    /// The laboratory's slug once more: needed for a grace period of less than an hour, since nothing brings the database back
+    /// then but a restore.
     #[schema(example = "acme-lab")]
     confirm_slug: Option<String>,
     /// Why, for the audit.
@@ -296,10 +297,10 @@ pub(crate) async fn offboard(
         confirm_slug,
         reason,
     }) = body;
-    if grace_seconds == Some(0) {
+    let grace = grace_seconds.map_or(state.offboard_grace, Duration::from_secs);
+    if grace < GRACE_UNCONFIRMED_MIN {
         confirm(&state, id.0, confirm_slug.as_deref()).await?;
     }
-    let grace = grace_seconds.map_or(state.offboard_grace, Duration::from_secs);
     let mut by = operator.requested_by(key);
     by.reason = reason;
     let operation = state.provisioner.request_offboard(id.0, grace, by).await?;

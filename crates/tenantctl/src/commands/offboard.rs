@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use model::{Clock as _, OperationId, OperationKind, OperationStatus, SystemClock};
-use provisioner::ProvisionError;
+use provisioner::{GRACE_UNCONFIRMED_MIN, ProvisionError};
 use registry::{OperationFilter, RegistryError, Tenant};
 use serde_json::json;
 
@@ -36,16 +36,17 @@ pub(crate) async fn run(
     no_wait: bool,
 ) -> anyhow::Result<()> {
     let found = tenant(&context.client().await?, wanted).await?;
-    match (&when.confirm, when.yes) {
-        (Some(typed), _) => same(typed, &found)?,
-        (None, true) => {}
-        (None, false) => confirm(&found, when.now)?,
-    }
     let grace = match (when.now, when.grace) {
         (true, _) => Duration::ZERO,
         (false, Some(grace)) => grace,
         (false, None) => Duration::from_secs(context.settings.worker.offboard_grace_s),
     };
+    let soon = grace < GRACE_UNCONFIRMED_MIN;
+    match (&when.confirm, when.yes) {
+        (Some(typed), _) => same(typed, &found)?,
+        (None, true) if !soon => {}
+        (None, _) => confirm(&found, soon)?,
+    }
     let operation = request(context, &found, grace, reason).await?;
     if when.now {
         end_grace(context, operation).await?;
@@ -57,9 +58,9 @@ pub(crate) async fn run(
 }
 
 /// The slug typed again: a laboratory is not removed by a slip.
-fn confirm(tenant: &Tenant, now: bool) -> anyhow::Result<()> {
+fn confirm(tenant: &Tenant, soon: bool) -> anyhow::Result<()> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        let add = if now {
+        let add = if soon {
             format!("--confirm {}", tenant.slug)
         } else {
             "--yes".to_owned()
@@ -71,8 +72,8 @@ fn confirm(tenant: &Tenant, now: bool) -> anyhow::Result<()> {
         return Err(Refusal::Usage(message).into());
     }
     let mut stderr = io::stderr();
-    let when = if now {
-        "archived and removed at once"
+    let when = if soon {
+        "archived and removed at once or within the hour"
     } else {
         "closed at once, archived, and removed when the grace period is over"
     };

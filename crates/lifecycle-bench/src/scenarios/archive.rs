@@ -154,7 +154,9 @@ async fn filled(world: &World, mb: i64) -> anyhow::Result<(TenantId, String)> {
             )
             .await?;
     }
-    client.batch_execute("VACUUM ANALYZE; CHECKPOINT").await?;
+    for settle in ["VACUUM ANALYZE", "CHECKPOINT"] {
+        client.batch_execute(settle).await?;
+    }
     Ok((tenant, database.as_str().to_owned()))
 }
 

@@ -61,8 +61,9 @@ pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Resu
     Ok(())
 }
 
-/// The view of all names reads some six hundred files, which takes tens of milliseconds. A name that cannot be one of the
-/// POSIX rules that the server also takes for a zone (`Europe/Berlin3` is three hours west of Greenwich) is tried instead.
+/// The view of all names reads a file for each of them, which takes longer than all the rest of making a laboratory. A
+/// name that cannot be one of the POSIX rules that the server also takes for a zone (`Europe/Berlin3` is three hours west
+/// of Greenwich) is tried instead.
 async fn time_zone_check(txn: &tokio_postgres::Transaction<'_>, zone: &str) -> Result<(), LabError> {
     let known = if is_plain_name(zone) {
         match txn.query_one("SELECT now() AT TIME ZONE $1", &[&zone]).await {

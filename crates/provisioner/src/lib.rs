@@ -24,6 +24,7 @@ mod error;
 mod fault;
 mod progress;
 mod reach;
+mod removal;
 mod request;
 mod schedules;
 mod spares;
@@ -43,7 +44,8 @@ pub use error::{BoxError, ProvisionError};
 #[cfg(feature = "fault-points")]
 pub use fault::Faults;
 pub use progress::Progress;
-pub use request::{GRACE_MAX, GRACE_UNCONFIRMED_MIN, NewAdmin, NewLab, RequestedBy};
+pub use removal::{GRACE_MAX, GRACE_UNCONFIRMED_MIN};
+pub use request::{NewAdmin, NewLab, RequestedBy};
 pub use spares::Stocked;
 
 /// Asks for operations and runs them. Clones share everything.

@@ -131,7 +131,7 @@ pub const KEYS: &[Key] = &[
     key("worker.parallel_max", "TENANTRY_WORKER_PARALLEL_MAX", Number(4), count(1, 64), "most operations that one process runs at once"),
     key("worker.lease_s", "TENANTRY_WORKER_LEASE_S", Number(30), count(2, 3_600), "how long an operation stays with a worker that no longer renews its lease"),
     key("worker.poll_ms", "TENANTRY_WORKER_POLL_MS", Number(5_000), count(100, 600_000), "how often a worker looks for operations when no notice comes"),
-    key("worker.spares", "TENANTRY_WORKER_SPARES", Number(2), count(0, 1_000), "how many databases are kept ready on each server, cloned ahead of time, so that making a laboratory takes milliseconds; each takes about 8 MB of disk"),
+    key("worker.spares", "TENANTRY_WORKER_SPARES", Number(2), count(0, 1_000), "how many databases are kept ready on each server, cloned ahead of time, so that making a laboratory costs a rename and not a copy; each takes the disk of an empty laboratory"),
     key("worker.attempts_max", "TENANTRY_WORKER_ATTEMPTS_MAX", Number(8), count(1, 1_000), "how often an operation is tried before it fails for good"),
     key("worker.routers_grace_ms", "TENANTRY_WORKER_ROUTERS_GRACE_MS", Number(5_000), count(0, 600_000), "how long suspending and offboarding wait for routers to let go before the server ends their connections"),
     key("worker.offboard_grace_s", "TENANTRY_WORKER_OFFBOARD_GRACE_S", Number(2_592_000), count(0, 315_360_000), "how long a removal can be called off once its archive is proved, unless the request says otherwise"),

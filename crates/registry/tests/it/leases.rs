@@ -4,10 +4,10 @@ use std::{collections::HashSet, time::Duration};
 
 use model::{OperationId, OperationKind, OperationStatus, Step, StepStatus};
 use registry::{
-    Claimable, Lease, Operation, Outcome, RegistryClient, RegistryError, operation_by_id, operation_claim,
-    operation_finish, operation_give_back, operation_note_drop, operation_pass_return, operation_progress,
-    operation_release_for_retry, operation_renew, operation_set_undoing, operation_wait, step_begin,
-    step_done, step_failed, steps_of,
+    Actor, Claimable, Lease, Operation, Outcome, RegistryClient, RegistryError, operation_by_id,
+    operation_claim, operation_finish, operation_give_back, operation_note_drop, operation_pass_return,
+    operation_progress, operation_release_for_retry, operation_renew, operation_request_cancel_in_txn,
+    operation_set_undoing, operation_wait, step_begin, step_done, step_failed, steps_of,
 };
 use serde_json::json;
 
@@ -259,6 +259,30 @@ async fn an_undo_goes_on_as_an_undo_whoever_takes_it_over() {
         .await
         .unwrap();
     assert!(claim(&client, "d", ANY).await.is_none());
+}
+
+/// Called off between the worker's last look and its wait: it must not wait, and a second request finds it due as well.
+#[tokio::test]
+async fn what_was_called_off_neither_waits_nor_backs_off() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("acme").await;
+    let operation = stage.operation(&tenant, OperationKind::Offboard).await;
+    let (mut other, client) = (stage.client().await, stage.client().await);
+    let day = Duration::from_secs(86_400);
+    let (_, lease) = claim(&client, "w", ANY).await.unwrap();
+    let txn = other.transaction().await.unwrap();
+    let by = Actor::Terminal("ops".to_owned());
+    operation_request_cancel_in_txn(&txn, operation.id, &by)
+        .await
+        .unwrap();
+    txn.commit().await.unwrap();
+    operation_wait(&client, &lease, day).await.unwrap();
+    let (_, lease) = claim(&client, "w", ANY).await.expect("it is due at once");
+    operation_release_for_retry(&client, &lease, day, "refused")
+        .await
+        .unwrap();
+    let (again, _) = claim(&client, "w", ANY).await.expect("it is due at once");
+    assert!(again.cancel_requested_at.is_some());
 }
 
 #[tokio::test]

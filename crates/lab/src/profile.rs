@@ -2,7 +2,7 @@
 
 use model::{Email, StaffId, TenantId};
 
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{error::SqlState, types::Type};
 
 use crate::{Actor, LabError, Txn, audit, error::same_version, patch, rows::Reader, text::Problems};
 
@@ -35,13 +35,18 @@ pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Resu
     problems.line("adminName", &seed.admin_name, crate::text::LINE_MAX);
     problems.done()?;
     time_zone_check(txn, &seed.time_zone).await?;
-    txn.execute(
+    // Each runs once on its connection: preparing it first would cost as much again.
+    txn.execute_typed(
         "INSERT INTO lab_profile (tenant_id, name, tz) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-        &[&seed.tenant.as_uuid(), &seed.name, &seed.time_zone],
+        &[
+            (&seed.tenant.as_uuid(), Type::UUID),
+            (&seed.name, Type::TEXT),
+            (&seed.time_zone, Type::TEXT),
+        ],
     )
     .await?;
     let owner: uuid::Uuid = txn
-        .query_one("SELECT tenant_id FROM lab_profile", &[])
+        .query_typed_one("SELECT tenant_id FROM lab_profile", &[])
         .await?
         .get(0);
     if owner != seed.tenant.as_uuid() {
@@ -53,9 +58,13 @@ pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Resu
             ),
         ));
     }
-    txn.execute(
+    txn.execute_typed(
         "INSERT INTO staff (id, display_name, email, role) VALUES ($1, $2, $3, 'lab_admin') ON CONFLICT (id) DO NOTHING",
-        &[&seed.admin_id.as_uuid(), &seed.admin_name, &seed.admin_email.as_str()],
+        &[
+            (&seed.admin_id.as_uuid(), Type::UUID),
+            (&seed.admin_name, Type::TEXT),
+            (&seed.admin_email.as_str(), Type::TEXT),
+        ],
     )
     .await?;
     Ok(())
@@ -66,7 +75,8 @@ pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Resu
 /// of Greenwich) is tried instead.
 async fn time_zone_check(txn: &tokio_postgres::Transaction<'_>, zone: &str) -> Result<(), LabError> {
     let known = if is_plain_name(zone) {
-        match txn.query_one("SELECT now() AT TIME ZONE $1", &[&zone]).await {
+        let sql = "SELECT now() AT TIME ZONE $1";
+        match txn.query_typed_one(sql, &[(&zone, Type::TEXT)]).await {
             Ok(_) => true,
             Err(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => false,
             Err(error) => return Err(error.into()),

@@ -12,7 +12,7 @@ use crate::MigrateError;
 /// [`MigrateError::CorruptHistory`] names the first row that no migration run can have written.
 pub async fn history_version(client: &impl GenericClient) -> Result<SchemaVersion, MigrateError> {
     let place = client
-        .query_one(
+        .query_typed_one(
             "SELECT current_database()::text, to_regclass('public.refinery_schema_history') IS NOT NULL",
             &[],
         )
@@ -26,7 +26,7 @@ pub async fn history_version(client: &impl GenericClient) -> Result<SchemaVersio
         return Ok(SchemaVersion::default());
     }
     let rows = client
-        .query(
+        .query_typed(
             "SELECT version, name, applied_on, checksum FROM public.refinery_schema_history ORDER BY version",
             &[],
         )

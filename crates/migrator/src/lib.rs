@@ -29,5 +29,8 @@ pub use lock::MAINTENANCE_DATABASE;
 pub use run::migrate_database;
 pub use secure::secure_server;
 pub use source::{fingerprint, latest, window};
-pub use spare::{Spares, clone_template, spare_drop, spare_name, spares_list};
+pub use spare::{
+    Spares, clone_template, spare_drop, spare_make, spare_name, spares_are_being_made, spares_list,
+    spares_lock,
+};
 pub use template::{template_ensure, template_find, template_is_being_built};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use model::Namespace;
 use pg::ConnectTarget;
 use sha2::{Digest, Sha256};
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::{Client, error::SqlState, types::Type};
 
 use crate::MigrateError;
 
@@ -30,6 +30,8 @@ const STATEMENT_LIMIT_MIN: u64 = 30;
 pub(crate) enum Guarded<'a> {
     /// Building the template of a namespace.
     Template(&'a Namespace),
+    /// Making the spares of a namespace.
+    Spares(&'a Namespace),
     /// Migrating the database that the session is connected to.
     Migration,
     /// Changing the rights of the server's shared databases.
@@ -41,6 +43,7 @@ impl Guarded<'_> {
     fn key(self) -> i64 {
         let name = match self {
             Self::Template(namespace) => format!("tenantry template {}", namespace.as_str()),
+            Self::Spares(namespace) => format!("tenantry spares {}", namespace.as_str()),
             Self::Migration => "tenantry migration".to_owned(),
             Self::ServerRights => "tenantry server rights".to_owned(),
         };
@@ -53,6 +56,7 @@ impl Guarded<'_> {
     fn doing(self) -> &'static str {
         match self {
             Self::Template(_) => "building the template",
+            Self::Spares(_) => "making spares",
             Self::Migration => "migrating",
             Self::ServerRights => "changing the rights of the shared databases",
         }
@@ -99,6 +103,17 @@ pub(crate) async fn acquire(
     }
 }
 
+/// Takes the lock for as long as the session lives or until it is given back, unless somebody else has it.
+pub(crate) async fn try_acquire(
+    client: &Client,
+    guarded: Guarded<'_>,
+) -> Result<bool, tokio_postgres::Error> {
+    let row = client
+        .query_typed_one("SELECT pg_try_advisory_lock($1)", &[(&guarded.key(), Type::INT8)])
+        .await?;
+    Ok(row.get(0))
+}
+
 /// Whether anybody holds the lock; to be asked in the database in which it is taken.
 pub(crate) async fn is_held(
     client: &impl tokio_postgres::GenericClient,
@@ -127,6 +142,7 @@ mod tests {
         let keys = [
             Guarded::Template(&a),
             Guarded::Template(&b),
+            Guarded::Spares(&a),
             Guarded::Migration,
             Guarded::ServerRights,
         ]

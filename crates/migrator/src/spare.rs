@@ -3,11 +3,24 @@
 //! A spare is an untouched clone: sealed, and named for the schema that it was cloned from. It is claimed by renaming it,
 //! which is atomic, so two claims never get the same one, and whoever dies in between leaves either a spare or a laboratory's
 //! database. The server's own catalogue is the only list of them.
+//!
+//! The first session in a new database pays for a file that the server keeps of each database's catalogue
+//! (`pg_internal.init`), which a clone does not get from its template. So whoever makes a spare connects to it once, and
+//! seals it again: the laboratory's first connection is as quick as any. Until it is sealed it is no spare yet.
 
 use model::{DbName, Namespace};
-use tokio_postgres::{Client, GenericClient};
+use pg::ConnectTarget;
+use tokio_postgres::{Client, GenericClient, types::Type};
 
-use crate::{MigrateError, source};
+use crate::{
+    MigrateError,
+    lock::{Guarded, is_held, session, try_acquire},
+    source,
+    template::await_empty,
+};
+
+/// Marks a database that is to be a spare while it is open.
+const UNFINISHED: &str = "tenantry spare, not finished";
 
 /// What is kept ready on a server.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +29,29 @@ pub struct Spares {
     pub ready: Vec<DbName>,
     /// Those of a schema that has no template any more. One that has belongs to an older or newer binary that still runs.
     pub stale: Vec<DbName>,
+    /// Those that are being made. Whoever holds [`spares_lock`] knows that their maker was killed.
+    pub unfinished: Vec<DbName>,
+}
+
+/// Takes the right to make spares on the server for this session, unless somebody else has it.
+///
+/// # Errors
+/// [`MigrateError::Db`].
+pub async fn spares_lock(client: &Client, namespace: &Namespace) -> Result<bool, MigrateError> {
+    let taken = try_acquire(client, Guarded::Spares(namespace)).await;
+    taken.map_err(MigrateError::db("taking the lock of the spares", "the server"))
+}
+
+/// Whether somebody makes spares on the server at this moment, asked on a session in [`crate::MAINTENANCE_DATABASE`].
+///
+/// # Errors
+/// [`MigrateError::Db`].
+pub async fn spares_are_being_made(
+    client: &impl GenericClient,
+    namespace: &Namespace,
+) -> Result<bool, MigrateError> {
+    let held = is_held(client, Guarded::Spares(namespace)).await;
+    held.map_err(MigrateError::db("looking for makers of spares", "the server"))
 }
 
 /// The spares of the namespace on the server that `client` is connected to.
@@ -25,13 +61,21 @@ pub struct Spares {
 pub async fn spares_list(client: &impl GenericClient, namespace: &Namespace) -> Result<Spares, MigrateError> {
     let all = format!("{}_spare_", namespace.as_str());
     let rows = client
-        .query(
+        .query_typed(
             "SELECT d.datname::text, EXISTS (
                  SELECT FROM pg_database t
                   WHERE t.datistemplate AND starts_with(t.datname::text, $2)
-                    AND split_part(t.datname::text, '_', 4) = split_part(d.datname::text, '_', 3))
-               FROM pg_database d WHERE starts_with(d.datname::text, $1) AND NOT d.datallowconn ORDER BY d.datname",
-            &[&all, &format!("{}_template_v", namespace.as_str())],
+                    AND split_part(t.datname::text, '_', 4) = split_part(d.datname::text, '_', 3)),
+                    d.datallowconn
+               FROM pg_database d
+              WHERE starts_with(d.datname::text, $1)
+                AND (NOT d.datallowconn OR shobj_description(d.oid, 'pg_database') = $3)
+              ORDER BY d.datname",
+            &[
+                (&all, Type::TEXT),
+                (&format!("{}_template_v", namespace.as_str()), Type::TEXT),
+                (&UNFINISHED, Type::TEXT),
+            ],
         )
         .await
         .map_err(MigrateError::db("listing the spares", "the server"))?;
@@ -39,10 +83,12 @@ pub async fn spares_list(client: &impl GenericClient, namespace: &Namespace) -> 
     let mut found = Spares::default();
     for row in rows {
         let name: String = row.get(0);
-        let of_a_template: bool = row.get(1);
+        let (of_a_template, is_open): (bool, bool) = (row.get(1), row.get(2));
         let is_current = name.starts_with(&current);
         if let Ok(name) = DbName::from_catalog(name) {
-            if is_current {
+            if is_open {
+                found.unfinished.push(name);
+            } else if is_current {
                 found.ready.push(name);
             } else if !of_a_template {
                 found.stale.push(name);
@@ -56,6 +102,35 @@ pub async fn spares_list(client: &impl GenericClient, namespace: &Namespace) -> 
 #[must_use]
 pub fn spare_name(namespace: &Namespace, number: u64) -> DbName {
     namespace.spare_database(source::fingerprint(), number)
+}
+
+/// Makes a spare: copies the template, connects to the copy once, and seals it. To be called by whoever holds [`spares_lock`] on
+/// `client`; killed in between it leaves an unfinished one.
+///
+/// # Errors
+/// [`MigrateError::Db`], [`MigrateError::Connect`].
+pub async fn spare_make(
+    client: &Client,
+    admin: &ConnectTarget,
+    namespace: &Namespace,
+    template: &DbName,
+    number: u64,
+) -> Result<DbName, MigrateError> {
+    let name = spare_name(namespace, number);
+    let failed = || MigrateError::db("making a spare", admin);
+    clone_template(client, template, &name).await?;
+    // One transaction: it is never open to everybody, and never open without its mark.
+    let open = format!(
+        "REVOKE ALL ON DATABASE {name} FROM PUBLIC; COMMENT ON DATABASE {name} IS '{UNFINISHED}';
+         ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"
+    );
+    client.batch_execute(&open).await.map_err(failed())?;
+    drop(session(&admin.with_database(name.as_str())).await?);
+    await_empty(client, &name).await.map_err(failed())?;
+    let seal =
+        format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false; COMMENT ON DATABASE {name} IS NULL");
+    client.batch_execute(&seal).await.map_err(failed())?;
+    Ok(name)
 }
 
 /// Drops a spare. One that was claimed meanwhile is not there any more under this name, and stays.

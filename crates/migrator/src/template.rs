@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use model::{DbName, Namespace};
 use pg::ConnectTarget;
-use tokio_postgres::{Client, GenericClient};
+use tokio_postgres::{Client, GenericClient, types::Type};
 
 use crate::{
     MigrateError,
@@ -37,10 +37,13 @@ pub async fn template_find(
 ) -> Result<Option<DbName>, MigrateError> {
     let name = namespace.template_database(source::latest(), source::fingerprint());
     let row = client
-        .query_one(
+        .query_typed_one(
             "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1 AND datistemplate AND NOT datallowconn)
                 AND EXISTS (SELECT FROM pg_roles WHERE rolname = $2)",
-            &[&name.as_str(), &namespace.group_role().as_str()],
+            &[
+                (&name.as_str(), Type::NAME),
+                (&namespace.group_role().as_str(), Type::NAME),
+            ],
         )
         .await
         .map_err(MigrateError::db("looking for the template", "the server"))?;
@@ -153,7 +156,9 @@ impl Builder<'_> {
             &format!("ALTER DATABASE {building} WITH ALLOW_CONNECTIONS false IS_TEMPLATE true"),
         )
         .await?;
-        self.await_empty(&building).await?;
+        await_empty(&self.client, &building)
+            .await
+            .map_err(MigrateError::db("sealing the template", &self.target))?;
         self.run(
             "naming the template",
             &format!("ALTER DATABASE {building} RENAME TO {}", self.name),
@@ -161,26 +166,6 @@ impl Builder<'_> {
         .await?;
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(template = self.name.as_str(), took_ms, "template built");
-        Ok(())
-    }
-
-    /// Our migration's backend ends a moment after we close its connection; RENAME would look again only every 100 ms.
-    async fn await_empty(&self, database: &DbName) -> Result<(), MigrateError> {
-        let started = Instant::now();
-        while started.elapsed() < BACKEND_GONE_LIMIT {
-            let row = self
-                .client
-                .query_one(
-                    "SELECT count(*) FROM pg_stat_activity WHERE datname = $1",
-                    &[&database.as_str()],
-                )
-                .await
-                .map_err(MigrateError::db("sealing the template", &self.target))?;
-            if row.get::<_, i64>(0) == 0 {
-                break;
-            }
-            tokio::time::sleep(BACKEND_GONE_PAUSE).await;
-        }
         Ok(())
     }
 
@@ -246,4 +231,22 @@ impl Builder<'_> {
             .await
             .map_err(MigrateError::db(doing, &self.target))
     }
+}
+
+/// Our own session's backend ends a moment after we close its connection; RENAME would look again only every 100 ms.
+pub(crate) async fn await_empty(client: &Client, database: &DbName) -> Result<(), tokio_postgres::Error> {
+    let started = Instant::now();
+    while started.elapsed() < BACKEND_GONE_LIMIT {
+        let row = client
+            .query_one(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = $1",
+                &[&database.as_str()],
+            )
+            .await?;
+        if row.get::<_, i64>(0) == 0 {
+            break;
+        }
+        tokio::time::sleep(BACKEND_GONE_PAUSE).await;
+    }
+    Ok(())
 }

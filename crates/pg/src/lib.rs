@@ -140,7 +140,22 @@ pub async fn connect(
     application: &str,
     limit: Duration,
 ) -> Result<Client, ConnectError> {
-    let config = target.to_config(application, limit);
+    connect_with(target, application, limit, "").await
+}
+
+/// As [`connect`], with settings of the session as the server's command line has them (`-c lock_timeout=10s`): they come with
+/// the log-in and cost no question of their own.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_with(
+    target: &ConnectTarget,
+    application: &str,
+    limit: Duration,
+    settings: &str,
+) -> Result<Client, ConnectError> {
+    let mut config = target.to_config(application, limit);
+    config.options(settings);
     match tokio::time::timeout(limit, config.connect(NoTls)).await {
         Err(_elapsed) => Err(ConnectError::TimedOut {
             target: target.to_string(),

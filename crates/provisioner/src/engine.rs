@@ -163,9 +163,9 @@ impl Run<'_> {
         let why = match ended {
             Ended::GivenBack => return Ok(()),
             Ended::Done => {
-                self.finish(Outcome::Succeeded).await?;
-                cx.close().await;
-                return Ok(());
+                // Nothing is done on the server any more, so its session is given back meanwhile.
+                let (finished, ()) = tokio::join!(self.finish(Outcome::Succeeded), cx.close());
+                return finished;
             }
             Ended::CalledOff => format!("{CALLED_OFF}{}", self.who_called_off().await?),
             // Asked for while the step failed.
@@ -384,7 +384,14 @@ impl Run<'_> {
         };
         let registry = &self.inner.config.registry;
         let done = done.as_ref().map(|(step, saw)| (*step, saw));
-        registry::step_begin(&registry.client().await?, self.lease, done, step).await?;
+        let client = registry.client().await?;
+        // Both questions go to the registry at once: nearly every step begins with the second one.
+        let (_, tenant) = tokio::try_join!(
+            registry::step_begin(&client, self.lease, done, step),
+            registry::tenant_by_id(&client, self.operation.tenant),
+        )?;
+        drop(client);
+        cx.begins_with(tenant).await;
         self.inner.faults.reach(point(Moment::Begun)).await;
         let began = Instant::now();
         match steps::run(cx, step, undoing).await {
@@ -446,25 +453,30 @@ impl Run<'_> {
         // laboratory's operations.
         registry::outbox_of_operation_end(&txn, operation, outcome, &actor).await?;
         registry::operation_finish(&txn, self.lease, outcome).await?;
-        if there {
-            let event = NewTenantEvent {
-                tenant: operation.tenant,
-                kind: &format!("{}_{word}", operation.kind),
-                actor: &actor,
-                operation: Some(operation.id),
-                detail: detail.clone(),
-            };
-            registry::event_insert(&txn, &event).await?;
-        }
+        let kind = format!("{}_{word}", operation.kind);
+        let event = NewTenantEvent {
+            tenant: operation.tenant,
+            kind: &kind,
+            actor: &actor,
+            operation: Some(operation.id),
+            detail: detail.clone(),
+        };
+        let action = format!("operation.{word}");
         let entry = NewAudit {
             actor: &actor,
-            action: &format!("operation.{word}"),
+            action: &action,
             tenant: Some(operation.tenant),
             detail,
             request_id: None,
             client_ip: None,
         };
-        registry::audit_insert(&txn, &entry).await?;
+        let telling = async {
+            if there {
+                registry::event_insert(&txn, &event).await?;
+            }
+            Ok(())
+        };
+        tokio::try_join!(telling, registry::audit_insert(&txn, &entry))?;
         commit(txn).await?;
         tracing::info!(
             operation.id = %operation.id,

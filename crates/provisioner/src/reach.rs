@@ -19,8 +19,8 @@ use tokio_postgres::Client;
 use crate::{Inner, ProvisionError, Provisioner, RequestedBy};
 
 /// Waits for locks are short and statements bounded; a session whose process died ends soon after it.
-const SETTINGS: &str = "SET lock_timeout = '10s'; SET statement_timeout = '10min'; \
-                        SET client_connection_check_interval = '500ms'";
+const SETTINGS: &str =
+    "-c lock_timeout=10s -c statement_timeout=10min -c client_connection_check_interval=500ms";
 
 /// A session on a server's maintenance database.
 #[derive(Clone)]
@@ -137,12 +137,7 @@ impl Inner {
     /// A session on any database of a server, everything about it bounded.
     pub(crate) async fn connect(&self, target: &ConnectTarget) -> Result<Client, ProvisionError> {
         let limit = self.config.bounds.connect_timeout;
-        let client = pg::connect(target, "tenantry provisioner", limit).await?;
-        client
-            .batch_execute(SETTINGS)
-            .await
-            .map_err(ProvisionError::db("preparing a session", target))?;
-        Ok(client)
+        Ok(pg::connect_with(target, "tenantry provisioner", limit, SETTINGS).await?)
     }
 
     /// A session on a server's maintenance database: one that was kept, or a new one.

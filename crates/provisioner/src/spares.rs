@@ -2,9 +2,7 @@
 //! as it should, and clones what is missing. One process at a time on each server, one clone at a time: copies beside each
 //! other slow each other down, and the laboratories' own work with them.
 
-use model::DbName;
 use registry::Server;
-use sha2::{Digest, Sha256};
 
 use crate::{Inner, ProvisionError, Provisioner, reach::Session};
 
@@ -13,7 +11,7 @@ use crate::{Inner, ProvisionError, Provisioner, reach::Session};
 pub struct Stocked {
     /// How many were cloned.
     pub made: usize,
-    /// How many of a schema that is past were dropped.
+    /// How many of a schema that is past, or never finished, were dropped.
     pub dropped: usize,
     /// How many are ready now.
     pub ready: usize,
@@ -75,7 +73,7 @@ async fn one_server(inner: &Inner, server: Server) -> Result<Stocked, ProvisionE
 async fn under_lock(inner: &Inner, session: &Session) -> Result<Stocked, ProvisionError> {
     let namespace = &inner.config.namespace;
     let mut done = Stocked::default();
-    if !alone(inner, session).await? {
+    if !migrator::spares_lock(&session.client, namespace).await? {
         return Ok(done);
     }
     let template = match migrator::template_find(&*session.client, namespace).await? {
@@ -83,9 +81,14 @@ async fn under_lock(inner: &Inner, session: &Session) -> Result<Stocked, Provisi
         None => migrator::template_ensure(&session.target, namespace).await?,
     };
     let found = migrator::spares_list(&*session.client, namespace).await?;
-    for stale in &found.stale {
-        migrator::spare_drop(&session.client, stale).await?;
-        done.dropped += 1;
+    for stale in found.stale.iter().chain(&found.unfinished) {
+        match migrator::spare_drop(&session.client, stale).await {
+            Ok(()) => done.dropped += 1,
+            // Its maker's session may end only now. The next look tries again.
+            Err(error) => {
+                tracing::warn!(spare = stale.as_str(), %error, "a spare that nobody wants stays for now")
+            }
+        }
     }
     done.ready = found.ready.len();
     // Each is counted anew, since others take them meanwhile; the bound keeps two that take and make from going on for ever.
@@ -93,7 +96,8 @@ async fn under_lock(inner: &Inner, session: &Session) -> Result<Stocked, Provisi
         if done.ready >= inner.config.bounds.spares {
             break;
         }
-        make(session, namespace, &template).await?;
+        let number = rand::random();
+        migrator::spare_make(&session.client, &session.target, namespace, &template, number).await?;
         done.made += 1;
         done.ready = migrator::spares_list(&*session.client, namespace)
             .await?
@@ -104,31 +108,4 @@ async fn under_lock(inner: &Inner, session: &Session) -> Result<Stocked, Provisi
         tracing::debug!(server = %session.target, made = done.made, dropped = done.dropped, ready = done.ready, "spares looked after");
     }
     Ok(done)
-}
-
-async fn make(
-    session: &Session,
-    namespace: &model::Namespace,
-    template: &DbName,
-) -> Result<(), ProvisionError> {
-    let name = migrator::spare_name(namespace, rand::random());
-    Ok(migrator::clone_template(&session.client, template, &name).await?)
-}
-
-/// Whether no other process looks after this server's spares now.
-async fn alone(inner: &Inner, session: &Session) -> Result<bool, ProvisionError> {
-    let digest: [u8; 32] =
-        Sha256::digest(format!("tenantry spares {}", inner.config.namespace.as_str())).into();
-    let key = digest[..8]
-        .iter()
-        .fold(0_i64, |key, &byte| (key << 8) | i64::from(byte));
-    let row = session
-        .client
-        .query_one("SELECT pg_try_advisory_lock($1)", &[&key])
-        .await
-        .map_err(ProvisionError::db(
-            "taking the lock of the spares",
-            &session.target,
-        ))?;
-    Ok(row.get(0))
 }

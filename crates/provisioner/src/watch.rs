@@ -74,7 +74,11 @@ impl Provisioner {
                 }
                 watched = Watched::default();
                 watched.quiet = true;
-                continue;
+                let client = config.registry.client().await?;
+                match registry::operation_by_id(&client, id).await? {
+                    Some(ended) if ended.status == OperationStatus::Succeeded => return Ok(ended),
+                    _ => continue,
+                }
             }
             let Some(operation) = registry::operation_by_id(&client, id).await? else {
                 let (what, id) = ("operation", id.to_string());

@@ -66,6 +66,7 @@ macro_rules! columns {
          db_version, generation, created_at, updated_at, activated_at"
     };
 }
+pub(crate) use columns;
 
 impl Tenant {
     pub(crate) fn from_row(row: &Row) -> Result<Self, RegistryError> {
@@ -258,23 +259,17 @@ pub async fn tenant_insert_in_txn(
         },
         _ => error,
     })?)?;
-    record(txn, &tenant, "created", change).await?;
-    outbox::of_tenant(
-        txn,
-        EventType::LaboratoryCreated,
-        &tenant,
-        Some(tenant.status),
-        change,
-    )
-    .await?;
+    record(txn, &tenant, "created", EventType::LaboratoryCreated, change).await?;
     Ok(tenant)
 }
 
-/// Writes what happened to a laboratory twice: as its own event, which goes with it, and into the audit, which stays.
+/// Writes what happened to a laboratory that is there: as its own event, which goes with it, into the audit, which stays, and
+/// into the outbox for others. The three go to the server together.
 pub(crate) async fn record(
     txn: &Transaction<'_>,
     tenant: &Tenant,
     kind: &str,
+    told: EventType,
     change: &Change<'_>,
 ) -> Result<(), RegistryError> {
     let event = NewTenantEvent {
@@ -284,8 +279,12 @@ pub(crate) async fn record(
         operation: change.operation,
         detail: change.detail(),
     };
-    event_insert(txn, &event).await?;
-    record_audit(txn, tenant, kind, change).await
+    tokio::try_join!(
+        event_insert(txn, &event),
+        record_audit(txn, tenant, kind, change),
+        outbox::of_tenant(txn, told, tenant, Some(tenant.status), change),
+    )
+    .map(drop)
 }
 
 /// The audit's half of [`record`].

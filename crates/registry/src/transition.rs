@@ -3,10 +3,11 @@
 
 use deadpool_postgres::Transaction;
 use model::{IllegalTransition, TenantEvent, TenantId, TenantState};
+use tokio_postgres::types::ToSql;
 
 use crate::{
     Change, RegistryError, Tenant, outbox, sql,
-    tenants::{not_found, record, record_audit, tenant_lock_in_txn},
+    tenants::{columns, not_found, record, record_audit, tenant_lock_in_txn},
 };
 
 /// Moves a laboratory to its next state and returns it as it is then. An event after which the row goes deletes it and
@@ -27,18 +28,16 @@ pub async fn tenant_transition_in_txn(
         return Ok(before);
     };
     let status_before = status.remembers().then_some(before.status.as_str());
-    sql::touched(
-        txn,
-        "changing a laboratory's state",
+    let statement = concat!(
         "UPDATE tenants SET status = $2, status_before = $3,
              activated_at = CASE WHEN $2 = 'active' THEN coalesce(activated_at, now()) ELSE activated_at END
-         WHERE id = $1",
-        &[&id.as_uuid(), &status.as_str(), &status_before],
-    )
-    .await?;
-    let after = tenant_lock_in_txn(txn, id).await?.ok_or_else(|| not_found(id))?;
-    record(txn, &after, word(event), change).await?;
-    outbox::of_tenant(txn, event.into(), &after, Some(after.status), change).await?;
+         WHERE id = $1 RETURNING ",
+        columns!()
+    );
+    let params: [&(dyn ToSql + Sync); 3] = [&id.as_uuid(), &status.as_str(), &status_before];
+    let after = sql::row_one(txn, "changing a laboratory's state", statement, &params).await?;
+    let after = Tenant::from_row(&after)?;
+    record(txn, &after, word(event), event.into(), change).await?;
     Ok(after)
 }
 

@@ -307,6 +307,9 @@ impl Judge<'_> {
             }),
             Named::Spare(of) => {
                 let seen = if is_current(&of) && database.connectable {
+                    if self.seen.spares_are_made {
+                        return None;
+                    }
                     "it was kept ready, but it is not sealed: somebody may have changed it"
                 } else if is_current(&of) || self.has_template(&of) {
                     return None;

@@ -35,6 +35,8 @@ pub(super) struct Seen {
     pub(super) roles: BTreeMap<String, SeenRole>,
     /// Whether somebody builds the namespace's template.
     pub(super) template_is_built: bool,
+    /// Somebody makes spares just now, and one of them is open for a moment.
+    pub(super) spares_are_made: bool,
     /// The connectable databases that a role was granted.
     granted: HashMap<String, Vec<String>>,
 }
@@ -62,6 +64,7 @@ impl Seen {
             databases,
             roles,
             template_is_built: migrator::template_is_being_built(&*session.client, namespace).await?,
+            spares_are_made: migrator::spares_are_being_made(&*session.client, namespace).await?,
             granted,
         })
     }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use model::{DbName, Step};
 use registry::Tenant;
+use tokio_postgres::types::Type;
 
 use super::{Context, mark_of};
 use crate::{ProvisionError, error::StepError, fault::Moment, reach::Session};
@@ -25,9 +26,9 @@ impl Found {
 pub(crate) async fn look(held: &Session, name: &DbName) -> Result<Option<Found>, ProvisionError> {
     let row = held
         .client
-        .query_opt(
+        .query_typed_opt(
             "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1",
-            &[&name.as_str()],
+            &[(&name.as_str(), Type::NAME)],
         )
         .await
         .map_err(ProvisionError::db("looking for the database", &held.target))?;

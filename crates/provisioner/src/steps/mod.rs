@@ -49,6 +49,8 @@ pub(crate) struct Context<'a> {
     lease: &'a Lease,
     observe: Observer<'a>,
     actor: Actor,
+    /// The laboratory as it was when the step began, for the step's first look.
+    known: Mutex<Option<Option<Tenant>>>,
     /// The session on the server's maintenance database, kept from step to step: a log-in costs more than most steps.
     session: Mutex<Option<Session>>,
     /// The administrator's session on the laboratory's own database, kept likewise.
@@ -70,6 +72,7 @@ impl<'a> Context<'a> {
             lease,
             observe,
             actor: Actor::Worker(inner.owner.clone()),
+            known: Mutex::new(None),
             session: Mutex::new(None),
             inside: Mutex::new(None),
             own: Mutex::new(None),
@@ -85,7 +88,15 @@ impl<'a> Context<'a> {
             })
     }
 
+    /// A step begins, and this is what its laboratory was just then; none: it is gone.
+    pub(crate) async fn begins_with(&self, tenant: Option<Tenant>) {
+        *self.known.lock().await = Some(tenant);
+    }
+
     async fn tenant_opt(&self) -> Result<Option<Tenant>, ProvisionError> {
+        if let Some(tenant) = self.known.lock().await.take() {
+            return Ok(tenant);
+        }
         let client = self.inner.config.registry.client().await?;
         Ok(registry::tenant_by_id(&client, self.operation.tenant).await?)
     }

@@ -3,13 +3,13 @@
 use model::{DbName, OperationKind, Step, TenantEvent, TenantState};
 use registry::Tenant;
 use serde_json::json;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{error::SqlState, types::Type};
 
 use super::{
     Context, Saw,
     database::{close_and_drop, look, look_for_own, require_own},
     literal, mark_of,
-    role::create_or_mend,
+    role::{create_or_mend, role_is_there},
 };
 use crate::{
     ProvisionError, Seed,
@@ -35,8 +35,10 @@ pub(super) async fn ensure_role(cx: &Context<'_>) -> Saw {
         }));
     }
     // The group role comes with the template, and the laboratory's role is made a member of it.
-    let template = cx.template(&held).await?;
-    let made = create_or_mend(cx, &held, &tenant).await?;
+    let looking = async { Ok(role_is_there(&held, &tenant).await?) };
+    let (template, there) =
+        tokio::try_join!(async { Ok::<_, StepError>(cx.template(&held).await?) }, looking)?;
+    let made = create_or_mend(cx, &held, &tenant, there).await?;
     Ok(json!({ "role": tenant.role_name, "made": made, "template": template }))
 }
 
@@ -45,18 +47,20 @@ pub(super) async fn ensure_role(cx: &Context<'_>) -> Saw {
 pub(super) async fn ensure_database(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
-    if look_for_own(&held, &tenant).await?.is_some() {
-        return Ok(json!({ "database": tenant.db_name, "made": false }));
-    }
     let namespace = &cx.inner.config.namespace;
     let making = namespace.database_in_the_making(tenant.id);
-    if look(&held, &making).await?.is_none()
-        && let Some(spare) = claim_spare(cx, &held, &tenant).await?
+    let spares = async { Ok(migrator::spares_list(&*held.client, namespace).await?.ready) };
+    let (own, begun, spares) = tokio::try_join!(look_for_own(&held, &tenant), look(&held, &making), spares)?;
+    if own.is_some() {
+        return Ok(json!({ "database": tenant.db_name, "made": false }));
+    }
+    if begun.is_none()
+        && let Some(spare) = claim_spare(cx, &held, &tenant, spares).await?
     {
         return Ok(json!({ "database": tenant.db_name, "made": true, "spare": spare }));
     }
     let mut cloned_from = None;
-    if look(&held, &making).await?.is_none() {
+    if begun.is_none() {
         let template = cx.template(&held).await?;
         migrator::clone_template(&held.client, &template, &making).await?;
         cloned_from = Some(template);
@@ -82,10 +86,10 @@ async fn claim_spare(
     cx: &Context<'_>,
     held: &Session,
     tenant: &Tenant,
+    spares: Vec<DbName>,
 ) -> Result<Option<DbName>, ProvisionError> {
-    let namespace = &cx.inner.config.namespace;
     let (name, mark) = (&tenant.db_name, literal(&mark_of(tenant)));
-    for spare in migrator::spares_list(&*held.client, namespace).await?.ready {
+    for spare in spares {
         let sql = format!("ALTER DATABASE {spare} RENAME TO {name}; COMMENT ON DATABASE {name} IS {mark}");
         match held.client.batch_execute(&sql).await {
             Ok(()) => {
@@ -166,26 +170,31 @@ pub(super) async fn check(cx: &Context<'_>) -> Saw {
     let asking = || ProvisionError::db("checking the laboratory", tenant.db_name.as_str());
 
     let seed = seed_of(cx, &tenant).await?;
-    let row = client
-        .query_one(
-            "SELECT (SELECT tenant_id FROM public.lab_profile), (SELECT role FROM public.staff WHERE id = $1)",
-            &[&seed.admin_id.as_uuid()],
-        )
-        .await
-        .map_err(asking())?;
+    let admin = seed.admin_id.as_uuid();
+    let first_rows = async {
+        let sql = "SELECT (SELECT tenant_id FROM public.lab_profile), (SELECT role FROM public.staff WHERE id = $1)";
+        client.query_typed_one(sql, &[(&admin, Type::UUID)]).await
+    };
+    // Asked all at once: together they take one round trip.
+    let (row, may, has, open) = tokio::try_join!(
+        first_rows,
+        what_it_may(&client),
+        too_much(&client),
+        open_elsewhere(cx, &client)
+    )
+    .map_err(asking())?;
     if row.get::<_, Option<uuid::Uuid>>(0) != Some(tenant.id.as_uuid()) {
         return failed("the profile names another laboratory, or none".to_owned());
     }
     if row.get::<_, Option<String>>(1).is_none() {
         return failed("the first administrator is not among the staff".to_owned());
     }
-    if let Some(what) = what_it_may(&client).await.map_err(asking())? {
+    if let Some(what) = may {
         return failed(format!("the laboratory's role may {what}"));
     }
-    if let Some(why) = too_much(&client).await.map_err(asking())? {
+    if let Some(why) = has {
         return failed(why);
     }
-    let open = open_elsewhere(cx, &client).await.map_err(asking())?;
     if !open.is_empty() {
         return Err(too_open(cx, &tenant, &open));
     }
@@ -241,7 +250,7 @@ async fn what_it_may(client: &tokio_postgres::Client) -> Result<Option<&'static 
 /// What the role could do that no laboratory's role should.
 async fn too_much(client: &tokio_postgres::Client) -> Result<Option<String>, tokio_postgres::Error> {
     let row = client
-        .query_one(
+        .query_typed_one(
             "SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls,
                     (SELECT count(*) FROM pg_shdepend d
                       WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'o'),
@@ -271,13 +280,13 @@ async fn open_elsewhere(
     client: &tokio_postgres::Client,
 ) -> Result<Vec<String>, tokio_postgres::Error> {
     let rows = client
-        .query(
+        .query_typed(
             "SELECT datname::text FROM pg_database
               WHERE datallowconn AND datname <> current_database() AND has_database_privilege(oid, 'CONNECT')
                 AND (datname IN ('postgres', 'template1', $1) OR starts_with(datname::text, $2))",
             &[
-                &cx.inner.config.registry.target().database,
-                &format!("{}_", cx.inner.config.namespace.as_str()),
+                (&cx.inner.config.registry.target().database, Type::TEXT),
+                (&format!("{}_", cx.inner.config.namespace.as_str()), Type::TEXT),
             ],
         )
         .await?;
@@ -321,7 +330,7 @@ pub(super) async fn activate(cx: &Context<'_>) -> Saw {
     let version = migrator::history_version(&*cx.own(&tenant).await?).await?;
     let mut client = cx.inner.config.registry.client().await?;
     let txn = begin(&mut client).await?;
-    registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;
+    // Fails without the lease, as every write of an operation does.
     cx.pass_return(&txn).await?;
     registry::tenant_set_db_version(&txn, tenant.id, version).await?;
     registry::tenant_transition_in_txn(&txn, tenant.id, TenantEvent::Provisioned, &cx.change()).await?;

@@ -5,7 +5,7 @@ use pg::ConnectTarget;
 use registry::Tenant;
 use secrecy::SecretString;
 use serde_json::json;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{error::SqlState, types::Type};
 
 use super::{Context, Saw, database::look_for_own, literal, mark_of};
 use crate::{Inner, ProvisionError, error::StepError, reach::Session, request::role_secret_context};
@@ -13,7 +13,7 @@ use crate::{Inner, ProvisionError, error::StepError, reach::Session, request::ro
 impl Context<'_> {
     /// The role's password, generated and stored first where there is none yet: a password that only the server knew
     /// would be lost by a crash.
-    pub(super) async fn role_password(&self, tenant: &Tenant) -> Result<SecretString, ProvisionError> {
+    async fn role_password(&self, tenant: &Tenant) -> Result<SecretString, ProvisionError> {
         let context = role_secret_context(tenant.id);
         if let Some(sealed) = &tenant.role_secret {
             return self.inner.open(&context, sealed);
@@ -26,7 +26,7 @@ impl Context<'_> {
     }
 
     /// The laboratory's database as its own role reaches it.
-    pub(super) async fn own_target(&self, tenant: &Tenant) -> Result<ConnectTarget, ProvisionError> {
+    pub(super) async fn own_target(&self, tenant: &Tenant) -> Result<ConnectTarget, StepError> {
         let sealed = tenant
             .role_secret
             .as_ref()
@@ -36,12 +36,9 @@ impl Context<'_> {
                 place: "the registry".to_owned(),
             })?;
         let password = self.inner.open(&role_secret_context(tenant.id), sealed)?;
-        Ok(self
-            .inner
-            .admin(tenant)
-            .await?
-            .with_user(tenant.role_name.as_str(), password)
-            .with_database(tenant.db_name.as_str()))
+        let held = self.maintenance(tenant).await?;
+        let target = held.target.with_user(tenant.role_name.as_str(), password);
+        Ok(target.with_database(tenant.db_name.as_str()))
     }
 }
 
@@ -49,9 +46,9 @@ impl Context<'_> {
 pub(crate) async fn role_is_there(held: &Session, tenant: &Tenant) -> Result<bool, ProvisionError> {
     let row = held
         .client
-        .query_opt(
+        .query_typed_opt(
             "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1",
-            &[&tenant.role_name.as_str()],
+            &[(&tenant.role_name.as_str(), Type::NAME)],
         )
         .await
         .map_err(ProvisionError::db("looking for the role", &held.target))?;
@@ -66,13 +63,13 @@ pub(crate) async fn role_is_there(held: &Session, tenant: &Tenant) -> Result<boo
     }
 }
 
-/// Creates or mends the role. The server gets a SCRAM verifier and never the password, which would stand in its log.
+/// Creates the role, or mends it where it is there. The server gets a SCRAM verifier and never the password, which would stand in its log.
 pub(super) async fn create_or_mend(
     cx: &Context<'_>,
     held: &Session,
     tenant: &Tenant,
+    there: bool,
 ) -> Result<bool, StepError> {
-    let there = role_is_there(held, tenant).await?;
     let password = cx.role_password(tenant).await?;
     let verifier = literal(&identity::scram_verifier(&password));
     let (role, group) = (&tenant.role_name, cx.inner.config.namespace.group_role());

@@ -10,7 +10,7 @@ use model::{DbName, ServerName, TenantId};
 use registry::Tenant;
 use sha2::{Digest, Sha256};
 use tokio::sync::{MappedMutexGuard, MutexGuard};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, types::Type};
 
 use super::Context;
 use crate::{ProvisionError, error::StepError, reach::Session};
@@ -115,7 +115,7 @@ async fn lock(held: &Session, tenant: TenantId) -> Result<(), StepError> {
     loop {
         let row = held
             .client
-            .query_one("SELECT pg_try_advisory_lock($1)", &[&key])
+            .query_typed_one("SELECT pg_try_advisory_lock($1)", &[(&key, Type::INT8)])
             .await
             .map_err(failed())?;
         if row.get(0) {

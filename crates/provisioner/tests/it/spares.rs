@@ -166,3 +166,34 @@ async fn a_claim_ends_well_wherever_its_worker_died() {
     );
     assert_eq!(leftovers.len(), 2 * asked.len() + 2, "{leftovers:?}");
 }
+
+/// What a maker that was killed has opened is taken away; what a person has opened is not.
+#[tokio::test]
+async fn a_spare_that_was_never_finished_is_made_anew() {
+    let rig = stocked(1).await;
+    rig.provisioner.stock().await.unwrap();
+    let ready = spares(&rig).await;
+    let server = connect(&rig.space.server).await;
+    let opened = |number| migrator::spare_name(&rig.space.namespace, number);
+    for (number, mark) in [(1, "'tenantry spare, not finished'"), (2, "NULL")] {
+        let name = opened(number);
+        let sql = format!("CREATE DATABASE {name} ALLOW_CONNECTIONS true");
+        server.batch_execute(&sql).await.unwrap();
+        let sql = format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC; COMMENT ON DATABASE {name} IS {mark}");
+        server.batch_execute(&sql).await.unwrap();
+    }
+    let lab = rig.provisioned("taker").await;
+    assert_eq!(lab.status, TenantState::Active);
+    let done = rig.provisioner.stock().await.unwrap();
+    assert_eq!((done.made, done.dropped, done.ready), (1, 1, 1));
+    let left = spares(&rig).await;
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(
+        !left.contains(&ready[0]),
+        "the one that was ready is taken: {left:?}"
+    );
+    assert!(
+        left.iter().any(|name| opened(2).as_str().ends_with(name)),
+        "{left:?}"
+    );
+}

@@ -167,6 +167,8 @@ impl Place {
     /// [`ArchiveError::Io`], [`ArchiveError::Store`].
     pub async fn remove_archive(&self) -> Result<(), ArchiveError> {
         self.remove().await?;
+        // Whoever was killed while it tried whether something can be written here has left what it wrote.
+        self.probe().remove().await?;
         place_of(self).remove().await
     }
 }

@@ -283,11 +283,16 @@ impl Place {
         {
             files::prepare_directory(directory)?;
         }
-        let probe = self.sibling("writable");
+        let probe = self.probe();
         probe
             .put(b"written to see whether archives can be\n".to_vec())
             .await?;
         probe.remove().await
+    }
+
+    /// What [`Place::prepare`] writes and removes again.
+    pub(crate) fn probe(&self) -> Self {
+        self.sibling("writable")
     }
 
     /// Writes a small file whole or not at all.

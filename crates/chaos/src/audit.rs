@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -299,7 +300,7 @@ async fn archives(world: &World, books: &mut Books) -> anyhow::Result<()> {
             &[],
         )
         .await?;
-    let mut files = 0;
+    let mut files = BTreeSet::new();
     let mut kept: BTreeMap<Uuid, (ArchiveId, u64)> = BTreeMap::new();
     for row in &rows {
         let (tenant, location, bytes): (Uuid, String, i64) = (row.get(0), row.get(1), row.get(2));
@@ -317,7 +318,9 @@ async fn archives(world: &World, books: &mut Books) -> anyhow::Result<()> {
             .find(|table| table["name"].as_str().is_some_and(|name| name.ends_with("staff")));
         let people = staff.and_then(|table| table["rows"].as_u64()).unwrap_or_default();
         kept.insert(tenant, (ArchiveId::from(row.get::<_, Uuid>(4)), people));
-        files += 2;
+        // The dump, and the manifest beside it.
+        files.insert(location.clone().into());
+        files.insert(Path::new(&location).with_extension("manifest.json"));
     }
     for (tenant, laboratory) in &mut books.gone {
         let (archive, rows) = kept
@@ -337,16 +340,20 @@ async fn archives(world: &World, books: &mut Books) -> anyhow::Result<()> {
             .filter(|(_, rows)| whole > 0 && *rows == whole)
             .map(|(id, _)| *id);
     }
-    let mut found = Vec::new();
+    let mut found = BTreeSet::new();
     collect(&world.dir().join("state/archives"), &mut found)?;
+    let (left, lacking): (Vec<_>, Vec<_>) = (
+        found.difference(&files).collect(),
+        files.difference(&found).collect(),
+    );
     ensure!(
-        found.len() == files,
-        "{files} files belong to archives, and there are {found:?}"
+        left.is_empty() && lacking.is_empty(),
+        "files that belong to no archive: {left:?}; files that are not there: {lacking:?}"
     );
     Ok(())
 }
 
-fn collect(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) -> anyhow::Result<()> {
+fn collect(dir: &Path, found: &mut BTreeSet<PathBuf>) -> anyhow::Result<()> {
     if !dir.exists() {
         return Ok(());
     }
@@ -355,7 +362,7 @@ fn collect(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) -> anyhow
         if path.is_dir() {
             collect(&path, found)?;
         } else {
-            found.push(path);
+            found.insert(path);
         }
     }
     Ok(())

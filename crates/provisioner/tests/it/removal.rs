@@ -270,10 +270,16 @@ async fn a_step_under_way_is_ended_when_its_operation_is_called_off() {
         .with_faults(Faults::stop_at("offboard/dump/begun", &file));
     let running = tokio::spawn(async move { stuck.run(operation, |_| {}).await.map(|_| ()) });
     eventually("the dump is about to begin", PATIENCE, async || file.exists()).await;
+    // What a process leaves that is killed while it looks whether it can write, or while it dumps.
+    let directory = rig.provisioner.config().archive_dir.join(tenant.id.to_string());
+    for left in ["writable", "writable.part", "dump.part"] {
+        std::fs::write(directory.join(format!("{operation}.{left}")), "left").unwrap();
+    }
     rig.provisioner.cancel(operation, by()).await.unwrap();
     let ended = running.await.unwrap().unwrap_err();
     assert!(matches!(ended, ProvisionError::CalledOff { .. }), "{ended}");
     assert!(serves(&rig, &tenant).await);
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
 }
 
 #[tokio::test]

@@ -35,7 +35,14 @@ impl Space {
     /// # Panics
     /// When the server cannot be reached or refuses.
     pub async fn new() -> Self {
-        let server = crate::postgres().await;
+        Self::on(crate::postgres().await).await
+    }
+
+    /// Makes a space on a server of the test's own, which must outlive it.
+    ///
+    /// # Panics
+    /// When the server cannot be reached or refuses.
+    pub async fn on(server: ConnectTarget) -> Self {
         let namespace = random_namespace();
         let database = DbName::from_catalog(format!("{}_registry", namespace.as_str()))
             .expect("a namespace and a short suffix make a name");

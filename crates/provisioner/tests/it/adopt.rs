@@ -20,10 +20,10 @@ use crate::{
 const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$b3du";
 
 /// A laboratory that was run without us: a database, a user of its own, people, a table that we know nothing of.
-struct Old {
+pub(crate) struct Old {
     name: DbName,
     user: String,
-    tenant: TenantId,
+    pub(crate) tenant: TenantId,
 }
 
 impl Old {
@@ -66,7 +66,7 @@ impl Old {
         old
     }
 
-    fn adoption(&self, slug: &str) -> Adoption {
+    pub(crate) fn adoption(&self, slug: &str) -> Adoption {
         Adoption {
             database: self.name.clone(),
             slug: Slug::parse(slug).unwrap(),
@@ -92,7 +92,7 @@ impl Old {
     }
 
     /// Its rows and owners, which nothing may change.
-    async fn belongings(&self, rig: &Rig) -> Vec<String> {
+    pub(crate) async fn belongings(&self, rig: &Rig) -> Vec<String> {
         let client = self.inside(rig).await;
         let mut all = Vec::new();
         for sql in [
@@ -379,7 +379,7 @@ async fn an_adoption_that_fails_late_gives_the_database_back() {
 }
 
 /// Waits to be adopted in nobody's way: a database that is open to everybody fails the check of others.
-async fn waiting(rig: &Rig, name: &str) -> Old {
+pub(crate) async fn waiting(rig: &Rig, name: &str) -> Old {
     let old = Old::at(rig, name, 7).await;
     let sql = format!(
         "REVOKE ALL ON DATABASE {0} FROM PUBLIC; GRANT CONNECT ON DATABASE {0} TO \"{1}\"",

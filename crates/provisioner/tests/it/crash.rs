@@ -4,21 +4,32 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use model::{OperationId, OperationKind, OperationStatus, Slug, Step, TenantState};
-use provisioner::{Faults, Provisioner, RestoreAs};
+use provisioner::{Faults, ProvisionError, Provisioner, RestoreAs};
 use registry::{Registry, RegistryOptions};
 use testkit::eventually;
+use tokio::task::JoinHandle;
 
 use crate::rig::{NOW, PATIENCE, Rig, by};
 
 /// Long enough that a step's registry calls fit into a quarter of it on a busy machine, short enough to wait for.
 pub(crate) const LEASE: Duration = Duration::from_millis(1500);
 
-/// Runs the operation until it stands at the point, then lets it die there.
-pub(crate) async fn die_at(rig: &Rig, operation: OperationId, point: &str) {
+/// Runs the operation until it stands at the point, and lets it stand there.
+pub(crate) async fn park_at(
+    rig: &Rig,
+    operation: OperationId,
+    point: &str,
+) -> JoinHandle<Result<(), ProvisionError>> {
     let file = rig.space.dir().join(point.replace('/', "-"));
     let doomed = rig.provisioner.clone().with_faults(Faults::stop_at(point, &file));
     let running = tokio::spawn(async move { doomed.run(operation, |_| {}).await.map(|_| ()) });
     reached(point, &file).await;
+    running
+}
+
+/// Runs the operation until it stands at the point, then lets it die there.
+pub(crate) async fn die_at(rig: &Rig, operation: OperationId, point: &str) {
+    let running = park_at(rig, operation, point).await;
     running.abort();
     assert!(
         running.await.unwrap_err().is_cancelled(),
@@ -99,7 +110,7 @@ async fn offboarding_ends_well_wherever_its_worker_died() {
 }
 
 /// Dump, manifest and row of every archive, and nothing else.
-async fn assert_archives_only(rig: &Rig, tenant: model::TenantId) {
+pub(crate) async fn assert_archives_only(rig: &Rig, tenant: model::TenantId) {
     let client = rig.registry.client().await.unwrap();
     let archives = registry::archives_list(&client, Some(tenant), None, 100)
         .await

@@ -15,6 +15,8 @@ mod fence;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod killed_server;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod removal;

@@ -31,7 +31,10 @@ impl Rig {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut ProvisionerConfig)) -> Self {
-        let space = Space::new().await;
+        Self::within(Space::new().await, change).await
+    }
+
+    pub(crate) async fn within(space: Space, change: impl FnOnce(&mut ProvisionerConfig)) -> Self {
         let registry = Registry::new(&space.registry, RegistryOptions::default());
         registry.migrate().await.unwrap();
         let sealer = Sealer::new(SealKey::generate());

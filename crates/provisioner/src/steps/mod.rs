@@ -3,6 +3,7 @@
 
 mod adopt;
 mod archive;
+mod belongings;
 mod database;
 pub(crate) mod fence;
 mod migrate;

@@ -17,6 +17,8 @@ mod isolation;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod recording;
+#[cfg(test)]
 mod removal;
 #[cfg(test)]
 mod restore;

@@ -7,7 +7,7 @@
 use model::{DbName, Namespace};
 use tokio_postgres::{Client, GenericClient};
 
-use crate::{MigrateError, source};
+use crate::{MigrateError, clone::clone_strategy, source};
 
 /// What is kept ready on a server.
 #[derive(Debug, Clone, Default)]
@@ -74,9 +74,9 @@ pub async fn spare_drop(client: &Client, name: &DbName) -> Result<(), MigrateErr
 /// # Errors
 /// [`MigrateError::Db`].
 pub async fn clone_template(client: &Client, template: &DbName, name: &DbName) -> Result<(), MigrateError> {
-    let sql = format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log ALLOW_CONNECTIONS false");
-    client
-        .batch_execute(&sql)
-        .await
-        .map_err(MigrateError::db("cloning the template", "the server"))
+    let failed = || MigrateError::db("cloning the template", "the server");
+    let strategy = clone_strategy(client).await.map_err(failed())?.word();
+    let sql =
+        format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY {strategy} ALLOW_CONNECTIONS false");
+    client.batch_execute(&sql).await.map_err(failed())
 }

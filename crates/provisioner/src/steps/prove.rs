@@ -190,9 +190,16 @@ async fn create_like(
         .await
         .map_err(ProvisionError::db("reading the database's locale", &held.target))?;
     let (encoding, collate, ctype): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+    let strategy = migrator::clone_strategy(&*held.client).await;
+    let strategy = strategy
+        .map_err(ProvisionError::db(
+            "asking for the server's version",
+            &held.target,
+        ))?
+        .word();
     let sql = format!(
         "CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LC_COLLATE {collate} LC_CTYPE {ctype} \
-         STRATEGY wal_log ALLOW_CONNECTIONS false"
+         STRATEGY {strategy} ALLOW_CONNECTIONS false"
     );
     held.run("making a database to restore into", &sql).await?;
     cx.reach(step, Moment::ScratchMade).await;

@@ -77,13 +77,23 @@ fn sync_directory_of(file: &Path) -> std::io::Result<()> {
     }
 }
 
+/// A part that could not be written for want of space is of no use, and would keep the disk full.
+pub(crate) fn full(part: &Path, error: std::io::Error) -> ArchiveError {
+    let error = ArchiveError::io("writing", part)(error);
+    if matches!(error, ArchiveError::DiskFull { .. })
+        && let Err(error) = remove(part)
+    {
+        tracing::warn!(path = %part.display(), %error, "an unfinished file could not be removed");
+    }
+    error
+}
+
 /// Writes a small file whole or not at all.
 pub(crate) async fn write_whole(file: &Path, content: Vec<u8>) -> Result<(), ArchiveError> {
     let part = part_of(file);
     drop(prepare_file(&part)?);
-    tokio::fs::write(&part, content)
-        .await
-        .map_err(ArchiveError::io("writing", &part))?;
+    let written = tokio::fs::write(&part, content).await;
+    written.map_err(|error| full(&part, error))?;
     finish_file(&part, file).await
 }
 
@@ -139,5 +149,20 @@ mod tests {
         assert_eq!(std::fs::read(&file).unwrap(), b"{}");
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!part_of(&file).exists());
+    }
+
+    #[test]
+    fn what_there_was_no_room_for_does_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = dir.path().join("a.part");
+        for (kind, stays) in [
+            (std::io::ErrorKind::StorageFull, false),
+            (std::io::ErrorKind::Interrupted, true),
+        ] {
+            std::fs::write(&part, "half").unwrap();
+            let error = full(&part, kind.into());
+            assert_eq!(matches!(error, ArchiveError::DiskFull { .. }), !stays, "{error}");
+            assert_eq!(part.exists(), stays);
+        }
     }
 }

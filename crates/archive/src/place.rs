@@ -20,8 +20,8 @@ use url::Url;
 
 use crate::{ArchiveError, dump::Told, files};
 
-/// How much is read at once.
-const CHUNK_BYTES: usize = 256 * 1024;
+/// What is read of a file at once: each read of a local one waits for another thread.
+const CHUNK_BYTES: usize = 2 * 1024 * 1024;
 
 /// Where new archives go.
 #[derive(Clone)]

@@ -54,24 +54,13 @@ async fn to_file(
         tally.add(&chunk[..count]);
         file.write_all(&chunk[..count])
             .await
-            .map_err(|error| full(&part, error))?;
+            .map_err(|error| files::full(&part, error))?;
         told(tally.bytes);
     }
-    file.flush().await.map_err(|error| full(&part, error))?;
+    file.flush().await.map_err(|error| files::full(&part, error))?;
     drop(file);
     files::finish_file(&part, path).await?;
     Ok(tally.written())
-}
-
-/// What was written is of no use and would keep the disk full.
-fn full(part: &std::path::Path, error: std::io::Error) -> ArchiveError {
-    let error = ArchiveError::io("writing", part)(error);
-    if matches!(error, ArchiveError::DiskFull { .. })
-        && let Err(error) = files::remove(part)
-    {
-        tracing::warn!(path = %part.display(), %error, "an unfinished dump could not be removed");
-    }
-    error
 }
 
 async fn to_store(

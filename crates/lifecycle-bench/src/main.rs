@@ -8,7 +8,7 @@ mod report;
 mod scenarios;
 mod world;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::bail;
 use clap::Parser;
@@ -27,6 +27,9 @@ struct Arguments {
     /// Only this scenario; may be given more than once.
     #[arg(long, value_enum)]
     scenario: Vec<Scenario>,
+    /// The programs of another server for the scenario `clone`; may be given more than once. The newest installed otherwise.
+    #[arg(long)]
+    pg_bin: Vec<PathBuf>,
 }
 
 #[tokio::main]
@@ -39,7 +42,7 @@ async fn main() -> ExitCode {
         )
         .init();
     let ended = tokio::select! {
-        ended = scenarios::run(&arguments.scenario, arguments.quick) => ended,
+        ended = scenarios::run(&arguments.scenario, arguments.quick, &arguments.pg_bin) => ended,
         interrupted = interrupted() => interrupted,
     };
     match ended {

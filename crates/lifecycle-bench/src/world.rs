@@ -13,7 +13,15 @@ use resolver::{Resolver, ResolverConfig};
 use secrecy::SecretString;
 use tokio_postgres::Client;
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// As safe as a server in service.
+pub(crate) const SAFE: [(&str, &str); 5] = [
+    ("fsync", "on"),
+    ("synchronous_commit", "on"),
+    ("full_page_writes", "on"),
+    ("max_connections", "100"),
+    ("max_wal_size", "4GB"),
+];
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// What hashing a password once costs is not measured: an administrator who is invited has none yet.
 const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA";
 
@@ -29,16 +37,10 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn start(spares: usize) -> anyhow::Result<Self> {
         let options = ThrowawayOptions {
-            // As safe as a server in service; only its directory is a passing one.
-            parameters: [
-                ("fsync", "on"),
-                ("synchronous_commit", "on"),
-                ("full_page_writes", "on"),
-                ("max_connections", "100"),
-                ("max_wal_size", "4GB"),
-            ]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into(),
+            // Only its directory is a passing one.
+            parameters: SAFE
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
             ..ThrowawayOptions::default()
         };
         let cluster = Cluster::start_throwaway(options).await?;

@@ -12,6 +12,7 @@
 //! the caller's to record.
 
 mod baseline;
+mod clone;
 mod error;
 mod group;
 mod history;
@@ -23,6 +24,7 @@ mod spare;
 mod template;
 
 pub use baseline::{baseline_write, migrate_scratch};
+pub use clone::{CREATES_AT_ONCE_MAX, CloneStrategy, create_database, create_turn};
 pub use error::MigrateError;
 pub use history::history_version;
 pub use lock::MAINTENANCE_DATABASE;

@@ -14,6 +14,7 @@ use tokio_postgres::{Client, GenericClient, types::Type};
 
 use crate::{
     MigrateError,
+    clone::create_database,
     lock::{Guarded, is_held, session, try_acquire},
     source,
     template::await_empty,
@@ -149,9 +150,5 @@ pub async fn spare_drop(client: &Client, name: &DbName) -> Result<(), MigrateErr
 /// # Errors
 /// [`MigrateError::Db`].
 pub async fn clone_template(client: &Client, template: &DbName, name: &DbName) -> Result<(), MigrateError> {
-    let sql = format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log ALLOW_CONNECTIONS false");
-    client
-        .batch_execute(&sql)
-        .await
-        .map_err(MigrateError::db("cloning the template", "the server"))
+    create_database(client, name, &template.to_string(), "").await
 }

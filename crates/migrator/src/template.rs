@@ -4,8 +4,7 @@
 //! whole template, wherever a builder was killed. All statements that make, seal, rename or drop a database run on the
 //! session that holds the lock: a builder that lost the lock cannot finish.
 //!
-//! A clone is made with `STRATEGY wal_log`: for a template of this size it takes a third of the time of `file_copy`, which
-//! forces checkpoints that stall the whole server.
+//! How it is cloned is decided by the server's version, in the module `clone`.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use tokio_postgres::{Client, GenericClient, types::Type};
 
 use crate::{
     MigrateError,
+    clone::create_database,
     group::group_role_ensure,
     lock::{Guarded, MAINTENANCE_DATABASE, acquire, is_held, session},
     run::migrate_database,
@@ -133,14 +133,7 @@ impl Builder<'_> {
                 self.drop(leftover).await?;
             }
         }
-        self.run(
-            "making the template",
-            &format!(
-                "CREATE DATABASE {building} TEMPLATE template0 ENCODING 'UTF8' STRATEGY wal_log \
-                 ALLOW_CONNECTIONS false"
-            ),
-        )
-        .await?;
+        create_database(&self.client, &building, "template0", "ENCODING 'UTF8'").await?;
         // Everybody may connect to a new database, and a REVOKE ends nobody's session: so it is made closed, and opened in
         // the transaction that takes PUBLIC's rights.
         self.run(

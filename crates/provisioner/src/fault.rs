@@ -22,7 +22,7 @@ pub(crate) enum Moment {
     Begun,
     /// The scratch database is there; its rights are not set yet.
     ScratchMade,
-    /// The database to be dropped is closed and not dropped yet.
+    /// What is to be dropped or renamed is closed, and that is all yet.
     Closed,
     /// The step's work is done; the registry does not know yet.
     Acted,

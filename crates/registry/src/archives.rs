@@ -6,7 +6,9 @@ use model::{ArchiveId, OperationId, OperationKind, SchemaVersion, Slug, TenantId
 use serde_json::Value;
 use tokio_postgres::Row;
 
-use crate::{Actor, RegistryError, page_limit, row::Reader, sql, tenants::version_number};
+use crate::{
+    Actor, Lease, RegistryError, leases::held, page_limit, row::Reader, sql, tenants::version_number,
+};
 
 /// A verified dump.
 #[derive(Debug, Clone)]
@@ -49,6 +51,13 @@ macro_rules! columns {
     () => {
         "id, tenant_id, tenant_slug, tenant_name, operation_id, location, bytes, sha256, db_version, manifest, \
          made_for, admins, pruning_since, created_by, created_at, verified_at"
+    };
+}
+
+/// Whether the operation `o`, which was asked for with an archive, may still read it.
+macro_rules! needs_it {
+    () => {
+        "(o.finished_at IS NULL OR o.kind = 'restore_in_place' AND o.status = 'failed' AND o.past_return)"
     };
 }
 
@@ -173,6 +182,22 @@ pub async fn archive_by_operation(
     row.as_ref().map(Archive::from_row).transpose()
 }
 
+/// Takes back that the operation recorded an archive, because it is about to write another one under the same name. Gives
+/// whether there was one.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn archive_unrecord(client: &impl GenericClient, lease: &Lease) -> Result<bool, RegistryError> {
+    let statement = concat!(
+        "DELETE FROM archives WHERE operation_id = (SELECT id FROM operations WHERE ",
+        held!(),
+        ")"
+    );
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+        [&lease.operation.as_uuid(), &lease.owner, &lease.token];
+    Ok(sql::touched(client, "taking an archive's record back", statement, &params).await? > 0)
+}
+
 /// One page of archives, newest first, older than the archive `before`; of one laboratory when it is named.
 ///
 /// # Errors
@@ -236,7 +261,8 @@ pub async fn archive_note_verified(
 
 /// Which archives a laboratory's schedule does not keep any more: backups that are neither among its last ones nor young
 /// enough, and not the one that was proved last. Of all laboratories unless one is named; the oldest first, `limit` at most.
-/// A laboratory without a schedule, or that is gone, keeps everything.
+/// A laboratory without a schedule, or that is gone, keeps everything. One that an operation works on is kept, and one that a
+/// failed restore in place has exchanged already: it needs the archive to come to its end.
 ///
 /// # Errors
 /// As [`archive_by_id`].
@@ -256,8 +282,9 @@ pub async fn archives_prunable(
         " FROM (SELECT r.* FROM ranked r JOIN backup_schedules s ON s.tenant_id = r.tenant_id
                  WHERE r.place > s.keep_last AND r.proved > 1 AND r.pruning_since IS NULL
                    AND (s.keep_for_s IS NULL OR r.created_at < now() - make_interval(secs => s.keep_for_s))
-                   AND NOT EXISTS (SELECT FROM operations o
-                                    WHERE o.finished_at IS NULL AND o.params ->> 'archive' = r.id::text)) AS old
+                   AND NOT EXISTS (SELECT FROM operations o WHERE o.params ->> 'archive' = r.id::text AND ",
+        needs_it!(),
+        ")) AS old
          ORDER BY id LIMIT $2"
     );
     let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] =
@@ -280,8 +307,12 @@ pub async fn archive_begin_pruning(txn: &Transaction<'_>, id: ArchiveId) -> Resu
     {
         return Ok(false);
     }
-    let statement = "UPDATE archives SET pruning_since = coalesce(pruning_since, now()) WHERE id = $1
-         AND NOT EXISTS (SELECT FROM operations o WHERE o.finished_at IS NULL AND o.params ->> 'archive' = archives.id::text)";
+    let statement = concat!(
+        "UPDATE archives SET pruning_since = coalesce(pruning_since, now()) WHERE id = $1
+            AND NOT EXISTS (SELECT FROM operations o WHERE o.params ->> 'archive' = archives.id::text AND ",
+        needs_it!(),
+        ")"
+    );
     Ok(sql::touched(txn, "beginning to remove an archive", statement, &[&id.as_uuid()]).await? > 0)
 }
 

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::GenericClient;
+use deadpool_postgres::{GenericClient, Transaction};
 use model::{OperationId, OperationKind, OperationStatus};
 use serde_json::Value;
 use tokio_postgres::types::ToSql;
@@ -292,6 +292,22 @@ pub async fn operation_pass_return(
     let params: [&(dyn ToSql + Sync); 3] = [&lease.operation.as_uuid(), &lease.owner, &lease.token];
     let row = sql::row_opt(client, "passing the point of no return", statement, &params).await?;
     Reader::new(&row.ok_or_else(|| lease.lost())?, "operations", "id").get("past_return")
+}
+
+/// Holds the operation's row until the transaction ends: nobody calls it off or takes it over before that. `false`: somebody
+/// has called it off already.
+///
+/// # Errors
+/// [`RegistryError::LeaseLost`].
+pub async fn operation_hold_in_txn(txn: &Transaction<'_>, lease: &Lease) -> Result<bool, RegistryError> {
+    let statement = concat!(
+        "SELECT id, past_return OR cancel_requested_at IS NULL AS wanted FROM operations WHERE ",
+        held!(),
+        " FOR UPDATE"
+    );
+    let params: [&(dyn ToSql + Sync); 3] = [&lease.operation.as_uuid(), &lease.owner, &lease.token];
+    let row = sql::row_opt(txn, "holding an operation", statement, &params).await?;
+    Reader::new(&row.ok_or_else(|| lease.lost())?, "operations", "id").get("wanted")
 }
 
 /// Takes [`operation_pass_return`] back: what could not have been taken back was refused before it changed anything.

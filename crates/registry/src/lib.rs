@@ -42,8 +42,8 @@ pub use admins::{
 };
 pub use archives::{
     Archive, NewArchive, archive_begin_pruning, archive_by_id, archive_by_operation, archive_insert,
-    archive_lock_in_txn, archive_note_verified, archive_remove, archives_being_pruned, archives_list,
-    archives_prunable,
+    archive_lock_in_txn, archive_note_verified, archive_remove, archive_unrecord, archives_being_pruned,
+    archives_list, archives_prunable,
 };
 pub use audit::{AuditEntry, AuditFilter, NewAudit, audit_insert, audit_list};
 pub use clock::registry_now;
@@ -55,7 +55,7 @@ pub use deliveries::{
 pub use error::RegistryError;
 pub use events::{NewTenantEvent, TenantEventRow, event_insert, events_of};
 pub use leases::{
-    Claimable, Lease, Outcome, operation_claim, operation_finish, operation_give_back,
+    Claimable, Lease, Outcome, operation_claim, operation_finish, operation_give_back, operation_hold_in_txn,
     operation_is_called_off, operation_note_drop, operation_pass_return, operation_progress,
     operation_regain_return, operation_release_for_retry, operation_renew, operation_set_undoing,
     operation_wait,

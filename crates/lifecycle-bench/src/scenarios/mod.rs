@@ -1,10 +1,11 @@
 //! The scenarios, in the order of the run.
 
 mod archive;
+mod clone;
 mod doctor;
 mod provision;
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::ensure;
 use clap::ValueEnum;
@@ -17,6 +18,7 @@ pub(crate) enum Scenario {
     ProvisionWarm,
     ProvisionCold,
     ProvisionMany,
+    Clone,
     Archive,
     #[value(name = "restore_1gb")]
     Restore1gb,
@@ -29,11 +31,12 @@ impl Scenario {
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    async fn measure(self, quick: bool) -> anyhow::Result<Vec<crate::report::Outcome>> {
+    async fn measure(self, quick: bool, pg_bins: &[PathBuf]) -> anyhow::Result<Vec<crate::report::Outcome>> {
         let one = match self {
             Self::ProvisionWarm => provision::warm(quick).await,
             Self::ProvisionCold => provision::cold(quick).await,
             Self::ProvisionMany => provision::many(quick).await,
+            Self::Clone => return clone::clone(quick, pg_bins).await,
             Self::Archive => return archive::archive(quick).await,
             Self::Restore1gb => archive::restore(quick).await,
             Self::Doctor => doctor::measure(quick).await,
@@ -43,7 +46,7 @@ impl Scenario {
 }
 
 /// The named scenarios, or all. One that cannot be measured does not keep the next from being.
-pub(crate) async fn run(named: &[Scenario], quick: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(named: &[Scenario], quick: bool, pg_bins: &[PathBuf]) -> anyhow::Result<()> {
     let begun = Instant::now();
     // Other work on the machine takes from both sides, and not from each the same.
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -57,7 +60,7 @@ pub(crate) async fn run(named: &[Scenario], quick: bool) -> anyhow::Result<()> {
         if !named.is_empty() && !named.contains(scenario) {
             continue;
         }
-        match scenario.measure(quick).await {
+        match scenario.measure(quick, pg_bins).await {
             Ok(outcomes) => {
                 let reached: Vec<bool> = outcomes.iter().map(crate::report::Outcome::print).collect();
                 if reached.contains(&false) {

@@ -172,5 +172,6 @@ async fn template(world: &World) -> anyhow::Result<DbName> {
 /// The same statement as the product's.
 async fn copy(client: &tokio_postgres::Client, template: &DbName, name: &str) -> anyhow::Result<()> {
     let name = DbName::from_catalog(name)?;
-    Ok(migrator::clone_template(client, template, &name).await?)
+    let sql = format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log ALLOW_CONNECTIONS false");
+    Ok(client.batch_execute(&sql).await?)
 }

@@ -3,6 +3,7 @@
 
 mod adopt;
 mod archive;
+mod belongings;
 mod database;
 pub(crate) mod fence;
 mod migrate;
@@ -122,7 +123,16 @@ impl<'a> Context<'a> {
     /// To be called before what cannot be taken back, in its transaction where it has one: from here on nobody can call the
     /// operation off. Fails when somebody has.
     async fn pass_return(&self, client: &impl deadpool_postgres::GenericClient) -> Result<(), StepError> {
-        if registry::operation_pass_return(client, self.lease).await? {
+        self.unless_called_off(registry::operation_pass_return(client, self.lease).await?)
+    }
+
+    /// Until the transaction ends nobody can call the operation off. Fails when somebody has.
+    async fn hold(&self, txn: &deadpool_postgres::Transaction<'_>) -> Result<(), StepError> {
+        self.unless_called_off(registry::operation_hold_in_txn(txn, self.lease).await?)
+    }
+
+    fn unless_called_off(&self, wanted: bool) -> Result<(), StepError> {
+        if wanted {
             return Ok(());
         }
         Err(StepError::fatal(ProvisionError::CalledOff {

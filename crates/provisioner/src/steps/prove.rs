@@ -14,7 +14,13 @@ use super::{
     archive::{Steady, programs},
     database::{look, open_to_nobody_else, require_own},
 };
-use crate::{ProvisionError, error::StepError, fault::Moment, reach::Session, request::only_server};
+use crate::{
+    ProvisionError,
+    error::StepError,
+    fault::Moment,
+    reach::Session,
+    request::{begin, commit, only_server},
+};
 
 /// How often it is looked how far a restore is.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -184,11 +190,8 @@ async fn create_like(
         .await
         .map_err(ProvisionError::db("reading the database's locale", &held.target))?;
     let (encoding, collate, ctype): (String, String, String) = (row.get(0), row.get(1), row.get(2));
-    let sql = format!(
-        "CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding} LC_COLLATE {collate} LC_CTYPE {ctype} \
-         STRATEGY wal_log ALLOW_CONNECTIONS false"
-    );
-    held.run("making a database to restore into", &sql).await?;
+    let options = format!("ENCODING {encoding} LC_COLLATE {collate} LC_CTYPE {ctype}");
+    migrator::create_database(&held.client, name, "template0", &options).await?;
     cx.reach(step, Moment::ScratchMade).await;
     open_to_nobody_else(held, name).await
 }
@@ -216,14 +219,25 @@ pub(super) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
     Ok(())
 }
 
-/// The manifest first, then the registry: a row there promises that both files are whole.
+/// A row promises that both files are whole, and what was called off leaves neither. So the operation's row is held while the
+/// manifest says that it was proved and until the archive's row is there: who calls it off comes before both or behind both.
 async fn record(cx: &Context<'_>, tenant: &Tenant, place: &Place, mut manifest: Manifest) -> Saw {
-    manifest.verified_at = Some(cx.inner.config.clock.now());
-    manifest.write(place).await?;
-    let client = cx.inner.config.registry.client().await?;
+    let config = &cx.inner.config;
+    let mut client = config.registry.client().await?;
+    let txn = begin(&mut client).await?;
     if cx.operation.kind == OperationKind::Backup {
-        cx.pass_return(&client).await?;
+        cx.pass_return(&txn).await?;
+    } else {
+        cx.hold(&txn).await?;
     }
+    manifest.verified_at = Some(config.clock.now());
+    // The lease cannot be renewed meanwhile.
+    let limit = config.lease / 2;
+    let written = tokio::time::timeout(limit, manifest.write(place)).await;
+    written.map_err(|_elapsed| archive::ArchiveError::TookTooLong {
+        what: format!("writing the manifest of {place}"),
+        limit,
+    })??;
     let admins = hex::decode(&manifest.admins).unwrap_or_default();
     let archive = NewArchive {
         id: manifest.archive,
@@ -240,7 +254,8 @@ async fn record(cx: &Context<'_>, tenant: &Tenant, place: &Place, mut manifest: 
         admins,
         created_by: cx.operation.created_by.clone(),
     };
-    let archive = registry::archive_insert(&client, &archive).await?;
+    let archive = registry::archive_insert(&txn, &archive).await?;
+    commit(txn).await?;
     Ok(json!({
         "archive": archive.id,
         "file": archive.location,

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{
     Context, Saw,
     archive::{require_archive, require_archive_of},
+    belongings::handed_on,
     database::{close_and_drop, end_sessions, look, look_for_own, require_own},
     literal, mark_of,
     prove::{drop_if_there, restore_checked},
@@ -18,6 +19,7 @@ use crate::{
     ProvisionError,
     archives::open_admins,
     error::StepError,
+    fault::Moment,
     reach::Session,
     request::{begin, commit},
 };
@@ -37,9 +39,8 @@ pub(super) async fn restore_database(cx: &Context<'_>) -> Saw {
     if archive.tenant != tenant.id {
         rename_laboratory(cx, &held, &making, tenant.id).await?;
     }
-    let (mark, name) = (literal(&mark_of(&tenant)), &tenant.db_name);
-    let sql = format!("COMMENT ON DATABASE {making} IS {mark}");
-    held.run("marking the database", &sql).await?;
+    let name = &tenant.db_name;
+    mark_whole(&held, &making, &mark_of(&tenant)).await?;
     let sql = format!("ALTER DATABASE {making} RENAME TO {name}");
     held.run("naming the database", &sql).await?;
     Ok(json!({ "database": name, "made": true, "archive": archive.id, "rows": rows }))
@@ -56,9 +57,19 @@ async fn restore_beside(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Sa
         return Ok(json!({ "database": restored, "made": false }));
     }
     let (archive, rows) = restore_into(cx, held, &restored).await?;
-    let sql = format!("COMMENT ON DATABASE {restored} IS {}", literal(&mark));
-    held.run("marking the database", &sql).await?;
+    mark_whole(held, &restored, &mark).await?;
     Ok(json!({ "database": restored, "made": true, "archive": archive.id, "rows": rows }))
+}
+
+/// What was restored is not on the disk for certain, because nothing waited for it (`Dump::restore`). This commit does, and with
+/// it everything that was written before it: the log is one. So what has the mark is whole also after the server crashed.
+async fn mark_whole(held: &Session, database: &DbName, mark: &str) -> Result<(), ProvisionError> {
+    let sql = format!(
+        "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
+         COMMENT ON DATABASE {database} IS {}",
+        literal(mark)
+    );
+    held.run("marking the database", &sql).await
 }
 
 async fn restore_into(cx: &Context<'_>, held: &Session, into: &DbName) -> Result<(Archive, u64), StepError> {
@@ -117,8 +128,7 @@ pub(super) async fn swap_database(cx: &Context<'_>) -> Saw {
     let namespace = &cx.inner.config.namespace;
     let restored = namespace.restored_database(cx.operation.id);
     let replaced = namespace.replaced_database(cx.operation.id);
-    let swapped = look(&held, &replaced).await?.is_some();
-    if !swapped {
+    if look(&held, &replaced).await?.is_none() {
         require_own(&held, &tenant).await?;
         let whole = look(&held, &restored).await?;
         if !whole.is_some_and(|found| found.has_mark(&mark_of(&tenant))) {
@@ -137,21 +147,50 @@ pub(super) async fn swap_database(cx: &Context<'_>) -> Saw {
         }
         require_archive_of(cx, &held, &tenant).await?;
         cx.pass_return(&cx.inner.config.registry.client().await?).await?;
-        end_sessions(cx, &held, &tenant.db_name).await?;
-        end_sessions(cx, &held, &restored).await?;
-        let (name, was) = (
-            &tenant.db_name,
-            literal(&format!("tenantry replaced {}", tenant.id)),
-        );
-        let sql = format!(
-            "ALTER DATABASE {name} RENAME TO {replaced};
-             COMMENT ON DATABASE {replaced} IS {was};
-             ALTER DATABASE {restored} RENAME TO {name}"
-        );
-        held.run("exchanging the databases", &sql).await?;
+        if let Err(failure) = exchange(cx, &held, &tenant, &restored, &replaced).await {
+            // Nothing has another name: it can still be taken back. Where that is not known, it counts as done.
+            if matches!(look(&held, &replaced).await, Ok(None)) {
+                let client = cx.inner.config.registry.client().await?;
+                registry::operation_regain_return(&client, cx.lease).await?;
+            }
+            return Err(failure);
+        }
     }
     put_admins_back(cx, &tenant).await?;
     Ok(json!({ "database": tenant.db_name, "replaced": replaced }))
+}
+
+/// Both are closed before their sessions are ended, since whoever comes back in between would keep them from being renamed.
+/// What takes the name is open again, to administrators only, in the transaction in which it gets it; what is cut off before
+/// that begins anew, and opens the laboratory's own first.
+async fn exchange(
+    cx: &Context<'_>,
+    held: &Session,
+    tenant: &Tenant,
+    restored: &DbName,
+    replaced: &DbName,
+) -> Result<(), StepError> {
+    let name = &tenant.db_name;
+    let sql = format!(
+        "ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false; ALTER DATABASE {restored} WITH ALLOW_CONNECTIONS false"
+    );
+    held.run("closing both databases", &sql).await?;
+    cx.reach(Step::SwapDatabase, Moment::Closed).await;
+    end_sessions(cx, held, name).await?;
+    end_sessions(cx, held, restored).await?;
+    let was = literal(&format!("tenantry replaced {}", tenant.id));
+    let mut sql = format!(
+        "ALTER DATABASE {name} RENAME TO {replaced};
+         COMMENT ON DATABASE {replaced} IS {was};
+         ALTER DATABASE {restored} RENAME TO {name};
+         ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 0;"
+    );
+    // The limit keeps out who is let in by name, until the laboratory is readmitted.
+    for statement in handed_on(held, name, name).await? {
+        sql.push_str(&format!("\n{statement};"));
+    }
+    held.run("exchanging the databases", &sql).await?;
+    Ok(())
 }
 
 /// The administrators belong to the people in the laboratory's own staff list, which is the archive's now.

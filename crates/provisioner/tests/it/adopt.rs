@@ -21,13 +21,13 @@ const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$b3du";
 
 /// A laboratory that was run without us: a database, a user of its own, people, a table that we know nothing of.
 pub(crate) struct Old {
-    name: DbName,
-    user: String,
+    pub(crate) name: DbName,
+    pub(crate) user: String,
     pub(crate) tenant: TenantId,
 }
 
 impl Old {
-    async fn at(rig: &Rig, name: &str, version: u32) -> Self {
+    pub(crate) async fn at(rig: &Rig, name: &str, version: u32) -> Self {
         let namespace = rig.space.namespace.as_str();
         let old = Self {
             name: DbName::from_catalog(format!("{namespace}_old_{name}")).unwrap(),
@@ -84,7 +84,7 @@ impl Old {
     }
 
     /// As its own user logs in.
-    async fn as_user(&self, rig: &Rig) -> Result<Client, pg::ConnectError> {
+    pub(crate) async fn as_user(&self, rig: &Rig) -> Result<Client, pg::ConnectError> {
         let password = SecretString::from("own".to_owned());
         let target = rig.space.server.with_user(&self.user, password);
         let target = target.with_database(self.name.as_str());
@@ -132,7 +132,7 @@ async fn saw(rig: &Rig, operation: OperationId, step: Step) -> Value {
     row.saw.unwrap()
 }
 
-async fn adopted(rig: &Rig, old: &Old, slug: &str) -> (Tenant, OperationId) {
+pub(crate) async fn adopted(rig: &Rig, old: &Old, slug: &str) -> (Tenant, OperationId) {
     let (asked, operation) = rig
         .provisioner
         .request_adopt(old.adoption(slug), by())

@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use archive::{ArchiveError, Snapshot};
+use age::secrecy::ExposeSecret as _;
+use archive::{ArchiveError, Keys, Snapshot};
 use model::{OperationId, Step, StepStatus, TenantState};
 use provisioner::{Faults, ProvisionError};
 use registry::Tenant;
@@ -247,26 +248,49 @@ async fn without_its_archives_files_nothing_is_dropped() {
 /// On a real full disk where this process may mount one, and else with the real `pg_dump` writing to `/dev/full`.
 #[tokio::test]
 async fn a_full_disk_is_named_and_nothing_is_lost() {
-    let dir = tempfile::tempdir().unwrap();
-    let small = SmallDisk::mount(dir.path());
-    let rig = Rig::with(|config| match &small {
-        Some(small) => config.archive_dir.clone_from(&small.0),
-        None => config.pg_bin = Some(full_disk_programs(dir.path())),
-    })
-    .await;
-    let tenant = rig.provisioned("full").await;
-    let operation = rig
-        .provisioner
-        .request_offboard(tenant.id, NOW, by())
-        .await
-        .unwrap();
-    let error = failure(&rig, operation).await;
-    assert!(
-        error.contains("no space is left") && error.contains("nothing was lost"),
-        "mounted {}: {error}",
-        small.is_some()
-    );
-    assert_kept(&rig, &tenant).await;
+    let (keys_dir, identity) = (tempfile::tempdir().unwrap(), age::x25519::Identity::generate());
+    let file = keys_dir.path().join("identity");
+    std::fs::write(&file, identity.to_string().expose_secret()).unwrap();
+    let encrypted = Keys {
+        recipient: Some(identity.to_public().to_string()),
+        identity_file: Some(file),
+    };
+    for keys in [Keys::default(), encrypted] {
+        let dir = tempfile::tempdir().unwrap();
+        let small = SmallDisk::mount(dir.path());
+        if small.is_none() && keys.recipient.is_some() {
+            eprintln!("not tried with an encrypted archive: this process may not mount a small disk");
+            continue;
+        }
+        let rig = Rig::with(|config| {
+            config.archive.keys = keys;
+            match &small {
+                Some(small) => config.archive_dir.clone_from(&small.0),
+                None => config.pg_bin = Some(full_disk_programs(dir.path())),
+            }
+        })
+        .await;
+        let tenant = rig.provisioned("full").await;
+        let operation = rig
+            .provisioner
+            .request_offboard(tenant.id, NOW, by())
+            .await
+            .unwrap();
+        let error = failure(&rig, operation).await;
+        assert!(
+            error.contains("no space is left") && error.contains("nothing was lost"),
+            "mounted {}: {error}",
+            small.is_some()
+        );
+        assert_kept(&rig, &tenant).await;
+        if let Some(small) = &small {
+            assert_eq!(
+                files_in(&small.0, ""),
+                Vec::<PathBuf>::new(),
+                "the disk is not kept full"
+            );
+        }
+    }
 }
 
 /// A disk too small for any dump, unmounted when the test ends.

@@ -241,6 +241,33 @@ async fn an_archive_that_is_being_restored_is_not_pruned() {
     );
 }
 
+/// It failed behind its exchange and can be gone on with, which takes the archive once more.
+#[tokio::test]
+async fn an_archive_that_a_failed_restore_in_place_has_put_in_service_is_not_pruned() {
+    let rig = Rig::with(|config| config.lease = crate::archive::LEASE).await;
+    let tenant = rig.provisioned("halfway").await;
+    let first = rig.backed_up(&tenant).await;
+    rig.backed_up(&tenant).await;
+    let asked = rig.provisioner.request_restore_in_place(first.id, by()).await;
+    let (_, operation) = asked.unwrap();
+    crate::crash::die_at(&rig, operation, "restore_in_place/swap_database/acted").await;
+    let client = rig.registry.client().await.unwrap();
+    let fail =
+        "UPDATE operations SET status = 'failed', finished_at = now(), lease_owner = NULL, lease_until = NULL
+        WHERE id = $1";
+    client.execute(fail, &[&operation.as_uuid()]).await.unwrap();
+    let set = rig
+        .provisioner
+        .set_backup_schedule(tenant.id, schedule(1, None), by());
+    set.await.unwrap();
+    let prunable = || rig.provisioner.prunable_archives(None);
+    assert!(prunable().await.unwrap().is_empty());
+    rig.provisioner.reopen(operation, by()).await.unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    let now: Vec<_> = prunable().await.unwrap().iter().map(|a| a.id).collect();
+    assert_eq!(now, [first.id]);
+}
+
 #[tokio::test]
 async fn a_backup_that_is_due_is_asked_for_once_by_many_workers() {
     let rig = Rig::new().await;

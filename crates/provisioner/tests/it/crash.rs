@@ -50,7 +50,7 @@ pub(crate) fn points_of(steps: &'static [Step]) -> impl Iterator<Item = (Step, &
     steps.iter().flat_map(|&step| {
         let within: &[&str] = match step {
             Step::Verify | Step::RestoreDatabase => &["begun", "scratch_made", "acted"],
-            Step::DropDatabase => &["begun", "closed", "acted"],
+            Step::DropDatabase | Step::SwapDatabase => &["begun", "closed", "acted"],
             _ => &["begun", "acted"],
         };
         within.iter().map(move |&moment| (step, moment))

@@ -77,8 +77,8 @@ async fn end_well(kinds: &[OperationKind]) {
     cluster.stop().await.unwrap();
 }
 
-/// With room for the sessions of all that stand still, and as safe from a crash as a server in service.
-async fn server() -> Cluster {
+/// A server of the test's own, with room for the sessions of all that stand still, and as safe from a crash as one in service.
+pub(crate) async fn server() -> Cluster {
     let parameters = [("max_connections", "300"), ("synchronous_commit", "on")];
     let options = ThrowawayOptions {
         bin: std::env::var_os("TENANTRY_PG_BIN").map(Into::into),

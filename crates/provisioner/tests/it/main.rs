@@ -19,6 +19,8 @@ mod killed_server;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod recording;
+#[cfg(test)]
 mod removal;
 #[cfg(test)]
 mod restore;

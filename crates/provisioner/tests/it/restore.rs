@@ -1,14 +1,17 @@
 //! Laboratories that come back: under their own name, beside themselves, and in their own place.
 
-use model::{Email, Slug, StaffId, TenantState};
-use provisioner::{ProvisionError, RestoreAs};
+use std::sync::Mutex;
+
+use model::{Email, OperationStatus, Slug, StaffId, Step, TenantState};
+use provisioner::{Progress, ProvisionError, RestoreAs};
 use registry::{Admin, Tenant};
 use secrecy::ExposeSecret as _;
 
 use crate::{
+    adopt::{Old, adopted},
     archive::{LEASE, change_one_byte, failure, files_in},
     crash::die_at,
-    rig::{Rig, by},
+    rig::{Rig, by, connect},
 };
 
 fn beside(slug: &str) -> RestoreAs {
@@ -248,7 +251,7 @@ async fn an_archive_of_a_newer_schema_or_of_an_earlier_form_is_refused() {
     let rig = Rig::new().await;
     let tenant = rig.provisioned("future").await;
     let archive = rig.removed(&tenant).await;
-    let client = crate::rig::connect(&rig.space.registry).await;
+    let client = connect(&rig.space.registry).await;
     client
         .batch_execute("UPDATE archives SET db_version = 9999")
         .await
@@ -307,11 +310,7 @@ async fn a_laboratory_that_is_there_though_the_registry_forgot_it_is_left_alone(
         .to_string();
     assert!(refused.contains("is there already"), "{refused}");
     assert!(rig.tenant(back.id).await.is_none());
-    let rows = crate::rig::connect(&own)
-        .await
-        .query("SELECT FROM staff", &[])
-        .await
-        .unwrap();
+    let rows = connect(&own).await.query("SELECT FROM staff", &[]).await.unwrap();
     assert_eq!(rows.len(), 2, "database, role and password are as they were");
 }
 
@@ -336,4 +335,141 @@ async fn a_restore_in_place_that_failed_and_is_tried_again_opens_the_laboratory(
     let now = rig.tenant(tenant.id).await.unwrap();
     assert_eq!((now.status, now.status_before), (TenantState::Active, None));
     assert!(rig.serves(tenant.id).await);
+}
+
+/// Owner, rights and settings, which are the database's and in no dump of it.
+async fn belongings(rig: &Rig, name: &model::DbName) -> Vec<String> {
+    let sql = "SELECT concat_ws(' ', pg_get_userbyid(datdba), datconnlimit, datallowconn) FROM pg_database WHERE datname = $1
+         UNION ALL
+         SELECT concat_ws(' ', pg_get_userbyid(a.grantee), a.privilege_type, a.is_grantable)
+           FROM pg_database d, aclexplode(d.datacl) a WHERE d.datname = $1
+         UNION ALL
+         SELECT concat_ws(' ', pg_get_userbyid(s.setrole), s.setconfig::text)
+           FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = $1
+         ORDER BY 1";
+    let server = connect(&rig.space.server).await;
+    let rows = server.query(sql, &[&name.as_str()]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn what_takes_a_databases_place_has_its_owner_its_rights_and_its_settings() {
+    let rig = Rig::new().await;
+    let old = Old::at(&rig, "heir", 5).await;
+    let (tenant, _) = adopted(&rig, &old, "heir").await;
+    let archive = rig.backed_up(&tenant).await;
+    let (db, user) = (&old.name, &old.user);
+    let sql = format!(
+        "CREATE ROLE \"{user}_owner\";
+         ALTER DATABASE {db} OWNER TO \"{user}_owner\";
+         GRANT TEMPORARY ON DATABASE {db} TO \"{user}\" WITH GRANT OPTION;
+         ALTER DATABASE {db} SET work_mem = '5MB';
+         ALTER DATABASE {db} SET my.words = 'it''s, \"so\"';
+         ALTER ROLE \"{user}\" IN DATABASE {db} SET search_path = \"$user\", public, \"a, b\""
+    );
+    connect(&rig.space.server)
+        .await
+        .batch_execute(&sql)
+        .await
+        .unwrap();
+    let before = belongings(&rig, db).await;
+    assert!(
+        before
+            .iter()
+            .any(|line| line.ends_with("CONNECT f") && line.contains("user")),
+        "{before:?}"
+    );
+    let (_, operation) = rig
+        .provisioner
+        .request_restore_in_place(archive.id, by())
+        .await
+        .unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert_eq!(belongings(&rig, db).await, before);
+    let own = old.as_user(&rig).await.unwrap();
+    let row = own.query_one("SHOW search_path", &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "\"$user\", public, \"a, b\"");
+    assert!(rig.serves(tenant.id).await);
+}
+
+#[tokio::test]
+async fn both_databases_are_closed_while_they_change_names_and_the_right_one_opens_again() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let tenant = rig.provisioned("between").await;
+    let archive = rig.backed_up(&tenant).await;
+    let (_, operation) = rig
+        .provisioner
+        .request_restore_in_place(archive.id, by())
+        .await
+        .unwrap();
+    die_at(&rig, operation, "restore_in_place/swap_database/closed").await;
+    let restored = rig.space.namespace.restored_database(operation);
+    for name in [&tenant.db_name, &restored] {
+        let target = rig.space.server.with_database(name.as_str());
+        let entered = pg::connect(&target, "intruder", crate::rig::PATIENCE);
+        assert!(entered.await.is_err(), "{name} is closed");
+    }
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(rig.serves(tenant.id).await);
+    let limit = &belongings(&rig, &tenant.db_name).await;
+    assert!(limit.iter().any(|line| line.ends_with("-1 t")), "{limit:?}");
+    assert_eq!(
+        rig.leftovers().await,
+        ["tenant_between".to_owned(), "tenant_between".to_owned()]
+    );
+}
+
+/// Somebody changes the restored database at the very moment, so it cannot get its name: nothing was exchanged, and the
+/// laboratory is opened again.
+#[tokio::test]
+async fn an_exchange_that_is_refused_can_be_taken_back() {
+    let rig = Rig::with(|config| config.bounds.attempts_max = 1).await;
+    let tenant = rig.provisioned("refused").await;
+    let archive = rig.backed_up(&tenant).await;
+    let (_, operation) = rig
+        .provisioner
+        .request_restore_in_place(archive.id, by())
+        .await
+        .unwrap();
+    let restored = rig.space.namespace.restored_database(operation);
+    let blocker = connect(&rig.space.server).await;
+    let (begun, block) = tokio::sync::oneshot::channel();
+    let (begun, blocker) = (Mutex::new(Some(begun)), &blocker);
+    let (failed, release) = tokio::sync::oneshot::channel();
+    let failed = Mutex::new(Some(failed));
+    let tell = |to: &Mutex<Option<tokio::sync::oneshot::Sender<()>>>| {
+        to.lock().unwrap().take().map(|sender| sender.send(()))
+    };
+    let running = rig.provisioner.run(operation, |progress| {
+        match progress {
+            Progress::StepBegan {
+                step: Step::Fence, ..
+            } => tell(&begun),
+            Progress::StepFailed {
+                step: Step::SwapDatabase,
+                ..
+            } => tell(&failed),
+            _ => None,
+        };
+    });
+    let blocking = async {
+        block.await.unwrap();
+        let sql = format!("BEGIN; ALTER DATABASE {restored} CONNECTION LIMIT 7");
+        blocker.batch_execute(&sql).await.unwrap();
+        release.await.unwrap();
+        blocker.batch_execute("ROLLBACK").await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(running, blocking);
+    ended.unwrap_err();
+    let client = rig.registry.client().await.unwrap();
+    let now = registry::operation_by_id(&client, operation)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((now.status, now.past_return), (OperationStatus::Failed, false));
+    assert!(rig.serves(tenant.id).await, "{:?}", now.error);
+    assert_eq!(
+        rig.leftovers().await,
+        ["tenant_refused".to_owned(), "tenant_refused".to_owned()]
+    );
 }

@@ -6,12 +6,15 @@ use std::{
     time::Duration,
 };
 
-use model::TenantState;
+use model::{OperationStatus, TenantState};
 use provisioner::{Faults, ProvisionError};
-use testkit::eventually;
+use testkit::{Space, eventually};
 use tokio::sync::oneshot;
 
-use crate::rig::{NOW, PATIENCE, Rig, by};
+use crate::{
+    killed_server::server,
+    rig::{NOW, PATIENCE, Rig, by, connect},
+};
 
 #[tokio::test]
 async fn two_workers_share_the_work_and_do_nothing_twice() {
@@ -153,4 +156,35 @@ async fn restarts_use_up_no_try() {
     rig.provisioner.run(operation, |_| {}).await.unwrap();
     assert!(!broken.load(Ordering::SeqCst));
     assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+}
+
+/// Over all processes: each session here is one.
+#[tokio::test]
+async fn so_many_databases_are_made_on_a_server_at_once_and_no_more() {
+    let cluster = server().await;
+    {
+        let rig = Rig::within(Space::on(cluster.target().clone()).await, |_| {}).await;
+        let mut others = Vec::new();
+        for turn in 1..=migrator::CREATES_AT_ONCE_MAX {
+            let client = connect(&rig.space.server).await;
+            assert_eq!(migrator::create_turn(&client).await.unwrap(), turn);
+            others.push(client);
+        }
+        let (_, operation) = rig.ask("patient").await;
+        let provisioner = rig.provisioner.clone();
+        let making = tokio::spawn(async move { provisioner.run(operation, |_| {}).await });
+        let looks_for_a_turn =
+            "SELECT FROM pg_stat_activity WHERE query LIKE '%generate_series%pg_try_advisory_lock%'
+              AND application_name IN ('tenantry provisioner', 'tenantry migrator')";
+        let looking = connect(&rig.space.server).await;
+        eventually("it waits for its turn", PATIENCE, async || {
+            !looking.query(looks_for_a_turn, &[]).await.unwrap().is_empty()
+        })
+        .await;
+        assert_eq!(rig.leftovers().await, Vec::<String>::new());
+        others.pop();
+        let ended = making.await.unwrap().unwrap();
+        assert_eq!(ended.status, OperationStatus::Succeeded);
+    }
+    cluster.stop().await.unwrap();
 }

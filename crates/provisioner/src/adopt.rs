@@ -33,9 +33,32 @@ pub struct Adoption {
     pub time_zone: Option<String>,
     /// The administrator's log-in name; the longest serving one of the database unless given.
     pub admin_email: Option<Email>,
-    /// The administrator's name and a new password's hash: for one whom the database does not know, or who has no password there.
-    /// Whoever has one keeps it.
-    pub admin_password: Option<(String, SecretString)>,
+    /// The administrator's name, for one whom the database does not know.
+    pub admin_name: Option<String>,
+    /// How an administrator gets in whom the database does not know, or who has no password there. Whoever has one keeps it.
+    pub admin_entry: AdminEntry,
+}
+
+/// How an administrator without a password gets in.
+#[derive(Debug, Clone)]
+pub enum AdminEntry {
+    /// Not at all: such a database is not adopted.
+    Refused,
+    /// With a password of which this is the Argon2id hash.
+    Password(SecretString),
+    /// With one that they set themselves, by [`Provisioner::invite_first`].
+    Invited,
+}
+
+impl AdminEntry {
+    /// The hash to store, or none yet; `Err` when nobody said.
+    fn hash(&self) -> Result<Option<SecretString>, ()> {
+        match self {
+            Self::Refused => Err(()),
+            Self::Password(hash) => Ok(Some(hash.clone())),
+            Self::Invited => Ok(None),
+        }
+    }
 }
 
 /// What an operation keeps of the request.
@@ -234,42 +257,39 @@ fn admin_of(wanted: &Adoption, known: Option<Known>) -> Result<(StaffId, NewAdmi
             why: why.to_owned(),
         })
     };
-    match (known, &wanted.admin_email, &wanted.admin_password) {
-        (Some(known), _, given) => {
-            let hash = match (known.password_hash, given) {
-                (Some(hash), _) => hash.into(),
-                (None, Some((_, hash))) => hash.clone(),
-                (None, None) => {
-                    let why = "the laboratory's administrator has no password in its database; give one, or name another";
-                    return invalid("admin.password", why);
-                }
-            };
-            Ok((
-                known.id,
-                NewAdmin {
-                    email: known.email,
-                    display_name: known.name,
-                    password_hash: hash,
-                },
-            ))
+    let Some(known) = known else {
+        let Some(email) = &wanted.admin_email else {
+            return invalid(
+                "admin.email",
+                "the database knows no active lab_admin; name the person who is to be it",
+            );
+        };
+        let Ok(password_hash) = wanted.admin_entry.hash() else {
+            let why = "the laboratory does not know this person; give a password, or invite them, to make them its administrator";
+            return invalid("admin.password", why);
+        };
+        let local_part = email.as_str().split('@').next().unwrap_or_default();
+        let admin = NewAdmin {
+            display_name: wanted.admin_name.clone().unwrap_or_else(|| local_part.to_owned()),
+            email: email.clone(),
+            password_hash,
+        };
+        return Ok((StaffId::generate(), admin));
+    };
+    let password_hash = match (known.password_hash, wanted.admin_entry.hash()) {
+        (Some(hash), _) => Some(hash.into()),
+        (None, Ok(given)) => given,
+        (None, Err(())) => {
+            let why = "the laboratory's administrator has no password in its database; give one, invite them, or name another";
+            return invalid("admin.password", why);
         }
-        (None, Some(email), Some((name, hash))) => Ok((
-            StaffId::generate(),
-            NewAdmin {
-                email: email.clone(),
-                display_name: name.clone(),
-                password_hash: hash.clone(),
-            },
-        )),
-        (None, Some(_), None) => invalid(
-            "admin.password",
-            "the laboratory does not know this person; give a password to make them its administrator",
-        ),
-        (None, None, _) => invalid(
-            "admin.email",
-            "the database knows no active lab_admin; name the person who is to be it",
-        ),
-    }
+    };
+    let admin = NewAdmin {
+        email: known.email,
+        display_name: known.name,
+        password_hash,
+    };
+    Ok((known.id, admin))
 }
 
 impl Provisioner {

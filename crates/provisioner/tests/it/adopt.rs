@@ -6,7 +6,7 @@ use model::{
     DbName, Email, OperationId, OperationKind, OperationStatus, SchemaVersion, Slug, Step, TenantId,
     TenantState,
 };
-use provisioner::{Adoption, ProvisionError, Provisioner};
+use provisioner::{AdminEntry, Adoption, ProvisionError, Provisioner};
 use registry::{RegistryError, Tenant};
 use secrecy::SecretString;
 use serde_json::Value;
@@ -75,7 +75,8 @@ impl Old {
             name: None,
             time_zone: None,
             admin_email: None,
-            admin_password: None,
+            admin_name: None,
+            admin_entry: AdminEntry::Refused,
         }
     }
 
@@ -187,7 +188,8 @@ async fn an_old_laboratory_becomes_a_tenant_and_keeps_its_people_rows_and_users(
         .await
         .unwrap();
     assert_eq!(admin.id.as_uuid(), known.get::<_, uuid::Uuid>(0));
-    assert_eq!(secrecy::ExposeSecret::expose_secret(&admin.password_hash), HASH);
+    let hash = admin.password_hash.as_ref().unwrap();
+    assert_eq!(secrecy::ExposeSecret::expose_secret(hash), HASH);
 
     // Its own user works on; a stranger does not get in any more.
     let user = old.as_user(&rig).await.unwrap();

@@ -11,6 +11,8 @@ mod fence;
 #[cfg(test)]
 mod figures;
 #[cfg(test)]
+mod invitations;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod login;

@@ -161,12 +161,35 @@ struct Known {
     password_hash: Option<String>,
 }
 
-async fn has_table(client: &Client, place: &ConnectTarget, table: &str) -> Result<bool, ProvisionError> {
+/// Whether there is such a table, and it is one that can be read without running anything of its owner's: a view is a query
+/// that runs whatever functions it names, with the rights of whoever reads it, and so does a cast of a type of their own.
+async fn has_plain_table(
+    client: &Client,
+    place: &ConnectTarget,
+    table: &'static str,
+    columns: &[&str],
+) -> Result<bool, ProvisionError> {
     let row = client
-        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&table])
+        .query_opt(
+            "SELECT c.relkind IN ('r', 'p'), ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+                      JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+                     WHERE a.attrelid = c.oid AND a.attname::text = ANY ($2) AND NOT a.attisdropped
+                       AND t.typnamespace <> 'pg_catalog'::pg_catalog.regnamespace ORDER BY 1)
+               FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
+            &[&format!("public.{table}"), &columns],
+        )
         .await
         .map_err(ProvisionError::db("looking at the laboratory", place))?;
-    Ok(row.get(0))
+    let Some(row) = row else { return Ok(false) };
+    let foreign: Vec<String> = row.get(1);
+    if !row.get::<_, bool>(0) {
+        return Err(another_shape(table, &"it is no table"));
+    }
+    if let Some(column) = foreign.first() {
+        let why = format!("its column {column} has a type that is not the server's own");
+        return Err(another_shape(table, &why));
+    }
+    Ok(true)
 }
 
 /// A table of a laboratory's name that is not a laboratory's: whoever named the database is told so.
@@ -191,7 +214,7 @@ fn reading(table: &'static str, place: &ConnectTarget, error: tokio_postgres::Er
 }
 
 async fn profile(client: &Client, place: &ConnectTarget) -> Result<Profile, ProvisionError> {
-    if !has_table(client, place, "public.lab_profile").await? {
+    if !has_plain_table(client, place, "lab_profile", &["tenant_id", "name", "tz"]).await? {
         return Ok(Profile::default());
     }
     let row = client
@@ -214,7 +237,16 @@ async fn known(
     place: &ConnectTarget,
     email: Option<&Email>,
 ) -> Result<Option<Known>, ProvisionError> {
-    if !has_table(client, place, "public.staff").await? {
+    let columns = [
+        "id",
+        "email",
+        "display_name",
+        "password_hash",
+        "role",
+        "active",
+        "created_at",
+    ];
+    if !has_plain_table(client, place, "staff", &columns).await? {
         return Ok(None);
     }
     let row = client
@@ -335,7 +367,7 @@ impl Provisioner {
         let held = inner.session(inner.admin_of(row)?).await?;
         let comment = inner.adoptable(&held, &wanted.database, None).await?;
         let place = held.target.with_database(wanted.database.as_str());
-        let inside = inner.connect(&place).await?;
+        let inside = inner.connect_inside(&place).await?;
         let profile = profile(&inside, &place).await?;
         let known = known(&inside, &place, wanted.admin_email.as_ref()).await?;
         let (admin_id, admin) = admin_of(&wanted, known)?;

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod adopt;
 #[cfg(test)]
+mod backups;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod exports;

@@ -7,7 +7,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Change, NewAudit, RegistryError, audit_insert, row::Reader, sql, tenants::not_found};
+use crate::{
+    Change, NewAudit, RegistryError, audit_insert, invitations::invitation_end_in_txn, row::Reader, sql,
+    tenants::not_found,
+};
 
 /// An administrator of one laboratory.
 #[derive(Debug, Clone)]
@@ -270,7 +273,8 @@ pub async fn admin_change_in_txn(
 }
 
 /// Stores the hash of an administrator's new password and writes that into the audit; `false` when the laboratory has
-/// no such administrator.
+/// no such administrator. An invitation that is under way ends with it: who changes a password that others may know must
+/// not leave a second way in.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -289,6 +293,7 @@ pub async fn admin_set_password_in_txn(
     )
     .await?;
     if touched > 0 {
+        invitation_end_in_txn(txn, tenant, id).await?;
         record(txn, tenant, "admin.password_set", json!({ "admin": id }), change).await?;
     }
     Ok(touched > 0)

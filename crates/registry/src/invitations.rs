@@ -164,6 +164,19 @@ pub async fn invitation_accept_in_txn(
     Ok(true)
 }
 
+/// Ends an administrator's invitation that nobody has accepted.
+pub(crate) async fn invitation_end_in_txn(
+    txn: &Transaction<'_>,
+    tenant: TenantId,
+    admin: StaffId,
+) -> Result<(), RegistryError> {
+    let statement =
+        "DELETE FROM admin_invitations WHERE tenant_id = $1 AND admin_id = $2 AND accepted_at IS NULL";
+    let params: [&(dyn ToSql + Sync); 2] = [&tenant.as_uuid(), &admin.as_uuid()];
+    sql::touched(txn, "ending an invitation", statement, &params).await?;
+    Ok(())
+}
+
 async fn record(
     txn: &Transaction<'_>,
     tenant: TenantId,

@@ -136,12 +136,12 @@ pub async fn accept(
         state.attempts.guessed(from.client_ip).await?;
         return Err(refused());
     };
-    let key = hex::encode(token_sha256);
-    state.attempts.begin_invitation(&key, from.client_ip).await?;
-    // Before any hashing: the laboratory says itself why it cannot be entered.
+    // Before any hashing: the laboratory says itself why it cannot be entered. Whoever waits for it may ask often.
     let tenant = standing.admin.tenant;
     let snapshot = state.resolver.snapshot(tenant).await?;
     snapshot.admit(state.window())?;
+    let key = hex::encode(token_sha256);
+    state.attempts.begin_invitation(&key, from.client_ip).await?;
     let entering = Entering {
         hash: standing.hash(state, password).await?,
         standing,

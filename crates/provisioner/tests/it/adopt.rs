@@ -549,6 +549,16 @@ async fn what_would_run_something_of_its_owners_when_it_is_read_is_refused_unrea
         let said = refused(&rig, old.adoption(name)).await;
         assert!(said.contains(table) && said.contains(why), "{said}");
     }
+    // A history that is none is found when the work begins.
+    let old = Old::at(&rig, "history", 5).await;
+    let made = "CREATE FUNCTION caught() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE 'it was read'; END $$;
+         CREATE VIEW refinery_schema_history AS SELECT caught() AS version, '' AS name, '' AS applied_on, '' AS checksum";
+    old.inside(&rig).await.batch_execute(made).await.unwrap();
+    let said = fails(&rig, old.adoption("history")).await;
+    assert!(
+        said.contains("is no table") && !said.contains("it was read"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -8,9 +8,7 @@ use crate::support::{Call, LIMIT, Reply, World, finished, provision};
 const NOBODY: &str = "0190a5b0-0000-7000-8000-000000000001";
 
 async fn keyed(world: &World, path: &str, body: &Value, key: &str) -> Reply {
-    let call = Call::new("POST", path)
-        .json(body)
-        .header("idempotency-key", key);
+    let call = Call::new("POST", path).json(body).header("idempotency-key", key);
     world.server.send(&call, &world.operator).await
 }
 
@@ -76,8 +74,20 @@ async fn a_schedule_has_bounds_and_is_gone_with_its_end() {
     let body = json!({ "everySeconds": 86_400, "keepLast": 7, "keepForSeconds": 172_800 });
     let set = put(&world, &path, &body).await.expect(200);
     assert_eq!(
-        (&set["tenantId"], &set["tenantSlug"], &set["everySeconds"], &set["keepLast"], &set["keepForSeconds"]),
-        (&json!(id), &json!("acme-lab"), &json!(86_400), &json!(7), &json!(172_800))
+        (
+            &set["tenantId"],
+            &set["tenantSlug"],
+            &set["everySeconds"],
+            &set["keepLast"],
+            &set["keepForSeconds"]
+        ),
+        (
+            &json!(id),
+            &json!("acme-lab"),
+            &json!(86_400),
+            &json!(7),
+            &json!(172_800)
+        )
     );
     let unknown = format!("/api/v1/tenants/{NOBODY}/backup-schedule");
     put(&world, &unknown, &body).await.refused(404, "unknown-tenant");
@@ -87,8 +97,15 @@ async fn a_schedule_has_bounds_and_is_gone_with_its_end() {
         .await
         .refused(404, "not-found");
     for status in [204, 204] {
-        let ended = world.server.send(&Call::new("DELETE", &path), &world.operator).await;
-        assert_eq!(ended.status, status, "an end that was told before is an end: {}", ended.text);
+        let ended = world
+            .server
+            .send(&Call::new("DELETE", &path), &world.operator)
+            .await;
+        assert_eq!(
+            ended.status, status,
+            "an end that was told before is an end: {}",
+            ended.text
+        );
     }
     world
         .server
@@ -140,7 +157,10 @@ async fn schedules_and_archives_come_in_pages() {
         path = format!("/api/v1/archives?limit=1&after={next}");
     }
     let key = |archive: &Value| archive["id"].as_str().unwrap().to_owned();
-    assert!(seen.len() >= 3 && seen.windows(2).all(|pair| key(&pair[0]) > key(&pair[1])), "{seen:?}");
+    assert!(
+        seen.len() >= 3 && seen.windows(2).all(|pair| key(&pair[0]) > key(&pair[1])),
+        "{seen:?}"
+    );
     let of_one = get(&world, &format!("/api/v1/archives?tenantId={}", ids[0])).await;
     assert!(slugs(&of_one).iter().all(|slug| slug == "alpha-lab"));
     let of_none = get(&world, &format!("/api/v1/archives?tenantId={NOBODY}")).await;
@@ -155,7 +175,10 @@ async fn schedules_and_archives_come_in_pages() {
             ("after=No%20Cursor", 422, "invalid"),
             ("page=2", 400, "bad-query"),
         ] {
-            let refused = world.server.get(&world.operator, &format!("{path}?{query}")).await;
+            let refused = world
+                .server
+                .get(&world.operator, &format!("{path}?{query}"))
+                .await;
             refused.refused(status, code);
         }
     }
@@ -172,7 +195,10 @@ async fn a_backup_that_is_asked_for_again_is_the_same_and_other_states_have_none
     let location = first.header("location").to_owned();
     let first = first.expect(202);
     let again = keyed(&world, &path, &json!({}), "b-1").await;
-    assert_eq!((again.header("location"), again.json["operationId"].clone()), (location.as_str(), first["operationId"].clone()));
+    assert_eq!(
+        (again.header("location"), again.json["operationId"].clone()),
+        (location.as_str(), first["operationId"].clone())
+    );
     finished(d, &world.operator, &location).await;
     assert_eq!(keyed(&world, &path, &json!({}), "b-1").await.expect(202), first);
     // The key is this request's and no other's.
@@ -203,14 +229,18 @@ async fn a_backup_that_is_asked_for_again_is_the_same_and_other_states_have_none
     let removal = post(&world, &offboard, json!({ "graceSeconds": 7200 })).await;
     let location = removal.header("location").to_owned();
     removal.expect(202);
-    post(&world, &path, json!({})).await.refused(409, "illegal-transition");
+    post(&world, &path, json!({}))
+        .await
+        .refused(409, "illegal-transition");
     eventually("the grace period", LIMIT, async || {
         get(&world, &location).await["waitingUntil"].is_string()
     })
     .await;
     let in_place = json!({ "inPlace": true, "confirmSlug": "acme-lab" });
     let restore = format!("/api/v1/archives/{archive}/restore");
-    post(&world, &restore, in_place).await.refused(409, "illegal-transition");
+    post(&world, &restore, in_place)
+        .await
+        .refused(409, "illegal-transition");
     world.stop().await;
 }
 
@@ -233,7 +263,12 @@ async fn a_restore_says_what_it_needs_and_is_the_same_when_it_is_asked_for_again
         (json!({ "inplace": true }), 422, "unknown-field"),
     ] {
         let refused = post(&world, &path, body.clone()).await;
-        assert_eq!((refused.status, refused.code()), (status, code), "{body}: {}", refused.text);
+        assert_eq!(
+            (refused.status, refused.code()),
+            (status, code),
+            "{body}: {}",
+            refused.text
+        );
     }
     let body = json!({ "as": "acme-copy" });
     let first = keyed(&world, &path, &body, "r-1").await;
@@ -243,13 +278,24 @@ async fn a_restore_says_what_it_needs_and_is_the_same_when_it_is_asked_for_again
     keyed(&world, &path, &json!({ "as": "acme-other" }), "r-1")
         .await
         .refused(422, "idempotency-key-reused");
-    assert_eq!(finished(d, &world.operator, &location).await["status"], "succeeded");
+    assert_eq!(
+        finished(d, &world.operator, &location).await["status"],
+        "succeeded"
+    );
 
     let nothing = post(&world, "/api/v1/archives/prune", json!({ "dryRun": true })).await;
-    assert_eq!(nothing.expect(200), json!({ "dryRun": true, "items": [] }), "no schedule, nothing past its time");
-    post(&world, "/api/v1/archives/prune", json!({ "tenantId": "acme-lab" }))
-        .await
-        .refused(422, "invalid");
+    assert_eq!(
+        nothing.expect(200),
+        json!({ "dryRun": true, "items": [] }),
+        "no schedule, nothing past its time"
+    );
+    post(
+        &world,
+        "/api/v1/archives/prune",
+        json!({ "tenantId": "acme-lab" }),
+    )
+    .await
+    .refused(422, "invalid");
     post(&world, "/api/v1/archives/prune", json!({ "keep": 1 }))
         .await
         .refused(422, "unknown-field");
@@ -266,8 +312,12 @@ async fn a_grace_period_is_ended_by_whoever_types_the_slug_once_more() {
     let confirmed = json!({ "confirmSlug": "acme-lab", "reason": "they asked for it" });
     // Nothing waits yet, and what is done never will.
     let done = made["items"][0]["id"].as_str().unwrap();
-    post(&world, &end(done), confirmed.clone()).await.refused(409, "operation-in-progress");
-    post(&world, &end(NOBODY), confirmed.clone()).await.refused(404, "not-found");
+    post(&world, &end(done), confirmed.clone())
+        .await
+        .refused(409, "operation-in-progress");
+    post(&world, &end(NOBODY), confirmed.clone())
+        .await
+        .refused(404, "not-found");
 
     let offboard = format!("/api/v1/tenants/{id}/offboard");
     let asked = post(&world, &offboard, json!({ "graceSeconds": 86_400 })).await;
@@ -291,9 +341,14 @@ async fn a_grace_period_is_ended_by_whoever_types_the_slug_once_more() {
 
     let woken = post(&world, &end(removal), confirmed.clone()).await.expect(202);
     assert_eq!(woken["id"], removal);
-    assert_eq!(finished(d, &world.operator, &location).await["status"], "succeeded");
+    assert_eq!(
+        finished(d, &world.operator, &location).await["status"],
+        "succeeded"
+    );
     let gone = d.get(&world.operator, &format!("/api/v1/tenants/{id}")).await;
     gone.refused(404, "unknown-tenant");
-    post(&world, &end(removal), confirmed).await.refused(409, "operation-in-progress");
+    post(&world, &end(removal), confirmed)
+        .await
+        .refused(409, "operation-in-progress");
     world.stop().await;
 }

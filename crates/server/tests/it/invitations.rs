@@ -1,5 +1,6 @@
 //! A laboratory's first administrator sets the password by a link, and nobody else does.
 
+use model::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 use testkit::eventually;
 
@@ -90,7 +91,7 @@ async fn an_invited_admin_sets_the_password_once_and_works() {
         .unwrap()
         .parse::<jiff::Timestamp>()
         .unwrap();
-    let left = left.duration_since(jiff::Timestamp::now()).as_secs();
+    let left = left.duration_since(SystemClock.now()).as_secs();
     assert!((604_000..=604_800).contains(&left), "{left}");
     let known = admin(&world, tenant).await;
     assert_eq!(
@@ -459,5 +460,24 @@ async fn an_admin_with_a_password_can_be_invited_too_and_keeps_it_until_then() {
     d.try_log_in(EMAIL, PASSWORD, None)
         .await
         .refused(401, "login-failed");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_password_that_is_set_elsewhere_ends_the_invitation_under_way() {
+    let world = World::start().await;
+    let d = &world.server;
+    let tenant = json!(provision(d, &world.operator, SLUG).await);
+    let known = admin(&world, &tenant).await;
+    let made = invite(&world, &tenant, &known["id"]).await.expect(201);
+    let token = d.log_in(EMAIL, None).await;
+    let path = format!("/api/v1/staff/{}/password", known["id"].as_str().unwrap());
+    let set = Call::new("PUT", path).json(&json!({ "password": ANOTHER }));
+    assert_eq!(d.send(&set, &token).await.status, 204);
+    accept(d, &made["token"], PASSWORD)
+        .await
+        .refused(401, "invitation-invalid");
+    assert_eq!(admin(&world, &tenant).await["invitedUntil"], Value::Null);
+    d.try_log_in(EMAIL, ANOTHER, None).await.expect(200);
     world.stop().await;
 }

@@ -75,14 +75,15 @@ pub(super) fn document(context: &Context, invited: &Invited) -> serde_json::Valu
 
 /// What a person reads of it.
 pub(super) fn text(context: &Context, invited: &Invited) -> String {
-    let how = link(context, invited).unwrap_or_else(|| {
-        format!(
-            "{} (below the address of tenantd; set http.public_url to have it printed whole)",
-            platform::invitation_path(&invited.token)
-        )
-    });
+    let (shown, how) = match link(context, invited) {
+        Some(link) => (link, ""),
+        None => (
+            platform::invitation_path(&invited.token),
+            ", below the address of tenantd (set http.public_url to have links whole)",
+        ),
+    };
     format!(
-        "invitation for {}, shown only now, valid once until {}:\n{how}",
+        "invitation for {}, shown only now, valid once until {}{how}:\n{shown}",
         invited.email,
         moment(invited.expires_at)
     )

@@ -66,10 +66,7 @@ async fn a_backup_is_made_proved_and_restored_in_three_ways() {
     let said = ctl.run(&["archives", "verify", &archive]).expect(0);
     assert!(said.stdout.contains("holds what its manifest says"), "{said:?}");
     let unknown = "0190a5b0-0000-7000-8000-000000000001";
-    for args in [
-        ["archives", "verify", unknown],
-        ["archives", "show", unknown],
-    ] {
+    for args in [["archives", "verify", unknown], ["archives", "show", unknown]] {
         ctl.run(&args).expect(4);
     }
     let none = ctl.run(&["restore", unknown]).expect(4);
@@ -77,7 +74,10 @@ async fn a_backup_is_made_proved_and_restored_in_three_ways() {
 
     // Beside itself; under its own name only when that is free.
     let copy = ctl.json(0, &["restore", &archive, "--as", "acme-copy"]);
-    assert_eq!((&copy["tenant"]["slug"], &copy["tenant"]["status"]), (&json!("acme-copy"), &json!("active")));
+    assert_eq!(
+        (&copy["tenant"]["slug"], &copy["tenant"]["status"]),
+        (&json!("acme-copy"), &json!("active"))
+    );
     assert_eq!(copy["archiveId"], archive.as_str());
     assert_eq!(staff(&space, "acme-copy").await, ["Tina"]);
     let taken = ctl.run(&["restore", &archive]).expect(5);
@@ -87,14 +87,25 @@ async fn a_backup_is_made_proved_and_restored_in_three_ways() {
     hire(&space, "acme-lab", "Tom").await;
     let in_place = ["restore", archive.as_str(), "--in-place"];
     let unconfirmed = ctl.run(&in_place).expect(2);
-    assert!(unconfirmed.stderr.contains("--confirm acme-lab"), "{unconfirmed:?}");
-    let wrong = ctl.run(&[&in_place[..], &["--confirm", "bravo-lab"]].concat()).expect(2);
+    assert!(
+        unconfirmed.stderr.contains("--confirm acme-lab"),
+        "{unconfirmed:?}"
+    );
+    let wrong = ctl
+        .run(&[&in_place[..], &["--confirm", "bravo-lab"]].concat())
+        .expect(2);
     assert!(wrong.stderr.contains("nothing was changed"), "{wrong:?}");
     assert_eq!(staff(&space, "acme-lab").await, ["Tina", "Tom"]);
-    let replaced = ctl.run(&[&in_place[..], &["--confirm", "acme-lab"]].concat()).expect(0);
-    assert!(replaced.stderr.contains("what it held before is archive "), "{replaced:?}");
+    let replaced = ctl
+        .run(&[&in_place[..], &["--confirm", "acme-lab"]].concat())
+        .expect(0);
+    assert!(
+        replaced.stderr.contains("what it held before is archive "),
+        "{replaced:?}"
+    );
     assert_eq!(staff(&space, "acme-lab").await, ["Tina"]);
-    ctl.run(&["restore", &archive, "--as", "x-lab", "--in-place"]).expect(2);
+    ctl.run(&["restore", &archive, "--as", "x-lab", "--in-place"])
+        .expect(2);
     ctl.run(&["restore", &archive, "--confirm", "acme-lab"]).expect(2);
 
     // Gone, and back under the same id.
@@ -102,7 +113,10 @@ async fn a_backup_is_made_proved_and_restored_in_three_ways() {
     let removed = ctl.json(0, &["offboard", "acme-lab", "--now", "--confirm", "acme-lab"]);
     let last = text(&removed["archive"]["id"]);
     let back = ctl.json(0, &["restore", last, "--reason", "they came back"]);
-    assert_eq!((&back["tenant"]["id"], &back["tenant"]["status"]), (&json!(id), &json!("active")));
+    assert_eq!(
+        (&back["tenant"]["id"], &back["tenant"]["status"]),
+        (&json!(id), &json!("active"))
+    );
     assert_eq!(staff(&space, "acme-lab").await, ["Tina"]);
 }
 
@@ -113,11 +127,19 @@ async fn a_schedule_is_set_shown_and_ended_and_pruning_keeps_what_it_says() {
     ctl.provision("acme-lab");
     let schedule = ["backup", "schedule", "acme-lab"];
     let with = |rest: &[&'static str]| [&schedule[..], rest].concat();
+    // Before there is a schedule: each backup prunes by it.
+    for _ in 0..3 {
+        ctl.run(&["backup", "acme-lab"]).expect(0);
+    }
     assert_eq!(ctl.json(0, &schedule)["schedule"], json!(null));
     assert_eq!(ctl.json(0, &["backup", "schedules"]), json!({"schedules": []}));
     let set = ctl.json(0, &with(&["--every", "1d", "--keep-last", "1"]));
     assert_eq!(
-        (&set["schedule"]["everySeconds"], &set["schedule"]["keepLast"], &set["schedule"]["keepForSeconds"]),
+        (
+            &set["schedule"]["everySeconds"],
+            &set["schedule"]["keepLast"],
+            &set["schedule"]["keepForSeconds"]
+        ),
         (&json!(86_400), &json!(1), &json!(null))
     );
     assert_eq!(ctl.json(0, &schedule)["schedule"], set["schedule"]);
@@ -138,12 +160,12 @@ async fn a_schedule_is_set_shown_and_ended_and_pruning_keeps_what_it_says() {
     ctl.run(&["backup", "schedule", "no-such-lab", "--off"]).expect(4);
 
     // One is kept: the others go, first only in words.
-    for _ in 0..3 {
-        ctl.run(&["backup", "acme-lab"]).expect(0);
-    }
     let ids = |listed: &Value| -> Vec<String> {
         let archives = listed["archives"].as_array().unwrap();
-        archives.iter().map(|archive| text(&archive["id"]).to_owned()).collect()
+        archives
+            .iter()
+            .map(|archive| text(&archive["id"]).to_owned())
+            .collect()
     };
     let before = ids(&ctl.json(0, &["archives", "list"]));
     assert_eq!(before.len(), 3);

@@ -32,7 +32,12 @@ async fn an_admin_is_invited_and_no_password_is_made_for_them() {
     assert_eq!(first["link"], format!("https://lab.example/invitation#{token}"));
     let shown = ctl.json(0, &["show", "acme-lab"]);
     assert_eq!(shown["admins"][0]["hasPassword"], false);
-    assert!(ctl.run(&["show", "acme-lab"]).expect(0).stdout.contains("no password yet"));
+    assert!(
+        ctl.run(&["show", "acme-lab"])
+            .expect(0)
+            .stdout
+            .contains("no password yet")
+    );
 
     // Another one, by name or because there is only one.
     let second = ctl.json(0, &["invite", "acme-lab"]);
@@ -49,7 +54,9 @@ async fn an_admin_is_invited_and_no_password_is_made_for_them() {
         plain.stdout.contains("/invitation#") && plain.stdout.contains("http.public_url"),
         "{plain:?}"
     );
-    let unknown = ctl.run(&["invite", "acme-lab", "--email", "eve@example.org"]).expect(4);
+    let unknown = ctl
+        .run(&["invite", "acme-lab", "--email", "eve@example.org"])
+        .expect(4);
     assert!(unknown.stderr.contains("it knows ada@example.org"), "{unknown:?}");
     ctl.run(&["invite", "acme-lb"]).expect(4);
     let both = [&PROVISION[..], &["--admin-password-stdin"]].concat();
@@ -66,7 +73,10 @@ async fn taken_up_again_it_invites_again_until_the_admin_has_a_password() {
     let first = ctl.json(0, &[&PROVISION[..], &["--no-wait"]].concat());
     assert_eq!(first["tenant"]["status"], "provisioning");
     let again = ctl.json(0, &PROVISION);
-    assert_eq!((&again["resumed"], &again["tenant"]["status"]), (&json!(true), &json!("active")));
+    assert_eq!(
+        (&again["resumed"], &again["tenant"]["status"]),
+        (&json!(true), &json!("active"))
+    );
     assert_eq!(first["invitation"]["adminId"], again["invitation"]["adminId"]);
     assert_ne!(first["invitation"]["token"], again["invitation"]["token"]);
 

@@ -95,7 +95,10 @@ impl Snapshot {
         let there = self
             .lines(
                 doing,
-                "SELECT 1 WHERE pg_catalog.to_regclass('public.refinery_schema_history') IS NOT NULL",
+                // As a migration run makes it: what else has the name is its owner's, and is not read.
+                "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+                  WHERE c.oid = pg_catalog.to_regclass('public.refinery_schema_history') AND c.relkind IN ('r', 'p')
+                    AND a.attname = 'version' AND a.atttypid = 'pg_catalog.int4'::pg_catalog.regtype",
             )
             .await?;
         if there.is_empty() {

@@ -137,7 +137,7 @@ pub(crate) async fn ask(world: &World, books: &mut Books, choice: Choice) -> any
                 admin: NewAdmin {
                     email: Email::parse(&format!("ada@{slug}.example"))?,
                     display_name: "Ada".to_owned(),
-                    password_hash: SecretString::from(HASH),
+                    password_hash: Some(SecretString::from(HASH)),
                 },
             };
             let (tenant, operation) = provisioner.request_provision(lab, by()).await?;

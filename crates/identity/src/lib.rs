@@ -5,6 +5,7 @@
 //!
 //! This crate decides who somebody is and never what they may do; it talks to no database and knows no HTTP.
 
+mod invitations;
 mod keys;
 mod passwords;
 mod remembered;
@@ -12,6 +13,7 @@ mod seal;
 mod secrets;
 mod tokens;
 
+pub use invitations::{generate_invitation_token, invitation_digest};
 pub use keys::{KeyError, KeyStore, SealKey, SigningKey};
 pub use passwords::{PasswordError, PasswordOptions, Passwords, WeakPassword, password_check};
 pub use seal::{SealError, Sealer};

@@ -130,7 +130,7 @@ impl World {
             admin: NewAdmin {
                 email: Email::parse(&format!("ada@{slug}.example"))?,
                 display_name: "Ada".to_owned(),
-                password_hash: SecretString::from(HASH),
+                password_hash: Some(SecretString::from(HASH)),
             },
         };
         let by = RequestedBy::terminal("bench");

@@ -13,7 +13,8 @@ use crate::MigrateError;
 pub async fn history_version(client: &impl GenericClient) -> Result<SchemaVersion, MigrateError> {
     let place = client
         .query_typed_one(
-            "SELECT current_database()::text, to_regclass('public.refinery_schema_history') IS NOT NULL",
+            "SELECT current_database()::text, (SELECT c.relkind::text FROM pg_catalog.pg_class c
+                      WHERE c.oid = pg_catalog.to_regclass('public.refinery_schema_history'))",
             &[],
         )
         .await
@@ -22,8 +23,17 @@ pub async fn history_version(client: &impl GenericClient) -> Result<SchemaVersio
             "the database",
         ))?;
     let database: String = place.get(0);
-    if !place.get::<_, bool>(1) {
-        return Ok(SchemaVersion::default());
+    match place.get::<_, Option<&str>>(1) {
+        None => return Ok(SchemaVersion::default()),
+        Some("r" | "p") => {}
+        // A view is a query of its owner's, and would run with the rights of whoever reads it.
+        Some(_) => {
+            return Err(MigrateError::CorruptHistory {
+                database,
+                row: "all of it".to_owned(),
+                why: "public.refinery_schema_history is no table".to_owned(),
+            });
+        }
     }
     let rows = client
         .query_typed(

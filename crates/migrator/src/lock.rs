@@ -63,11 +63,12 @@ impl Guarded<'_> {
     }
 }
 
-/// A session with bounded waits, whose statement ends soon after this process does.
+/// A session with bounded waits, whose statement ends soon after this process does. Migrations make their objects in `public`,
+/// whatever path the database's owner has set for it: with theirs, functions of theirs could stand for the server's own.
 pub(crate) async fn session(target: &ConnectTarget) -> Result<Client, MigrateError> {
     let client = pg::connect(target, "tenantry migrator", CONNECT_LIMIT).await?;
     let settings = format!(
-        "SET lock_timeout = '{STATEMENT_LOCK_WAIT_S}s'; SET statement_timeout = '{STATEMENT_LIMIT_MIN}min'; \
+        "SET search_path = public; SET lock_timeout = '{STATEMENT_LOCK_WAIT_S}s'; SET statement_timeout = '{STATEMENT_LIMIT_MIN}min'; \
          SET client_connection_check_interval = '500ms'"
     );
     client

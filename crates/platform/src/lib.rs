@@ -13,6 +13,7 @@ mod budget;
 mod cluster;
 mod error;
 mod exports;
+mod invitations;
 mod open;
 mod prepare;
 mod register;
@@ -21,6 +22,7 @@ mod seed;
 
 pub use error::PlatformError;
 pub use exports::{about_laboratory, left_out};
+pub use invitations::{invitation_link, invitation_path};
 pub use open::Platform;
 pub use prepare::Prepared;
 pub use seed::seed_hook;

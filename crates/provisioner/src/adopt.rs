@@ -33,9 +33,32 @@ pub struct Adoption {
     pub time_zone: Option<String>,
     /// The administrator's log-in name; the longest serving one of the database unless given.
     pub admin_email: Option<Email>,
-    /// The administrator's name and a new password's hash: for one whom the database does not know, or who has no password there.
-    /// Whoever has one keeps it.
-    pub admin_password: Option<(String, SecretString)>,
+    /// The administrator's name, for one whom the database does not know.
+    pub admin_name: Option<String>,
+    /// How an administrator gets in whom the database does not know, or who has no password there. Whoever has one keeps it.
+    pub admin_entry: AdminEntry,
+}
+
+/// How an administrator without a password gets in.
+#[derive(Debug, Clone)]
+pub enum AdminEntry {
+    /// Not at all: such a database is not adopted.
+    Refused,
+    /// With a password of which this is the Argon2id hash.
+    Password(SecretString),
+    /// With one that they set themselves, by [`Provisioner::invite_first`].
+    Invited,
+}
+
+impl AdminEntry {
+    /// The hash to store, or none yet; `Err` when nobody said.
+    fn hash(&self) -> Result<Option<SecretString>, ()> {
+        match self {
+            Self::Refused => Err(()),
+            Self::Password(hash) => Ok(Some(hash.clone())),
+            Self::Invited => Ok(None),
+        }
+    }
 }
 
 /// What an operation keeps of the request.
@@ -138,12 +161,35 @@ struct Known {
     password_hash: Option<String>,
 }
 
-async fn has_table(client: &Client, place: &ConnectTarget, table: &str) -> Result<bool, ProvisionError> {
+/// Whether there is such a table, and it is one that can be read without running anything of its owner's: a view is a query
+/// that runs whatever functions it names, with the rights of whoever reads it, and so does a cast of a type of their own.
+async fn has_plain_table(
+    client: &Client,
+    place: &ConnectTarget,
+    table: &'static str,
+    columns: &[&str],
+) -> Result<bool, ProvisionError> {
     let row = client
-        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&table])
+        .query_opt(
+            "SELECT c.relkind IN ('r', 'p'), ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
+                      JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+                     WHERE a.attrelid = c.oid AND a.attname::text = ANY ($2) AND NOT a.attisdropped
+                       AND t.typnamespace <> 'pg_catalog'::pg_catalog.regnamespace ORDER BY 1)
+               FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
+            &[&format!("public.{table}"), &columns],
+        )
         .await
         .map_err(ProvisionError::db("looking at the laboratory", place))?;
-    Ok(row.get(0))
+    let Some(row) = row else { return Ok(false) };
+    let foreign: Vec<String> = row.get(1);
+    if !row.get::<_, bool>(0) {
+        return Err(another_shape(table, &"it is no table"));
+    }
+    if let Some(column) = foreign.first() {
+        let why = format!("its column {column} has a type that is not the server's own");
+        return Err(another_shape(table, &why));
+    }
+    Ok(true)
 }
 
 /// A table of a laboratory's name that is not a laboratory's: whoever named the database is told so.
@@ -168,7 +214,7 @@ fn reading(table: &'static str, place: &ConnectTarget, error: tokio_postgres::Er
 }
 
 async fn profile(client: &Client, place: &ConnectTarget) -> Result<Profile, ProvisionError> {
-    if !has_table(client, place, "public.lab_profile").await? {
+    if !has_plain_table(client, place, "lab_profile", &["tenant_id", "name", "tz"]).await? {
         return Ok(Profile::default());
     }
     let row = client
@@ -191,7 +237,16 @@ async fn known(
     place: &ConnectTarget,
     email: Option<&Email>,
 ) -> Result<Option<Known>, ProvisionError> {
-    if !has_table(client, place, "public.staff").await? {
+    let columns = [
+        "id",
+        "email",
+        "display_name",
+        "password_hash",
+        "role",
+        "active",
+        "created_at",
+    ];
+    if !has_plain_table(client, place, "staff", &columns).await? {
         return Ok(None);
     }
     let row = client
@@ -234,42 +289,39 @@ fn admin_of(wanted: &Adoption, known: Option<Known>) -> Result<(StaffId, NewAdmi
             why: why.to_owned(),
         })
     };
-    match (known, &wanted.admin_email, &wanted.admin_password) {
-        (Some(known), _, given) => {
-            let hash = match (known.password_hash, given) {
-                (Some(hash), _) => hash.into(),
-                (None, Some((_, hash))) => hash.clone(),
-                (None, None) => {
-                    let why = "the laboratory's administrator has no password in its database; give one, or name another";
-                    return invalid("admin.password", why);
-                }
-            };
-            Ok((
-                known.id,
-                NewAdmin {
-                    email: known.email,
-                    display_name: known.name,
-                    password_hash: hash,
-                },
-            ))
+    let Some(known) = known else {
+        let Some(email) = &wanted.admin_email else {
+            return invalid(
+                "admin.email",
+                "the database knows no active lab_admin; name the person who is to be it",
+            );
+        };
+        let Ok(password_hash) = wanted.admin_entry.hash() else {
+            let why = "the laboratory does not know this person; give a password, or invite them, to make them its administrator";
+            return invalid("admin.password", why);
+        };
+        let local_part = email.as_str().split('@').next().unwrap_or_default();
+        let admin = NewAdmin {
+            display_name: wanted.admin_name.clone().unwrap_or_else(|| local_part.to_owned()),
+            email: email.clone(),
+            password_hash,
+        };
+        return Ok((StaffId::generate(), admin));
+    };
+    let password_hash = match (known.password_hash, wanted.admin_entry.hash()) {
+        (Some(hash), _) => Some(hash.into()),
+        (None, Ok(given)) => given,
+        (None, Err(())) => {
+            let why = "the laboratory's administrator has no password in its database; give one, invite them, or name another";
+            return invalid("admin.password", why);
         }
-        (None, Some(email), Some((name, hash))) => Ok((
-            StaffId::generate(),
-            NewAdmin {
-                email: email.clone(),
-                display_name: name.clone(),
-                password_hash: hash.clone(),
-            },
-        )),
-        (None, Some(_), None) => invalid(
-            "admin.password",
-            "the laboratory does not know this person; give a password to make them its administrator",
-        ),
-        (None, None, _) => invalid(
-            "admin.email",
-            "the database knows no active lab_admin; name the person who is to be it",
-        ),
-    }
+    };
+    let admin = NewAdmin {
+        email: known.email,
+        display_name: known.name,
+        password_hash,
+    };
+    Ok((known.id, admin))
 }
 
 impl Provisioner {
@@ -315,7 +367,7 @@ impl Provisioner {
         let held = inner.session(inner.admin_of(row)?).await?;
         let comment = inner.adoptable(&held, &wanted.database, None).await?;
         let place = held.target.with_database(wanted.database.as_str());
-        let inside = inner.connect(&place).await?;
+        let inside = inner.connect_inside(&place).await?;
         let profile = profile(&inside, &place).await?;
         let known = known(&inside, &place, wanted.admin_email.as_ref()).await?;
         let (admin_id, admin) = admin_of(&wanted, known)?;

@@ -422,7 +422,8 @@ struct KeptAdmin {
     id: StaffId,
     email: String,
     display_name: String,
-    password_hash: String,
+    /// Absent for one who had not accepted an invitation yet.
+    password_hash: Option<String>,
     disabled_at: Option<Timestamp>,
     created_at: Timestamp,
 }
@@ -445,7 +446,7 @@ pub(crate) async fn seal_admins(
             id: admin.id,
             email: admin.email.as_str().to_owned(),
             display_name: admin.display_name,
-            password_hash: admin.password_hash.expose_secret().to_owned(),
+            password_hash: admin.password_hash.map(|hash| hash.expose_secret().to_owned()),
             disabled_at: admin.disabled_at,
             created_at: admin.created_at,
         })
@@ -482,7 +483,7 @@ pub(crate) fn open_admins(
                 tenant,
                 email: Email::parse(&admin.email).map_err(|error| refused(error.to_string()))?,
                 display_name: admin.display_name,
-                password_hash: admin.password_hash.into(),
+                password_hash: admin.password_hash.map(SecretString::from),
                 disabled_at: admin.disabled_at,
                 created_at: admin.created_at,
             })

@@ -22,6 +22,7 @@ mod doctor;
 mod engine;
 mod error;
 mod fault;
+mod invitations;
 mod progress;
 mod reach;
 mod removal;
@@ -36,13 +37,14 @@ mod worker;
 
 use std::sync::Arc;
 
-pub use adopt::Adoption;
+pub use adopt::{AdminEntry, Adoption};
 pub use archives::{RestoreAs, Schedule};
 pub use config::{ArchiveOptions, Bounds, ProvisionerConfig, Seed, SeedHook};
 pub use doctor::{Ailment, Examined, Finding, Report, Severity};
 pub use error::{BoxError, ProvisionError};
 #[cfg(feature = "fault-points")]
 pub use fault::Faults;
+pub use invitations::Invited;
 pub use progress::Progress;
 pub use removal::{GRACE_MAX, GRACE_UNCONFIRMED_MIN};
 pub use request::{NewAdmin, NewLab, RequestedBy};

@@ -140,6 +140,18 @@ impl Inner {
         Ok(pg::connect_with(target, "tenantry provisioner", limit, SETTINGS).await?)
     }
 
+    /// A session as the administrator inside a laboratory's database, which may be somebody else's who was here before us: only
+    /// what is the server's own is found without its schema's name. An owner can set another path for their database, and
+    /// a function of theirs in it would run with an administrator's rights.
+    pub(crate) async fn connect_inside(&self, target: &ConnectTarget) -> Result<Client, ProvisionError> {
+        let client = self.connect(target).await?;
+        client
+            .batch_execute("SET search_path = ''")
+            .await
+            .map_err(ProvisionError::db("preparing a session", target))?;
+        Ok(client)
+    }
+
     /// A session on a server's maintenance database: one that was kept, or a new one.
     pub(crate) async fn session(&self, target: ConnectTarget) -> Result<Session, ProvisionError> {
         if let Some(kept) = self.kept.take(&target) {

@@ -35,8 +35,8 @@ pub struct NewAdmin {
     pub email: Email,
     /// The person's name: 1 to 200 characters.
     pub display_name: String,
-    /// Argon2id hash of the password.
-    pub password_hash: SecretString,
+    /// Argon2id hash of the password; absent for one who is invited to set it, with [`Provisioner::invite_first`].
+    pub password_hash: Option<SecretString>,
 }
 
 /// Who asks for a change, and how it can be recognised when it is asked for again.
@@ -261,14 +261,19 @@ impl NewLab {
 
     /// What the operation keeps of the request; never the password's hash.
     fn params(&self, server: &ServerName) -> Value {
-        json!({
+        let mut params = json!({
             "slug": self.slug,
             "name": self.name.trim(),
             "timeZone": self.time_zone,
             "server": server,
             "adminEmail": self.admin.email,
             "adminName": self.admin.display_name.trim(),
-        })
+        });
+        // Somebody who gives a password with the same key again must not believe that it counts.
+        if self.admin.password_hash.is_none() {
+            params["adminInvited"] = json!(true);
+        }
+        params
     }
 }
 

@@ -7,7 +7,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Change, NewAudit, RegistryError, audit_insert, row::Reader, sql, tenants::not_found};
+use crate::{
+    Change, NewAudit, RegistryError, audit_insert, invitations::invitation_end_in_txn, row::Reader, sql,
+    tenants::not_found,
+};
 
 /// An administrator of one laboratory.
 #[derive(Debug, Clone)]
@@ -20,8 +23,8 @@ pub struct Admin {
     pub email: Email,
     /// The person's name.
     pub display_name: String,
-    /// Argon2id hash of the password.
-    pub password_hash: SecretString,
+    /// Argon2id hash of the password; absent until the person has set one, who cannot log in before.
+    pub password_hash: Option<SecretString>,
     /// Since when the person may no longer log in.
     pub disabled_at: Option<Timestamp>,
     /// When the person was registered.
@@ -42,11 +45,15 @@ impl Admin {
             tenant: r.id("tenant_id")?,
             email: r.parse("email")?,
             display_name: r.get("display_name")?,
-            password_hash: r.get::<String>("password_hash")?.into(),
+            password_hash: r.get::<Option<String>>("password_hash")?.map(SecretString::from),
             disabled_at: r.get("disabled_at")?,
             created_at: r.get("created_at")?,
         })
     }
+}
+
+fn exposed(hash: Option<&SecretString>) -> Option<&str> {
+    hash.map(ExposeSecret::expose_secret)
 }
 
 /// A person who is to administer a laboratory.
@@ -60,8 +67,8 @@ pub struct NewAdmin {
     pub email: Email,
     /// The person's name.
     pub display_name: String,
-    /// Argon2id hash of the password.
-    pub password_hash: SecretString,
+    /// Argon2id hash of the password; absent until the person has set one, who cannot log in before.
+    pub password_hash: Option<SecretString>,
 }
 
 /// What changes of an administrator; what is absent stays.
@@ -94,7 +101,7 @@ pub async fn admin_insert_in_txn(txn: &Transaction<'_>, new: &NewAdmin) -> Resul
             &new.tenant.as_uuid(),
             &new.email.as_str(),
             &new.display_name,
-            &new.password_hash.expose_secret(),
+            &exposed(new.password_hash.as_ref()),
         ],
     )
     .await;
@@ -150,6 +157,25 @@ pub async fn admin_by_id(
     row.as_ref().map(Admin::from_row).transpose()
 }
 
+/// The same, and nobody else changes them until the transaction ends.
+///
+/// # Errors
+/// As [`admins_by_email`].
+pub async fn admin_lock_in_txn(
+    txn: &Transaction<'_>,
+    tenant: TenantId,
+    id: StaffId,
+) -> Result<Option<Admin>, RegistryError> {
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM tenant_admins WHERE tenant_id = $1 AND id = $2 FOR NO KEY UPDATE"
+    );
+    let params: [&(dyn ToSql + Sync); 2] = [&tenant.as_uuid(), &id.as_uuid()];
+    let row = sql::row_opt(txn, "locking an administrator", statement, &params).await?;
+    row.as_ref().map(Admin::from_row).transpose()
+}
+
 /// The administrators of one laboratory, first come first.
 ///
 /// # Errors
@@ -192,7 +218,7 @@ pub async fn admins_put_back_in_txn(
             &tenant.as_uuid(),
             &admin.email.as_str(),
             &admin.display_name,
-            &admin.password_hash.expose_secret(),
+            &exposed(admin.password_hash.as_ref()),
             &admin.disabled_at,
             &admin.created_at,
         ];
@@ -247,7 +273,8 @@ pub async fn admin_change_in_txn(
 }
 
 /// Stores the hash of an administrator's new password and writes that into the audit; `false` when the laboratory has
-/// no such administrator.
+/// no such administrator. An invitation that is under way ends with it: who changes a password that others may know must
+/// not leave a second way in.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -266,6 +293,7 @@ pub async fn admin_set_password_in_txn(
     )
     .await?;
     if touched > 0 {
+        invitation_end_in_txn(txn, tenant, id).await?;
         record(txn, tenant, "admin.password_set", json!({ "admin": id }), change).await?;
     }
     Ok(touched > 0)

@@ -18,6 +18,7 @@ mod clock;
 mod deliveries;
 mod error;
 mod events;
+mod invitations;
 mod leases;
 mod listener;
 mod operations;
@@ -37,7 +38,7 @@ mod webhooks;
 
 pub use actor::{Actor, Change};
 pub use admins::{
-    Admin, AdminPatch, NewAdmin, admin_by_id, admin_change_in_txn, admin_insert_in_txn,
+    Admin, AdminPatch, NewAdmin, admin_by_id, admin_change_in_txn, admin_insert_in_txn, admin_lock_in_txn,
     admin_set_password_in_txn, admins_by_email, admins_of, admins_put_back_in_txn,
 };
 pub use archives::{
@@ -54,6 +55,10 @@ pub use deliveries::{
 };
 pub use error::RegistryError;
 pub use events::{NewTenantEvent, TenantEventRow, event_insert, events_of};
+pub use invitations::{
+    Invitation, NewInvitation, invitation_accept_in_txn, invitation_by_digest, invitation_put_in_txn,
+    invitations_of,
+};
 pub use leases::{
     Claimable, Lease, Outcome, operation_claim, operation_finish, operation_give_back, operation_hold_in_txn,
     operation_is_called_off, operation_note_drop, operation_pass_return, operation_progress,

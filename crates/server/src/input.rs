@@ -33,13 +33,21 @@ impl Password {
     }
 }
 
+/// Refuses what may not become a password.
+///
+/// # Errors
+/// 422.
+pub fn strong(password: &Password) -> Answer<()> {
+    identity::password_check(password.secret().expose_secret())
+        .map_err(|weak| Problem::with(Kind::WeakPassword, weak.to_string()))
+}
+
 /// The hash of a new password.
 ///
 /// # Errors
 /// 422 when it is weak, 503 when too many are being hashed.
 pub async fn hashed(passwords: &Passwords, password: &Password) -> Answer<SecretString> {
-    identity::password_check(password.secret().expose_secret())
-        .map_err(|weak| Problem::with(Kind::WeakPassword, weak.to_string()))?;
+    strong(password)?;
     Ok(passwords.hash(password.secret()).await?.into())
 }
 

@@ -15,17 +15,18 @@ use resolver::{Resolver, ResolverConfig};
 use settings::Settings;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinHandle,
 };
 
 use crate::{
     app::app,
     attempts::Attempts,
-    instance,
+    exporting::Exports,
+    instance, invitations,
     lifecycle::Lifecycle,
     metrics::Metrics,
-    state::{AppState, EXPORTS_MAX, Limits},
+    state::{AppState, Limits},
 };
 
 /// How long answers that were just written may take to leave, and pools to close.
@@ -84,8 +85,12 @@ fn state(settings: &Settings, platform: &Platform) -> AppState {
         passwords: platform.passwords.clone(),
         tokens: Tokens::new(platform.keys.signing_key(), ttl, Arc::new(SystemClock)),
         default_tenant: settings.default_tenant.clone(),
+        invitations: invitations::Options {
+            valid_for: Duration::from_secs(settings.auth.invitation_ttl_s),
+            public_url: settings.http.public_url.clone(),
+        },
         attempts: Attempts::default(),
-        exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
+        exports: Exports::default(),
         limits: Limits {
             body_max_bytes: settings.http.body_max_bytes,
             request_timeout: Duration::from_millis(settings.http.request_timeout_ms),

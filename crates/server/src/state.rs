@@ -1,6 +1,6 @@
 //! What every handler may use, built once at the start.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use identity::{Passwords, Tokens};
 use model::VersionWindow;
@@ -9,12 +9,11 @@ use provisioner::Provisioner;
 use registry::{Registry, RegistryClient};
 use resolver::Resolver;
 use settings::DefaultTenant;
-use tokio::sync::Semaphore;
 
-use crate::{attempts::Attempts, lifecycle::Lifecycle, metrics::Metrics, problem::Answer};
-
-/// How many whole laboratories one `tenantd` exports at once.
-pub const EXPORTS_MAX: usize = 2;
+use crate::{
+    attempts::Attempts, exporting::Exports, invitations, lifecycle::Lifecycle, metrics::Metrics,
+    problem::Answer,
+};
 
 /// The parts of one `tenantd`. Handlers of laboratories see none of it: they get a [`crate::extract::Tenant`].
 pub struct AppState {
@@ -34,10 +33,12 @@ pub struct AppState {
     pub tokens: Tokens,
     /// The laboratory whose staff log in without naming it.
     pub default_tenant: DefaultTenant,
+    /// How administrators are invited.
+    pub invitations: invitations::Options,
     /// Failed log-ins.
     pub attempts: Attempts,
-    /// The right to export a whole laboratory: each holds a connection and a part of a processor for minutes.
-    pub exports: Arc<Semaphore>,
+    /// The right to export a whole laboratory.
+    pub exports: Exports,
     /// Bounds on requests.
     pub limits: Limits,
     /// Closing or not, and requests under way.

@@ -19,6 +19,8 @@ pub enum Accept {
     Word(&'static [&'static str]),
     /// An IP address with a port.
     Socket,
+    /// The address of a web site: http or https, a host, and a path perhaps.
+    WebAddress,
     /// Any text that is not empty.
     Text,
     /// Any text; it is shown as `***`.
@@ -47,6 +49,10 @@ impl Accept {
             Self::Socket => {
                 "address:port, as 127.0.0.1:8080 or [::]:8080; port 0 takes a free one".to_owned()
             }
+            Self::WebAddress => {
+                "an address without query and fragment, as https://lab.example or https://example.org/lab"
+                    .to_owned()
+            }
             Self::Text | Self::Secret => "text".to_owned(),
             Self::Path => "a path".to_owned(),
             Self::TenantId => "a laboratory's id (UUID)".to_owned(),
@@ -73,6 +79,7 @@ impl Accept {
             Self::Number { .. } => false,
             Self::Word(words) => words.contains(&text),
             Self::Socket => text.parse::<SocketAddr>().is_ok(),
+            Self::WebAddress => is_web_address(text),
             Self::Text | Self::Path => !text.is_empty() && !text.contains('\0'),
             Self::Secret => !text.contains('\0'),
             Self::TenantId => text.parse::<TenantId>().is_ok(),
@@ -82,6 +89,18 @@ impl Accept {
             Self::LogFilter => tracing_subscriber::EnvFilter::try_new(text).is_ok(),
         }
     }
+}
+
+/// Whether links can begin with it.
+fn is_web_address(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    // What a user name, a query or a fragment would make of the link is nothing that anybody means.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/%[]".contains(c);
+    rest.is_some_and(|rest| {
+        rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') && rest.chars().all(plain)
+    })
 }
 
 /// The number in a value, if it is a whole one that fits.

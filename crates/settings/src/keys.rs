@@ -103,6 +103,7 @@ pub const KEYS: &[Key] = &[
     key("archive.jobs", "TENANTRY_ARCHIVE_JOBS", Number(2), count(1, 64), "connections of one restore, where the archive is a local file that is not encrypted"),
 
     key("http.listen", "TENANTRY_HTTP_LISTEN", Text("127.0.0.1:8080"), Accept::Socket, "where tenantd listens"),
+    key("http.public_url", "TENANTRY_HTTP_PUBLIC_URL", Unset("links are shown without it"), Accept::WebAddress, "where people reach this tenantd, through the proxy before it: what links in invitations begin with"),
     key("http.body_max_bytes", "TENANTRY_HTTP_BODY_MAX_BYTES", Number(16_777_216), count(1_024, 1_073_741_824), "largest request body; a larger one gets 413"),
     key("http.request_timeout_ms", "TENANTRY_HTTP_REQUEST_TIMEOUT_MS", Number(30_000), WAIT_MS, "limit on one request, from its head to its answer"),
     key("http.shutdown_grace_ms", "TENANTRY_HTTP_SHUTDOWN_GRACE_MS", Number(10_000), count(0, 600_000), "how long requests may finish after a signal to stop"),
@@ -125,6 +126,7 @@ pub const KEYS: &[Key] = &[
     key("router.ttl_s", "TENANTRY_ROUTER_TTL_S", Number(10), count(1, 3_600), "how long a router stays registered that can no longer renew its registration, which it does every third of this; operations do not wait for it past that"),
 
     key("auth.token_ttl_s", "TENANTRY_AUTH_TOKEN_TTL_S", Number(3_600), count(60, 86_400), "life of a token"),
+    key("auth.invitation_ttl_s", "TENANTRY_AUTH_INVITATION_TTL_S", Number(604_800), count(300, 2_592_000), "how long an invitation can be accepted, by which an administrator sets a password"),
     key("auth.password_hashes_parallel_max", "TENANTRY_AUTH_PASSWORD_HASHES_PARALLEL_MAX", Number(2), count(1, 64), "most passwords hashed at once; each takes 19 MiB"),
     key("auth.password_hash_wait_ms", "TENANTRY_AUTH_PASSWORD_HASH_WAIT_MS", Number(5_000), WAIT_MS, "limit on waiting for a turn to hash; past it 503"),
 

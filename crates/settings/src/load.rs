@@ -82,6 +82,9 @@ impl Settings {
                 listen: values
                     .parsed("http.listen")
                     .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+                public_url: values
+                    .text("http.public_url")
+                    .map(|url| url.trim_end_matches('/').to_owned()),
                 body_max_bytes: count("http.body_max_bytes"),
                 request_timeout_ms: amount("http.request_timeout_ms"),
                 shutdown_grace_ms: amount("http.shutdown_grace_ms"),
@@ -106,6 +109,7 @@ impl Settings {
             },
             auth: Auth {
                 token_ttl_s: amount("auth.token_ttl_s"),
+                invitation_ttl_s: amount("auth.invitation_ttl_s"),
                 password_hashes_parallel_max: count("auth.password_hashes_parallel_max"),
                 password_hash_wait_ms: amount("auth.password_hash_wait_ms"),
             },

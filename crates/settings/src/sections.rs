@@ -145,6 +145,8 @@ pub struct Archive {
 pub struct Http {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// What links for people begin with, without a slash at its end.
+    pub public_url: Option<String>,
     /// Largest request body.
     pub body_max_bytes: usize,
     /// Limit on one request.
@@ -195,6 +197,8 @@ pub struct Router {
 pub struct Auth {
     /// Life of a token.
     pub token_ttl_s: u64,
+    /// How long an invitation can be accepted.
+    pub invitation_ttl_s: u64,
     /// Most passwords hashed at once.
     pub password_hashes_parallel_max: usize,
     /// Limit on waiting for a turn to hash.

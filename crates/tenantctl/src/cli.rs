@@ -77,6 +77,18 @@ pub(crate) enum Command {
     },
     /// Make a laboratory; run again, it goes on where it stopped
     Provision(Provision),
+    /// Give an administrator a new link to set a password with: one who has not done so yet, or has lost it
+    #[command(
+        after_help = "The link is printed once, can be used once, and takes the place of one given before. A password that the person has \
+                      stays valid until then."
+    )]
+    Invite {
+        /// Slug or id
+        tenant: TenantRef,
+        /// The administrator's e-mail; may be left out where there is only one
+        #[arg(long, value_name = "EMAIL")]
+        email: Option<Email>,
+    },
     /// Make a laboratory of a database that exists; its tables, rows and people stay
     #[command(
         after_help = "It keeps the id, name and time zone of its own profile, and whoever has a password there keeps it. Run again, it goes \
@@ -225,6 +237,9 @@ pub(crate) struct Provision {
     /// is asked for on a terminal, or is generated and printed once
     #[arg(long)]
     pub(crate) admin_password_stdin: bool,
+    /// Give no password: print a link, once, by which the administrator sets it
+    #[arg(long, conflicts_with = "admin_password_stdin")]
+    pub(crate) invite: bool,
     /// IANA time zone
     #[arg(long, default_value = "UTC", value_name = "ZONE")]
     pub(crate) time_zone: String,
@@ -330,6 +345,9 @@ pub(crate) struct Adopt {
     /// Give an administrator who has no password in its database a new one: the first line of standard input
     #[arg(long, requires = "admin_email")]
     pub(crate) admin_password_stdin: bool,
+    /// Let an administrator who has no password in its database set one, by a link that is printed once
+    #[arg(long, conflicts_with = "admin_password_stdin")]
+    pub(crate) invite: bool,
     /// Leave the work to a running tenantd
     #[arg(long)]
     pub(crate) no_wait: bool,

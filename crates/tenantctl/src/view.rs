@@ -197,6 +197,7 @@ pub(crate) struct AdminView {
     id: StaffId,
     email: model::Email,
     display_name: String,
+    has_password: bool,
     disabled_at: Option<jiff::Timestamp>,
 }
 
@@ -206,6 +207,7 @@ impl From<&Admin> for AdminView {
             id: admin.id,
             email: admin.email.clone(),
             display_name: admin.display_name.clone(),
+            has_password: admin.password_hash.is_some(),
             disabled_at: admin.disabled_at,
         }
     }

@@ -57,7 +57,7 @@ async fn provision(space: &Space) {
         admin: NewAdmin {
             email: Email::parse("ada@example.org").unwrap(),
             display_name: "Ada".to_owned(),
-            password_hash: "not a hash".to_owned().into(),
+            password_hash: Some("not a hash".to_owned().into()),
         },
     };
     let by = RequestedBy::terminal("ada".to_owned());

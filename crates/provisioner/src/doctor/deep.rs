@@ -85,7 +85,7 @@ fn differs(tenant: &Tenant, version: SchemaVersion) -> Finding {
 }
 
 async fn read(inner: &Inner, target: &ConnectTarget) -> Result<SchemaVersion, ProvisionError> {
-    let client = inner.connect(target).await?;
+    let client = inner.connect_inside(target).await?;
     Ok(migrator::history_version(&client).await?)
 }
 

@@ -248,7 +248,7 @@ async fn drop_empty_clone(inner: &Inner, session: &Session, database: &DbName) -
 
 async fn is_inhabited(inner: &Inner, session: &Session, database: &DbName) -> Result<bool, ProvisionError> {
     let target = session.target.with_database(database.as_str());
-    let client = inner.connect(&target).await?;
+    let client = inner.connect_inside(&target).await?;
     let asking = || ProvisionError::db("looking whether a clone holds a laboratory", &target);
     let row = client
         .query_one("SELECT to_regclass('public.lab_profile') IS NOT NULL", &[])

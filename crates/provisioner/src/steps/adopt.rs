@@ -137,6 +137,13 @@ async fn drop_scratch(held: &Session, scratch: &DbName) -> Result<(), StepError>
     Ok(())
 }
 
+/// Sets where a name without a schema is looked for.
+async fn look_up(client: &Client, place: &ConnectTarget, path: &str) -> Result<(), ProvisionError> {
+    let sql = format!("SET search_path = {path}");
+    let set = client.batch_execute(&sql).await;
+    set.map_err(ProvisionError::db("preparing a session", place))
+}
+
 /// Brings a scratch database from version to version, and compares the laboratory's with it at each.
 async fn compare(
     cx: &Context<'_>,
@@ -149,11 +156,13 @@ async fn compare(
     held.run("making the scratch database", &sql).await?;
     open_to_nobody_else(held, scratch).await?;
     let place = held.target.with_database(scratch.as_str());
-    let mut client = cx.inner.connect(&place).await?;
+    let mut client = cx.inner.connect_inside(&place).await?;
     let mut versions = vec![shape(&client, &place).await?];
     let mut keys = BTreeSet::new();
     for number in 1..=migrator::latest().number() {
+        look_up(&client, &place, "public").await?;
         migrator::migrate_scratch(&mut client, &place, SchemaVersion::new(number)).await?;
+        look_up(&client, &place, "''").await?;
         let mut lines = shape(&client, &place).await?;
         keys = keyed_tables(&client, &place).await?;
         for key in &keys {
@@ -175,19 +184,12 @@ async fn compare(
     })
 }
 
+/// The session's search_path is empty, so every name in a definition is qualified.
 async fn shape(client: &Client, place: &ConnectTarget) -> Result<Lines, ProvisionError> {
-    let failed = || ProvisionError::db("reading the shape", place);
-    // An empty search_path, so that every name in a definition is qualified.
-    client
-        .batch_execute("SET search_path = ''")
+    let rows = client
+        .query(archive::SHAPE, &[])
         .await
-        .map_err(failed())?;
-    let outcome = client.query(archive::SHAPE, &[]).await;
-    client
-        .batch_execute("RESET search_path")
-        .await
-        .map_err(failed())?;
-    let rows = outcome.map_err(failed())?;
+        .map_err(ProvisionError::db("reading the shape", place))?;
     Ok(telling(rows.iter().map(|row| row.get(0))))
 }
 

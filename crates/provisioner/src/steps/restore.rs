@@ -100,7 +100,7 @@ async fn rename_laboratory(
     tenant: TenantId,
 ) -> Result<(), StepError> {
     let target = held.target.with_database(database.as_str());
-    let mut client = cx.inner.connect(&target).await?;
+    let mut client = cx.inner.connect_inside(&target).await?;
     let failed = || ProvisionError::db("giving the copy its own laboratory's id", &target);
     let txn = client.transaction().await.map_err(failed())?;
     txn.batch_execute("SET LOCAL session_replication_role = replica")

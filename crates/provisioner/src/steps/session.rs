@@ -54,7 +54,7 @@ impl Context<'_> {
         if kept.as_ref().is_none_or(Client::is_closed) {
             let target = self.inner.admin(tenant).await?;
             let target = target.with_database(tenant.db_name.as_str());
-            *kept = Some(self.inner.connect(&target).await?);
+            *kept = Some(self.inner.connect_inside(&target).await?);
         }
         session_in(kept, tenant)
     }

@@ -6,7 +6,7 @@ use model::{
     DbName, Email, OperationId, OperationKind, OperationStatus, SchemaVersion, Slug, Step, TenantId,
     TenantState,
 };
-use provisioner::{Adoption, ProvisionError, Provisioner};
+use provisioner::{AdminEntry, Adoption, ProvisionError, Provisioner};
 use registry::{RegistryError, Tenant};
 use secrecy::SecretString;
 use serde_json::Value;
@@ -75,7 +75,8 @@ impl Old {
             name: None,
             time_zone: None,
             admin_email: None,
-            admin_password: None,
+            admin_name: None,
+            admin_entry: AdminEntry::Refused,
         }
     }
 
@@ -187,7 +188,8 @@ async fn an_old_laboratory_becomes_a_tenant_and_keeps_its_people_rows_and_users(
         .await
         .unwrap();
     assert_eq!(admin.id.as_uuid(), known.get::<_, uuid::Uuid>(0));
-    assert_eq!(secrecy::ExposeSecret::expose_secret(&admin.password_hash), HASH);
+    let hash = admin.password_hash.as_ref().unwrap();
+    assert_eq!(secrecy::ExposeSecret::expose_secret(hash), HASH);
 
     // Its own user works on; a stranger does not get in any more.
     let user = old.as_user(&rig).await.unwrap();
@@ -458,4 +460,148 @@ async fn giving_back_ends_well_wherever_its_worker_died() {
     }
     let left = rig.leftovers().await;
     assert!(left.iter().all(|name| name.starts_with("old_")), "{left:?}");
+}
+
+/// The owner's functions and operators, in front of the server's own wherever the database's own path is followed. Each writes
+/// down who ran it.
+const TRAP: &str = "CREATE SCHEMA trap;
+    CREATE TABLE trap.caught (who text, what text);
+    GRANT ALL ON SCHEMA trap TO PUBLIC;
+    GRANT ALL ON trap.caught TO PUBLIC;
+    CREATE FUNCTION trap.lower(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO trap.caught VALUES (current_user, 'lower'); RETURN pg_catalog.lower($1); END $$;
+    CREATE FUNCTION trap.to_regclass(text) RETURNS regclass LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO trap.caught VALUES (current_user, 'to_regclass'); RETURN pg_catalog.to_regclass($1); END $$;
+    CREATE FUNCTION trap.has_schema_privilege(text, text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO trap.caught VALUES (current_user, 'has_schema_privilege'); RETURN false; END $$;
+    CREATE FUNCTION trap.to_regnamespace(text) RETURNS regnamespace LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO trap.caught VALUES (current_user, 'to_regnamespace'); RETURN pg_catalog.to_regnamespace($1); END $$;
+    CREATE FUNCTION trap.same(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO trap.caught VALUES (current_user, '='); RETURN $1 OPERATOR(pg_catalog.=) $2; END $$;
+    CREATE OPERATOR trap.= (LEFTARG = text, RIGHTARG = text, FUNCTION = trap.same)";
+
+#[tokio::test]
+async fn functions_of_the_databases_owner_stand_for_none_of_the_servers_own() {
+    let rig = Rig::new().await;
+    let old = Old::at(&rig, "trapped", 5).await;
+    let inside = old.inside(&rig).await;
+    inside.batch_execute(TRAP).await.unwrap();
+    let path = format!(
+        "ALTER DATABASE {} SET search_path = trap, pg_catalog, public",
+        old.name
+    );
+    inside.batch_execute(&path).await.unwrap();
+    // The trap is set: whoever follows the database's path walks into it.
+    let victim = old.inside(&rig).await;
+    victim.batch_execute("SELECT lower('A')").await.unwrap();
+    let caught = async || -> Vec<String> {
+        let sql = "SELECT what FROM trap.caught WHERE who OPERATOR(pg_catalog.=) $1";
+        let rows = inside.query(sql, &[&rig.space.server.user]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    assert_eq!(caught().await, ["lower"]);
+    inside.batch_execute("TRUNCATE trap.caught").await.unwrap();
+
+    let by_address = Adoption {
+        admin_email: Some(Email::parse("ada@old.example").unwrap()),
+        ..old.adoption("trapped")
+    };
+    let (asked, operation) = rig.provisioner.request_adopt(by_address, by()).await.unwrap();
+    assert_eq!(caught().await, [] as [&str; 0], "when it was asked for");
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert_eq!(caught().await, [] as [&str; 0], "while it was adopted");
+    let tenant = rig.tenant(asked.id).await.unwrap();
+    assert_eq!(tenant.db_version, migrator::latest());
+    // And as any laboratory's afterwards.
+    let backup = rig.provisioner.request_backup(tenant.id, by()).await.unwrap();
+    rig.provisioner.run(backup, |_| {}).await.unwrap();
+    let migrate = rig.provisioner.request_migrate(tenant.id, by()).await.unwrap();
+    rig.provisioner.run(migrate, |_| {}).await.unwrap();
+    rig.provisioner.examine(true).await.unwrap();
+    assert_eq!(caught().await, [] as [&str; 0], "afterwards");
+}
+
+#[tokio::test]
+async fn what_would_run_something_of_its_owners_when_it_is_read_is_refused_unread() {
+    let rig = Rig::new().await;
+    for (name, table, made, why) in [
+        (
+            "view",
+            "staff",
+            "CREATE FUNCTION caught() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'it was read'; END $$;
+             ALTER TABLE staff RENAME TO own_staff;
+             CREATE VIEW staff AS SELECT * FROM own_staff WHERE caught()",
+            "it is no table",
+        ),
+        (
+            "cast",
+            "lab_profile",
+            "CREATE TYPE own_name AS (text text);
+             CREATE FUNCTION caught(own_name) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'it was read'; END $$;
+             CREATE CAST (own_name AS text) WITH FUNCTION caught(own_name) AS IMPLICIT;
+             ALTER TABLE lab_profile RENAME TO own_profile;
+             CREATE TABLE lab_profile (tenant_id uuid, name own_name, tz text)",
+            "its column name has a type that is not the server's own",
+        ),
+    ] {
+        let old = Old::at(&rig, name, 5).await;
+        old.inside(&rig).await.batch_execute(made).await.unwrap();
+        let said = refused(&rig, old.adoption(name)).await;
+        assert!(said.contains(table) && said.contains(why), "{said}");
+    }
+    // A history that is none is found when the work begins.
+    let old = Old::at(&rig, "history", 5).await;
+    let made = "CREATE FUNCTION caught() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE 'it was read'; END $$;
+         CREATE VIEW refinery_schema_history AS SELECT caught() AS version, '' AS name, '' AS applied_on, '' AS checksum";
+    old.inside(&rig).await.batch_execute(made).await.unwrap();
+    let said = fails(&rig, old.adoption("history")).await;
+    assert!(
+        said.contains("is no table") && !said.contains("it was read"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn an_administrator_without_a_password_is_invited_where_that_is_wished() {
+    let rig = Rig::new().await;
+    let old = Old::at(&rig, "invited", 5).await;
+    let sql = "UPDATE staff SET password_hash = NULL WHERE role = 'lab_admin'";
+    old.inside(&rig).await.batch_execute(sql).await.unwrap();
+    let said = refused(&rig, old.adoption("invited")).await;
+    assert!(
+        said.starts_with("admin.password: ") && said.contains("invite"),
+        "{said}"
+    );
+    let wanted = Adoption {
+        admin_entry: AdminEntry::Invited,
+        ..old.adoption("invited")
+    };
+    let (tenant, operation) = rig.provisioner.request_adopt(wanted, by()).await.unwrap();
+    let week = std::time::Duration::from_secs(604_800);
+    let invited = rig
+        .provisioner
+        .invite_first(tenant.id, week, &by())
+        .await
+        .unwrap();
+    assert_eq!(invited.unwrap().email.as_str(), "Ada@old.example");
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    let client = rig.registry.client().await.unwrap();
+    let admins = registry::admins_of(&client, tenant.id).await.unwrap();
+    assert!(admins[0].password_hash.is_none());
+
+    // Whoever has a password keeps it, and nobody is invited.
+    let old = Old::at(&rig, "kept", 5).await;
+    let wanted = Adoption {
+        admin_entry: AdminEntry::Invited,
+        ..old.adoption("kept")
+    };
+    let (tenant, operation) = rig.provisioner.request_adopt(wanted, by()).await.unwrap();
+    assert!(
+        rig.provisioner
+            .invite_first(tenant.id, week, &by())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use model::{Email, OperationStatus, Slug, StaffId, Step, TenantState};
+use model::{Email, OperationStatus, SchemaVersion, Slug, StaffId, Step, TenantState};
 use provisioner::{Progress, ProvisionError, RestoreAs};
 use registry::{Admin, Tenant};
 use secrecy::ExposeSecret as _;
@@ -11,7 +11,7 @@ use crate::{
     adopt::{Old, adopted},
     archive::{LEASE, change_one_byte, failure, files_in},
     crash::die_at,
-    rig::{Rig, by, connect},
+    rig::{Rig, by, connect, lab},
 };
 
 fn beside(slug: &str) -> RestoreAs {
@@ -24,6 +24,10 @@ fn beside(slug: &str) -> RestoreAs {
 async fn admins(rig: &Rig, tenant: &Tenant) -> Vec<Admin> {
     let client = rig.registry.client().await.unwrap();
     registry::admins_of(&client, tenant.id).await.unwrap()
+}
+
+fn hash_of(admin: &Admin) -> Option<&str> {
+    admin.password_hash.as_ref().map(|hash| hash.expose_secret())
 }
 
 async fn profile(rig: &Rig, tenant: &Tenant) -> (model::TenantId, String, i32) {
@@ -64,10 +68,7 @@ async fn a_removed_laboratory_comes_back_under_its_id_with_its_people() {
     let again = admins(&rig, &back).await;
     assert_eq!(again.len(), 1);
     assert_eq!((again[0].id, &again[0].email), (people[0].id, &people[0].email));
-    assert_eq!(
-        again[0].password_hash.expose_secret(),
-        people[0].password_hash.expose_secret()
-    );
+    assert_eq!(hash_of(&again[0]), hash_of(&people[0]));
     let living = rig
         .provisioner
         .request_restore(archive.id, RestoreAs::default(), by())
@@ -138,7 +139,7 @@ async fn an_archive_takes_the_place_of_what_the_laboratory_holds_which_is_archiv
             tenant: tenant.id,
             email: Email::parse("late@example.org").unwrap(),
             display_name: "Late".to_owned(),
-            password_hash: "$argon2id$late".to_owned().into(),
+            password_hash: Some("$argon2id$late".to_owned().into()),
         };
         registry::admin_insert_in_txn(&txn, &new).await.unwrap();
         txn.commit().await.unwrap();
@@ -472,4 +473,140 @@ async fn an_exchange_that_is_refused_can_be_taken_back() {
         rig.leftovers().await,
         ["tenant_refused".to_owned(), "tenant_refused".to_owned()]
     );
+}
+
+/// The laboratory as an earlier binary left it: its database at an earlier version of the schema, with a patient in it.
+async fn made_older(rig: &Rig, tenant: &Tenant, version: u32) {
+    let (server, name) = (connect(&rig.space.server).await, &tenant.db_name);
+    let sql = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1";
+    let mark: String = server.query_one(sql, &[&name.as_str()]).await.unwrap().get(0);
+    let admin = admins(rig, tenant).await.remove(0);
+    for sql in [
+        format!("DROP DATABASE {name} WITH (FORCE)"),
+        format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"),
+        format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC"),
+        format!(
+            "GRANT CONNECT ON DATABASE {name} TO \"{}\"",
+            tenant.role_name.as_str()
+        ),
+        format!("COMMENT ON DATABASE {name} IS '{mark}'"),
+    ] {
+        server.batch_execute(&sql).await.unwrap();
+    }
+    let target = rig.space.server.with_database(name.as_str());
+    let mut inside = connect(&target).await;
+    migrator::migrate_scratch(&mut inside, &target, SchemaVersion::new(version))
+        .await
+        .unwrap();
+    let sql = format!(
+        "INSERT INTO lab_profile (tenant_id, name, tz) VALUES ('{}', 'Elder', 'UTC');
+         INSERT INTO staff (id, display_name, email, role) VALUES ('{}', 'Ada', '{}', 'lab_admin');
+         INSERT INTO patient (id, mrn, family_name, given_name, family_key, given_key, sex, birth_date)
+             VALUES (gen_random_uuid(), 'P1', 'Jones', 'Zoë', 'jones', 'zoe', 'F', '1980-04-01')",
+        tenant.id, admin.id, admin.email
+    );
+    inside.batch_execute(&sql).await.unwrap();
+    let client = rig.registry.client().await.unwrap();
+    let sql = "UPDATE tenants SET db_version = $2 WHERE id = $1";
+    let version = i32::try_from(version).unwrap();
+    client
+        .execute(sql, &[&tenant.id.as_uuid(), &version])
+        .await
+        .unwrap();
+}
+
+async fn patients(rig: &Rig, tenant: &Tenant) -> Vec<String> {
+    let client = pg::connect(&rig.own(tenant), "test", LEASE * 10).await.unwrap();
+    let sql = "SELECT given_name || ' ' || family_name FROM patient";
+    let rows = client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn an_archive_of_an_older_schema_is_restored_and_brought_to_this_codes_version() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("elder").await;
+    made_older(&rig, &tenant, 5).await;
+    let archive = rig.backed_up(&tenant).await;
+    assert_eq!(archive.db_version, SchemaVersion::new(5));
+    // Beside the one that lives, which stays as it is.
+    let (copy, operation) = rig
+        .provisioner
+        .request_restore(archive.id, beside("younger"), by())
+        .await
+        .unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    let copy = rig.tenant(copy.id).await.unwrap();
+    assert_eq!(
+        (copy.status, copy.db_version),
+        (TenantState::Active, migrator::latest())
+    );
+    assert_eq!(patients(&rig, &copy).await, ["Zoë Jones"]);
+    assert_eq!(
+        rig.tenant(tenant.id).await.unwrap().db_version,
+        SchemaVersion::new(5)
+    );
+    // In its place, when it has moved on; and what it held then, which is as old as this code, goes back too.
+    let migrate = rig.provisioner.request_migrate(tenant.id, by()).await.unwrap();
+    rig.provisioner.run(migrate, |_| {}).await.unwrap();
+    let (_, operation) = rig
+        .provisioner
+        .request_restore_in_place(archive.id, by())
+        .await
+        .unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    let now = rig.tenant(tenant.id).await.unwrap();
+    assert_eq!(
+        (now.status, now.db_version),
+        (TenantState::Active, migrator::latest())
+    );
+    assert_eq!(patients(&rig, &now).await, ["Zoë Jones"]);
+    // And when it is gone, from its removal's own archive.
+    let removed = rig.removed(&now).await;
+    assert_eq!(removed.db_version, migrator::latest());
+    let (_, operation) = rig
+        .provisioner
+        .request_restore(archive.id, RestoreAs::default(), by())
+        .await
+        .unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    let back = rig.tenant(tenant.id).await.unwrap();
+    assert_eq!(
+        (back.status, back.db_version),
+        (TenantState::Active, migrator::latest())
+    );
+    assert_eq!(patients(&rig, &back).await, ["Zoë Jones"]);
+}
+
+#[tokio::test]
+async fn an_admin_who_was_only_invited_comes_back_without_a_password_and_can_be_invited_again() {
+    let rig = Rig::new().await;
+    let mut new = lab("invited");
+    new.admin.password_hash = None;
+    let (asked, operation) = rig.provisioner.request_provision(new, by()).await.unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    let tenant = rig.tenant(asked.id).await.unwrap();
+    let week = std::time::Duration::from_secs(604_800);
+    let invited = rig
+        .provisioner
+        .invite_first(tenant.id, week, &by())
+        .await
+        .unwrap();
+    let before = invited.unwrap();
+    let archive = rig.removed(&tenant).await;
+    let (back, operation) = rig
+        .provisioner
+        .request_restore(archive.id, RestoreAs::default(), by())
+        .await
+        .unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    let people = admins(&rig, &rig.tenant(back.id).await.unwrap()).await;
+    assert_eq!((people[0].id, hash_of(&people[0])), (before.admin, None));
+    // The invitation went with the laboratory.
+    let client = rig.registry.client().await.unwrap();
+    let digest = identity::invitation_digest(&before.token);
+    let found = registry::invitation_by_digest(&client, &digest).await.unwrap();
+    assert!(found.is_none());
+    let again = rig.provisioner.invite_first(back.id, week, &by()).await.unwrap();
+    assert_eq!(again.unwrap().admin, before.admin);
 }

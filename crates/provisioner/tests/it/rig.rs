@@ -174,7 +174,9 @@ pub(crate) fn lab(slug: &str) -> NewLab {
         admin: NewAdmin {
             email: Email::parse("ada@example.org").unwrap(),
             display_name: "Ada O'Neil".to_owned(),
-            password_hash: SecretString::from("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned()),
+            password_hash: Some(SecretString::from(
+                "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned(),
+            )),
         },
     }
 }

@@ -1,10 +1,13 @@
 //! Admins of laboratories and the platform's own staff.
 
+use std::time::Duration;
+
 use model::{Email, OperatorId, StaffId, TenantEvent, TenantId};
 use registry::{
-    AdminPatch, AuditFilter, NewAdmin, NewOperator, RegistryError, admin_by_id, admin_change_in_txn,
-    admin_insert_in_txn, admin_set_password_in_txn, admins_by_email, admins_of, audit_list,
-    operator_by_email, operator_by_id, operator_insert, operator_set_active_in_txn,
+    Admin, AdminPatch, AuditFilter, Invitation, NewAdmin, NewInvitation, NewOperator, RegistryError,
+    admin_by_id, admin_change_in_txn, admin_insert_in_txn, admin_set_password_in_txn, admins_by_email,
+    admins_of, audit_list, invitation_accept_in_txn, invitation_by_digest, invitation_put_in_txn,
+    invitations_of, operator_by_email, operator_by_id, operator_insert, operator_set_active_in_txn,
     operator_set_password_in_txn, operators_list, tenant_delete_in_txn,
 };
 use secrecy::ExposeSecret;
@@ -17,8 +20,12 @@ fn admin(tenant: TenantId, email: &str) -> NewAdmin {
         tenant,
         email: Email::parse(email).unwrap(),
         display_name: "Ada".to_owned(),
-        password_hash: "$argon2id$hash".into(),
+        password_hash: Some("$argon2id$hash".into()),
     }
+}
+
+fn hash_of(admin: &Admin) -> &str {
+    admin.password_hash.as_ref().unwrap().expose_secret()
 }
 
 async fn insert(stage: &Stage, new: &NewAdmin) -> Result<registry::Admin, RegistryError> {
@@ -53,7 +60,7 @@ async fn an_address_may_administer_several_laboratories_but_each_once() {
         [one.id, two.id]
     );
     assert_eq!(found[0].email.as_str(), "ada@example.org", "kept as typed");
-    assert_eq!(found[0].password_hash.expose_secret(), "$argon2id$hash");
+    assert_eq!(hash_of(&found[0]), "$argon2id$hash");
     assert!(!format!("{:?}", found[0]).contains("argon2id"));
     assert_eq!(
         admin_by_id(&client, first.tenant, first.id)
@@ -150,7 +157,7 @@ async fn an_admins_password_address_and_standing_change_with_a_line_in_the_audit
     txn.commit().await.unwrap();
     assert_eq!(changed.email.as_str(), "ada@new.example");
     assert_eq!(changed.display_name, ada.display_name);
-    assert_eq!(changed.password_hash.expose_secret(), "$argon2id$new");
+    assert_eq!(hash_of(&changed), "$argon2id$new");
 
     let txn = client.transaction().await.unwrap();
     let again = admin_change_in_txn(&txn, tenant.id, ada.id, &left, &change)
@@ -232,4 +239,92 @@ async fn an_operators_password_and_standing_change_with_a_line_in_the_audit_each
     );
     assert!(lines.iter().all(|line| line.actor == stage.actor));
     assert!(!format!("{lines:?}").contains("argon2id"));
+}
+
+async fn invited(stage: &Stage, admin: &Admin, token_sha256: [u8; 32], valid_for: Duration) -> Invitation {
+    let mut client = stage.client().await;
+    let txn = client.transaction().await.unwrap();
+    let new = NewInvitation {
+        tenant: admin.tenant,
+        admin: admin.id,
+        token_sha256,
+        valid_for,
+    };
+    let made = invitation_put_in_txn(&txn, &new, &stage.change()).await.unwrap();
+    txn.commit().await.unwrap();
+    made
+}
+
+async fn accepted(stage: &Stage, token_sha256: [u8; 32]) -> bool {
+    let mut client = stage.client().await;
+    let txn = client.transaction().await.unwrap();
+    let accepted = invitation_accept_in_txn(&txn, &token_sha256, &stage.change()).await;
+    txn.commit().await.unwrap();
+    accepted.unwrap()
+}
+
+#[tokio::test]
+async fn an_admin_has_one_invitation_that_can_be_used_once_and_for_a_while() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("one").await;
+    let new = NewAdmin {
+        password_hash: None,
+        ..admin(tenant.id, "ada@example.org")
+    };
+    let ada = insert(&stage, &new).await.unwrap();
+    assert!(ada.password_hash.is_none());
+    let week = Duration::from_secs(604_800);
+    let first = invited(&stage, &ada, [1; 32], week).await;
+    assert!(!first.expired && first.accepted_at.is_none());
+    assert_eq!((first.tenant, first.admin), (tenant.id, ada.id));
+
+    // A newer one takes its place.
+    invited(&stage, &ada, [2; 32], week).await;
+    let client = stage.client().await;
+    assert!(invitation_by_digest(&client, &[1; 32]).await.unwrap().is_none());
+    assert_eq!(invitations_of(&client, tenant.id).await.unwrap().len(), 1);
+    assert!(!accepted(&stage, [1; 32]).await);
+    assert!(accepted(&stage, [2; 32]).await);
+    assert!(!accepted(&stage, [2; 32]).await, "used is used");
+    let used = invitation_by_digest(&client, &[2; 32]).await.unwrap().unwrap();
+    assert!(used.accepted_at.is_some());
+
+    // Its time is the registry's.
+    let over = invited(&stage, &ada, [3; 32], Duration::ZERO).await;
+    assert!(over.expired && over.accepted_at.is_none());
+    assert!(!accepted(&stage, [3; 32]).await);
+
+    let mut nobody = ada.clone();
+    nobody.id = StaffId::generate();
+    let mut other = stage.client().await;
+    let txn = other.transaction().await.unwrap();
+    let unknown = NewInvitation {
+        tenant: tenant.id,
+        admin: nobody.id,
+        token_sha256: [4; 32],
+        valid_for: week,
+    };
+    let error = invitation_put_in_txn(&txn, &unknown, &stage.change())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, RegistryError::NotFound { .. }), "{error:?}");
+    drop(txn);
+
+    let filter = AuditFilter {
+        tenant: Some(tenant.id),
+        ..AuditFilter::default()
+    };
+    let lines = audit_list(&client, &filter, None, 50).await.unwrap();
+    let actions: Vec<&str> = (lines.iter().rev().map(|line| line.action.as_str()))
+        .filter(|action| action.contains("invit"))
+        .collect();
+    assert_eq!(
+        actions,
+        [
+            "admin.invited",
+            "admin.invited",
+            "invitation.accepted",
+            "admin.invited"
+        ]
+    );
 }

@@ -40,14 +40,18 @@ fn statuses(method: &str, path: &str, operation: &Operation) -> BTreeSet<u16> {
             found.insert(409);
         }
     }
-    if path.ends_with("/login") {
+    if path.ends_with("/login") || path.ends_with("/invitations/accept") {
         found.extend([401, 429]);
     }
-    if path.ends_with("/auth/login") {
+    if path.contains("/auth/") {
         found.extend([403, 409]);
     }
     if operation.request_body.is_some() {
         found.extend([400, 413, 415, 422]);
+    }
+    // One export of a laboratory runs at a time.
+    if path.ends_with("/export") || path.ends_with("/exports/archive") {
+        found.insert(409);
     }
     if changes && NAMES_IN_BODY.contains(&path) {
         found.insert(404);
@@ -79,7 +83,7 @@ fn meaning(status: u16) -> &'static str {
         415 => "The body's content type is not taken",
         422 => "A value is missing, wrong or unknown",
         428 => "If-Match is missing",
-        429 => "Too many failed log-ins",
+        429 => "Too many failed attempts",
         _ => "A refusal",
     }
 }

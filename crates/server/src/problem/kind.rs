@@ -61,6 +61,8 @@ kinds! {
         "Tokens live for a short time. Log in again.";
     LoginFailed = "login-failed", UNAUTHORIZED, "The log-in was refused",
         "The e-mail address or the password is wrong, or the person is not active. Name the laboratory in `tenant` if you work in several.";
+    InvitationInvalid = "invitation-invalid", UNAUTHORIZED, "The invitation is not valid",
+        "It was used, has expired, was replaced by a newer one, or is not copied whole. Ask whoever invited you for a new one; with a password that you have set already, log in.";
     Forbidden = "forbidden", FORBIDDEN, "Your role may not do this",
         "The role in your token has no right to this action. Ask the laboratory's admin.";
     WrongAudience = "wrong-audience", FORBIDDEN, "The token is for another part of the service",
@@ -91,6 +93,8 @@ kinds! {
         "The detail names the state and what was asked of it.";
     OperationInProgress = "operation-in-progress", CONFLICT, "Another operation is running on this laboratory",
         "Only one operation runs on a laboratory at a time. Wait for it to end and try again.";
+    ExportInProgress = "export-in-progress", CONFLICT, "The laboratory's data are being exported already",
+        "One export of a laboratory runs at a time. Let it end, or break its download off, and ask again after Retry-After.";
     TenantAmbiguous = "tenant-ambiguous", CONFLICT, "You work in several laboratories",
         "The same e-mail address and password fit several laboratories. Name one in `tenant`.";
     IdempotencyInFlight = "idempotency-in-flight", CONFLICT, "The first request with this key is still running",
@@ -113,7 +117,7 @@ kinds! {
         "An Idempotency-Key belongs to one request. Use a new key for a new request.";
     PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, "If-Match is missing",
         "Send the ETag that you read as If-Match, so that nobody's change is overwritten unseen.";
-    TooManyAttempts = "too-many-attempts", TOO_MANY_REQUESTS, "Too many failed log-ins",
+    TooManyAttempts = "too-many-attempts", TOO_MANY_REQUESTS, "Too many failed attempts",
         "Wait as long as Retry-After says, then try again.";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something broke on our side",
         "It has been logged under the trace id. Nothing half-done was kept; try again, and name the trace id if it stays.";

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, post, web};
 use model::{DbName, Email, SchemaVersion, ServerName, Slug};
-use provisioner::Adoption;
+use provisioner::{AdminEntry, Adoption};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -10,6 +10,7 @@ use super::operations::Accepted;
 use crate::{
     extract::{Body, IdempotencyKey, OperatorCaller},
     input::{self, Password},
+    invitations,
     problem::{Answer, Kind, Problem},
     state::AppState,
 };
@@ -45,7 +46,8 @@ pub struct AdoptAdminBody {
     email: Email,
     /// For a person whom its database does not know; the address unless given.
     display_name: Option<String>,
-    /// For a person who has no password in its database; whoever has one keeps it.
+    /// For a person who has no password in its database; whoever has one keeps it. Without one they are invited to set it: the
+    /// answer has the link, once.
     #[schema(value_type = Option<String>, format = Password)]
     password: Option<Password>,
 }
@@ -83,19 +85,20 @@ pub(crate) async fn adopt(
         name,
         time_zone,
         admin_email: None,
-        admin_password: None,
+        admin_name: None,
+        admin_entry: AdminEntry::Invited,
     };
     if let Some(admin) = admin {
         if let Some(password) = &admin.password {
             let hash = input::hashed(&state.passwords, password).await?;
-            let display_name = admin.display_name.unwrap_or_else(|| admin.email.to_string());
-            adoption.admin_password = Some((display_name, hash));
+            adoption.admin_entry = AdminEntry::Password(hash);
         }
+        let display_name = admin.display_name.unwrap_or_else(|| admin.email.to_string());
+        adoption.admin_name = Some(display_name);
         adoption.admin_email = Some(admin.email);
     }
-    let (tenant, operation) = state
-        .provisioner
-        .request_adopt(adoption, operator.requested_by(key))
-        .await?;
-    Ok(Accepted::answer(tenant.id, operation))
+    let by = operator.requested_by(key);
+    let (tenant, operation) = state.provisioner.request_adopt(adoption, by.clone()).await?;
+    let invitation = invitations::first(&state, tenant.id, &by).await?;
+    Ok(Accepted::inviting(tenant.id, operation, invitation))
 }

@@ -72,7 +72,7 @@ pub struct Me {
     role: String,
 }
 
-fn session(state: &AppState, principal: &Principal) -> HttpResponse {
+pub(super) fn session(state: &AppState, principal: &Principal) -> HttpResponse {
     let (token, expires_at) = state.tokens.issue(principal);
     let (tenant_id, role) = belongs(principal);
     answer::ok(&Session {

@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod exports;
 pub mod health;
 pub mod imports;
+pub mod invitations;
 pub mod laboratory;
 pub mod operations;
 pub mod orders;
@@ -35,6 +36,7 @@ pub fn service(config: &mut ServiceConfig<'_>) {
     config
         .service(service::livez)
         .service(service::readyz)
+        .service(invitations::page)
         .service(service::metrics)
         .service(service::problem_types)
         .service(service::problem_type);
@@ -52,6 +54,7 @@ pub fn api(config: &mut ServiceConfig<'_>) {
 fn log_in(config: &mut ServiceConfig<'_>) {
     config
         .service(auth::log_in)
+        .service(invitations::accept)
         .service(auth::operator_log_in)
         .service(auth::me);
 }
@@ -127,10 +130,13 @@ fn operators(config: &mut ServiceConfig<'_>) {
         .service(tenants::resume)
         .service(tenants::migrate)
         .service(tenants::offboard)
+        .service(invitations::list)
+        .service(invitations::renew)
         .service(health::health)
         .service(operations::list)
         .service(operations::show)
         .service(operations::cancel)
+        .service(operations::end_grace)
         .service(operations::retry)
         .service(archives::list)
         .service(whole::of_tenant)

@@ -10,30 +10,49 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     answer,
-    extract::{IdempotencyKey, OperatorCaller, Params, PathId},
+    extract::{Body, IdempotencyKey, OperatorCaller, Params, PathId},
+    invitations::InvitationView,
     problem::{Answer, Kind, Problem},
     state::AppState,
 };
 
 /// An operation that was taken on.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Accepted {
     #[schema(value_type = Uuid)]
     tenant_id: TenantId,
     #[schema(value_type = Uuid)]
     operation_id: OperationId,
+    /// For the first administrator of a new laboratory who was given no password: shown only now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invitation: Option<InvitationView>,
 }
 
 impl Accepted {
     /// 202, with the operation's address.
     #[must_use]
     pub fn answer(tenant_id: TenantId, operation_id: OperationId) -> HttpResponse {
-        HttpResponse::Accepted()
+        Self::inviting(tenant_id, operation_id, None)
+    }
+
+    /// The same with the invitation of its first administrator, which no cache may keep.
+    #[must_use]
+    pub fn inviting(
+        tenant_id: TenantId,
+        operation_id: OperationId,
+        invitation: Option<InvitationView>,
+    ) -> HttpResponse {
+        let mut response = HttpResponse::Accepted();
+        if invitation.is_some() {
+            response.insert_header((header::CACHE_CONTROL, "no-store"));
+        }
+        response
             .insert_header((header::LOCATION, format!("/api/v1/operations/{operation_id}")))
             .json(Self {
                 tenant_id,
                 operation_id,
+                invitation,
             })
     }
 }
@@ -220,6 +239,45 @@ pub(crate) async fn cancel(
 ) -> Answer<HttpResponse> {
     let by = operator.requested_by(IdempotencyKey(None));
     let operation = state.provisioner.cancel(id.0, by).await?;
+    Ok(HttpResponse::Accepted().json(OperationView::of(operation, None)))
+}
+
+/// The end of a grace period.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EndGraceBody {
+    /// The laboratory's slug once more, since nothing brings the database back then but a restore.
+    #[schema(example = "acme-lab")]
+    confirm_slug: String,
+    /// Why, for the audit.
+    reason: Option<String>,
+}
+
+/// Ends the grace period of a removal: its database is dropped at once and not when the period is over; the archive stays.
+/// 409 while the removal does not wait yet (the archive must be proved first) and when it does no longer.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), request_body = EndGraceBody,
+    responses((status = 202, body = OperationView)))]
+#[post("/operations/{id}/end-grace")]
+pub(crate) async fn end_grace(
+    operator: OperatorCaller,
+    id: PathId<OperationId>,
+    body: Body<EndGraceBody>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let EndGraceBody { confirm_slug, reason } = body.value;
+    let client = state.registry_client().await?;
+    let operation = operation_by_id(&client, id.0)
+        .await?
+        .ok_or_else(|| Problem::new(Kind::NotFound))?;
+    drop(client);
+    if confirm_slug != operation.tenant_slug.as_str() {
+        let why =
+            "`confirmSlug` is not the slug of the laboratory that this operation removes; type it once more";
+        return Err(Problem::with(Kind::Invalid, why));
+    }
+    let mut by = operator.requested_by(IdempotencyKey(None));
+    by.reason = reason;
+    let operation = state.provisioner.end_grace(id.0, by).await?;
     Ok(HttpResponse::Accepted().json(OperationView::of(operation, None)))
 }
 

@@ -16,6 +16,7 @@ use crate::{
     answer,
     extract::{Body, IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
     input::{self, Password},
+    invitations,
     problem::{Answer, Kind, Problem},
     state::AppState,
 };
@@ -135,12 +136,15 @@ pub struct NewAdminBody {
     #[schema(value_type = String, example = "admin@acme-lab.example")]
     email: Email,
     display_name: String,
-    /// At least 12 characters.
-    #[schema(value_type = String, format = Password)]
-    password: Password,
+    /// At least 12 characters. Without one they are invited to set it: the answer has the link, once.
+    #[schema(value_type = Option<String>, format = Password)]
+    password: Option<Password>,
 }
 
 /// Makes a laboratory: its row and the operation at once, its database in the course of the operation.
+///
+/// An admin without a password is invited to set one. The same request again under the same `Idempotency-Key` gives the same
+/// operation; as long as the invitation was not accepted there is a new one in place of the first, and none from then on.
 #[utoipa::path(tag = "operators", request_body = NewTenantBody, params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
 #[post("/tenants")]
@@ -163,7 +167,10 @@ pub(crate) async fn provision(
         .map(ServerName::parse)
         .transpose()
         .map_err(|error| invalid(&error))?;
-    let password_hash = input::hashed(&state.passwords, &admin.password).await?;
+    let password_hash = match &admin.password {
+        Some(password) => Some(input::hashed(&state.passwords, password).await?),
+        None => None,
+    };
     let admin = NewAdmin {
         email: admin.email,
         display_name: admin.display_name,
@@ -177,11 +184,15 @@ pub(crate) async fn provision(
         server,
         admin,
     };
-    let (tenant, operation) = state
-        .provisioner
-        .request_provision(new, operator.requested_by(key))
-        .await?;
-    Ok(Accepted::answer(tenant.id, operation))
+    let by = operator.requested_by(key);
+    let invited = new.admin.password_hash.is_none();
+    let (tenant, operation) = state.provisioner.request_provision(new, by.clone()).await?;
+    let invitation = if invited {
+        invitations::first(&state, tenant.id, &by).await?
+    } else {
+        None
+    };
+    Ok(Accepted::inviting(tenant.id, operation, invitation))
 }
 
 fn invalid(error: &impl std::fmt::Display) -> Problem {

@@ -11,11 +11,12 @@ use lab::Action;
 use model::{Clock as _, SystemClock, TenantId, TenantState};
 use registry::tenant_by_id;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::timeout,
 };
 
 use crate::{
+    exporting::Turn,
     extract::{IdempotencyKey, OperatorCaller, PathId, Tenant},
     problem::{Answer, Kind, Problem},
     state::AppState,
@@ -30,10 +31,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// The half that reads: it tells once that it can begin, or why not, and then hands on what it reads.
 struct Sender {
+    /// Held to the end. First, so that it is free when the client reads the archive's end.
+    _turn: Turn,
     begun: RefCell<Option<oneshot::Sender<Answer<()>>>>,
     pieces: mpsc::Sender<io::Result<Bytes>>,
-    /// Held to the end.
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Sender {
@@ -108,15 +109,14 @@ impl Receiver {
     }
 }
 
-fn pair(state: &AppState) -> Answer<(Sender, Receiver)> {
-    let permit = state.exports.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| Problem::new(Kind::Busy).retry_after_s(60))?;
+fn pair(state: &AppState, tenant: TenantId) -> Answer<(Sender, Receiver)> {
+    let turn = state.exports.begin(tenant)?;
     let (begin, begun) = oneshot::channel();
     let (send, pieces) = mpsc::channel(PIECES_MAX);
     let sender = Sender {
         begun: RefCell::new(Some(begin)),
         pieces: send,
-        _permit: permit,
+        _turn: turn,
     };
     Ok((sender, Receiver { begun, pieces }))
 }
@@ -126,13 +126,13 @@ fn too_long() -> Problem {
 }
 
 /// All data of the laboratory: a ZIP of CSV files with their description (Data Package) and a manifest, read at one moment.
-/// Passwords are left out.
+/// Passwords are left out. One export of a laboratory runs at a time; another gets 409 until it has ended.
 #[utoipa::path(tag = "laboratory",
     responses((status = 200, body = Vec<u8>, content_type = "application/zip", description = "The archive, streamed")))]
 #[get("/exports/archive")]
 pub(crate) async fn own(tenant: Tenant, state: web::Data<AppState>) -> Answer<HttpResponse> {
     tenant.allow(Action::ExportAll)?;
-    let (sender, receiver) = pair(&state)?;
+    let (sender, receiver) = pair(&state, tenant.id())?;
     tenant
         .write(Action::ExportAll, async |txn, actor| {
             lab::exports::record_archive(txn, actor).await
@@ -152,7 +152,8 @@ pub(crate) async fn own(tenant: Tenant, state: web::Data<AppState>) -> Answer<Ht
     receiver.answer(found.slug.as_str()).await
 }
 
-/// All data of one laboratory, also of one that is suspended, as its own admin gets it.
+/// All data of one laboratory, also of one that is suspended, as its own admin gets it. One export of a laboratory runs at a
+/// time; another gets 409 until it has ended.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "application/zip", description = "The archive, streamed")))]
 #[get("/tenants/{id}/export")]
@@ -166,7 +167,7 @@ pub(crate) async fn of_tenant(
     if found.status == TenantState::Provisioning {
         return Err(Problem::new(Kind::TenantProvisioning));
     }
-    let (sender, receiver) = pair(&state)?;
+    let (sender, receiver) = pair(&state, found.id)?;
     let by = operator.requested_by(IdempotencyKey(None));
     let target = state.provisioner.open_for_export(&found, &by).await?;
     let about = platform::about_laboratory(&found, SystemClock.now());

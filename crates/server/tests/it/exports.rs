@@ -30,8 +30,11 @@ async fn files(world: &World, token: &str, path: &str) -> BTreeMap<String, Strin
         name.starts_with("attachment; filename=") && name.ends_with(".zip\""),
         "{name}"
     );
-    let bytes = response.bytes().await.unwrap();
-    let mut zip = zip::ZipArchive::new(Cursor::new(&bytes[..])).unwrap();
+    unpacked(&response.bytes().await.unwrap())
+}
+
+fn unpacked(bytes: &[u8]) -> BTreeMap<String, String> {
+    let mut zip = zip::ZipArchive::new(Cursor::new(bytes)).unwrap();
     let mut files = BTreeMap::new();
     for at in 0..zip.len() {
         let mut file = zip.by_index(at).unwrap();
@@ -138,6 +141,51 @@ async fn fill(world: &World, lab: &Lab) {
     client.batch_execute(sql).await.unwrap();
 }
 
+async fn asked(world: &World, token: &str, path: &str) -> reqwest::Response {
+    let url = format!("{}{path}", world.server.url);
+    let request = reqwest::Client::new().get(url).bearer_auth(token);
+    request.send().await.unwrap()
+}
+
+/// An export whose client has read nothing yet, as soon as the laboratory's place is free.
+async fn begun(world: &World, token: &str, path: &str) -> reqwest::Response {
+    let found = std::cell::RefCell::new(None);
+    eventually("the laboratory's place", LIMIT, async || {
+        let response = asked(world, token, path).await;
+        let free = response.status() != 409;
+        *found.borrow_mut() = Some(response);
+        free
+    })
+    .await;
+    let response = found.into_inner().unwrap();
+    assert_eq!(response.status(), 200);
+    response
+}
+
+#[tokio::test]
+async fn slow_readers_of_one_laboratory_take_one_place_and_no_other_laboratorys() {
+    let world = World::start().await;
+    let (slow, other) = (world.lab("acme-lab").await, world.lab("bravo-lab").await);
+    fill(&world, &slow).await;
+    let path = |lab: &Lab| format!("/api/v1/tenants/{}/export", lab.id);
+    // It is read no further than its head: the rest waits in the service.
+    let first = asked(&world, &slow.admin, "/api/v1/exports/archive").await;
+    assert_eq!(first.status(), 200);
+    for (token, path) in [
+        (&slow.admin, "/api/v1/exports/archive"),
+        (&world.operator, path(&slow).as_str()),
+    ] {
+        let again = world.server.get(token, path).await;
+        again.refused(409, "export-in-progress");
+        assert_eq!(again.header("retry-after"), "60");
+        assert!(again.text.contains("One export"), "{}", again.text);
+    }
+    files(&world, &world.operator, &path(&other)).await;
+    drop(first);
+    drop(begun(&world, &world.operator, &path(&slow)).await);
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn a_client_that_goes_away_ends_the_statement_and_the_laboratory_works_on() {
     let world = World::start().await;
@@ -154,13 +202,7 @@ async fn a_client_that_goes_away_ends_the_statement_and_the_laboratory_works_on(
         (&lab.admin, "/api/v1/exports/archive".to_owned()),
         (&world.operator, format!("/api/v1/tenants/{}/export", lab.id)),
     ] {
-        let url = format!("{}{path}", world.server.url);
-        let mut response = reqwest::Client::new()
-            .get(url)
-            .bearer_auth(token)
-            .send()
-            .await
-            .unwrap();
+        let mut response = begun(&world, token, &path).await;
         let first = tokio::time::timeout(LIMIT, response.chunk())
             .await
             .unwrap()
@@ -181,8 +223,9 @@ async fn a_client_that_goes_away_ends_the_statement_and_the_laboratory_works_on(
             .await
             .expect(200);
     }
-    // Both places are free again: with two taken this would be refused.
-    let whole = files(&world, &lab.admin, "/api/v1/exports/archive").await;
+    // Its place is free again: while it is taken this is refused.
+    let whole = begun(&world, &lab.admin, "/api/v1/exports/archive").await;
+    let whole = unpacked(&whole.bytes().await.unwrap());
     assert!(manifest(&whole)["rows"].as_u64().unwrap() > 150_000);
     world.stop().await;
 }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod adopt;
 #[cfg(test)]
+mod backups;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod exports;
@@ -10,6 +12,8 @@ mod exports;
 mod fence;
 #[cfg(test)]
 mod figures;
+#[cfg(test)]
+mod invitations;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]

@@ -42,6 +42,30 @@ fn a_wrong_value_is_refused_with_key_source_and_what_is_accepted() {
             "names.namespace",
             "1 to 12 lower-case",
         ),
+        (
+            "TENANTRY_HTTP_PUBLIC_URL",
+            "lab.example",
+            "http.public_url",
+            "https://lab.example",
+        ),
+        (
+            "TENANTRY_HTTP_PUBLIC_URL",
+            "https://lab.example/?tenant=acme",
+            "http.public_url",
+            "without query",
+        ),
+        (
+            "TENANTRY_HTTP_PUBLIC_URL",
+            "https://ada@lab.example",
+            "http.public_url",
+            "without query",
+        ),
+        (
+            "TENANTRY_AUTH_INVITATION_TTL_S",
+            "299",
+            "auth.invitation_ttl_s",
+            "300 to 2592000",
+        ),
         ("DEFAULT_TENANT_ID", "acme", "default_tenant.id", "UUID"),
         (
             "SINGLE_TENANT_SLUG",

@@ -1,9 +1,9 @@
 //! A database that exists made a laboratory, or its making taken up again.
 
 use model::{OperationId, OperationKind, SchemaVersion};
-use provisioner::Adoption;
+use provisioner::{AdminEntry, Adoption};
 
-use super::provision::{finish, take_up};
+use super::provision::{Made, finish, take_up};
 use crate::{
     cli::Adopt,
     context::Context,
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) async fn run(context: &Context, wanted: Adopt) -> anyhow::Result<()> {
     let client = context.client().await?;
     let found = registry::tenant_by_slug(&client, &wanted.slug).await?;
-    let (slug, no_wait) = (wanted.slug.clone(), wanted.no_wait);
+    let (slug, no_wait, invite) = (wanted.slug.clone(), wanted.no_wait, wanted.invite);
     let resumed = found.is_some();
     let (operation, password) = match found {
         Some(tenant) => (
@@ -30,12 +30,22 @@ pub(crate) async fn run(context: &Context, wanted: Adopt) -> anyhow::Result<()> 
     if !no_wait {
         foreground::run(context, operation, slug.as_str()).await?;
     }
-    finish(context, &TenantRef::Slug(slug), operation, resumed, password).await
+    let made = Made {
+        operation,
+        resumed,
+        password,
+        invite,
+    };
+    finish(context, &TenantRef::Slug(slug), made).await
 }
 
 async fn request(context: &Context, wanted: Adopt) -> anyhow::Result<(OperationId, Option<NewPassword>)> {
     let mut password = None;
-    let mut admin_password = None;
+    let mut admin_entry = if wanted.invite {
+        AdminEntry::Invited
+    } else {
+        AdminEntry::Refused
+    };
     if let Some(email) = wanted
         .admin_email
         .as_ref()
@@ -43,8 +53,7 @@ async fn request(context: &Context, wanted: Adopt) -> anyhow::Result<(OperationI
     {
         let given = password::obtain(email.as_str(), true, "TENANTRY_ADMIN_PASSWORD")?;
         let hash = context.platform.passwords.hash(&given.secret).await?;
-        let local_part = email.as_str().split('@').next().unwrap_or_default().to_owned();
-        admin_password = Some((wanted.admin_name.unwrap_or(local_part), hash.into()));
+        admin_entry = AdminEntry::Password(hash.into());
         password = Some(given);
     }
     let adoption = Adoption {
@@ -55,7 +64,8 @@ async fn request(context: &Context, wanted: Adopt) -> anyhow::Result<(OperationI
         name: wanted.name,
         time_zone: wanted.time_zone,
         admin_email: wanted.admin_email,
-        admin_password,
+        admin_name: wanted.admin_name,
+        admin_entry,
     };
     let by = context.requested_by(None);
     let asked = context.platform.provisioner.request_adopt(adoption, by).await?;

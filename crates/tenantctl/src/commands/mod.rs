@@ -6,6 +6,7 @@ mod backup;
 mod config;
 mod doctor;
 mod export;
+mod invite;
 mod lifecycle;
 mod list;
 mod migrate;
@@ -44,6 +45,7 @@ pub(crate) async fn run(cli: Cli, out: &Out) -> anyhow::Result<()> {
 async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Provision(what) => provision::run(context, what).await,
+        Command::Invite { tenant, email } => invite::run(context, &tenant, email.as_ref()).await,
         Command::Adopt(what) => adopt::run(context, what).await,
         Command::List {
             status,

@@ -5,6 +5,7 @@ use provisioner::{NewAdmin, NewLab, ProvisionError};
 use registry::{OperationFilter, RegistryClient, RegistryError, Tenant};
 use serde_json::json;
 
+use super::invite;
 use crate::{
     cli::Provision,
     context::Context,
@@ -18,8 +19,9 @@ use crate::{
 pub(crate) async fn run(context: &Context, wanted: Provision) -> anyhow::Result<()> {
     let client = context.client().await?;
     let found = registry::tenant_by_slug(&client, &wanted.slug).await?;
+    let resumed = found.is_some();
     let slug = wanted.slug.clone();
-    let no_wait = wanted.no_wait;
+    let (no_wait, invite) = (wanted.no_wait, wanted.invite);
     let (operation, password) = match found {
         Some(tenant) => (
             take_up(context, &client, &tenant, OperationKind::Provision).await?,
@@ -27,26 +29,38 @@ pub(crate) async fn run(context: &Context, wanted: Provision) -> anyhow::Result<
         ),
         None => {
             drop(client);
-            let (operation, password) = request(context, wanted).await?;
-            (operation, Some(password))
+            request(context, wanted).await?
         }
     };
-    let resumed = password.is_none();
+    let made = Made {
+        operation,
+        resumed,
+        password,
+        invite,
+    };
     if !no_wait {
         foreground::run(context, operation, slug.as_str()).await?;
     }
-    finish(context, &TenantRef::Slug(slug), operation, resumed, password).await
+    finish(context, &TenantRef::Slug(slug), made).await
 }
 
 /// A new laboratory.
-async fn request(context: &Context, wanted: Provision) -> anyhow::Result<(OperationId, NewPassword)> {
+async fn request(context: &Context, wanted: Provision) -> anyhow::Result<(OperationId, Option<NewPassword>)> {
     let email = wanted.admin_email;
-    let password = password::obtain(
-        email.as_str(),
-        wanted.admin_password_stdin,
-        "TENANTRY_ADMIN_PASSWORD",
-    )?;
-    let hash = context.platform.passwords.hash(&password.secret).await?;
+    let password = if wanted.invite {
+        None
+    } else {
+        let from_stdin = wanted.admin_password_stdin;
+        Some(password::obtain(
+            email.as_str(),
+            from_stdin,
+            "TENANTRY_ADMIN_PASSWORD",
+        )?)
+    };
+    let password_hash = match &password {
+        Some(password) => Some(context.platform.passwords.hash(&password.secret).await?.into()),
+        None => None,
+    };
     let local_part = email.as_str().split('@').next().unwrap_or_default().to_owned();
     let lab = NewLab {
         slug: wanted.slug,
@@ -56,11 +70,11 @@ async fn request(context: &Context, wanted: Provision) -> anyhow::Result<(Operat
         admin: NewAdmin {
             display_name: wanted.admin_name.unwrap_or(local_part),
             email,
-            password_hash: hash.into(),
+            password_hash,
         },
     };
     // Before anything is kept: the hash alone, after an interruption, would be a door without a key.
-    if let Some(generated) = password.to_show() {
+    if let Some(generated) = password.as_ref().and_then(NewPassword::to_show) {
         context
             .out
             .tell(&format!("generated password, shown only now: {generated}"));
@@ -130,16 +144,33 @@ pub(super) async fn take_up(
     Ok(last.id)
 }
 
-pub(super) async fn finish(
-    context: &Context,
-    wanted: &TenantRef,
-    operation: OperationId,
-    resumed: bool,
-    password: Option<NewPassword>,
-) -> anyhow::Result<()> {
+/// A laboratory that was asked for, here or before.
+pub(super) struct Made {
+    pub(super) operation: OperationId,
+    /// It was asked for before.
+    pub(super) resumed: bool,
+    pub(super) password: Option<NewPassword>,
+    /// Its administrator is to be invited, unless they have a password.
+    pub(super) invite: bool,
+}
+
+pub(super) async fn finish(context: &Context, wanted: &TenantRef, made: Made) -> anyhow::Result<()> {
+    let Made {
+        operation,
+        resumed,
+        password,
+        invite,
+    } = made;
     let client = context.client().await?;
     let tenant = tenant(&client, wanted).await?;
     let operation = registry::operation_by_id(&client, operation).await?;
+    drop(client);
+    // Last, so that nothing that stops this command before its end loses a link: run again, it gives another.
+    let invited = if invite {
+        invite::first(context, tenant.id).await?
+    } else {
+        None
+    };
     let out = &context.out;
     if out.json {
         return out.document(&json!({
@@ -147,15 +178,10 @@ pub(super) async fn finish(
             "operation": operation.as_ref().map(OperationView::from),
             "resumed": resumed,
             "generatedPassword": password.as_ref().and_then(NewPassword::to_show),
+            "invitation": invited.as_ref().map(|invited| invite::document(context, invited)),
         }));
     }
-    if tenant.status == TenantState::Active {
-        return out.answer(&format!(
-            "{} is active: {} ({})",
-            tenant.slug, tenant.name, tenant.id
-        ));
-    }
-    if let Some(operation) = operation {
+    if let Some(operation) = operation.filter(|_| tenant.status != TenantState::Active) {
         out.note(&format!(
             "a running tenantd makes it; `tenantctl operations watch {}` follows",
             operation.id
@@ -164,5 +190,16 @@ pub(super) async fn finish(
     out.answer(&format!(
         "{} is {}: {} ({})",
         tenant.slug, tenant.status, tenant.name, tenant.id
-    ))
+    ))?;
+    match invited {
+        Some(invited) => out.answer(&invite::text(context, &invited)),
+        None if invite => {
+            out.note(&format!(
+                "the administrator has a password, so nobody was invited; `tenantctl invite {}` gives a link to set another",
+                tenant.slug
+            ));
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }

@@ -69,6 +69,8 @@ fn text(
     let admins = admins.iter().map(|admin| {
         let state = if admin.disabled_at.is_some() {
             "disabled"
+        } else if admin.password_hash.is_none() {
+            "no password yet"
         } else {
             ""
         };

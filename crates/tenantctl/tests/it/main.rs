@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod adopt;
 #[cfg(test)]
+mod backups;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod ctl;
@@ -10,6 +12,8 @@ mod ctl;
 mod doctor;
 #[cfg(test)]
 mod interrupt;
+#[cfg(test)]
+mod invite;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]

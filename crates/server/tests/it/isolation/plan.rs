@@ -64,7 +64,10 @@ fn service(method: &str, path: &str) -> Option<Plan> {
         ("GET", "/metrics") => Plan::Service("/metrics"),
         ("GET", "/problems") => Plan::Service("/problems"),
         ("GET", "/problems/{code}") => Plan::Service("/problems/not-found"),
-        ("POST", "/api/v1/auth/login" | "/api/v1/operators/login") => Plan::LogIn,
+        ("GET", "/invitation") => Plan::Service("/invitation"),
+        ("POST", "/api/v1/auth/login" | "/api/v1/operators/login" | "/api/v1/auth/invitations/accept") => {
+            Plan::LogIn
+        }
         ("GET", "/api/v1/me") => lists(technician, "/api/v1/me"),
         _ => return None,
     })
@@ -87,6 +90,12 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             "/api/v1/tenants" | "/api/v1/operations" | "/api/v1/archives" | "/api/v1/backup-schedules",
         ) => get(path),
         ("GET", "/api/v1/tenants/{id}") => get(&tenant("")),
+        ("GET", "/api/v1/tenants/{id}/admins") => get(&tenant("/admins")),
+        ("POST", "/api/v1/tenants/{id}/admins/{adminId}/invitation") => {
+            let admin = scene.admin().await;
+            let path = tenant(&format!("/admins/{}/invitation", admin["id"].as_str().unwrap()));
+            post(path, 201, After::Nothing)
+        }
         ("GET", "/api/v1/archives/{id}") => get(&at("archives", &scene.archive().await, "")),
         ("POST", "/api/v1/archives/{id}/verify") => {
             let archive = scene.archive().await;
@@ -130,6 +139,12 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
         ("POST", "/api/v1/operations/{id}/cancel") => {
             let removal = scene.removal().await;
             post(at("operations", &removal, "/cancel"), 202, After::Serve)
+        }
+        // Nothing of A's waits, so the operator is told so.
+        ("POST", "/api/v1/operations/{id}/end-grace") => {
+            let path = at("operations", &scene.operation().await, "/end-grace");
+            let call = Call::new("POST", path).json(&json!({ "confirmSlug": scene.a.slug }));
+            Plan::Operators(call, 409, After::Nothing)
         }
         // Nothing of A's has failed, so its owner is told so.
         ("POST", "/api/v1/operations/{id}/retry") => {

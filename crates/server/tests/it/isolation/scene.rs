@@ -32,6 +32,13 @@ impl Scene {
         list["items"][0].clone()
     }
 
+    /// A's first administrator.
+    pub(super) async fn admin(&self) -> Value {
+        let path = format!("/api/v1/tenants/{}/admins", self.a.id);
+        let list = self.world.server.get(&self.world.operator, &path).await;
+        list.expect(200)[0].clone()
+    }
+
     /// An address that nothing is sent to but what is asked for.
     pub(super) fn new_webhook() -> Value {
         json!({ "url": "https://hooks.invalid/tenantry", "eventTypes": ["laboratory.removed"] })

@@ -1,0 +1,199 @@
+//! Inviting administrators, and accepting an invitation: through the API, or on a page for people.
+
+use std::sync::LazyLock;
+
+use actix_web::{HttpRequest, HttpResponse, get, http::header, post, web};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use identity::Principal;
+use jiff::Timestamp;
+use model::{Email, StaffId, TenantId};
+use registry::{Actor, Admin, Invitation, NewAudit, admins_of, audit_insert, invitations_of, tenant_by_id};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use super::auth::{Session, session};
+use crate::{
+    answer,
+    extract::{Body, IdempotencyKey, OperatorCaller, PathId, client_ip, request_id},
+    input::Password,
+    invitations::{self, Bearer, Circumstances, InvitationView},
+    problem::{Answer, Kind, Problem},
+    state::AppState,
+};
+
+/// An invitation that is accepted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AcceptBody {
+    /// The part of the link behind the `#`.
+    #[schema(value_type = String)]
+    token: Password,
+    /// At least 12 characters.
+    #[schema(value_type = String, format = Password)]
+    password: Password,
+}
+
+/// Accepts an invitation: sets the password of the administrator whom the token invites, uses the token up and logs them in.
+/// As long as the laboratory is not in service nothing is used up.
+#[utoipa::path(tag = "log-in", security(()), request_body = AcceptBody, responses((status = 200, body = Session)))]
+#[post("/auth/invitations/accept")]
+pub(crate) async fn accept(
+    req: HttpRequest,
+    body: Body<AcceptBody>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let AcceptBody { token, password } = body.value;
+    let from = Circumstances {
+        request_id: request_id(&req),
+        client_ip: client_ip(&req),
+    };
+    let mut bearer = Bearer::default();
+    let outcome = invitations::accept(&state, token.secret(), &password, &from, &mut bearer).await;
+    record(&state, &outcome, &bearer, &from).await?;
+    Ok(session(&state, &outcome?))
+}
+
+/// An acceptance is a log-in, and is written where log-ins are; that the invitation was used stands there already. What was
+/// refused is written where a token was wrong, and not past the limit on attempts.
+async fn record(
+    state: &AppState,
+    outcome: &Answer<Principal>,
+    bearer: &Bearer,
+    from: &Circumstances,
+) -> Answer<()> {
+    let (action, actor, reason) = match outcome {
+        Ok(Principal::Staff { staff, .. }) => ("login.succeeded", Actor::Staff(*staff), None),
+        Err(problem) if problem.kind() == Kind::InvitationInvalid => (
+            "invitation.refused",
+            Actor::Anonymous,
+            Some(problem.kind().code()),
+        ),
+        _ => return Ok(()),
+    };
+    let entry = NewAudit {
+        actor: &actor,
+        action,
+        tenant: bearer.tenant,
+        detail: json!({ "email": bearer.email, "audience": "lab", "via": "invitation", "reason": reason }),
+        request_id: from.request_id.as_deref(),
+        client_ip: from.client_ip,
+    };
+    Ok(audit_insert(&state.registry_client().await?, &entry).await?)
+}
+
+/// An administrator of a laboratory, as the registry knows them.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AdminView {
+    /// The id that the person also has in the laboratory's staff list.
+    #[schema(value_type = Uuid)]
+    id: StaffId,
+    #[schema(value_type = String)]
+    email: Email,
+    display_name: String,
+    /// Whether they have set a password; who has none cannot log in.
+    has_password: bool,
+    /// Since when they may not log in.
+    disabled_at: Option<Timestamp>,
+    /// Until when an invitation can be accepted that is under way.
+    invited_until: Option<Timestamp>,
+    created_at: Timestamp,
+}
+
+impl AdminView {
+    fn of(admin: Admin, invitations: &[Invitation]) -> Self {
+        let open = |invitation: &&Invitation| {
+            invitation.admin == admin.id && !invitation.expired && invitation.accepted_at.is_none()
+        };
+        Self {
+            id: admin.id,
+            has_password: admin.password_hash.is_some(),
+            disabled_at: admin.disabled_at,
+            invited_until: invitations.iter().find(open).map(|open| open.expires_at),
+            created_at: admin.created_at,
+            email: admin.email,
+            display_name: admin.display_name,
+        }
+    }
+}
+
+/// The administrators of one laboratory whom the registry knows, first come first: at most 500.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 200, body = [AdminView])))]
+#[get("/tenants/{id}/admins")]
+pub(crate) async fn list(
+    _operator: OperatorCaller,
+    id: PathId<TenantId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let client = state.registry_client().await?;
+    let known = tenant_by_id(&client, id.0).await?;
+    known.ok_or_else(|| Problem::new(Kind::UnknownTenant))?;
+    let invitations = invitations_of(&client, id.0).await?;
+    let admins = admins_of(&client, id.0).await?;
+    let shown: Vec<AdminView> = admins
+        .into_iter()
+        .map(|admin| AdminView::of(admin, &invitations))
+        .collect();
+    Ok(answer::ok(&shown))
+}
+
+/// Gives a new invitation to an administrator who has not accepted one yet, or has lost the password: that one stays valid
+/// until the invitation is accepted. An invitation that they had before no longer is. The token is shown only now.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path), ("adminId" = Uuid, Path)),
+    responses((status = 201, body = InvitationView)))]
+#[post("/tenants/{id}/admins/{adminId}/invitation")]
+pub(crate) async fn renew(
+    operator: OperatorCaller,
+    path: web::Path<(String, String)>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    // As `PathId` has it: what is no id names nothing.
+    let (tenant, admin) = path.into_inner();
+    let tenant: TenantId = tenant.parse().map_err(|_| Problem::new(Kind::UnknownTenant))?;
+    let admin: StaffId = admin.parse().map_err(|_| Problem::new(Kind::NotFound))?;
+    let by = operator.requested_by(IdempotencyKey(None));
+    let made = invitations::renew(&state, tenant, admin, &by).await?;
+    Ok(HttpResponse::Created()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(made))
+}
+
+const STYLE: &str = include_str!("invitation.css");
+const SCRIPT: &str = include_str!("invitation.js");
+
+/// The page, and a policy under which nothing but its own style and script work in it: they are named by their digests, so
+/// whatever else came in would not run.
+static PAGE: LazyLock<(String, String)> = LazyLock::new(|| {
+    let html = include_str!("invitation.html")
+        .replace("/*style*/", STYLE)
+        .replace("/*script*/", SCRIPT);
+    let digest = |text: &str| {
+        let digest = Sha256::digest(text.as_bytes());
+        format!("'sha256-{}'", STANDARD.encode(digest))
+    };
+    let policy = format!(
+        "default-src 'none'; style-src {}; script-src {}; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'",
+        digest(STYLE),
+        digest(SCRIPT)
+    );
+    (html, policy)
+});
+
+/// The page on which an administrator accepts an invitation. It takes the token from the link's fragment, which is sent to no
+/// server, and posts it to `/api/v1/auth/invitations/accept`.
+#[utoipa::path(tag = "log-in", security(()), responses((status = 200, body = String, content_type = "text/html")))]
+#[get("/invitation")]
+pub(crate) async fn page() -> HttpResponse {
+    let (page, policy) = &*PAGE;
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CONTENT_SECURITY_POLICY, policy.as_str()))
+        .insert_header((header::REFERRER_POLICY, "no-referrer"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((header::X_FRAME_OPTIONS, "DENY"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(page.as_str())
+}

@@ -149,6 +149,11 @@ impl World {
         Ok(())
     }
 
+    /// Closes the router's pool of a laboratory.
+    pub(crate) async fn let_go(&self, tenant: TenantId) -> anyhow::Result<()> {
+        Ok(self.resolver.drain(tenant, CONNECT_LIMIT).await?)
+    }
+
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         drop((self.provisioner, self.resolver));
         Ok(self.cluster.stop().await?)

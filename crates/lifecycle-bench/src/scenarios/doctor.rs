@@ -19,7 +19,7 @@ const EACH: usize = 10;
 pub(crate) async fn measure(quick: bool) -> anyhow::Result<Outcome> {
     let (count, rounds) = if quick { (60, 2) } else { (2_000, 10) };
     let world = World::start(0).await?;
-    all_of(&world, count).await?;
+    all_of(&world, 0..count).await?;
     let (mut ours, mut bare) = (Times::default(), Times::default());
     let mut healthy_named = 0;
     for _ in 0..rounds {

@@ -155,7 +155,10 @@ pub async fn connect_with(
     settings: &str,
 ) -> Result<Client, ConnectError> {
     let mut config = target.to_config(application, limit);
-    config.options(settings);
+    // Not even an empty word of them where there are none: some proxies refuse a log-in that has any.
+    if !settings.is_empty() {
+        config.options(settings);
+    }
     match tokio::time::timeout(limit, config.connect(NoTls)).await {
         Err(_elapsed) => Err(ConnectError::TimedOut {
             target: target.to_string(),

@@ -2,9 +2,14 @@
 //! as it should, and clones what is missing. One process at a time on each server, one clone at a time: copies beside each
 //! other slow each other down, and the laboratories' own work with them.
 
+use std::time::Duration;
+
 use registry::Server;
 
 use crate::{Inner, ProvisionError, Provisioner, reach::Session};
+
+/// How soon to look again after what could not be done: what a server's crash has left half made should not lie about.
+const PUT_OFF: Duration = Duration::from_secs(2);
 
 /// What stocking one server came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,19 +20,29 @@ pub struct Stocked {
     pub dropped: usize,
     /// How many are ready now.
     pub ready: usize,
+    /// On how many servers it could not be done now: they cannot be reached, or somebody else is at it.
+    pub put_off: usize,
 }
 
 /// Stocks for as long as it is let.
 pub(crate) async fn stock(inner: &Inner) {
     loop {
-        if inner.config.bounds.spares > 0
-            && let Err(error) = all(inner).await
-        {
-            tracing::warn!(%error, "spares cannot be looked after; trying again");
-        }
+        let done = if inner.config.bounds.spares > 0 {
+            all(inner).await
+        } else {
+            Ok(Stocked::default())
+        };
+        let pause = match done {
+            Ok(done) if done.put_off == 0 => inner.config.bounds.spares_every,
+            Ok(_) => PUT_OFF,
+            Err(error) => {
+                tracing::warn!(%error, "spares cannot be looked after; trying again");
+                PUT_OFF
+            }
+        };
         tokio::select! {
             () = inner.spare_taken.notified() => {}
-            () = tokio::time::sleep(inner.config.bounds.spares_every) => {}
+            () = tokio::time::sleep(pause.min(inner.config.bounds.spares_every)) => {}
         }
     }
 }
@@ -42,8 +57,10 @@ async fn all(inner: &Inner) -> Result<Stocked, ProvisionError> {
                 sum.made += one.made;
                 sum.dropped += one.dropped;
                 sum.ready += one.ready;
+                sum.put_off += one.put_off;
             }
             Err(error) => {
+                sum.put_off += 1;
                 tracing::warn!(server = %name, %error, "this server's spares cannot be looked after; trying again")
             }
         }
@@ -74,6 +91,8 @@ async fn under_lock(inner: &Inner, session: &Session) -> Result<Stocked, Provisi
     let namespace = &inner.config.namespace;
     let mut done = Stocked::default();
     if !migrator::spares_lock(&session.client, namespace).await? {
+        // Who is at it may die before it is done.
+        done.put_off = 1;
         return Ok(done);
     }
     let template = match migrator::template_find(&*session.client, namespace).await? {

@@ -310,7 +310,7 @@ impl Judge<'_> {
                     if self.seen.spares_are_made {
                         return None;
                     }
-                    "it was kept ready, but it is not sealed: somebody may have changed it"
+                    "it is to be kept ready, but it is not sealed: whoever made it was killed, or somebody has opened it"
                 } else if is_current(&of) || self.has_template(&of) {
                     return None;
                 } else {

@@ -124,21 +124,22 @@ pub(crate) async fn check(world: &World, books: &mut Books) -> anyhow::Result<()
     doctor(world).await
 }
 
-/// A spare is open while it is made. One whose maker was killed goes when the next one looks.
+/// One whose maker was killed goes when the next one looks.
 async fn spares_settled(world: &World) -> anyhow::Result<()> {
     let client = world.connect("postgres").await?;
-    let sql = "SELECT datname::text, datallowconn FROM pg_database WHERE starts_with(datname, 'lab_spare_')";
+    let sql = "SELECT datname::text, starts_with(datname, 'lab_spare_making_')
+                 FROM pg_database WHERE starts_with(datname, 'lab_spare_')";
     let since = Instant::now();
     loop {
         let rows = client.query(sql, &[]).await?;
-        let open = rows.iter().filter(|row| row.get(1)).count();
-        if rows.len() <= SPARES && open == 0 {
+        let unfinished = rows.iter().filter(|row| row.get(1)).count();
+        if rows.len() <= SPARES && unfinished == 0 {
             return Ok(());
         }
         let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         ensure!(
             since.elapsed() < SPARES_PATIENCE,
-            "spares are left over, or {open} of them are open: {names:?}"
+            "spares are left over, or {unfinished} of them unfinished: {names:?}"
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -159,7 +159,10 @@ fn is_passing(error: &tokio_postgres::Error) -> bool {
                 &SqlState::T_R_SERIALIZATION_FAILURE,
                 &SqlState::UNDEFINED_DATABASE,
                 &SqlState::DISK_FULL,
+                &SqlState::QUERY_CANCELED,
             ]
             .contains(&code)
         })
+        // Two at once on one catalogue row: an internal error with no code of its own.
+        || error.as_db_error().is_some_and(|db| db.message().contains("tuple concurrently"))
 }

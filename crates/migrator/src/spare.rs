@@ -6,7 +6,8 @@
 //!
 //! The first session in a new database pays for a file that the server keeps of each database's catalogue
 //! (`pg_internal.init`), which a clone does not get from its template. So whoever makes a spare connects to it once, and
-//! seals it again: the laboratory's first connection is as quick as any. Until it is sealed it is no spare yet.
+//! closes it again: the laboratory's first connection is as quick as any. Until then it has another name, and getting its own
+//! is the last act.
 
 use model::{DbName, Namespace};
 use pg::ConnectTarget;
@@ -17,11 +18,8 @@ use crate::{
     clone::create_database,
     lock::{Guarded, is_held, session, try_acquire},
     source,
-    template::await_empty,
+    template::{BACKEND_GONE_LIMIT, await_empty},
 };
-
-/// Marks a database that is to be a spare while it is open.
-const UNFINISHED: &str = "tenantry spare, not finished";
 
 /// What is kept ready on a server.
 #[derive(Debug, Clone, Default)]
@@ -67,15 +65,14 @@ pub async fn spares_list(client: &impl GenericClient, namespace: &Namespace) -> 
                  SELECT FROM pg_database t
                   WHERE t.datistemplate AND starts_with(t.datname::text, $2)
                     AND split_part(t.datname::text, '_', 4) = split_part(d.datname::text, '_', 3)),
-                    d.datallowconn
+                    starts_with(d.datname::text, $3)
                FROM pg_database d
-              WHERE starts_with(d.datname::text, $1)
-                AND (NOT d.datallowconn OR shobj_description(d.oid, 'pg_database') = $3)
+              WHERE starts_with(d.datname::text, $1) AND (NOT d.datallowconn OR starts_with(d.datname::text, $3))
               ORDER BY d.datname",
             &[
                 (&all, Type::TEXT),
                 (&format!("{}_template_v", namespace.as_str()), Type::TEXT),
-                (&UNFINISHED, Type::TEXT),
+                (&format!("{all}making_"), Type::TEXT),
             ],
         )
         .await
@@ -84,10 +81,10 @@ pub async fn spares_list(client: &impl GenericClient, namespace: &Namespace) -> 
     let mut found = Spares::default();
     for row in rows {
         let name: String = row.get(0);
-        let (of_a_template, is_open): (bool, bool) = (row.get(1), row.get(2));
+        let (of_a_template, in_the_making): (bool, bool) = (row.get(1), row.get(2));
         let is_current = name.starts_with(&current);
         if let Ok(name) = DbName::from_catalog(name) {
-            if is_open {
+            if in_the_making {
                 found.unfinished.push(name);
             } else if is_current {
                 found.ready.push(name);
@@ -105,11 +102,12 @@ pub fn spare_name(namespace: &Namespace, number: u64) -> DbName {
     namespace.spare_database(source::fingerprint(), number)
 }
 
-/// Makes a spare: copies the template, connects to the copy once, and seals it. To be called by whoever holds [`spares_lock`] on
-/// `client`; killed in between it leaves an unfinished one.
+/// Makes a spare: copies the template, connects to the copy once, closes it and gives it its name. To be called by whoever holds
+/// [`spares_lock`] on `client`; killed in between it leaves an unfinished one.
 ///
 /// # Errors
-/// [`MigrateError::Db`], [`MigrateError::Connect`].
+/// [`MigrateError::Db`], [`MigrateError::Connect`]; [`MigrateError::Busy`] when no turn comes to make a database, or somebody
+/// who has entered the copy does not leave.
 pub async fn spare_make(
     client: &Client,
     admin: &ConnectTarget,
@@ -117,20 +115,37 @@ pub async fn spare_make(
     template: &DbName,
     number: u64,
 ) -> Result<DbName, MigrateError> {
-    let name = spare_name(namespace, number);
+    let (making, name) = (
+        namespace.spare_in_the_making(number),
+        spare_name(namespace, number),
+    );
     let failed = || MigrateError::db("making a spare", admin);
-    clone_template(client, template, &name).await?;
-    // One transaction: it is never open to everybody, and never open without its mark.
+    clone_template(client, template, &making).await?;
+    // One transaction: it is never open to everybody.
     let open = format!(
-        "REVOKE ALL ON DATABASE {name} FROM PUBLIC; COMMENT ON DATABASE {name} IS '{UNFINISHED}';
-         ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"
+        "REVOKE ALL ON DATABASE {making} FROM PUBLIC; ALTER DATABASE {making} WITH ALLOW_CONNECTIONS true"
     );
     client.batch_execute(&open).await.map_err(failed())?;
-    drop(session(&admin.with_database(name.as_str())).await?);
-    await_empty(client, &name).await.map_err(failed())?;
-    let seal =
-        format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false; COMMENT ON DATABASE {name} IS NULL");
-    client.batch_execute(&seal).await.map_err(failed())?;
+    drop(session(&admin.with_database(making.as_str())).await?);
+    let close = format!("ALTER DATABASE {making} WITH ALLOW_CONNECTIONS false");
+    client.batch_execute(&close).await.map_err(failed())?;
+    // Another administrator's program that looks into every database may have come in meanwhile.
+    client
+        .execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1",
+            &[&making.as_str()],
+        )
+        .await
+        .map_err(failed())?;
+    if !await_empty(client, &making).await.map_err(failed())? {
+        return Err(MigrateError::Busy {
+            doing: "making a spare",
+            place: admin.to_string(),
+            waited_s: BACKEND_GONE_LIMIT.as_secs(),
+        });
+    }
+    let rename = format!("ALTER DATABASE {making} RENAME TO {name}");
+    client.batch_execute(&rename).await.map_err(failed())?;
     Ok(name)
 }
 

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long to let the backend of our own finished migration go by itself before sealing.
-const BACKEND_GONE_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const BACKEND_GONE_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait between two looks at it.
 const BACKEND_GONE_PAUSE: Duration = Duration::from_millis(5);
 
@@ -227,7 +227,8 @@ impl Builder<'_> {
 }
 
 /// Our own session's backend ends a moment after we close its connection; RENAME would look again only every 100 ms.
-pub(crate) async fn await_empty(client: &Client, database: &DbName) -> Result<(), tokio_postgres::Error> {
+/// Gives whether nobody is left.
+pub(crate) async fn await_empty(client: &Client, database: &DbName) -> Result<bool, tokio_postgres::Error> {
     let started = Instant::now();
     while started.elapsed() < BACKEND_GONE_LIMIT {
         let row = client
@@ -237,9 +238,9 @@ pub(crate) async fn await_empty(client: &Client, database: &DbName) -> Result<()
             )
             .await?;
         if row.get::<_, i64>(0) == 0 {
-            break;
+            return Ok(true);
         }
         tokio::time::sleep(BACKEND_GONE_PAUSE).await;
     }
-    Ok(())
+    Ok(false)
 }

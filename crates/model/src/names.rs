@@ -243,6 +243,12 @@ impl Namespace {
         DbName(format!("{}{number:016x}", self.spare_prefix(fingerprint)))
     }
 
+    /// A database that is to be a spare, until it is one.
+    #[must_use]
+    pub fn spare_in_the_making(&self, number: u64) -> DbName {
+        DbName(format!("{}_spare_making_{number:016x}", self.0))
+    }
+
     /// The scratch database in which one operation proves its dump.
     #[must_use]
     pub fn scratch_database(&self, operation: crate::OperationId) -> DbName {
@@ -274,6 +280,7 @@ mod tests {
             namespace.restored_database(OperationId::generate()),
             namespace.replaced_database(OperationId::generate()),
             namespace.spare_database(&"f".repeat(64), u64::MAX),
+            namespace.spare_in_the_making(u64::MAX),
             namespace.database_in_the_making(TenantId::generate()),
         ];
         for name in names {

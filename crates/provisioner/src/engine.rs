@@ -476,7 +476,7 @@ impl Run<'_> {
             }
             Ok(())
         };
-        tokio::try_join!(telling, registry::audit_insert(&txn, &entry))?;
+        tokio::try_join!(biased; telling, registry::audit_insert(&txn, &entry))?;
         commit(txn).await?;
         tracing::info!(
             operation.id = %operation.id,

@@ -311,6 +311,8 @@ pub(crate) fn is_passing(error: &tokio_postgres::Error) -> bool {
                 &SqlState::INVALID_CATALOG_NAME,
                 &SqlState::DISK_FULL,
                 &SqlState::QUERY_CANCELED,
+                // Of statements that went out together with one that failed.
+                &SqlState::IN_FAILED_SQL_TRANSACTION,
             ]
             .contains(&code)
         })

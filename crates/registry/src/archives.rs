@@ -186,16 +186,21 @@ pub async fn archive_by_operation(
 /// whether there was one.
 ///
 /// # Errors
-/// [`RegistryError`] when the registry cannot be asked.
+/// [`RegistryError::LeaseLost`].
 pub async fn archive_unrecord(client: &impl GenericClient, lease: &Lease) -> Result<bool, RegistryError> {
     let statement = concat!(
-        "DELETE FROM archives WHERE operation_id = (SELECT id FROM operations WHERE ",
+        "WITH held AS (SELECT id FROM operations WHERE ",
         held!(),
-        ")"
+        " FOR UPDATE), gone AS (
+             DELETE FROM archives USING held WHERE operation_id = held.id RETURNING archives.id
+         )
+         SELECT id, (SELECT count(*) FROM gone) AS gone FROM held"
     );
     let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
         [&lease.operation.as_uuid(), &lease.owner, &lease.token];
-    Ok(sql::touched(client, "taking an archive's record back", statement, &params).await? > 0)
+    let row = sql::row_opt(client, "taking an archive's record back", statement, &params).await?;
+    let gone: i64 = Reader::new(&row.ok_or_else(|| lease.lost())?, "operations", "id").get("gone")?;
+    Ok(gone > 0)
 }
 
 /// One page of archives, newest first, older than the archive `before`; of one laboratory when it is named.

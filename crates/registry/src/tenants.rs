@@ -279,7 +279,9 @@ pub(crate) async fn record(
         operation: change.operation,
         detail: change.detail(),
     };
+    // In their order: where the first one fails, the others have only that to say.
     tokio::try_join!(
+        biased;
         event_insert(txn, &event),
         record_audit(txn, tenant, kind, change),
         outbox::of_tenant(txn, told, tenant, Some(tenant.status), change),

@@ -306,11 +306,13 @@ impl Judge<'_> {
                 finding.mended_by(Remedy::DropTemplate(db_name))
             }),
             Named::Spare(of) => {
-                let seen = if is_current(&of) && database.connectable {
+                let seen = if of == "making" {
                     if self.seen.spares_are_made {
                         return None;
                     }
-                    "it is to be kept ready, but it is not sealed: whoever made it was killed, or somebody has opened it"
+                    "it was to be kept ready, and whoever made it was killed"
+                } else if is_current(&of) && database.connectable {
+                    "it was kept ready, but it is not sealed: somebody may have changed it"
                 } else if is_current(&of) || self.has_template(&of) {
                     return None;
                 } else {

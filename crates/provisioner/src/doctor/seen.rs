@@ -35,7 +35,7 @@ pub(super) struct Seen {
     pub(super) roles: BTreeMap<String, SeenRole>,
     /// Whether somebody builds the namespace's template.
     pub(super) template_is_built: bool,
-    /// Somebody makes spares just now, and one of them is open for a moment.
+    /// Somebody makes spares just now, and one of them is not finished.
     pub(super) spares_are_made: bool,
     /// The connectable databases that a role was granted.
     granted: HashMap<String, Vec<String>>,

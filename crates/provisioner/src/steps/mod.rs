@@ -143,6 +143,12 @@ impl<'a> Context<'a> {
         }))
     }
 
+    /// To be called where it is seen that nothing has happened yet that cannot be taken back.
+    async fn regain_return(&self) -> Result<(), StepError> {
+        let client = self.inner.config.registry.client().await?;
+        Ok(registry::operation_regain_return(&client, self.lease).await?)
+    }
+
     fn change(&self) -> Change<'_> {
         Change::by(&self.actor).in_operation(self.operation.id)
     }

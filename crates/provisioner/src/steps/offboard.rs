@@ -41,6 +41,8 @@ pub(super) async fn drop_database(cx: &Context<'_>) -> Saw {
             Err(gone(&tenant, &held))
         };
     }
+    // An earlier try may have been cut off between its last word and the drop.
+    cx.regain_return().await?;
     let archive = require_archive_of(cx, &held, &tenant).await?;
     let client = cx.inner.config.registry.client().await?;
     cx.pass_return(&client).await?;
@@ -49,8 +51,7 @@ pub(super) async fn drop_database(cx: &Context<'_>) -> Saw {
     if let Err(failure) = close_and_drop(cx, &held, &tenant.db_name).await {
         // Whole and under its name: nothing happened yet that could not be taken back.
         if matches!(look_for_own(&held, &tenant).await, Ok(Some(_))) {
-            let client = cx.inner.config.registry.client().await?;
-            registry::operation_regain_return(&client, cx.lease).await?;
+            cx.regain_return().await?;
         }
         return Err(failure);
     }

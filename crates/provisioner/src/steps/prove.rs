@@ -7,7 +7,7 @@ use archive::{Contents, Manifest, Place, Snapshot};
 use model::{ArchiveId, DbName, OperationKind, ServerName, Step};
 use registry::{Archive, NewArchive, RegistryError, Tenant};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Context, Saw,
@@ -24,6 +24,11 @@ use crate::{
 
 /// How often it is looked how far a restore is.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long the operation's row is held at a time while a manifest is written, how often that is tried, and the pause between.
+const HOLD_LIMIT: Duration = Duration::from_secs(3);
+const HOLDS_MAX: u32 = 5;
+const HOLD_PAUSE: Duration = Duration::from_secs(1);
 
 /// The parameters of operations that work on an archive which is there.
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,9 +67,46 @@ pub(super) async fn verify(cx: &Context<'_>) -> Saw {
             why: "its manifest's content has changed".to_owned(),
         }));
     }
+    if let Some(saw) = recorded_already(cx, &held, &place).await? {
+        return Ok(saw);
+    }
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
     in_scratch(cx, &held, &tenant.db_name, &scratch, &place, &manifest).await?;
     record(cx, &tenant, &place, manifest).await
+}
+
+/// An earlier try came as far as the row. To prove and record it once more would only give the file another time of its proof
+/// than the row has, if that try is cut off as well.
+async fn recorded_already(
+    cx: &Context<'_>,
+    held: &Session,
+    place: &Place,
+) -> Result<Option<Value>, StepError> {
+    let client = cx.inner.config.registry.client().await?;
+    let row = registry::archive_by_operation(&client, cx.operation.id).await?;
+    drop(client);
+    let Some(archive) = row.filter(|archive| archive.location == place.to_string()) else {
+        return Ok(None);
+    };
+    match Manifest::require(place, &archive.manifest).await {
+        Ok(manifest) => {
+            let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
+            drop_if_there(held, &scratch).await?;
+            Ok(Some(seen(&archive, &manifest)))
+        }
+        Err(archive::ArchiveError::Broken { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn seen(archive: &Archive, manifest: &Manifest) -> Value {
+    json!({
+        "archive": archive.id,
+        "file": archive.location,
+        "tables": manifest.contents.tables.len(),
+        "rows": manifest.contents.rows(),
+        "bytes": archive.bytes,
+    })
 }
 
 /// Once more, at any time: what was recorded must still be there and restore.
@@ -223,21 +265,33 @@ pub(super) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
 /// manifest says that it was proved and until the archive's row is there: who calls it off comes before both or behind both.
 async fn record(cx: &Context<'_>, tenant: &Tenant, place: &Place, mut manifest: Manifest) -> Saw {
     let config = &cx.inner.config;
-    let mut client = config.registry.client().await?;
-    let txn = begin(&mut client).await?;
-    if cx.operation.kind == OperationKind::Backup {
-        cx.pass_return(&txn).await?;
-    } else {
-        cx.hold(&txn).await?;
-    }
     manifest.verified_at = Some(config.clock.now());
-    // The lease cannot be renewed meanwhile.
-    let limit = config.lease / 2;
-    let written = tokio::time::timeout(limit, manifest.write(place)).await;
-    written.map_err(|_elapsed| archive::ArchiveError::TookTooLong {
-        what: format!("writing the manifest of {place}"),
-        limit,
-    })??;
+    // Meanwhile the lease cannot be renewed, and a connection of the registry's few is taken.
+    let limit = HOLD_LIMIT.min(config.lease / 2);
+    let mut client = config.registry.client().await?;
+    let mut holds = 0;
+    let txn = loop {
+        let txn = begin(&mut client).await?;
+        if cx.operation.kind == OperationKind::Backup {
+            cx.pass_return(&txn).await?;
+        } else {
+            cx.hold(&txn).await?;
+        }
+        if let Ok(written) = tokio::time::timeout(limit, manifest.write(place)).await {
+            written?;
+            break txn;
+        }
+        // The same words again: one that comes late says nothing else.
+        holds += 1;
+        if holds == HOLDS_MAX {
+            return Err(StepError::retry(archive::ArchiveError::TookTooLong {
+                what: format!("writing the manifest of {place}"),
+                limit,
+            }));
+        }
+        drop(txn);
+        tokio::time::sleep(HOLD_PAUSE).await;
+    };
     let admins = hex::decode(&manifest.admins).unwrap_or_default();
     let archive = NewArchive {
         id: manifest.archive,
@@ -256,11 +310,5 @@ async fn record(cx: &Context<'_>, tenant: &Tenant, place: &Place, mut manifest: 
     };
     let archive = registry::archive_insert(&txn, &archive).await?;
     commit(txn).await?;
-    Ok(json!({
-        "archive": archive.id,
-        "file": archive.location,
-        "tables": manifest.contents.tables.len(),
-        "rows": manifest.contents.rows(),
-        "bytes": archive.bytes,
-    }))
+    Ok(seen(&archive, &manifest))
 }

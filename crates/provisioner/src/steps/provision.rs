@@ -96,8 +96,11 @@ async fn claim_spare(
                 cx.inner.spare_taken.notify_one();
                 return Ok(Some(spare));
             }
-            // Somebody else was faster.
-            Err(error) if error.code() == Some(&SqlState::INVALID_CATALOG_NAME) => {}
+            // Somebody else was faster, or is in there though nobody should be.
+            Err(error)
+                if [&SqlState::INVALID_CATALOG_NAME, &SqlState::OBJECT_IN_USE]
+                    .into_iter()
+                    .any(|code| error.code() == Some(code)) => {}
             Err(error) => return Err(ProvisionError::db("claiming a spare", &held.target)(error)),
         }
     }

@@ -129,6 +129,8 @@ pub(super) async fn swap_database(cx: &Context<'_>) -> Saw {
     let restored = namespace.restored_database(cx.operation.id);
     let replaced = namespace.replaced_database(cx.operation.id);
     if look(&held, &replaced).await?.is_none() {
+        // An earlier try may have been cut off between its last word and the exchange.
+        cx.regain_return().await?;
         require_own(&held, &tenant).await?;
         let whole = look(&held, &restored).await?;
         if !whole.is_some_and(|found| found.has_mark(&mark_of(&tenant))) {
@@ -150,8 +152,7 @@ pub(super) async fn swap_database(cx: &Context<'_>) -> Saw {
         if let Err(failure) = exchange(cx, &held, &tenant, &restored, &replaced).await {
             // Nothing has another name: it can still be taken back. Where that is not known, it counts as done.
             if matches!(look(&held, &replaced).await, Ok(None)) {
-                let client = cx.inner.config.registry.client().await?;
-                registry::operation_regain_return(&client, cx.lease).await?;
+                cx.regain_return().await?;
             }
             return Err(failure);
         }

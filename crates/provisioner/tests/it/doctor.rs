@@ -38,7 +38,7 @@ impl Rig {
         client.batch_execute(sql).await.unwrap();
     }
 
-    fn named(&self, rest: &str) -> String {
+    pub(crate) fn named(&self, rest: &str) -> String {
         format!("{}_{rest}", self.space.namespace.as_str())
     }
 

@@ -139,3 +139,21 @@ async fn a_record_goes_before_another_dump_takes_the_place_of_its_files() {
     assert!(rig.serves(tenant.id).await);
     assert_eq!(recorded(&rig, &tenant).await, 0);
 }
+
+/// Cut off between the row and the note that the step is done: the archive is not proved and recorded once more.
+#[tokio::test]
+async fn what_is_recorded_is_not_recorded_again() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let tenant = rig.provisioned("twice").await;
+    let operation = rig.provisioner.request_backup(tenant.id, by()).await.unwrap();
+    die_at(&rig, operation, "backup/verify/acted").await;
+    let client = rig.registry.client().await.unwrap();
+    let archive = async || {
+        let found = registry::archive_by_operation(&client, operation).await;
+        found.unwrap().unwrap()
+    };
+    let before = archive().await.manifest;
+    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    assert_eq!(archive().await.manifest, before);
+    assert_eq!(recorded(&rig, &tenant).await, 1);
+}

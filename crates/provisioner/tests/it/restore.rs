@@ -610,3 +610,25 @@ async fn an_admin_who_was_only_invited_comes_back_without_a_password_and_can_be_
     let again = rig.provisioner.invite_first(back.id, week, &by()).await.unwrap();
     assert_eq!(again.unwrap().admin, before.admin);
 }
+
+/// Killed between its last word and the exchange, and then the archive is found wanting: nothing was exchanged, so it is
+/// undone.
+#[tokio::test]
+async fn what_was_cut_off_before_the_exchange_can_be_taken_back() {
+    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let tenant = rig.provisioned("before").await;
+    let archive = rig.backed_up(&tenant).await;
+    let (_, operation) = rig
+        .provisioner
+        .request_restore_in_place(archive.id, by())
+        .await
+        .unwrap();
+    die_at(&rig, operation, "restore_in_place/swap_database/closed").await;
+    let client = rig.registry.client().await.unwrap();
+    let made = registry::archive_by_operation(&client, operation).await;
+    std::fs::remove_file(made.unwrap().unwrap().location).unwrap();
+    rig.provisioner.run(operation, |_| {}).await.unwrap_err();
+    let now = rig.tenant(tenant.id).await.unwrap();
+    assert_eq!((now.status, now.status_before), (TenantState::Active, None));
+    assert!(rig.serves(tenant.id).await);
+}

@@ -167,25 +167,29 @@ async fn a_claim_ends_well_wherever_its_worker_died() {
     assert_eq!(leftovers.len(), 2 * asked.len() + 2, "{leftovers:?}");
 }
 
-/// What a maker that was killed has opened is taken away; what a person has opened is not.
+/// What a maker that was killed has left, open or closed, is taken away; a spare that a person has opened is not.
 #[tokio::test]
 async fn a_spare_that_was_never_finished_is_made_anew() {
     let rig = stocked(1).await;
     rig.provisioner.stock().await.unwrap();
     let ready = spares(&rig).await;
     let server = connect(&rig.space.server).await;
-    let opened = |number| migrator::spare_name(&rig.space.namespace, number);
-    for (number, mark) in [(1, "'tenantry spare, not finished'"), (2, "NULL")] {
-        let name = opened(number);
-        let sql = format!("CREATE DATABASE {name} ALLOW_CONNECTIONS true");
+    let namespace = &rig.space.namespace;
+    let opened = migrator::spare_name(namespace, 2);
+    for (name, open) in [
+        (namespace.spare_in_the_making(1), true),
+        (namespace.spare_in_the_making(2), false),
+        (opened.clone(), true),
+    ] {
+        let sql = format!("CREATE DATABASE {name} ALLOW_CONNECTIONS {open}");
         server.batch_execute(&sql).await.unwrap();
-        let sql = format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC; COMMENT ON DATABASE {name} IS {mark}");
+        let sql = format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC");
         server.batch_execute(&sql).await.unwrap();
     }
     let lab = rig.provisioned("taker").await;
     assert_eq!(lab.status, TenantState::Active);
     let done = rig.provisioner.stock().await.unwrap();
-    assert_eq!((done.made, done.dropped, done.ready), (1, 1, 1));
+    assert_eq!((done.made, done.dropped, done.ready), (1, 2, 1));
     let left = spares(&rig).await;
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(
@@ -193,7 +197,24 @@ async fn a_spare_that_was_never_finished_is_made_anew() {
         "the one that was ready is taken: {left:?}"
     );
     assert!(
-        left.iter().any(|name| opened(2).as_str().ends_with(name)),
+        left.iter().any(|name| opened.as_str().ends_with(name)),
         "{left:?}"
     );
+}
+
+/// Somebody sits in the one that would be taken: the next one is.
+#[tokio::test]
+async fn a_spare_with_somebody_in_it_is_passed_over() {
+    let rig = stocked(2).await;
+    rig.provisioner.stock().await.unwrap();
+    let server = connect(&rig.space.server).await;
+    let first = model::DbName::from_catalog(rig.named(&spares(&rig).await[0])).unwrap();
+    let open = |open| format!("ALTER DATABASE {first} ALLOW_CONNECTIONS {open}");
+    server.batch_execute(&open(true)).await.unwrap();
+    let guest = connect(&rig.space.server.with_database(first.as_str())).await;
+    server.batch_execute(&open(false)).await.unwrap();
+    let lab = rig.provisioned("patient").await;
+    assert_eq!(lab.status, TenantState::Active);
+    assert_eq!(spares(&rig).await, [first.as_str().split_once('_').unwrap().1]);
+    drop(guest);
 }

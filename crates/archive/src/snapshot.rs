@@ -199,9 +199,10 @@ impl Snapshot {
         let mut tables: Vec<(String, String)> = names
             .into_iter()
             .map(|name| {
-                // The alias is no column's name.
+                // The alias is no column's name. The row is cast as a record of no name: for the table's own type its owner
+                // can have made a cast, a function of theirs that would run here as the server's administrator.
                 let query = digest(
-                    "\"tenantry row\"::text",
+                    "ROW(\"tenantry row\".*)::text",
                     &format!("ONLY {name} AS \"tenantry row\""),
                 );
                 (name, query)

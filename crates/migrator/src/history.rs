@@ -1,50 +1,59 @@
 //! Reading a database's migration history without trusting it. refinery panics on a row that it cannot parse, so
 //! nothing reaches refinery that was not read here first.
 
+use futures_util::future;
 use model::SchemaVersion;
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::{GenericClient, binary_copy::BinaryCopyOutRow};
 
-use crate::MigrateError;
+use crate::{
+    MigrateError,
+    plain::{PlainError, plain_rows},
+};
+
+/// What is read of each row.
+const COLUMNS: [&str; 4] = ["version", "name", "applied_on", "checksum"];
 
 /// The version in the database's own history: the number of its newest applied migration; zero when there is none.
 ///
 /// # Errors
 /// [`MigrateError::CorruptHistory`] names the first row that no migration run can have written.
 pub async fn history_version(client: &impl GenericClient) -> Result<SchemaVersion, MigrateError> {
-    let place = client
-        .query_typed_one(
-            "SELECT current_database()::text, (SELECT c.relkind::text FROM pg_catalog.pg_class c
-                      WHERE c.oid = pg_catalog.to_regclass('public.refinery_schema_history'))",
-            &[],
-        )
-        .await
+    let client = client.client();
+    // Together: whose history it is makes nothing wait.
+    let (name, rows) = future::join(
+        client.query_typed_one("SELECT pg_catalog.current_database()::pg_catalog.text", &[]),
+        plain_rows(client, "refinery_schema_history", &COLUMNS),
+    )
+    .await;
+    let database: String = name
         .map_err(MigrateError::db(
             "looking for the migration history",
             "the database",
-        ))?;
-    let database: String = place.get(0);
-    match place.get::<_, Option<&str>>(1) {
-        None => return Ok(SchemaVersion::default()),
-        Some("r" | "p") => {}
-        // A view is a query of its owner's, and would run with the rights of whoever reads it.
-        Some(_) => {
+        ))?
+        .get(0);
+    let rows = match rows {
+        Ok(rows) => rows.unwrap_or_default(),
+        Err(PlainError::Db(error)) => {
+            return Err(MigrateError::db("reading the migration history", &database)(
+                error,
+            ));
+        }
+        Err(PlainError::Shape(why)) => {
             return Err(MigrateError::CorruptHistory {
                 database,
                 row: "all of it".to_owned(),
-                why: "public.refinery_schema_history is no table".to_owned(),
+                why: format!("public.refinery_schema_history is not one: {why}"),
             });
         }
-    }
-    let rows = client
-        .query_typed(
-            "SELECT version, name, applied_on, checksum FROM public.refinery_schema_history ORDER BY version",
-            &[],
-        )
-        .await
-        .map_err(MigrateError::db("reading the migration history", &database))?;
+    };
+    let mut rows: Vec<_> = rows
+        .into_iter()
+        .map(|row| (row.try_get::<i32>(0).ok(), row))
+        .collect();
+    // Those without a version last.
+    rows.sort_by_key(|(version, _)| (version.is_none(), *version));
     let mut newest = SchemaVersion::default();
-    for (at, row) in rows.iter().enumerate() {
-        let version = row.try_get::<_, i32>(0).ok();
+    for (at, (version, row)) in rows.iter().enumerate() {
         newest = check_row(row).map_err(|why| MigrateError::CorruptHistory {
             database: database.clone(),
             row: version.map_or_else(|| format!("number {}", at + 1), |v| format!("V{v}")),
@@ -54,13 +63,10 @@ pub async fn history_version(client: &impl GenericClient) -> Result<SchemaVersio
     Ok(newest)
 }
 
-fn check_row(row: &Row) -> Result<SchemaVersion, String> {
+fn check_row(row: &BinaryCopyOutRow) -> Result<SchemaVersion, String> {
     let number: i32 = row.try_get(0).map_err(|e| format!("version: {e}"))?;
     let version = u32::try_from(number).map_err(|_| format!("version {number} is negative"))?;
-    let text = |column: usize, what: &str| {
-        row.try_get::<_, String>(column)
-            .map_err(|e| format!("{what}: {e}"))
-    };
+    let text = |column: usize, what: &str| row.try_get::<String>(column).map_err(|e| format!("{what}: {e}"));
     text(1, "name")?;
     let applied_on = text(2, "applied_on")?;
     if !is_rfc3339(&applied_on) {

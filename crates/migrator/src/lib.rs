@@ -17,6 +17,7 @@ mod error;
 mod group;
 mod history;
 mod lock;
+mod plain;
 mod run;
 mod secure;
 mod source;
@@ -28,6 +29,7 @@ pub use clone::{CREATES_AT_ONCE_MAX, CloneStrategy, create_database, create_turn
 pub use error::MigrateError;
 pub use history::history_version;
 pub use lock::MAINTENANCE_DATABASE;
+pub use plain::{PlainError, plain_rows};
 pub use run::migrate_database;
 pub use secure::secure_server;
 pub use source::{fingerprint, latest, window};

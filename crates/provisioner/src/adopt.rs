@@ -1,5 +1,7 @@
 //! Asking for a database that exists to become a laboratory, and looking at such a database.
 
+use jiff::Timestamp;
+use migrator::PlainError;
 use model::{
     DbName, Email, OperationId, OperationKind, Role, SchemaVersion, ServerName, Slug, StaffId, TenantId,
 };
@@ -8,7 +10,7 @@ use registry::{NewOperation, RegistryError, Tenant};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::{Client, binary_copy::BinaryCopyOutRow};
 
 use crate::{
     Inner, NewAdmin, NewLab, ProvisionError, Provisioner, RequestedBy,
@@ -161,37 +163,6 @@ struct Known {
     password_hash: Option<String>,
 }
 
-/// Whether there is such a table, and it is one that can be read without running anything of its owner's: a view is a query
-/// that runs whatever functions it names, with the rights of whoever reads it, and so does a cast of a type of their own.
-async fn has_plain_table(
-    client: &Client,
-    place: &ConnectTarget,
-    table: &'static str,
-    columns: &[&str],
-) -> Result<bool, ProvisionError> {
-    let row = client
-        .query_opt(
-            "SELECT c.relkind IN ('r', 'p'), ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-                      JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-                     WHERE a.attrelid = c.oid AND a.attname::text = ANY ($2) AND NOT a.attisdropped
-                       AND t.typnamespace <> 'pg_catalog'::pg_catalog.regnamespace ORDER BY 1)
-               FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
-            &[&format!("public.{table}"), &columns],
-        )
-        .await
-        .map_err(ProvisionError::db("looking at the laboratory", place))?;
-    let Some(row) = row else { return Ok(false) };
-    let foreign: Vec<String> = row.get(1);
-    if !row.get::<_, bool>(0) {
-        return Err(another_shape(table, &"it is no table"));
-    }
-    if let Some(column) = foreign.first() {
-        let why = format!("its column {column} has a type that is not the server's own");
-        return Err(another_shape(table, &why));
-    }
-    Ok(true)
-}
-
 /// A table of a laboratory's name that is not a laboratory's: whoever named the database is told so.
 fn another_shape(table: &str, error: &dyn std::fmt::Display) -> ProvisionError {
     ProvisionError::Invalid {
@@ -200,44 +171,48 @@ fn another_shape(table: &str, error: &dyn std::fmt::Display) -> ProvisionError {
     }
 }
 
-fn reading(table: &'static str, place: &ConnectTarget, error: tokio_postgres::Error) -> ProvisionError {
-    let of_shape = [
-        SqlState::UNDEFINED_COLUMN,
-        SqlState::UNDEFINED_FUNCTION,
-        SqlState::DATATYPE_MISMATCH,
-        SqlState::CANNOT_COERCE,
-    ];
-    match error.code() {
-        Some(code) if of_shape.contains(code) => another_shape(table, &pg::describe(&error)),
-        _ => ProvisionError::db("looking at the laboratory", place)(error),
+/// Rows of a table in a database whose owner is not trusted yet; none where there is no such table.
+pub(crate) async fn untrusted_rows(
+    client: &Client,
+    place: &ConnectTarget,
+    table: &str,
+    columns: &[&str],
+) -> Result<Vec<BinaryCopyOutRow>, ProvisionError> {
+    match migrator::plain_rows(client, table, columns).await {
+        Ok(rows) => Ok(rows.unwrap_or_default()),
+        Err(PlainError::Shape(why)) => Err(another_shape(table, &why)),
+        Err(PlainError::Db(error)) => Err(ProvisionError::db("looking at the laboratory", place)(error)),
     }
 }
 
 async fn profile(client: &Client, place: &ConnectTarget) -> Result<Profile, ProvisionError> {
-    if !has_plain_table(client, place, "lab_profile", &["tenant_id", "name", "tz"]).await? {
-        return Ok(Profile::default());
-    }
-    let row = client
-        .query_opt("SELECT tenant_id, name, tz FROM public.lab_profile", &[])
-        .await
-        .map_err(|error| reading("lab_profile", place, error))?;
-    let Some(row) = row else {
-        return Ok(Profile::default());
+    let rows = untrusted_rows(client, place, "lab_profile", &["tenant_id", "name", "tz"]).await?;
+    let row = match rows.as_slice() {
+        [] => return Ok(Profile::default()),
+        [row] => row,
+        _ => return Err(another_shape("lab_profile", &"it has more than one row")),
     };
     let other = |error: tokio_postgres::Error| another_shape("lab_profile", &error);
     Ok(Profile {
-        tenant: Some(TenantId::from(row.try_get::<_, uuid::Uuid>(0).map_err(other)?)),
+        tenant: Some(TenantId::from(row.try_get::<uuid::Uuid>(0).map_err(other)?)),
         name: Some(row.try_get(1).map_err(other)?),
         time_zone: Some(row.try_get(2).map_err(other)?),
     })
 }
 
-async fn known(
-    client: &Client,
-    place: &ConnectTarget,
-    email: Option<&Email>,
-) -> Result<Option<Known>, ProvisionError> {
-    let columns = [
+/// A row of `staff`.
+struct Person {
+    id: uuid::Uuid,
+    email: String,
+    name: String,
+    password_hash: Option<String>,
+    role: String,
+    active: bool,
+    since: Timestamp,
+}
+
+impl Person {
+    const COLUMNS: [&str; 7] = [
         "id",
         "email",
         "display_name",
@@ -246,38 +221,56 @@ async fn known(
         "active",
         "created_at",
     ];
-    if !has_plain_table(client, place, "staff", &columns).await? {
-        return Ok(None);
+
+    fn of(row: &BinaryCopyOutRow) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            id: row.try_get(0)?,
+            email: row.try_get(1)?,
+            name: row.try_get(2)?,
+            password_hash: row.try_get(3)?,
+            role: row.try_get(4)?,
+            active: row.try_get(5)?,
+            since: row.try_get(6)?,
+        })
     }
-    let row = client
-        .query_opt(
-            "SELECT id, email, display_name, password_hash, role, active FROM public.staff
-              WHERE CASE WHEN $1::text IS NULL THEN role = 'lab_admin' AND active ELSE lower(email) = lower($1) END
-              ORDER BY (password_hash IS NULL), created_at, id LIMIT 1",
-            &[&email.map(Email::as_str)],
-        )
-        .await
-        .map_err(|error| reading("staff", place, error))?;
-    let Some(row) = row else {
+
+    fn is_admin(&self) -> bool {
+        self.role == Role::LabAdmin.as_str() && self.active
+    }
+}
+
+async fn known(
+    client: &Client,
+    place: &ConnectTarget,
+    email: Option<&Email>,
+) -> Result<Option<Known>, ProvisionError> {
+    let rows = untrusted_rows(client, place, "staff", &Person::COLUMNS).await?;
+    let people = rows.iter().map(Person::of).collect::<Result<Vec<_>, _>>();
+    let people = people.map_err(|error| another_shape("staff", &error))?;
+    let is_meant = |person: &Person| match email {
+        None => person.is_admin(),
+        Some(email) => person.email.to_lowercase() == email.as_str().to_lowercase(),
+    };
+    let meant = people.into_iter().filter(is_meant);
+    // Whoever has a password, then whoever has served longest.
+    let Some(person) = meant.min_by_key(|p| (p.password_hash.is_none(), p.since, p.id)) else {
         return Ok(None);
     };
-    let other = |error: tokio_postgres::Error| another_shape("staff", &error);
-    let address: String = row.try_get(1).map_err(other)?;
     let invalid = |why: String| ProvisionError::Invalid {
         field: "admin.email",
         why,
     };
-    let (role, active): (String, bool) = (row.try_get(4).map_err(other)?, row.try_get(5).map_err(other)?);
-    if role != Role::LabAdmin.as_str() || !active {
+    let address = &person.email;
+    if !person.is_admin() {
         return Err(invalid(format!(
             "{address} works in the laboratory, but not as an active lab_admin; name one who does"
         )));
     }
     Ok(Some(Known {
-        id: StaffId::from(row.try_get::<_, uuid::Uuid>(0).map_err(other)?),
-        email: Email::parse(&address).map_err(|error| invalid(format!("{address}: {error}")))?,
-        name: row.try_get(2).map_err(other)?,
-        password_hash: row.try_get(3).map_err(other)?,
+        id: StaffId::from(person.id),
+        email: Email::parse(address).map_err(|error| invalid(format!("{address}: {error}")))?,
+        name: person.name,
+        password_hash: person.password_hash,
     }))
 }
 

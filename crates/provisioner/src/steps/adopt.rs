@@ -8,7 +8,7 @@ use pg::ConnectTarget;
 use registry::Tenant;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, binary_copy::BinaryCopyOutRow};
 
 use super::{
     Context, Saw,
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     ProvisionError,
+    adopt::untrusted_rows,
     baseline::{Lines, ROW, judge, telling},
     error::StepError,
     reach::Session,
@@ -216,19 +217,14 @@ async fn rows(
     place: &ConnectTarget,
     (table, key): &(String, String),
 ) -> Result<Vec<String>, ProvisionError> {
-    let sql = format!(
-        "SELECT {}::text FROM public.{}",
-        model::quote_ident(key),
-        model::quote_ident(table)
-    );
-    let rows = client
-        .query(&sql, &[])
-        .await
-        .map_err(ProvisionError::db("reading the keys of rows", place))?;
-    Ok(rows
-        .iter()
-        .map(|row| format!("{ROW}{table} {}", row.get::<_, String>(0)))
-        .collect())
+    let rows = untrusted_rows(client, place, table, &[key]).await?;
+    let line = |row: &BinaryCopyOutRow| {
+        let key: String = row
+            .try_get(0)
+            .map_err(ProvisionError::db("reading the keys of rows", place))?;
+        Ok(format!("{ROW}{table} {key}"))
+    };
+    rows.iter().map(line).collect()
 }
 
 async fn users(held: &Session, tenant: &Tenant) -> Result<Vec<User>, ProvisionError> {

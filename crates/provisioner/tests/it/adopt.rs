@@ -562,6 +562,37 @@ async fn what_would_run_something_of_its_owners_when_it_is_read_is_refused_unrea
 }
 
 #[tokio::test]
+async fn functions_in_indexes_are_not_run_by_looking_at_a_database() {
+    let rig = Rig::new().await;
+    // Planning a SELECT would run it; making the index does, too, so it is armed afterwards.
+    let trap = "CREATE FUNCTION caught() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+            IF pg_catalog.to_regclass('public.armed') IS NOT NULL THEN RAISE 'it was read'; END IF; RETURN true; END $$;
+         CREATE INDEX ON lab_profile (tenant_id) WHERE public.caught();
+         CREATE INDEX ON staff (id) WHERE public.caught();
+         CREATE INDEX ON test_def ((code || public.caught()::text))";
+    let history = "CREATE TABLE refinery_schema_history (version int4 PRIMARY KEY, name varchar(255), applied_on varchar(255), checksum varchar(255));
+         INSERT INTO refinery_schema_history VALUES (5, 'own', '2025-01-01T00:00:00Z', '1');
+         CREATE INDEX ON refinery_schema_history (name) WHERE public.caught()";
+    for (name, more, why) in [
+        ("unversioned", "", "version 5 is half there"),
+        ("versioned", history, "history says version 5, not 4"),
+    ] {
+        let old = Old::at(&rig, name, 5).await;
+        let made = format!("{trap}; {more}; CREATE TABLE armed ()");
+        let inside = old.inside(&rig).await;
+        inside.batch_execute(&made).await.unwrap();
+        let set = inside.batch_execute("SELECT name FROM lab_profile").await;
+        assert!(set.is_err_and(|error| pg::describe(&error).contains("it was read")));
+        let wanted = Adoption {
+            baseline: Some(SchemaVersion::new(4)),
+            ..old.adoption(name)
+        };
+        let said = fails(&rig, wanted).await;
+        assert!(said.contains(why), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn an_administrator_without_a_password_is_invited_where_that_is_wished() {
     let rig = Rig::new().await;
     let old = Old::at(&rig, "invited", 5).await;

@@ -11,6 +11,7 @@ use archive::{Keys, Manifest, Place};
 use model::TenantState;
 use provisioner::{ProvisionError, Schedule};
 use registry::{Archive, Tenant};
+use tokio_postgres::SimpleQueryMessage;
 
 use crate::{
     archive::{failure, files_in},
@@ -91,6 +92,53 @@ async fn a_laboratory_is_archived_while_it_is_written_to() {
     assert_eq!(manifest.compression, "gzip");
     assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
     verified_again(&rig, &archive).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cast_of_the_owners_never_stands_for_the_text_of_a_row() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("cast").await;
+    let inside = rig.inside(&tenant).await;
+    inside
+        .batch_execute(
+            "CREATE TYPE pair AS (a text, b numeric);
+             CREATE TABLE one (word text); INSERT INTO one VALUES (NULL), (''), ('a, (b) \"c\"');
+             CREATE TABLE bare (); INSERT INTO bare DEFAULT VALUES;
+             CREATE TABLE odd (gone int, pair pair, pairs pair[], at timestamptz, \"tenantry row\" text);
+             ALTER TABLE odd DROP COLUMN gone;
+             INSERT INTO odd VALUES (('x', 1.00), ARRAY[('y', NULL)]::pair[], '2025-01-01 10:00+02', 'z'), (NULL, NULL, NULL, NULL)",
+        )
+        .await
+        .unwrap();
+    let mut sums = Vec::new();
+    for table in ["bare", "odd", "one", "staff"] {
+        let sql = format!(
+            "SET timezone = 'UTC'; SELECT concat_ws(' ', sum(hashtextextended(t::text COLLATE \"C\", 1)),
+                    sum(hashtextextended(t::text COLLATE \"C\", 2))) FROM {table} AS t"
+        );
+        let told = inside.simple_query(&sql).await.unwrap();
+        let sum = told.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        sums.push((format!("public.{table}"), sum.unwrap()));
+    }
+    for of in ["one", "bare", "odd", "staff", "pair"] {
+        let sql = format!(
+            "CREATE FUNCTION caught({of}) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'it was run'; END $$;
+             CREATE CAST ({of} AS text) WITH FUNCTION caught({of}) AS IMPLICIT"
+        );
+        inside.batch_execute(&sql).await.unwrap();
+    }
+    let manifest = manifest_of(&rig.backed_up(&tenant).await).await;
+    let told = manifest.contents.tables.into_iter();
+    let told: Vec<_> = told
+        .map(|table| (table.name, table.checksum))
+        .filter(|(name, _)| sums.iter().any(|(known, _)| known == name))
+        .collect();
+    assert_eq!(told, sums);
+    // The digest before DROP DATABASE is the same.
+    rig.removed(&tenant).await;
 }
 
 #[tokio::test]

@@ -72,6 +72,9 @@ pub(crate) struct AdoptParams {
     server: String,
     pub(crate) baseline: Option<u32>,
     admin_email: Option<Email>,
+    /// Somebody who gives a password with the same key again must not believe that it counts.
+    #[serde(default)]
+    admin_invited: bool,
 }
 
 /// Refuses a database that cannot become a laboratory.
@@ -451,5 +454,6 @@ fn params_of(wanted: &Adoption, server: &ServerName) -> Value {
         server: server.to_string(),
         baseline: wanted.baseline.map(SchemaVersion::number),
         admin_email: wanted.admin_email.clone(),
+        admin_invited: matches!(wanted.admin_entry, AdminEntry::Invited),
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use model::{Email, StaffId, TenantId};
-use registry::{Admin, NewInvitation, RegistryError, invitation_put_in_txn};
+use registry::{Admin, NewInvitation, RegistryError, invitation_put_in_txn, invitation_revoke_in_txn};
 use secrecy::SecretString;
 
 use crate::{
@@ -25,6 +25,11 @@ pub struct Invited {
     pub token: SecretString,
     /// Until when.
     pub expires_at: Timestamp,
+}
+
+fn unknown(admin: StaffId) -> ProvisionError {
+    let (what, id) = ("administrator", admin.to_string());
+    RegistryError::NotFound { what, id }.into()
 }
 
 impl Provisioner {
@@ -51,11 +56,27 @@ impl Provisioner {
             }),
         };
         let invited = self.invite_if(tenant, admin, wanted, valid_for, by).await?;
-        invited.ok_or_else(|| {
-            let what = "administrator";
-            let id = admin.to_string();
-            RegistryError::NotFound { what, id }.into()
-        })
+        invited.ok_or_else(|| unknown(admin))
+    }
+
+    /// Takes back an administrator's invitation that nobody has accepted: its link is good for nothing from now on. `false` when
+    /// there was none. The password that they have stays.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`] when the laboratory has no such administrator.
+    pub async fn revoke_invitation(
+        &self,
+        tenant: TenantId,
+        admin: StaffId,
+        by: &RequestedBy,
+    ) -> Result<bool, ProvisionError> {
+        let mut client = self.inner.config.registry.client().await?;
+        let txn = begin(&mut client).await?;
+        let found = registry::admin_lock_in_txn(&txn, tenant, admin).await?;
+        found.ok_or_else(|| unknown(admin))?;
+        let revoked = invitation_revoke_in_txn(&txn, tenant, admin, &by.change()).await?;
+        commit(txn).await?;
+        Ok(revoked)
     }
 
     /// Invites the first administrator of a laboratory that was just asked for, if they have no password. Asked again, as

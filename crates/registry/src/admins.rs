@@ -228,7 +228,8 @@ pub async fn admins_put_back_in_txn(
 }
 
 /// Changes an administrator of this laboratory and writes that into the audit; `None` when the laboratory has no such
-/// administrator. Who was disabled before keeps the time of it.
+/// administrator. Who was disabled before keeps the time of it. An invitation that is under way ends with a new address or
+/// with the right to log in: its link lies in the old mailbox, and who is let in again later was not invited anew by that.
 ///
 /// # Errors
 /// [`RegistryError::EmailTaken`] when another administrator of the laboratory has the address; the transaction is lost
@@ -240,6 +241,9 @@ pub async fn admin_change_in_txn(
     patch: &AdminPatch,
     change: &Change<'_>,
 ) -> Result<Option<Admin>, RegistryError> {
+    let Some(before) = admin_lock_in_txn(txn, tenant, id).await? else {
+        return Ok(None);
+    };
     let statement = concat!(
         "UPDATE tenant_admins SET email = coalesce($3::text::citext, email),
              display_name = coalesce($4, display_name),
@@ -267,6 +271,10 @@ pub async fn admin_change_in_txn(
         return Ok(None);
     };
     let admin = Admin::from_row(&row)?;
+    let moved = !(admin.email.as_str()).eq_ignore_ascii_case(before.email.as_str());
+    if moved || admin.disabled_at.is_some() {
+        invitation_end_in_txn(txn, tenant, id).await?;
+    }
     let detail = json!({ "admin": id, "email": admin.email, "active": admin.disabled_at.is_none() });
     record(txn, tenant, "admin.changed", detail, change).await?;
     Ok(Some(admin))

@@ -100,10 +100,12 @@ pub enum RegistryError {
         why: &'static str,
     },
     /// The operation does not wait for a time to pass.
-    #[error("operation {operation} does not wait for a time to pass")]
+    #[error("operation {operation} does not wait for a time to pass: {does}")]
     NotWaiting {
         /// The operation.
         operation: OperationId,
+        /// What it does instead.
+        does: &'static str,
     },
     /// A migration of the registry itself failed.
     #[error("the registry's schema could not be brought up to date: {reason}")]

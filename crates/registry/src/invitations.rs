@@ -164,17 +164,42 @@ pub async fn invitation_accept_in_txn(
     Ok(true)
 }
 
-/// Ends an administrator's invitation that nobody has accepted.
+/// Takes back an administrator's invitation that nobody has accepted and writes that into the audit; `false` when there was
+/// none.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn invitation_revoke_in_txn(
+    txn: &Transaction<'_>,
+    tenant: TenantId,
+    admin: StaffId,
+    change: &Change<'_>,
+) -> Result<bool, RegistryError> {
+    let ended = invitation_end_in_txn(txn, tenant, admin).await?;
+    if ended {
+        record(
+            txn,
+            tenant,
+            "invitation.revoked",
+            json!({ "admin": admin }),
+            change,
+        )
+        .await?;
+    }
+    Ok(ended)
+}
+
+/// Ends an administrator's invitation that nobody has accepted; `false` when there was none.
 pub(crate) async fn invitation_end_in_txn(
     txn: &Transaction<'_>,
     tenant: TenantId,
     admin: StaffId,
-) -> Result<(), RegistryError> {
+) -> Result<bool, RegistryError> {
     let statement =
         "DELETE FROM admin_invitations WHERE tenant_id = $1 AND admin_id = $2 AND accepted_at IS NULL";
     let params: [&(dyn ToSql + Sync); 2] = [&tenant.as_uuid(), &admin.as_uuid()];
-    sql::touched(txn, "ending an invitation", statement, &params).await?;
-    Ok(())
+    let ended = sql::touched(txn, "ending an invitation", statement, &params).await?;
+    Ok(ended > 0)
 }
 
 async fn record(

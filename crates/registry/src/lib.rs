@@ -57,7 +57,7 @@ pub use error::RegistryError;
 pub use events::{NewTenantEvent, TenantEventRow, event_insert, events_of};
 pub use invitations::{
     Invitation, NewInvitation, invitation_accept_in_txn, invitation_by_digest, invitation_put_in_txn,
-    invitations_of,
+    invitation_revoke_in_txn, invitations_of,
 };
 pub use leases::{
     Claimable, Lease, Outcome, operation_claim, operation_finish, operation_give_back, operation_hold_in_txn,

@@ -261,23 +261,29 @@ pub async fn operation_request_cancel_in_txn(
     })?)
 }
 
-/// Ends the wait of an operation that does nothing but wait: it goes on at once.
+/// Ends the wait of an operation that does nothing but wait: it goes on at once. One that was called off no longer waits for that.
 ///
 /// # Errors
-/// [`RegistryError::NotWaiting`].
+/// [`RegistryError::NotWaiting`] says what it does instead, [`RegistryError::NotFound`].
 pub async fn operation_end_wait(
     client: &impl GenericClient,
     id: OperationId,
 ) -> Result<Operation, RegistryError> {
     let statement = concat!(
         "UPDATE operations SET not_before = clock_timestamp(), waiting_until = clock_timestamp(), updated_at = clock_timestamp()
-         WHERE id = $1 AND status = 'pending' AND waiting_until > clock_timestamp() RETURNING ",
+         WHERE id = $1 AND status = 'pending' AND waiting_until > clock_timestamp() AND cancel_requested_at IS NULL RETURNING ",
         columns!()
     );
-    match sql::row_opt(client, "ending an operation's wait", statement, &[&id.as_uuid()]).await? {
-        Some(row) => Operation::from_row(&row),
-        None => Err(RegistryError::NotWaiting { operation: id }),
+    if let Some(row) = sql::row_opt(client, "ending an operation's wait", statement, &[&id.as_uuid()]).await?
+    {
+        return Operation::from_row(&row);
     }
+    let Some(found) = operation_by_id(client, id).await? else {
+        let (what, id) = ("operation", id.to_string());
+        return Err(RegistryError::NotFound { what, id });
+    };
+    let does = found.does_instead_of_waiting();
+    Err(RegistryError::NotWaiting { operation: id, does })
 }
 
 /// Makes an operation due at once that nobody runs, and tells the workers: one whose lease is over, or whose time came long
@@ -307,6 +313,20 @@ impl Operation {
             }
             _ if self.past_return => Some("it is past the point from which it could be taken back"),
             OperationStatus::Failed | OperationStatus::Pending | OperationStatus::Running => None,
+        }
+    }
+
+    fn does_instead_of_waiting(&self) -> &'static str {
+        match self.status {
+            OperationStatus::Succeeded => "it is done",
+            OperationStatus::Cancelled => "it was called off",
+            OperationStatus::Failed => "it has failed; see why, and retry it",
+            _ if self.cancel_requested_at.is_some() => "it was called off and is being undone",
+            OperationStatus::Undoing => "it failed and is being undone",
+            OperationStatus::Pending if self.waiting_until.is_some() => "its time has come and it goes on",
+            OperationStatus::Pending | OperationStatus::Running => {
+                "it is at work, and may come to wait later"
+            }
         }
     }
 

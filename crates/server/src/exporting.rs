@@ -2,7 +2,8 @@
 //! client reads, which may be an hour.
 //!
 //! Invariant: at most [`EXPORTS_MAX`] run in this process, and one of each laboratory: the slow readers of one take no place
-//! that another's could have. Counting lives in this process alone: several copies of `tenantd` each allow their own share.
+//! that another's could have. Counting lives in this process alone: several copies of `tenantd` each allow
+//! their own share, also of the same laboratory, and `tenantctl export` takes no turn.
 
 use std::{
     collections::HashSet,

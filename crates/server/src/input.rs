@@ -1,4 +1,4 @@
-//! Passwords as they come in. Everything else is parsed by the types of `model`, `lab` and `provisioner`.
+//! Passwords and reasons as they come in. Everything else is parsed by the types of `model`, `lab` and `provisioner`.
 
 use std::fmt;
 
@@ -51,6 +51,39 @@ pub async fn hashed(passwords: &Passwords, password: &Password) -> Answer<Secret
     Ok(passwords.hash(password.secret()).await?.into())
 }
 
+/// The longest reason that is taken, in characters.
+pub const REASON_CHARS_MAX: usize = 500;
+
+/// Why somebody asks for something, in their words: one line for the audit.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Reason(String);
+
+impl TryFrom<String> for Reason {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let long = text.chars().count();
+        if long > REASON_CHARS_MAX {
+            return Err(format!(
+                "the reason has {long} characters; at most {REASON_CHARS_MAX} are taken"
+            ));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(
+                "the reason has a control character, such as a line break or U+0000; take it out".to_owned(),
+            );
+        }
+        Ok(Self(text))
+    }
+}
+
+impl From<Reason> for String {
+    fn from(reason: Reason) -> Self {
+        reason.0
+    }
+}
+
 /// A field that may be left out and not be `null`: for `#[serde(default, deserialize_with = "input::present")]`. Absent
 /// means "stays as it is", and `null` would look like "take it away", which these fields cannot do.
 ///
@@ -65,6 +98,17 @@ pub fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_one_line_of_bounded_length() {
+        let reason = |text: &str| Reason::try_from(text.to_owned()).map(String::from);
+        for good in ["", "they asked for it", &"é".repeat(REASON_CHARS_MAX)] {
+            assert_eq!(reason(good).as_deref(), Ok(good));
+        }
+        for bad in ["a\0b", "a\nb", "\u{85}", &"é".repeat(REASON_CHARS_MAX + 1)] {
+            reason(bad).unwrap_err();
+        }
+    }
 
     #[test]
     fn a_password_never_shows_itself() {

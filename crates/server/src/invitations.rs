@@ -4,7 +4,7 @@
 //! laboratory, then stored and committed in the registry together with the end of the invitation, then committed in the
 //! laboratory. When it breaks between the two commits, the very same request finds the invitation used by this very
 //! password and the laboratory without it, and completes. Whoever has the token alone gets nothing by that: the password
-//! must be the one that was set.
+//! must be the one that was set, and must be it still when it is written.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -207,7 +207,10 @@ impl Entering<'_> {
         let txn = client.transaction().await?;
         let outcome = async {
             let principal = self.in_laboratory(&txn).await?;
-            if !self.standing.used {
+            // Behind the laboratory's row: who changes the password meanwhile has passed both, or waits for this one.
+            if self.standing.used {
+                self.still_standing(state).await?;
+            } else {
                 self.in_registry(state).await?;
             }
             Ok(principal)
@@ -244,6 +247,20 @@ impl Entering<'_> {
             tenant,
             role: person.role,
         })
+    }
+
+    /// Whether the registry has yet what the acceptance that was cut off has left there.
+    async fn still_standing(&self, state: &AppState) -> Answer<()> {
+        let Admin { id, tenant, .. } = self.standing.admin;
+        let standing = state.registry.in_txn(async |txn| {
+            let admin = admin_lock_in_txn(txn, tenant, id).await?;
+            let same = admin.is_some_and(|admin| {
+                let hash = admin.password_hash.as_ref().map(ExposeSecret::expose_secret);
+                admin.disabled_at.is_none() && hash == Some(self.hash.expose_secret())
+            });
+            Ok(same && invitation_by_digest(txn, &self.token_sha256).await?.is_some())
+        });
+        if standing.await? { Ok(()) } else { Err(refused()) }
     }
 
     async fn in_registry(&self, state: &AppState) -> Answer<()> {

@@ -88,6 +88,9 @@ pub(crate) enum Command {
         /// The administrator's e-mail; may be left out where there is only one
         #[arg(long, value_name = "EMAIL")]
         email: Option<Email>,
+        /// Give none, and take back the one that is out: its link is good for nothing from now on
+        #[arg(long)]
+        revoke: bool,
     },
     /// Make a laboratory of a database that exists; its tables, rows and people stay
     #[command(

@@ -7,8 +7,8 @@ use registry::{
     Admin, AdminPatch, AuditFilter, Invitation, NewAdmin, NewInvitation, NewOperator, RegistryError,
     admin_by_id, admin_change_in_txn, admin_insert_in_txn, admin_set_password_in_txn, admins_by_email,
     admins_of, audit_list, invitation_accept_in_txn, invitation_by_digest, invitation_put_in_txn,
-    invitations_of, operator_by_email, operator_by_id, operator_insert, operator_set_active_in_txn,
-    operator_set_password_in_txn, operators_list, tenant_delete_in_txn,
+    invitation_revoke_in_txn, invitations_of, operator_by_email, operator_by_id, operator_insert,
+    operator_set_active_in_txn, operator_set_password_in_txn, operators_list, tenant_delete_in_txn,
 };
 use secrecy::ExposeSecret;
 
@@ -327,4 +327,77 @@ async fn an_admin_has_one_invitation_that_can_be_used_once_and_for_a_while() {
             "admin.invited"
         ]
     );
+}
+
+#[tokio::test]
+async fn an_invitation_ends_with_the_address_that_it_was_sent_to_and_with_the_right_to_log_in() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("one").await;
+    let ada = insert(&stage, &admin(tenant.id, "ada@example.org"))
+        .await
+        .unwrap();
+    let week = Duration::from_secs(604_800);
+    let change = async |patch: AdminPatch| {
+        let mut client = stage.client().await;
+        let txn = client.transaction().await.unwrap();
+        let changed = admin_change_in_txn(&txn, tenant.id, ada.id, &patch, &stage.change()).await;
+        changed.unwrap().unwrap();
+        txn.commit().await.unwrap();
+    };
+    let email = |text: &str| AdminPatch {
+        email: Some(Email::parse(text).unwrap()),
+        ..AdminPatch::default()
+    };
+    let active = |active: bool| AdminPatch {
+        active: Some(active),
+        ..AdminPatch::default()
+    };
+    let name = AdminPatch {
+        display_name: Some("Ada L.".to_owned()),
+        ..AdminPatch::default()
+    };
+    invited(&stage, &ada, [1; 32], week).await;
+    // It is the same mailbox, and the same person.
+    for stays in [name, email("Ada@Example.org"), active(true)] {
+        change(stays).await;
+    }
+    assert!(accepted(&stage, [1; 32]).await);
+    invited(&stage, &ada, [2; 32], week).await;
+    change(email("ada@elsewhere.example")).await;
+    assert!(
+        !accepted(&stage, [2; 32]).await,
+        "the link lies in another's mailbox"
+    );
+    invited(&stage, &ada, [3; 32], week).await;
+    change(active(false)).await;
+    change(active(true)).await;
+    assert!(
+        !accepted(&stage, [3; 32]).await,
+        "nobody has invited them since they were let in again"
+    );
+}
+
+#[tokio::test]
+async fn an_invitation_that_is_taken_back_is_audited_once() {
+    let stage = Stage::new().await;
+    let tenant = stage.tenant("one").await;
+    let ada = insert(&stage, &admin(tenant.id, "ada@example.org"))
+        .await
+        .unwrap();
+    invited(&stage, &ada, [1; 32], Duration::from_secs(604_800)).await;
+    let mut client = stage.client().await;
+    for there_was_one in [true, false] {
+        let txn = client.transaction().await.unwrap();
+        let revoked = invitation_revoke_in_txn(&txn, tenant.id, ada.id, &stage.change()).await;
+        txn.commit().await.unwrap();
+        assert_eq!(revoked.unwrap(), there_was_one);
+    }
+    assert!(!accepted(&stage, [1; 32]).await);
+    let filter = AuditFilter {
+        tenant: Some(tenant.id),
+        ..AuditFilter::default()
+    };
+    let lines = audit_list(&client, &filter, None, 50).await.unwrap();
+    let revoked = lines.iter().filter(|line| line.action == "invitation.revoked");
+    assert_eq!(revoked.count(), 1);
 }

@@ -49,7 +49,7 @@ fn statuses(method: &str, path: &str, operation: &Operation) -> BTreeSet<u16> {
     if operation.request_body.is_some() {
         found.extend([400, 413, 415, 422]);
     }
-    // One export of a laboratory runs at a time.
+    // One export of a laboratory runs at a time in a process.
     if path.ends_with("/export") || path.ends_with("/exports/archive") {
         found.insert(409);
     }

@@ -94,7 +94,7 @@ kinds! {
     OperationInProgress = "operation-in-progress", CONFLICT, "Another operation is running on this laboratory",
         "Only one operation runs on a laboratory at a time. Wait for it to end and try again.";
     ExportInProgress = "export-in-progress", CONFLICT, "The laboratory's data are being exported already",
-        "One export of a laboratory runs at a time. Let it end, or break its download off, and ask again after Retry-After.";
+        "Each tenantd runs one export of a laboratory at a time. Let it end, or break its download off, and ask again after Retry-After.";
     TenantAmbiguous = "tenant-ambiguous", CONFLICT, "You work in several laboratories",
         "The same e-mail address and password fit several laboratories. Name one in `tenant`.";
     IdempotencyInFlight = "idempotency-in-flight", CONFLICT, "The first request with this key is still running",

@@ -75,11 +75,12 @@ impl From<RegistryError> for Problem {
             } => Self::with(Kind::UnknownTenant, error.to_string()),
             E::NotFound { .. } => Self::with(Kind::NotFound, error.to_string()),
             E::Illegal(_) => Self::with(Kind::IllegalTransition, error.to_string()),
-            E::OperationInProgress { .. }
-            | E::NotReopenable { .. }
-            | E::NotCancellable { .. }
-            | E::NotWaiting { .. } => Self::with(Kind::OperationInProgress, error.to_string()),
+            E::OperationInProgress { .. } | E::NotReopenable { .. } | E::NotCancellable { .. } => {
+                Self::with(Kind::OperationInProgress, error.to_string())
+            }
+            E::NotWaiting { .. } => Self::with(Kind::Conflict, error.to_string()),
             E::IdempotencyKeyUsed { .. } => Self::with(Kind::IdempotencyKeyReused, error.to_string()),
+            E::Db { source, .. } if unstorable(source) => Self::with(Kind::Invalid, UNSTORABLE),
             E::CorruptRow { .. }
             | E::VersionMismatch { .. }
             | E::LeaseLost { .. }
@@ -237,17 +238,22 @@ fn refused(guard: Guard) -> Kind {
     }
 }
 
+const UNSTORABLE: &str = "A text holds a character that cannot be stored, such as U+0000; take it out.";
+
+/// Whether a text holds a character that PostgreSQL cannot store, in a column of text or of jsonb.
+fn unstorable(error: &tokio_postgres::Error) -> bool {
+    matches!(error.code().map(SqlState::code), Some("22021" | "22P05"))
+}
+
 fn database(error: &tokio_postgres::Error) -> Problem {
     let said = pg::describe(error);
     if pg::is_unavailable(error) {
         return Problem::caused(Kind::TenantServerUnavailable, said);
     }
+    if unstorable(error) {
+        return Problem::with(Kind::Invalid, UNSTORABLE);
+    }
     match error.code().map(SqlState::code) {
-        // A text holds a character that the database cannot store, such as U+0000.
-        Some("22021" | "22P05") => Problem::with(
-            Kind::Invalid,
-            "A text holds a character that cannot be stored, such as U+0000; take it out.",
-        ),
         // Data exceptions: a date before all calendars, a number past the column's digits.
         Some(code) if code.starts_with("22") => {
             let mut problem = Problem::with(

@@ -35,6 +35,10 @@ pub struct AdoptBody {
     time_zone: Option<String>,
     /// Its administrator; the longest serving lab_admin of its database unless given.
     admin: Option<AdoptAdminBody>,
+    /// An administrator whom its database does not know, or who has no password there, is invited to set one: the answer has the
+    /// link, once. Without this and without a password such a database is refused, so that a mistyped address lets no stranger in.
+    #[serde(default)]
+    invite: bool,
 }
 
 /// The administrator of a laboratory that is adopted.
@@ -46,8 +50,7 @@ pub struct AdoptAdminBody {
     email: Email,
     /// For a person whom its database does not know; the address unless given.
     display_name: Option<String>,
-    /// For a person who has no password in its database; whoever has one keeps it. Without one they are invited to set it: the
-    /// answer has the link, once.
+    /// For a person who has no password in its database; whoever has one keeps it.
     #[schema(value_type = Option<String>, format = Password)]
     password: Option<Password>,
 }
@@ -75,6 +78,7 @@ pub(crate) async fn adopt(
         name,
         time_zone,
         admin,
+        invite,
     } = body.value;
     let server = server.as_deref().map(ServerName::parse).transpose();
     let mut adoption = Adoption {
@@ -86,10 +90,19 @@ pub(crate) async fn adopt(
         time_zone,
         admin_email: None,
         admin_name: None,
-        admin_entry: AdminEntry::Invited,
+        admin_entry: if invite {
+            AdminEntry::Invited
+        } else {
+            AdminEntry::Refused
+        },
     };
     if let Some(admin) = admin {
         if let Some(password) = &admin.password {
+            if invite {
+                return Err(invalid(
+                    &"`invite` goes with no `admin.password`: whoever is given one needs no link",
+                ));
+            }
             let hash = input::hashed(&state.passwords, password).await?;
             adoption.admin_entry = AdminEntry::Password(hash);
         }
@@ -99,6 +112,9 @@ pub(crate) async fn adopt(
     }
     let by = operator.requested_by(key);
     let (tenant, operation) = state.provisioner.request_adopt(adoption, by.clone()).await?;
-    let invitation = invitations::first(&state, tenant.id, &by).await?;
+    let invitation = match invite {
+        true => invitations::first(&state, tenant.id, &by).await?,
+        false => None,
+    };
     Ok(Accepted::inviting(tenant.id, operation, invitation))
 }

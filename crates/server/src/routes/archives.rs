@@ -13,6 +13,7 @@ use super::operations::Accepted;
 use crate::{
     answer,
     extract::{IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
+    input::Reason,
     problem::{Answer, Kind, Problem},
     state::AppState,
 };
@@ -152,8 +153,9 @@ pub struct RestoreBody {
     confirm_slug: Option<String>,
     /// The server to host it; where it lived unless given.
     server: Option<String>,
-    /// Why, for the audit.
-    reason: Option<String>,
+    /// Why, for the audit: one line.
+    #[schema(value_type = Option<String>, max_length = 500)]
+    reason: Option<Reason>,
 }
 
 /// Makes a laboratory out of an archive.
@@ -171,7 +173,7 @@ pub(crate) async fn restore(
     let MaybeBody(body) = body;
     let invalid = |why: String| Problem::with(Kind::Invalid, why);
     let mut by = operator.requested_by(key);
-    by.reason = body.reason;
+    by.reason = body.reason.map(String::from);
     if !body.in_place {
         let slug = body.r#as.as_deref().map(Slug::parse).transpose()?;
         let server = body.server.as_deref().map(ServerName::parse).transpose();

@@ -7,14 +7,15 @@
     at("said").className = how;
     at("said").hidden = false;
   };
-  // The fragment never leaves the browser but in the body of the request below.
+  // A link pasted into the same tab changes the fragment only, also where there was none.
+  addEventListener("hashchange", () => location.reload());
+  // The fragment never leaves the browser but in the body of the request below, and does not stay in the address or the history.
   const token = location.hash.slice(1);
+  history.replaceState(null, "", location.pathname);
   if (!token) {
     say("The link is not whole: the part behind the # is missing. Open it as it was sent to you.", "wrong");
     return;
   }
-  // Another link pasted into the same tab changes the fragment only.
-  addEventListener("hashchange", () => location.reload());
   form.hidden = false;
   at("password").focus();
   form.addEventListener("submit", async (event) => {
@@ -36,8 +37,6 @@
       });
       if (answer.ok) {
         form.remove();
-        // The token is used up; it need not stay in the history.
-        history.replaceState(null, "", location.pathname);
         say("Your password is set. You can log in with it now.", "done");
         return;
       }

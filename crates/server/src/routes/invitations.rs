@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use actix_web::{HttpRequest, HttpResponse, get, http::header, post, web};
+use actix_web::{HttpRequest, HttpResponse, delete, get, http::header, post, web};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use identity::Principal;
 use jiff::Timestamp;
@@ -149,15 +149,34 @@ pub(crate) async fn renew(
     path: web::Path<(String, String)>,
     state: web::Data<AppState>,
 ) -> Answer<HttpResponse> {
-    // As `PathId` has it: what is no id names nothing.
-    let (tenant, admin) = path.into_inner();
-    let tenant: TenantId = tenant.parse().map_err(|_| Problem::new(Kind::UnknownTenant))?;
-    let admin: StaffId = admin.parse().map_err(|_| Problem::new(Kind::NotFound))?;
+    let (tenant, admin) = ids(path.into_inner())?;
     let by = operator.requested_by(IdempotencyKey(None));
     let made = invitations::renew(&state, tenant, admin, &by).await?;
     Ok(HttpResponse::Created()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .json(made))
+}
+
+/// Takes back the invitation that an administrator has not accepted: its link is good for nothing from now on. Also 204 when there
+/// is none. A password that they have stays.
+#[utoipa::path(tag = "operators", params(("id" = Uuid, Path), ("adminId" = Uuid, Path)), responses((status = 204)))]
+#[delete("/tenants/{id}/admins/{adminId}/invitation")]
+pub(crate) async fn revoke(
+    operator: OperatorCaller,
+    path: web::Path<(String, String)>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let (tenant, admin) = ids(path.into_inner())?;
+    let by = operator.requested_by(IdempotencyKey(None));
+    state.provisioner.revoke_invitation(tenant, admin, &by).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// As `PathId` has it: what is no id names nothing.
+fn ids((tenant, admin): (String, String)) -> Answer<(TenantId, StaffId)> {
+    let tenant = tenant.parse().map_err(|_| Problem::new(Kind::UnknownTenant))?;
+    let admin = admin.parse().map_err(|_| Problem::new(Kind::NotFound))?;
+    Ok((tenant, admin))
 }
 
 const STYLE: &str = include_str!("invitation.css");

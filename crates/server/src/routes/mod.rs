@@ -132,6 +132,7 @@ fn operators(config: &mut ServiceConfig<'_>) {
         .service(tenants::offboard)
         .service(invitations::list)
         .service(invitations::renew)
+        .service(invitations::revoke)
         .service(health::health)
         .service(operations::list)
         .service(operations::show)

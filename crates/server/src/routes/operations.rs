@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     answer,
     extract::{Body, IdempotencyKey, OperatorCaller, Params, PathId},
+    input::Reason,
     invitations::InvitationView,
     problem::{Answer, Kind, Problem},
     state::AppState,
@@ -249,8 +250,9 @@ pub struct EndGraceBody {
     /// The laboratory's slug once more, since nothing brings the database back then but a restore.
     #[schema(example = "acme-lab")]
     confirm_slug: String,
-    /// Why, for the audit.
-    reason: Option<String>,
+    /// Why, for the audit: one line.
+    #[schema(value_type = Option<String>, max_length = 500)]
+    reason: Option<Reason>,
 }
 
 /// Ends the grace period of a removal: its database is dropped at once and not when the period is over; the archive stays.
@@ -276,7 +278,7 @@ pub(crate) async fn end_grace(
         return Err(Problem::with(Kind::Invalid, why));
     }
     let mut by = operator.requested_by(IdempotencyKey(None));
-    by.reason = reason;
+    by.reason = reason.map(String::from);
     let operation = state.provisioner.end_grace(id.0, by).await?;
     Ok(HttpResponse::Accepted().json(OperationView::of(operation, None)))
 }

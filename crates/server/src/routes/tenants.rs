@@ -15,7 +15,7 @@ use super::operations::Accepted;
 use crate::{
     answer,
     extract::{Body, IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
-    input::{self, Password},
+    input::{self, Password, Reason},
     invitations,
     problem::{Answer, Kind, Problem},
     state::AppState,
@@ -286,8 +286,9 @@ pub struct OffboardBody {
     /// then but a restore.
     #[schema(example = "acme-lab")]
     confirm_slug: Option<String>,
-    /// Why, for the audit.
-    reason: Option<String>,
+    /// Why, for the audit: one line.
+    #[schema(value_type = Option<String>, max_length = 500)]
+    reason: Option<Reason>,
 }
 
 /// Removes a laboratory: it is closed at once, archived, the archive proved; when the grace period is over the database is
@@ -313,7 +314,7 @@ pub(crate) async fn offboard(
         confirm(&state, id.0, confirm_slug.as_deref()).await?;
     }
     let mut by = operator.requested_by(key);
-    by.reason = reason;
+    by.reason = reason.map(String::from);
     let operation = state.provisioner.request_offboard(id.0, grace, by).await?;
     Ok(Accepted::answer(id.0, operation))
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use testkit::eventually;
 
-use crate::support::{Call, LIMIT, Reply, World, finished, provision};
+use crate::support::{Call, LIMIT, Reply, World, connect, finished, provision};
 
 const NOBODY: &str = "0190a5b0-0000-7000-8000-000000000001";
 
@@ -312,9 +312,12 @@ async fn a_grace_period_is_ended_by_whoever_types_the_slug_once_more() {
     let confirmed = json!({ "confirmSlug": "acme-lab", "reason": "they asked for it" });
     // Nothing waits yet, and what is done never will.
     let done = made["items"][0]["id"].as_str().unwrap();
-    post(&world, &end(done), confirmed.clone())
-        .await
-        .refused(409, "operation-in-progress");
+    let why = async |operation: &str, why: &str| {
+        let said = post(&world, &end(operation), confirmed.clone()).await;
+        said.refused(409, "conflict");
+        assert!(said.text.contains(why), "{}", said.text);
+    };
+    why(done, "it is done").await;
     post(&world, &end(NOBODY), confirmed.clone())
         .await
         .refused(404, "not-found");
@@ -332,6 +335,15 @@ async fn a_grace_period_is_ended_by_whoever_types_the_slug_once_more() {
         (json!({ "confirmSlug": "acme" }), "invalid"),
         (json!({}), "invalid"),
         (json!({ "confirmSlug": "acme-lab", "now": true }), "unknown-field"),
+        (
+            json!({ "confirmSlug": "acme-lab", "reason": "a\u{0}b" }),
+            "invalid",
+        ),
+        (json!({ "confirmSlug": "acme-lab", "reason": "a\nb" }), "invalid"),
+        (
+            json!({ "confirmSlug": "acme-lab", "reason": "é".repeat(501) }),
+            "invalid",
+        ),
     ] {
         post(&world, &end(removal), body).await.refused(422, code);
     }
@@ -347,8 +359,62 @@ async fn a_grace_period_is_ended_by_whoever_types_the_slug_once_more() {
     );
     let gone = d.get(&world.operator, &format!("/api/v1/tenants/{id}")).await;
     gone.refused(404, "unknown-tenant");
-    post(&world, &end(removal), confirmed)
+    why(removal, "it is done").await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_grace_period_that_was_called_off_is_not_ended() {
+    let world = World::start().await;
+    let d = &world.server;
+    let id = provision(d, &world.operator, "acme-lab").await;
+    let offboard = format!("/api/v1/tenants/{id}/offboard");
+    let body = json!({ "graceSeconds": 86_400, "reason": "é".repeat(500) });
+    let asked = post(&world, &offboard, body).await;
+    let location = asked.header("location").to_owned();
+    asked.expect(202);
+    eventually("the grace period", LIMIT, async || {
+        get(&world, &location).await["waitingUntil"].is_string()
+    })
+    .await;
+    // Nobody has taken the calling-off up yet.
+    let held = connect(&world.space.registry).await;
+    let sql = "UPDATE operations SET cancel_requested_at = now(), cancel_requested_by = 'terminal:ada'
+                WHERE kind = 'offboard'";
+    held.execute(sql, &[]).await.unwrap();
+    let said = post(
+        &world,
+        &format!("{location}/end-grace"),
+        json!({ "confirmSlug": "acme-lab" }),
+    )
+    .await;
+    said.refused(409, "conflict");
+    assert!(said.text.contains("it was called off"), "{}", said.text);
+    let sql = "SELECT count(*) FROM audit_log WHERE action = 'operation.grace_ended'";
+    let ended: i64 = held.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(ended, 0);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_text_that_the_registry_cannot_store_is_the_clients_to_mend() {
+    let world = World::start().await;
+    let d = &world.server;
+    let mut lab = crate::support::new_lab("acme-lab");
+    lab["name"] = json!("Acme\u{0}");
+    d.post(&world.operator, "/api/v1/tenants", lab)
         .await
-        .refused(409, "operation-in-progress");
+        .refused(422, "invalid");
+    let id = provision(d, &world.operator, "acme-lab").await;
+    for (path, body) in [
+        ("offboard", json!({ "reason": "a\u{0}b" })),
+        ("offboard", json!({ "reason": "x".repeat(501) })),
+    ] {
+        let path = format!("/api/v1/tenants/{id}/{path}");
+        post(&world, &path, body).await.refused(422, "invalid");
+    }
+    let restore = format!("/api/v1/archives/{NOBODY}/restore");
+    let body = json!({ "as": "acme-two", "reason": "\u{7}" });
+    post(&world, &restore, body).await.refused(422, "invalid");
     world.stop().await;
 }

@@ -232,6 +232,54 @@ async fn a_newer_invitation_takes_the_place_of_the_one_before_and_resets_a_lost_
 }
 
 #[tokio::test]
+async fn an_invitation_is_taken_back_by_an_operator_and_by_a_new_address() {
+    let world = World::start().await;
+    let d = &world.server;
+    let asked = invited(&world, SLUG).await;
+    let (tenant, first) = (&asked["tenantId"], &asked["invitation"]);
+    let path = |tenant: &str, admin: &str| format!("/api/v1/tenants/{tenant}/admins/{admin}/invitation");
+    let (id, person) = (tenant.as_str().unwrap(), first["adminId"].as_str().unwrap());
+    let revoke = async |path: String| d.send(&Call::new("DELETE", path), &world.operator).await;
+    // The second time there is nothing left to be taken back.
+    for _ in 0..2 {
+        assert_eq!(revoke(path(id, person)).await.status, 204);
+        accept(d, &first["token"], PASSWORD)
+            .await
+            .refused(401, "invitation-invalid");
+    }
+    assert_eq!(admin(&world, tenant).await["invitedUntil"], Value::Null);
+    let nobody = "0190a5b0-0000-7000-8000-000000000001";
+    revoke(path(id, nobody)).await.refused(404, "not-found");
+    revoke(path(nobody, person)).await.refused(404, "not-found");
+    revoke(path("acme", person)).await.refused(404, "unknown-tenant");
+    revoke(path(id, "ada")).await.refused(404, "not-found");
+    let revoked = |written: &[(String, String)]| {
+        let same = written
+            .iter()
+            .filter(|(action, by)| action == "invitation.revoked" && by == "operator");
+        same.count()
+    };
+    assert_eq!(revoked(&audited(&world).await), 1);
+
+    let second = invite(&world, tenant, &first["adminId"]).await.expect(201);
+    let session = accept(d, &second["token"], PASSWORD).await.expect(200);
+    let reset = invite(&world, tenant, &first["adminId"]).await.expect(201);
+    let bearer = session["accessToken"].as_str().unwrap();
+    let staff = d.get(bearer, "/api/v1/staff").await.expect(200);
+    let moved = Call::new("PATCH", format!("/api/v1/staff/{person}"))
+        .json(&json!({ "email": "ada@elsewhere.example" }))
+        .version(&staff["items"][0]["version"]);
+    d.send(&moved, bearer).await.expect(200);
+    accept(d, &reset["token"], ANOTHER)
+        .await
+        .refused(401, "invitation-invalid");
+    d.try_log_in("ada@elsewhere.example", PASSWORD, None)
+        .await
+        .expect(200);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_laboratory_that_is_not_in_service_says_so_and_the_invitation_stays() {
     let world = World::start().await;
     let d = &world.server;
@@ -298,6 +346,57 @@ async fn an_acceptance_that_only_the_registry_has_taken_is_completed_by_the_same
         .await
         .refused(401, "invitation-invalid");
     d.log_in(EMAIL, None).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_acceptance_that_was_cut_off_is_not_completed_over_a_newer_password() {
+    let world = World::start().await;
+    let d = &world.server;
+    let asked = invited(&world, SLUG).await;
+    let token = &asked["invitation"]["token"];
+    let database = format!("{}_tenant_{SLUG}", world.space.namespace.as_str());
+    let mut inside = connect(&world.space.server.with_database(database)).await;
+    let sql = "SELECT set_config('search_path', 'public', false)";
+    inside.execute(sql, &[]).await.unwrap();
+    for changed in [
+        "UPDATE tenant_admins SET password_hash = 'newer'",
+        "UPDATE tenant_admins SET disabled_at = now()",
+        "DELETE FROM admin_invitations",
+    ] {
+        // As it is when it broke between the two commits.
+        accept(d, token, PASSWORD).await;
+        let kept = "UPDATE staff SET password_hash = NULL WHERE role = 'lab_admin'";
+        inside.batch_execute(kept).await.unwrap();
+        let hash = in_registry(&world).await.unwrap();
+        // The change is under way in the laboratory while the token is sent again.
+        let txn = inside.transaction().await.unwrap();
+        let first = "UPDATE staff SET display_name = display_name WHERE role = 'lab_admin'";
+        txn.batch_execute(first).await.unwrap();
+        let again = accept(d, token, PASSWORD);
+        let change = async {
+            let sql = "SELECT count(*) FROM pg_stat_activity
+                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            eventually("the acceptance to wait", LIMIT, async || {
+                txn.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) > 0
+            })
+            .await;
+            let kept = "CREATE TABLE IF NOT EXISTS kept AS TABLE admin_invitations";
+            world.registry_execute(kept).await;
+            world.registry_execute(changed).await;
+            txn.commit().await.unwrap();
+        };
+        let (again, ()) = tokio::join!(again, change);
+        again.refused(401, "invitation-invalid");
+        assert_eq!(in_laboratory(&world).await, None, "{changed}");
+        // Put back for the next one.
+        let back = format!("UPDATE tenant_admins SET disabled_at = NULL, password_hash = '{hash}'");
+        world.registry_execute(&back).await;
+        world
+            .registry_execute("INSERT INTO admin_invitations TABLE kept ON CONFLICT DO NOTHING")
+            .await;
+    }
+    world.registry_execute("DROP TABLE kept").await;
     world.stop().await;
 }
 

@@ -15,19 +15,41 @@ use crate::{
     output::moment,
 };
 
-pub(crate) async fn run(context: &Context, wanted: &TenantRef, email: Option<&Email>) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    context: &Context,
+    wanted: &TenantRef,
+    email: Option<&Email>,
+    revoke: bool,
+) -> anyhow::Result<()> {
     let client = context.client().await?;
     let tenant = tenant(&client, wanted).await?;
     let admin = admin_of(&client, tenant.id, email).await?;
     drop(client);
     let by = context.requested_by(None);
     let provisioner = &context.platform.provisioner;
+    if revoke {
+        let revoked = provisioner.revoke_invitation(tenant.id, admin.id, &by).await?;
+        return told_revoked(context, &admin, revoked);
+    }
     let invited = provisioner.invite(tenant.id, admin.id, valid_for(context), &by);
     let invited = invited.await?;
     if context.out.json {
         return context.out.document(&document(context, &invited));
     }
     context.out.answer(&text(context, &invited))
+}
+
+fn told_revoked(context: &Context, admin: &Admin, revoked: bool) -> anyhow::Result<()> {
+    if context.out.json {
+        let document = json!({ "adminId": admin.id, "email": admin.email, "revoked": revoked });
+        return context.out.document(&document);
+    }
+    let email = &admin.email;
+    context.out.answer(&if revoked {
+        format!("the invitation for {email} is taken back; its link is good for nothing now")
+    } else {
+        format!("{email} has no invitation that could be taken back")
+    })
 }
 
 /// The administrator with this address, or the only one.

@@ -45,7 +45,11 @@ pub(crate) async fn run(cli: Cli, out: &Out) -> anyhow::Result<()> {
 async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Provision(what) => provision::run(context, what).await,
-        Command::Invite { tenant, email } => invite::run(context, &tenant, email.as_ref()).await,
+        Command::Invite {
+            tenant,
+            email,
+            revoke,
+        } => invite::run(context, &tenant, email.as_ref(), revoke).await,
         Command::Adopt(what) => adopt::run(context, what).await,
         Command::List {
             status,

@@ -59,6 +59,17 @@ async fn an_admin_is_invited_and_no_password_is_made_for_them() {
         .expect(4);
     assert!(unknown.stderr.contains("it knows ada@example.org"), "{unknown:?}");
     ctl.run(&["invite", "acme-lb"]).expect(4);
+    // Taken back, once: the second time there is nothing left.
+    for (revoked, email) in [(true, "ADA@example.org"), (false, "ada@example.org")] {
+        let said = ctl.json(0, &["invite", "acme-lab", "--email", email, "--revoke"]);
+        assert_eq!(
+            (&said["revoked"], &said["email"]),
+            (&json!(revoked), &json!("ada@example.org"))
+        );
+    }
+    ctl.run(&["invite", "acme-lab"]).expect(0);
+    let said = ctl.run(&["invite", "acme-lab", "--revoke"]).expect(0);
+    assert!(said.stdout.contains("is taken back"), "{said:?}");
     let both = [&PROVISION[..], &["--admin-password-stdin"]].concat();
     ctl.run(&both).expect(2);
     // Made already: nothing is said of anybody's password.

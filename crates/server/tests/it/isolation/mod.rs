@@ -13,7 +13,10 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use self::{plan::plan, scene::Scene};
+use self::{
+    plan::plan,
+    scene::{Scene, at},
+};
 use crate::support::{Call, Lab, PASSWORD, Reply, finished, operator_token};
 
 /// What a route is, seen from another laboratory.
@@ -34,6 +37,8 @@ enum Plan {
     Service(&'static str),
     /// It gives tokens: A's people are nobody in B.
     LogIn,
+    /// It gives a token to whom an invitation names: to A's person a token of A, and nothing of B's comes or changes with it.
+    Accepts,
 }
 
 /// What is left to be done when an operator's call has succeeded.
@@ -183,7 +188,49 @@ async fn try_route(scene: &Scene, route: &str, plan: Plan) {
                 .refused(401, "login-failed");
             operator_token(&scene.world.server).await;
         }
+        Plan::Accepts => accepts(scene, route).await,
     }
+}
+
+/// An invitation of A's, sent with a token of B's: it opens A alone, and B stays what it was.
+async fn accepts(scene: &Scene, route: &str) {
+    const OWN: &str = "a password for A only";
+    let (d, operator) = (&scene.world.server, &scene.world.operator);
+    let admin = scene.admin().await;
+    let (id, email) = (admin["id"].as_str().unwrap(), admin["email"].as_str().unwrap());
+    let invite = format!("/api/v1/tenants/{}/admins/{id}/invitation", scene.a.id);
+    let invitation = d.post(operator, &invite, json!({})).await.expect(201);
+    let (patient, foreign) = (scene.patient().await, scene.b.patient(d).await);
+    let before = scene.world.digest(&scene.b).await;
+    let body = json!({ "token": invitation["token"], "password": OWN });
+    let call = Call::new("POST", "/api/v1/auth/invitations/accept").json(&body);
+    // Whose token comes with it makes no difference: the invitation says who it is.
+    let reply = d.send(&call, &scene.b.admin).await;
+    assert_eq!(reply.status, 200, "{route}: {}", reply.text);
+    assert_eq!(reply.json["tenantId"], json!(scene.a.id), "{route}");
+    for secret in scene.world.identifiers(&scene.b).await {
+        assert!(!reply.text.contains(&secret), "{route} shows {secret} of B");
+    }
+    let token = reply.json["accessToken"].as_str().unwrap();
+    d.get(token, &at("patients", &patient, "")).await.expect(200);
+    d.get(token, &at("patients", &foreign, ""))
+        .await
+        .refused(404, "not-found");
+    assert_eq!(scene.world.digest(&scene.b).await, before, "{route} changed B");
+    d.try_log_in(email, OWN, Some(&scene.b.slug))
+        .await
+        .refused(401, "login-failed");
+    d.try_log_in(&Lab::email(&scene.b.slug, "admin"), OWN, None)
+        .await
+        .refused(401, "login-failed");
+    d.log_in(&Lab::email(&scene.b.slug, "admin"), Some(&scene.b.slug))
+        .await;
+    // The others of A's plans log in with the password that everybody has.
+    let again = d.post(operator, &invite, json!({})).await.expect(201);
+    let body = json!({ "token": again["token"], "password": PASSWORD });
+    d.post("", "/api/v1/auth/invitations/accept", body)
+        .await
+        .expect(200);
 }
 
 async fn settle(scene: &Scene, reply: &Reply, after: After) {

@@ -65,9 +65,8 @@ fn service(method: &str, path: &str) -> Option<Plan> {
         ("GET", "/problems") => Plan::Service("/problems"),
         ("GET", "/problems/{code}") => Plan::Service("/problems/not-found"),
         ("GET", "/invitation") => Plan::Service("/invitation"),
-        ("POST", "/api/v1/auth/login" | "/api/v1/operators/login" | "/api/v1/auth/invitations/accept") => {
-            Plan::LogIn
-        }
+        ("POST", "/api/v1/auth/login" | "/api/v1/operators/login") => Plan::LogIn,
+        ("POST", "/api/v1/auth/invitations/accept") => Plan::Accepts,
         ("GET", "/api/v1/me") => lists(technician, "/api/v1/me"),
         _ => return None,
     })
@@ -95,6 +94,11 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             let admin = scene.admin().await;
             let path = tenant(&format!("/admins/{}/invitation", admin["id"].as_str().unwrap()));
             post(path, 201, After::Nothing)
+        }
+        ("DELETE", "/api/v1/tenants/{id}/admins/{adminId}/invitation") => {
+            let admin = scene.admin().await;
+            let path = tenant(&format!("/admins/{}/invitation", admin["id"].as_str().unwrap()));
+            Plan::Operators(Call::new("DELETE", path), 204, After::Nothing)
         }
         ("GET", "/api/v1/archives/{id}") => get(&at("archives", &scene.archive().await, "")),
         ("POST", "/api/v1/archives/{id}/verify") => {

@@ -153,8 +153,7 @@ async fn compare(
     scratch: &DbName,
     wanted: Option<SchemaVersion>,
 ) -> Result<SchemaVersion, StepError> {
-    let sql = format!("CREATE DATABASE {scratch} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false");
-    held.run("making the scratch database", &sql).await?;
+    migrator::create_database(&held.client, scratch, "template0", "ENCODING 'UTF8'").await?;
     open_to_nobody_else(held, scratch).await?;
     let place = held.target.with_database(scratch.as_str());
     let mut client = cx.inner.connect_inside(&place).await?;

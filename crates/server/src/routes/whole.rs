@@ -126,7 +126,7 @@ fn too_long() -> Problem {
 }
 
 /// All data of the laboratory: a ZIP of CSV files with their description (Data Package) and a manifest, read at one moment.
-/// Passwords are left out. One export of a laboratory runs at a time; another gets 409 until it has ended.
+/// Passwords are left out. One export of a laboratory runs at a time in each `tenantd`; another gets 409 until it has ended.
 #[utoipa::path(tag = "laboratory",
     responses((status = 200, body = Vec<u8>, content_type = "application/zip", description = "The archive, streamed")))]
 #[get("/exports/archive")]

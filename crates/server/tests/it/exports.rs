@@ -178,7 +178,11 @@ async fn slow_readers_of_one_laboratory_take_one_place_and_no_other_laboratorys(
         let again = world.server.get(token, path).await;
         again.refused(409, "export-in-progress");
         assert_eq!(again.header("retry-after"), "60");
-        assert!(again.text.contains("one export of a laboratory"), "{}", again.text);
+        assert!(
+            again.text.contains("one export of a laboratory"),
+            "{}",
+            again.text
+        );
     }
     files(&world, &world.operator, &path(&other)).await;
     drop(first);

@@ -11,8 +11,8 @@ use tokio_postgres::{Client, GenericClient, types::Type};
 
 use crate::MigrateError;
 
-/// The most databases that are made on one server at once, whoever makes them. With more the rate grows no further
-/// (on two processors, copies through the log: 26 a second one by one, 72 by two, 76 by four).
+/// The most databases that are made on one server at once, whoever makes them: as many as one worker runs
+/// operations by default, so that several workers together weigh no more on the server than one.
 pub const CREATES_AT_ONCE_MAX: i32 = 4;
 /// The first half of the locks' keys: "tncr" as four bytes.
 const TURNS: i32 = i32::from_be_bytes(*b"tncr");

@@ -307,7 +307,8 @@ pub async fn admin_set_password_in_txn(
     Ok(touched > 0)
 }
 
-async fn record(
+/// Writes a change of an administrator into the audit.
+pub(crate) async fn record(
     txn: &Transaction<'_>,
     tenant: TenantId,
     action: &str,

@@ -8,10 +8,10 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
 use model::{StaffId, TenantId};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Change, NewAudit, RegistryError, audit_insert, row::Reader, sql};
+use crate::{Change, RegistryError, admins::record, row::Reader, sql};
 
 /// An invitation that is to be.
 #[derive(Debug, Clone)]
@@ -200,22 +200,4 @@ pub(crate) async fn invitation_end_in_txn(
     let params: [&(dyn ToSql + Sync); 2] = [&tenant.as_uuid(), &admin.as_uuid()];
     let ended = sql::touched(txn, "ending an invitation", statement, &params).await?;
     Ok(ended > 0)
-}
-
-async fn record(
-    txn: &Transaction<'_>,
-    tenant: TenantId,
-    action: &str,
-    detail: Value,
-    change: &Change<'_>,
-) -> Result<(), RegistryError> {
-    let entry = NewAudit {
-        actor: change.actor,
-        action,
-        tenant: Some(tenant),
-        detail,
-        request_id: change.request_id,
-        client_ip: change.client_ip,
-    };
-    audit_insert(txn, &entry).await
 }

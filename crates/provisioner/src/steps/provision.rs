@@ -98,9 +98,9 @@ async fn claim_spare(
             }
             // Somebody else was faster, or is in there though nobody should be.
             Err(error)
-                if [&SqlState::INVALID_CATALOG_NAME, &SqlState::OBJECT_IN_USE]
-                    .into_iter()
-                    .any(|code| error.code() == Some(code)) => {}
+                if error.code().is_some_and(|code| {
+                    [&SqlState::INVALID_CATALOG_NAME, &SqlState::OBJECT_IN_USE].contains(&code)
+                }) => {}
             Err(error) => return Err(ProvisionError::db("claiming a spare", &held.target)(error)),
         }
     }

@@ -6,6 +6,8 @@ mod amending;
 #[cfg(test)]
 mod catalogue;
 #[cfg(test)]
+mod definers;
+#[cfg(test)]
 mod feed;
 #[cfg(test)]
 mod flow;

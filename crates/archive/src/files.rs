@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fs::{DirBuilder, File, OpenOptions, Permissions},
+    io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -88,12 +89,13 @@ pub(crate) fn full(part: &Path, error: std::io::Error) -> ArchiveError {
     error
 }
 
-/// Writes a small file whole or not at all.
+/// Writes a small file whole or not at all. When the caller is called off the writing may still be under way: it goes into the
+/// file that was made here and makes none anew, so nothing is left of it once the part is removed.
 pub(crate) async fn write_whole(file: &Path, content: Vec<u8>) -> Result<(), ArchiveError> {
     let part = part_of(file);
-    drop(prepare_file(&part)?);
-    let written = tokio::fs::write(&part, content).await;
-    written.map_err(|error| full(&part, error))?;
+    let mut made = prepare_file(&part)?;
+    let writing = part.clone();
+    blocking(move || made.write_all(&content).map_err(|error| full(&writing, error))).await?;
     finish_file(&part, file).await
 }
 
@@ -149,6 +151,31 @@ mod tests {
         assert_eq!(std::fs::read(&file).unwrap(), b"{}");
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!part_of(&file).exists());
+    }
+
+    #[test]
+    fn what_is_removed_behind_a_writer_that_was_called_off_stays_removed() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("a.writable");
+            // The only thread for such work is taken, so the writing waits behind it.
+            let (let_go, held) = std::sync::mpsc::channel::<()>();
+            tokio::task::spawn_blocking(move || held.recv());
+            let mut writing = Box::pin(write_whole(&file, b"{}".to_vec()));
+            assert!(futures_util::poll!(&mut writing).is_pending());
+            assert!(part_of(&file).exists(), "it has begun");
+            drop(writing);
+            remove(&part_of(&file)).unwrap();
+
+            drop(let_go);
+            // Runs when all before it has ended.
+            tokio::task::spawn_blocking(|| {}).await.unwrap();
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        });
     }
 
     #[test]

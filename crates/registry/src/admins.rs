@@ -191,7 +191,8 @@ pub async fn admins_of(client: &impl GenericClient, tenant: TenantId) -> Result<
 }
 
 /// Makes a laboratory's administrators those of an archive: who is not among them goes, who is comes back with address, name
-/// and standing of then. Whoever is here already keeps the present password: an older one may be known to others by now.
+/// and standing of then. Whoever is here already keeps the present password: an older one may be known to others by now. An
+/// invitation that is under way ends as it does when an administrator is changed.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -201,6 +202,7 @@ pub async fn admins_put_back_in_txn(
     admins: &[Admin],
 ) -> Result<(), RegistryError> {
     let doing = "putting administrators back";
+    let before = admins_of(txn, tenant).await?;
     let kept: Vec<uuid::Uuid> = admins.iter().map(|admin| admin.id.as_uuid()).collect();
     let statement = "DELETE FROM tenant_admins WHERE tenant_id = $1 AND NOT id = ANY ($2)";
     sql::touched(txn, doing, statement, &[&tenant.as_uuid(), &kept]).await?;
@@ -223,6 +225,22 @@ pub async fn admins_put_back_in_txn(
             &admin.created_at,
         ];
         sql::touched(txn, doing, statement, &params).await?;
+        if let Some(before) = before.iter().find(|before| before.id == admin.id) {
+            end_invitation_unless_same(txn, before, admin).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The link of an invitation lies in the mailbox that it was sent to, and whoever may not log in was not invited to.
+async fn end_invitation_unless_same(
+    txn: &Transaction<'_>,
+    before: &Admin,
+    now: &Admin,
+) -> Result<(), RegistryError> {
+    let moved = !now.email.as_str().eq_ignore_ascii_case(before.email.as_str());
+    if moved || now.disabled_at.is_some() {
+        invitation_end_in_txn(txn, now.tenant, now.id).await?;
     }
     Ok(())
 }
@@ -271,10 +289,7 @@ pub async fn admin_change_in_txn(
         return Ok(None);
     };
     let admin = Admin::from_row(&row)?;
-    let moved = !(admin.email.as_str()).eq_ignore_ascii_case(before.email.as_str());
-    if moved || admin.disabled_at.is_some() {
-        invitation_end_in_txn(txn, tenant, id).await?;
-    }
+    end_invitation_unless_same(txn, &before, &admin).await?;
     let detail = json!({ "admin": id, "email": admin.email, "active": admin.disabled_at.is_none() });
     record(txn, tenant, "admin.changed", detail, change).await?;
     Ok(Some(admin))

@@ -6,9 +6,10 @@ use model::{Email, OperatorId, StaffId, TenantEvent, TenantId};
 use registry::{
     Admin, AdminPatch, AuditFilter, Invitation, NewAdmin, NewInvitation, NewOperator, RegistryError,
     admin_by_id, admin_change_in_txn, admin_insert_in_txn, admin_set_password_in_txn, admins_by_email,
-    admins_of, audit_list, invitation_accept_in_txn, invitation_by_digest, invitation_put_in_txn,
-    invitation_revoke_in_txn, invitations_of, operator_by_email, operator_by_id, operator_insert,
-    operator_set_active_in_txn, operator_set_password_in_txn, operators_list, tenant_delete_in_txn,
+    admins_of, admins_put_back_in_txn, audit_list, invitation_accept_in_txn, invitation_by_digest,
+    invitation_put_in_txn, invitation_revoke_in_txn, invitations_of, operator_by_email, operator_by_id,
+    operator_insert, operator_set_active_in_txn, operator_set_password_in_txn, operators_list,
+    tenant_delete_in_txn,
 };
 use secrecy::ExposeSecret;
 
@@ -375,6 +376,31 @@ async fn an_invitation_ends_with_the_address_that_it_was_sent_to_and_with_the_ri
         !accepted(&stage, [3; 32]).await,
         "nobody has invited them since they were let in again"
     );
+
+    // The same when an archive's administrators come back: the one that stands there with another address was not invited.
+    let put_back = async |then: &Admin| {
+        let mut client = stage.client().await;
+        let txn = client.transaction().await.unwrap();
+        admins_put_back_in_txn(&txn, tenant.id, std::slice::from_ref(then))
+            .await
+            .unwrap();
+        txn.commit().await.unwrap();
+    };
+    let client = stage.client().await;
+    let now = admins_of(&client, tenant.id).await.unwrap().remove(0);
+    invited(&stage, &ada, [4; 32], week).await;
+    put_back(&now).await;
+    assert!(accepted(&stage, [4; 32]).await, "nothing about them has changed");
+    invited(&stage, &ada, [5; 32], week).await;
+    put_back(&ada).await;
+    assert!(!accepted(&stage, [5; 32]).await, "they had another address then");
+    let disabled = Admin {
+        disabled_at: Some(now.created_at),
+        ..ada.clone()
+    };
+    invited(&stage, &ada, [6; 32], week).await;
+    put_back(&disabled).await;
+    assert!(!accepted(&stage, [6; 32]).await, "they could not log in then");
 }
 
 #[tokio::test]

@@ -1,12 +1,15 @@
 //! Making laboratories: with a database that is kept ready, without one, and many at once.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use model::DbName;
+use provisioner::Progress;
 use serde_json::json;
 
 use crate::{
@@ -25,17 +28,33 @@ pub(crate) async fn warm(quick: bool) -> anyhow::Result<Outcome> {
     let rounds = if quick { 10 } else { 100 };
     let world = World::start(4).await?;
     let (mut ours, mut bare) = (Times::default(), Times::default());
+    // Where the time goes: asking, each step, and the rest of running it, and the query.
+    let parts = Mutex::new(BTreeMap::<String, Times>::new());
+    let part = |name: &str, took: Duration| {
+        let mut parts = parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.entry(name.to_owned()).or_default().add(took);
+    };
     // The first one opens the connections that a running service has.
     for at in 0..=rounds {
         // In service a worker fills the shelf between two requests.
         world.provisioner.stock().await?;
         let begun = Instant::now();
         let (tenant, operation) = world.ask(&format!("warm-{at}")).await?;
-        world.provisioner.run(operation, |_| {}).await?;
+        let asked = begun.elapsed();
+        let observe = |progress| {
+            if let (Progress::StepDone { step, took, .. }, 1..) = (progress, at) {
+                part(step.as_str(), took);
+            }
+        };
+        world.provisioner.run(operation, observe).await?;
+        let ran = begun.elapsed();
         world.query(tenant).await?;
         let took = begun.elapsed();
         if at > 0 {
             ours.add(took);
+            part("asked", asked);
+            part("run", ran - asked);
+            part("query", took - ran);
         }
         // So that the router has a slot free for the next one, whatever its budget.
         world.let_go(tenant).await?;
@@ -44,6 +63,8 @@ pub(crate) async fn warm(quick: bool) -> anyhow::Result<Outcome> {
         }
     }
     world.stop().await?;
+    let parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let parts: BTreeMap<_, _> = (parts.iter().map(|(name, times)| (name, three(times.p50_ms())))).collect();
     let (p50, p99) = (ours.p50_ms(), ours.quantile_ms(0.99));
     Ok(Outcome {
         scenario: "provision_warm",
@@ -52,6 +73,7 @@ pub(crate) async fn warm(quick: bool) -> anyhow::Result<Outcome> {
         ratio: p50 / bare.p50_ms(),
         about: json!({
             "ours": "from the request to the first answered query",
+            "p50_ms_of": parts,
             "bare": "CREATE DATABASE and the migrations, nothing else",
         }),
         targets: vec![

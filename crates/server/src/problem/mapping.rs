@@ -75,10 +75,10 @@ impl From<RegistryError> for Problem {
             } => Self::with(Kind::UnknownTenant, error.to_string()),
             E::NotFound { .. } => Self::with(Kind::NotFound, error.to_string()),
             E::Illegal(_) => Self::with(Kind::IllegalTransition, error.to_string()),
-            E::OperationInProgress { .. } | E::NotReopenable { .. } | E::NotCancellable { .. } => {
-                Self::with(Kind::OperationInProgress, error.to_string())
+            E::OperationInProgress { .. } => Self::with(Kind::OperationInProgress, error.to_string()),
+            E::NotReopenable { .. } | E::NotCancellable { .. } | E::NotWaiting { .. } => {
+                Self::with(Kind::Conflict, error.to_string())
             }
-            E::NotWaiting { .. } => Self::with(Kind::Conflict, error.to_string()),
             E::IdempotencyKeyUsed { .. } => Self::with(Kind::IdempotencyKeyReused, error.to_string()),
             E::Db { source, .. } if unstorable(source) => Self::with(Kind::Invalid, UNSTORABLE),
             E::CorruptRow { .. }
@@ -152,7 +152,7 @@ impl From<ProvisionError> for Problem {
             E::NotMigratable { .. } | E::Refused { .. } | E::ArchiveTooNew { .. } => {
                 Self::with(Kind::IllegalTransition, error.to_string())
             }
-            E::CalledOff { .. } => Self::with(Kind::OperationInProgress, error.to_string()),
+            E::CalledOff { .. } => Self::with(Kind::Conflict, error.to_string()),
             E::TenantGone { .. } => Self::with(Kind::UnknownTenant, error.to_string()),
             E::Migrate(_)
             | E::Db { .. }

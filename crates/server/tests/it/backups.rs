@@ -318,6 +318,10 @@ async fn a_grace_period_is_ended_by_whoever_types_the_slug_once_more() {
         assert!(said.text.contains(why), "{}", said.text);
     };
     why(done, "it is done").await;
+    for asked in ["cancel", "retry"] {
+        let said = post(&world, &format!("/api/v1/operations/{done}/{asked}"), json!({})).await;
+        said.refused(409, "conflict");
+    }
     post(&world, &end(NOBODY), confirmed.clone())
         .await
         .refused(404, "not-found");

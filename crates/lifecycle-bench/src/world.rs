@@ -69,7 +69,7 @@ impl World {
             namespace: namespace.clone(),
             archive_dir: cluster.dir().join("archives"),
             archive: ArchiveOptions::default(),
-            pg_bin: None,
+            pg_bin: Some(cluster.bin().dir().to_owned()),
             lease: Duration::from_secs(30),
             bounds: Bounds {
                 spares,

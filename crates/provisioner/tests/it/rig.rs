@@ -48,7 +48,8 @@ impl Rig {
             namespace: space.namespace.clone(),
             archive_dir: space.dir().join("archives"),
             archive: provisioner::ArchiveOptions::default(),
-            pg_bin: None,
+            // The programs must not be older than the server, which this names for the tests.
+            pg_bin: std::env::var_os("TENANTRY_PG_BIN").map(Into::into),
             lease: Duration::from_secs(30),
             bounds: Bounds {
                 attempts_max: 3,

@@ -17,7 +17,7 @@ use crate::scenarios::Scenario;
 
 /// Measures the life of a laboratory beside PostgreSQL's own means, all on this machine.
 ///
-/// Figures for people go to stderr, one JSON object for each scenario to stdout.
+/// Figures for people go to stderr, one JSON object for each scenario to stdout. The servers' data lie under TMPDIR.
 #[derive(Debug, Parser)]
 #[command(name = "lifecycle-bench")]
 struct Arguments {

@@ -12,7 +12,7 @@ mod tenantd;
 
 pub use api::{Answer, Api};
 pub use eventually::eventually;
-pub use postgres::postgres;
+pub use postgres::{pg_bin, postgres};
 pub use reqwest::Method;
 pub use space::Space;
 pub use tenantd::Tenantd;

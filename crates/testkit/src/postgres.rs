@@ -1,9 +1,18 @@
 //! Where the tests' PostgreSQL is.
 
+use std::path::PathBuf;
+
 use embedded::{Cluster, ThrowawayOptions};
 use pg::ConnectTarget;
 use secrecy::SecretString;
 use tokio::sync::OnceCell;
+
+/// Where the tests' server was told to come from, the newest one on the machine otherwise. Client programs must come from
+/// there too: they may not be older than the server.
+#[must_use]
+pub fn pg_bin() -> Option<PathBuf> {
+    std::env::var_os("TENANTRY_PG_BIN").map(Into::into)
+}
 
 /// The server that this run's tests share, as its superuser, database `postgres`.
 ///
@@ -20,7 +29,7 @@ pub async fn postgres() -> ConnectTarget {
     }
     let start = || async {
         let options = ThrowawayOptions {
-            bin: std::env::var_os("TENANTRY_PG_BIN").map(Into::into),
+            bin: pg_bin(),
             ..ThrowawayOptions::default()
         };
         Cluster::start_throwaway(options)

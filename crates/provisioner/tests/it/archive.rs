@@ -14,7 +14,7 @@ use provisioner::{Faults, ProvisionError};
 use registry::Tenant;
 use testkit::eventually;
 
-use crate::rig::{NOW, PATIENCE, Rig, by, connect, pg_bin};
+use crate::rig::{NOW, PATIENCE, Rig, by, connect};
 
 /// Long enough for a busy machine, short enough to wait for.
 pub(crate) const LEASE: Duration = Duration::from_millis(1500);
@@ -164,7 +164,7 @@ async fn a_laboratory_that_was_changed_since_its_dump_is_dumped_anew_before_it_i
 
 /// The real programs, with something done beside: by what name, and the script behind `exec`.
 fn programs_that(dir: &Path, dump: &str, restore: &str) -> PathBuf {
-    let bin = embedded::PgBin::find(pg_bin().as_deref()).unwrap();
+    let bin = embedded::PgBin::find(testkit::pg_bin().as_deref()).unwrap();
     for (name, beside) in [("pg_dump", dump), ("pg_restore", restore)] {
         let script = format!(
             "#!/bin/sh\ncase \" $* \" in *--version*) exec {0} --version;; esac\n{beside}\n",
@@ -319,7 +319,7 @@ impl Drop for SmallDisk {
 
 /// Real `pg_dump`, writing to `/dev/full`: the system's own "no space left" without a right to mount anything.
 fn full_disk_programs(dir: &Path) -> PathBuf {
-    let bin = embedded::PgBin::find(pg_bin().as_deref()).unwrap();
+    let bin = embedded::PgBin::find(testkit::pg_bin().as_deref()).unwrap();
     for name in ["pg_dump", "pg_restore"] {
         let script = format!(
             "#!/bin/sh\ncase \" $* \" in *--version*) exec {0} --version;; esac\nexec {0} --format=custom --no-password --file=/dev/full\n",

@@ -89,7 +89,7 @@ async fn end_well(kinds: &[OperationKind]) {
 pub(crate) async fn server() -> Cluster {
     let parameters = [("max_connections", "300"), ("synchronous_commit", "on")];
     let options = ThrowawayOptions {
-        bin: std::env::var_os("TENANTRY_PG_BIN").map(Into::into),
+        bin: testkit::pg_bin(),
         parameters: parameters
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),

@@ -1,6 +1,6 @@
 //! What every test stands on: a namespace of its own with a registry, a registered server and a provisioner.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use identity::{SealKey, Sealer};
 use model::{Email, OperationId, ServerName, Slug, SystemClock, TenantId};
@@ -23,11 +23,6 @@ pub(crate) struct Rig {
     pub(crate) registry: Registry,
     // Last, so that everything connected to its databases goes before it.
     pub(crate) space: Space,
-}
-
-/// Where the tests' server was told to come from. Its client programs must come from there too: they may not be older.
-pub(crate) fn pg_bin() -> Option<PathBuf> {
-    std::env::var_os("TENANTRY_PG_BIN").map(Into::into)
 }
 
 impl Rig {
@@ -53,7 +48,7 @@ impl Rig {
             namespace: space.namespace.clone(),
             archive_dir: space.dir().join("archives"),
             archive: provisioner::ArchiveOptions::default(),
-            pg_bin: pg_bin(),
+            pg_bin: testkit::pg_bin(),
             lease: Duration::from_secs(30),
             bounds: Bounds {
                 attempts_max: 3,

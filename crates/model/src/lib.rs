@@ -12,6 +12,7 @@ mod operation;
 mod role;
 mod slug;
 mod state;
+pub mod text;
 mod version;
 
 pub use clock::{Clock, ManualClock, SystemClock};

@@ -83,7 +83,7 @@ pub(crate) fn data_package(about: &About, plan: &Plan) -> Vec<u8> {
 fn resource(one: &Resource, all: &[Resource]) -> Value {
     let mut schema = json!({
         "fields": one.fields.iter().map(field).collect::<Vec<_>>(),
-        "missingValues": ["\\N"],
+        "missingValues": [one.absent],
     });
     let exported = |columns: &[String]| {
         columns
@@ -142,8 +142,8 @@ fn resource(one: &Resource, all: &[Resource]) -> Value {
 fn field(one: &Field) -> Value {
     let mut described = Map::new();
     described.insert("name".to_owned(), json!(one.column.name));
-    described.insert("type".to_owned(), json!(one.kind));
-    if let Some(format) = one.format {
+    described.insert("type".to_owned(), json!(one.encoding.kind));
+    if let Some(format) = one.encoding.format {
         described.insert("format".to_owned(), json!(format));
     }
     if let Some(comment) = &one.column.comment {
@@ -160,6 +160,9 @@ fn field(one: &Field) -> Value {
         described.insert("constraints".to_owned(), Value::Object(constraints));
     }
     described.insert("postgresql:type".to_owned(), json!(one.column.type_name));
+    if let Some(explanation) = one.encoding.explanation {
+        described.insert("postgresql:values".to_owned(), json!(explanation));
+    }
     Value::Object(described)
 }
 
@@ -176,12 +179,16 @@ pub(crate) fn readme(about: &About, plan: &Plan) -> String {
          manifest.json     rows, size and SHA-256 of each file, and what was left out\n\n\
          How values are written\n\
          ----------------------\n\n\
-         \\N                an absent value; an empty field is an empty text\n\
+         \\N                an absent value; an empty field is an empty text. Where a table holds the text \\N itself, \"missingValues\"\n\
+         \x20                 in datapackage.json names what stands for an absent value in that table\n\
          true, false       yes and no\n\
          2031-05-06T07:08:09.000000Z\n\
          \x20                 a moment, in UTC; 2031-05-06 a day\n\
+         INF, -INF, NaN    numbers that are not finite\n\
          [..], {{..}}        lists and structures are JSON\n\
-         binary            Base64 (columns of the format \"binary\")\n\n\
+         binary            Base64 (columns of the format \"binary\")\n\
+         other             as PostgreSQL writes and reads it, where the field has \"postgresql:values\": types that the standard\n\
+         \x20                 does not have, and each column with a value that the standard's type cannot say (infinity, a date BC)\n\n\
          Rows refer to each other by ids: \"foreignKeys\" in datapackage.json says which column names a row of which table.\n\n\
          Tables\n\
          ------\n\n",

@@ -20,6 +20,14 @@ pub enum ExportError {
     /// The archive could not be made.
     #[error("the archive could not be made: {0}")]
     Archive(#[from] zip::result::ZipError),
+    /// No text is left that could stand for an absent value.
+    #[error(
+        "the table {table} cannot be exported: it holds the text \\N999999999, so no text is left that means an absent value"
+    )]
+    NoMarker {
+        /// The table.
+        table: String,
+    },
     /// It was not done in time.
     #[error("the export was not done within {} s and was stopped", .limit.as_secs())]
     TookTooLong {

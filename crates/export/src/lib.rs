@@ -15,6 +15,7 @@ mod plan;
 mod records;
 mod source;
 mod tables;
+mod values;
 mod write;
 
 pub use document::About;

@@ -1,4 +1,4 @@
-//! What goes into an export and what does not, and how each value is written.
+//! What goes into an export and what does not.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use crate::{
     ExportError,
     source::settle,
     tables::{Column, Reference, Table, tables},
+    values::{Encoding, survey},
 };
 
 /// Words in a column's name that say that it holds a secret: such a column is left out of any table, also of one that was
@@ -67,68 +68,48 @@ pub(crate) struct Resource {
     pub(crate) title: String,
     pub(crate) table: Table,
     pub(crate) fields: Vec<Field>,
+    /// What an absent value is written as. An empty field is an empty text.
+    pub(crate) absent: String,
 }
 
 /// One column as one field.
 #[derive(Debug, Clone)]
 pub(crate) struct Field {
     pub(crate) column: Column,
-    pub(crate) kind: &'static str,
-    pub(crate) format: Option<&'static str>,
-    /// The value as SQL text, of the row `t`.
-    value: String,
-}
-
-impl Field {
-    fn of(column: Column) -> Self {
-        let name = format!("t.{}", quote_ident(&column.name));
-        let (kind, format, value) = match column.base.as_str() {
-            _ if column.category == "A" => ("array", None, format!("array_to_json({name})")),
-            "int2" | "int4" | "int8" => ("integer", None, name),
-            "numeric" | "float4" | "float8" => ("number", None, name),
-            "bool" => (
-                "boolean",
-                None,
-                format!("CASE {name} WHEN true THEN 'true' WHEN false THEN 'false' END"),
-            ),
-            "date" => ("date", None, name),
-            // RFC 3339, as the standard's date-times are; an infinite one has no such form.
-            "timestamptz" => ("datetime", None, moment(&name, " AT TIME ZONE 'UTC'", "\"Z\"")),
-            "timestamp" => ("datetime", None, moment(&name, "", "")),
-            "time" => ("time", None, name),
-            "interval" => ("duration", None, name),
-            "uuid" => ("string", Some("uuid"), name),
-            "json" | "jsonb" => ("any", None, name),
-            "bytea" => (
-                "string",
-                Some("binary"),
-                format!("translate(encode({name}, 'base64'), E'\\n', '')"),
-            ),
-            // As the type itself writes its values, which a cast to text does not always do.
-            _ => ("string", None, name),
-        };
-        Self {
-            column,
-            kind,
-            format,
-            value,
-        }
-    }
-}
-
-fn moment(name: &str, zone: &str, suffix: &str) -> String {
-    format!(
-        "CASE WHEN isfinite({name}) THEN to_char({name}{zone}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US{suffix}') ELSE {name}::text END"
-    )
+    pub(crate) encoding: Encoding,
 }
 
 impl Resource {
-    /// The statement that writes its rows, in the order of their key. An absent value is `\N`: an empty field is an empty text.
+    /// Looks at the values, and settles how they are written: before [`Self::copy`], in the same snapshot.
+    ///
+    /// # Errors
+    /// [`ExportError::Db`]; [`ExportError::NoMarker`].
+    pub(crate) async fn settle_encodings(&mut self, txn: &Transaction<'_>) -> Result<(), ExportError> {
+        let encodings: Vec<&Encoding> = self.fields.iter().map(|field| &field.encoding).collect();
+        let survey = survey(txn, &self.title, &self.quoted_table(), &encodings).await?;
+        for (field, fits) in self.fields.iter_mut().zip(survey.fits) {
+            if !fits {
+                field.encoding = Encoding::postgresql(&field.column);
+            }
+        }
+        self.absent = survey.absent;
+        Ok(())
+    }
+
+    fn quoted_table(&self) -> String {
+        format!(
+            "{}.{}",
+            quote_ident(&self.table.schema),
+            quote_ident(&self.table.name)
+        )
+    }
+
+    /// The statement that writes its rows, in the order of their key.
     pub(crate) fn copy(&self) -> String {
         let values: Vec<String> = self
             .fields
             .iter()
-            .map(|field| format!("{} AS {}", field.value, quote_ident(&field.column.name)))
+            .map(|field| format!("{} AS {}", field.encoding.sql, quote_ident(&field.column.name)))
             .collect();
         let key: Vec<String> = self
             .table
@@ -142,11 +123,18 @@ impl Resource {
         } else {
             format!(" ORDER BY {}", key.join(", "))
         };
+        // An empty text alone in its line would be an empty line, which readers skip.
+        let quoted = if self.fields.len() == 1 {
+            ", FORCE_QUOTE *"
+        } else {
+            ""
+        };
         format!(
-            "COPY (SELECT {} FROM ONLY {}.{} AS t{order}) TO STDOUT (FORMAT csv, HEADER true, NULL '\\N', ENCODING 'UTF8')",
+            "COPY (SELECT {} FROM ONLY {} AS t{order}) TO STDOUT
+             (FORMAT csv, HEADER true, NULL '{}', ENCODING 'UTF8'{quoted})",
             values.join(", "),
-            quote_ident(&self.table.schema),
-            quote_ident(&self.table.name)
+            self.quoted_table(),
+            self.absent
         )
     }
 
@@ -223,7 +211,10 @@ impl Plan {
             } else if !column.readable {
                 leave(Some(&column), "this role may not read it".to_owned());
             } else {
-                fields.push(Field::of(column));
+                fields.push(Field {
+                    encoding: Encoding::preferred(&column),
+                    column,
+                });
             }
         }
         if fields.is_empty() {
@@ -236,6 +227,7 @@ impl Plan {
             title,
             table,
             fields,
+            absent: String::new(),
         });
     }
 }

@@ -23,6 +23,7 @@ pub(crate) async fn settle(txn: &Transaction<'_>) -> Result<(), ExportError> {
         "SET LOCAL search_path = ''; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC';
          SET LOCAL intervalstyle = 'iso_8601'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
          SET LOCAL row_security = off; SET LOCAL client_encoding = 'UTF8'; SET LOCAL statement_timeout = 0;
+         SET LOCAL standard_conforming_strings = on; SET LOCAL lc_monetary = 'C'; SET LOCAL xmloption = 'content';
          SET LOCAL client_connection_check_interval = '500ms'",
     )
     .await

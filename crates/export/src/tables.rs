@@ -28,13 +28,23 @@ pub(crate) struct Column {
     pub(crate) type_name: String,
     /// The name of the base type, such as `numeric`.
     pub(crate) base: String,
-    /// `pg_type.typcategory`.
-    pub(crate) category: String,
+    /// Whether that is one of the server's own types.
+    pub(crate) built_in: bool,
+    /// What it is an array of, where it is one.
+    pub(crate) element: Option<Element>,
     pub(crate) required: bool,
     pub(crate) comment: Option<String>,
     pub(crate) words: Vec<String>,
     /// Whether the role may read it.
     pub(crate) readable: bool,
+}
+
+/// The type of an array's elements.
+#[derive(Debug, Clone)]
+pub(crate) struct Element {
+    pub(crate) type_name: String,
+    /// Whether it is one of the server's own types.
+    pub(crate) built_in: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -81,12 +91,16 @@ pub(crate) async fn tables(txn: &Transaction<'_>) -> Result<Vec<Table>, ExportEr
 async fn columns(txn: &Transaction<'_>, table: u32) -> Result<Vec<Column>, ExportError> {
     let rows = txn
         .query(
-            "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), b.typname::text, b.typcategory::text, a.attnotnull,
+            "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), b.typname::text,
+                    b.typnamespace = 'pg_catalog'::regnamespace, e.typname::text, e.typnamespace = 'pg_catalog'::regnamespace,
+                    a.attnotnull,
                     col_description(a.attrelid, a.attnum),
-                    ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = b.oid ORDER BY e.enumsortorder),
+                    ARRAY(SELECT n.enumlabel::text FROM pg_catalog.pg_enum n WHERE n.enumtypid = b.oid ORDER BY n.enumsortorder),
                     has_column_privilege(a.attrelid, a.attnum, 'SELECT')
                FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
                JOIN pg_catalog.pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+               -- A true array: int2vector has elements, but is no array type of them.
+               LEFT JOIN pg_catalog.pg_type e ON e.oid = b.typelem AND e.typarray = b.oid
               WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
             &[&table],
         )
@@ -96,11 +110,15 @@ async fn columns(txn: &Transaction<'_>, table: u32) -> Result<Vec<Column>, Expor
         name: row.get(0),
         type_name: row.get(1),
         base: row.get(2),
-        category: row.get(3),
-        required: row.get(4),
-        comment: row.get(5),
-        words: row.get(6),
-        readable: row.get(7),
+        built_in: row.get(3),
+        element: row.get::<_, Option<String>>(4).map(|type_name| Element {
+            type_name,
+            built_in: row.get(5),
+        }),
+        required: row.get(6),
+        comment: row.get(7),
+        words: row.get(8),
+        readable: row.get(9),
     });
     Ok(columns.collect())
 }

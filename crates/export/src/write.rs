@@ -1,4 +1,5 @@
-//! Writing an export: the documents that are known before, each table's rows as they come, the manifest at the end.
+//! Writing an export: the page for people, each table's rows as they come, then the documents that describe them. How a column is
+//! described depends on its values, which are looked at just before they are written.
 
 use std::io;
 
@@ -43,25 +44,27 @@ pub async fn write(
     mut done: impl FnMut(&str, u64),
 ) -> Result<Summary, ExportError> {
     let mut archive = Archive::new(out);
+    let mut plan = plan.clone();
     let mut files: Vec<FileEntry> = Vec::with_capacity(plan.resources.len() + 2);
     files.push(
         archive
-            .whole("README.txt", readme(about, plan).as_bytes())
-            .await?,
-    );
-    files.push(
-        archive
-            .whole("datapackage.json", &data_package(about, plan))
+            .whole("README.txt", readme(about, &plan).as_bytes())
             .await?,
     );
     let mut rows = 0;
-    for resource in &plan.resources {
+    for resource in &mut plan.resources {
+        resource.settle_encodings(txn).await?;
         let file = table(txn, &mut archive, resource).await?;
         rows += file.rows.unwrap_or(0);
         done(&resource.title, file.rows.unwrap_or(0));
         files.push(file);
     }
-    let manifest = manifest(about, plan, &files);
+    files.push(
+        archive
+            .whole("datapackage.json", &data_package(about, &plan))
+            .await?,
+    );
+    let manifest = manifest(about, &plan, &files);
     archive.whole("manifest.json", &manifest).await?;
     Ok(Summary {
         tables: plan.resources.len(),

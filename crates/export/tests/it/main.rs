@@ -6,3 +6,5 @@ mod reading;
 mod round_trip;
 #[cfg(test)]
 mod trouble;
+#[cfg(test)]
+mod values;

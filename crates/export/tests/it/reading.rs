@@ -166,18 +166,18 @@ pub(crate) async fn rows_of(client: &Client, opened: &Opened, table: &str) -> Ve
     } else {
         order.join(", ")
     };
-    let is_number = |field: &&Value| field["type"] == "number";
-    let numbers = fields
+    // As text: JSON numbers lose digits, and a string is what the type itself writes.
+    let as_text = |field: &&Value| ["number", "string"].contains(&field["type"].as_str().unwrap());
+    let texts = fields
         .iter()
-        .filter(is_number)
+        .filter(as_text)
         .map(|field| field["name"].as_str().unwrap());
-    // As text: JSON numbers lose digits.
-    let numbers: Vec<String> = numbers
-        .map(|name| format!("'{name}', \"{name}\"::text"))
+    let texts: Vec<String> = texts
+        .map(|name| format!("'{name}', CASE WHEN \"{name}\" IS NOT NULL THEN format('%s', \"{name}\") END"))
         .collect();
     let sql = format!(
         "SELECT (to_jsonb(t) || jsonb_build_object({}))::text FROM \"{table}\" t ORDER BY {order}",
-        numbers.join(", ")
+        texts.join(", ")
     );
     let rows = client.query(&sql, &[]).await.unwrap();
     let rows = rows.iter().map(|row| {

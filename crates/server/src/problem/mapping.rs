@@ -98,7 +98,11 @@ impl From<ExportError> for Problem {
             E::Db { source, .. } if pg::is_unavailable(source) => {
                 Self::caused(Kind::TenantServerUnavailable, error)
             }
-            E::Db { .. } | E::Receiver(_) | E::Archive(_) | E::TookTooLong { .. } => Self::internal(error),
+            E::Db { .. }
+            | E::Receiver(_)
+            | E::Archive(_)
+            | E::NoMarker { .. }
+            | E::TookTooLong { .. } => Self::internal(error),
         }
     }
 }

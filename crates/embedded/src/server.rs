@@ -283,6 +283,9 @@ fn parameters(plan: &Plan, port: u16) -> Vec<(String, String)> {
         ("timezone", "UTC"),
         ("log_timezone", "UTC"),
         ("log_line_prefix", "%m [%p] %q%u@%d %a "),
+        // The details of a failed statement are its values: the key of a duplicate, or the whole row.
+        ("log_error_verbosity", "terse"),
+        ("log_parameter_max_length_on_error", "0"),
     ]);
     all.extend(plan.parameters.iter().cloned());
     all.extend(owned(&[

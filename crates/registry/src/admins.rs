@@ -85,8 +85,9 @@ pub struct AdminPatch {
 /// Registers an administrator.
 ///
 /// # Errors
-/// [`RegistryError::EmailTaken`] when the laboratory has one with this address; the transaction is lost then.
+/// [`RegistryError::EmailTaken`] when the laboratory has one with this address.
 pub async fn admin_insert_in_txn(txn: &Transaction<'_>, new: &NewAdmin) -> Result<Admin, RegistryError> {
+    email_claim_in_txn(txn, new.tenant, &new.email, new.id).await?;
     let statement = concat!(
         "INSERT INTO tenant_admins (id, tenant_id, email, display_name, password_hash)
          VALUES ($1, $2, $3::text::citext, $4, $5) RETURNING ",
@@ -112,6 +113,27 @@ pub async fn admin_insert_in_txn(txn: &Transaction<'_>, new: &NewAdmin) -> Resul
         Some("tenant_admins_tenant_id_fkey") => not_found(new.tenant),
         _ => error,
     })?)
+}
+
+/// Refuses an address that another administrator of the laboratory has, and keeps it from others until the transaction ends. A
+/// statement that ran into the constraint would fail, and the server's log would show the address.
+async fn email_claim_in_txn(
+    txn: &Transaction<'_>,
+    tenant: TenantId,
+    email: &Email,
+    own: StaffId,
+) -> Result<(), RegistryError> {
+    let doing = "looking whether an administrator's address is free";
+    let lock = format!("tenant_admins_email\n{tenant}\n{}", email.as_str().to_lowercase());
+    let statement = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
+    sql::row_one(txn, doing, statement, &[&lock]).await?;
+    let statement =
+        "SELECT 1 FROM tenant_admins WHERE tenant_id = $1 AND email = $2::text::citext AND id <> $3";
+    let params: [&(dyn ToSql + Sync); 3] = [&tenant.as_uuid(), &email.as_str(), &own.as_uuid()];
+    match sql::row_opt(txn, doing, statement, &params).await? {
+        Some(_) => Err(RegistryError::EmailTaken { email: email.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// Everyone who administers a laboratory under this address: one person may have several laboratories. Disabled ones
@@ -250,8 +272,7 @@ async fn end_invitation_unless_same(
 /// with the right to log in: its link lies in the old mailbox, and who is let in again later was not invited anew by that.
 ///
 /// # Errors
-/// [`RegistryError::EmailTaken`] when another administrator of the laboratory has the address; the transaction is lost
-/// then.
+/// [`RegistryError::EmailTaken`] when another administrator of the laboratory has the address.
 pub async fn admin_change_in_txn(
     txn: &Transaction<'_>,
     tenant: TenantId,
@@ -262,6 +283,9 @@ pub async fn admin_change_in_txn(
     let Some(before) = admin_lock_in_txn(txn, tenant, id).await? else {
         return Ok(None);
     };
+    if let Some(email) = &patch.email {
+        email_claim_in_txn(txn, tenant, email, id).await?;
+    }
     let statement = concat!(
         "UPDATE tenant_admins SET email = coalesce($3::text::citext, email),
              display_name = coalesce($4, display_name),

@@ -69,17 +69,15 @@ pub async fn operator_insert(
 ) -> Result<Operator, RegistryError> {
     let statement = concat!(
         "INSERT INTO operators (id, email, display_name, password_hash) VALUES ($1, $2::text::citext, $3, $4)
-         RETURNING ",
+         ON CONFLICT (email) DO NOTHING RETURNING ",
         columns!()
     );
     let hash = new.password_hash.expose_secret();
     let params: [&(dyn ToSql + Sync); 4] = [&new.id.as_uuid(), &new.email.as_str(), &new.display_name, &hash];
-    let inserted = sql::row_one(client, "the new operator", statement, &params).await;
-    Operator::from_row(&inserted.map_err(|error| match error.violated() {
-        Some("operators_email_key") => RegistryError::EmailTaken {
-            email: new.email.clone(),
-        },
-        _ => error,
+    // No failed statement, which the server's log would show with the address.
+    let inserted = sql::row_opt(client, "the new operator", statement, &params).await?;
+    Operator::from_row(&inserted.ok_or_else(|| RegistryError::EmailTaken {
+        email: new.email.clone(),
     })?)
 }
 

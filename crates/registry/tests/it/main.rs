@@ -19,6 +19,8 @@ mod routers;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod server_log;
+#[cfg(test)]
 mod stage;
 #[cfg(test)]
 mod tenants;

@@ -16,7 +16,10 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn new() -> Self {
-        let space = Space::new().await;
+        Self::on(Space::new().await).await
+    }
+
+    pub(crate) async fn on(space: Space) -> Self {
         let registry = Registry::new(&space.registry, RegistryOptions::default());
         registry.migrate().await.unwrap();
         let stage = Self {

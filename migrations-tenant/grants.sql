@@ -36,6 +36,8 @@ GRANT SELECT, INSERT, UPDATE (status, verified_by) ON result_amendment TO {group
 -- Append-only.
 GRANT SELECT, INSERT ON audit_event, critical_notice, import_batch, import_error TO {group};
 GRANT EXECUTE ON FUNCTION may_be_critical(text, numeric, text, numeric, numeric) TO {group};
+-- Asked by the trigger that keeps texts in one form.
+GRANT EXECUTE ON FUNCTION is_normal_line(text) TO {group};
 -- Written by guards.
 GRANT SELECT ON result_revision, result_change TO {group};
 

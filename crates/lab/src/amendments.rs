@@ -16,7 +16,7 @@ use crate::{
     result_view::{Delta, ResultView},
     results,
     rows::Reader,
-    text::{Problems, REASON_MAX},
+    text::{Line, Problems, REASON_MAX},
 };
 
 /// A change to a released result.
@@ -100,7 +100,7 @@ pub async fn propose(
 ) -> Result<Amended, LabError> {
     let (status, _) = results::locked(txn, id, version).await?;
     let mut problems = Problems::default();
-    problems.line("reason", &new.reason, REASON_MAX);
+    let reason = problems.line("reason", &new.reason, REASON_MAX);
     problems.note("comment", new.comment.as_deref());
     if new.comparator.is_some() && new.value.is_none() {
         problems.add("comparator", "it goes with a value");
@@ -120,7 +120,7 @@ pub async fn propose(
         ));
     }
     let before = result_view::by_id(txn, id).await?;
-    let amendment = insert(txn, actor, &before, new).await?;
+    let amendment = insert(txn, actor, &before, new, &reason).await?;
     audit::write(
         txn,
         actor,
@@ -205,6 +205,7 @@ async fn insert(
     actor: &Actor,
     before: &ResultView,
     new: &AmendmentEntry,
+    reason: &Line,
 ) -> Result<AmendmentId, LabError> {
     let test = catalogue::get(txn, &before.code).await?;
     let (value, kind) = new_value(&test, before, new)?;
@@ -250,7 +251,7 @@ async fn insert(
             &new_flag,
             &exceeded,
             &previous,
-            &new.reason,
+            &reason,
             &actor.staff.as_uuid(),
         ],
     )

@@ -6,16 +6,15 @@ use tokio_postgres::Row;
 
 use crate::{
     Actor, LabError, Txn, ValueType, audit,
-    error::{duplicate, same_version},
+    error::same_version,
     is_loinc,
     number::Number,
     patch,
     rows::Reader,
-    text::{LINE_MAX, Problems},
+    text::{LINE_MAX, Line, Problems},
 };
 
 const CODE_MAX: usize = 16;
-const UNIT_MAX: usize = 40;
 const GROUP_MAX: usize = 64;
 const MEMBERS_MAX: usize = 100;
 /// Most tests of one laboratory: the whole catalogue is read at once when values are judged.
@@ -173,7 +172,13 @@ pub(crate) async fn by_codes(txn: &Txn<'_>, codes: &[String]) -> Result<HashMap<
 /// # Errors
 /// [`LabError::Conflict`] `duplicate` when the code is taken, [`LabError::Invalid`] for bad fields.
 pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test, LabError> {
-    check(new)?;
+    let Checked {
+        name,
+        section,
+        specimen_type,
+        unit,
+        allowed_values,
+    } = check(new)?;
     let members: &[String] = new.members.as_deref().unwrap_or_default();
     let counted = txn
         .query_one(
@@ -198,32 +203,35 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test,
         .prepare_cached(
             "INSERT INTO test_def (code, name, loinc, section, specimen_type, value_type, unit, decimals, allowed_values, members,
                delta_pct, delta_days, tat_minutes)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, 1440))",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, 1440)) ON CONFLICT (code) DO NOTHING",
         )
         .await?;
-    txn.execute(
-        &statement,
-        &[
-            &new.code,
-            &new.name,
-            &new.loinc,
-            &new.section,
-            &new.specimen_type,
-            &new.value_type,
-            &new.unit,
-            &new.decimals,
-            &new.allowed_values,
-            &new.members,
-            &new.delta_pct,
-            &new.delta_days,
-            &new.tat_minutes,
-        ],
-    )
-    .await
-    .map_err(duplicate(
-        "test_def_pkey",
-        "a test with this code is in the catalogue already",
-    ))?;
+    let added = txn
+        .execute(
+            &statement,
+            &[
+                &new.code,
+                &name,
+                &new.loinc,
+                &section,
+                &specimen_type,
+                &new.value_type,
+                &unit,
+                &new.decimals,
+                &allowed_values,
+                &new.members,
+                &new.delta_pct,
+                &new.delta_days,
+                &new.tat_minutes,
+            ],
+        )
+        .await?;
+    if added == 0 {
+        return Err(LabError::conflict(
+            "duplicate",
+            "a test with this code is in the catalogue already",
+        ));
+    }
     audit::write(txn, actor, "test.added", "test", &new.code, None).await?;
     get(txn, &new.code).await
 }
@@ -240,8 +248,8 @@ pub async fn update(
     patch: &TestPatch,
 ) -> Result<Test, LabError> {
     let mut problems = Problems::default();
-    problems.optional_line("name", patch.name.as_deref(), LINE_MAX);
-    problems.optional_line("section", patch.section.as_deref(), GROUP_MAX);
+    let name = problems.optional_line("name", patch.name.as_deref(), LINE_MAX);
+    let section = problems.optional_line("section", patch.section.as_deref(), GROUP_MAX);
     loinc_check(&mut problems, patch.loinc.as_ref().and_then(Option::as_deref));
     if patch.delta_pct.is_some() != patch.delta_days.is_some() {
         problems.add("deltaPct", "deltaPct and deltaDays go together");
@@ -276,9 +284,9 @@ pub async fn update(
         &statement,
         &[
             &code,
-            &patch.name,
+            &name,
             patch.loinc.as_ref().unwrap_or(&before.loinc),
-            &patch.section,
+            &section,
             &patch.decimals.unwrap_or(before.decimals),
             &patch.tat_minutes,
             &patch.active,
@@ -292,7 +300,16 @@ pub async fn update(
     get(txn, code).await
 }
 
-fn check(new: &NewTest) -> Result<(), LabError> {
+/// The lines of a new test in normal form.
+struct Checked {
+    name: Line,
+    section: Line,
+    specimen_type: Line,
+    unit: Option<Line>,
+    allowed_values: Option<Vec<Line>>,
+}
+
+fn check(new: &NewTest) -> Result<Checked, LabError> {
     let mut problems = Problems::default();
     let code_fits = (1..=CODE_MAX).contains(&new.code.len())
         && new
@@ -305,10 +322,10 @@ fn check(new: &NewTest) -> Result<(), LabError> {
             "it must have 1 to 16 capital letters, digits and underscores",
         );
     }
-    problems.line("name", &new.name, LINE_MAX);
-    problems.line("section", &new.section, GROUP_MAX);
-    problems.line("specimenType", &new.specimen_type, GROUP_MAX);
-    problems.optional_line("unit", new.unit.as_deref(), UNIT_MAX);
+    let name = problems.line("name", &new.name, LINE_MAX);
+    let section = problems.line("section", &new.section, GROUP_MAX);
+    let specimen_type = problems.line("specimenType", &new.specimen_type, GROUP_MAX);
+    let unit = problems.unit("unit", new.unit.as_deref());
     loinc_check(&mut problems, new.loinc.as_deref());
     figures_check(
         &mut problems,
@@ -334,16 +351,30 @@ fn check(new: &NewTest) -> Result<(), LabError> {
     if new.delta_pct.is_some() && kind != ValueType::Quantity {
         problems.add("deltaPct", "only a quantity has a delta check");
     }
-    for (field, list) in [("allowedValues", &new.allowed_values), ("members", &new.members)] {
-        let Some(list) = list else { continue };
-        if !(1..=MEMBERS_MAX).contains(&list.len()) {
-            problems.add(field, format!("it must list 1 to {MEMBERS_MAX}"));
-        }
-        for (n, item) in list.iter().enumerate().take(MEMBERS_MAX) {
-            problems.line(&format!("{field}[{n}]"), item, LINE_MAX);
-        }
+    // Members are looked for in the catalogue, which knows no other form of a code.
+    let _ = listed(&mut problems, "members", new.members.as_deref());
+    let allowed_values = listed(&mut problems, "allowedValues", new.allowed_values.as_deref());
+    problems.done()?;
+    Ok(Checked {
+        name,
+        section,
+        specimen_type,
+        unit,
+        allowed_values,
+    })
+}
+
+fn listed(problems: &mut Problems, field: &str, list: Option<&[String]>) -> Option<Vec<Line>> {
+    let list = list?;
+    if !(1..=MEMBERS_MAX).contains(&list.len()) {
+        problems.add(field, format!("it must list 1 to {MEMBERS_MAX}"));
     }
-    problems.done()
+    let items = list.iter().enumerate().take(MEMBERS_MAX);
+    Some(
+        items
+            .map(|(n, item)| problems.line(&format!("{field}[{n}]"), item, LINE_MAX))
+            .collect(),
+    )
 }
 
 fn loinc_check(problems: &mut Problems, loinc: Option<&str>) {

@@ -80,7 +80,7 @@ pub async fn record(
         same_version("the result", result.version, version)?;
     }
     let mut problems = Problems::default();
-    problems.line("notifiedTo", &entry.notified_to, LINE_MAX);
+    let notified_to = problems.line("notifiedTo", &entry.notified_to, LINE_MAX);
     problems.done()?;
     let at = moment(txn, "at", entry.at).await?;
     let proposed = amendments::of_result(txn, id)
@@ -114,7 +114,7 @@ pub async fn record(
             &id,
             &rev,
             &proposed,
-            &entry.notified_to,
+            &notified_to,
             &at,
             &entry.read_back,
             &actor.staff.as_uuid(),

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use jiff::{Timestamp, civil::Date};
+use model::text::{identifier, line};
 use tokio_postgres::Row;
 
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     catalogue::{self, Test},
     choose, flag, jumped, ranges,
     rows::Reader,
+    units,
 };
 
 /// A value that fits its test.
@@ -56,12 +58,9 @@ pub(crate) fn read(
     match test.value_type {
         ValueType::Quantity => {
             let expected = test.unit.as_deref().unwrap_or_default();
-            if unit != Some(expected) {
-                let given = unit.map_or_else(|| "none".to_owned(), |unit| format!("{:?}", shown(unit)));
-                return bad(
-                    "unit",
-                    format!("test {} is in {expected:?}, given was {given}", test.code),
-                );
+            let given = unit.and_then(|unit| identifier(unit, units::UNIT_MAX).ok());
+            if !given.as_deref().is_some_and(|given| units::same(given, expected)) {
+                return bad("unit", wrong_unit(test, expected, unit));
             }
             match Number::parse(value) {
                 Ok(number) => Ok(Value::Number(number, comparator)),
@@ -70,8 +69,13 @@ pub(crate) fn read(
         }
         ValueType::Coded => {
             let allowed = test.allowed_values.as_deref().unwrap_or_default();
-            if allowed.iter().any(|word| word == value) {
-                Ok(Value::Text(value.to_owned()))
+            let form = line(value, TEXT_VALUE_MAX).ok();
+            // A word is stored as the test has it: an earlier version may have kept it in another form.
+            let word = allowed
+                .iter()
+                .find(|word| *word == value || form.is_some() && line(word, TEXT_VALUE_MAX).ok() == form);
+            if let Some(word) = word {
+                Ok(Value::Text(word.clone()))
             } else {
                 bad(
                     "value",
@@ -93,6 +97,23 @@ pub(crate) fn read(
         ValueType::Panel => bad(
             "value",
             format!("{} is a panel; its members have values", test.code),
+        ),
+    }
+}
+
+fn wrong_unit(test: &Test, expected: &str, unit: Option<&str>) -> String {
+    let Some(unit) = unit else {
+        return format!("test {} is in {expected:?}, given was none", test.code);
+    };
+    let given = shown(unit);
+    let why = identifier(unit, units::UNIT_MAX)
+        .map_err(|error| format!("it {error}"))
+        .and_then(|unit| units::check(&unit));
+    match why {
+        Ok(()) => format!("test {} is in {expected:?}, given was {given:?}", test.code),
+        Err(why) => format!(
+            "test {} is in {expected:?}, given was {given:?}: {why}",
+            test.code
         ),
     }
 }

@@ -1,5 +1,5 @@
 //! The rules that the database itself refuses to break, by the SQLSTATE it raises (declared in
-//! `migrations-tenant/V1__laboratory_and_staff.sql`; a test compares the two lists).
+//! `migrations-tenant/`, most in `V1__laboratory_and_staff.sql`; a test compares the two lists).
 
 /// One rule of the database's guards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Guard {
     Specimen,
     /// LAB11: something that the step needs is missing.
     Missing,
+    /// LAB12: a text is not in the form in which it is compared.
+    Form,
 }
 
 impl Guard {
@@ -42,6 +44,7 @@ impl Guard {
         Self::CriticalNotice,
         Self::Specimen,
         Self::Missing,
+        Self::Form,
     ];
 
     /// The SQLSTATE that the database raises for it.
@@ -59,6 +62,7 @@ impl Guard {
             Self::CriticalNotice => "LAB09",
             Self::Specimen => "LAB10",
             Self::Missing => "LAB11",
+            Self::Form => "LAB12",
         }
     }
 

@@ -54,8 +54,8 @@ pub async fn begin(
     body: &[u8],
 ) -> Result<Begin, LabError> {
     let mut problems = Problems::default();
-    problems.line("Idempotency-Key", key, KEY_MAX);
-    problems.line("path", method_path, METHOD_PATH_MAX);
+    let key = problems.identifier("Idempotency-Key", key, KEY_MAX);
+    let method_path = problems.line("path", method_path, METHOD_PATH_MAX);
     problems.done()?;
     let lock_name = format!("idempotency\n{}\n{method_path}\n{key}", actor.staff);
     let statement = txn
@@ -76,8 +76,8 @@ pub async fn begin(
         .await?
     else {
         return Ok(Begin::First(Ticket {
-            method_path: method_path.to_owned(),
-            key: key.to_owned(),
+            method_path: method_path.to_string(),
+            key: key.to_string(),
             body_sha256,
         }));
     };
@@ -88,7 +88,7 @@ pub async fn begin(
     let corrupt = |column| LabError::CorruptRow {
         table: "idempotency_key",
         column,
-        id: key.to_owned(),
+        id: key.to_string(),
     };
     let headers: serde_json::Value = row.get("headers")?;
     Ok(Begin::Replay(StoredAnswer {

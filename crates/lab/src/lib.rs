@@ -21,6 +21,7 @@ mod age;
 pub mod amendments;
 pub mod audit;
 pub mod catalogue;
+mod claim;
 pub mod critical;
 mod entry;
 mod error;
@@ -48,6 +49,7 @@ pub mod signoff;
 pub mod specimens;
 pub mod staff;
 mod text;
+mod units;
 mod words;
 pub mod worklist;
 

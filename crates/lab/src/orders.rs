@@ -10,18 +10,20 @@ use crate::{
     Actor, LabError, OrderId, OrderStatus, Page, PageRequest, PatientId, Priority, ResultId, SpecimenId,
     SpecimenStatus, Txn, ValueType, accession, audit,
     catalogue::{self, Test},
+    claim::claim,
     error::duplicate,
     paging::Cursor,
     patients, result_view,
     result_view::ResultView,
     rows::Reader,
     specimens::{self, Specimen},
-    text::{self, LINE_MAX, Problems},
+    text::{self, LINE_MAX, Line, Problems},
 };
 
 /// Most tests of one order.
 pub const ORDER_TESTS_MAX: usize = 200;
 const PLACER_MAX: usize = 64;
+const DUPLICATE: &str = "this requester has an order with this placerOrderNo already";
 
 /// An order to place.
 #[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
@@ -119,8 +121,8 @@ const COLUMNS: &str = "id, accession_no, patient_id, priority, requester, placer
 /// [`LabError::Conflict`] when the requester's number is known or the patient is merged.
 pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewOrder) -> Result<Order, LabError> {
     let mut problems = Problems::default();
-    problems.optional_line("requester", new.requester.as_deref(), LINE_MAX);
-    problems.optional_line("placerOrderNo", new.placer_order_no.as_deref(), PLACER_MAX);
+    let requester = problems.optional_line("requester", new.requester.as_deref(), LINE_MAX);
+    let placer = problems.optional_identifier("placerOrderNo", new.placer_order_no.as_deref(), PLACER_MAX);
     problems.note("clinicalNote", new.clinical_note.as_deref());
     problems.done()?;
     if patients::get(txn, new.patient_id).await?.merged_into.is_some() {
@@ -130,6 +132,7 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewOrder) -> Result<Orde
         ));
     }
     let tests = expand(txn, &new.tests).await?;
+    placer_claim(txn, requester.as_ref(), placer.as_ref()).await?;
     let id = OrderId::generate();
     let number = accession::next(txn, None).await?;
     let statement = txn
@@ -146,21 +149,38 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewOrder) -> Result<Orde
             &number,
             &new.patient_id,
             &priority,
-            &new.requester,
-            &new.placer_order_no,
+            &requester,
+            &placer,
             &new.clinical_note,
             &actor.staff.as_uuid(),
         ],
     )
     .await
-    .map_err(duplicate(
-        "lab_order_placer",
-        "this requester has an order with this placerOrderNo already",
-    ))?;
+    .map_err(duplicate("lab_order_placer", DUPLICATE))?;
     attach(txn, actor, (id, &number, new.patient_id), &tests, Vec::new()).await?;
     let detail = serde_json::json!({ "tests": tests.iter().map(|t| &t.code).collect::<Vec<_>>() });
     audit::write(txn, actor, "order.placed", "order", id, Some(detail)).await?;
     get(txn, id).await
+}
+
+/// Refuses a number under which this requester has an order already, before a statement fails that holds it.
+async fn placer_claim(
+    txn: &Txn<'_>,
+    requester: Option<&Line>,
+    placer: Option<&Line>,
+) -> Result<(), LabError> {
+    let Some(placer) = placer else { return Ok(()) };
+    let requester = requester.map_or("", Line::as_str);
+    claim(txn, "lab_order_placer", &format!("{requester}\n{placer}")).await?;
+    let statement = txn
+        .prepare_cached(
+            "SELECT EXISTS (SELECT FROM lab_order WHERE coalesce(requester, '') = $1 AND placer_order_no = $2)",
+        )
+        .await?;
+    if txn.query_one(&statement, &[&requester, placer]).await?.get(0) {
+        return Err(LabError::conflict("duplicate", DUPLICATE));
+    }
+    Ok(())
 }
 
 /// One order with its specimens and results.
@@ -246,7 +266,7 @@ pub async fn add_tests(txn: &Txn<'_>, actor: &Actor, id: OrderId, add: &AddTests
 /// # Errors
 /// [`LabError::Conflict`] when it is closed already or a result has left the laboratory.
 pub async fn cancel(txn: &Txn<'_>, actor: &Actor, id: OrderId, reason: &Reason) -> Result<Order, LabError> {
-    text::reason(&reason.reason)?;
+    let reason = text::reason(&reason.reason)?;
     // With the specimens held nobody adds a result, so that those locked next are all there are.
     specimens::lock_all(txn, id).await?;
     txn.query(
@@ -266,19 +286,19 @@ pub async fn cancel(txn: &Txn<'_>, actor: &Actor, id: OrderId, reason: &Reason) 
     let statement = txn
         .prepare_cached("UPDATE result SET status = 'cancelled', closed_reason = $2, changed_by = $3 WHERE order_id = $1 AND open")
         .await?;
-    txn.execute(&statement, &[&id, &reason.reason, &actor.staff.as_uuid()])
+    txn.execute(&statement, &[&id, &reason, &actor.staff.as_uuid()])
         .await?;
     let statement = txn
         .prepare_cached("UPDATE lab_order SET status = 'cancelled', cancel_reason = $2 WHERE id = $1")
         .await?;
-    txn.execute(&statement, &[&id, &reason.reason]).await?;
+    txn.execute(&statement, &[&id, &reason]).await?;
     audit::write(
         txn,
         actor,
         "order.cancelled",
         "order",
         id,
-        Some(serde_json::json!({ "reason": reason.reason })),
+        Some(serde_json::json!({ "reason": reason })),
     )
     .await?;
     get(txn, id).await

@@ -1,19 +1,23 @@
 //! Patients: registered, found, corrected, and merged when one person was registered twice.
 
 use jiff::{Timestamp, civil::Date};
+use model::text::TextError;
 use tokio_postgres::Row;
 
 use crate::{
     Actor, LabError, Page, PageRequest, PatientId, Sex, Txn, audit,
+    claim::claim,
     error::{duplicate, same_version},
     paging::Cursor,
     patch,
     rows::Reader,
-    text::{self, LINE_MAX, Problems, like_prefix, search_key},
+    text::{self, LINE_MAX, Line, Problems, like_prefix, search_key},
 };
 
 const NATIONAL_ID_MAX: usize = 64;
 const SEARCH_MAX: usize = 100;
+/// The constraint, and the lock under which a number is taken (also by the database's own guard).
+const NUMBER: &str = "patient_national_id";
 const DUPLICATE: &str = "a patient with this nationalId is registered already; find that one instead";
 
 /// A patient to register.
@@ -22,9 +26,9 @@ const DUPLICATE: &str = "a patient with this nationalId is registered already; f
 pub struct NewPatient {
     /// National or insurance number; unique among the patients who have one.
     pub national_id: Option<String>,
-    /// Family name, kept as typed.
+    /// Family name, as typed but for blanks and invisible characters at its ends and doubled blanks.
     pub family_name: String,
-    /// Given name, kept as typed.
+    /// Given name, likewise.
     pub given_name: String,
     /// Sex, for reference ranges.
     pub sex: Sex,
@@ -108,26 +112,29 @@ const COLUMNS: &str =
 /// [`LabError::Conflict`] `duplicate` when the national number is known, [`LabError::Invalid`] for bad fields.
 pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewPatient) -> Result<Patient, LabError> {
     let mut problems = Problems::default();
-    problems.optional_line("nationalId", new.national_id.as_deref(), NATIONAL_ID_MAX);
-    problems.line("familyName", &new.family_name, LINE_MAX);
-    problems.line("givenName", &new.given_name, LINE_MAX);
+    let national_id = problems.optional_identifier("nationalId", new.national_id.as_deref(), NATIONAL_ID_MAX);
+    let family = problems.line("familyName", &new.family_name, LINE_MAX);
+    let given = problems.line("givenName", &new.given_name, LINE_MAX);
     birth_date_check(txn, &mut problems, new.birth_date).await?;
     problems.done()?;
     let id = PatientId::generate();
+    if let Some(number) = &national_id {
+        number_claim(txn, number, id).await?;
+    }
     let statement = txn
         .prepare_cached(
             "INSERT INTO patient (id, mrn, national_id, family_name, given_name, family_key, given_key, sex, birth_date)
              VALUES ($1, (SELECT 'P' || lpad(n, greatest(7, length(n)), '0') FROM (SELECT nextval('patient_mrn_seq')::text AS n) AS next), $2, $3, $4, $5, $6, $7, $8)",
         )
         .await?;
-    let (family_key, given_key) = (search_key(&new.family_name), search_key(&new.given_name));
+    let (family_key, given_key) = (search_key(&family), search_key(&given));
     txn.execute(
         &statement,
         &[
             &id,
-            &new.national_id,
-            &new.family_name,
-            &new.given_name,
+            &national_id,
+            &family,
+            &given,
             &family_key,
             &given_key,
             &new.sex,
@@ -135,7 +142,7 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewPatient) -> Result<Pa
         ],
     )
     .await
-    .map_err(duplicate("patient_national_id", DUPLICATE))?;
+    .map_err(duplicate(NUMBER, DUPLICATE))?;
     audit::write(txn, actor, "patient.registered", "patient", id, None).await?;
     get(txn, id).await
 }
@@ -161,13 +168,16 @@ pub async fn search(
     search: &PatientSearch,
     page: &PageRequest,
 ) -> Result<Page<Patient>, LabError> {
-    let q = search.q.as_deref().map(str::trim).filter(|q| !q.is_empty());
-    if q.is_some_and(|q| q.chars().count() > SEARCH_MAX) {
-        return Err(LabError::invalid(
-            "q",
-            format!("it must have at most {SEARCH_MAX} characters"),
-        ));
-    }
+    // A search for nothing but blanks is one for everybody.
+    let q = match &search.q {
+        Some(q) => match model::text::line(q, SEARCH_MAX) {
+            Ok(q) => Some(q),
+            Err(TextError::Empty) => None,
+            Err(error) => return Err(LabError::invalid("q", format!("it {error}"))),
+        },
+        None => None,
+    };
+    let q = q.as_deref();
     if let Some(birth_date) = search.birth_date {
         // Nobody was born then, and PostgreSQL does not even know every date that can be written.
         let mut problems = Problems::default();
@@ -223,13 +233,13 @@ pub async fn update(
     patch: &PatientPatch,
 ) -> Result<Patient, LabError> {
     let mut problems = Problems::default();
-    problems.optional_line(
+    let national_id = problems.optional_identifier(
         "nationalId",
         patch.national_id.as_ref().and_then(Option::as_deref),
         NATIONAL_ID_MAX,
     );
-    problems.optional_line("familyName", patch.family_name.as_deref(), LINE_MAX);
-    problems.optional_line("givenName", patch.given_name.as_deref(), LINE_MAX);
+    let family = problems.optional_line("familyName", patch.family_name.as_deref(), LINE_MAX);
+    let given = problems.optional_line("givenName", patch.given_name.as_deref(), LINE_MAX);
     if let Some(birth_date) = patch.birth_date {
         birth_date_check(txn, &mut problems, birth_date).await?;
     }
@@ -243,8 +253,16 @@ pub async fn update(
             "this patient is merged into another; change that one",
         ));
     }
-    let family = patch.family_name.as_ref().unwrap_or(&before.family_name);
-    let given = patch.given_name.as_ref().unwrap_or(&before.given_name);
+    let family = family.as_deref().unwrap_or(&before.family_name);
+    let given = given.as_deref().unwrap_or(&before.given_name);
+    if let Some(number) = &national_id {
+        number_claim(txn, number, id).await?;
+    }
+    // Absent stays, null takes it away.
+    let national_id = match &patch.national_id {
+        Some(_) => national_id.as_deref(),
+        None => before.national_id.as_deref(),
+    };
     let statement = txn
         .prepare_cached(
             "UPDATE patient SET national_id = $2, family_name = $3, given_name = $4,
@@ -256,9 +274,9 @@ pub async fn update(
         &statement,
         &[
             &id,
-            patch.national_id.as_ref().unwrap_or(&before.national_id),
-            family,
-            given,
+            &national_id,
+            &family,
+            &given,
             &search_key(family),
             &search_key(given),
             &patch.sex,
@@ -266,7 +284,7 @@ pub async fn update(
         ],
     )
     .await
-    .map_err(duplicate("patient_national_id", DUPLICATE))?;
+    .map_err(duplicate(NUMBER, DUPLICATE))?;
     // Which fields, and what they were: the row itself keeps only the present.
     let detail = serde_json::json!({ "before": before });
     audit::write(txn, actor, "patient.changed", "patient", id, Some(detail)).await?;
@@ -283,7 +301,7 @@ pub async fn merge(
     id: PatientId,
     merge: &PatientMerge,
 ) -> Result<Patient, LabError> {
-    text::reason(&merge.reason)?;
+    let reason = text::reason(&merge.reason)?;
     if merge.into == id {
         return Err(LabError::invalid(
             "into",
@@ -304,11 +322,25 @@ pub async fn merge(
             "UPDATE patient SET merged_into = $2, merge_reason = coalesce(merge_reason, $3) WHERE id = $1 OR merged_into = $1",
         )
         .await?;
-    txn.execute(&statement, &[&id, &merge.into, &merge.reason])
-        .await?;
-    let detail = serde_json::json!({ "into": merge.into, "reason": merge.reason });
+    txn.execute(&statement, &[&id, &merge.into, &reason]).await?;
+    let detail = serde_json::json!({ "into": merge.into, "reason": reason });
     audit::write(txn, actor, "patient.merged", "patient", id, Some(detail)).await?;
     get(txn, merge.into).await
+}
+
+/// Refuses a number that belongs to another person, before a statement fails that holds it. A number of a record that was
+/// merged into this patient is this patient's, too.
+async fn number_claim(txn: &Txn<'_>, number: &Line, own: PatientId) -> Result<(), LabError> {
+    claim(txn, NUMBER, number).await?;
+    let statement = txn
+        .prepare_cached(
+            "SELECT EXISTS (SELECT FROM patient WHERE national_id = $1 AND id <> $2 AND merged_into IS DISTINCT FROM $2)",
+        )
+        .await?;
+    if txn.query_one(&statement, &[number, &own]).await?.get(0) {
+        return Err(LabError::conflict("duplicate", DUPLICATE));
+    }
+    Ok(())
 }
 
 async fn lock(txn: &Txn<'_>, ids: &[PatientId]) -> Result<(), LabError> {

@@ -31,8 +31,8 @@ pub struct LabSeed {
 /// does not know the time zone.
 pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Result<(), LabError> {
     let mut problems = Problems::default();
-    problems.line("name", &seed.name, crate::text::LINE_MAX);
-    problems.line("adminName", &seed.admin_name, crate::text::LINE_MAX);
+    let name = problems.line("name", &seed.name, crate::text::LINE_MAX);
+    let admin_name = problems.line("adminName", &seed.admin_name, crate::text::LINE_MAX);
     problems.done()?;
     time_zone_check(txn, &seed.time_zone).await?;
     // Each runs once on its connection: preparing it first would cost as much again.
@@ -40,7 +40,7 @@ pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Resu
         "INSERT INTO lab_profile (tenant_id, name, tz) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
         &[
             (&seed.tenant.as_uuid(), Type::UUID),
-            (&seed.name, Type::TEXT),
+            (&name, Type::TEXT),
             (&seed.time_zone, Type::TEXT),
         ],
     )
@@ -62,7 +62,7 @@ pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Resu
         "INSERT INTO staff (id, display_name, email, role) VALUES ($1, $2, $3, 'lab_admin') ON CONFLICT (id) DO NOTHING",
         &[
             (&seed.admin_id.as_uuid(), Type::UUID),
-            (&seed.admin_name, Type::TEXT),
+            (&admin_name, Type::TEXT),
             (&seed.admin_email.as_str(), Type::TEXT),
         ],
     )
@@ -177,7 +177,7 @@ pub async fn update(
     patch: &ProfilePatch,
 ) -> Result<Profile, LabError> {
     let mut problems = Problems::default();
-    problems.optional_line("name", patch.name.as_deref(), crate::text::LINE_MAX);
+    let name = problems.optional_line("name", patch.name.as_deref(), crate::text::LINE_MAX);
     if let Some(prefix) = &patch.accession_prefix
         && (prefix.len() > 6
             || !prefix
@@ -199,7 +199,7 @@ pub async fn update(
     txn.execute(
         "UPDATE lab_profile SET name = coalesce($1, name), tz = coalesce($2, tz), acc_prefix = coalesce($3, acc_prefix),
            allow_self_verify = coalesce($4, allow_self_verify)",
-        &[&patch.name, &patch.time_zone, &patch.accession_prefix, &patch.allow_self_verify],
+        &[&name, &patch.time_zone, &patch.accession_prefix, &patch.allow_self_verify],
     )
     .await?;
     let profile = get(txn).await?;

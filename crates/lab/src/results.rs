@@ -52,7 +52,7 @@ pub async fn enter(
 ) -> Result<ResultView, LabError> {
     let mut problems = Problems::default();
     problems.note("comment", new.comment.as_deref());
-    problems.optional_line("reason", new.reason.as_deref(), REASON_MAX);
+    let reason = problems.optional_line("reason", new.reason.as_deref(), REASON_MAX);
     problems.done()?;
     let bench = entry::bench(txn, &[id]).await?;
     let bench = bench.get(&id).ok_or_else(|| LabError::not_found("result", id))?;
@@ -87,8 +87,7 @@ pub async fn enter(
         instrument: None,
         resulted_at: None,
         // A reason given with the first value says nothing about a replacement.
-        reason: new
-            .reason
+        reason: reason
             .as_deref()
             .filter(|_| bench.status == ResultStatus::Entered),
     };
@@ -108,11 +107,11 @@ pub async fn repeat(
     reason: &Reason,
 ) -> Result<ResultView, LabError> {
     let (status, _) = locked(txn, id, version).await?;
-    text::reason(&reason.reason)?;
+    let reason = text::reason(&reason.reason)?;
     if !matches!(status, ResultStatus::Entered | ResultStatus::Verified) {
         return Err(state(status, "only an entered or verified value can be repeated"));
     }
-    send_back(txn, actor, &[id], None, &reason.reason).await?;
+    send_back(txn, actor, &[id], None, &reason).await?;
     get(txn, id).await
 }
 
@@ -128,14 +127,14 @@ pub async fn cancel(
     reason: &Reason,
 ) -> Result<ResultView, LabError> {
     let (status, order) = locked(txn, id, version).await?;
-    text::reason(&reason.reason)?;
+    let reason = text::reason(&reason.reason)?;
     if status.is_final() {
         return Err(state(
             status,
             "only a result that was not released can be cancelled",
         ));
     }
-    cancel_many(txn, actor, &[id], &reason.reason).await?;
+    cancel_many(txn, actor, &[id], &reason).await?;
     orders::settle(txn, actor, &[order]).await?;
     get(txn, id).await
 }
@@ -152,14 +151,14 @@ pub async fn void(
     reason: &Reason,
 ) -> Result<ResultView, LabError> {
     let (status, _) = locked(txn, id, version).await?;
-    text::reason(&reason.reason)?;
+    let reason = text::reason(&reason.reason)?;
     if !status.is_published() {
         return Err(state(status, "only a released result can be voided"));
     }
     // A proposal for a result that is no more would wait for ever.
     let sql = "UPDATE result_amendment SET status = 'withdrawn' WHERE result_id = $1 AND status = 'proposed'";
     txn.execute(&txn.prepare_cached(sql).await?, &[&id]).await?;
-    close(txn, actor, &[id], ResultStatus::Voided, &reason.reason).await?;
+    close(txn, actor, &[id], ResultStatus::Voided, &reason).await?;
     get(txn, id).await
 }
 

@@ -167,7 +167,7 @@ pub async fn reject(
     barcode: &str,
     rejection: &Rejection,
 ) -> Result<Rejected, LabError> {
-    text::reason(&rejection.reason)?;
+    let reason = text::reason(&rejection.reason)?;
     let before = locked(
         txn,
         barcode,
@@ -212,22 +212,19 @@ pub async fn reject(
             Some(before.id),
         )
         .await?;
-        results::send_back(txn, actor, &open, Some(id), &rejection.reason).await?;
+        results::send_back(txn, actor, &open, Some(id), &reason).await?;
         replacement = Some(id);
     } else {
-        results::cancel_many(txn, actor, &open, &rejection.reason).await?;
+        results::cancel_many(txn, actor, &open, &reason).await?;
     }
     let statement = txn
         .prepare_cached(
             "UPDATE specimen SET status = 'rejected', reject_reason = $2, rejected_by = $3 WHERE id = $1",
         )
         .await?;
-    txn.execute(
-        &statement,
-        &[&before.id, &rejection.reason, &actor.staff.as_uuid()],
-    )
-    .await?;
-    let detail = serde_json::json!({ "reason": rejection.reason, "recollect": rejection.recollect });
+    txn.execute(&statement, &[&before.id, &reason, &actor.staff.as_uuid()])
+        .await?;
+    let detail = serde_json::json!({ "reason": reason, "recollect": rejection.recollect });
     audit::write(
         txn,
         actor,

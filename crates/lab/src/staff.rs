@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     Actor, LabError, Page, PageRequest, Txn, audit,
+    claim::claim,
     error::{duplicate, same_version},
     paging::Cursor,
     rows::Reader,
@@ -101,8 +102,9 @@ pub async fn create(
     password_hash: Option<&str>,
 ) -> Result<Staff, LabError> {
     let mut problems = Problems::default();
-    problems.line("displayName", &new.display_name, LINE_MAX);
+    let display_name = problems.line("displayName", &new.display_name, LINE_MAX);
     problems.done()?;
+    email_claim(txn, &new.email, None).await?;
     let id = StaffId::generate();
     let statement = txn
         .prepare_cached(
@@ -113,7 +115,7 @@ pub async fn create(
         &statement,
         &[
             &id.as_uuid(),
-            &new.display_name,
+            &display_name,
             &new.email.as_str(),
             &new.role.as_str(),
             &password_hash,
@@ -188,7 +190,7 @@ pub async fn update(
     patch: &StaffPatch,
 ) -> Result<Staff, LabError> {
     let mut problems = Problems::default();
-    problems.optional_line("displayName", patch.display_name.as_deref(), LINE_MAX);
+    let display_name = problems.optional_line("displayName", patch.display_name.as_deref(), LINE_MAX);
     problems.done()?;
     // All admins are locked, in one order: two of them demoting each other at once must not both succeed.
     txn.query(
@@ -198,6 +200,9 @@ pub async fn update(
     .await?;
     let before = get(txn, id).await?;
     same_version("the staff member", before.version, version)?;
+    if let Some(email) = &patch.email {
+        email_claim(txn, email, Some(id)).await?;
+    }
     let statement = txn
         .prepare_cached(
             "UPDATE staff SET display_name = coalesce($2, display_name), email = coalesce($3, email),
@@ -208,7 +213,7 @@ pub async fn update(
     let role = patch.role.map(Role::as_str);
     txn.execute(
         &statement,
-        &[&id.as_uuid(), &patch.display_name, &email, &role, &patch.active],
+        &[&id.as_uuid(), &display_name, &email, &role, &patch.active],
     )
     .await
     .map_err(duplicate("staff_email", DUPLICATE))?;
@@ -228,6 +233,22 @@ pub async fn update(
     let detail = serde_json::json!({ "role": after.role.as_str(), "active": after.active });
     audit::write(txn, actor, "staff.changed", "staff", id, Some(detail)).await?;
     Ok(after)
+}
+
+/// Refuses an address that another person of the staff has. The check comes before the statement that would fail, which the
+/// server's log would show with the address.
+async fn email_claim(txn: &Txn<'_>, email: &Email, own: Option<StaffId>) -> Result<(), LabError> {
+    claim(txn, "staff_email", &email.as_str().to_lowercase()).await?;
+    let statement = txn
+        .prepare_cached(
+            "SELECT EXISTS (SELECT FROM staff WHERE lower(email) = lower($1::text) AND id IS DISTINCT FROM $2)",
+        )
+        .await?;
+    let own = own.map(|id| id.as_uuid());
+    if txn.query_one(&statement, &[&email.as_str(), &own]).await?.get(0) {
+        return Err(LabError::conflict("duplicate", DUPLICATE));
+    }
+    Ok(())
 }
 
 /// Stores a new password's hash (Argon2id in PHC form).

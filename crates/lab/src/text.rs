@@ -1,9 +1,17 @@
-//! What a text may be. Names and comments are kept exactly as typed: quotes, SQL, any script, combining characters. Only
-//! what PostgreSQL cannot store (NUL), what breaks a one-line field (control characters) and what is too long is refused.
+//! What a text may be, and the one form in which it is kept.
+//!
+//! Identifiers, names, units and every other single line are kept in the normal form of [`model::text`], so that two that look
+//! the same are the same: [`Problems::line`] and [`Problems::identifier`] hand that form out as a [`Line`], and what was typed is
+//! stored nowhere. Comments and notes are kept as typed. The database refuses any other form of the columns that are compared
+//! (`is_normal_line`), whoever writes them.
 
+use std::{error::Error, fmt, ops::Deref};
+
+use bytes::BytesMut;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
-use crate::{FieldProblem, LabError};
+use crate::{FieldProblem, LabError, units};
 
 /// Most characters of a name or another single line.
 pub(crate) const LINE_MAX: usize = 200;
@@ -11,6 +19,44 @@ pub(crate) const LINE_MAX: usize = 200;
 pub(crate) const REASON_MAX: usize = 500;
 /// Most characters of a comment or note.
 pub(crate) const NOTE_MAX: usize = 4_000;
+
+/// A single line in normal form. It is what a statement is given, instead of the text as it came in.
+#[must_use = "the normal form is what is stored and compared"]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub(crate) struct Line(String);
+
+impl Line {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for Line {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl ToSql for Line {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        self.0.to_sql(ty, out)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <String as ToSql>::accepts(ty)
+    }
+
+    to_sql_checked!();
+}
 
 /// Gathers everything that is wrong with a request, so that a person mends it in one go.
 #[derive(Debug, Default)]
@@ -24,30 +70,53 @@ impl Problems {
         });
     }
 
-    /// A single line that must hold something.
-    pub(crate) fn line(&mut self, field: &str, text: &str, max: usize) {
-        if text.trim().is_empty() {
-            self.add(field, "it must not be empty");
-        } else if let Some(c) = text.chars().find(|c| c.is_control()) {
-            self.add(
-                field,
-                format!(
-                    "it holds the control character U+{:04X}; take it out",
-                    u32::from(c)
-                ),
-            );
-        }
-        self.length(field, text, max);
+    /// A line for people that must hold something, such as a name or a reason. What comes back for a text that is refused is
+    /// for nothing but going on to the next field.
+    pub(crate) fn line(&mut self, field: &str, text: &str, max: usize) -> Line {
+        let form = model::text::line(text, max);
+        self.normal(field, form)
     }
 
-    /// A single line that may be absent.
-    pub(crate) fn optional_line(&mut self, field: &str, text: Option<&str>, max: usize) {
-        if let Some(text) = text {
-            self.line(field, text, max);
-        }
+    /// A line for people that may be absent.
+    pub(crate) fn optional_line(&mut self, field: &str, text: Option<&str>, max: usize) -> Option<Line> {
+        text.map(|text| self.line(field, text, max))
     }
 
-    /// Several lines, possibly none.
+    /// An identifier, code or unit: it holds no character that cannot be seen.
+    pub(crate) fn identifier(&mut self, field: &str, text: &str, max: usize) -> Line {
+        let form = model::text::identifier(text, max);
+        self.normal(field, form)
+    }
+
+    /// An identifier that may be absent.
+    pub(crate) fn optional_identifier(
+        &mut self,
+        field: &str,
+        text: Option<&str>,
+        max: usize,
+    ) -> Option<Line> {
+        text.map(|text| self.identifier(field, text, max))
+    }
+
+    /// A unit of UCUM that may be absent.
+    pub(crate) fn unit(&mut self, field: &str, unit: Option<&str>) -> Option<Line> {
+        let unit = self.optional_identifier(field, unit, units::UNIT_MAX)?;
+        if !unit.is_empty()
+            && let Err(message) = units::check(&unit)
+        {
+            self.add(field, message);
+        }
+        Some(unit)
+    }
+
+    fn normal(&mut self, field: &str, form: Result<String, model::text::TextError>) -> Line {
+        Line(form.unwrap_or_else(|error| {
+            self.add(field, format!("it {error}"));
+            String::new()
+        }))
+    }
+
+    /// Several lines, possibly none, kept as typed.
     pub(crate) fn note(&mut self, field: &str, text: Option<&str>) {
         let Some(text) = text else { return };
         if let Some(c) = text
@@ -62,15 +131,11 @@ impl Problems {
                 ),
             );
         }
-        self.length(field, text, NOTE_MAX);
-    }
-
-    fn length(&mut self, field: &str, text: &str, max: usize) {
         let length = text.chars().count();
-        if length > max {
+        if length > NOTE_MAX {
             self.add(
                 field,
-                format!("it has {length} characters; at most {max} are kept"),
+                format!("it has {length} characters; at most {NOTE_MAX} are kept"),
             );
         }
     }
@@ -86,10 +151,11 @@ impl Problems {
 }
 
 /// A required reason.
-pub(crate) fn reason(text: &str) -> Result<(), LabError> {
+pub(crate) fn reason(text: &str) -> Result<Line, LabError> {
     let mut problems = Problems::default();
-    problems.line("reason", text, REASON_MAX);
-    problems.done()
+    let reason = problems.line("reason", text, REASON_MAX);
+    problems.done()?;
+    Ok(reason)
 }
 
 /// The form in which names are searched: accents and case do not matter, and neither does how a letter was composed.
@@ -125,14 +191,12 @@ mod tests {
             "O'Brien; DROP TABLE patient;--",
             "\"Ann\"",
             "Nguyễn",
-            "Zoe\u{0308}",
             "محمد",
             "李",
-            "👩‍⚕️",
             "%_\\",
         ] {
             let mut problems = Problems::default();
-            problems.line("familyName", name, LINE_MAX);
+            assert_eq!(problems.line("familyName", name, LINE_MAX).as_str(), name);
             assert!(problems.done().is_ok(), "{name}");
         }
         for (name, word) in [
@@ -140,19 +204,21 @@ mod tests {
             (" \u{a0}", "empty"),
             ("a\0b", "U+0000"),
             ("a\nb", "U+000A"),
+            ("a\u{200b}b", "U+200B"),
         ] {
             let mut problems = Problems::default();
-            problems.line("familyName", name, LINE_MAX);
+            let _ = problems.line("familyName", name, LINE_MAX);
             assert!(
                 problems.done().unwrap_err().to_string().contains(word),
                 "{name:?}"
             );
         }
         let mut problems = Problems::default();
-        problems.line("familyName", &"é".repeat(LINE_MAX), LINE_MAX);
+        let decomposed = problems.line("familyName", &"e\u{301}".repeat(LINE_MAX), LINE_MAX);
+        assert_eq!(decomposed.as_str(), "é".repeat(LINE_MAX));
         problems.note("comment", Some("two\nlines"));
         assert!(problems.0.is_empty());
-        problems.line("familyName", &"é".repeat(LINE_MAX + 1), LINE_MAX);
+        let _ = problems.line("familyName", &"é".repeat(LINE_MAX + 1), LINE_MAX);
         problems.note("comment", Some("a\0"));
         assert_eq!(problems.0.len(), 2);
     }

@@ -2,12 +2,14 @@
 //! hold a line break, and none of ours needs one.
 
 use jiff::Timestamp;
+use model::text::TextError;
 
 use super::{IMPORT_ROWS_MAX, SetAside};
 use crate::{Comparator, ImportFormat, LabError};
 
 const RAW_CHARS_MAX: usize = 2_000;
 const FIELD_CHARS_MAX: usize = 4_000;
+const INSTRUMENT_CHARS_MAX: usize = 100;
 const COLUMNS: [&str; 8] = [
     "barcode",
     "code",
@@ -52,6 +54,41 @@ struct Fields {
     unit: Option<String>,
     instrument: Option<String>,
     resulted_at: Option<String>,
+}
+
+impl Fields {
+    /// Every field in normal form, blank ones absent. A value may hold several lines and keeps what is inside it.
+    fn normal(self) -> Result<Self, String> {
+        let identifier = |name: &str, field: Option<String>, max: usize| {
+            field
+                .filter(|text| !text.is_empty())
+                .map(|text| model::text::identifier(&text, max))
+                .transpose()
+                .or_else(|error| match error {
+                    TextError::Empty => Ok(None),
+                    error => Err(format!("{name} {error}")),
+                })
+        };
+        let value = self.value.as_deref().map(trimmed).filter(|text| !text.is_empty());
+        if value.is_some_and(|value| value.chars().count() > FIELD_CHARS_MAX) {
+            return Err(format!("value has more than {FIELD_CHARS_MAX} characters"));
+        }
+        Ok(Self {
+            barcode: identifier("barcode", self.barcode, FIELD_CHARS_MAX)?,
+            code: identifier("code", self.code, FIELD_CHARS_MAX)?,
+            loinc: identifier("loinc", self.loinc, FIELD_CHARS_MAX)?,
+            value: value.map(str::to_owned),
+            comparator: identifier("comparator", self.comparator, FIELD_CHARS_MAX)?,
+            unit: identifier("unit", self.unit, FIELD_CHARS_MAX)?,
+            instrument: identifier("instrument", self.instrument, INSTRUMENT_CHARS_MAX)?,
+            resulted_at: identifier("resultedAt", self.resulted_at, FIELD_CHARS_MAX)?,
+        })
+    }
+}
+
+/// Without the blanks and invisible characters that copying leaves at the ends.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}'))
 }
 
 pub(crate) fn parse(format: ImportFormat, file: &[u8]) -> Result<Parsed, LabError> {
@@ -156,30 +193,7 @@ fn row(
             .map_err(|error| bad_row(format!("not a row in JSON: {error}")))?,
         ImportFormat::Csv => csv_fields(header, text).map_err(bad_row)?,
     };
-    let present = |field: Option<String>| field.filter(|text| !text.is_empty());
-    let fields = Fields {
-        barcode: present(fields.barcode),
-        code: present(fields.code),
-        loinc: present(fields.loinc),
-        value: present(fields.value),
-        comparator: present(fields.comparator),
-        unit: present(fields.unit),
-        instrument: present(fields.instrument),
-        resulted_at: present(fields.resulted_at),
-    };
-    if fields
-        .instrument
-        .as_ref()
-        .is_some_and(|name| name.chars().count() > 100)
-        || fields
-            .value
-            .as_ref()
-            .is_some_and(|value| value.chars().count() > FIELD_CHARS_MAX)
-    {
-        return Err(bad_row(
-            "instrument (100 characters) or value (4000) is too long".to_owned(),
-        ));
-    }
+    let fields = fields.normal().map_err(|reason| ("bad_value", reason))?;
     let missing = |name: &str| bad_row(format!("{name} is missing"));
     if fields.code.is_none() && fields.loinc.is_none() {
         return Err(missing("code or loinc"));

@@ -195,13 +195,6 @@ fn fit<'a>(row: &ImportRow, known: &'a Known) -> Result<(&'a Bench, Value), Reje
     if let Some(at) = row.resulted_at {
         plausible(at, known.now).map_err(|message| ("bad_value", format!("resultedAt: {message}")))?;
     }
-    if row
-        .instrument
-        .as_ref()
-        .is_some_and(|name| name.chars().any(char::is_control))
-    {
-        return Err(("bad_value", "instrument holds a control character".to_owned()));
-    }
     let value = entry::read(test, &row.value, row.comparator, row.unit.as_deref()).map_err(|bad| {
         let code = if bad.field == "unit" {
             "wrong_unit"

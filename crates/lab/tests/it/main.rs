@@ -12,6 +12,8 @@ mod feed;
 #[cfg(test)]
 mod flow;
 #[cfg(test)]
+mod forms;
+#[cfg(test)]
 mod guards;
 #[cfg(test)]
 mod idempotency;
@@ -29,6 +31,8 @@ mod people;
 mod races;
 #[cfg(test)]
 mod rejecting;
+#[cfg(test)]
+mod server_log;
 #[cfg(test)]
 mod signature_guards;
 #[cfg(test)]

@@ -15,11 +15,11 @@ async fn names_are_kept_as_typed_and_found_however_they_are_typed() {
     let txn = client.transaction().await.unwrap();
     let names = [
         ("O'Brien\"; DROP TABLE patient;--", "Robert'); --"),
-        ("Jose\u{301}", "Zoë"),
+        ("José", "Zoë"),
         ("Nguyễn", "Thị Minh"),
         ("李", "小龙"),
         ("محمد", "علي"),
-        ("100%_\\", "👩‍⚕️"),
+        ("100%_\\", "می\u{200c}نا"),
     ];
     for (family, given) in names {
         let mut new = new_patient(Sex::Unknown, date(1990, 1, 1));

@@ -1,6 +1,9 @@
 //! A laboratory of a test's own: migrated as the migrator does it, used as its own role.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use deadpool_postgres::{Manager, Object, Pool};
 use jiff::civil::{Date, date};
@@ -20,7 +23,7 @@ use secrecy::SecretString;
 use testkit::Space;
 use tokio_postgres::NoTls;
 
-const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Lab {
     pool: Pool,
@@ -35,10 +38,21 @@ pub(crate) struct Lab {
     _space: Space,
 }
 
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations-tenant")
+}
+
 /// All migrations in the order of their numbers, then the grants for `group`.
 pub(crate) fn migrations(group: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations-tenant");
-    let mut files: Vec<(u32, String)> = std::fs::read_dir(&folder)
+    let mut sql: String = numbered_migrations().into_iter().map(|(_, sql)| sql).collect();
+    let grants = std::fs::read_to_string(folder().join("grants.sql")).unwrap();
+    sql.push_str(&grants.replace("{group}", &quote_ident(group)));
+    sql
+}
+
+/// The migrations with their numbers, in order.
+pub(crate) fn numbered_migrations() -> Vec<(u32, String)> {
+    let mut files: Vec<(u32, String)> = std::fs::read_dir(folder())
         .unwrap()
         .filter_map(|entry| {
             let path = entry.unwrap().path();
@@ -48,15 +62,15 @@ pub(crate) fn migrations(group: &str) -> String {
         })
         .collect();
     files.sort();
-    let mut sql: String = files.into_iter().map(|(_, sql)| sql).collect();
-    let grants = std::fs::read_to_string(folder.join("grants.sql")).unwrap();
-    sql.push_str(&grants.replace("{group}", &quote_ident(group)));
-    sql
+    files
 }
 
 impl Lab {
     pub(crate) async fn new() -> Self {
-        let space = Space::new().await;
+        Self::on(Space::new().await).await
+    }
+
+    pub(crate) async fn on(space: Space) -> Self {
         let (group, role) = (
             format!("{}_dml", space.namespace.as_str()),
             format!("{}_tenant_x", space.namespace.as_str()),

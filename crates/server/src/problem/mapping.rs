@@ -238,7 +238,8 @@ fn refused(guard: Guard) -> Kind {
         | Guard::SelfVerification
         | Guard::CriticalNotice
         | Guard::Specimen
-        | Guard::Missing => Kind::Conflict,
+        | Guard::Missing
+        | Guard::Form => Kind::Conflict,
     }
 }
 

@@ -180,11 +180,20 @@ pub async fn connect_with(
     }
 }
 
-/// The driver's error with its causes: its own `Display` says only "db error" where the server's words would help.
+/// SQLSTATE classes in whose errors the server's DETAIL and HINT are its own words about objects and sessions. In the others
+/// they may hold values of rows, which are patients' data: data exceptions (22), violated constraints (23) and views' checks
+/// (44) show the row, and what functions raise (P0 and codes of their own) says whatever their author wanted.
+const DETAIL_SHOWN: [&str; 18] = [
+    "08", "0A", "0L", "0P", "25", "28", "2B", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58",
+    "F0",
+];
+
+/// The driver's error with its causes: its own `Display` says only "db error" where the server's words would help. The
+/// server's DETAIL and HINT are added in those SQLSTATE classes in which neither can hold a row's values.
 #[must_use]
 pub fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
-        return format!("{} (SQLSTATE {})", db.message(), db.code().code());
+        return described(db.code().code(), db.message(), db.detail(), db.hint());
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -192,6 +201,18 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
         text.push_str(": ");
         text.push_str(&inner.to_string());
         cause = inner.source();
+    }
+    text
+}
+
+fn described(code: &str, message: &str, detail: Option<&str>, hint: Option<&str>) -> String {
+    let mut text = format!("{message} (SQLSTATE {code})");
+    if code.get(..2).is_some_and(|class| DETAIL_SHOWN.contains(&class)) {
+        for (what, said) in [("detail", detail), ("hint", hint)] {
+            if let Some(said) = said {
+                text.push_str(&format!("; {what}: {}", said.replace('\n', "; ")));
+            }
+        }
     }
     text
 }
@@ -221,6 +242,16 @@ pub fn is_unavailable(error: &tokio_postgres::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn detail_and_hint_are_shown_where_they_cannot_hold_a_rows_values() {
+        let told = |code| described(code, "no", Some("two\nlines"), Some("do"));
+        assert_eq!(told("55006"), "no (SQLSTATE 55006); detail: two; lines; hint: do");
+        for code in ["23505", "22P02", "44000", "P0001", "TNTRY", "XX001", ""] {
+            assert_eq!(told(code), format!("no (SQLSTATE {code})"));
+        }
+        assert_eq!(described("42P01", "no", None, None), "no (SQLSTATE 42P01)");
+    }
 
     #[test]
     fn a_host_that_vanishes_is_noticed_within_bounds() {

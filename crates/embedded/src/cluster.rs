@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use crate::{
     EmbeddedError, PgBin,
     initdb::SUPERUSER,
-    layout::{LOG, Layout, lock_is_free, lock_open, lock_take},
+    layout::{LOG, Layout, ROOM_MIN, lock_is_free, lock_open, lock_take},
     scratch::Scratch,
     server::{Plan, Server},
 };
@@ -22,7 +22,16 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const ATTACH_LIMIT: Duration = Duration::from_secs(200);
 /// How long an owner may have no server: it starts one within moments, and an ended one again within seconds.
 const SERVERLESS_LIMIT: Duration = Duration::from_secs(10);
+/// How long a full disk, on which the server neither runs nor lets anybody in, is waited for.
+const FULL_LIMIT: Duration = Duration::from_secs(5);
+/// How long a server that recovers from a crash is waited for.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// After how long it is said what is waited for.
+const TOLD_AFTER: Duration = Duration::from_secs(2);
+/// The first pause between two looks; each later one doubles it. A look costs a connection.
 const POLL_EVERY: Duration = Duration::from_millis(25);
+/// The longest such pause.
+const POLL_EVERY_MAX: Duration = Duration::from_millis(500);
 
 /// How to start a cluster whose data stay.
 #[derive(Debug, Clone)]
@@ -76,9 +85,8 @@ impl Cluster {
     /// [`EmbeddedError`] says what is wrong and what to do about it.
     pub async fn start_or_attach(options: ClusterOptions) -> Result<Self, EmbeddedError> {
         let layout = Layout::open(&options.dir)?;
-        let start = Instant::now();
-        let mut serverless_since = None;
-        let mut last = None;
+        let mut waiting = Waiting::default();
+        let (start, mut pause, mut told) = (Instant::now(), POLL_EVERY, false);
         loop {
             let owner = lock_open(&layout.owner_lock())?;
             if lock_take(&owner, &layout.owner_lock())? {
@@ -96,27 +104,31 @@ impl Cluster {
                 Ok(Some(cluster)) => return Ok(cluster),
                 Ok(None) => {}
                 // An owner that is just starting or ending; a lasting obstacle is reported in the end.
-                Err(error @ EmbeddedError::Connect(_)) => last = Some(error.to_string()),
+                Err(EmbeddedError::Connect(error)) => {
+                    let shut = error.code() == Some(&tokio_postgres::error::SqlState::CANNOT_CONNECT_NOW);
+                    waiting.recovering_since =
+                        shut.then(|| waiting.recovering_since.unwrap_or_else(Instant::now));
+                    waiting.last = Some(error.to_string());
+                }
                 Err(error) => return Err(error),
             }
             // initdb, the server and all that is left of one hold it: when it is free, there is nothing to wait for.
-            if !lock_is_free(&layout.server_lock())? {
-                serverless_since = None;
-            } else if serverless_since.get_or_insert_with(Instant::now).elapsed() > SERVERLESS_LIMIT {
-                return Err(EmbeddedError::OwnerServerless {
-                    lock: layout.owner_lock(),
-                    limit: SERVERLESS_LIMIT,
-                    log: layout.log(),
-                });
+            let serverless = lock_is_free(&layout.server_lock())?;
+            waiting.serverless_since =
+                serverless.then(|| waiting.serverless_since.unwrap_or_else(Instant::now));
+            if let Some(error) = waiting.give_up(&layout, start, layout.free_bytes()) {
+                return Err(error);
             }
-            if start.elapsed() > ATTACH_LIMIT {
-                return Err(EmbeddedError::OwnerSilent {
-                    lock: layout.owner_lock(),
-                    limit: ATTACH_LIMIT,
-                    last,
-                });
+            if !told && start.elapsed() > TOLD_AFTER {
+                told = true;
+                tracing::warn!(
+                    dir = %layout.dir().display(),
+                    last = waiting.last,
+                    "waiting for the embedded PostgreSQL, which another process runs"
+                );
             }
-            tokio::time::sleep(POLL_EVERY).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(POLL_EVERY_MAX);
         }
     }
 
@@ -183,6 +195,15 @@ impl Cluster {
         self.server.as_mut().is_some_and(Server::has_ended)
     }
 
+    /// Whether the disk that holds the data has too little room for the server to run.
+    #[must_use]
+    pub fn disk_is_full(&self) -> bool {
+        let free = Layout::open(&self.dir)
+            .ok()
+            .and_then(|layout| layout.free_bytes());
+        free.is_some_and(|free| free < ROOM_MIN)
+    }
+
     /// Starts an owner's server that has ended again, with its data and on its port; does nothing for a guest.
     ///
     /// When it fails it may be tried again. A caller that goes away meanwhile stops the server.
@@ -247,6 +268,52 @@ impl Cluster {
     }
 }
 
+/// What a guest has met so far.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Since when there is no server.
+    serverless_since: Option<Instant>,
+    /// Since when it answers that it lets nobody in.
+    recovering_since: Option<Instant>,
+    last: Option<String>,
+}
+
+impl Waiting {
+    /// Why there is no sense in waiting longer. `free`: how many bytes the server can still write.
+    fn give_up(&self, layout: &Layout, start: Instant, free: Option<u64>) -> Option<EmbeddedError> {
+        let long = |since: Option<Instant>, limit| since.is_some_and(|since| since.elapsed() > limit);
+        let (dir, log) = (|| layout.dir().to_owned(), || layout.log());
+        let stuck = long(self.serverless_since, FULL_LIMIT) || long(self.recovering_since, FULL_LIMIT);
+        if let (true, Some(free @ ..ROOM_MIN)) = (stuck, free) {
+            return Some(EmbeddedError::DiskFull {
+                dir: dir(),
+                free,
+                last: self.last.clone(),
+            });
+        }
+        if long(self.serverless_since, SERVERLESS_LIMIT) {
+            return Some(EmbeddedError::OwnerServerless {
+                lock: layout.owner_lock(),
+                limit: SERVERLESS_LIMIT,
+                log: log(),
+            });
+        }
+        if long(self.recovering_since, RECOVERY_LIMIT) {
+            return Some(EmbeddedError::Recovering {
+                dir: dir(),
+                waited: start.elapsed(),
+                last: self.last.clone().unwrap_or_default(),
+                log: log(),
+            });
+        }
+        (start.elapsed() > ATTACH_LIMIT).then(|| EmbeddedError::OwnerSilent {
+            lock: layout.owner_lock(),
+            limit: ATTACH_LIMIT,
+            last: self.last.clone(),
+        })
+    }
+}
+
 fn target(port: u16, password: SecretString) -> ConnectTarget {
     ConnectTarget {
         host: "127.0.0.1".to_owned(),
@@ -282,5 +349,45 @@ async fn blocking<T: Send + 'static>(
             path: PathBuf::from("the cluster"),
             source: io::Error::from(io::ErrorKind::Interrupted),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_says_why_it_gives_up_and_what_helps() {
+        let home = tempfile::tempdir().unwrap();
+        let layout = Layout::open(home.path()).unwrap();
+        let now = Instant::now();
+        let ago = |s: u64| now.checked_sub(Duration::from_secs(s)).unwrap();
+        let waiting = |serverless: Option<u64>, recovering: Option<u64>| Waiting {
+            serverless_since: serverless.map(ago),
+            recovering_since: recovering.map(ago),
+            last: Some("in recovery mode".to_owned()),
+        };
+        let (full, room) = (Some(4096), Some(ROOM_MIN));
+        for (waiting, start, free, sign) in [
+            (waiting(None, None), 1, full, None),
+            (waiting(None, Some(2)), 3, full, None),
+            (waiting(None, Some(6)), 7, full, Some("is full (4 KiB are free)")),
+            (waiting(Some(6), None), 7, full, Some("starts it again by itself")),
+            (waiting(Some(6), None), 7, room, None),
+            (waiting(Some(11), None), 12, room, Some("has run no PostgreSQL")),
+            (waiting(Some(11), None), 12, None, Some("has run no PostgreSQL")),
+            (waiting(None, Some(59)), 59, room, None),
+            (waiting(None, Some(61)), 61, room, Some("needs no help")),
+            (waiting(None, None), 201, room, Some("did not answer")),
+        ] {
+            let told = waiting
+                .give_up(&layout, ago(start), free)
+                .map(|error| error.to_string());
+            match sign {
+                None => assert_eq!(told, None, "{waiting:?}"),
+                Some(sign) => assert!(told.as_ref().is_some_and(|told| told.contains(sign)), "{told:?}"),
+            }
+            assert!(!told.is_some_and(|told| told.contains("end that process") && told.contains("recovery")));
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use crate::layout::ROOM_MIN;
+
 /// Why the private PostgreSQL is not available. Each message ends with what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
@@ -160,6 +162,36 @@ pub enum EmbeddedError {
         lock: PathBuf,
         /// How long there was none.
         limit: Duration,
+        /// The server's log.
+        log: PathBuf,
+    },
+    /// The disk that holds the data is full, so the server cannot run or lets nobody in.
+    #[error(
+        "the disk that holds {} is full ({} KiB are free), so its PostgreSQL cannot run{}; free {} MiB there, or more: the \
+         process that runs it starts it again by itself, and nothing that was acknowledged is lost",
+        .dir.display(), .free / 1024, .last.as_ref().map(|e| format!(" ({e})")).unwrap_or_default(), ROOM_MIN / 1024 / 1024
+    )]
+    DiskFull {
+        /// The cluster's directory.
+        dir: PathBuf,
+        /// How many bytes are free for the server.
+        free: u64,
+        /// What the last attempt to attach met.
+        last: Option<String>,
+    },
+    /// The server recovers from a crash, or starts or stops, and lets nobody in yet.
+    #[error(
+        "PostgreSQL in {} lets nobody in yet after {} s ({last}): it recovers by itself and needs no help; try again in a minute, \
+         its progress is in {}",
+        .dir.display(), .waited.as_secs(), .log.display()
+    )]
+    Recovering {
+        /// The cluster's directory.
+        dir: PathBuf,
+        /// How long was waited.
+        waited: Duration,
+        /// What the last attempt to attach met.
+        last: String,
         /// The server's log.
         log: PathBuf,
     },

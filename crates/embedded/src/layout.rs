@@ -183,6 +183,12 @@ impl Layout {
             .map_err(EmbeddedError::file("read", &path))
     }
 
+    /// How many bytes the server can still write; `None` where that cannot be told.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(self.dir()).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     /// What the log says from `start` on, at most the last few lines.
     pub(crate) fn log_tail(&self, start: u64) -> String {
         let read = || -> io::Result<String> {
@@ -196,6 +202,9 @@ impl Layout {
         read().unwrap_or_else(|error| format!("(cannot be read: {error})"))
     }
 }
+
+/// What PostgreSQL needs to recover and go on: two segments of its log, of 16 MiB each.
+pub(crate) const ROOM_MIN: u64 = 32 * 1024 * 1024;
 
 /// Opens a lock file without taking the lock.
 pub(crate) fn lock_open(path: &Path) -> Result<File, EmbeddedError> {

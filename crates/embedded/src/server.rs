@@ -161,7 +161,10 @@ impl Running {
         lock: File,
     ) -> Result<Self, EmbeddedError> {
         let layout = &plan.layout;
-        write_whole(&layout.supervisor(), SUPERVISOR.as_bytes(), 0o644)?;
+        // Where it stands already nothing is written: on a full disk that would fail.
+        if fs::read(layout.supervisor()).ok().as_deref() != Some(SUPERVISOR.as_bytes()) {
+            write_whole(&layout.supervisor(), SUPERVISOR.as_bytes(), 0o644)?;
+        }
         let probe = lock_open(&layout.server_lock())?;
         let how = shutdown(plan.throwaway);
         let shell = Path::new("/bin/sh");

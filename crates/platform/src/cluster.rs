@@ -18,6 +18,8 @@ const OWNER_LOOKS_EVERY: Duration = Duration::from_millis(250);
 /// How often a guest looks, which costs a connection.
 const GUEST_LOOKS_EVERY: Duration = Duration::from_secs(1);
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// How often an owner looks whether there is room again for its server.
+const FULL_LOOKS_EVERY: Duration = Duration::from_secs(2);
 
 /// A budget of any sensible size, for several `tenantd` on this machine, and what is reserved beside it. A connection that
 /// nobody makes costs the server a few kB.
@@ -82,6 +84,7 @@ impl Drop for EmbeddedServer {
 async fn keep(options: ClusterOptions, target: ConnectTarget, held: Arc<Mutex<Option<Cluster>>>) {
     let mut restarts = Restarts::default();
     let mut since = Instant::now();
+    let mut full_told = false;
     loop {
         let is_owner = held.lock().await.as_ref().is_some_and(Cluster::is_owner);
         if !is_owner {
@@ -92,11 +95,29 @@ async fn keep(options: ClusterOptions, target: ConnectTarget, held: Arc<Mutex<Op
             continue;
         }
         tokio::time::sleep(OWNER_LOOKS_EVERY).await;
-        let log = match held.lock().await.as_mut() {
+        let ended = match held.lock().await.as_mut() {
             None => return,
-            Some(cluster) => cluster.has_ended().then(|| cluster.log()),
+            Some(cluster) => cluster
+                .has_ended()
+                .then(|| (cluster.log(), cluster.disk_is_full())),
         };
-        let Some(log) = log else { continue };
+        let Some((log, full)) = ended else {
+            full_told = false;
+            continue;
+        };
+        if full {
+            // To start it would only fail, and count as one of the starts that it is given.
+            if !full_told {
+                full_told = true;
+                tracing::error!(
+                    log = %log.display(),
+                    "the disk of the embedded PostgreSQL is full, and the server has ended; free some space, then it is started \
+                     again by itself"
+                );
+            }
+            tokio::time::sleep(FULL_LOOKS_EVERY).await;
+            continue;
+        }
         let Some(delay) = restarts.next(since.elapsed()) else {
             tracing::error!(
                 restarts = Restarts::IN_A_ROW_MAX,

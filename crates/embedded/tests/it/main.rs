@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod crashes;
 #[cfg(test)]
+mod full_disk;
+#[cfg(test)]
 mod halt;
 #[cfg(test)]
 mod helper;

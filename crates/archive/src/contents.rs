@@ -43,6 +43,63 @@ pub struct Contents {
     /// The shape: a fingerprint and the beginning of each definition, in order of the fingerprints.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shape: Vec<String>,
+    /// Definitions beside the shape: publications, event triggers, casts, text search, comments and others. Manifests of
+    /// earlier versions have none, and are not compared in them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<Vec<String>>,
+    /// Tables whose rows are not those of the dump: a restore computes them again, or no dump has them. Manifests of earlier
+    /// versions speak of their rows all the same.
+    #[serde(skip)]
+    pub(crate) derived: Vec<String>,
+}
+
+/// What a server lacks that a copy would need to be the same: rights and owners are left out for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Roles that are gone.
+    pub roles: Vec<String>,
+    /// What they owned, as `TABLE public.note`.
+    pub owned: Vec<String>,
+}
+
+impl Missing {
+    /// Whether a copy need not have this definition.
+    fn excuses(&self, line: &str) -> bool {
+        let Some(right) = line.strip_prefix("grant on ") else {
+            return false;
+        };
+        let of_role = |role: &String| {
+            right.contains(&format!(" to {} ", printable(role)))
+                || right.starts_with(&format!("for role {} ", printable(&name_as_written(role))))
+        };
+        // Rights on what has another owner now are written differently.
+        let of_object = |object: &String| {
+            let identity = printable(object.split_once(' ').map_or("", |(_, identity)| identity));
+            right.contains(&format!(" {identity} to ")) || right.contains(&format!(" {identity}."))
+        };
+        // Earlier versions kept only the beginning of a long line.
+        let cut = line.chars().count() == SHOWN_MAX;
+        !self.roles.is_empty() && (cut || self.roles.iter().any(of_role) || self.owned.iter().any(of_object))
+    }
+}
+
+/// A name as the server writes it in an object's identity: in quotation marks only where it needs them.
+fn name_as_written(name: &str) -> String {
+    let plain = name
+        .chars()
+        .enumerate()
+        .all(|(at, c)| c == '_' || c.is_ascii_lowercase() || (at > 0 && c.is_ascii_digit()));
+    if plain {
+        name.to_owned()
+    } else {
+        model::quote_ident(name)
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 impl Contents {
@@ -50,7 +107,14 @@ impl Contents {
     /// a value.
     #[must_use]
     pub fn difference(&self, copy: &Self) -> Option<String> {
-        self.shape_difference(copy)
+        self.difference_but_for(&Missing::default(), copy)
+    }
+
+    /// The same for a copy on a server that lacks what it would need: rights of roles that are not there are no difference.
+    #[must_use]
+    pub fn difference_but_for(&self, missing: &Missing, copy: &Self) -> Option<String> {
+        self.shape_difference(missing, copy)
+            .or_else(|| self.object_difference(missing, copy))
             .or_else(|| self.sequence_difference(copy))
             .or_else(|| self.table_difference(copy))
     }
@@ -67,7 +131,19 @@ impl Contents {
         shape_sha256(&self.shape) == self.shape_sha256
     }
 
-    fn shape_difference(&self, copy: &Self) -> Option<String> {
+    fn object_difference(&self, missing: &Missing, copy: &Self) -> Option<String> {
+        let (Some(wanted), Some(found)) = (&self.objects, &copy.objects) else {
+            return None;
+        };
+        let lacking = |of: &[String], line: &&String| !of.contains(line) && !missing.excuses(line);
+        if let Some(line) = wanted.iter().find(|line| lacking(found, line)) {
+            return Some(format!("the copy has no \"{line}\""));
+        }
+        let added = found.iter().find(|line| lacking(wanted, line));
+        added.map(|line| format!("only the copy has \"{line}\""))
+    }
+
+    fn shape_difference(&self, missing: &Missing, copy: &Self) -> Option<String> {
         if self.shape_sha256 == copy.shape_sha256 {
             return None;
         }
@@ -77,13 +153,29 @@ impl Contents {
             !lines.iter().any(|other| fingerprint(other) == wanted)
         };
         let shown = |line: &str| line.split_once(' ').map_or("", |(_, text)| text).to_owned();
-        if let Some(line) = self.shape.iter().find(|line| lacks(&copy.shape, line)) {
+        // Which version of an extension there is, is its server's business; that it is there stands among the objects.
+        let excused = |line: &String| {
+            let line = shown(line);
+            line.starts_with("extension ") || missing.excuses(&line)
+        };
+        let gone: Vec<&String> = self
+            .shape
+            .iter()
+            .filter(|line| lacks(&copy.shape, line))
+            .collect();
+        if let Some(line) = gone.iter().find(|line| !excused(line)) {
             return Some(format!("the copy has no \"{}\"", shown(line)));
         }
-        if let Some(line) = copy.shape.iter().find(|line| lacks(&self.shape, line)) {
+        let added: Vec<&String> = copy
+            .shape
+            .iter()
+            .filter(|line| lacks(&self.shape, line))
+            .collect();
+        if let Some(line) = added.iter().find(|line| !excused(line)) {
             return Some(format!("only the copy has \"{}\"", shown(line)));
         }
-        Some("a definition stands twice on one side".to_owned())
+        let twice = gone.is_empty() && added.is_empty();
+        twice.then(|| "a definition stands twice on one side".to_owned())
     }
 
     fn sequence_difference(&self, copy: &Self) -> Option<String> {
@@ -113,6 +205,9 @@ impl Contents {
     fn table_difference(&self, copy: &Self) -> Option<String> {
         for wanted in &self.tables {
             let name = &wanted.name;
+            if copy.derived.contains(name) {
+                continue;
+            }
             let Some(found) = copy.tables.iter().find(|other| other.name == *name) else {
                 return Some(format!("the copy has no table {name}"));
             };
@@ -146,11 +241,13 @@ pub(crate) fn shape_lines(definitions: &[String]) -> Vec<String> {
                 .replace("::text", "");
             loose.retain(|c| !matches!(c, '(' | ')' | '[' | ']' | ' ' | '\n'));
             let fingerprint = hex::encode(Sha256::digest(loose.as_bytes()));
-            let shown: String = definition
-                .chars()
-                .take(SHOWN_MAX)
-                .map(|c| if c.is_control() { ' ' } else { c })
-                .collect();
+            // Of a right the role must be seen.
+            let length = if definition.starts_with("grant on ") {
+                usize::MAX
+            } else {
+                SHOWN_MAX
+            };
+            let shown: String = printable(definition).chars().take(length).collect();
             format!("{} {shown}", &fingerprint[..FINGERPRINT_DIGITS])
         })
         .collect();
@@ -178,7 +275,48 @@ mod tests {
             sequences: Vec::new(),
             shape_sha256: shape_sha256(&shape),
             shape,
+            objects: None,
+            derived: Vec::new(),
         }
+    }
+
+    #[test]
+    fn rights_of_missing_roles_and_versions_of_extensions_are_no_difference() {
+        let original = shape(&[
+            "grant on relation public.t to gone SELECT",
+            "grant on relation public.t to here SELECT",
+            "extension x 1.0",
+        ]);
+        let copy = shape(&["grant on relation public.t to here SELECT", "extension x 1.1"]);
+        let missing = |owned: &[&str]| Missing {
+            roles: vec!["gone".to_owned()],
+            owned: owned.iter().map(|&object| object.to_owned()).collect(),
+        };
+        assert_eq!(original.difference_but_for(&missing(&[]), &copy), None);
+        assert!(original.difference(&copy).unwrap().contains("to gone"));
+        let less = shape(&["extension x 1.1"]);
+        let told = original.difference_but_for(&missing(&[]), &less).unwrap();
+        assert!(told.contains("to here"), "{told}");
+        assert_eq!(
+            original.difference_but_for(&missing(&["TABLE public.t"]), &less),
+            None
+        );
+    }
+
+    #[test]
+    fn further_objects_are_compared_where_the_manifest_has_them() {
+        let with = |objects: Option<&[&str]>| Contents {
+            objects: objects.map(|all| all.iter().map(|&one| one.to_owned()).collect()),
+            ..shape(&[])
+        };
+        let (none, empty, one) = (with(None), with(Some(&[])), with(Some(&["publication news"])));
+        assert_eq!(none.difference(&one), None);
+        assert!(
+            one.difference(&empty)
+                .unwrap()
+                .contains("no \"publication news\"")
+        );
+        assert!(empty.difference(&one).unwrap().contains("only the copy"));
     }
 
     #[test]

@@ -7,8 +7,7 @@
 use std::{process::Stdio, str::FromStr, time::Duration};
 
 use pg::ConnectTarget;
-use sha2::{Digest, Sha256};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use crate::{
     ArchiveError, Keys, Place, Programs, crypt, files,
@@ -20,7 +19,6 @@ use crate::{
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
 /// What is held between program and store.
 const PIPE_BYTES: usize = 1024 * 1024;
-const CHUNK_BYTES: usize = 256 * 1024;
 /// The first version whose `pg_dump` can compress with zstd.
 const ZSTD_SINCE: u32 = 16;
 /// How long `pg_dump` waits for a table that somebody holds for himself.
@@ -141,7 +139,13 @@ impl Dump<'_> {
         told: Told<'_>,
     ) -> Result<Written, ArchiveError> {
         let mut dump = command(&self.programs.dump, target);
-        dump.args(["--format=custom", "--no-password", LOCK_WAIT]);
+        // A subscription's connection holds a password, and its copy would replicate.
+        dump.args([
+            "--format=custom",
+            "--no-password",
+            "--no-subscriptions",
+            LOCK_WAIT,
+        ]);
         if let Some(snapshot) = snapshot {
             dump.arg(format!("--snapshot={snapshot}"));
         }
@@ -197,101 +201,6 @@ impl Dump<'_> {
         let store = upload(place, source, told);
         tokio::try_join!(pump, store).map(|((), written)| written)
     }
-
-    /// Restores the dump at `place` into the empty database that `target` names, and refuses one that is not what was
-    /// `written`. Tells how many bytes of it are read, where it is a stream.
-    ///
-    /// What it restores is on the server's disk only with the next commit that waits for it, in whatever database: a dump has
-    /// a few hundred small transactions, and to wait for the disk behind each takes longer than the rest of a small laboratory.
-    ///
-    /// # Errors
-    /// [`ArchiveError::Broken`]; [`ArchiveError::Key`] when it cannot be decrypted; others as for writing.
-    pub async fn restore(
-        &self,
-        target: &ConnectTarget,
-        place: &Place,
-        encrypted: bool,
-        written: &Written,
-        told: Told<'_>,
-    ) -> Result<(), ArchiveError> {
-        let what = || format!("pg_restore of {}", target.database);
-        within(
-            self.limit,
-            what,
-            self.restore_from(target, place, encrypted, written, told),
-        )
-        .await
-    }
-
-    async fn restore_from(
-        &self,
-        target: &ConnectTarget,
-        place: &Place,
-        encrypted: bool,
-        written: &Written,
-        told: Told<'_>,
-    ) -> Result<(), ArchiveError> {
-        let mut restore = command(&self.programs.restore, target);
-        // Everything belongs to whoever restores.
-        restore
-            .args(["--exit-on-error", "--no-password", "--no-owner", "--dbname"])
-            .arg(&target.database)
-            .env("PGOPTIONS", "-c synchronous_commit=off");
-        if let (Some(file), false) = (place.local(), encrypted) {
-            place.require(written.bytes, &written.sha256).await?;
-            restore.arg(format!("--jobs={}", self.jobs.max(1))).arg(file);
-            return Running::start(restore, "pg_restore", &self.programs.restore, target)?
-                .end()
-                .await;
-        }
-        let source = place.read().await?;
-        restore.stdin(Stdio::piped());
-        let mut running = Running::start(restore, "pg_restore", &self.programs.restore, target)?;
-        let stdin = running.child.stdin.take();
-        let mut source = Counted::new(source, told);
-        let fed = async {
-            let Some(mut stdin) = stdin else { return Ok(()) };
-            if encrypted {
-                let mut opened = crypt::decrypt(self.keys, &mut source).await?;
-                feed(&mut opened, &mut stdin, place).await
-            } else {
-                feed(&mut source, &mut stdin, place).await
-            }
-        };
-        let (fed, ended) = tokio::join!(fed, running.end());
-        // A changed byte shows in many ways; the checksum of the whole names it. So the stream is read to its end first.
-        let mut rest = vec![0; CHUNK_BYTES];
-        while let Ok(1..) = source.read(&mut rest).await {}
-        let Counted { bytes, hash, .. } = source;
-        if bytes != written.bytes {
-            let why = format!("it has {bytes} bytes and not {}", written.bytes);
-            return Err(ArchiveError::broken(place, why));
-        }
-        if hex::encode(hash.finalize()) != written.sha256 {
-            return Err(ArchiveError::broken(place, "its content has changed"));
-        }
-        // Without the identity the program got nothing, and can only say so.
-        fed?;
-        ended
-    }
-}
-
-/// Copies until the end of the source, or of the program: then the program's own words matter.
-async fn feed(
-    source: &mut (impl AsyncRead + Unpin),
-    stdin: &mut tokio::process::ChildStdin,
-    place: &Place,
-) -> Result<(), ArchiveError> {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let count = source
-            .read(&mut chunk)
-            .await
-            .map_err(|error| ArchiveError::broken(place, error))?;
-        if count == 0 || stdin.write_all(&chunk[..count]).await.is_err() {
-            return Ok(());
-        }
-    }
 }
 
 /// A sink whose stream is not ended by whoever writes to it.
@@ -318,44 +227,6 @@ impl tokio::io::AsyncWrite for Held<'_> {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<std::io::Result<()>> {
         self.poll_flush(cx)
-    }
-}
-
-/// A stream that is hashed and counted as it is read.
-struct Counted<'a, R> {
-    source: R,
-    told: Told<'a>,
-    bytes: u64,
-    hash: Sha256,
-}
-
-impl<'a, R> Counted<'a, R> {
-    fn new(source: R, told: Told<'a>) -> Self {
-        Self {
-            source,
-            told,
-            bytes: 0,
-            hash: Sha256::new(),
-        }
-    }
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Counted<'_, R> {
-    fn poll_read(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let polled = std::pin::Pin::new(&mut this.source).poll_read(cx, buf);
-        let new = &buf.filled()[before..];
-        if !new.is_empty() {
-            this.hash.update(new);
-            this.bytes += new.len() as u64;
-            (this.told)(this.bytes);
-        }
-        polled
     }
 }
 

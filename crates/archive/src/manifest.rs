@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{ArchiveError, Contents, Place, Written};
+use crate::{ArchiveError, Contents, Inventory, Place, Written};
 
 /// The present form of the document. Form 1 had other checksums, and nothing could be proved without the original.
 pub const FORMAT: u32 = 2;
@@ -56,6 +56,9 @@ pub struct Manifest {
     /// What the database held in the snapshot that was dumped.
     #[serde(flatten)]
     pub contents: Contents,
+    /// What the dump leaves out, and what a restore needs.
+    #[serde(flatten)]
+    pub inventory: Inventory,
     /// The laboratory's administrators, sealed by the installation's own key, in hex.
     pub admins: String,
     /// The operation that archived it.

@@ -109,6 +109,21 @@ impl Store {
         Place { kind }
     }
 
+    /// Makes ready to write in it, and refuses a store in which nothing can be written.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Io`], [`ArchiveError::Store`].
+    pub async fn prepare(&self) -> Result<(), ArchiveError> {
+        let kind = match &self.root.kind {
+            Kind::Local(root) => Kind::Local(root.join("store")),
+            Kind::Remote(remote) => Kind::Remote(Remote {
+                path: remote.path.clone().join("store"),
+                ..remote.clone()
+            }),
+        };
+        Place { kind }.prepare().await
+    }
+
     /// Everything in it, by location, with its size in bytes: one listing, which holds a few hundred bytes in memory for each
     /// file. What is written or removed meanwhile may be in it or not. A local file of another form than `<folder>/<name>`
     /// is nobody's and left out.

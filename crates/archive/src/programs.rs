@@ -185,9 +185,43 @@ impl Running {
         Err(ArchiveError::ProgramFailed {
             program: self.name,
             database: self.database.clone(),
-            said: if said.is_empty() { status.to_string() } else { said },
+            said: if said.is_empty() {
+                status.to_string()
+            } else {
+                without_values(&said)
+            },
         })
     }
+}
+
+/// What a program said without the values of rows that the server put into it: the line that COPY was at, a key that stands
+/// twice, a row that a check refuses, a text that is no number.
+fn without_values(said: &str) -> String {
+    let mut kept: Vec<String> = Vec::new();
+    let mut shown = true;
+    for line in said.lines() {
+        // What goes on behind a line that is left out belongs to it.
+        shown = match line {
+            line if line.starts_with("CONTEXT:") => false,
+            line if line.starts_with("DETAIL:") => {
+                !["Key (", "Failing row"].iter().any(|sign| line.contains(sign))
+            }
+            line if line.starts_with("HINT:")
+                || line.starts_with("pg_")
+                || line.starts_with("Command was:") =>
+            {
+                true
+            }
+            _ => shown,
+        };
+        if shown {
+            let value = line
+                .find("invalid ")
+                .and_then(|at| line[at..].find(": \"").map(|end| at + end));
+            kept.push(line[..value.unwrap_or(line.len())].to_owned());
+        }
+    }
+    kept.join("\n")
 }
 
 /// Cuts work off that takes too long. What it started ends with it.
@@ -252,6 +286,26 @@ mod tests {
                 "{new}"
             );
         }
+    }
+
+    #[test]
+    fn no_value_of_a_row_is_in_what_a_program_said() {
+        let said =
+            "pg_restore: error: COPY failed for table \"t\": ERROR:  duplicate key value violates \"t_pkey\"
+DETAIL:  Key (name)=(Ada) already exists.
+CONTEXT:  COPY t, line 1: \"Ada
+Lovelace\"
+pg_restore: error: could not execute query: ERROR:  invalid input syntax for type integer: \"Ada\"
+pg_restore: error: could not execute query: ERROR:  database \"x\" is being accessed
+DETAIL:  There is 1 prepared transaction using the database.
+Command was: DROP DATABASE x;";
+        let kept = without_values(said);
+        assert!(!kept.contains("Ada") && !kept.contains("Lovelace"), "{kept}");
+        assert!(
+            kept.contains("1 prepared transaction") && kept.contains("Command was: DROP"),
+            "{kept}"
+        );
+        assert!(kept.contains("invalid input syntax for type integer"), "{kept}");
     }
 
     #[tokio::test]

@@ -16,13 +16,16 @@ use pg::ConnectTarget;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::{
-    ArchiveError, Contents, SequenceDigest, TableDigest,
+    ArchiveError, Contents, Inventory, SequenceDigest, TableDigest,
     contents::{shape_lines, shape_sha256},
+    inventory::{LOCALE, Read},
     programs::within,
 };
 
 /// The statement that gives a database's shape, a line for each definition; to be run with an empty `search_path`.
 pub const SHAPE: &str = include_str!("shape.sql");
+/// What there is beside it.
+const INVENTORY: &str = include_str!("inventory.sql");
 
 /// A read-only transaction in which the database stands still. It ends with the connection.
 pub struct Snapshot {
@@ -108,6 +111,36 @@ impl Snapshot {
         Ok(self.lines(doing, sql).await?.concat().parse().unwrap_or_default())
     }
 
+    /// What a dump carries over beside rows, what it leaves out, and what a restore needs.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Db`].
+    pub async fn inventory(&self) -> Result<Inventory, ArchiveError> {
+        let mut inventory = self.read_inventory().await?.inventory;
+        let database = format!("'{}'", self.database.replace('\'', "''"));
+        let locale = self
+            .lines("reading the database's locale", &LOCALE.replace("$1", &database))
+            .await?
+            .concat();
+        inventory.locale = serde_json::from_str(&locale).ok();
+        Ok(inventory)
+    }
+
+    async fn read_inventory(&self) -> Result<Read, ArchiveError> {
+        let messages = self
+            .client
+            .simple_query(INVENTORY)
+            .await
+            .map_err(ArchiveError::db("listing what the database holds", &self.place))?;
+        let mut read = Read::default();
+        for message in &messages {
+            if let SimpleQueryMessage::Row(row) = message {
+                read.take([0, 1, 2, 3].map(|at| row.get(at).unwrap_or_default()));
+            }
+        }
+        Ok(read)
+    }
+
     /// What the database holds, within `limit`. To be asked behind a dump of this snapshot, so that the sequences are read
     /// on both sides of it.
     ///
@@ -121,8 +154,12 @@ impl Snapshot {
 
     async fn read_contents(&self) -> Result<Contents, ArchiveError> {
         let shape = shape_lines(&self.lines("reading the shape", SHAPE).await?);
+        let Read { objects, derived, .. } = self.read_inventory().await?;
         let mut tables = Vec::new();
         for (name, query) in self.tables().await? {
+            if derived.contains(&name) {
+                continue;
+            }
             tables.push(self.digest(name, &query).await?);
         }
         let after = self.read_sequences().await?;
@@ -140,6 +177,8 @@ impl Snapshot {
             sequences,
             shape_sha256: shape_sha256(&shape),
             shape,
+            objects: Some(objects),
+            derived,
         })
     }
 
@@ -182,7 +221,7 @@ impl Snapshot {
             .lines(
                 "listing the tables",
                 "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                  WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+                  WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
                   ORDER BY c.oid::regclass::text COLLATE \"C\"",
             )
             .await?;

@@ -2,7 +2,7 @@
 
 use model::{DbName, SchemaVersion};
 
-use crate::{Platform, PlatformError};
+use crate::{Platform, PlatformError, register::main_server};
 
 /// A step of preparing that is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,11 @@ pub enum Prepared {
         /// Its name.
         name: DbName,
     },
+    /// Everything serves, but operations will be refused until this is put right.
+    Unmet {
+        /// What is missing, and what to do about it.
+        why: String,
+    },
 }
 
 impl Platform {
@@ -56,6 +61,10 @@ impl Platform {
         done(Prepared::Secured);
         let template = migrator::template_ensure(&self.server, &self.namespace).await?;
         done(Prepared::Template { name: template });
+        let unmet = self.provisioner.unmet(&main_server()).await;
+        for why in unmet.unwrap_or_else(|error| vec![error.to_string()]) {
+            done(Prepared::Unmet { why });
+        }
         Ok(())
     }
 

@@ -134,7 +134,7 @@ impl Platform {
     }
 }
 
-fn main_server() -> ServerName {
+pub(crate) fn main_server() -> ServerName {
     ServerName::parse(MAIN_SERVER).expect("a lower-case word is a server's name")
 }
 

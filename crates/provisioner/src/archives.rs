@@ -3,18 +3,17 @@
 use std::time::Duration;
 
 use archive::Manifest;
-use jiff::Timestamp;
-use model::{ArchiveId, Email, OperationId, OperationKind, ServerName, Slug, StaffId, TenantId, TenantState};
+use model::{ArchiveId, OperationId, OperationKind, ServerName, Slug, TenantId, TenantState};
 use registry::{
-    Actor, Admin, Archive, BackupSchedule, NewAudit, NewBackupSchedule, NewOperation, PAGE_MAX,
-    RegistryError, Tenant,
+    Actor, Archive, BackupSchedule, NewAudit, NewBackupSchedule, NewOperation, PAGE_MAX, RegistryError,
+    Tenant,
 };
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     Inner, ProvisionError, Provisioner, RequestedBy,
+    archived_admins::open_admins,
+    preconditions::Planned,
     request::{
         audit, begin, commit, earlier, insert_operation, not_found, only_server, role_secret_context,
         tenant_of,
@@ -76,8 +75,8 @@ impl Provisioner {
     /// Asks for an archive of a laboratory that goes on working.
     ///
     /// # Errors
-    /// [`ProvisionError::Refused`] unless it is active or suspended; [`RegistryError::OperationInProgress`],
-    /// [`RegistryError::NotFound`].
+    /// [`ProvisionError::Refused`] unless it is active or suspended; [`ProvisionError::Unmet`];
+    /// [`RegistryError::OperationInProgress`], [`RegistryError::NotFound`].
     pub async fn request_backup(
         &self,
         tenant: TenantId,
@@ -87,18 +86,27 @@ impl Provisioner {
         if let Some(earlier) = earlier(&client, &by, OperationKind::Backup, |op| op.tenant == tenant).await? {
             return Ok(earlier.id);
         }
+        let found = registry::tenant_by_id(&client, tenant).await?;
+        let backed_up = |found: &Tenant| match found.status {
+            TenantState::Active | TenantState::Suspended => Ok(()),
+            status => Err(ProvisionError::Refused {
+                why: format!(
+                    "{} is {status}: only an active or suspended laboratory can be backed up",
+                    found.slug
+                ),
+            }),
+        };
+        let found = found.ok_or_else(|| not_found(tenant))?;
+        backed_up(&found)?;
+        // Without a lock: it may take its time.
+        self.inner
+            .require(&Planned::of(OperationKind::Backup, &found))
+            .await?;
         let txn = begin(&mut client).await?;
         let found = registry::tenant_lock_in_txn(&txn, tenant)
             .await?
             .ok_or_else(|| not_found(tenant))?;
-        if !matches!(found.status, TenantState::Active | TenantState::Suspended) {
-            return Err(ProvisionError::Refused {
-                why: format!(
-                    "{} is {}: only an active or suspended laboratory can be backed up",
-                    found.slug, found.status
-                ),
-            });
-        }
+        backed_up(&found)?;
         let id = OperationId::generate();
         let asked = insert_operation(&txn, id, OperationKind::Backup, &found, json!({}), &by).await?;
         audit(&txn, "tenant.backup_requested", &asked, &by).await?;
@@ -133,6 +141,13 @@ impl Provisioner {
                 _ => only_server(&client).await?,
             },
         };
+        let planned = Planned {
+            kind: OperationKind::Restore,
+            server: &server,
+            database: None,
+            manifest: Some(&manifest),
+        };
+        self.inner.require(&planned).await?;
         let txn = begin(&mut client).await?;
         // Held from here on: it cannot be pruned before the operation is there, which keeps it.
         let archive = registry::archive_lock_in_txn(&txn, archive)
@@ -202,6 +217,16 @@ impl Provisioner {
         if let Some(earlier) = earlier(&client, &by, kind, |op| op.params == params).await? {
             return Ok((earlier.tenant, earlier.id));
         }
+        let found = registry::archive_by_id(&client, archive).await?;
+        let found = found.ok_or_else(|| no_archive(archive))?;
+        let manifest = restorable(&found)?;
+        if let Some(tenant) = registry::tenant_by_id(&client, found.tenant).await? {
+            let planned = Planned {
+                manifest: Some(&manifest),
+                ..Planned::of(kind, &tenant)
+            };
+            self.inner.require(&planned).await?;
+        }
         let txn = begin(&mut client).await?;
         let archive = registry::archive_lock_in_txn(&txn, archive)
             .await?
@@ -244,6 +269,27 @@ impl Provisioner {
         let kind = OperationKind::VerifyArchive;
         if let Some(earlier) = earlier(&client, &by, kind, |op| op.params == params).await? {
             return Ok((earlier.tenant, earlier.id));
+        }
+        let found = registry::archive_by_id(&client, archive).await?;
+        let found = found.ok_or_else(|| no_archive(archive))?;
+        if let Ok(manifest) = Manifest::from_value(found.manifest.clone()) {
+            let lived = registry::tenant_by_id(&client, found.tenant)
+                .await?
+                .map(|tenant| tenant.server);
+            let lived = lived.or_else(|| ServerName::parse(&manifest.server).ok());
+            let known = match &lived {
+                Some(name) => registry::server_by_name(&client, name).await?.is_some(),
+                None => false,
+            };
+            if let (Some(server), true) = (&lived, known) {
+                let planned = Planned {
+                    kind,
+                    server,
+                    database: None,
+                    manifest: Some(&manifest),
+                };
+                self.inner.require(&planned).await?;
+            }
         }
         let txn = begin(&mut client).await?;
         let archive = registry::archive_lock_in_txn(&txn, archive)
@@ -414,79 +460,4 @@ fn restorable(archive: &Archive) -> Result<Manifest, ProvisionError> {
     Manifest::from_value(archive.manifest.clone()).map_err(|why| ProvisionError::Refused {
         why: format!("archive {} cannot be restored: {why}", archive.id),
     })
-}
-
-/// An administrator as an archive keeps him, sealed: the password's hash is in it.
-#[derive(Serialize, Deserialize)]
-struct KeptAdmin {
-    id: StaffId,
-    email: String,
-    display_name: String,
-    /// Absent for one who had not accepted an invitation yet.
-    password_hash: Option<String>,
-    disabled_at: Option<Timestamp>,
-    created_at: Timestamp,
-}
-
-fn sealing_context(archive: ArchiveId) -> String {
-    format!("archive:{archive}:admins")
-}
-
-/// The laboratory's administrators, sealed for the archive.
-pub(crate) async fn seal_admins(
-    inner: &Inner,
-    archive: ArchiveId,
-    tenant: TenantId,
-) -> Result<Vec<u8>, ProvisionError> {
-    let client = inner.config.registry.client().await?;
-    let admins: Vec<KeptAdmin> = registry::admins_of(&client, tenant)
-        .await?
-        .into_iter()
-        .map(|admin| KeptAdmin {
-            id: admin.id,
-            email: admin.email.as_str().to_owned(),
-            display_name: admin.display_name,
-            password_hash: admin.password_hash.map(|hash| hash.expose_secret().to_owned()),
-            disabled_at: admin.disabled_at,
-            created_at: admin.created_at,
-        })
-        .collect();
-    let text = SecretString::from(json!(admins).to_string());
-    Ok(inner.config.sealer.seal(&sealing_context(archive), &text))
-}
-
-/// An archive's administrators, as those of the laboratory that it becomes.
-pub(crate) fn open_admins(
-    inner: &Inner,
-    archive: &Archive,
-    tenant: TenantId,
-) -> Result<Vec<Admin>, ProvisionError> {
-    let refused = |why: String| ProvisionError::Refused {
-        why: format!(
-            "the administrators in archive {} cannot be read: {why}",
-            archive.id
-        ),
-    };
-    let sealed = archive
-        .admins
-        .as_ref()
-        .ok_or_else(|| refused("it was made by an earlier version, which kept none".to_owned()))?;
-    let text = inner.open(&sealing_context(archive.id), sealed)?;
-    let value: Value =
-        serde_json::from_str(text.expose_secret()).map_err(|_| refused("they are damaged".to_owned()))?;
-    let kept: Vec<KeptAdmin> =
-        serde_json::from_value(value).map_err(|_| refused("they are damaged".to_owned()))?;
-    kept.into_iter()
-        .map(|admin| {
-            Ok(Admin {
-                id: admin.id,
-                tenant,
-                email: Email::parse(&admin.email).map_err(|error| refused(error.to_string()))?,
-                display_name: admin.display_name,
-                password_hash: admin.password_hash.map(SecretString::from),
-                disabled_at: admin.disabled_at,
-                created_at: admin.created_at,
-            })
-        })
-        .collect()
 }

@@ -394,7 +394,8 @@ impl Run<'_> {
         cx.begins_with(tenant).await;
         self.inner.faults.reach(point(Moment::Begun)).await;
         let began = Instant::now();
-        match steps::run(cx, step, undoing).await {
+        // On the heap: the largest step's state is large, and a worker's stack is not.
+        match Box::pin(steps::run(cx, step, undoing)).await {
             Ok(Ran::Waits(delay)) => Ok(Ok(Acted::Waits(delay))),
             Ok(Ran::Saw(saw)) => {
                 self.inner.faults.reach(point(Moment::Acted)).await;

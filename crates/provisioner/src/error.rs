@@ -158,6 +158,20 @@ pub enum ProvisionError {
         /// Why, and what can be done instead.
         why: String,
     },
+    /// Something that the operation needs is not there. It was looked at before anything was changed.
+    #[error("{kind} cannot begin, and nothing was changed: {}", .why.join("; "))]
+    Unmet {
+        /// Which operation.
+        kind: OperationKind,
+        /// What is missing, and what to do about it.
+        why: Vec<String>,
+    },
+    /// Something keeps a database from being dropped.
+    #[error("{}; the database stays, and is open to superusers", .why.join("; "))]
+    Held {
+        /// What, and how to end it.
+        why: Vec<String>,
+    },
     /// A database that was in service is dropped only behind a verified archive.
     #[error("{slug} has been in service: its database is not dropped without a verified archive")]
     WasInService {

@@ -15,6 +15,7 @@
 //! The provisioner knows nothing of HTTP or of what a laboratory does; its first rows come by [`SeedHook`].
 
 mod adopt;
+mod archived_admins;
 mod archives;
 mod baseline;
 mod config;
@@ -23,6 +24,7 @@ mod engine;
 mod error;
 mod fault;
 mod invitations;
+mod preconditions;
 mod progress;
 mod reach;
 mod removal;

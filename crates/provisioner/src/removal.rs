@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ProvisionError, Provisioner, RequestedBy,
+    preconditions::Planned,
     request::{audit, begin, commit, earlier, insert_operation},
     steps::Grace,
 };
@@ -25,7 +26,8 @@ impl Provisioner {
     /// after the removal failed, the failed operation is opened again and goes on where it stopped.
     ///
     /// # Errors
-    /// [`RegistryError::Illegal`] when its state does not allow it, [`RegistryError::OperationInProgress`],
+    /// [`RegistryError::Illegal`] when its state does not allow it, [`ProvisionError::Unmet`] when something is missing that the
+    /// removal needs: nothing is closed then; [`RegistryError::OperationInProgress`],
     /// [`ProvisionError::Invalid`] for a grace period of more than [`GRACE_MAX`].
     pub async fn request_offboard(
         &self,
@@ -51,8 +53,17 @@ impl Provisioner {
             return Ok(earlier.id);
         }
         let found = registry::tenant_by_id(&client, tenant).await?;
-        if found.is_some_and(|t| t.status == TenantState::Deleting) {
+        if found.as_ref().is_some_and(|t| t.status == TenantState::Deleting) {
             return self.resume_offboard(tenant, params, &by).await;
+        }
+        if let Some(found) = &found {
+            found
+                .status
+                .on(TenantEvent::Offboard)
+                .map_err(RegistryError::from)?;
+            self.inner
+                .require(&Planned::of(OperationKind::Offboard, found))
+                .await?;
         }
         let txn = begin(&mut client).await?;
         let operation = OperationId::generate();

@@ -184,6 +184,7 @@ fn of_provision(error: &ProvisionError) -> End {
         P::IdempotencyMismatch { .. }
         | P::NotMigratable { .. }
         | P::Refused { .. }
+        | P::Unmet { .. }
         | P::ArchiveTooNew { .. }
         | P::TenantGone { .. }
         | P::CalledOff { .. } => End::Conflict,

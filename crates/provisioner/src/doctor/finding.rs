@@ -9,6 +9,12 @@ use serde::Serialize;
 pub enum Ailment {
     /// A server cannot be asked, so nothing is known of what is on it.
     ServerUnreachable,
+    /// The client programs of this process cannot dump or restore a server's databases.
+    ClientPrograms,
+    /// The administrator of a server cannot do what operations need.
+    AdministratorRights,
+    /// New archives cannot be written.
+    ArchiveStore,
     /// A stored password cannot be opened with this installation's key, or there is none.
     UndecryptableSecret,
     /// A laboratory's database is not there.
@@ -61,6 +67,9 @@ impl Ailment {
     /// Every kind.
     pub const ALL: &'static [Self] = &[
         Self::ServerUnreachable,
+        Self::ClientPrograms,
+        Self::AdministratorRights,
+        Self::ArchiveStore,
         Self::UndecryptableSecret,
         Self::MissingDatabase,
         Self::MissingRole,
@@ -91,6 +100,9 @@ impl Ailment {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ServerUnreachable => "server_unreachable",
+            Self::ClientPrograms => "client_programs",
+            Self::AdministratorRights => "administrator_rights",
+            Self::ArchiveStore => "archive_store",
             Self::UndecryptableSecret => "undecryptable_secret",
             Self::MissingDatabase => "missing_database",
             Self::MissingRole => "missing_role",
@@ -130,6 +142,9 @@ impl Ailment {
             | Self::VersionDiffers
             | Self::ArchiveUnrecorded => Severity::Warning,
             Self::ServerUnreachable
+            | Self::ClientPrograms
+            | Self::AdministratorRights
+            | Self::ArchiveStore
             | Self::UndecryptableSecret
             | Self::MissingDatabase
             | Self::MissingRole

@@ -14,7 +14,7 @@ use crate::{
     Inner, ProvisionError, RequestedBy,
     reach::Session,
     request::{not_found, role_secret_context},
-    steps::{await_empty, create_role, look, open_to_nobody_else, role_is_there},
+    steps::{await_empty, create_role, end_subscriptions, look, open_to_nobody_else, role_is_there},
 };
 
 /// Sessions on the servers that something is mended on.
@@ -74,7 +74,9 @@ impl<'a> Mender<'a> {
             }
             Remedy::DropScratch(database) => {
                 still_nobodys(inner, &database).await?;
-                drop_closed(self.session(server).await?, &database).await
+                let session = self.session(server).await?;
+                end_subscriptions(inner, session, &database).await?;
+                drop_closed(session, &database).await
             }
             Remedy::DropEmptyClone(database) => {
                 still_nobodys(inner, &database).await?;

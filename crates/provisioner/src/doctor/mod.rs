@@ -7,6 +7,7 @@
 //!
 //! Mending never drops what may hold a laboratory's data, and never lowers a recorded version.
 
+mod ability;
 mod archives;
 mod deep;
 mod facts;
@@ -103,6 +104,7 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
         standing::abandoned(&before, &under_way),
         standing::abandoned(&after, &under_way),
     ));
+    findings.extend(ability::findings(inner, &visits).await);
     for visit in &visits {
         examined.databases += visit.seen.databases.len();
         examined.roles += visit.seen.roles.len();

@@ -14,7 +14,7 @@ use super::{
     database::{end_sessions, open_to_nobody_else, require_own},
     offboard::never_archived,
 };
-use crate::{Inner, ProvisionError, archives::seal_admins, error::StepError, reach::Session};
+use crate::{Inner, ProvisionError, archived_admins::seal_admins, error::StepError, reach::Session};
 
 /// What the dump step hands to those after it, through the registry. The rest stands in the manifest.
 #[derive(Debug, Serialize, Deserialize)]
@@ -183,6 +183,7 @@ pub(super) async fn dump(cx: &Context<'_>) -> Saw {
         bytes: written.bytes,
         sha256: written.sha256,
         contents,
+        inventory: snapshot.inventory().await?,
         admins: hex::encode(seal_admins(cx.inner, cx.archive_id(), tenant.id).await?),
         operation: cx.operation.id,
         requested_by: cx.operation.created_by.to_string(),
@@ -253,16 +254,25 @@ pub(super) async fn require_archive(
     Ok((archive, manifest))
 }
 
-/// The files of an operation that was called off before its archive was recorded.
+/// The files of an operation that ended before its archive was recorded. Where it is opened again, it makes another dump.
 pub(super) async fn remove_unrecorded(cx: &Context<'_>) -> Result<(), StepError> {
     let client = cx.inner.config.registry.client().await?;
     if registry::archive_by_operation(&client, cx.operation.id)
         .await?
-        .is_none()
+        .is_some()
     {
-        drop(client);
-        cx.archive_place()?.remove_archive().await?;
+        return Ok(());
     }
+    let steps = registry::steps_of(&client, cx.operation.id).await?;
+    if steps
+        .iter()
+        .any(|row| row.step == Step::Dump && row.status == StepStatus::Done)
+    {
+        let why = "the operation ended before the dump was verified, so it was removed";
+        registry::step_failed(&client, cx.lease, Step::Dump, why).await?;
+    }
+    drop(client);
+    cx.archive_place()?.remove_archive().await?;
     Ok(())
 }
 

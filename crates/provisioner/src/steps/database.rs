@@ -7,7 +7,7 @@ use registry::Tenant;
 use tokio_postgres::types::Type;
 
 use super::{Context, mark_of};
-use crate::{ProvisionError, error::StepError, fault::Moment, reach::Session};
+use crate::{Inner, ProvisionError, error::StepError, fault::Moment, preconditions::holds, reach::Session};
 
 /// How long to wait between two looks at sessions that are ending.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
@@ -66,6 +66,41 @@ pub(crate) async fn open_to_nobody_else(held: &Session, name: &DbName) -> Result
     held.run("opening the database to its administrator", &sql).await
 }
 
+/// Ends the subscriptions of a copy without asking their publishers: with one a database cannot be dropped, and the copy would
+/// replicate. Versions before this one restored them.
+pub(crate) async fn end_subscriptions(
+    inner: &Inner,
+    held: &Session,
+    copy: &DbName,
+) -> Result<(), ProvisionError> {
+    let rows = held
+        .client
+        .query(
+            "SELECT quote_ident(s.subname) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = $1",
+            &[&copy.as_str()],
+        )
+        .await
+        .map_err(ProvisionError::db("looking for subscriptions", &held.target))?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    open_to_nobody_else(held, copy).await?;
+    let target = held.target.with_database(copy.as_str());
+    let inside = inner.connect_inside(&target).await?;
+    for row in rows {
+        let name: String = row.get(0);
+        for action in [
+            format!("ALTER SUBSCRIPTION {name} DISABLE"),
+            format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"),
+            format!("DROP SUBSCRIPTION {name}"),
+        ] {
+            let done = inside.batch_execute(&action).await;
+            done.map_err(ProvisionError::db("ending a copy's subscription", &target))?;
+        }
+    }
+    Ok(())
+}
+
 /// How many clients are connected to a database.
 async fn sessions(held: &Session, name: &DbName) -> Result<i64, ProvisionError> {
     let row = held
@@ -120,7 +155,22 @@ pub(super) async fn end_sessions(cx: &Context<'_>, held: &Session, name: &DbName
 
 /// Drops a database that may be dropped. It is closed first: otherwise a pool that reconnects between ending the
 /// sessions and dropping would keep it alive. Without FORCE: whoever is still in there then is somebody to look at.
+///
+/// What holds it, a transaction that was prepared say, can be ended from inside only: so it is looked for before the database is
+/// closed to everybody, and where the server refuses all the same, administrators are let in again.
 pub(super) async fn close_and_drop(cx: &Context<'_>, held: &Session, name: &DbName) -> Result<(), StepError> {
+    let why = holds(held, name, false).await?;
+    if !why.is_empty() {
+        return Err(StepError::fatal(ProvisionError::Held { why }));
+    }
+    let dropped = close_then_drop(cx, held, name).await;
+    if dropped.is_err() && matches!(look(held, name).await, Ok(Some(_))) {
+        open_to_nobody_else(held, name).await?;
+    }
+    dropped
+}
+
+async fn close_then_drop(cx: &Context<'_>, held: &Session, name: &DbName) -> Result<(), StepError> {
     held.run(
         "closing the database",
         &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"),

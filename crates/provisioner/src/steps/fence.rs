@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::{OperationKind, TenantEvent, TenantState};
+use model::{DbName, OperationKind, TenantEvent, TenantState};
 use registry::{RegistryError, Tenant, TenantFence};
 use serde::Serialize;
 use serde_json::json;
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     Inner, ProvisionError,
+    preconditions::Planned,
     reach::Session,
     request::{begin, commit},
 };
@@ -98,14 +99,46 @@ pub(crate) async fn let_in(session: &Session, tenant: &Tenant) -> Result<(), Pro
             place: session.target.to_string(),
         });
     }
+    let limit = connection_limit(session, database).await?;
     // One transaction: at no moment is it open to others than its own role.
     let sql = format!(
         "ALTER ROLE {role} LOGIN;
          REVOKE ALL ON DATABASE {database} FROM PUBLIC;
          GRANT CONNECT ON DATABASE {database} TO {role};
-         ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT -1"
+         ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT {limit};
+         ALTER DATABASE {database} RESET {KEPT_LIMIT}"
     );
     session.run("letting the role in", &sql).await
+}
+
+/// The setting in which a closed database keeps its own connection limit: it is the database's, lives as long as the limit of a fence,
+/// and goes over with the other settings when another database takes its place.
+const KEPT_LIMIT: &str = "tenantry.connection_limit";
+
+/// How many connections a database takes when it is open: what it kept, or what it has where no fence closed it.
+pub(super) async fn connection_limit(session: &Session, database: &DbName) -> Result<i32, ProvisionError> {
+    let row = session
+        .client
+        .query_opt(
+            "SELECT coalesce((SELECT split_part(kept, '=', 2) FROM pg_db_role_setting s, unnest(s.setconfig) AS kept
+                               WHERE s.setdatabase = d.oid AND s.setrole = 0 AND starts_with(kept, $2 || '='))::int,
+                             CASE datconnlimit WHEN 0 THEN -1 ELSE datconnlimit END)
+               FROM pg_database d WHERE datname = $1::text",
+            &[&database.as_str(), &KEPT_LIMIT],
+        )
+        .await
+        .map_err(ProvisionError::db("reading a database's connection limit", &session.target))?;
+    Ok(row.map_or(-1, |row| row.get(0)))
+}
+
+/// Opens a database as it was before a fence, to those who are let in by name.
+pub(super) async fn open_again(session: &Session, database: &DbName) -> Result<(), ProvisionError> {
+    let limit = connection_limit(session, database).await?;
+    let sql = format!(
+        "ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT {limit};
+         ALTER DATABASE {database} RESET {KEPT_LIMIT}"
+    );
+    session.run("opening the database", &sql).await
 }
 
 /// Ends the sessions of the laboratory's role, and says how many there were. Those of administrators stay: a dump or a
@@ -150,6 +183,8 @@ pub(super) async fn fence(cx: &Context<'_>) -> Saw {
     let mut tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
+    let closing = Planned::of(cx.operation.kind, &tenant);
+    cx.inner.require(&closing).await?;
     ready_to_archive(cx, &held, &tenant).await?;
     if cx.operation.kind == OperationKind::RestoreInPlace && tenant.status != TenantState::Restoring {
         let mut client = cx.inner.config.registry.client().await?;
@@ -177,8 +212,11 @@ pub(super) async fn fence(cx: &Context<'_>) -> Saw {
     }
     // Roles that were let in by name, as an adopted laboratory's own people are, are kept out by the limit; superusers, who
     // dump and compare, are not.
+    let limit = connection_limit(&held, database).await?;
     let sql = format!(
-        "REVOKE ALL ON DATABASE {database} FROM PUBLIC; ALTER DATABASE {database} WITH CONNECTION LIMIT 0"
+        "REVOKE ALL ON DATABASE {database} FROM PUBLIC;
+         ALTER DATABASE {database} SET {KEPT_LIMIT} = '{limit}';
+         ALTER DATABASE {database} WITH CONNECTION LIMIT 0"
     );
     held.run("closing the database", &sql).await?;
     let ended = end_sessions(cx, &held, database).await?;

@@ -21,7 +21,7 @@ use registry::{Actor, Change, Lease, Operation, Tenant};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-pub(crate) use database::{await_empty, look, open_to_nobody_else};
+pub(crate) use database::{await_empty, end_subscriptions, look, open_to_nobody_else};
 pub(crate) use offboard::Grace;
 pub(crate) use role::{create as create_role, role_is_there};
 
@@ -233,8 +233,9 @@ pub(crate) async fn clean_up(cx: &Context<'_>, called_off: bool) {
             "the scratch database may be left; it is dropped when the operation runs again"
         );
     }
-    // One that failed may be opened again, and goes on with the dump that it has.
-    if called_off
+    // A removal that failed is opened again and goes on with the dump that it has. Others make another one, and what nobody
+    // verified would stay for good.
+    if (called_off || cx.operation.kind != OperationKind::Offboard)
         && cx.operation.kind.steps().contains(&Step::Dump)
         && let Err(failure) = archive::remove_unrecorded(cx).await
     {

@@ -139,11 +139,7 @@ pub(super) async fn readmit(cx: &Context<'_>) -> Saw {
     if before.serves() {
         fence::let_in(&held, &tenant).await?;
     } else {
-        let sql = format!(
-            "ALTER DATABASE {} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT -1",
-            tenant.db_name
-        );
-        held.run("opening the database", &sql).await?;
+        fence::open_again(&held, &tenant.db_name).await?;
     }
     commit(txn).await?;
     Ok(json!({ "status": before }))

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use archive::{Contents, Manifest, Place, Snapshot};
+use archive::{Locale, Manifest, Missing, Place, Snapshot};
 use model::{ArchiveId, DbName, OperationKind, ServerName, Step};
 use registry::{Archive, NewArchive, RegistryError, Tenant};
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::{
     Context, Saw,
-    archive::{Steady, programs},
-    database::{look, open_to_nobody_else, require_own},
+    archive::{Steady, programs, server_version},
+    database::{end_subscriptions, look, open_to_nobody_else, require_own},
 };
 use crate::{
     ProvisionError,
@@ -91,7 +91,7 @@ async fn recorded_already(
     match Manifest::require(place, &archive.manifest).await {
         Ok(manifest) => {
             let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-            drop_if_there(held, &scratch).await?;
+            drop_if_there(cx, held, &scratch).await?;
             Ok(Some(seen(&archive, &manifest)))
         }
         Err(archive::ArchiveError::Broken { .. }) => Ok(None),
@@ -119,12 +119,13 @@ async fn verify_again(cx: &Context<'_>) -> Saw {
         .await?;
     let like = cx.template(&held).await?;
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-    in_scratch(cx, &held, &like, &scratch, &place, &manifest).await?;
+    let missing = in_scratch(cx, &held, &like, &scratch, &place, &manifest).await?;
     let client = cx.inner.config.registry.client().await?;
     let archive = registry::archive_note_verified(&client, archive.id).await?;
-    Ok(
-        json!({ "archive": archive.id, "tables": manifest.contents.tables.len(), "rows": manifest.contents.rows() }),
-    )
+    let (tables, rows) = (manifest.contents.tables.len(), manifest.contents.rows());
+    let mut saw = json!({ "archive": archive.id, "tables": tables, "rows": rows });
+    tell_missing(cx, &mut saw, &missing);
+    Ok(saw)
 }
 
 impl Context<'_> {
@@ -152,14 +153,30 @@ async fn in_scratch(
     scratch: &DbName,
     place: &Place,
     manifest: &Manifest,
-) -> Result<(), StepError> {
-    drop_if_there(held, scratch).await?;
+) -> Result<Missing, StepError> {
+    drop_if_there(cx, held, scratch).await?;
     let outcome = restore_checked(cx, held, Step::Verify, like, scratch, place, manifest).await;
     // Also when the comparison failed; after a crash the next try begins with it.
-    let dropped = drop_if_there(held, scratch).await;
-    outcome?;
+    let dropped = drop_if_there(cx, held, scratch).await;
+    let missing = outcome?;
     dropped?;
-    Ok(())
+    Ok(missing)
+}
+
+/// Says which rights and owners a copy does without, because its server has not their roles.
+pub(super) fn tell_missing(cx: &Context<'_>, saw: &mut Value, missing: &Missing) {
+    if missing.roles.is_empty() {
+        return;
+    }
+    tracing::warn!(
+        operation.id = %cx.operation.id,
+        roles = ?missing.roles,
+        objects = missing.owned.len(),
+        "the server does not have roles that the archive names: their rights are left out, and what they owned is the \
+         administrator's"
+    );
+    saw["rolesMissing"] = json!(missing.roles);
+    saw["ownersLeftOut"] = json!(missing.owned);
 }
 
 /// Restores a dump into a database that is made for it, and refuses one that does not hold what the manifest says.
@@ -171,15 +188,15 @@ pub(super) async fn restore_checked(
     into: &DbName,
     place: &Place,
     manifest: &Manifest,
-) -> Result<Contents, StepError> {
+) -> Result<Missing, StepError> {
     let (programs, _) = programs(cx, held).await?;
-    create_like(cx, held, step, like, into).await?;
+    create_like(cx, held, step, like, into, manifest.inventory.locale.as_ref()).await?;
     let copy = held.target.with_database(into.as_str());
     let total = Some(manifest.database_bytes);
     let told = |bytes| cx.tell_bytes(step, bytes, total);
     let steady = Steady::new(&told);
-    let (dump, written) = (cx.inner.dump_with(&programs), manifest.written());
-    let restoring = dump.restore(&copy, place, manifest.encrypted_for.is_some(), &written, &|_| {});
+    let dump = cx.inner.dump_with(&programs);
+    let restoring = dump.restore(&copy, place, manifest, &|_| {});
     let looking = async {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -188,15 +205,15 @@ pub(super) async fn restore_checked(
             }
         }
     };
-    tokio::select! {
+    let missing = tokio::select! {
         outcome = restoring => outcome?,
         () = looking => unreachable!("looking goes on until the restore ends"),
-    }
+    };
     let bounds = &cx.inner.config.bounds;
     let found = Snapshot::open(&copy, bounds.connect_timeout).await?;
     let found = found.contents(bounds.dump_limit).await?;
-    match manifest.contents.difference(&found) {
-        None => Ok(found),
+    match manifest.contents.difference_but_for(&missing, &found) {
+        None => Ok(missing),
         Some(why) => Err(StepError::fatal(ProvisionError::Differs { why })),
     }
 }
@@ -213,35 +230,48 @@ async fn size(held: &Session, name: &DbName) -> Result<u64, ProvisionError> {
     Ok(row.get::<_, i64>(0).unsigned_abs())
 }
 
-/// An empty database with another's encoding and locale, which decide how text sorts. Nobody but us gets in, at no
-/// moment: a session that slipped in before a REVOKE would go on, and read what is restored later.
+/// An empty database with the encoding and locale of the one that was dumped, which decide how text sorts, or with another's where
+/// the manifest does not say. Nobody but us gets in, at no moment: a session that slipped in before a REVOKE would go on, and
+/// read what is restored later.
 async fn create_like(
     cx: &Context<'_>,
     held: &Session,
     step: Step,
     like: &DbName,
     name: &DbName,
+    locale: Option<&Locale>,
 ) -> Result<(), ProvisionError> {
-    let row = held
-        .client
-        .query_one(
-            "SELECT quote_literal(pg_encoding_to_char(encoding)), quote_literal(datcollate), quote_literal(datctype)
-               FROM pg_database WHERE datname = $1",
-            &[&like.as_str()],
-        )
-        .await
-        .map_err(ProvisionError::db("reading the database's locale", &held.target))?;
-    let (encoding, collate, ctype): (String, String, String) = (row.get(0), row.get(1), row.get(2));
-    let options = format!("ENCODING {encoding} LC_COLLATE {collate} LC_CTYPE {ctype}");
+    let (major, _) = server_version(held).await?;
+    let options = match locale {
+        Some(locale) => locale.options(major),
+        None => locale_of(held, like).await?.options(major),
+    };
     migrator::create_database(&held.client, name, "template0", &options).await?;
     cx.reach(step, Moment::ScratchMade).await;
     open_to_nobody_else(held, name).await
 }
 
+async fn locale_of(held: &Session, name: &DbName) -> Result<Locale, ProvisionError> {
+    let row = held
+        .client
+        .query_one(archive::LOCALE, &[&name.as_str()])
+        .await
+        .map_err(ProvisionError::db("reading the database's locale", &held.target))?;
+    let text: String = row.get(0);
+    serde_json::from_str(&text).map_err(|error| ProvisionError::Check {
+        why: format!("the locale of {} cannot be read: {error}", name.as_str()),
+    })
+}
+
 /// FORCE: a `pg_restore` whose process was killed with ours may still write into it.
-pub(super) async fn drop_if_there(held: &Session, name: &DbName) -> Result<bool, ProvisionError> {
+pub(super) async fn drop_if_there(
+    cx: &Context<'_>,
+    held: &Session,
+    name: &DbName,
+) -> Result<bool, ProvisionError> {
     let there = look(held, name).await?.is_some();
     if there {
+        end_subscriptions(cx.inner, held, name).await?;
         let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
         held.run("dropping a restored database", &sql).await?;
     }
@@ -257,7 +287,7 @@ pub(super) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
     };
     let held = cx.maintenance_on(&server, cx.operation.tenant).await?;
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-    drop_if_there(&held, &scratch).await?;
+    drop_if_there(cx, &held, &scratch).await?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! it is whole. In place of one that lives, the two change names in one transaction, and the one that was replaced is dropped
 //! last of all.
 
-use archive::{Manifest, Place};
+use archive::{Manifest, Missing, Place};
 use model::{DbName, OperationKind, Step, TenantId, TenantState};
 use registry::{Archive, Tenant};
 use serde_json::json;
@@ -13,11 +13,11 @@ use super::{
     belongings::handed_on,
     database::{close_and_drop, end_sessions, look, look_for_own, require_own},
     literal, mark_of,
-    prove::{drop_if_there, restore_checked},
+    prove::{drop_if_there, restore_checked, tell_missing},
 };
 use crate::{
     ProvisionError,
-    archives::open_admins,
+    archived_admins::open_admins,
     error::StepError,
     fault::Moment,
     reach::Session,
@@ -35,7 +35,11 @@ pub(super) async fn restore_database(cx: &Context<'_>) -> Saw {
     }
     // As for a clone: what has the real name is whole and known to be ours.
     let making = cx.inner.config.namespace.database_in_the_making(tenant.id);
-    let (archive, rows) = restore_into(cx, &held, &making).await?;
+    let Restored {
+        archive,
+        rows,
+        missing,
+    } = restore_into(cx, &held, &making).await?;
     if archive.tenant != tenant.id {
         rename_laboratory(cx, &held, &making, tenant.id).await?;
     }
@@ -43,7 +47,9 @@ pub(super) async fn restore_database(cx: &Context<'_>) -> Saw {
     mark_whole(&held, &making, &mark_of(&tenant)).await?;
     let sql = format!("ALTER DATABASE {making} RENAME TO {name}");
     held.run("naming the database", &sql).await?;
-    Ok(json!({ "database": name, "made": true, "archive": archive.id, "rows": rows }))
+    let mut saw = json!({ "database": name, "made": true, "archive": archive.id, "rows": rows });
+    tell_missing(cx, &mut saw, &missing);
+    Ok(saw)
 }
 
 /// The mark is the last act: a database of this name that has it is whole.
@@ -56,9 +62,15 @@ async fn restore_beside(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Sa
     {
         return Ok(json!({ "database": restored, "made": false }));
     }
-    let (archive, rows) = restore_into(cx, held, &restored).await?;
+    let Restored {
+        archive,
+        rows,
+        missing,
+    } = restore_into(cx, held, &restored).await?;
     mark_whole(held, &restored, &mark).await?;
-    Ok(json!({ "database": restored, "made": true, "archive": archive.id, "rows": rows }))
+    let mut saw = json!({ "database": restored, "made": true, "archive": archive.id, "rows": rows });
+    tell_missing(cx, &mut saw, &missing);
+    Ok(saw)
 }
 
 /// What was restored is not on the disk for certain, because nothing waited for it (`Dump::restore`). This commit does, and with
@@ -72,7 +84,14 @@ async fn mark_whole(held: &Session, database: &DbName, mark: &str) -> Result<(),
     held.run("marking the database", &sql).await
 }
 
-async fn restore_into(cx: &Context<'_>, held: &Session, into: &DbName) -> Result<(Archive, u64), StepError> {
+/// What a database was made of.
+struct Restored {
+    archive: Archive,
+    rows: u64,
+    missing: Missing,
+}
+
+async fn restore_into(cx: &Context<'_>, held: &Session, into: &DbName) -> Result<Restored, StepError> {
     let archive = cx.archive().await?;
     let code = migrator::latest();
     if archive.db_version > code {
@@ -84,11 +103,15 @@ async fn restore_into(cx: &Context<'_>, held: &Session, into: &DbName) -> Result
     }
     let place = Place::parse(&archive.location)?;
     let manifest = Manifest::require(&place, &archive.manifest).await?;
-    drop_if_there(held, into).await?;
+    drop_if_there(cx, held, into).await?;
     // The rights in the dump are the group role's, which comes with the template.
     let like = cx.template(held).await?;
-    restore_checked(cx, held, Step::RestoreDatabase, &like, into, &place, &manifest).await?;
-    Ok((archive, manifest.contents.rows()))
+    let missing = restore_checked(cx, held, Step::RestoreDatabase, &like, into, &place, &manifest).await?;
+    Ok(Restored {
+        rows: manifest.contents.rows(),
+        archive,
+        missing,
+    })
 }
 
 /// A copy beside the laboratory is another laboratory. Its guard says that a database belongs to one for good; here, and only
@@ -224,6 +247,6 @@ pub(super) async fn drop_restored(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let restored = cx.inner.config.namespace.restored_database(cx.operation.id);
-    let dropped = drop_if_there(&held, &restored).await?;
+    let dropped = drop_if_there(cx, &held, &restored).await?;
     Ok(json!({ "database": restored, "dropped": dropped }))
 }

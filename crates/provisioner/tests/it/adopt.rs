@@ -28,6 +28,11 @@ pub(crate) struct Old {
 
 impl Old {
     pub(crate) async fn at(rig: &Rig, name: &str, version: u32) -> Self {
+        Self::made_with(rig, name, version, "").await
+    }
+
+    /// With other options of `CREATE DATABASE` too.
+    pub(crate) async fn made_with(rig: &Rig, name: &str, version: u32, options: &str) -> Self {
         let namespace = rig.space.namespace.as_str();
         let old = Self {
             name: DbName::from_catalog(format!("{namespace}_old_{name}")).unwrap(),
@@ -38,7 +43,7 @@ impl Old {
         let server = connect(&rig.space.server).await;
         for sql in [
             format!("CREATE ROLE \"{user}\" LOGIN PASSWORD 'own'"),
-            format!("CREATE DATABASE {db} TEMPLATE template0 ENCODING 'UTF8'"),
+            format!("CREATE DATABASE {db} TEMPLATE template0 ENCODING 'UTF8' {options}"),
             format!("COMMENT ON DATABASE {db} IS 'it''s the old one'"),
         ] {
             server.batch_execute(&sql).await.unwrap();

@@ -163,7 +163,7 @@ async fn a_laboratory_that_was_changed_since_its_dump_is_dumped_anew_before_it_i
 }
 
 /// The real programs, with something done beside: by what name, and the script behind `exec`.
-fn programs_that(dir: &Path, dump: &str, restore: &str) -> PathBuf {
+pub(crate) fn programs_that(dir: &Path, dump: &str, restore: &str) -> PathBuf {
     let bin = embedded::PgBin::find(testkit::pg_bin().as_deref()).unwrap();
     for (name, beside) in [("pg_dump", dump), ("pg_restore", restore)] {
         let script = format!(
@@ -333,30 +333,32 @@ fn full_disk_programs(dir: &Path) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_dump_program_that_is_missing_or_too_old_is_refused_by_name() {
-    let empty = tempfile::tempdir().unwrap();
-    let missing = empty.path().to_owned();
-    let rig = Rig::with(|config| config.pg_bin = Some(missing.clone())).await;
+async fn a_dump_program_that_goes_missing_or_is_replaced_is_refused_by_name_before_anything_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (same, program) = ("exec REAL \"$@\"", dir.path().join("pg_dump"));
+    let programs = programs_that(dir.path(), same, same);
+    let rig = Rig::with(|config| config.pg_bin = Some(programs)).await;
     let tenant = rig.provisioned("tools").await;
+    // It fitted when the removal was asked for.
     let operation = rig
         .provisioner
         .request_offboard(tenant.id, NOW, by())
         .await
         .unwrap();
+    std::fs::remove_file(&program).unwrap();
     let error = failure(&rig, operation).await;
-    let program = empty.path().join("pg_dump").display().to_string();
+    let named = program.display().to_string();
     assert!(
-        error.contains(&program) && error.contains("TENANTRY_PG_BIN"),
+        error.contains(&named) && error.contains("TENANTRY_PG_BIN"),
         "{error}"
     );
 
-    let old = empty.path().join("pg_dump");
-    std::fs::write(&old, "#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.1'\n").unwrap();
-    std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(&program, "#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.1'\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     rig.provisioner.reopen(operation, by()).await.unwrap();
     let error = failure(&rig, operation).await;
     assert!(
-        error.contains(&program) && error.contains("PostgreSQL 9, older than the server"),
+        error.contains(&named) && error.contains("PostgreSQL 9, older than the server"),
         "{error}"
     );
     assert_kept(&rig, &tenant).await;
@@ -375,11 +377,15 @@ async fn an_archive_directory_that_cannot_be_written_is_named_before_anything_is
     std::fs::write(&in_the_way, "a file").unwrap();
     let rig = Rig::with(|config| config.archive_dir.clone_from(&in_the_way)).await;
     let tenant = rig.provisioned("nowhere").await;
+    // It could be written when the removal was asked for.
+    std::fs::remove_file(&in_the_way).unwrap();
     let operation = rig
         .provisioner
         .request_offboard(tenant.id, NOW, by())
         .await
         .unwrap();
+    std::fs::remove_dir_all(&in_the_way).unwrap();
+    std::fs::write(&in_the_way, "a file").unwrap();
     let error = failure(&rig, operation).await;
     assert!(
         error.contains("fence")

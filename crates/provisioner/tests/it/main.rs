@@ -19,6 +19,8 @@ mod killed_server;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod preconditions;
+#[cfg(test)]
 mod recording;
 #[cfg(test)]
 mod removal;
@@ -32,3 +34,5 @@ mod spares;
 mod trouble;
 #[cfg(test)]
 mod workers;
+#[cfg(test)]
+mod zoo;

@@ -91,6 +91,8 @@ kinds! {
         "Another laboratory has that slug. Choose another one.";
     IllegalTransition = "illegal-transition", CONFLICT, "The laboratory's state does not allow this",
         "The detail names the state and what was asked of it.";
+    PreconditionUnmet = "precondition-unmet", CONFLICT, "Something that the operation needs is missing",
+        "The detail lists what, and what to do about each. Nothing was changed; ask again once it is there.";
     OperationInProgress = "operation-in-progress", CONFLICT, "Another operation is running on this laboratory",
         "Only one operation runs on a laboratory at a time. Wait for it to end and try again.";
     ExportInProgress = "export-in-progress", CONFLICT, "The laboratory's data are being exported already",

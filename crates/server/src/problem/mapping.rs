@@ -98,11 +98,9 @@ impl From<ExportError> for Problem {
             E::Db { source, .. } if pg::is_unavailable(source) => {
                 Self::caused(Kind::TenantServerUnavailable, error)
             }
-            E::Db { .. }
-            | E::Receiver(_)
-            | E::Archive(_)
-            | E::NoMarker { .. }
-            | E::TookTooLong { .. } => Self::internal(error),
+            E::Db { .. } | E::Receiver(_) | E::Archive(_) | E::NoMarker { .. } | E::TookTooLong { .. } => {
+                Self::internal(error)
+            }
         }
     }
 }
@@ -156,6 +154,7 @@ impl From<ProvisionError> for Problem {
             E::NotMigratable { .. } | E::Refused { .. } | E::ArchiveTooNew { .. } => {
                 Self::with(Kind::IllegalTransition, error.to_string())
             }
+            E::Unmet { .. } => Self::with(Kind::PreconditionUnmet, error.to_string()),
             E::CalledOff { .. } => Self::with(Kind::Conflict, error.to_string()),
             E::TenantGone { .. } => Self::with(Kind::UnknownTenant, error.to_string()),
             E::Migrate(_)
@@ -169,6 +168,7 @@ impl From<ProvisionError> for Problem {
             | E::Differs { .. }
             | E::Changed { .. }
             | E::WasInService { .. }
+            | E::Held { .. }
             | E::Failed { .. }
             | E::CorruptStep { .. } => Self::internal(error),
         }

@@ -116,6 +116,7 @@ fn words(step: &Prepared) -> String {
         }
         Prepared::Secured => "shared databases closed to PUBLIC".to_owned(),
         Prepared::Template { name } => format!("template {} ready", name.as_str()),
+        Prepared::Unmet { why } => format!("warning: {why}"),
     }
 }
 
@@ -128,5 +129,6 @@ fn document(step: &Prepared) -> serde_json::Value {
         }
         Prepared::Secured => json!({"step": "secured"}),
         Prepared::Template { name } => json!({"step": "template", "name": name}),
+        Prepared::Unmet { why } => json!({"step": "unmet", "why": why}),
     }
 }

@@ -1,0 +1,235 @@
+//! What an operation needs of its server, of the client programs and of the archive store. It is looked at when an operation is
+//! asked for, before anything is changed, and again by the steps that close or drop a database. What can be wrong of a
+//! server whatever is asked for, the doctor reports too.
+//!
+//! A server that does not answer refuses nothing here: workers wait for servers.
+
+use std::time::Duration;
+
+use archive::{Manifest, Programs};
+use model::{DbName, OperationKind, ServerName, quote_ident};
+use registry::Tenant;
+
+use crate::{Inner, ProvisionError, Provisioner, reach::Session};
+
+/// How long a request waits for its server's answers.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// What is about to be asked for.
+pub(crate) struct Planned<'a> {
+    pub(crate) kind: OperationKind,
+    pub(crate) server: &'a ServerName,
+    /// The database that is archived, closed or replaced.
+    pub(crate) database: Option<&'a DbName>,
+    /// The archive that is restored.
+    pub(crate) manifest: Option<&'a Manifest>,
+}
+
+impl<'a> Planned<'a> {
+    /// A change of a laboratory's database.
+    pub(crate) fn of(kind: OperationKind, tenant: &'a Tenant) -> Self {
+        Self {
+            kind,
+            server: &tenant.server,
+            database: Some(&tenant.db_name),
+            manifest: None,
+        }
+    }
+
+    fn writes_archive(&self) -> bool {
+        self.database.is_some()
+    }
+
+    fn closes(&self) -> bool {
+        matches!(self.kind, OperationKind::Offboard | OperationKind::RestoreInPlace)
+    }
+}
+
+impl Provisioner {
+    /// What operations on a server's laboratories need and that is not there now, each with what to do: they are refused until it is.
+    ///
+    /// # Errors
+    /// When the registry or the server cannot be asked.
+    pub async fn unmet(&self, server: &ServerName) -> Result<Vec<String>, ProvisionError> {
+        let inner = &self.inner;
+        let session = inner.session(inner.admin_on(server).await?).await?;
+        let mut unmet: Vec<String> = inner.unfit_programs(&session).await?.into_iter().collect();
+        unmet.extend(locked_out_itself(&session).await?);
+        inner.keep(session).await;
+        unmet.extend(inner.writable_store().await.err().map(|error| error.to_string()));
+        Ok(unmet)
+    }
+}
+
+impl Inner {
+    /// Refuses what could not be done to its end, with all that is missing.
+    pub(crate) async fn require(&self, planned: &Planned<'_>) -> Result<(), ProvisionError> {
+        let mut why = Vec::new();
+        if planned.writes_archive()
+            && let Err(error) = Box::pin(self.writable_store()).await
+        {
+            why.push(error.to_string());
+        }
+        let asked = async {
+            let session = self.session(self.admin_on(planned.server).await?).await?;
+            let unmet = self.unmet_on(&session, planned).await?;
+            self.keep(session).await;
+            Ok::<_, ProvisionError>(unmet)
+        };
+        match tokio::time::timeout(ANSWER_LIMIT, Box::pin(asked)).await {
+            Ok(Ok(unmet)) => why.extend(unmet),
+            Ok(Err(error)) if error.is_transient() || matches!(error, ProvisionError::Connect(_)) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_elapsed) => {}
+        }
+        match why.is_empty() {
+            true => Ok(()),
+            false => Err(ProvisionError::Unmet {
+                kind: planned.kind,
+                why,
+            }),
+        }
+    }
+
+    /// The store takes new archives, and the keys fit.
+    pub(crate) async fn writable_store(&self) -> Result<(), ProvisionError> {
+        self.config.archive.keys.check()?;
+        Ok(self.store()?.prepare().await?)
+    }
+
+    async fn unmet_on(
+        &self,
+        session: &Session,
+        planned: &Planned<'_>,
+    ) -> Result<Vec<String>, ProvisionError> {
+        let mut unmet = Vec::new();
+        if let Some(why) = self.unfit_programs(session).await? {
+            unmet.push(why);
+        }
+        if planned.closes() {
+            unmet.extend(locked_out_itself(session).await?);
+        }
+        if let (Some(database), true) = (planned.database, planned.closes()) {
+            let slots = planned.kind == OperationKind::RestoreInPlace;
+            unmet.extend(holds(session, database, slots).await?);
+        }
+        if let Some(manifest) = planned.manifest {
+            unmet.extend(missing_roles(session, planned.kind, manifest).await?);
+        }
+        Ok(unmet)
+    }
+
+    /// Why the client programs that this process has cannot dump and restore the server's databases.
+    pub(crate) async fn unfit_programs(&self, session: &Session) -> Result<Option<String>, ProvisionError> {
+        let row = session
+            .client
+            .query_one("SELECT current_setting('server_version_num')::int / 10000", &[])
+            .await
+            .map_err(ProvisionError::db(
+                "asking for the server's version",
+                &session.target,
+            ))?;
+        let major = row.get::<_, i32>(0).unsigned_abs();
+        let found = Programs::find(self.config.pg_bin.as_deref(), major, &session.target).await;
+        Ok(found.err().map(|error| error.to_string()))
+    }
+}
+
+/// A closed database lets in superusers only, and its administrator must dump it then.
+pub(crate) async fn locked_out_itself(session: &Session) -> Result<Option<String>, ProvisionError> {
+    let row = session
+        .client
+        .query_one(
+            "SELECT rolsuper, quote_ident(rolname) FROM pg_roles WHERE rolname = current_user",
+            &[],
+        )
+        .await
+        .map_err(ProvisionError::db(
+            "asking for the administrator's rights",
+            &session.target,
+        ))?;
+    let (superuser, name): (bool, String) = (row.get(0), row.get(1));
+    Ok((!superuser).then(|| {
+        format!(
+            "the administrator {name} of {} is no superuser, and closing the database would lock it out as well: run ALTER ROLE \
+             {name} SUPERUSER as a superuser, or register the server with one that is",
+            session.target
+        )
+    }))
+}
+
+/// What keeps a database from being dropped, with the statements that end it. `slots`: also replication slots that nobody
+/// reads at the moment, which are lost with the database.
+pub(crate) async fn holds(
+    session: &Session,
+    database: &DbName,
+    slots: bool,
+) -> Result<Vec<String>, ProvisionError> {
+    let rows = session
+        .client
+        .query(
+            "SELECT format('the transaction %s was prepared by %s %s s ago and is neither committed nor rolled back: connected to this \
+                            database, run COMMIT PREPARED %1$s or ROLLBACK PREPARED %1$s as that role or as a superuser',
+                           quote_literal(gid), quote_ident(owner), extract(epoch FROM clock_timestamp() - prepared)::bigint)
+               FROM pg_prepared_xacts WHERE database = $1::text
+             UNION ALL
+             SELECT format('it has the subscription %1$s: connected to this database, run DROP SUBSCRIPTION %1$s, or where its publisher \
+                            cannot be reached, ALTER SUBSCRIPTION %1$s DISABLE; ALTER SUBSCRIPTION %1$s SET (slot_name = NONE); DROP \
+                            SUBSCRIPTION %1$s', quote_ident(s.subname))
+               FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = $1::text
+             UNION ALL
+             SELECT format('it has the replication slot %s%s: end what reads it, then run SELECT pg_drop_replication_slot(%1$s)',
+                           quote_literal(slot_name), CASE WHEN active THEN ', which is being read' ELSE '' END)
+               FROM pg_replication_slots WHERE database = $1::text AND (active OR $2) AND NOT temporary",
+            &[&database.as_str(), &slots],
+        )
+        .await
+        .map_err(ProvisionError::db("looking for what holds the database", &session.target))?;
+    let told = rows.iter().map(|row| {
+        format!(
+            "the database {} cannot be dropped: {}",
+            database.as_str(),
+            row.get::<_, String>(0)
+        )
+    });
+    Ok(told.collect())
+}
+
+/// Roles that the server does not have and that an archive cannot be restored without. Others are left out and named.
+async fn missing_roles(
+    session: &Session,
+    kind: OperationKind,
+    manifest: &Manifest,
+) -> Result<Option<String>, ProvisionError> {
+    let inventory = &manifest.inventory;
+    // In a copy that nobody enters it does not matter whose rights a function has.
+    let definers = inventory
+        .owners
+        .iter()
+        .filter(|owned| owned.definer && kind != OperationKind::VerifyArchive);
+    let wanted: Vec<&String> = inventory
+        .required_roles
+        .iter()
+        .chain(definers.map(|owned| &owned.role))
+        .collect();
+    let rows = session
+        .client
+        .query(
+            "SELECT DISTINCT wanted FROM unnest($1::text[]) AS wanted
+              WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = wanted) ORDER BY 1",
+            &[&wanted],
+        )
+        .await
+        .map_err(ProvisionError::db("looking for roles", &session.target))?;
+    let roles: Vec<String> = rows.iter().map(|row| quote_ident(row.get(0))).collect();
+    Ok((!roles.is_empty()).then(|| {
+        let make: Vec<String> = roles.iter().map(|role| format!("CREATE ROLE {role} NOLOGIN")).collect();
+        format!(
+            "{} has no role {}, which the archive's row security policies or user mappings name, or with whose rights its functions run: \
+             run {}",
+            session.target,
+            roles.join(", "),
+            make.join("; ")
+        )
+    }))
+}

@@ -6,6 +6,7 @@
 mod clock;
 mod email;
 mod event;
+mod id_prefix;
 mod ids;
 mod names;
 mod operation;
@@ -18,6 +19,7 @@ mod version;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use email::{Email, EmailError};
 pub use event::{DeliveryStatus, EventType};
+pub use id_prefix::{IdPrefix, IdPrefixError};
 pub use ids::{
     ArchiveId, DeliveryId, EventId, OperationId, OperatorId, RouterId, StaffId, TenantId, WebhookId,
 };

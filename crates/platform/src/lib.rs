@@ -12,6 +12,7 @@
 mod budget;
 mod cluster;
 mod error;
+mod exit;
 mod exports;
 mod invitations;
 mod open;
@@ -21,6 +22,7 @@ mod restarts;
 mod seed;
 
 pub use error::PlatformError;
+pub use exit::{Exit, error_text};
 pub use exports::{about_laboratory, left_out};
 pub use invitations::{invitation_link, invitation_path};
 pub use open::Platform;

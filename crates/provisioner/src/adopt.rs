@@ -79,9 +79,9 @@ pub(crate) struct AdoptParams {
 
 /// Refuses a database that cannot become a laboratory.
 fn refused(database: &DbName, why: impl std::fmt::Display) -> ProvisionError {
-    ProvisionError::Invalid {
-        field: "database",
-        why: format!("the database {} cannot be adopted: {why}", database.as_str()),
+    ProvisionError::NotAdoptable {
+        database: database.as_str().to_owned(),
+        why: why.to_string(),
     }
 }
 
@@ -103,10 +103,10 @@ impl Inner {
             .await
             .map_err(ProvisionError::db("looking for the database", &held.target))?;
         let Some(row) = row else {
-            return Err(refused(
-                database,
-                format!("{} has none of this name", held.target.host),
-            ));
+            return Err(ProvisionError::NoSuchDatabase {
+                database: database.as_str().to_owned(),
+                place: held.target.host.clone(),
+            });
         };
         let (template, open, encoding): (bool, bool, String) = (row.get(0), row.get(1), row.get(2));
         let comment: Option<String> = row.get(3);
@@ -167,9 +167,9 @@ struct Known {
 }
 
 /// A table of a laboratory's name that is not a laboratory's: whoever named the database is told so.
-fn another_shape(table: &str, error: &dyn std::fmt::Display) -> ProvisionError {
-    ProvisionError::Invalid {
-        field: "database",
+fn another_shape(place: &ConnectTarget, table: &str, error: &dyn std::fmt::Display) -> ProvisionError {
+    ProvisionError::NotAdoptable {
+        database: place.database.clone(),
         why: format!("its table {table} is not a laboratory's: {error}; is it the right database?"),
     }
 }
@@ -183,7 +183,7 @@ pub(crate) async fn untrusted_rows(
 ) -> Result<Vec<BinaryCopyOutRow>, ProvisionError> {
     match migrator::plain_rows(client, table, columns).await {
         Ok(rows) => Ok(rows.unwrap_or_default()),
-        Err(PlainError::Shape(why)) => Err(another_shape(table, &why)),
+        Err(PlainError::Shape(why)) => Err(another_shape(place, table, &why)),
         Err(PlainError::Db(error)) => Err(ProvisionError::db("looking at the laboratory", place)(error)),
     }
 }
@@ -193,9 +193,9 @@ async fn profile(client: &Client, place: &ConnectTarget) -> Result<Profile, Prov
     let row = match rows.as_slice() {
         [] => return Ok(Profile::default()),
         [row] => row,
-        _ => return Err(another_shape("lab_profile", &"it has more than one row")),
+        _ => return Err(another_shape(place, "lab_profile", &"it has more than one row")),
     };
-    let other = |error: tokio_postgres::Error| another_shape("lab_profile", &error);
+    let other = |error: tokio_postgres::Error| another_shape(place, "lab_profile", &error);
     Ok(Profile {
         tenant: Some(TenantId::from(row.try_get::<uuid::Uuid>(0).map_err(other)?)),
         name: Some(row.try_get(1).map_err(other)?),
@@ -249,7 +249,7 @@ async fn known(
 ) -> Result<Option<Known>, ProvisionError> {
     let rows = untrusted_rows(client, place, "staff", &Person::COLUMNS).await?;
     let people = rows.iter().map(Person::of).collect::<Result<Vec<_>, _>>();
-    let people = people.map_err(|error| another_shape("staff", &error))?;
+    let people = people.map_err(|error| another_shape(place, "staff", &error))?;
     let is_meant = |person: &Person| match email {
         None => person.is_admin(),
         Some(email) => person.email.to_lowercase() == email.as_str().to_lowercase(),

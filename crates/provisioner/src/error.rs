@@ -47,6 +47,22 @@ pub enum ProvisionError {
         /// What is wrong, and what would be right.
         why: String,
     },
+    /// The server has no database of the name that is to be adopted.
+    #[error("the server {place} has no database {database}")]
+    NoSuchDatabase {
+        /// The name.
+        database: String,
+        /// The server's host.
+        place: String,
+    },
+    /// The database that is to be adopted cannot become a laboratory's as it is.
+    #[error("the database {database} cannot be adopted: {why}")]
+    NotAdoptable {
+        /// The database.
+        database: String,
+        /// What is in the way, and what to do.
+        why: String,
+    },
     /// More than one server is registered, or none, and the request names none.
     #[error("{}", which_server(.known))]
     WhichServer {

@@ -92,7 +92,39 @@ impl RequestedBy {
     }
 }
 
+/// Checks what can be said of a request without writing anything, and gives the server that is to host the laboratory.
+async fn provision_server(
+    client: &registry::RegistryClient,
+    lab: &NewLab,
+) -> Result<ServerName, ProvisionError> {
+    lab.check()?;
+    match &lab.server {
+        Some(server) => match registry::server_by_name(client, server).await? {
+            Some(known) => Ok(known.name),
+            None => Err(RegistryError::UnknownServer { name: server.clone() }.into()),
+        },
+        None => only_server(client).await,
+    }
+}
+
 impl Provisioner {
+    /// Whether [`Provisioner::request_provision`] would accept this request now, for callers that must do something first
+    /// which a refused request should not lead to. The request itself checks the same again.
+    ///
+    /// # Errors
+    /// As the request.
+    pub async fn check_provision(&self, lab: &NewLab) -> Result<(), ProvisionError> {
+        let client = self.inner.config.registry.client().await?;
+        provision_server(&client, lab).await?;
+        match registry::tenant_by_slug(&client, &lab.slug).await? {
+            Some(_) => Err(RegistryError::SlugTaken {
+                slug: lab.slug.clone(),
+            }
+            .into()),
+            None => Ok(()),
+        }
+    }
+
     /// Asks for a laboratory. It is `provisioning` until the operation has run.
     ///
     /// # Errors
@@ -103,12 +135,8 @@ impl Provisioner {
         lab: NewLab,
         by: RequestedBy,
     ) -> Result<(Tenant, OperationId), ProvisionError> {
-        lab.check()?;
         let mut client = self.inner.config.registry.client().await?;
-        let server = match &lab.server {
-            Some(server) => server.clone(),
-            None => only_server(&client).await?,
-        };
+        let server = provision_server(&client, &lab).await?;
         let params = lab.params(&server);
         if let Some(earlier) =
             earlier(&client, &by, OperationKind::Provision, |op| op.params == params).await?

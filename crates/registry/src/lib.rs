@@ -18,6 +18,7 @@ mod clock;
 mod deliveries;
 mod error;
 mod events;
+mod ids;
 mod invitations;
 mod leases;
 mod listener;
@@ -55,6 +56,7 @@ pub use deliveries::{
 };
 pub use error::RegistryError;
 pub use events::{NewTenantEvent, TenantEventRow, event_insert, events_of};
+pub use ids::{IdKind, ids_by_prefix};
 pub use invitations::{
     Invitation, NewInvitation, invitation_accept_in_txn, invitation_by_digest, invitation_put_in_txn,
     invitation_revoke_in_txn, invitations_of,
@@ -69,7 +71,7 @@ pub use listener::{Event, Listener, ListenerOptions, RowChange};
 pub use operations::{
     NewOperation, Operation, OperationFilter, operation_by_id, operation_by_idempotency_key,
     operation_end_wait, operation_insert_in_txn, operation_reopen, operation_request_cancel_in_txn,
-    operation_set_params, operation_wake, operations_list,
+    operation_set_params, operation_tenant_by_slug, operation_wake, operations_list,
 };
 pub use operators::{
     NewOperator, Operator, operator_by_email, operator_by_id, operator_insert, operator_set_active_in_txn,

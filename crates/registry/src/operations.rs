@@ -380,6 +380,26 @@ pub struct OperationFilter {
     pub live: bool,
 }
 
+/// The tenant that an operation last knew by this slug: of one that was never made, or is gone, the operations stay.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn operation_tenant_by_slug(
+    client: &impl GenericClient,
+    slug: &Slug,
+) -> Result<Option<TenantId>, RegistryError> {
+    let statement =
+        "SELECT tenant_id FROM operations WHERE tenant_slug = $1 ORDER BY created_at DESC, id DESC LIMIT 1";
+    let row = sql::row_opt(
+        client,
+        "looking for operations by slug",
+        statement,
+        &[&slug.as_str()],
+    )
+    .await?;
+    Ok(row.map(|row| TenantId::from(row.get::<_, uuid::Uuid>(0))))
+}
+
 /// One page of operations, newest first, older than the operation `before`.
 ///
 /// # Errors

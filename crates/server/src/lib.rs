@@ -26,6 +26,7 @@ pub mod openapi;
 pub mod problem;
 pub mod routes;
 pub mod scrape;
+mod service_manager;
 pub mod startup;
 pub mod state;
 pub mod trace;

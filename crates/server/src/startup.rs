@@ -4,7 +4,11 @@
 //! worker gives its operations back, and the pools close. A second signal ends it at once. Nothing of this is needed for
 //! safety: a `kill -9` loses no acknowledged write.
 
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{
+    io::{IsTerminal as _, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use actix_web::{HttpServer, dev::ServerHandle, web::Data};
 use anyhow::Context as _;
@@ -26,6 +30,7 @@ use crate::{
     instance, invitations,
     lifecycle::Lifecycle,
     metrics::Metrics,
+    service_manager,
     state::{AppState, Limits},
 };
 
@@ -47,9 +52,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let state = Data::new(state(&settings, &platform));
     let (stop, worker) = start_worker(&platform);
     let (server, serving) = serve(&settings, state.clone())?;
+    service_manager::ready(settings.http.listen);
 
     tokio::select! {
-        () = signals.next() => tracing::info!("stopping; a second signal ends at once"),
+        () = signals.next() => {
+            service_manager::stopping();
+            tracing::info!("stopping; a second signal ends at once");
+        }
         ended = serving => ended.context("the HTTP server ended")?.context("the HTTP server ended")?,
     }
     tokio::spawn(async move {
@@ -187,10 +196,13 @@ async fn close_http(state: &AppState, server: ServerHandle, grace: Duration) {
     let _elapsed = tokio::time::timeout(LINGER, stopping).await;
 }
 
-/// The two signals that mean "stop".
+/// The signals that mean "stop". SIGHUP does where a terminal was closed; elsewhere it is how a service is asked to read its
+/// settings again, which `tenantd` does at its start only: it says so and goes on.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    on_terminal: bool,
 }
 
 impl Signals {
@@ -198,13 +210,23 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            on_terminal: std::io::stdin().is_terminal(),
         })
     }
 
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    if self.on_terminal {
+                        return;
+                    }
+                    tracing::warn!("SIGHUP was ignored: settings are read at the start only; restart tenantd to apply changed ones");
+                }
+            }
         }
     }
 }

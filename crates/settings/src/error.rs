@@ -21,6 +21,16 @@ pub enum SettingsError {
         /// Where and why.
         message: String,
     },
+    /// A file that is to hold a secret cannot be read.
+    #[error("the secret in {} cannot be read (named by {named_by}): {source}", .path.display())]
+    SecretFile {
+        /// The file.
+        path: PathBuf,
+        /// The variable that led to it.
+        named_by: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// Keys or values that are not accepted, all of them.
     #[error("the configuration is refused:{}", list(.0))]
     Refused(Vec<Problem>),
@@ -45,6 +55,13 @@ pub enum Problem {
         /// What would be accepted.
         accepted: String,
     },
+    /// A secret is given both as a value and as a file.
+    Twice {
+        /// The variable with the value.
+        variable: &'static str,
+        /// The variable with the file's name.
+        file_variable: String,
+    },
     /// A key or variable that does not exist.
     Unknown {
         /// Its name as given.
@@ -68,6 +85,13 @@ impl fmt::Display for Problem {
                 let given = given.as_deref().unwrap_or("***");
                 write!(f, "{key} = {given} ({source}) is not accepted; use {accepted}")
             }
+            Self::Twice {
+                variable,
+                file_variable,
+            } => write!(
+                f,
+                "{variable} and {file_variable} are both set; unset one of them"
+            ),
             Self::Unknown {
                 name,
                 source,

@@ -1,4 +1,5 @@
-//! The three layers, put on top of each other with figment, which remembers for each value where it came from.
+//! The layers (defaults, file, credentials, environment), put on top of each other with figment, which remembers for each value
+//! where it came from.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +12,10 @@ use figment::{
     value::{Dict, Map, Value},
 };
 
-use crate::{DefaultValue, KEYS, Key, OTHER_VARIABLES, Problem, SettingsError};
+use crate::{
+    DefaultValue, KEYS, Key, OTHER_VARIABLES, Problem, SECRET_VARIABLES, SettingsError,
+    secrets::{credentials, file_variable, named_files},
+};
 
 /// Where a file is looked for when none is named.
 const USUAL_FILES: [&str; 2] = ["./tenantry.toml", "/etc/tenantry/tenantry.toml"];
@@ -77,6 +81,14 @@ pub(crate) fn merge(
             });
         }
         figment = figment.merge(toml);
+    }
+    for secret in credentials(env)?.into_iter().chain(named_files(env)?) {
+        figment = merge_one(
+            figment,
+            secret.key,
+            Some(Value::from(secret.value)),
+            Metadata::named(secret.source),
+        );
     }
     for key in KEYS {
         let value = env.get(key.env).map(|text| from_text(key, text));
@@ -150,8 +162,13 @@ pub(crate) fn unknown_variables(env: &BTreeMap<String, String>) -> Vec<Problem> 
         .map(|key| key.env)
         .chain(OTHER_VARIABLES.iter().copied())
         .collect();
+    let secrets = KEYS
+        .iter()
+        .filter(|key| key.accept.is_secret())
+        .map(|key| key.env);
+    let files: Vec<String> = secrets.chain(SECRET_VARIABLES).map(file_variable).collect();
     env.keys()
-        .filter(|name| own(name) && !known.contains(&name.as_str()))
+        .filter(|name| own(name) && !known.contains(&name.as_str()) && !files.contains(name))
         .map(|name| Problem::Unknown {
             name: name.clone(),
             source: "environment".to_owned(),

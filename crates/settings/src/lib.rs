@@ -1,6 +1,6 @@
 //! What both binaries are told from outside, as one typed struct per concern.
 //!
-//! Three layers, the later wins: built-in defaults, one TOML file, the environment. Every key stands once, in
+//! Four layers, the later wins: built-in defaults, one TOML file, files that hold one secret each, the environment. Every key stands once, in
 //! [`KEYS`]: its environment name, its default, what it accepts and what it means. Reading, refusing, explaining and
 //! the table in the README all come from there, so they cannot disagree.
 //!
@@ -14,6 +14,7 @@ mod explain;
 mod keys;
 mod layers;
 mod load;
+mod secrets;
 mod sections;
 mod values;
 
@@ -21,6 +22,7 @@ pub use accept::Accept;
 pub use error::{Problem, SettingsError};
 pub use explain::{Explained, markdown_table};
 pub use keys::{DefaultValue, KEYS, Key, OTHER_VARIABLES};
+pub use secrets::{SECRET_VARIABLES, file_variable, secret_variable};
 pub use sections::{
     Archive, Auth, DefaultTenant, DefaultTenantHint, Http, Log, LogFormat, Names, Paths, RegistrySettings,
     Router, ServerAddress, Settings, TenantServerSettings, Webhooks, Worker,

@@ -5,11 +5,11 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use model::{
-    ArchiveId, DeliveryId, DeliveryStatus, Email, EventType, OperationId, OperationStatus, ServerName,
-    TenantState, WebhookId,
+    ArchiveId, DeliveryId, DeliveryStatus, Email, EventType, OperationStatus, ServerName, TenantState,
+    WebhookId,
 };
 
-use crate::find::TenantRef;
+use crate::find::{IdRef, OperationRef, TenantRef};
 
 /// A time as people write it: `30d`, `12h`, `1h 30m`. A day has 24 hours.
 fn duration(text: &str) -> Result<Duration, String> {
@@ -37,7 +37,8 @@ Exit codes:
   6    the registry or a server cannot be reached
   130  interrupted; what was under way can be taken up again
 
-A laboratory is named by its slug or its id. Settings come from the file, then the environment; `tenantctl config show`
+A laboratory is named by its slug or its id; operations, archives and webhooks by their ids or the first digits of those.
+Settings come from the file, then the environment; `tenantctl config show`
 prints what is in force.";
 
 /// Run a fleet of laboratories, each with a PostgreSQL database of its own.
@@ -297,8 +298,8 @@ pub(crate) struct SetSchedule {
 
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
-    /// The archive's id
-    pub(crate) archive: ArchiveId,
+    /// The archive's id, or its first digits
+    pub(crate) archive: IdRef<ArchiveId>,
     /// As another laboratory with this slug, beside the one that lives
     #[arg(long, value_name = "SLUG", conflicts_with = "in_place")]
     pub(crate) r#as: Option<model::Slug>,
@@ -366,13 +367,13 @@ pub(crate) enum Archives {
     },
     /// Show one archive with its manifest
     Show {
-        /// The archive's id
-        archive: ArchiveId,
+        /// The archive's id, or its first digits
+        archive: IdRef<ArchiveId>,
     },
     /// Prove an archive once more: fetch it, restore it beside everything else, compare it with its manifest
     Verify {
-        /// The archive's id
-        archive: ArchiveId,
+        /// The archive's id, or its first digits
+        archive: IdRef<ArchiveId>,
         /// Leave the work to a running tenantd
         #[arg(long)]
         no_wait: bool,
@@ -407,18 +408,21 @@ pub(crate) enum Operations {
     },
     /// Show one operation with its steps
     Show {
-        /// The operation's id
-        operation: OperationId,
+        /// The operation's id, its first digits, or a laboratory's slug for the one under way there, else its latest
+        #[arg(value_name = "ID|SLUG")]
+        operation: OperationRef,
     },
     /// Follow an operation to its end; one that no worker has is run here
     Watch {
-        /// The operation's id
-        operation: OperationId,
+        /// The operation's id, its first digits, or a laboratory's slug for the one under way there, else its latest
+        #[arg(value_name = "ID|SLUG")]
+        operation: OperationRef,
     },
     /// Call an operation off: what it made is taken away, what it closed is opened again
     Cancel {
-        /// The operation's id
-        operation: OperationId,
+        /// The operation's id, its first digits, or a laboratory's slug for the one under way there, else its latest
+        #[arg(value_name = "ID|SLUG")]
+        operation: OperationRef,
         /// Why, for the audit
         #[arg(long)]
         reason: Option<String>,
@@ -428,8 +432,9 @@ pub(crate) enum Operations {
     },
     /// Run a failed operation once more; steps that are done stay done
     Retry {
-        /// The operation's id
-        operation: OperationId,
+        /// The operation's id, its first digits, or a laboratory's slug for the one under way there, else its latest
+        #[arg(value_name = "ID|SLUG")]
+        operation: OperationRef,
         /// Leave the work to a running tenantd
         #[arg(long)]
         no_wait: bool,
@@ -491,45 +496,45 @@ pub(crate) enum Webhooks {
     List,
     /// Show one address with its latest deliveries
     Show {
-        /// The address's id
-        webhook: WebhookId,
+        /// The address's id, or its first digits
+        webhook: IdRef<WebhookId>,
     },
     /// Remove an address with what waits for it
     Remove {
-        /// The address's id
-        webhook: WebhookId,
+        /// The address's id, or its first digits
+        webhook: IdRef<WebhookId>,
     },
     /// Give an address a new secret, printed once; for a while the one before is valid too
     Rotate {
-        /// The address's id
-        webhook: WebhookId,
+        /// The address's id, or its first digits
+        webhook: IdRef<WebhookId>,
         /// How long the secret before is valid too, as 1d or 12h; at most 30d
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1d")]
         overlap: Duration,
     },
     /// Switch an address on again; what waits for it is sent
     Enable {
-        /// The address's id
-        webhook: WebhookId,
+        /// The address's id, or its first digits
+        webhook: IdRef<WebhookId>,
     },
     /// Switch an address off; its events wait
     Disable {
-        /// The address's id
-        webhook: WebhookId,
+        /// The address's id, or its first digits
+        webhook: IdRef<WebhookId>,
         /// Why
         #[arg(long)]
         reason: Option<String>,
     },
     /// Send a webhook.test from here and say what came of it
     Test {
-        /// The address's id
-        webhook: WebhookId,
+        /// The address's id, or its first digits
+        webhook: IdRef<WebhookId>,
     },
     /// List deliveries, those of the newest events first
     Deliveries {
         /// Only those to this address
         #[arg(long)]
-        webhook: Option<WebhookId>,
+        webhook: Option<IdRef<WebhookId>>,
         /// Only those in this status: pending, delivered or failed
         #[arg(long)]
         status: Option<DeliveryStatus>,
@@ -539,8 +544,8 @@ pub(crate) enum Webhooks {
     },
     /// Send an event once more, from here, and say what came of it
     Redeliver {
-        /// The delivery's id
-        delivery: DeliveryId,
+        /// The delivery's id, or its first digits
+        delivery: IdRef<DeliveryId>,
     },
 }
 

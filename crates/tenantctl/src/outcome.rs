@@ -5,11 +5,9 @@ use std::{io, process::ExitCode};
 use export::ExportError;
 use model::OperationId;
 use outbox::OutboxError;
-use platform::PlatformError;
+use platform::{Exit, error_text};
 use provisioner::ProvisionError;
-use registry::RegistryError;
 use serde_json::json;
-use settings::SettingsError;
 
 use crate::output::Out;
 
@@ -46,45 +44,6 @@ pub(crate) enum Refusal {
     Failed { operation: OperationId, error: String },
 }
 
-/// What kind of end it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Failed,
-    Usage,
-    Partly,
-    NotFound,
-    Conflict,
-    Unreachable,
-    Interrupted,
-}
-
-impl End {
-    fn code(self) -> u8 {
-        match self {
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::Partly => 3,
-            Self::NotFound => 4,
-            Self::Conflict => 5,
-            Self::Unreachable => 6,
-            // 128 and the number of SIGINT, as shells do.
-            Self::Interrupted => 130,
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Failed => "failed",
-            Self::Usage => "usage",
-            Self::Partly => "partly_failed",
-            Self::NotFound => "not_found",
-            Self::Conflict => "conflict",
-            Self::Unreachable => "unreachable",
-            Self::Interrupted => "interrupted",
-        }
-    }
-}
-
 /// Tells an error and gives the exit code. With `--json` the error is a document on standard output, unless the command
 /// printed its own before it failed.
 pub(crate) fn report(out: &Out, ended: anyhow::Result<()>) -> ExitCode {
@@ -100,9 +59,9 @@ pub(crate) fn report(out: &Out, ended: anyhow::Result<()>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let end = classify(&error);
-    let message = format!("{error:#}");
+    let message = error_text(error.as_ref());
     out.error(&message);
-    if out.json && end != End::Partly {
+    if out.json && end != Exit::Partly {
         let document = json!({"error": {"kind": end.word(), "exitCode": end.code(), "message": message}});
         // Standard output is gone if this fails, and the message is out already.
         let _ = out.document(&document);
@@ -110,84 +69,57 @@ pub(crate) fn report(out: &Out, ended: anyhow::Result<()>) -> ExitCode {
     ExitCode::from(end.code())
 }
 
-fn classify(error: &anyhow::Error) -> End {
+fn classify(error: &anyhow::Error) -> Exit {
     for cause in error.chain() {
         if let Some(refusal) = cause.downcast_ref::<Refusal>() {
             return match refusal {
-                Refusal::Usage(_) => End::Usage,
-                Refusal::Partly { .. } | Refusal::Findings(_) => End::Partly,
-                Refusal::NotFound(_) => End::NotFound,
-                Refusal::Conflict(_) => End::Conflict,
-                Refusal::Interrupted(_) => End::Interrupted,
-                Refusal::Failed { .. } => End::Failed,
-                Refusal::CalledOff(_) => End::Conflict,
+                Refusal::Usage(_) => Exit::Usage,
+                Refusal::Partly { .. } | Refusal::Findings(_) => Exit::Partly,
+                Refusal::NotFound(_) => Exit::NotFound,
+                Refusal::Conflict(_) => Exit::Conflict,
+                Refusal::Interrupted(_) => Exit::Interrupted,
+                Refusal::Failed { .. } => Exit::Failed,
+                Refusal::CalledOff(_) => Exit::Conflict,
             };
         }
-        if cause.is::<SettingsError>() {
-            return End::Usage;
-        }
-        if let Some(error) = cause.downcast_ref::<RegistryError>() {
-            return of_registry(error);
+        if let Some(exit) = Exit::of(cause) {
+            return exit;
         }
         if let Some(error) = cause.downcast_ref::<ProvisionError>() {
             return of_provision(error);
         }
         if let Some(error) = cause.downcast_ref::<ExportError>() {
             return match error {
-                ExportError::Connect(_) => End::Unreachable,
-                _ => End::Failed,
+                ExportError::Connect(_) => Exit::Unreachable,
+                _ => Exit::Failed,
             };
         }
         if let Some(error) = cause.downcast_ref::<OutboxError>() {
             return match error {
-                OutboxError::Registry(inner) => of_registry(inner),
-                OutboxError::Invalid { .. } => End::Usage,
-                OutboxError::Sealed { .. } | OutboxError::Tls { .. } => End::Failed,
-            };
-        }
-        if let Some(error) = cause.downcast_ref::<PlatformError>() {
-            return match error {
-                PlatformError::Registry(inner) => of_registry(inner),
-                other if other.is_unreachable() => End::Unreachable,
-                _ => End::Failed,
+                OutboxError::Registry(inner) => Exit::of_registry(inner),
+                OutboxError::Invalid { .. } => Exit::Usage,
+                OutboxError::Sealed { .. } | OutboxError::Tls { .. } => Exit::Failed,
             };
         }
     }
-    End::Failed
+    Exit::Failed
 }
 
-fn of_registry(error: &RegistryError) -> End {
-    use RegistryError as R;
-    match error {
-        R::Unavailable { .. } => End::Unreachable,
-        R::NotFound { .. } | R::UnknownServer { .. } => End::NotFound,
-        R::SlugTaken { .. }
-        | R::DatabaseTaken { .. }
-        | R::EmailTaken { .. }
-        | R::Illegal(_)
-        | R::OperationInProgress { .. }
-        | R::IdempotencyKeyUsed { .. }
-        | R::LeaseLost { .. }
-        | R::NotReopenable { .. }
-        | R::NotCancellable { .. }
-        | R::NotWaiting { .. } => End::Conflict,
-        R::CorruptRow { .. } | R::VersionMismatch { .. } | R::Migrate { .. } | R::Db { .. } => End::Failed,
-    }
-}
-
-fn of_provision(error: &ProvisionError) -> End {
+fn of_provision(error: &ProvisionError) -> Exit {
     use ProvisionError as P;
     match error {
-        P::Registry(inner) => of_registry(inner),
-        P::Connect(_) => End::Unreachable,
-        P::Invalid { .. } | P::WhichServer { .. } => End::Usage,
+        P::Registry(inner) => Exit::of_registry(inner),
+        P::Connect(_) => Exit::Unreachable,
+        P::Invalid { .. } | P::WhichServer { .. } => Exit::Usage,
+        P::NoSuchDatabase { .. } => Exit::NotFound,
         P::IdempotencyMismatch { .. }
+        | P::NotAdoptable { .. }
         | P::NotMigratable { .. }
         | P::Refused { .. }
         | P::Unmet { .. }
         | P::ArchiveTooNew { .. }
         | P::TenantGone { .. }
-        | P::CalledOff { .. } => End::Conflict,
-        _ => End::Failed,
+        | P::CalledOff { .. } => Exit::Conflict,
+        _ => Exit::Failed,
     }
 }

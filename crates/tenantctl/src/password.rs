@@ -1,7 +1,10 @@
-//! A new password: from standard input, a variable, the person at the terminal, or generated. Never from an argument,
+//! A new password: from standard input, a variable or the file that it names, the person at the terminal, or generated. Never from an argument,
 //! which every user of the machine can read.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead as _, IsTerminal as _},
+};
 
 use anyhow::Context as _;
 use secrecy::{ExposeSecret, SecretString};
@@ -22,10 +25,10 @@ impl NewPassword {
 }
 
 /// Takes the password of `whom` from the first place that has one and checks it.
-pub(crate) fn obtain(whom: &str, from_stdin: bool, variable: &str) -> anyhow::Result<NewPassword> {
+pub(crate) fn obtain(whom: &str, from_stdin: bool, variable: &'static str) -> anyhow::Result<NewPassword> {
     let given = if from_stdin {
         Some(from_input()?)
-    } else if let Some(value) = std::env::var(variable).ok().filter(|value| !value.is_empty()) {
+    } else if let Some(value) = settings::secret_variable(variable, &own_environment())? {
         Some(value)
     } else if io::stdin().is_terminal() && io::stderr().is_terminal() {
         Some(ask(whom)?)
@@ -44,6 +47,14 @@ pub(crate) fn obtain(whom: &str, from_stdin: bool, variable: &str) -> anyhow::Re
         secret: given.into(),
         generated: false,
     })
+}
+
+/// The variables that are set to something.
+fn own_environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(_, value)| !value.is_empty())
+        .collect()
 }
 
 fn from_input() -> anyhow::Result<String> {

@@ -179,8 +179,10 @@ async fn compare(
         found.extend(rows(&inside, &place, key).await?);
     }
     judge(&versions, &found, wanted).map_err(|why| {
-        let name = tenant.db_name.as_str();
-        invalid(format!("the database {name} cannot be adopted: {why}"))
+        StepError::fatal(ProvisionError::NotAdoptable {
+            database: tenant.db_name.as_str().to_owned(),
+            why,
+        })
     })
 }
 

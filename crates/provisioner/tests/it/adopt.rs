@@ -281,7 +281,7 @@ async fn what_cannot_be_adopted_is_refused_at_once_with_the_reason() {
         ("postgres", "Tenantry's own"),
         ("template1", "template"),
         (rig.space.registry.database.as_str(), "it is the registry"),
-        (&format!("{namespace}_nothing"), "none of this name"),
+        (&format!("{namespace}_nothing"), "has no database"),
     ] {
         let said = refused(&rig, of(name)).await;
         assert!(said.starts_with("database: ") && said.contains(why), "{said}");

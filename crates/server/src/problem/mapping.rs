@@ -149,6 +149,14 @@ impl From<ProvisionError> for Problem {
                 };
                 Self::with(Kind::Invalid, error.to_string()).items(vec![item])
             }
+            E::NoSuchDatabase { .. } | E::NotAdoptable { .. } => {
+                let item = ItemError {
+                    pointer: "database".to_owned(),
+                    detail: error.to_string(),
+                    code: None,
+                };
+                Self::with(Kind::Invalid, error.to_string()).items(vec![item])
+            }
             E::WhichServer { .. } => Self::with(Kind::Invalid, error.to_string()),
             E::IdempotencyMismatch { .. } => Self::with(Kind::IdempotencyKeyReused, error.to_string()),
             E::NotMigratable { .. } | E::Refused { .. } | E::ArchiveTooNew { .. } => {

@@ -25,6 +25,8 @@ mod requests;
 #[cfg(test)]
 mod service;
 #[cfg(test)]
+mod service_manager;
+#[cfg(test)]
 mod standing;
 #[cfg(test)]
 mod story;

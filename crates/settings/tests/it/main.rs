@@ -5,6 +5,8 @@ mod layers;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod table;
 
 use std::path::PathBuf;

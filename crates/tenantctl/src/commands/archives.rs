@@ -17,7 +17,11 @@ use crate::{
 pub(crate) async fn run(context: &Context, what: Archives) -> anyhow::Result<()> {
     let client = context.client().await?;
     match what {
-        Archives::Verify { archive, no_wait } => verify(context, archive, no_wait).await,
+        Archives::Verify { archive, no_wait } => {
+            let archive = archive.id(&client).await?;
+            drop(client);
+            verify(context, archive, no_wait).await
+        }
         Archives::Prune { tenant, dry_run } => {
             let tenant = match &tenant {
                 Some(wanted) => Some(tenant_id(&client, wanted).await?),
@@ -59,6 +63,7 @@ pub(crate) async fn run(context: &Context, what: Archives) -> anyhow::Result<()>
             ))
         }
         Archives::Show { archive } => {
+            let archive = archive.id(&client).await?;
             let Some(found) = registry::archive_by_id(&client, archive).await? else {
                 let message = format!("there is no archive {archive}; `tenantctl archives list` shows all");
                 return Err(Refusal::NotFound(message).into());

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::{
     context::Context,
+    outcome::Refusal,
     output::{moment, table},
     view::TenantView,
 };
@@ -16,6 +17,10 @@ pub(crate) async fn run(
     server: Option<ServerName>,
     behind: bool,
 ) -> anyhow::Result<()> {
+    if let Some(server) = &server {
+        known_server(context, server).await?;
+    }
+    let filtered = status.is_some() || server.is_some() || behind;
     let filter = TenantFilter {
         status,
         server,
@@ -28,7 +33,11 @@ pub(crate) async fn run(
         return out.document(&json!({"tenants": views}));
     }
     if tenants.is_empty() {
-        out.note("no laboratory yet; `tenantctl provision --help` shows how to make one");
+        out.note(if filtered {
+            "no laboratory matches; `tenantctl list` shows all"
+        } else {
+            "no laboratory yet; `tenantctl provision --help` shows how to make one"
+        });
         return Ok(());
     }
     let rows = tenants.iter().map(|tenant| {
@@ -45,6 +54,20 @@ pub(crate) async fn run(
         &["SLUG", "STATUS", "SCHEMA", "SERVER", "CREATED", "NAME"],
         rows,
     ))
+}
+
+/// Refuses a server that nobody registered: an empty list would say that it hosts no laboratory.
+async fn known_server(context: &Context, wanted: &ServerName) -> anyhow::Result<()> {
+    let servers = registry::servers_list(&context.client().await?).await?;
+    if servers.iter().any(|server| server.name == *wanted) {
+        return Ok(());
+    }
+    let names: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
+    Err(Refusal::NotFound(format!(
+        "there is no server {wanted}; registered: {}",
+        names.join(", ")
+    ))
+    .into())
 }
 
 /// Every laboratory that the filter lets through, page by page.

@@ -2,6 +2,7 @@
 
 use futures_util::{StreamExt as _, stream};
 use model::{OperationId, OperationKind, SchemaVersion, TenantState};
+use platform::error_text;
 use provisioner::ProvisionError;
 use registry::{OperationFilter, RegistryError, Tenant, TenantFilter};
 use serde_json::{Value, json};
@@ -20,6 +21,13 @@ struct Outcome {
     tenant: Tenant,
     operation: Option<OperationId>,
     ended: anyhow::Result<SchemaVersion>,
+}
+
+impl Outcome {
+    /// Whether its version changed. A named one that was current has its rights put in order and nothing else.
+    fn was_migrated(&self) -> bool {
+        self.ended.as_ref().is_ok_and(|to| *to != self.tenant.db_version)
+    }
 }
 
 /// Those that are named; every one that is behind when none is.
@@ -98,9 +106,11 @@ async fn one(context: &Context, tenant: Tenant) -> Outcome {
     let operation = match operation_for(context, &tenant).await {
         Ok(operation) => operation,
         Err(error) => {
-            context
-                .out
-                .note(&format!("{}: not migrated: {error:#}", tenant.slug));
+            context.out.note(&format!(
+                "{}: not migrated: {}",
+                tenant.slug,
+                error_text(error.as_ref())
+            ));
             return Outcome {
                 tenant,
                 operation: None,
@@ -151,7 +161,8 @@ async fn version_after(context: &Context, tenant: &Tenant) -> anyhow::Result<Sch
 
 fn tell(context: &Context, outcomes: &[Outcome], current: usize) -> anyhow::Result<()> {
     let failed = outcomes.iter().filter(|outcome| outcome.ended.is_err()).count();
-    let migrated = outcomes.len() - failed;
+    let migrated = outcomes.iter().filter(|outcome| outcome.was_migrated()).count();
+    let current = current + outcomes.len() - failed - migrated;
     if context.out.json {
         return context.out.document(&json!({
             "codeVersion": migrator::latest(),
@@ -164,7 +175,8 @@ fn tell(context: &Context, outcomes: &[Outcome], current: usize) -> anyhow::Resu
     if !outcomes.is_empty() {
         let rows = outcomes.iter().map(|outcome| {
             let (result, to) = match &outcome.ended {
-                Ok(to) => ("migrated".to_owned(), to.to_string()),
+                Ok(to) if outcome.was_migrated() => ("migrated".to_owned(), to.to_string()),
+                Ok(to) => ("current already".to_owned(), to.to_string()),
                 Err(error) => (format!("failed: {}", first_line(error)), "-".to_owned()),
             };
             vec![
@@ -191,10 +203,14 @@ fn document(outcome: &Outcome) -> Value {
         "operationId": outcome.operation,
         "from": outcome.tenant.db_version,
         "to": outcome.ended.as_ref().ok(),
-        "error": outcome.ended.as_ref().err().map(|error| format!("{error:#}")),
+        "error": outcome.ended.as_ref().err().map(|error| error_text(error.as_ref())),
     })
 }
 
 fn first_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").lines().next().unwrap_or_default().to_owned()
+    error_text(error.as_ref())
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }

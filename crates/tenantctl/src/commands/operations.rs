@@ -38,9 +38,14 @@ pub(crate) async fn run(context: &Context, what: Operations) -> anyhow::Result<(
                 &registry::operations_list(&client, &filter, None, limit).await?,
             )
         }
-        Operations::Show { operation } => show(context, operation).await,
+        Operations::Show { operation } => {
+            let operation = operation.id(&context.client().await?).await?;
+            show(context, operation).await
+        }
         Operations::Watch { operation } => {
-            let found = find(&context.client().await?, operation).await?;
+            let client = context.client().await?;
+            let found = find(&client, operation.id(&client).await?).await?;
+            drop(client);
             follow(context, &found).await
         }
         Operations::Cancel {
@@ -48,6 +53,7 @@ pub(crate) async fn run(context: &Context, what: Operations) -> anyhow::Result<(
             reason,
             no_wait,
         } => {
+            let operation = operation.id(&context.client().await?).await?;
             let by = context.requested_by(reason);
             let asked = context.platform.provisioner.cancel(operation, by).await?;
             if no_wait {
@@ -62,7 +68,10 @@ pub(crate) async fn run(context: &Context, what: Operations) -> anyhow::Result<(
             show(context, operation).await
         }
         Operations::Retry { operation, no_wait } => {
-            let found = find(&context.client().await?, operation).await?;
+            let client = context.client().await?;
+            let operation = operation.id(&client).await?;
+            let found = find(&client, operation).await?;
+            drop(client);
             context
                 .platform
                 .provisioner
@@ -107,13 +116,21 @@ pub(crate) fn listing(operations: &[Operation]) -> String {
             operation.id.to_string(),
             operation.kind.to_string(),
             operation.tenant_slug.to_string(),
-            operation.status.to_string(),
+            status(operation),
             operation.attempts.to_string(),
             moment(operation.created_at),
             operation.created_by.to_string(),
         ]
     });
     table(&["ID", "KIND", "SLUG", "STATUS", "TRIES", "ASKED", "BY"], rows)
+}
+
+/// The status for people: one that waits for a time is named by that time, which `pending` does not say.
+fn status(operation: &Operation) -> String {
+    match operation.waiting_until {
+        Some(until) if operation.is_waiting(SystemClock.now()) => format!("waiting until {}", moment(until)),
+        _ => operation.status.to_string(),
+    }
 }
 
 async fn show(context: &Context, id: OperationId) -> anyhow::Result<()> {
@@ -153,7 +170,7 @@ fn text(operation: &Operation, steps: &[StepRow]) -> String {
             "laboratory",
             format!("{} ({})", operation.tenant_slug, operation.tenant),
         ),
-        ("status", operation.status.to_string()),
+        ("status", status(operation)),
         ("tries", operation.attempts.to_string()),
         ("asked for by", operation.created_by.to_string()),
         ("asked", moment(operation.created_at)),

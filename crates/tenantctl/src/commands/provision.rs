@@ -73,16 +73,19 @@ async fn request(context: &Context, wanted: Provision) -> anyhow::Result<(Operat
             password_hash,
         },
     };
-    // Before anything is kept: the hash alone, after an interruption, would be a door without a key.
-    if let Some(generated) = password.as_ref().and_then(NewPassword::to_show) {
+    let provisioner = &context.platform.provisioner;
+    provisioner.check_provision(&lab).await?;
+    // Of a request that would be refused no password is shown, and before anything is kept: the hash alone, after an
+    // interruption, would be a door without a key. With `--json` it is in the document.
+    if let Some(generated) = password.as_ref().and_then(NewPassword::to_show)
+        && !context.out.json
+    {
         context
             .out
             .tell(&format!("generated password, shown only now: {generated}"));
     }
     let by = context.requested_by(None);
-    let (_, operation) = context
-        .platform
-        .provisioner
+    let (_, operation) = provisioner
         .request_provision(lab, by)
         .await
         .map_err(|error| match error {

@@ -17,12 +17,12 @@ use crate::{
 };
 
 pub(crate) async fn run(context: &Context, what: Restore) -> anyhow::Result<()> {
-    let archive = registry::archive_by_id(&context.client().await?, what.archive).await?;
+    let client = context.client().await?;
+    let wanted = what.archive.id(&client).await?;
+    let archive = registry::archive_by_id(&client, wanted).await?;
+    drop(client);
     let Some(archive) = archive else {
-        let message = format!(
-            "there is no archive {}; `tenantctl archives list` shows all",
-            what.archive
-        );
+        let message = format!("there is no archive {wanted}; `tenantctl archives list` shows all");
         return Err(Refusal::NotFound(message).into());
     };
     let by = context.requested_by(what.reason);

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::{
     cli::Webhooks,
     context::Context,
+    find::IdRef,
     outcome::Refusal,
     output::{moment, moment_or_dash, pairs, table},
     view::{DeliveryView, WebhookView},
@@ -20,6 +21,7 @@ use crate::{
 const LATEST: u32 = 10;
 
 pub(crate) async fn run(context: &Context, what: Webhooks) -> anyhow::Result<()> {
+    let id = async |wanted: &IdRef<WebhookId>| wanted.id(&context.client().await?).await;
     match what {
         Webhooks::Add {
             url,
@@ -27,8 +29,9 @@ pub(crate) async fn run(context: &Context, what: Webhooks) -> anyhow::Result<()>
             description,
         } => add(context, url, events, description).await,
         Webhooks::List => list(context).await,
-        Webhooks::Show { webhook } => show(context, webhook).await,
+        Webhooks::Show { webhook } => show(context, id(&webhook).await?).await,
         Webhooks::Remove { webhook } => {
+            let webhook = id(&webhook).await?;
             let by = context.requested_by(None);
             context.platform.outbox.remove(webhook, &by.change()).await?;
             if context.out.json {
@@ -36,18 +39,21 @@ pub(crate) async fn run(context: &Context, what: Webhooks) -> anyhow::Result<()>
             }
             context.out.answer(&format!("webhook {webhook} removed"))
         }
-        Webhooks::Rotate { webhook, overlap } => rotate(context, webhook, overlap).await,
+        Webhooks::Rotate { webhook, overlap } => rotate(context, id(&webhook).await?, overlap).await,
         Webhooks::Enable { webhook } => {
+            let webhook = id(&webhook).await?;
             let by = context.requested_by(None);
             let webhook = context.platform.outbox.enable(webhook, &by.change()).await?;
             changed(context, &webhook, "is switched on")
         }
         Webhooks::Disable { webhook, reason } => {
+            let webhook = id(&webhook).await?;
             let by = context.requested_by(reason);
             let webhook = context.platform.outbox.disable(webhook, &by.change()).await?;
             changed(context, &webhook, "is switched off")
         }
         Webhooks::Test { webhook } => {
+            let webhook = id(&webhook).await?;
             let by = context.requested_by(None);
             let delivery = context.platform.outbox.test(webhook, &by.change()).await?;
             send(context, delivery.id).await
@@ -57,6 +63,10 @@ pub(crate) async fn run(context: &Context, what: Webhooks) -> anyhow::Result<()>
             status,
             limit,
         } => {
+            let webhook = match &webhook {
+                Some(wanted) => Some(id(wanted).await?),
+                None => None,
+            };
             let filter = DeliveryFilter {
                 webhook,
                 status,
@@ -65,6 +75,7 @@ pub(crate) async fn run(context: &Context, what: Webhooks) -> anyhow::Result<()>
             deliveries(context, &filter, limit).await
         }
         Webhooks::Redeliver { delivery } => {
+            let delivery = delivery.id(&context.client().await?).await?;
             let by = context.requested_by(None);
             context.platform.outbox.redeliver(delivery, &by.change()).await?;
             send(context, delivery).await

@@ -35,8 +35,13 @@ async fn a_database_is_adopted_and_what_is_none_is_refused_with_the_way_on() {
         head.chain([name.to_owned()]).chain(rest).collect()
     };
     let run = |args: Vec<String>| ctl.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
-    let said = run(with(&[], "no_such_database")).expect(2);
-    assert!(said.stderr.contains("none of this name"), "{said:?}");
+    let said = run(with(&[], "no_such_database")).expect(4);
+    assert!(
+        said.stderr.contains("has no database no_such_database"),
+        "{said:?}"
+    );
+    let said = run(with(&[], &space.registry.database)).expect(5);
+    assert!(said.stderr.contains("it is the registry"), "{said:?}");
     let said = run(with(&[], &name)).expect(2);
     assert!(said.stderr.contains("name the person"), "{said:?}");
     let said = run(with(&["--admin-email", "ada@demo.example"], &name)).expect(2);

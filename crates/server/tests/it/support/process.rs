@@ -177,6 +177,14 @@ impl Tenantd {
 
     /// Starts it where it cannot run, and gives what it said at its end.
     pub(crate) async fn fails_to_start(space: &Space, env: HashMap<String, String>) -> String {
+        Self::fails_with_code(space, env).await.1
+    }
+
+    /// Starts one that must end by itself; gives its exit code and what it said.
+    pub(crate) async fn fails_with_code(
+        space: &Space,
+        env: HashMap<String, String>,
+    ) -> (Option<i32>, String) {
         let ended = Command::new(env!("CARGO_BIN_EXE_tenantd"))
             .env_clear()
             .envs(env)
@@ -189,7 +197,7 @@ impl Tenantd {
             .unwrap();
         assert!(!output.status.success());
         assert!(output.stdout.is_empty(), "{output:?}");
-        String::from_utf8(output.stderr).unwrap()
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }
 
     pub(crate) async fn get(&self, token: &str, path: &str) -> Reply {

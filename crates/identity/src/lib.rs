@@ -8,6 +8,7 @@
 mod invitations;
 mod keys;
 mod passwords;
+mod permits;
 mod remembered;
 mod seal;
 mod secrets;
@@ -16,6 +17,7 @@ mod tokens;
 pub use invitations::{generate_invitation_token, invitation_digest};
 pub use keys::{KeyError, KeyStore, SealKey, SigningKey};
 pub use passwords::{PasswordError, PasswordOptions, Passwords, WeakPassword, password_check};
+pub use permits::{Lane, Requester};
 pub use seal::{SealError, Sealer};
 pub use secrets::{generate_password, scram_verifier};
 pub use tokens::{Principal, TokenError, Tokens};

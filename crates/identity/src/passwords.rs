@@ -1,22 +1,33 @@
 //! People's passwords: hashed with argon2id, a bounded number at once.
 //!
-//! One hash takes 19 MiB and some ten milliseconds of a core on purpose. So hashing runs on blocking threads behind a
-//! semaphore, and a crowd that logs in gets [`PasswordError::Busy`] after a bounded wait instead of the machine's memory.
+//! One hash takes 19 MiB and some ten milliseconds of a core on purpose. So hashing runs on blocking threads, each with a
+//! [permit](crate::permits) and the permit's memory, and a crowd that logs in gets [`PasswordError::Busy`] after a bounded
+//! wait instead of the machine's memory.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use argon2::{
-    Algorithm, Argon2, Params, Version,
-    password_hash::{self, PasswordHasher, PasswordVerifier, phc::PasswordHash},
+    Algorithm, Argon2, Block, Params, Version,
+    password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
+
+use crate::permits::{NoPermit, Permit, Permits, Requester};
 
 // OWASP Password Storage Cheat Sheet, argon2id: "a minimum configuration of 19 MiB of memory, an iteration count of 2,
 // and 1 degree of parallelism".
 const MEMORY_KIB: u32 = 19_456;
 const ITERATIONS: u32 = 2;
 const LANES: u32 = 1;
+/// The bytes of a new salt and of a new hash.
+const SALT_BYTES: usize = 16;
+const HASH_BYTES: usize = 32;
+
+/// The most that a stored hash may ask for. Hashes come from databases that their laboratory may write to, adopted ones
+/// above all, and one that asked for a terabyte would be a weapon.
+const STORED_MEMORY_KIB_MAX: u32 = 65_536;
+const STORED_ITERATIONS_MAX: u32 = 10;
+const STORED_LANES_MAX: u32 = 16;
 
 /// Nobody's password, with the parameters above: verifying against it takes as long as against a real one. Salt and
 /// hash were drawn at random; no password is known that fits, and a match would not be believed.
@@ -73,6 +84,9 @@ pub enum PasswordError {
         /// How long was waited.
         waited: Duration,
     },
+    /// Too many callers of the same client wait already.
+    #[error("too many log-ins of one client wait for their turn to be hashed")]
+    ClientBusy,
     /// What is stored is no hash that can be read.
     #[error("a stored password hash cannot be read ({reason}); set a new password for this person")]
     Malformed {
@@ -108,16 +122,18 @@ impl Default for PasswordOptions {
 /// Hashes and verifies passwords. Clones share the bound.
 #[derive(Clone)]
 pub struct Passwords {
-    turns: Arc<Semaphore>,
+    permits: Permits,
+    requester: Requester,
     wait_max: Duration,
 }
 
 impl fmt::Debug for Passwords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Passwords")
-            .field("turns_free", &self.turns.available_permits())
+            .field("requester", &self.requester)
+            .field("waiting", &self.permits.waiting())
             .field("wait_max", &self.wait_max)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -126,9 +142,31 @@ impl Passwords {
     #[must_use]
     pub fn new(options: PasswordOptions) -> Self {
         Self {
-            turns: Arc::new(Semaphore::new(options.parallel_max.max(1))),
+            permits: Permits::new(options.parallel_max),
+            requester: Requester::AUTHENTICATED,
             wait_max: options.wait_max,
         }
+    }
+
+    /// The same permits, asked for by this requester. Otherwise it is a caller that has proved who it is.
+    #[must_use]
+    pub fn on_behalf_of(&self, requester: Requester) -> Self {
+        Self {
+            requester,
+            ..self.clone()
+        }
+    }
+
+    /// How many passwords were hashed or verified since the start, those under way among them.
+    #[must_use]
+    pub fn hashed_total(&self) -> u64 {
+        self.permits.given()
+    }
+
+    /// How many callers wait for their turn.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.permits.waiting()
     }
 
     /// A new argon2id hash with a salt of its own, in PHC format.
@@ -137,11 +175,21 @@ impl Passwords {
     /// [`PasswordError::Busy`], [`PasswordError::Failed`].
     pub async fn hash(&self, password: &SecretString) -> Result<String, PasswordError> {
         let password = password.clone();
-        self.in_turn(move || {
-            hasher()?
-                .hash_password(password.expose_secret().as_bytes())
-                .map(|hash| hash.to_string())
-                .map_err(failed)
+        self.in_turn(move |memory| {
+            let salt: [u8; SALT_BYTES] = rand::random();
+            let mut out = [0; HASH_BYTES];
+            let params = Params::new(MEMORY_KIB, ITERATIONS, LANES, None).map_err(failed)?;
+            let params_text = ParamsString::try_from(&params).map_err(failed)?;
+            let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+            compute(&argon2, memory, password.expose_secret(), &salt, &mut out).map_err(failed)?;
+            let hash = PasswordHash {
+                algorithm: Algorithm::Argon2id.ident(),
+                version: Some(Version::V0x13.into()),
+                params: params_text,
+                salt: Some(Salt::new(&salt).map_err(failed)?),
+                hash: Some(Output::new(&out).map_err(failed)?),
+            };
+            Ok(hash.to_string())
         })
         .await
     }
@@ -152,52 +200,116 @@ impl Passwords {
     /// # Errors
     /// [`PasswordError::Busy`]; [`PasswordError::Malformed`] when what is stored is no hash.
     pub async fn verify(&self, password: &SecretString, stored: Option<&str>) -> Result<bool, PasswordError> {
-        let password = password.clone();
-        // No accepted password is longer than this, so a longer one is nobody's.
-        let exists = stored.is_some() && password.expose_secret().chars().count() <= LENGTH_MAX;
+        // No accepted password is longer than this, so a longer one is nobody's and is not even read to its end.
+        let fits = password.expose_secret().chars().nth(LENGTH_MAX).is_none();
+        let password = if fits {
+            password.clone()
+        } else {
+            SecretString::default()
+        };
+        let exists = stored.is_some() && fits;
         let stored = stored.filter(|_| exists).unwrap_or(NOBODY).to_owned();
-        let matches = self.in_turn(move || {
-            let hash = PasswordHash::new(&stored).map_err(|e| PasswordError::Malformed {
-                reason: e.to_string(),
-            })?;
-            match hasher()?.verify_password(password.expose_secret().as_bytes(), &hash) {
-                Ok(()) => Ok(true),
-                Err(password_hash::Error::PasswordInvalid) => Ok(false),
-                Err(error) => Err(PasswordError::Malformed {
-                    reason: error.to_string(),
-                }),
-            }
+        let matches = self.in_turn(move |memory| {
+            let stored = Stored::read(&stored)?;
+            let mut out = [0; Output::MAX_LENGTH];
+            let out = &mut out[..stored.expected.len()];
+            compute(
+                &stored.argon2,
+                memory,
+                password.expose_secret(),
+                &stored.salt,
+                out,
+            )
+            .map_err(malformed)?;
+            // This comparison takes constant time.
+            Ok(Output::new(out).map_err(malformed)? == stored.expected)
         });
         Ok(matches.await? && exists)
     }
 
-    /// Runs the work on a blocking thread when its turn has come. The turn goes with the work and not with the caller:
+    /// Runs the work on a blocking thread when its turn has come. The permit goes with the work and not with the caller:
     /// one who hangs up does not make room for more than the bound.
     async fn in_turn<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
+        work: impl FnOnce(&mut Vec<Block>) -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let turn = tokio::time::timeout(self.wait_max, Arc::clone(&self.turns).acquire_owned());
-        let Ok(Ok(turn)) = turn.await else {
-            return Err(PasswordError::Busy {
+        let permit = self.permits.acquire(self.requester, self.wait_max).await;
+        let mut permit: Permit = permit.map_err(|none| match none {
+            NoPermit::Late | NoPermit::LaneFull => PasswordError::Busy {
                 waited: self.wait_max,
-            });
-        };
-        let working = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            work()
-        });
+            },
+            NoPermit::ClientFull => PasswordError::ClientBusy,
+        })?;
+        let working = tokio::task::spawn_blocking(move || work(&mut permit.memory));
         working.await.unwrap_or_else(|error| Err(failed(error)))
     }
 }
 
-fn hasher() -> Result<Argon2<'static>, PasswordError> {
-    let params = Params::new(MEMORY_KIB, ITERATIONS, LANES, None).map_err(failed)?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+/// A stored hash, taken apart.
+struct Stored {
+    argon2: Argon2<'static>,
+    salt: Salt,
+    expected: Output,
+}
+
+impl Stored {
+    fn read(stored: &str) -> Result<Self, PasswordError> {
+        let hash = PasswordHash::new(stored).map_err(malformed)?;
+        let algorithm = Algorithm::try_from(hash.algorithm.as_str()).map_err(malformed)?;
+        let version = match hash.version {
+            Some(version) => Version::try_from(version).map_err(malformed)?,
+            None => Version::default(),
+        };
+        let params = Params::try_from(&hash).map_err(malformed)?;
+        let bounded = params.m_cost() <= STORED_MEMORY_KIB_MAX
+            && params.t_cost() <= STORED_ITERATIONS_MAX
+            && params.p_cost() <= STORED_LANES_MAX;
+        if !bounded {
+            return Err(malformed(format!(
+                "it asks for more than m={STORED_MEMORY_KIB_MAX}, t={STORED_ITERATIONS_MAX}, p={STORED_LANES_MAX}"
+            )));
+        }
+        let (Some(salt), Some(expected)) = (hash.salt, hash.hash) else {
+            return Err(malformed("it has no salt or no hash"));
+        };
+        Ok(Self {
+            argon2: Argon2::new(algorithm, version, params),
+            salt,
+            expected,
+        })
+    }
+}
+
+/// Computes a hash in the permit's memory and wipes it: from the blocks of a finished computation a guess could be checked
+/// at a fraction of Argon2's cost.
+fn compute(
+    argon2: &Argon2<'_>,
+    memory: &mut Vec<Block>,
+    password: &str,
+    salt: &[u8],
+    out: &mut [u8],
+) -> argon2::Result<()> {
+    let usual = MEMORY_KIB as usize;
+    let blocks = argon2.params().block_count();
+    memory.resize(blocks.max(usual), Block::new());
+    let done = argon2.hash_password_into_with_memory(password.as_bytes(), salt, out, &mut memory[..blocks]);
+    memory[..blocks].fill(Block::new());
+    if memory.len() > usual {
+        // A stored hash of other parameters needed more; those of our own do not.
+        memory.truncate(usual);
+        memory.shrink_to_fit();
+    }
+    done
 }
 
 fn failed(error: impl fmt::Display) -> PasswordError {
     PasswordError::Failed {
+        reason: error.to_string(),
+    }
+}
+
+fn malformed(error: impl fmt::Display) -> PasswordError {
+    PasswordError::Malformed {
         reason: error.to_string(),
     }
 }
@@ -244,6 +356,9 @@ mod tests {
             "secret",
             "$argon2id$v=19$m=19456,t=2,p=1$",
             "$2b$12$abcdefghijklmnopqrstuv",
+            // Four gibibytes, and a thousand passes.
+            "$argon2id$v=19$m=4194304,t=2,p=1$cTDm1JkWnSXCzLzPKBjwnQ$o1u1Fqk1vYc0CYSUgkq6h3SWIcH4tJyz3v0RrmTzSYk",
+            "$argon2id$v=19$m=19456,t=1000,p=1$cTDm1JkWnSXCzLzPKBjwnQ$o1u1Fqk1vYc0CYSUgkq6h3SWIcH4tJyz3v0RrmTzSYk",
         ] {
             let error = passwords().verify(&"x".into(), Some(bad)).await.unwrap_err();
             assert!(
@@ -254,12 +369,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_hash_of_other_parameters_verifies() {
+        let passwords = passwords();
+        // The library's own allocation, with less and with more memory than a permit has, and several lanes.
+        for (memory_kib, lanes) in [(64, 1), (256, 2), (40_000, 1)] {
+            let params = Params::new(memory_kib, 1, lanes, None).unwrap();
+            let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+            let hash: PasswordHash =
+                argon2::PasswordHasher::hash_password_with_salt(&argon2, b"password", b"somesaltsomesalt")
+                    .unwrap();
+            let hash = hash.to_string();
+            for _ in 0..2 {
+                assert!(
+                    passwords.verify(&"password".into(), Some(&hash)).await.unwrap(),
+                    "{hash}"
+                );
+                assert!(
+                    !passwords.verify(&"passwort".into(), Some(&hash)).await.unwrap(),
+                    "{hash}"
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_that_is_too_long_for_anybody_fits_nothing() {
+        let passwords = passwords();
+        let long: SecretString = "x".repeat(15_000_000).into();
+        let empty = passwords.hash(&"".into()).await.unwrap();
+        assert!(!passwords.verify(&long, Some(&empty)).await.unwrap());
+        assert!(!passwords.verify(&long, None).await.unwrap());
+    }
+
+    #[tokio::test]
     async fn a_crowd_waits_a_bounded_time() {
         let passwords = Passwords::new(PasswordOptions {
             parallel_max: 1,
             wait_max: Duration::from_millis(1),
         });
-        let _the_only_turn = Arc::clone(&passwords.turns).acquire_owned().await.unwrap();
+        let the_only_permit = passwords
+            .permits
+            .acquire(Requester::AUTHENTICATED, Duration::ZERO);
+        let _held = the_only_permit.await.unwrap();
         let error = passwords.hash(&"correct horse battery".into()).await.unwrap_err();
         assert!(matches!(error, PasswordError::Busy { .. }), "{error:?}");
     }

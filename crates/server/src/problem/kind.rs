@@ -60,7 +60,7 @@ kinds! {
     TokenExpired = "token-expired", UNAUTHORIZED, "The token has expired",
         "Tokens live for a short time. Log in again.";
     LoginFailed = "login-failed", UNAUTHORIZED, "The log-in was refused",
-        "The e-mail address or the password is wrong, or the person is not active. Name the laboratory in `tenant` if you work in several.";
+        "The e-mail address or the password is wrong, or the person is not active. Name the laboratory in `tenant`, always if you work in several.";
     InvitationInvalid = "invitation-invalid", UNAUTHORIZED, "The invitation is not valid",
         "It was used, has expired, was replaced by a newer one, or is not copied whole. Ask whoever invited you for a new one; with a password that you have set already, log in.";
     Forbidden = "forbidden", FORBIDDEN, "Your role may not do this",
@@ -103,6 +103,8 @@ kinds! {
         "Wait a moment and send the same request again: you will get the first one's answer.";
     VersionMismatch = "version-mismatch", PRECONDITION_FAILED, "The record has changed since you read it",
         "If-Match names another version than the record has now. Read it again and decide anew.";
+    BodyTooSlow = "body-too-slow", REQUEST_TIMEOUT, "The body did not come in time",
+        "The connection is too slow, or stopped in the middle of the body. Nothing was changed; send it again.";
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large",
         "The detail gives the limit in bytes. Split the work into several requests.";
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body's content type is not taken here",
@@ -119,6 +121,8 @@ kinds! {
         "An Idempotency-Key belongs to one request. Use a new key for a new request.";
     PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, "If-Match is missing",
         "Send the ETag that you read as If-Match, so that nobody's change is overwritten unseen.";
+    TooManyAtOnce = "too-many-at-once", TOO_MANY_REQUESTS, "Too many log-ins of yours are under way",
+        "Log-ins of one client wait for each other. Try again after Retry-After.";
     TooManyAttempts = "too-many-attempts", TOO_MANY_REQUESTS, "Too many failed attempts",
         "Wait as long as Retry-After says, then try again.";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something broke on our side",

@@ -129,6 +129,7 @@ impl From<PasswordError> for Problem {
         use PasswordError as E;
         match &error {
             E::Busy { .. } => Self::caused(Kind::Busy, error),
+            E::ClientBusy => Self::new(Kind::TooManyAtOnce),
             E::Malformed { .. } | E::Failed { .. } => Self::internal(error),
         }
     }

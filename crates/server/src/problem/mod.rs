@@ -75,6 +75,7 @@ impl Problem {
             | Kind::ServerBusy
             | Kind::Busy
             | Kind::DeadlinePassed
+            | Kind::TooManyAtOnce
             | Kind::IdempotencyInFlight => Some(1),
             Kind::VersionBehind | Kind::VersionAhead => Some(30),
             _ => None,

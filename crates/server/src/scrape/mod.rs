@@ -38,6 +38,18 @@ pub async fn read(state: &AppState) -> Registry {
     servers::put(&mut out, &state.metrics, &stats.servers);
     tenants::put(&mut out, &state.metrics, &stats.tenants);
     webhooks::put(&mut out, &state.outbox.stats());
+    counter(
+        &mut out,
+        "password_hashes",
+        "Passwords that were hashed or verified",
+        state.passwords.hashed_total(),
+    );
+    gauge(
+        &mut out,
+        "password_hashes_waiting",
+        "Callers that wait for their turn to hash a password",
+        number(state.passwords.waiting()),
+    );
     if let Ok(queued) = webhooks::queued(state).await {
         webhooks::put_queued(&mut out, queued);
     }

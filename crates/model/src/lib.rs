@@ -3,6 +3,7 @@
 //! Invariant: nothing here waits, reads a clock on its own or talks to anything. The model never imports tokio,
 //! tokio-postgres or actix; what it decides can be tested with a table.
 
+mod client;
 mod clock;
 mod email;
 mod event;
@@ -16,6 +17,7 @@ mod state;
 pub mod text;
 mod version;
 
+pub use client::ClientNetwork;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use email::{Email, EmailError};
 pub use event::{DeliveryStatus, EventType};

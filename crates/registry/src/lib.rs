@@ -26,6 +26,7 @@ mod operations;
 mod operators;
 mod outbox;
 mod pool;
+mod refusals;
 mod routers;
 mod row;
 mod schedules;
@@ -79,6 +80,7 @@ pub use operators::{
 };
 pub use outbox::{NewOutboxEvent, OutboxEvent, Recipients, outbox_insert, outbox_of_operation_end};
 pub use pool::{Registry, RegistryClient, RegistryOptions, RegistryTransaction};
+pub use refusals::{NewRefusal, client_has_logged_in, refusal_count};
 pub use routers::{
     Router, TenantFence, fences_unacknowledged, router_acknowledge, router_register, router_renew,
     router_unregister, routers_list, routers_outstanding,

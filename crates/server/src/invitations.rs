@@ -8,10 +8,10 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use identity::Principal;
+use identity::{Lane, Passwords, Principal, Requester};
 use jiff::Timestamp;
 use lab::LabError;
-use model::{Email, StaffId, TenantId};
+use model::{ClientNetwork, Email, StaffId, TenantId};
 use provisioner::{Invited, RequestedBy};
 use registry::{
     Admin, Change, admin_by_id, admin_lock_in_txn, admin_set_password_in_txn, invitation_accept_in_txn,
@@ -132,8 +132,9 @@ pub async fn accept(
 ) -> Answer<Principal> {
     input::strong(password)?;
     let token_sha256 = identity::invitation_digest(token);
+    let client = from.client_ip.map(ClientNetwork::of);
     let Some(standing) = look_up(state, &token_sha256, bearer).await? else {
-        state.attempts.guessed(from.client_ip).await?;
+        state.attempts.guessed(client).await?;
         return Err(refused());
     };
     // Before any hashing: the laboratory says itself why it cannot be entered. Whoever waits for it may ask often.
@@ -141,16 +142,35 @@ pub async fn accept(
     let snapshot = state.resolver.snapshot(tenant).await?;
     snapshot.admit(state.window())?;
     let key = hex::encode(token_sha256);
-    state.attempts.begin_invitation(&key, from.client_ip).await?;
+    let attempt = state.attempts.begin_invitation(&key, client).await?;
+    let passwords = state.passwords.on_behalf_of(Requester {
+        lane: Lane::Staff,
+        client: state.attempts.client_key(client),
+    });
+    let entered = enter(state, &passwords, standing, password, token_sha256, from).await;
+    match &entered {
+        Ok(_) => attempt.succeeded(),
+        Err(problem) if problem.kind().status().is_client_error() => attempt.failed(),
+        Err(_) => drop(attempt),
+    }
+    entered
+}
+
+async fn enter(
+    state: &AppState,
+    passwords: &Passwords,
+    standing: Standing,
+    password: &Password,
+    token_sha256: [u8; 32],
+    from: &Circumstances,
+) -> Answer<Principal> {
     let entering = Entering {
-        hash: standing.hash(state, password).await?,
+        hash: standing.hash(passwords, password).await?,
         standing,
         token_sha256,
         from,
     };
-    let principal = entering.write(state).await?;
-    state.attempts.accepted(&key, from.client_ip).await;
-    Ok(principal)
+    entering.write(state).await
 }
 
 fn refused() -> Problem {
@@ -182,13 +202,13 @@ async fn look_up(state: &AppState, token_sha256: &[u8; 32], bearer: &mut Bearer)
 impl Standing {
     /// The hash that the laboratory is to store: a new one, or the one that an acceptance which was cut off has left in
     /// the registry.
-    async fn hash(&self, state: &AppState, password: &Password) -> Answer<SecretString> {
+    async fn hash(&self, passwords: &Passwords, password: &Password) -> Answer<SecretString> {
         if !self.used {
-            return input::hashed(&state.passwords, password).await;
+            return input::hashed(passwords, password).await;
         }
         let stored = self.admin.password_hash.as_ref();
         let exposed = stored.map(ExposeSecret::expose_secret);
-        let same = state.passwords.verify(password.secret(), exposed).await?;
+        let same = passwords.verify(password.secret(), exposed).await?;
         stored.filter(|_| same).cloned().ok_or_else(refused)
     }
 }

@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod observe;
 pub mod openapi;
 pub mod problem;
+pub mod proxies;
 pub mod routes;
 pub mod scrape;
 mod service_manager;

@@ -1,97 +1,179 @@
 //! Log-in: who somebody is, and in which laboratory.
 //!
-//! First the registry's admins by e-mail, then the staff of one laboratory: the named one, else the configured default.
-//! Whatever does not fit ends in the same 401 after the same work, so that nobody learns which addresses exist. That a
-//! laboratory is not in service is told only to whoever has given a password of it.
+//! One rule for everybody: a log-in means one account, and costs the verification of one password. The laboratory is the
+//! named one; without a name the only one whose admin has the address, else the configured default. Who is an admin of
+//! several names one: nothing is tried out, so neither the answer nor its time tells in how many laboratories an address is
+//! known, or that one password fits several.
+//!
+//! Whatever does not fit ends in the same 401 after the same work, and no sooner than [`REFUSED_AFTER`], so that the few
+//! milliseconds by which the ways there differ do not show. That a laboratory is not in service is told only to whoever has
+//! given a password of it.
 
-use identity::Principal;
+use std::time::{Duration, Instant};
+
+use identity::{Lane, Passwords, Principal, Requester};
 use lab::{LabError, staff::StaffLogin};
-use model::{Email, Slug, StaffId, TenantId};
+use model::{ClientNetwork, Email, Slug, TenantId};
 use registry::{
-    Admin, RegistryClient, Tenant, admins_by_email, operator_by_email, tenant_by_db_name, tenant_by_id,
-    tenant_by_slug,
+    Admin, RegistryClient, Tenant, admins_by_email, client_has_logged_in, operator_by_email,
+    tenant_by_db_name, tenant_by_id, tenant_by_slug,
 };
 use resolver::{ResolveError, TenantTransaction};
 use secrecy::{ExposeSecret, SecretString};
 use settings::DefaultTenantHint;
 
 use crate::{
+    attempts::{Account, Attempt, Audience},
     problem::{Answer, Kind, Problem},
     state::AppState,
 };
 
-/// The most laboratories in which one address's password is tried: each costs a hash.
-const CANDIDATES_MAX: usize = 8;
+/// The least time after which a refusal is answered: well above what one takes on an idle machine.
+const REFUSED_AFTER: Duration = Duration::from_millis(250);
+
+/// What somebody gives to get in.
+#[derive(Debug, Clone, Copy)]
+pub struct Credentials<'a> {
+    /// Who they say they are.
+    pub email: &'a Email,
+    /// Their password.
+    pub password: &'a SecretString,
+    /// From where.
+    pub client: Option<ClientNetwork>,
+}
 
 /// Whom a log-in concerned, as far as that was found out: for the audit of one that was refused.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The laboratory that knows the address.
+    /// The laboratory that was meant.
     pub tenant: Option<TenantId>,
 }
 
 /// Finds the person in a laboratory.
 ///
 /// # Errors
-/// 401 for whatever does not fit, 409 when several laboratories fit, the laboratory's own problem when it is not in
-/// service.
+/// 401 for whatever does not fit, 429 after too many failures, the laboratory's own problem when it is not in service.
 pub async fn staff(
     state: &AppState,
-    email: &Email,
-    password: &SecretString,
+    given: &Credentials<'_>,
     named: Option<&str>,
     found: &mut Found,
 ) -> Answer<Principal> {
-    let client = state.registry_client().await?;
-    let wanted = match named {
-        None => None,
-        Some(name) => match tenant_named(&client, name).await? {
-            Some(tenant) => Some(tenant.id),
-            None => return nobody(state, password).await,
-        },
+    let started = Instant::now();
+    let registry = state.registry_client().await?;
+    let place = place(state, &registry, given.email, named).await?;
+    found.tenant = place.tenant;
+    let account = Account {
+        audience: Audience::Lab,
+        tenant: place.tenant,
+        email: given.email,
     };
-    let admins = admins_by_email(&client, email).await?;
-    let candidates: Vec<Admin> = admins
-        .into_iter()
-        .filter(|admin| wanted.is_none_or(|id| id == admin.tenant))
-        .collect();
-    let tenant = match (candidates.is_empty(), wanted) {
-        (false, _) => {
-            drop(client);
-            if let [only] = candidates.as_slice() {
-                found.tenant = Some(only.tenant);
-            }
-            return admin(state, &candidates, password).await;
-        }
-        (true, Some(id)) => id,
-        (true, None) => match default_tenant(state, &client).await? {
-            Some(tenant) => tenant.id,
-            None => return nobody(state, password).await,
-        },
-    };
-    drop(client);
-    member(state, tenant, email, password, found).await
+    let (attempt, passwords) = begin(state, registry, &account, given.client).await?;
+    let outcome = enter(state, &passwords, &place, given).await;
+    settle(attempt, outcome, started).await
 }
 
 /// Finds an operator.
 ///
 /// # Errors
-/// 401 for whatever does not fit.
-pub async fn operator(state: &AppState, email: &Email, password: &SecretString) -> Answer<Principal> {
-    let client = state.registry_client().await?;
-    let found = operator_by_email(&client, email)
-        .await?
-        .filter(|operator| operator.disabled_at.is_none());
-    drop(client);
+/// 401 for whatever does not fit, 429 after too many failures.
+pub async fn operator(state: &AppState, given: &Credentials<'_>) -> Answer<Principal> {
+    let started = Instant::now();
+    let registry = state.registry_client().await?;
+    let found = operator_by_email(&registry, given.email).await?;
+    let account = Account {
+        audience: Audience::Operator,
+        tenant: None,
+        email: given.email,
+    };
+    let (attempt, passwords) = begin(state, registry, &account, given.client).await?;
+    let found = found.filter(|operator| operator.disabled_at.is_none());
     let hash = found
         .as_ref()
         .map(|operator| operator.password_hash.expose_secret());
-    match (state.passwords.verify(password, hash).await?, found) {
-        (true, Some(operator)) => Ok(Principal::Operator {
+    let verified = passwords.verify(given.password, hash).await;
+    let outcome = match (verified, found) {
+        (Err(error), _) => Err(error.into()),
+        (Ok(true), Some(operator)) => Ok(Principal::Operator {
             operator: operator.id,
         }),
-        _ => Err(Problem::new(Kind::LoginFailed)),
+        (Ok(_), _) => Err(Problem::new(Kind::LoginFailed)),
+    };
+    settle(attempt, outcome, started).await
+}
+
+/// Begins a try at the account, and gives the hashing in whose queue it waits.
+async fn begin(
+    state: &AppState,
+    registry: RegistryClient,
+    account: &Account<'_>,
+    client: Option<ClientNetwork>,
+) -> Answer<(Attempt, Passwords)> {
+    let mut known = state.attempts.remembers(account, client);
+    if let (false, Some(client)) = (known, client) {
+        let (audience, tenant) = (account.audience.as_str(), account.tenant);
+        known = client_has_logged_in(&registry, audience, tenant, account.email, client).await?;
     }
+    // Given back before anything is waited for.
+    drop(registry);
+    let attempt = state.attempts.begin(account, client, known).await?;
+    let requester = Requester {
+        lane: match (account.audience, known) {
+            (Audience::Lab, false) => Lane::Staff,
+            (Audience::Lab, true) => Lane::KnownStaff,
+            (Audience::Operator, false) => Lane::Operator,
+            (Audience::Operator, true) => Lane::KnownOperator,
+        },
+        client: state.attempts.client_key(client),
+    };
+    Ok((attempt, state.passwords.on_behalf_of(requester)))
+}
+
+/// Counts a try by how it ended. What failed on our side says nothing about the password.
+async fn settle(attempt: Attempt, outcome: Answer<Principal>, started: Instant) -> Answer<Principal> {
+    match &outcome {
+        Ok(_) => attempt.succeeded(),
+        Err(problem) if problem.kind() == Kind::LoginFailed => {
+            attempt.failed();
+            tokio::time::sleep(REFUSED_AFTER.saturating_sub(started.elapsed())).await;
+        }
+        Err(_) => drop(attempt),
+    }
+    outcome
+}
+
+/// The one account that a log-in means.
+struct Place {
+    tenant: Option<TenantId>,
+    /// The person among the laboratory's admins in the registry; who is none is looked for on its staff list.
+    admin: Option<Admin>,
+}
+
+async fn place(
+    state: &AppState,
+    registry: &RegistryClient,
+    email: &Email,
+    named: Option<&str>,
+) -> Answer<Place> {
+    let admins = admins_by_email(registry, email).await?;
+    let tenant = match named {
+        Some(name) => tenant_named(registry, name).await?.map(|tenant| tenant.id),
+        // Who may not log in, or has not accepted an invitation yet, does not make anybody else's address ambiguous.
+        None => {
+            let mut able = admins
+                .iter()
+                .filter(|admin| admin.disabled_at.is_none() && admin.password_hash.is_some())
+                .map(|admin| admin.tenant);
+            match (able.next(), able.next()) {
+                (Some(only), None) => Some(only),
+                _ => default_tenant(state, registry).await?.map(|tenant| tenant.id),
+            }
+        }
+    };
+    Ok(Place {
+        tenant,
+        admin: admins.into_iter().find(|admin| Some(admin.tenant) == tenant),
+    })
 }
 
 /// A laboratory by its slug or by its id.
@@ -133,68 +215,47 @@ async fn default_tenant(state: &AppState, client: &RegistryClient) -> Answer<Opt
 }
 
 /// The same answer after the same work as for a wrong password.
-async fn nobody(state: &AppState, password: &SecretString) -> Answer<Principal> {
-    let _never = state.passwords.verify(password, None).await?;
+async fn nobody(passwords: &Passwords, password: &SecretString) -> Answer<Principal> {
+    let _never = passwords.verify(password, None).await?;
     Err(Problem::new(Kind::LoginFailed))
 }
 
-/// Tries the password with each laboratory that has the address.
-async fn admin(state: &AppState, candidates: &[Admin], password: &SecretString) -> Answer<Principal> {
-    let mut fitting = Vec::new();
-    for admin in candidates.iter().take(CANDIDATES_MAX) {
-        // Who has not accepted an invitation yet has none: the same work, and nothing fits.
-        let hash = admin.password_hash.as_ref().map(ExposeSecret::expose_secret);
-        let fits = state.passwords.verify(password, hash).await?;
-        if fits && admin.disabled_at.is_none() {
-            fitting.push(admin);
-        }
-    }
-    match fitting.as_slice() {
-        [] => Err(Problem::new(Kind::LoginFailed)),
-        [one] => enter(state, one.tenant, one.id).await,
-        _ => Err(Problem::new(Kind::TenantAmbiguous)),
-    }
-}
-
-/// An admin works under the role and the standing that the laboratory's own staff list gives.
-async fn enter(state: &AppState, tenant: TenantId, id: StaffId) -> Answer<Principal> {
-    let person = ask(state, tenant, async |txn| lab::staff::login_by_id(txn, id).await).await?;
-    match person {
-        Some(person) if person.active => Ok(Principal::Staff {
-            staff: id,
-            tenant,
-            role: person.role,
-        }),
-        _ => Err(Problem::new(Kind::LoginFailed)),
-    }
-}
-
-/// Looks into the laboratory's own staff list.
-async fn member(
+/// Verifies the one password, and gives whom it lets in. The role and the right to work are those of the laboratory's own
+/// staff list, also for an admin, whose password is the registry's.
+async fn enter(
     state: &AppState,
-    tenant: TenantId,
-    email: &Email,
-    password: &SecretString,
-    found: &mut Found,
+    passwords: &Passwords,
+    place: &Place,
+    given: &Credentials<'_>,
 ) -> Answer<Principal> {
-    let asked = ask(state, tenant, async |txn| {
-        lab::staff::login_by_email(txn, email).await
+    let Some(tenant) = place.tenant else {
+        return nobody(passwords, given.password).await;
+    };
+    let asked = ask(state, tenant, async |txn| match &place.admin {
+        Some(admin) => lab::staff::login_by_id(txn, admin.id).await,
+        None => lab::staff::login_by_email(txn, given.email).await,
     });
-    let person: Option<StaffLogin> = match asked.await {
-        Err(Unanswered::Resolve(closed)) if keeps_shut(&closed) => {
+    let asked: Result<Option<StaffLogin>, ResolveError> = match asked.await {
+        Ok(person) => Ok(person),
+        Err(Unanswered::Resolve(closed)) if keeps_shut(&closed) => Err(closed),
+        Err(other) => return Err(other.into()),
+    };
+    let hash = match (&place.admin, &asked) {
+        (Some(admin), _) if admin.disabled_at.is_some() => None,
+        // Who has not accepted an invitation yet has none.
+        (Some(admin), _) => admin.password_hash.as_ref().map(ExposeSecret::expose_secret),
+        (None, Ok(person)) => person.as_ref().and_then(|person| person.password_hash.as_deref()),
+        (None, Err(closed)) => {
             // Nobody has shown a password of this laboratory: its admins' wrong ones get the same answer.
             tracing::warn!(error = %closed, "a log-in at a laboratory that is not in service was refused");
-            return nobody(state, password).await;
+            None
         }
-        answered => answered?,
     };
-    if person.is_some() {
-        found.tenant = Some(tenant);
+    if !passwords.verify(given.password, hash).await? {
+        return Err(Problem::new(Kind::LoginFailed));
     }
-    let hash = person.as_ref().and_then(|person| person.password_hash.as_deref());
-    let fits = state.passwords.verify(password, hash).await?;
-    match person {
-        Some(person) if fits && person.active && person.password_hash.is_some() => Ok(Principal::Staff {
+    match asked? {
+        Some(person) if person.active => Ok(Principal::Staff {
             staff: person.id,
             tenant,
             role: person.role,

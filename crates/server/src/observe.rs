@@ -6,7 +6,7 @@
 
 use std::{
     any::Any,
-    cell::RefCell,
+    cell::{Cell, RefCell},
     panic::AssertUnwindSafe,
     rc::Rc,
     time::{Duration, Instant},
@@ -34,14 +34,25 @@ use crate::{
     trace::Trace,
 };
 
-/// What the extractors tell the middleware about a request: whose it is.
+/// What the extractors tell the middleware about a request.
 #[derive(Debug, Clone, Default)]
-pub struct Notes(Rc<RefCell<Option<(TenantId, String)>>>);
+pub struct Notes(Rc<Noted>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    tenant: RefCell<Option<(TenantId, String)>>,
+    awaits_body: Cell<bool>,
+}
 
 impl Notes {
     /// Notes that the request belongs to this laboratory.
     pub fn tenant(&self, id: TenantId, slug: &str) {
-        *self.0.borrow_mut() = Some((id, slug.to_owned()));
+        *self.0.tenant.borrow_mut() = Some((id, slug.to_owned()));
+    }
+
+    /// Notes whether the client still owes a part of its body. A request that is given up meanwhile is the client's fault.
+    pub fn awaits_body(&self, awaits: bool) {
+        self.0.awaits_body.set(awaits);
     }
 }
 
@@ -97,6 +108,9 @@ pub async fn observe(
     let answered = match outcome {
         Ok(Ok(answered)) => answered,
         Ok(Err(panic)) => Err(Problem::internal(panic_text(panic.as_ref())).into()),
+        Err(_elapsed) if seen.notes.0.awaits_body.get() => {
+            Err(Problem::new(Kind::BodyTooSlow).closing().into())
+        }
         Err(_elapsed) => Err(Problem::caused(Kind::DeadlinePassed, "the request's deadline passed").into()),
     };
     let route = route(&known, &seen, &answered);
@@ -190,7 +204,7 @@ fn log_cause(seen: &Seen, problem: &Problem) {
 
 fn report(state: &AppState, seen: &Seen, route: String, status: StatusCode) {
     let took: Duration = seen.started.elapsed();
-    let tenant = seen.notes.0.borrow();
+    let tenant = seen.notes.0.tenant.borrow();
     state
         .metrics
         .request(&seen.method, route, status, took, tenant.as_ref());

@@ -30,6 +30,7 @@ use crate::{
     instance, invitations,
     lifecycle::Lifecycle,
     metrics::Metrics,
+    proxies::TrustedProxies,
     service_manager,
     state::{AppState, Limits},
 };
@@ -99,6 +100,7 @@ fn state(settings: &Settings, platform: &Platform) -> AppState {
             public_url: settings.http.public_url.clone(),
         },
         attempts: Attempts::default(),
+        proxies: TrustedProxies::new(settings.http.trusted_proxies.clone(), settings.http.client_header),
         exports: Exports::default(),
         limits: Limits {
             body_max_bytes: settings.http.body_max_bytes,

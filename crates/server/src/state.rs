@@ -12,7 +12,7 @@ use settings::DefaultTenant;
 
 use crate::{
     attempts::Attempts, exporting::Exports, invitations, lifecycle::Lifecycle, metrics::Metrics,
-    problem::Answer,
+    problem::Answer, proxies::TrustedProxies,
 };
 
 /// The parts of one `tenantd`. Handlers of laboratories see none of it: they get a [`crate::extract::Tenant`].
@@ -37,6 +37,8 @@ pub struct AppState {
     pub invitations: invitations::Options,
     /// Failed log-ins.
     pub attempts: Attempts,
+    /// Whose word is taken for who the client is.
+    pub proxies: TrustedProxies,
     /// The right to export a whole laboratory.
     pub exports: Exports,
     /// Bounds on requests.
@@ -50,7 +52,7 @@ pub struct AppState {
 /// Bounds on one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// The largest body.
+    /// The largest file.
     pub body_max_bytes: usize,
     /// The longest time until the answer.
     pub request_timeout: Duration,

@@ -1,8 +1,9 @@
 //! What a key accepts: the check and the sentence that describes it stand side by side.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use figment::value::Value;
+use ipnet::IpNet;
 use model::{DbName, Namespace, Slug, TenantId};
 
 /// The values that a key accepts.
@@ -19,6 +20,8 @@ pub enum Accept {
     Word(&'static [&'static str]),
     /// An IP address with a port.
     Socket,
+    /// Addresses and networks, separated by commas.
+    Networks,
     /// The address of a web site: http or https, a host, and a path perhaps.
     WebAddress,
     /// Any text that is not empty.
@@ -48,6 +51,10 @@ impl Accept {
             Self::Word(words) => words.join(" or "),
             Self::Socket => {
                 "address:port, as 127.0.0.1:8080 or [::]:8080; port 0 takes a free one".to_owned()
+            }
+            Self::Networks => {
+                "addresses and networks separated by commas, as 10.0.0.0/8, 192.0.2.7, 2001:db8::/64, but not the whole internet"
+                    .to_owned()
             }
             Self::WebAddress => {
                 "an address without query and fragment, as https://lab.example or https://example.org/lab"
@@ -79,6 +86,7 @@ impl Accept {
             Self::Number { .. } => false,
             Self::Word(words) => words.contains(&text),
             Self::Socket => text.parse::<SocketAddr>().is_ok(),
+            Self::Networks => networks(text).is_some(),
             Self::WebAddress => is_web_address(text),
             Self::Text | Self::Path => !text.is_empty() && !text.contains('\0'),
             Self::Secret => !text.contains('\0'),
@@ -89,6 +97,17 @@ impl Accept {
             Self::LogFilter => tracing_subscriber::EnvFilter::try_new(text).is_ok(),
         }
     }
+}
+
+/// The networks of a list; `None` when one of them is none. A network of everybody would let every client say who it is.
+pub(crate) fn networks(text: &str) -> Option<Vec<IpNet>> {
+    let network = |part: &str| {
+        let part = part.trim();
+        let alone = part.parse::<IpAddr>().ok().map(IpNet::from);
+        let network = alone.or_else(|| part.parse::<IpNet>().ok())?;
+        (network.prefix_len() > 0).then(|| network.trunc())
+    };
+    text.split(',').map(network).collect()
 }
 
 /// Whether links can begin with it.

@@ -104,7 +104,9 @@ pub const KEYS: &[Key] = &[
 
     key("http.listen", "TENANTRY_HTTP_LISTEN", Text("127.0.0.1:8080"), Accept::Socket, "where tenantd listens"),
     key("http.public_url", "TENANTRY_HTTP_PUBLIC_URL", Unset("links are shown without it"), Accept::WebAddress, "where people reach this tenantd, through the proxy before it: what links in invitations begin with"),
-    key("http.body_max_bytes", "TENANTRY_HTTP_BODY_MAX_BYTES", Number(16_777_216), count(1_024, 1_073_741_824), "largest request body; a larger one gets 413"),
+    key("http.body_max_bytes", "TENANTRY_HTTP_BODY_MAX_BYTES", Number(16_777_216), count(1_024, 1_073_741_824), "largest file that is imported; a larger one gets 413, as does any other body above 1 MiB, or 16 KiB before log-in"),
+    key("http.trusted_proxies", "TENANTRY_HTTP_TRUSTED_PROXIES", Unset("the peer of a connection is the client"), Accept::Networks, "reverse proxies whose word is taken for who the client is, separated by commas: log-ins are limited for each client, and the audit names it"),
+    key("http.client_header", "TENANTRY_HTTP_CLIENT_HEADER", Text("x-forwarded-for"), Accept::Word(&["x-forwarded-for", "forwarded"]), "the header in which they write it; choose the one that your proxy sets itself and does not pass on from clients"),
     key("http.request_timeout_ms", "TENANTRY_HTTP_REQUEST_TIMEOUT_MS", Number(30_000), WAIT_MS, "limit on one request, from its head to its answer"),
     key("http.shutdown_grace_ms", "TENANTRY_HTTP_SHUTDOWN_GRACE_MS", Number(10_000), count(0, 600_000), "how long requests may finish after a signal to stop"),
     key("http.workers", "TENANTRY_HTTP_WORKERS", Unset("one for each processor"), count(1, 1_024), "threads that serve requests"),
@@ -127,8 +129,8 @@ pub const KEYS: &[Key] = &[
 
     key("auth.token_ttl_s", "TENANTRY_AUTH_TOKEN_TTL_S", Number(3_600), count(60, 86_400), "life of a token"),
     key("auth.invitation_ttl_s", "TENANTRY_AUTH_INVITATION_TTL_S", Number(604_800), count(300, 2_592_000), "how long an invitation can be accepted, by which an administrator sets a password"),
-    key("auth.password_hashes_parallel_max", "TENANTRY_AUTH_PASSWORD_HASHES_PARALLEL_MAX", Number(2), count(1, 64), "most passwords hashed at once; each takes 19 MiB"),
-    key("auth.password_hash_wait_ms", "TENANTRY_AUTH_PASSWORD_HASH_WAIT_MS", Number(5_000), WAIT_MS, "limit on waiting for a turn to hash; past it 503"),
+    key("auth.password_hashes_parallel_max", "TENANTRY_AUTH_PASSWORD_HASHES_PARALLEL_MAX", Number(2), count(1, 64), "most passwords hashed at once; each takes 19 MiB, which are kept"),
+    key("auth.password_hash_wait_ms", "TENANTRY_AUTH_PASSWORD_HASH_WAIT_MS", Number(5_000), WAIT_MS, "limit on waiting for a turn to hash, which goes round robin over clients; past it 503"),
 
     key("worker.parallel_max", "TENANTRY_WORKER_PARALLEL_MAX", Number(4), count(1, 64), "most operations that one process runs at once"),
     key("worker.lease_s", "TENANTRY_WORKER_LEASE_S", Number(30), count(2, 3_600), "how long an operation stays with a worker that no longer renews its lease"),

@@ -21,9 +21,10 @@ mod values;
 pub use accept::Accept;
 pub use error::{Problem, SettingsError};
 pub use explain::{Explained, markdown_table};
+pub use ipnet::IpNet;
 pub use keys::{DefaultValue, KEYS, Key, OTHER_VARIABLES};
 pub use secrets::{SECRET_VARIABLES, file_variable, secret_variable};
 pub use sections::{
-    Archive, Auth, DefaultTenant, DefaultTenantHint, Http, Log, LogFormat, Names, Paths, RegistrySettings,
-    Router, ServerAddress, Settings, TenantServerSettings, Webhooks, Worker,
+    Archive, Auth, ClientHeader, DefaultTenant, DefaultTenantHint, Http, Log, LogFormat, Names, Paths,
+    RegistrySettings, Router, ServerAddress, Settings, TenantServerSettings, Webhooks, Worker,
 };

@@ -10,8 +10,10 @@ use figment::value::Value;
 use model::DbName;
 
 use crate::{
-    Archive, Auth, DefaultTenant, DefaultTenantHint, Explained, Http, Log, LogFormat, Names, Paths,
-    RegistrySettings, Router, ServerAddress, Settings, SettingsError, TenantServerSettings, Webhooks, Worker,
+    Archive, Auth, ClientHeader, DefaultTenant, DefaultTenantHint, Explained, Http, Log, LogFormat, Names,
+    Paths, RegistrySettings, Router, ServerAddress, Settings, SettingsError, TenantServerSettings, Webhooks,
+    Worker,
+    accept::networks,
     explain::explain,
     layers::{environment, file_of, merge, unknown_variables},
     values::Values,
@@ -86,6 +88,14 @@ impl Settings {
                     .text("http.public_url")
                     .map(|url| url.trim_end_matches('/').to_owned()),
                 body_max_bytes: count("http.body_max_bytes"),
+                trusted_proxies: values
+                    .text("http.trusted_proxies")
+                    .and_then(networks)
+                    .unwrap_or_default(),
+                client_header: match values.text("http.client_header") {
+                    Some("forwarded") => ClientHeader::Forwarded,
+                    _ => ClientHeader::XForwardedFor,
+                },
                 request_timeout_ms: amount("http.request_timeout_ms"),
                 shutdown_grace_ms: amount("http.shutdown_grace_ms"),
                 workers: values.number("http.workers"),

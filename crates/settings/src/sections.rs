@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use ipnet::IpNet;
 use model::{DbName, Namespace, Slug, TenantId};
 use secrecy::SecretString;
 
@@ -147,14 +148,27 @@ pub struct Http {
     pub listen: SocketAddr,
     /// What links for people begin with, without a slash at its end.
     pub public_url: Option<String>,
-    /// Largest request body.
+    /// Largest file that is imported.
     pub body_max_bytes: usize,
+    /// Reverse proxies that say for whom they ask.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where they say it.
+    pub client_header: ClientHeader,
     /// Limit on one request.
     pub request_timeout_ms: u64,
     /// How long requests may finish after a signal to stop.
     pub shutdown_grace_ms: u64,
     /// Threads that serve; `None` is one for each processor.
     pub workers: Option<usize>,
+}
+
+/// The header in which a trusted proxy says for whom it asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientHeader {
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded` of RFC 7239.
+    Forwarded,
 }
 
 /// The pools.

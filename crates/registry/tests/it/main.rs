@@ -15,6 +15,8 @@ mod people;
 #[cfg(test)]
 mod pool;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod routers;
 #[cfg(test)]
 mod schema;

@@ -1,19 +1,62 @@
 //! Bodies: read up to the limit and no further, JSON refused with its position, unknown fields refused by name.
+//!
+//! Invariant: for a request without a valid token no more than [`PUBLIC_BYTES_MAX`] are read, and those in
+//! [`PUBLIC_TIME_MAX`]. Which limit applies is the extractor's type: [`PublicBody`] before log-in; [`Body`] and [`MaybeBody`]
+//! for JSON, [`RawBody`] for files, all three behind a token.
+
+use std::time::Duration;
 
 use actix_web::{
     FromRequest, HttpMessage, HttpRequest,
     dev::Payload,
     http::header,
-    web::{Bytes, BytesMut, Data},
+    web::{Bytes, BytesMut},
 };
 use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
+use super::caller::{principal, state};
 use crate::{
+    observe::Notes,
     problem::{Answer, Kind, Problem},
-    state::AppState,
 };
+
+/// The largest body of a call that needs no token: a password of 128 characters, each of them escaped, has 1.5 KiB.
+const PUBLIC_BYTES_MAX: usize = 16 * 1024;
+/// The longest time in which such a body may come.
+const PUBLIC_TIME_MAX: Duration = Duration::from_secs(10);
+/// The largest JSON body.
+const JSON_BYTES_MAX: usize = 1024 * 1024;
+
+/// What may be sent, and by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Anybody; JSON.
+    Public,
+    /// JSON of somebody with a token.
+    Json,
+    /// A file of somebody with a token.
+    File,
+}
+
+/// A JSON body of a call that needs no token.
+#[derive(Debug)]
+pub struct PublicBody<T>(pub T);
+
+impl<T: DeserializeOwned + 'static> FromRequest for PublicBody<T> {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (req, mut payload) = (req.clone(), payload.take());
+        async move {
+            let bytes = read(&req, &mut payload, Class::Public).await?;
+            Ok(Self(json(&req, &bytes)?))
+        }
+        .boxed_local()
+    }
+}
 
 /// A JSON body, together with the bytes that it was read from (an idempotency key is tied to them).
 #[derive(Debug)]
@@ -31,12 +74,8 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (req, mut payload) = (req.clone(), payload.take());
         async move {
-            let bytes = read(&req, &mut payload).await?;
-            let content_type = req.content_type().to_ascii_lowercase();
-            if content_type != "application/json" && !content_type.ends_with("+json") {
-                return Err(wrong_type(&content_type, "application/json"));
-            }
-            let value = serde_json::from_slice(&bytes).map_err(|error| refused_json(&error))?;
+            let bytes = read(&req, &mut payload, Class::Json).await?;
+            let value = json(&req, &bytes)?;
             Ok(Self { value, bytes })
         }
         .boxed_local()
@@ -54,15 +93,8 @@ impl<T: DeserializeOwned + Default + 'static> FromRequest for MaybeBody<T> {
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (req, mut payload) = (req.clone(), payload.take());
         async move {
-            match read(&req, &mut payload).await {
-                Ok(bytes) => {
-                    let content_type = req.content_type().to_ascii_lowercase();
-                    if content_type != "application/json" && !content_type.ends_with("+json") {
-                        return Err(wrong_type(&content_type, "application/json"));
-                    }
-                    let value = serde_json::from_slice(&bytes).map_err(|error| refused_json(&error))?;
-                    Ok(Self(value))
-                }
+            match read(&req, &mut payload, Class::Json).await {
+                Ok(bytes) => Ok(Self(json(&req, &bytes)?)),
                 Err(problem) if problem.kind() == Kind::BodyEmpty => Ok(Self(T::default())),
                 Err(problem) => Err(problem),
             }
@@ -95,7 +127,7 @@ impl FromRequest for RawBody {
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (req, mut payload) = (req.clone(), payload.take());
         async move {
-            let bytes = read(&req, &mut payload).await?;
+            let bytes = read(&req, &mut payload, Class::File).await?;
             Ok(Self {
                 content_type: req.content_type().to_ascii_lowercase(),
                 bytes,
@@ -105,11 +137,18 @@ impl FromRequest for RawBody {
     }
 }
 
-/// Reads the whole body, or refuses: at once when its stated length passes the limit, else as soon as it does.
-async fn read(req: &HttpRequest, payload: &mut Payload) -> Answer<Bytes> {
-    let limit = req
-        .app_data::<Data<AppState>>()
-        .map_or(0, |state| state.limits.body_max_bytes);
+/// Reads the whole body, or refuses: at once without the token that its class needs or when its stated length passes the
+/// limit, else as soon as it does.
+async fn read(req: &HttpRequest, payload: &mut Payload, class: Class) -> Answer<Bytes> {
+    if class != Class::Public {
+        principal(req)?;
+    }
+    let largest = state(req).limits.body_max_bytes;
+    let limit = match class {
+        Class::Public => largest.min(PUBLIC_BYTES_MAX),
+        Class::Json => largest.min(JSON_BYTES_MAX),
+        Class::File => largest,
+    };
     let stated = req
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -123,6 +162,24 @@ async fn read(req: &HttpRequest, payload: &mut Payload) -> Answer<Bytes> {
         let detail = "Send the body without Content-Encoding.";
         return Err(Problem::with(Kind::UnsupportedMediaType, detail));
     }
+    let notes = req.extensions().get::<Notes>().cloned().unwrap_or_default();
+    notes.awaits_body(true);
+    let collected = match class {
+        Class::Public => tokio::time::timeout(PUBLIC_TIME_MAX, collect(payload, limit))
+            .await
+            .unwrap_or_else(|_elapsed| Err(Problem::new(Kind::BodyTooSlow).closing())),
+        // The deadline of the whole request is theirs.
+        Class::Json | Class::File => collect(payload, limit).await,
+    };
+    notes.awaits_body(false);
+    let bytes = collected?;
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Problem::new(Kind::BodyEmpty));
+    }
+    Ok(bytes.freeze())
+}
+
+async fn collect(payload: &mut Payload, limit: usize) -> Answer<BytesMut> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|error| Problem::with(Kind::BodyUnreadable, error.to_string()))?;
@@ -131,10 +188,16 @@ async fn read(req: &HttpRequest, payload: &mut Payload) -> Answer<Bytes> {
         }
         bytes.extend_from_slice(&chunk);
     }
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(Problem::new(Kind::BodyEmpty));
+    Ok(bytes)
+}
+
+/// Reads JSON of this type.
+fn json<T: DeserializeOwned>(req: &HttpRequest, bytes: &[u8]) -> Answer<T> {
+    let content_type = req.content_type().to_ascii_lowercase();
+    if content_type != "application/json" && !content_type.ends_with("+json") {
+        return Err(wrong_type(&content_type, "application/json"));
     }
-    Ok(bytes.freeze())
+    serde_json::from_slice(bytes).map_err(|error| refused_json(&error))
 }
 
 fn too_large(limit: usize) -> Problem {

@@ -109,7 +109,7 @@ impl FromRequest for OperatorCaller {
     }
 }
 
-fn state(req: &HttpRequest) -> &AppState {
+pub(super) fn state(req: &HttpRequest) -> &AppState {
     req.app_data::<Data<AppState>>()
         .expect("the application is built with its state")
 }
@@ -133,7 +133,9 @@ pub(crate) fn request_id(req: &HttpRequest) -> Option<String> {
     req.extensions().get::<Trace>().map(Trace::id)
 }
 
-/// The address of whoever opened the connection. Forwarding headers are not believed: anybody can send them.
+/// The client's address: the peer of the connection, or whom a trusted proxy asks for. The audits and the limits take it
+/// from here and from nowhere else.
 pub fn client_ip(req: &HttpRequest) -> Option<IpAddr> {
-    req.peer_addr().map(|peer| peer.ip())
+    let peer = req.peer_addr()?;
+    Some(state(req).proxies.client(peer.ip(), req.headers()))
 }

@@ -6,7 +6,7 @@ mod headers;
 mod path;
 mod tenant;
 
-pub use body::{Body, MaybeBody, RawBody};
+pub use body::{Body, MaybeBody, PublicBody, RawBody};
 pub(crate) use caller::request_id;
 pub use caller::{Caller, OperatorCaller, client_ip};
 pub use headers::{IdempotencyKey, IfMatch, IfMatchIfSent, if_none_match};

@@ -44,10 +44,13 @@ fn statuses(method: &str, path: &str, operation: &Operation) -> BTreeSet<u16> {
         found.extend([401, 429]);
     }
     if path.contains("/auth/") {
-        found.extend([403, 409]);
+        found.insert(403);
+    }
+    if path.ends_with("/invitations/accept") {
+        found.insert(409);
     }
     if operation.request_body.is_some() {
-        found.extend([400, 413, 415, 422]);
+        found.extend([400, 408, 413, 415, 422]);
     }
     // One export of a laboratory runs at a time in a process.
     if path.ends_with("/export") || path.ends_with("/exports/archive") {
@@ -77,6 +80,7 @@ fn meaning(status: u16) -> &'static str {
         401 => "No valid token, or a log-in that was refused",
         403 => "The role, the token's audience or the laboratory's state does not allow it",
         404 => "There is no such record in this laboratory",
+        408 => "The body did not come in time",
         409 => "The state of things does not allow it",
         412 => "The record has changed since it was read",
         413 => "The body is too large",

@@ -97,8 +97,6 @@ kinds! {
         "Only one operation runs on a laboratory at a time. Wait for it to end and try again.";
     ExportInProgress = "export-in-progress", CONFLICT, "The laboratory's data are being exported already",
         "Each tenantd runs one export of a laboratory at a time. Let it end, or break its download off, and ask again after Retry-After.";
-    TenantAmbiguous = "tenant-ambiguous", CONFLICT, "You work in several laboratories",
-        "The same e-mail address and password fit several laboratories. Name one in `tenant`.";
     IdempotencyInFlight = "idempotency-in-flight", CONFLICT, "The first request with this key is still running",
         "Wait a moment and send the same request again: you will get the first one's answer.";
     VersionMismatch = "version-mismatch", PRECONDITION_FAILED, "The record has changed since you read it",

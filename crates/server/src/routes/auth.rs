@@ -3,8 +3,8 @@
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use identity::Principal;
 use jiff::Timestamp;
-use model::{Email, Role, TenantId};
-use registry::{Actor, NewAudit, audit_insert};
+use model::{ClientNetwork, Email, Role, TenantId};
+use registry::{Actor, NewAudit, NewRefusal, audit_insert, refusal_count};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -13,10 +13,11 @@ use uuid::Uuid;
 
 use crate::{
     answer,
-    extract::{Body, Caller, client_ip, request_id},
+    attempts::Audience,
+    extract::{Caller, PublicBody, client_ip, request_id},
     input::Password,
-    login::{self, Found},
-    problem::Answer,
+    login::{self, Credentials, Found},
+    problem::{Answer, Kind},
     state::AppState,
 };
 
@@ -28,7 +29,8 @@ pub struct LoginBody {
     email: Email,
     #[schema(value_type = String, format = Password)]
     password: Password,
-    /// The laboratory's slug or id. Needed by staff of all but the default laboratory, and by admins of several.
+    /// The laboratory's slug or id. Needed by staff of all but the default laboratory, and by admins of several: without it
+    /// their log-in is refused like one with a wrong password.
     #[schema(example = "acme-lab")]
     tenant: Option<String>,
 }
@@ -96,22 +98,23 @@ fn belongs(principal: &Principal) -> (Option<TenantId>, String) {
 #[post("/auth/login")]
 pub(crate) async fn log_in(
     req: HttpRequest,
-    body: Body<LoginBody>,
+    body: PublicBody<LoginBody>,
     state: web::Data<AppState>,
 ) -> Answer<HttpResponse> {
     let LoginBody {
         email,
         password,
         tenant,
-    } = body.value;
-    let client = client_ip(&req);
-    state.attempts.begin(&email, client).await?;
+    } = body.0;
+    let given = Credentials {
+        email: &email,
+        password: password.secret(),
+        client: client_ip(&req).map(ClientNetwork::of),
+    };
     let mut found = Found::default();
-    let outcome = login::staff(&state, &email, password.secret(), tenant.as_deref(), &mut found).await;
-    record(&req, &state, &email, "lab", &outcome, found.tenant).await?;
-    let principal = outcome?;
-    state.attempts.succeeded(&email, client).await;
-    Ok(session(&state, &principal))
+    let outcome = login::staff(&state, &given, tenant.as_deref(), &mut found).await;
+    record(&req, &state, &email, Audience::Lab, &outcome, found.tenant).await?;
+    Ok(session(&state, &outcome?))
 }
 
 /// Logs an operator of the platform in.
@@ -120,49 +123,59 @@ pub(crate) async fn log_in(
 #[post("/operators/login")]
 pub(crate) async fn operator_log_in(
     req: HttpRequest,
-    body: Body<OperatorLoginBody>,
+    body: PublicBody<OperatorLoginBody>,
     state: web::Data<AppState>,
 ) -> Answer<HttpResponse> {
-    let OperatorLoginBody { email, password } = body.value;
-    let client = client_ip(&req);
-    state.attempts.begin(&email, client).await?;
-    let outcome = login::operator(&state, &email, password.secret()).await;
-    record(&req, &state, &email, "operator", &outcome, None).await?;
-    let principal = outcome?;
-    state.attempts.succeeded(&email, client).await;
-    Ok(session(&state, &principal))
+    let OperatorLoginBody { email, password } = body.0;
+    let given = Credentials {
+        email: &email,
+        password: password.secret(),
+        client: client_ip(&req).map(ClientNetwork::of),
+    };
+    let outcome = login::operator(&state, &given).await;
+    record(&req, &state, &email, Audience::Operator, &outcome, None).await?;
+    Ok(session(&state, &outcome?))
 }
 
-/// Writes a log-in into the registry's audit: nobody gets in unwritten. What failed on our side says nothing about the
-/// person and is in the log; attempts past the limit are not written, so that nobody fills the audit at their own speed.
+/// Writes a log-in into the registry's audit: nobody gets in unwritten. A refusal is counted instead, so that nobody fills the
+/// audit at their own speed; one past the limit on attempts is not even counted. What failed on our side says nothing about
+/// the person and is in the log.
 async fn record(
     req: &HttpRequest,
     state: &AppState,
     email: &Email,
-    audience: &str,
+    audience: Audience,
     outcome: &Answer<Principal>,
-    known: Option<TenantId>,
+    meant: Option<TenantId>,
 ) -> Answer<()> {
-    let mut detail = json!({ "email": email, "audience": audience });
-    let (action, actor, tenant) = match outcome {
-        Ok(Principal::Staff { staff, tenant, .. }) => {
-            ("login.succeeded", Actor::Staff(*staff), Some(*tenant))
+    let (request_id, client_ip) = (request_id(req), client_ip(req));
+    let (actor, tenant) = match outcome {
+        Ok(Principal::Staff { staff, tenant, .. }) => (Actor::Staff(*staff), Some(*tenant)),
+        Ok(Principal::Operator { operator }) => (Actor::Operator(*operator), None),
+        Err(problem) => {
+            let kind = problem.kind();
+            let limited = matches!(kind, Kind::TooManyAttempts | Kind::TooManyAtOnce);
+            if limited || !kind.status().is_client_error() {
+                return Ok(());
+            }
+            let refusal = NewRefusal {
+                audience: audience.as_str(),
+                reason: kind.code(),
+                tenant: meant,
+                email: Some(email),
+                client: client_ip.map(ClientNetwork::of),
+                request_id: request_id.as_deref(),
+            };
+            return Ok(refusal_count(&state.registry_client().await?, &refusal).await?);
         }
-        Ok(Principal::Operator { operator }) => ("login.succeeded", Actor::Operator(*operator), None),
-        Err(problem) if problem.kind().status().is_client_error() => {
-            detail["reason"] = json!(problem.kind().code());
-            ("login.refused", Actor::Anonymous, known)
-        }
-        Err(_) => return Ok(()),
     };
-    let request_id = request_id(req);
     let entry = NewAudit {
         actor: &actor,
-        action,
+        action: "login.succeeded",
         tenant,
-        detail,
+        detail: json!({ "email": email, "audience": audience.as_str() }),
         request_id: request_id.as_deref(),
-        client_ip: client_ip(req),
+        client_ip,
     };
     Ok(audit_insert(&state.registry_client().await?, &entry).await?)
 }

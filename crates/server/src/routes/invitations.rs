@@ -6,8 +6,11 @@ use actix_web::{HttpRequest, HttpResponse, delete, get, http::header, post, web}
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use identity::Principal;
 use jiff::Timestamp;
-use model::{Email, StaffId, TenantId};
-use registry::{Actor, Admin, Invitation, NewAudit, admins_of, audit_insert, invitations_of, tenant_by_id};
+use model::{ClientNetwork, Email, StaffId, TenantId};
+use registry::{
+    Actor, Admin, Invitation, NewAudit, NewRefusal, admins_of, audit_insert, invitations_of, refusal_count,
+    tenant_by_id,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -16,7 +19,7 @@ use utoipa::ToSchema;
 use super::auth::{Session, session};
 use crate::{
     answer,
-    extract::{Body, IdempotencyKey, OperatorCaller, PathId, client_ip, request_id},
+    extract::{IdempotencyKey, OperatorCaller, PathId, PublicBody, client_ip, request_id},
     input::Password,
     invitations::{self, Bearer, Circumstances, InvitationView},
     problem::{Answer, Kind, Problem},
@@ -41,10 +44,10 @@ pub struct AcceptBody {
 #[post("/auth/invitations/accept")]
 pub(crate) async fn accept(
     req: HttpRequest,
-    body: Body<AcceptBody>,
+    body: PublicBody<AcceptBody>,
     state: web::Data<AppState>,
 ) -> Answer<HttpResponse> {
-    let AcceptBody { token, password } = body.value;
+    let AcceptBody { token, password } = body.0;
     let from = Circumstances {
         request_id: request_id(&req),
         client_ip: client_ip(&req),
@@ -56,27 +59,33 @@ pub(crate) async fn accept(
 }
 
 /// An acceptance is a log-in, and is written where log-ins are; that the invitation was used stands there already. What was
-/// refused is written where a token was wrong, and not past the limit on attempts.
+/// refused is counted where a token was wrong, and not past the limit on attempts.
 async fn record(
     state: &AppState,
     outcome: &Answer<Principal>,
     bearer: &Bearer,
     from: &Circumstances,
 ) -> Answer<()> {
-    let (action, actor, reason) = match outcome {
-        Ok(Principal::Staff { staff, .. }) => ("login.succeeded", Actor::Staff(*staff), None),
-        Err(problem) if problem.kind() == Kind::InvitationInvalid => (
-            "invitation.refused",
-            Actor::Anonymous,
-            Some(problem.kind().code()),
-        ),
+    let actor = match outcome {
+        Ok(Principal::Staff { staff, .. }) => Actor::Staff(*staff),
+        Err(problem) if problem.kind() == Kind::InvitationInvalid => {
+            let refusal = NewRefusal {
+                audience: "invitation",
+                reason: problem.kind().code(),
+                tenant: bearer.tenant,
+                email: bearer.email.as_ref(),
+                client: from.client_ip.map(ClientNetwork::of),
+                request_id: from.request_id.as_deref(),
+            };
+            return Ok(refusal_count(&state.registry_client().await?, &refusal).await?);
+        }
         _ => return Ok(()),
     };
     let entry = NewAudit {
         actor: &actor,
-        action,
+        action: "login.succeeded",
         tenant: bearer.tenant,
-        detail: json!({ "email": bearer.email, "audience": "lab", "via": "invitation", "reason": reason }),
+        detail: json!({ "email": bearer.email, "audience": "lab", "via": "invitation" }),
         request_id: from.request_id.as_deref(),
         client_ip: from.client_ip,
     };

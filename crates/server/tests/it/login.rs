@@ -123,57 +123,6 @@ async fn a_hint_that_matches_no_laboratory_is_told_to_ops_and_looks_like_a_wrong
 }
 
 #[tokio::test]
-async fn an_admin_of_two_laboratories_with_one_password_must_name_one() {
-    let world = World::start().await;
-    let (d, ops) = (&world.server, &world.operator);
-    let mut ids = Vec::new();
-    for slug in ["acme-lab", "bravo-lab"] {
-        let mut body = crate::support::new_lab(slug);
-        body["admin"]["email"] = json!("both@platform.example");
-        let asked = d.post(ops, "/api/v1/tenants", body).await;
-        let location = asked.header("location").to_owned();
-        ids.push(asked.expect(202)["tenantId"].clone());
-        assert_eq!(
-            crate::support::finished(d, ops, &location).await["status"],
-            "succeeded"
-        );
-    }
-    d.try_log_in("both@platform.example", PASSWORD, None)
-        .await
-        .refused(409, "tenant-ambiguous");
-    for (slug, id) in ["acme-lab", "bravo-lab"].iter().zip(&ids) {
-        let session = d
-            .try_log_in("both@platform.example", PASSWORD, Some(slug))
-            .await
-            .expect(200);
-        assert_eq!(&session["tenantId"], id);
-    }
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn guessing_a_password_is_slowed_down() {
-    let world = World::start().await;
-    let d = &world.server;
-    let mut statuses = Vec::new();
-    for _ in 0..11 {
-        statuses.push(
-            d.try_log_in("ada@acme-lab.example", "wrong password 1", None)
-                .await,
-        );
-    }
-    let last = statuses.pop().unwrap();
-    assert!(statuses.iter().all(|reply| reply.status == 401));
-    last.refused(429, "too-many-attempts");
-    assert_eq!(last.header("retry-after"), "60");
-    // Somebody else is not held up.
-    d.try_log_in("bob@acme-lab.example", "wrong password 1", None)
-        .await
-        .refused(401, "login-failed");
-    world.stop().await;
-}
-
-#[tokio::test]
 async fn staff_who_left_are_refused_at_the_door_and_inside() {
     let world = World::start().await;
     let lab = world.lab("acme-lab").await;

@@ -5,6 +5,8 @@ mod adopt;
 #[cfg(test)]
 mod backups;
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod exports;
@@ -12,6 +14,8 @@ mod exports;
 mod fence;
 #[cfg(test)]
 mod figures;
+#[cfg(test)]
+mod guessing;
 #[cfg(test)]
 mod invitations;
 #[cfg(test)]

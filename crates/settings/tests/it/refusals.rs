@@ -43,6 +43,18 @@ fn a_wrong_value_is_refused_with_key_source_and_what_is_accepted() {
             "1 to 12 lower-case",
         ),
         (
+            "TENANTRY_HTTP_TRUSTED_PROXIES",
+            "10.0.0.0/8, proxy.example",
+            "http.trusted_proxies",
+            "192.0.2.7",
+        ),
+        (
+            "TENANTRY_HTTP_TRUSTED_PROXIES",
+            "0.0.0.0/0",
+            "http.trusted_proxies",
+            "not the whole internet",
+        ),
+        (
             "TENANTRY_HTTP_PUBLIC_URL",
             "lab.example",
             "http.public_url",

@@ -13,33 +13,43 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM {group};
 GRANT USAGE ON SCHEMA public TO {group};
 
 -- The laboratory and its people. There is room for one profile, which is written when the laboratory is made.
-GRANT SELECT, INSERT (tenant_id, name, tz), UPDATE (name, tz, acc_prefix, allow_self_verify) ON lab_profile TO {group};
+GRANT SELECT, INSERT (tenant_id, name, tz), UPDATE (name, tz, acc_prefix, allow_self_verify, accept_notice_without_read_back) ON lab_profile TO {group};
 GRANT SELECT, INSERT, UPDATE (display_name, email, role, password_hash, oidc_sub, active) ON staff TO {group};
 
 -- The catalogue.
 GRANT SELECT, INSERT, UPDATE (name, loinc, section, decimals, allowed_values, members, delta_pct, delta_days, tat_minutes, active) ON test_def TO {group};
 GRANT SELECT, INSERT, UPDATE (valid_to) ON ref_range TO {group};
 
--- The work.
+-- The work. What the guards evaluate (range, limits, flag) has no column here.
 GRANT SELECT, INSERT, UPDATE (national_id, family_name, given_name, family_key, given_key, sex, birth_date, merged_into, merge_reason) ON patient TO {group};
 GRANT USAGE ON SEQUENCE patient_mrn_seq TO {group};
 GRANT SELECT, INSERT, UPDATE (last) ON accession_counter TO {group};
 GRANT SELECT, INSERT, UPDATE (status, priority, clinical_note, cancel_reason) ON lab_order TO {group};
-GRANT SELECT, INSERT, UPDATE (status, collected_at, collected_by, received_at, received_by, reject_reason, rejected_by) ON specimen TO {group};
+GRANT SELECT, INSERT, UPDATE (status, collected_at, collected_by, received_at, received_by, reject_reason, rejected_by, change_reason, changed_by) ON specimen TO {group};
 GRANT SELECT, INSERT, UPDATE (
   specimen_id, status, value_num, comparator, value_text, unit, comment, instrument, resulted_at, import_id,
-  ref_range_id, ref_low, ref_high, crit_low, crit_high, flag, delta_flag, delta_previous,
-  entered_by, entered_at, verified_by, verified_at, self_verified, released_by, amendment_id, change_reason, closed_reason, changed_by
+  delta_flag, delta_previous, entered_by, entered_at, verified_by, verified_at, self_verified, released_by, amendment_id,
+  outdated_since, outdated_reason, change_reason, closed_reason, changed_by
 ) ON result TO {group};
-GRANT SELECT, INSERT, UPDATE (status, verified_by) ON result_amendment TO {group};
+GRANT SELECT, INSERT, UPDATE (status, verified_by, evaluated_at) ON result_amendment TO {group};
 
 -- Append-only.
 GRANT SELECT, INSERT ON audit_event, critical_notice, import_batch, import_error TO {group};
-GRANT EXECUTE ON FUNCTION may_be_critical(text, numeric, text, numeric, numeric) TO {group};
+-- Read by queries, and by guards that run with the rights of whoever writes.
+GRANT EXECUTE ON FUNCTION
+  lab_day(timestamptz),
+  flag_at(numeric, text, numeric, numeric, numeric, numeric),
+  flag_of(numeric, text, numeric, numeric, numeric, numeric),
+  evaluation_subject(uuid, uuid),
+  evaluation(text, text, date, date, timestamptz, numeric, text),
+  may_be_critical(text, numeric, text, numeric, numeric),
+  is_notified(uuid, int, uuid),
+  fits_test(text, numeric, text, text)
+  TO {group};
 -- Asked by the trigger that keeps texts in one form.
 GRANT EXECUTE ON FUNCTION is_normal_line(text) TO {group};
 -- Written by guards.
-GRANT SELECT ON result_revision, result_change TO {group};
+GRANT SELECT ON result_revision, result_change, specimen_revision TO {group};
 
 -- Not a record of the laboratory: answers kept for a day so that a repeated request is not done twice.
 GRANT SELECT, INSERT, DELETE ON idempotency_key TO {group};

@@ -1,18 +1,19 @@
 //! Amendments: the only way in which a released result changes.
 //!
 //! An amendment is entered by one supervisor and verified by another, on its own; it is applied in the same transaction as
-//! its verification. Only where the laboratory allows one person both is it applied at once, and marked. The value that it
-//! replaces, with all its signatures, stays readable for ever.
+//! its verification. A corrected value has an evaluation of its own, by what is known now; a remark leaves the evaluation as it
+//! is. Only where the laboratory allows one person both is it applied at once, and marked. The value that it replaces, with
+//! all its signatures, stays readable for ever.
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    Actor, AmendmentId, AmendmentKind, AmendmentStatus, Bounds, Comparator, Flag, LabError, Number, ResultId,
-    Txn, audit,
+    Actor, AmendmentId, AmendmentKind, AmendmentStatus, Comparator, Flag, LabError, NoRange, Number,
+    ResultId, Txn, audit,
     catalogue::{self, Test},
-    critical, entry, flag, jumped, profile, result_view,
+    entry, jumped, profile, result_view,
     result_view::{Delta, ResultView},
     results,
     rows::Reader,
@@ -51,10 +52,26 @@ pub struct Amendment {
     pub comparator: Option<Comparator>,
     /// The new comment.
     pub comment: Option<String>,
-    /// The new flag, by the range that the result was judged by.
+    /// The new flag.
     pub flag: Option<Flag>,
+    /// Why there is no range.
+    pub no_range_reason: Option<NoRange>,
+    /// Lowest usual value.
+    #[schema(value_type = Option<String>)]
+    pub ref_low: Option<Number>,
+    /// Highest usual value.
+    #[schema(value_type = Option<String>)]
+    pub ref_high: Option<Number>,
+    /// Below it somebody must be told.
+    #[schema(value_type = Option<String>)]
+    pub crit_low: Option<Number>,
+    /// Above it somebody must be told.
+    #[schema(value_type = Option<String>)]
+    pub crit_high: Option<Number>,
     /// Whether the new value is or may be critical: then somebody must be told before it is verified.
     pub notice_required: bool,
+    /// Whether a notice of this value is recorded that counts.
+    pub critical_notified: bool,
     /// The delta check of the new value, against the previous one as it is now.
     pub delta: Option<Delta>,
     /// Why.
@@ -81,8 +98,9 @@ pub struct Amended {
     pub result: ResultView,
 }
 
-const COLUMNS: &str = "id, (SELECT may_be_critical(result_amendment.flag, result_amendment.value_num, result_amendment.comparator, \
-                         r.crit_low, r.crit_high) FROM result r WHERE r.id = result_id) AS critical, result_id, kind, status, value_num, value_text, comparator, comment, flag, delta_flag, delta_previous, \
+const COLUMNS: &str = "id, may_be_critical(flag, value_num, comparator, crit_low, crit_high) AS critical, \
+                       is_notified(result_id, base_rev + 1, id) AS notified, result_id, kind, status, value_num, value_text, comparator, \
+                       comment, flag, no_range, ref_low, ref_high, crit_low, crit_high, delta_flag, delta_previous, \
                        reason, entered_by, entered_at, verified_by, verified_at, self_verified";
 
 /// Enters an amendment. Where the laboratory allows one person to enter and verify, it is applied at once, unless its value
@@ -148,13 +166,10 @@ pub async fn verify(txn: &Txn<'_>, actor: &Actor, id: AmendmentId) -> Result<Ame
             "you entered this amendment; another person must verify it",
         ));
     }
-    if amendment.notice_required {
-        let notices = critical::of_result(txn, amendment.result_id).await?;
-        if !notices.iter().any(|notice| notice.amendment_id == Some(id)) {
-            let message =
-                "the amended value is or may be critical; record whom you notified (critical-notice) first";
-            return Err(LabError::conflict("critical_notice", message));
-        }
+    if amendment.notice_required && !amendment.critical_notified {
+        let message = "the amended value is or may be critical; record whom you notified and that it was read back \
+                       (critical-notice) first";
+        return Err(LabError::conflict("critical_notice", message));
     }
     apply(txn, actor, id, amendment.result_id).await
 }
@@ -199,7 +214,7 @@ pub async fn of_result(txn: &Txn<'_>, id: ResultId) -> Result<Vec<Amendment>, La
         .collect()
 }
 
-/// Writes a proposal.
+/// Writes a proposal; the database evaluates it.
 async fn insert(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -209,20 +224,10 @@ async fn insert(
 ) -> Result<AmendmentId, LabError> {
     let test = catalogue::get(txn, &before.code).await?;
     let (value, kind) = new_value(&test, before, new)?;
-    let bounds = Bounds {
-        low: before.ref_low,
-        high: before.ref_high,
-        crit_low: before.crit_low,
-        crit_high: before.crit_high,
-    };
     let (number, comparator, text) = match value {
         entry::Value::Number(number, comparator) => (Some(number), comparator, None),
         entry::Value::Text(text) => (None, None, Some(text)),
     };
-    // The range that the result was judged by, not today's: an amendment corrects a value, it does not judge anew.
-    let new_flag = number
-        .filter(|_| before.range_id.is_some())
-        .and_then(|n| flag(n, comparator, &bounds));
     let (exceeded, previous) = if kind == AmendmentKind::Amended {
         let delta = before.delta.as_ref();
         (delta.is_some_and(|d| d.exceeded), delta.map(|d| d.previous))
@@ -232,9 +237,9 @@ async fn insert(
     let amendment = AmendmentId::generate();
     let statement = txn
         .prepare_cached(
-            "INSERT INTO result_amendment (id, result_id, base_rev, kind, value_num, comparator, value_text, comment, flag,
+            "INSERT INTO result_amendment (id, result_id, base_rev, kind, value_num, comparator, value_text, comment,
                delta_flag, delta_previous, reason, entered_by)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         )
         .await?;
     txn.execute(
@@ -248,7 +253,6 @@ async fn insert(
             &comparator,
             &text,
             &new.comment.as_ref().or(before.comment.as_ref()),
-            &new_flag,
             &exceeded,
             &previous,
             &reason,
@@ -288,7 +292,10 @@ fn new_value(
     let value = entry::read(test, text, comparator, before.unit.as_deref())
         .map_err(|bad| LabError::invalid(bad.field, bad.message))?;
     let same_value = text == present && comparator == before.comparator;
+    // With the same value an outdated evaluation is put right.
+    let outdated = before.evaluation_outdated.is_some();
     if same_value
+        && !outdated
         && new
             .comment
             .as_ref()
@@ -299,7 +306,7 @@ fn new_value(
             "this amendment changes neither value nor comment",
         ));
     }
-    let kind = if same_value {
+    let kind = if same_value && !outdated {
         AmendmentKind::Amended
     } else {
         AmendmentKind::Corrected
@@ -376,7 +383,13 @@ fn amendment(row: &Row) -> Result<Amendment, LabError> {
         comparator: row.get("comparator")?,
         comment: row.get("comment")?,
         flag: row.get("flag")?,
+        no_range_reason: row.get("no_range")?,
+        ref_low: row.get("ref_low")?,
+        ref_high: row.get("ref_high")?,
+        crit_low: row.get("crit_low")?,
+        crit_high: row.get("crit_high")?,
         notice_required: row.get("critical")?,
+        critical_notified: row.get::<bool>("critical")? && row.get::<bool>("notified")?,
         delta: Delta::of(row.get("delta_previous")?, number, row.get("delta_flag")?),
         reason: row.get("reason")?,
         entered_by: row.get("entered_by")?,

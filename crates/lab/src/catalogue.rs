@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 
 use crate::{
-    Actor, LabError, Txn, ValueType, audit,
+    Actor, Age, LabError, RangeSex, Txn, ValueType, audit,
     error::same_version,
     is_loinc,
     number::Number,
@@ -13,6 +13,10 @@ use crate::{
     rows::Reader,
     text::{LINE_MAX, Line, Problems},
 };
+
+/// What whoever makes a laboratory must know of the standard catalogue.
+pub const COVERAGE_NOTE: &str = "The reference ranges and critical limits of the standard catalogue hold from 18 years. Values of younger \
+     patients get no flag and no critical limit, and their results say so (noRangeReason), until the laboratory adds ranges for them.";
 
 const CODE_MAX: usize = 16;
 const GROUP_MAX: usize = 64;
@@ -119,6 +123,9 @@ pub struct Test {
     pub delta_days: Option<i32>,
     /// Expected time, minutes.
     pub tat_minutes: i32,
+    /// The ages for which a range is in force. At any other age there is no range and no critical limit, and results say so
+    /// (`noRangeReason`). The standard catalogue's ranges hold from 18 years.
+    pub covered_ages: Vec<CoveredAges>,
     /// Whether it came with the standard catalogue.
     pub standard: bool,
     /// Whether it can be ordered.
@@ -127,8 +134,28 @@ pub struct Test {
     pub version: i32,
 }
 
+/// Ages for which a range is in force.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CoveredAges {
+    /// For whom; for everybody when absent.
+    pub sex: Option<RangeSex>,
+    /// From this age on.
+    #[schema(value_type = String, example = "P18Y")]
+    pub age_from: Age,
+    /// Until just before this age; without end when absent.
+    #[schema(value_type = Option<String>)]
+    pub age_to: Option<Age>,
+    /// Whether it has a critical limit.
+    pub critical: bool,
+}
+
 const COLUMNS: &str = "code, name, loinc, section, specimen_type, value_type, unit, decimals, allowed_values, members, delta_pct, \
-                       delta_days, tat_minutes, standard, active, version";
+                       delta_days, tat_minutes, standard, active, version, \
+                       (SELECT coalesce(jsonb_agg(jsonb_build_object('sex', g.sex, 'ageFrom', g.age_from, 'ageTo', g.age_to, \
+                          'critical', num_nonnulls(g.crit_low, g.crit_high) > 0) \
+                          ORDER BY g.sex NULLS FIRST, date '2000-01-01' + g.age_from::interval), '[]') \
+                        FROM ref_range g WHERE g.test_code = test_def.code AND g.valid_to IS NULL) AS covered_ages";
 
 /// All tests by code; of one section when given. The catalogue is bounded, so there are no pages.
 ///
@@ -412,6 +439,11 @@ fn figures_check(
     }
 }
 
+fn covered(row: &Reader<'_>) -> Result<Vec<CoveredAges>, LabError> {
+    let ages: serde_json::Value = row.get("covered_ages")?;
+    serde_json::from_value(ages).map_err(|_| row.corrupt("covered_ages"))
+}
+
 fn test(row: &Row) -> Result<Test, LabError> {
     let row = Reader::new("test_def", row);
     Ok(Test {
@@ -428,6 +460,7 @@ fn test(row: &Row) -> Result<Test, LabError> {
         delta_pct: row.get("delta_pct")?,
         delta_days: row.get("delta_days")?,
         tat_minutes: row.get("tat_minutes")?,
+        covered_ages: covered(&row)?,
         standard: row.get("standard")?,
         active: row.get("active")?,
         version: row.get("version")?,

@@ -19,9 +19,9 @@ use crate::{
 pub struct CriticalNoticeEntry {
     /// The person who was told, such as "Dr. Osei, ward 3".
     pub notified_to: String,
-    /// When; now when absent. Not in the future.
+    /// When; now when absent. Not in the future, and not before the value was there.
     pub at: Option<Timestamp>,
-    /// Whether they read the value back.
+    /// Whether they read the value back. A notice that was not is recorded, and counts only where the laboratory's settings say so.
     pub read_back: bool,
 }
 
@@ -56,9 +56,10 @@ const COLUMNS: &str =
 pub(crate) const CRITICAL: &str =
     "may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high)";
 
-/// Whether somebody was told of the present value of `r` (result).
-pub(crate) const NOTIFIED: &str = "EXISTS (SELECT FROM critical_notice c WHERE c.result_id = r.id AND c.rev = r.rev \
-                                   AND c.amendment_id IS NOT DISTINCT FROM r.amendment_id)";
+/// Whether the present value of `r` (result) is or may be critical and somebody was told of it in a way that counts: read back,
+/// unless the laboratory does without.
+pub(crate) const NOTIFIED: &str = "CASE WHEN may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high) \
+                                   THEN is_notified(r.id, r.rev, r.amendment_id) ELSE false END";
 
 /// Records a notice of the present critical value, or of the one that an open amendment would bring. With a version it is a
 /// notice of what was read at that version.
@@ -86,8 +87,16 @@ pub async fn record(
     let proposed = amendments::of_result(txn, id)
         .await?
         .into_iter()
-        .find(|a| a.status == AmendmentStatus::Proposed && a.notice_required)
-        .map(|a| a.id);
+        .find(|a| a.status == AmendmentStatus::Proposed && a.notice_required);
+    let since = match &proposed {
+        Some(amendment) => Some(amendment.entered_at),
+        None => there_since(txn, id).await?,
+    };
+    let proposed = proposed.map(|a| a.id);
+    if since.is_some_and(|since| at.as_second().div_euclid(60) < since.as_second().div_euclid(60)) {
+        let message = "nobody can have been told before the value was there; look at the time";
+        return Err(LabError::invalid("at", message));
+    }
     let rev = if proposed.is_some() {
         result.rev + 1
     } else if result.notice_required
@@ -134,6 +143,20 @@ pub async fn record(
     all.into_iter()
         .find(|n| n.id == notice)
         .ok_or_else(|| LabError::not_found("notice", notice))
+}
+
+/// Since when the present value of a result is there: it was entered, or an instrument had it before that. The guard of notices
+/// has the same rule; people note the minute.
+async fn there_since(txn: &Txn<'_>, id: ResultId) -> Result<Option<Timestamp>, LabError> {
+    let statement = txn
+        .prepare_cached(
+            "SELECT CASE WHEN r.resulted_at IS NULL THEN r.entered_at
+                         ELSE least(r.entered_at, greatest(r.resulted_at, s.collected_at, s.received_at)) END
+             FROM result r JOIN specimen s ON s.id = r.specimen_id WHERE r.id = $1",
+        )
+        .await?;
+    let row = txn.query_opt(&statement, &[&id]).await?;
+    Ok(row.and_then(|row| row.get(0)))
 }
 
 /// All notices of a result, the newest first.

@@ -1,18 +1,19 @@
-//! The way of a value into a result, one or thousands at once: read, judged, written.
+//! The way of a value into a result, one or thousands at once: read, compared with the previous one, written. The database
+//! evaluates it ([`crate::evaluation`]).
 //!
 //! The screen and the importer both go through here, so that a value means the same however it came in.
 
 use std::collections::HashMap;
 
-use jiff::{Timestamp, civil::Date};
+use jiff::Timestamp;
 use model::text::{identifier, line};
 use tokio_postgres::Row;
 
 use crate::{
-    Actor, Comparator, Flag, ImportId, LabError, Number, Range, ResultId, ResultStatus, Sex, SpecimenStatus,
-    Subject, Txn, ValueType, audit,
+    Actor, Comparator, ImportId, LabError, Number, ResultId, ResultStatus, SpecimenStatus, Txn, ValueType,
+    audit,
     catalogue::{self, Test},
-    choose, flag, jumped, ranges,
+    jumped,
     rows::Reader,
     units,
 };
@@ -122,7 +123,7 @@ fn shown(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
-/// What is on the bench: a result that is about to get a value, with all that judging it needs.
+/// What is on the bench: a result that is about to get a value.
 #[derive(Debug, Clone)]
 pub(crate) struct Bench {
     pub(crate) id: ResultId,
@@ -130,13 +131,9 @@ pub(crate) struct Bench {
     pub(crate) status: ResultStatus,
     pub(crate) test_code: String,
     pub(crate) specimen_status: SpecimenStatus,
-    drawn_on: Option<Date>,
-    sex: Sex,
-    birth: Date,
-    at: Timestamp,
 }
 
-/// Locks results (their specimens first, against a rejection at this moment) and reads what judging them needs.
+/// Locks results (their specimens first, against a rejection or a correction at this moment) and reads how far they are.
 pub(crate) async fn bench(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<ResultId, Bench>, LabError> {
     let statement = txn
         .prepare_cached(
@@ -151,13 +148,8 @@ pub(crate) async fn bench(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<Res
     txn.query(&statement, &[&ids]).await?;
     let statement = txn
         .prepare_cached(
-            "SELECT r.id, r.version, r.status, r.test_code, s.status AS specimen_status,
-                    (coalesce(s.collected_at, s.received_at) AT TIME ZONE p.tz)::date AS drawn_on,
-                    coalesce(root.sex, pt.sex) AS sex, coalesce(root.birth_date, pt.birth_date) AS birth_date,
-                    clock_timestamp() AS at
-             FROM result r JOIN specimen s ON s.id = r.specimen_id JOIN patient pt ON pt.id = r.patient_id
-             LEFT JOIN patient root ON root.id = pt.merged_into CROSS JOIN lab_profile p
-             WHERE r.id = ANY($1)",
+            "SELECT r.id, r.version, r.status, r.test_code, s.status AS specimen_status
+             FROM result r JOIN specimen s ON s.id = r.specimen_id WHERE r.id = ANY($1)",
         )
         .await?;
     let rows = txn.query(&statement, &[&ids]).await?;
@@ -174,23 +166,7 @@ fn bench_row(row: &Row) -> Result<Bench, LabError> {
         status: row.get("status")?,
         test_code: row.get("test_code")?,
         specimen_status: row.get("specimen_status")?,
-        drawn_on: row.get("drawn_on")?,
-        sex: row.get("sex")?,
-        birth: row.get("birth_date")?,
-        at: row.get("at")?,
     })
-}
-
-impl Bench {
-    /// Whom a range must fit. Without a day on which the specimen was drawn there is no age.
-    fn subject(&self) -> Option<Subject> {
-        Some(Subject {
-            sex: self.sex,
-            birth: self.birth,
-            on: self.drawn_on?,
-            at: self.at,
-        })
-    }
 }
 
 /// A value to write.
@@ -205,7 +181,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) reason: Option<&'a str>,
 }
 
-/// Judges the values and writes them, with their audit events, in a fixed number of statements.
+/// Writes the values, with their audit events, in a fixed number of statements; the database evaluates them.
 pub(crate) async fn write(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -219,21 +195,11 @@ pub(crate) async fn write(
         codes
     };
     let tests = catalogue::by_codes(txn, &codes).await?;
-    let mut ranges_of: HashMap<String, Vec<Range>> = HashMap::new();
-    for view in ranges::in_force(txn, &codes).await? {
-        ranges_of
-            .entry(view.test_code.clone())
-            .or_default()
-            .push(view.to_range());
-    }
     let previous = previous_values(txn, &tests, entries).await?;
     let mut columns = Columns::default();
     for entry in entries {
-        let ranges = ranges_of
-            .get(&entry.bench.test_code)
-            .map_or(&[][..], Vec::as_slice);
         let allowed = tests.get(&entry.bench.test_code).and_then(|test| test.delta_pct);
-        columns.push(entry, ranges, previous.get(&entry.bench.id).copied(), allowed);
+        columns.push(entry, previous.get(&entry.bench.id).copied(), allowed);
     }
     columns.update(txn, actor, import, &tests).await?;
     let ids: Vec<String> = entries.iter().map(|e| e.bench.id.to_string()).collect();
@@ -302,32 +268,17 @@ struct Columns<'a> {
     comments: Vec<Option<&'a str>>,
     instruments: Vec<Option<&'a str>>,
     resulted: Vec<Option<Timestamp>>,
-    range_ids: Vec<Option<crate::RangeId>>,
-    lows: Vec<Option<Number>>,
-    highs: Vec<Option<Number>>,
-    crit_lows: Vec<Option<Number>>,
-    crit_highs: Vec<Option<Number>>,
-    flags: Vec<Option<Flag>>,
     delta_flags: Vec<bool>,
     delta_previous: Vec<Option<Number>>,
     reasons: Vec<Option<&'a str>>,
 }
 
 impl<'a> Columns<'a> {
-    fn push(
-        &mut self,
-        entry: &'a Entry<'a>,
-        ranges: &[Range],
-        previous: Option<Number>,
-        allowed: Option<Number>,
-    ) {
+    fn push(&mut self, entry: &'a Entry<'a>, previous: Option<Number>, allowed: Option<Number>) {
         let (number, comparator, text) = match &entry.value {
             Value::Number(number, comparator) => (Some(*number), *comparator, None),
             Value::Text(text) => (None, None, Some(text.as_str())),
         };
-        let subject = entry.bench.subject();
-        let range = number.and(subject).and_then(|subject| choose(ranges, &subject));
-        let bounds = range.map(|range| range.bounds).unwrap_or_default();
         let jump = number
             .zip(previous)
             .zip(allowed)
@@ -340,16 +291,6 @@ impl<'a> Columns<'a> {
         self.comments.push(entry.comment);
         self.instruments.push(entry.instrument);
         self.resulted.push(entry.resulted_at);
-        self.range_ids.push(range.map(|range| range.id));
-        self.lows.push(bounds.low);
-        self.highs.push(bounds.high);
-        self.crit_lows.push(bounds.crit_low);
-        self.crit_highs.push(bounds.crit_high);
-        self.flags.push(
-            number
-                .filter(|_| range.is_some())
-                .and_then(|n| flag(n, comparator, &bounds)),
-        );
         self.delta_flags.push(jump);
         self.delta_previous.push(previous);
         self.reasons.push(entry.reason);
@@ -371,13 +312,11 @@ impl<'a> Columns<'a> {
             .prepare_cached(
                 "UPDATE result r SET status = 'entered', value_num = u.value_num, comparator = u.comparator, value_text = u.value_text,
                    unit = u.unit, comment = u.comment, instrument = u.instrument, resulted_at = u.resulted_at, import_id = $1,
-                   ref_range_id = u.ref_range_id, ref_low = u.ref_low, ref_high = u.ref_high, crit_low = u.crit_low, crit_high = u.crit_high,
-                   flag = u.flag, delta_flag = u.delta_flag, delta_previous = u.delta_previous,
+                   delta_flag = u.delta_flag, delta_previous = u.delta_previous,
                    change_reason = u.reason, entered_by = $2, changed_by = $2
                  FROM unnest($3::uuid[], $4::numeric[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::timestamptz[],
-                   $11::uuid[], $12::numeric[], $13::numeric[], $14::numeric[], $15::numeric[], $16::text[], $17::bool[], $18::numeric[], $19::text[])
-                   AS u (id, value_num, comparator, value_text, unit, comment, instrument, resulted_at,
-                         ref_range_id, ref_low, ref_high, crit_low, crit_high, flag, delta_flag, delta_previous, reason)
+                   $11::bool[], $12::numeric[], $13::text[])
+                   AS u (id, value_num, comparator, value_text, unit, comment, instrument, resulted_at, delta_flag, delta_previous, reason)
                  WHERE r.id = u.id",
             )
             .await?;
@@ -394,12 +333,6 @@ impl<'a> Columns<'a> {
                 &self.comments,
                 &self.instruments,
                 &self.resulted,
-                &self.range_ids,
-                &self.lows,
-                &self.highs,
-                &self.crit_lows,
-                &self.crit_highs,
-                &self.flags,
                 &self.delta_flags,
                 &self.delta_previous,
                 &self.reasons,

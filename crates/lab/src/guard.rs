@@ -28,6 +28,14 @@ pub enum Guard {
     Missing,
     /// LAB12: a text is not in the form in which it is compared.
     Form,
+    /// LAB13: a time that cannot be: in the future, or before the birth or the value it belongs to.
+    Time,
+    /// LAB14: the evaluation of a value no longer follows from the data.
+    Evaluation,
+    /// LAB15: the value does not fit its test: its kind or its unit.
+    Fit,
+    /// LAB16: a range overlaps another one for the same sex, or does not begin now.
+    Overlap,
 }
 
 impl Guard {
@@ -45,6 +53,10 @@ impl Guard {
         Self::Specimen,
         Self::Missing,
         Self::Form,
+        Self::Time,
+        Self::Evaluation,
+        Self::Fit,
+        Self::Overlap,
     ];
 
     /// The SQLSTATE that the database raises for it.
@@ -63,6 +75,10 @@ impl Guard {
             Self::Specimen => "LAB10",
             Self::Missing => "LAB11",
             Self::Form => "LAB12",
+            Self::Time => "LAB13",
+            Self::Evaluation => "LAB14",
+            Self::Fit => "LAB15",
+            Self::Overlap => "LAB16",
         }
     }
 

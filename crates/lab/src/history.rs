@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    Comparator, Flag, LabError, Number, OrderId, ResultId, ResultStatus, Txn,
+    Comparator, Flag, LabError, NoRange, Number, OrderId, ResultId, ResultStatus, Txn,
     amendments::{self, Amendment},
     critical::{self, CriticalNotice},
     result_view::{self, ResultView},
@@ -46,6 +46,8 @@ pub struct Revision {
     pub comment: Option<String>,
     /// Its flag.
     pub flag: Option<Flag>,
+    /// Why there was no range.
+    pub no_range_reason: Option<NoRange>,
     /// Lowest usual value.
     #[schema(value_type = Option<String>)]
     pub ref_low: Option<Number>,
@@ -73,7 +75,7 @@ pub struct Revision {
 }
 
 const SELECT: &str = "
-    SELECT v.result_id, v.rev, v.status, v.value_num, v.value_text, v.comparator, v.unit, v.comment, v.flag, v.ref_low, v.ref_high,
+    SELECT v.result_id, v.rev, v.status, v.value_num, v.value_text, v.comparator, v.unit, v.comment, v.flag, v.no_range, v.ref_low, v.ref_high,
            v.entered_by, v.entered_at, v.verified_by, v.verified_at, v.released_by, v.released_at,
            v.superseded_by, v.superseded_at, v.reason
     FROM result_revision v";
@@ -124,6 +126,7 @@ fn revision(row: &Row) -> Result<Revision, LabError> {
         unit: row.get("unit")?,
         comment: row.get("comment")?,
         flag: row.get("flag")?,
+        no_range_reason: row.get("no_range")?,
         ref_low: row.get("ref_low")?,
         ref_high: row.get("ref_high")?,
         entered_by: row.get("entered_by")?,

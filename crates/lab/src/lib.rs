@@ -8,7 +8,7 @@
 //! After an error the transaction must be rolled back, not committed: a bulk call checks all before it writes, but others
 //! may have written already.
 //!
-//! Locks are taken in one order: specimens by id, then results by id, then a result's amendment, then orders by id; the
+//! Locks are taken in one order: patients by id, specimens by id, then results by id, then a result's amendment, then orders by id; the
 //! change feed's last, at commit. Who adds specimens or results to an order holds its specimens first. Where a row moved
 //! between two of these locks a deadlock remains possible; PostgreSQL ends it, and [`LabError::may_pass_on_retry`] tells it
 //! from a failure.
@@ -22,16 +22,18 @@ pub mod amendments;
 pub mod audit;
 pub mod catalogue;
 mod claim;
+mod collection;
 pub mod critical;
+mod delta;
 mod entry;
 mod error;
+mod evaluation;
 pub mod exports;
 mod guard;
 pub mod history;
 pub mod idempotency;
 mod ids;
 pub mod imports;
-mod judge;
 mod loinc;
 mod number;
 pub mod orders;
@@ -57,18 +59,19 @@ pub mod worklist;
 pub use accession::accession_at;
 pub use actor::Actor;
 pub use age::{Age, AgeError};
+pub use delta::{change_pct, jumped};
 pub use error::{FieldProblem, ItemProblem, LabError};
+pub use evaluation::OutdatedEvaluation;
 pub use guard::Guard;
 pub use ids::{AmendmentId, ImportId, NoticeId, OrderId, PatientId, RangeId, ResultId, SpecimenId};
-pub use judge::{Bounds, Range, Subject, change_pct, choose, flag, jumped};
 pub use loinc::is_loinc;
 pub use number::{Number, NumberError};
 pub use paging::{PAGE_ROWS_MAX, Page, PageRequest};
 pub use permission::{Action, may};
 pub use profile::{LabSeed, seed};
 pub use words::{
-    AmendmentKind, AmendmentStatus, Comparator, Flag, ImportFormat, OrderStatus, Priority, ResultStatus, Sex,
-    SpecimenStatus, ValueType,
+    AmendmentKind, AmendmentStatus, Comparator, Flag, ImportFormat, NoRange, OrderStatus, Priority, RangeSex,
+    ResultStatus, Sex, SpecimenStatus, ValueType,
 };
 
 /// The transaction that everything here runs on.

@@ -8,6 +8,7 @@ use crate::{
     Actor, LabError, Page, PageRequest, PatientId, Sex, Txn, audit,
     claim::claim,
     error::{duplicate, same_version},
+    evaluation::{self, Affected},
     paging::Cursor,
     patch,
     rows::Reader,
@@ -50,10 +51,10 @@ pub struct PatientPatch {
     /// Given name.
     #[serde(default, deserialize_with = "patch::kept")]
     pub given_name: Option<String>,
-    /// Sex. Flags of results that are there already stay as they were judged.
+    /// Sex. Results that are not released are evaluated again; released ones that would be evaluated otherwise are marked.
     #[serde(default, deserialize_with = "patch::kept")]
     pub sex: Option<Sex>,
-    /// Date of birth. Flags of results that are there already stay as they were judged.
+    /// Date of birth; as for sex. Not after a specimen was collected.
     #[serde(default, deserialize_with = "patch::kept")]
     pub birth_date: Option<Date>,
 }
@@ -253,6 +254,9 @@ pub async fn update(
             "this patient is merged into another; change that one",
         ));
     }
+    if let Some(birth_date) = patch.birth_date.filter(|date| *date != before.birth_date) {
+        born_in_time(txn, id, birth_date, "birthDate").await?;
+    }
     let family = family.as_deref().unwrap_or(&before.family_name);
     let given = given.as_deref().unwrap_or(&before.given_name);
     if let Some(number) = &national_id {
@@ -288,7 +292,17 @@ pub async fn update(
     // Which fields, and what they were: the row itself keeps only the present.
     let detail = serde_json::json!({ "before": before });
     audit::write(txn, actor, "patient.changed", "patient", id, Some(detail)).await?;
-    get(txn, id).await
+    let after = get(txn, id).await?;
+    let reason = match (before.sex != after.sex, before.birth_date != after.birth_date) {
+        (true, true) => Some("the patient's sex and birth date were corrected"),
+        (true, false) => Some("the patient's sex was corrected"),
+        (false, true) => Some("the patient's birth date was corrected"),
+        (false, false) => None,
+    };
+    if let Some(reason) = reason {
+        evaluation::again(txn, actor, Affected::Person(id), reason).await?;
+    }
+    Ok(after)
 }
 
 /// Points a duplicate to the patient who lives on. Orders and results stay where they are: reading follows the pointer.
@@ -316,6 +330,7 @@ pub async fn merge(
             "one of the two is merged already; merge the patients who live on",
         ));
     }
+    born_in_time(txn, id, into.birth_date, "into").await?;
     // Earlier duplicates of the duplicate follow, so that one step always leads to the patient who lives on.
     let statement = txn
         .prepare_cached(
@@ -325,6 +340,8 @@ pub async fn merge(
     txn.execute(&statement, &[&id, &merge.into, &reason]).await?;
     let detail = serde_json::json!({ "into": merge.into, "reason": reason });
     audit::write(txn, actor, "patient.merged", "patient", id, Some(detail)).await?;
+    let reason = "the patient was merged into another record of the same person";
+    evaluation::again(txn, actor, Affected::Person(merge.into), reason).await?;
     get(txn, merge.into).await
 }
 
@@ -352,13 +369,35 @@ async fn lock(txn: &Txn<'_>, ids: &[PatientId]) -> Result<(), LabError> {
     Ok(())
 }
 
-/// Born after 1850 and not later than tomorrow: the laboratory may be a time zone behind where the child was born.
+/// Born after 1850 and not later than today on the laboratory's calendar.
 async fn birth_date_check(txn: &Txn<'_>, problems: &mut Problems, birth_date: Date) -> Result<(), LabError> {
-    let today: Date = txn.query_one("SELECT current_date", &[]).await?.get(0);
-    if birth_date < jiff::civil::date(1850, 1, 1) || birth_date > today.tomorrow().unwrap_or(today) {
+    let today: Date = txn.query_one("SELECT lab_day(now())", &[]).await?.get(0);
+    if birth_date < jiff::civil::date(1850, 1, 1) || birth_date > today {
         problems.add("birthDate", "it must lie between 1850-01-01 and today");
     }
     Ok(())
+}
+
+/// Refuses a birth date after a specimen of the same person (a duplicate merged into them is that person) was collected.
+async fn born_in_time(txn: &Txn<'_>, id: PatientId, birth_date: Date, field: &str) -> Result<(), LabError> {
+    let statement = txn
+        .prepare_cached(
+            "SELECT s.barcode FROM patient p JOIN lab_order o ON o.patient_id = p.id JOIN specimen s ON s.order_id = o.id
+             WHERE (p.id = $1 OR p.merged_into = $1) AND s.status <> 'rejected'
+               AND lab_day(coalesce(s.collected_at, s.received_at)) < $2
+             ORDER BY s.barcode LIMIT 1",
+        )
+        .await?;
+    match txn.query_opt(&statement, &[&id, &birth_date]).await? {
+        None => Ok(()),
+        Some(row) => {
+            let barcode: &str = row.get(0);
+            let message = format!(
+                "specimen {barcode} was collected before {birth_date}; if its time is wrong, correct that first"
+            );
+            Err(LabError::invalid(field, message))
+        }
+    }
 }
 
 fn patient(row: &Row) -> Result<Patient, LabError> {

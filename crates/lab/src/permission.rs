@@ -23,6 +23,8 @@ pub enum Action {
     SpecimenCollect,
     /// Receive, reject or dispose of a specimen.
     SpecimenHandle,
+    /// Correct when specimens were collected and received.
+    SpecimenCorrect,
     /// Read the worklist.
     WorklistRead,
     /// Enter a value.
@@ -73,6 +75,7 @@ impl Action {
         Self::OrderChange,
         Self::SpecimenCollect,
         Self::SpecimenHandle,
+        Self::SpecimenCorrect,
         Self::WorklistRead,
         Self::ResultEnter,
         Self::ResultRepeat,
@@ -106,9 +109,11 @@ pub const fn may(role: Role, action: Action) -> bool {
         Action::OrderCreate | Action::SpecimenCollect => matches!(role, Receptionist | Technician),
         Action::OrderRead | Action::OrderChange => matches!(role, Receptionist | Technician | Supervisor),
         Action::SpecimenHandle | Action::ResultEnter | Action::Import => matches!(role, Technician),
-        Action::WorklistRead | Action::ResultRepeat | Action::CriticalNotice | Action::ReportRead => {
-            matches!(role, Technician | Supervisor)
-        }
+        Action::SpecimenCorrect
+        | Action::WorklistRead
+        | Action::ResultRepeat
+        | Action::CriticalNotice
+        | Action::ReportRead => matches!(role, Technician | Supervisor),
         Action::PatientMerge
         | Action::ResultVerify
         | Action::ResultRelease
@@ -142,6 +147,7 @@ mod tests {
             (Action::OrderChange, "RTS-"),
             (Action::SpecimenCollect, "RT--"),
             (Action::SpecimenHandle, "-T--"),
+            (Action::SpecimenCorrect, "-TS-"),
             (Action::WorklistRead, "-TS-"),
             (Action::ResultEnter, "-T--"),
             (Action::ResultRepeat, "-TS-"),

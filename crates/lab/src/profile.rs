@@ -4,7 +4,14 @@ use model::{Email, StaffId, TenantId};
 
 use tokio_postgres::{error::SqlState, types::Type};
 
-use crate::{Actor, LabError, Txn, audit, error::same_version, patch, rows::Reader, text::Problems};
+use crate::{
+    Actor, LabError, Txn, audit,
+    error::same_version,
+    evaluation::{self, Affected},
+    patch,
+    rows::Reader,
+    text::Problems,
+};
 
 /// What a new laboratory begins with.
 #[derive(Debug, Clone)]
@@ -123,6 +130,8 @@ pub struct Profile {
     pub accession_prefix: String,
     /// Whether one person may both enter and verify a value; such results are marked.
     pub allow_self_verify: bool,
+    /// Whether a notice of a critical value counts although it was not read back.
+    pub accept_notice_without_read_back: bool,
     /// Raised by every change.
     pub version: i32,
 }
@@ -134,7 +143,7 @@ pub struct ProfilePatch {
     /// New name.
     #[serde(default, deserialize_with = "patch::kept")]
     pub name: Option<String>,
-    /// New time zone, for accession numbers and ages from now on.
+    /// New time zone, for accession numbers and ages from now on; open results are evaluated again.
     #[serde(default, deserialize_with = "patch::kept")]
     pub time_zone: Option<String>,
     /// New prefix of accession numbers: up to six capital letters and digits.
@@ -143,6 +152,9 @@ pub struct ProfilePatch {
     /// Allow or forbid one person to enter and verify.
     #[serde(default, deserialize_with = "patch::kept")]
     pub allow_self_verify: Option<bool>,
+    /// Accept notices of critical values that were not read back, or no longer.
+    #[serde(default, deserialize_with = "patch::kept")]
+    pub accept_notice_without_read_back: Option<bool>,
 }
 
 /// The laboratory's settings.
@@ -151,7 +163,9 @@ pub struct ProfilePatch {
 /// [`LabError::NotFound`] when the database was never seeded.
 pub async fn get(txn: &Txn<'_>) -> Result<Profile, LabError> {
     let statement = txn
-        .prepare_cached("SELECT tenant_id, name, tz, acc_prefix, allow_self_verify, version FROM lab_profile")
+        .prepare_cached(
+            "SELECT tenant_id, name, tz, acc_prefix, allow_self_verify, accept_notice_without_read_back, version FROM lab_profile",
+        )
         .await?;
     let row = txn.query_opt(&statement, &[]).await?;
     let row = row.ok_or_else(|| LabError::not_found("profile", "of its own"))?;
@@ -162,6 +176,7 @@ pub async fn get(txn: &Txn<'_>) -> Result<Profile, LabError> {
         time_zone: row.get("tz")?,
         accession_prefix: row.get("acc_prefix")?,
         allow_self_verify: row.get("allow_self_verify")?,
+        accept_notice_without_read_back: row.get("accept_notice_without_read_back")?,
         version: row.get("version")?,
     })
 }
@@ -195,16 +210,27 @@ pub async fn update(
     }
     txn.query_opt("SELECT 1 FROM lab_profile FOR NO KEY UPDATE", &[])
         .await?;
-    same_version("the laboratory's profile", get(txn).await?.version, version)?;
+    let before = get(txn).await?;
+    same_version("the laboratory's profile", before.version, version)?;
     txn.execute(
         "UPDATE lab_profile SET name = coalesce($1, name), tz = coalesce($2, tz), acc_prefix = coalesce($3, acc_prefix),
-           allow_self_verify = coalesce($4, allow_self_verify)",
-        &[&name, &patch.time_zone, &patch.accession_prefix, &patch.allow_self_verify],
+           allow_self_verify = coalesce($4, allow_self_verify),
+           accept_notice_without_read_back = coalesce($5, accept_notice_without_read_back)",
+        &[
+            &name,
+            &patch.time_zone,
+            &patch.accession_prefix,
+            &patch.allow_self_verify,
+            &patch.accept_notice_without_read_back,
+        ],
     )
     .await?;
     let profile = get(txn).await?;
-    let detail =
-        serde_json::json!({ "allowSelfVerify": profile.allow_self_verify, "timeZone": profile.time_zone });
+    let detail = serde_json::json!({
+        "allowSelfVerify": profile.allow_self_verify,
+        "acceptNoticeWithoutReadBack": profile.accept_notice_without_read_back,
+        "timeZone": profile.time_zone,
+    });
     audit::write(
         txn,
         actor,
@@ -214,5 +240,14 @@ pub async fn update(
         Some(detail),
     )
     .await?;
+    if profile.time_zone != before.time_zone {
+        evaluation::again(
+            txn,
+            actor,
+            Affected::OpenWork,
+            "the laboratory's time zone changed",
+        )
+        .await?;
+    }
     Ok(profile)
 }

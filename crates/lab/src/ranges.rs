@@ -5,16 +5,18 @@ use jiff::{Timestamp, civil::Date};
 use tokio_postgres::Row;
 
 use crate::{
-    Actor, Age, Bounds, LabError, Number, Range, RangeId, Sex, Txn, ValueType, audit, catalogue,
-    rows::Reader, text::Problems,
+    Actor, Age, LabError, Number, RangeId, RangeSex, Txn, ValueType, audit, catalogue,
+    evaluation::{self, Affected},
+    rows::Reader,
+    text::Problems,
 };
 
 /// A range to add.
 #[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewRange {
-    /// `F` or `M`; for everybody when absent.
-    pub sex: Option<Sex>,
+    /// `F` or `M`; for everybody when absent. A person of other or unknown sex has the stricter critical limits of both.
+    pub sex: Option<RangeSex>,
     /// From this age on, an ISO 8601 duration such as `P18Y`; from birth when absent.
     #[schema(value_type = Option<String>, example = "P18Y")]
     pub age_from: Option<Age>,
@@ -46,8 +48,8 @@ pub struct RangeView {
     pub id: RangeId,
     /// The test.
     pub test_code: String,
-    /// For whom.
-    pub sex: Option<Sex>,
+    /// For whom; for everybody when absent.
+    pub sex: Option<RangeSex>,
     /// From this age on.
     #[schema(value_type = String)]
     pub age_from: Age,
@@ -93,7 +95,7 @@ pub async fn list(txn: &Txn<'_>, test_code: &str) -> Result<Vec<RangeView>, LabE
         .collect()
 }
 
-/// The ranges in force of several tests, for judging.
+/// The ranges in force of several tests.
 pub(crate) async fn in_force(txn: &Txn<'_>, codes: &[String]) -> Result<Vec<RangeView>, LabError> {
     let statement = txn
         .prepare_cached(&format!(
@@ -103,7 +105,7 @@ pub(crate) async fn in_force(txn: &Txn<'_>, codes: &[String]) -> Result<Vec<Rang
     txn.query(&statement, &[&codes]).await?.iter().map(view).collect()
 }
 
-/// Adds a range, in force from now on.
+/// Adds a range, in force from now on: also for open results of the test, which are evaluated again.
 ///
 /// # Errors
 /// [`LabError::Conflict`] `overlap` when one in force covers part of the same ages, [`LabError::Invalid`] for bad fields.
@@ -178,18 +180,27 @@ pub async fn create(
         Some(serde_json::json!({ "test": test_code })),
     )
     .await?;
+    evaluation::again(txn, actor, Affected::Test(test_code), "the test's ranges changed").await?;
     get(txn, id).await
 }
 
-/// Closes a range from now on; results judged by it keep what they were judged by.
+/// Closes a range from now on. Released results keep what they were evaluated by; open ones are evaluated again.
 ///
 /// # Errors
 /// [`LabError::NotFound`]; [`LabError::Conflict`] when it is closed already.
 pub async fn close(txn: &Txn<'_>, actor: &Actor, id: RangeId) -> Result<RangeView, LabError> {
-    if get(txn, id).await?.valid_to.is_some() {
+    let range = get(txn, id).await?;
+    if range.valid_to.is_some() {
         return Err(LabError::conflict("closed", "this range is closed already"));
     }
     close_row(txn, actor, id).await?;
+    evaluation::again(
+        txn,
+        actor,
+        Affected::Test(&range.test_code),
+        "the test's ranges changed",
+    )
+    .await?;
     get(txn, id).await
 }
 
@@ -210,9 +221,6 @@ async fn get(txn: &Txn<'_>, id: RangeId) -> Result<RangeView, LabError> {
 
 fn check(new: &NewRange) -> Result<(), LabError> {
     let mut problems = Problems::default();
-    if !matches!(new.sex, None | Some(Sex::Female | Sex::Male)) {
-        problems.add("sex", "it must be F or M, or absent for everybody");
-    }
     if new
         .age_to
         .is_some_and(|to| on_calendar(to) <= on_calendar(new.age_from.unwrap_or(Age::BIRTH)))
@@ -241,26 +249,6 @@ fn on_calendar(age: Age) -> Date {
 fn overlap(a: (Age, Option<Age>), b: (Age, Option<Age>)) -> bool {
     let end = |to: Option<Age>| to.map_or(Date::MAX, on_calendar);
     on_calendar(a.0) < end(b.1) && on_calendar(b.0) < end(a.1)
-}
-
-impl RangeView {
-    /// The part of it that values are judged by.
-    pub(crate) fn to_range(&self) -> Range {
-        Range {
-            id: self.id,
-            sex: self.sex,
-            age_from: self.age_from,
-            age_to: self.age_to,
-            bounds: Bounds {
-                low: self.low,
-                high: self.high,
-                crit_low: self.crit_low,
-                crit_high: self.crit_high,
-            },
-            valid_from: self.valid_from,
-            valid_to: self.valid_to,
-        }
-    }
 }
 
 fn view(row: &Row) -> Result<RangeView, LabError> {

@@ -85,6 +85,8 @@ fn withhold(result: &mut ResultView) {
     result.comparator = None;
     result.comment = None;
     result.flag = None;
+    result.no_range_reason = None;
+    result.evaluation_outdated = None;
     result.delta = None;
 }
 

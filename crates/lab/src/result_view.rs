@@ -5,8 +5,8 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    Comparator, Flag, LabError, Number, OrderId, PatientId, RangeId, ResultId, ResultStatus, SpecimenId, Txn,
-    change_pct, rows::Reader,
+    Comparator, Flag, LabError, NoRange, Number, OrderId, OutdatedEvaluation, PatientId, RangeId, ResultId,
+    ResultStatus, SpecimenId, Txn, change_pct, rows::Reader,
 };
 
 /// How a value differs from the patient's previous one, when the test has a delta check and there was one.
@@ -68,7 +68,11 @@ pub struct ResultView {
     pub comment: Option<String>,
     /// How the value lies to the range; absent when there is no range or it is not certain.
     pub flag: Option<Flag>,
-    /// The range it was judged by.
+    /// Why there is no range; absent when there is one, and for values released by versions that did not record it.
+    pub no_range_reason: Option<NoRange>,
+    /// Set when the value was released and would be evaluated otherwise by what is known now.
+    pub evaluation_outdated: Option<OutdatedEvaluation>,
+    /// The range it was evaluated by; absent also where limits of more than one range were combined.
     pub range_id: Option<RangeId>,
     /// Lowest usual value.
     #[schema(value_type = Option<String>)]
@@ -117,13 +121,13 @@ pub struct ResultView {
 /// `SELECT` of everything a [`ResultView`] needs; append conditions on `r` (result), `t` (test_def) or `s` (specimen).
 pub(crate) const SELECT: &str = "
     SELECT r.id, r.version, r.order_id, r.patient_id, r.specimen_id, s.barcode, r.test_code, t.name, t.loinc, t.section, r.status,
-           r.value_num, r.comparator, r.value_text, coalesce(r.unit, t.unit) AS unit, r.comment, r.flag, r.ref_range_id,
+           r.value_num, r.comparator, r.value_text, coalesce(r.unit, t.unit) AS unit, r.comment, r.flag, r.ref_range_id, r.no_range, r.outdated_since, r.outdated_reason,
            r.ref_low, r.ref_high, r.crit_low, r.crit_high, r.delta_flag, r.delta_previous, r.instrument, r.resulted_at,
            r.entered_by, r.entered_at, r.verified_by, r.verified_at, r.self_verified, r.released_by, r.released_at,
            r.closed_reason, r.rev, r.updated_at,
            may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high) AS critical,
-           EXISTS (SELECT FROM critical_notice c WHERE c.result_id = r.id AND c.rev = r.rev
-             AND c.amendment_id IS NOT DISTINCT FROM r.amendment_id) AS notified
+           CASE WHEN may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high)
+             THEN is_notified(r.id, r.rev, r.amendment_id) ELSE false END AS notified
     FROM result r JOIN test_def t ON t.code = r.test_code JOIN specimen s ON s.id = r.specimen_id";
 
 pub(crate) async fn by_id(txn: &Txn<'_>, id: ResultId) -> Result<ResultView, LabError> {
@@ -137,6 +141,14 @@ pub(crate) async fn of_order(txn: &Txn<'_>, order: OrderId) -> Result<Vec<Result
         .prepare_cached(&format!("{SELECT} WHERE r.order_id = $1 ORDER BY r.id"))
         .await?;
     txn.query(&statement, &[&order]).await?.iter().map(view).collect()
+}
+
+fn outdated(row: &Reader<'_>) -> Result<Option<OutdatedEvaluation>, LabError> {
+    let since: Option<Timestamp> = row.get("outdated_since")?;
+    let reason: Option<String> = row.get("outdated_reason")?;
+    Ok(since
+        .zip(reason)
+        .map(|(since, reason)| OutdatedEvaluation { since, reason }))
 }
 
 pub(crate) fn view(row: &Row) -> Result<ResultView, LabError> {
@@ -161,6 +173,8 @@ pub(crate) fn view(row: &Row) -> Result<ResultView, LabError> {
         unit: row.get("unit")?,
         comment: row.get("comment")?,
         flag: row.get("flag")?,
+        no_range_reason: row.get("no_range")?,
+        evaluation_outdated: outdated(&row)?,
         range_id: row.get("ref_range_id")?,
         ref_low: row.get("ref_low")?,
         ref_high: row.get("ref_high")?,

@@ -37,7 +37,7 @@ pub async fn get(txn: &Txn<'_>, id: ResultId) -> Result<ResultView, LabError> {
     result_view::by_id(txn, id).await
 }
 
-/// Enters a value: it is judged by the range in force for the patient's sex and age on the day the specimen was drawn, and
+/// Enters a value: it is evaluated by the range in force for the patient's sex and age on the day the specimen was drawn, and
 /// compared with the patient's previous one.
 ///
 /// # Errors
@@ -174,8 +174,7 @@ pub(crate) async fn send_back(
         .prepare_cached(
             "UPDATE result SET status = 'pending', specimen_id = coalesce($2, specimen_id), change_reason = $3, changed_by = $4,
                value_num = NULL, comparator = NULL, value_text = NULL, unit = NULL, comment = NULL, instrument = NULL,
-               resulted_at = NULL, import_id = NULL, ref_range_id = NULL, ref_low = NULL, ref_high = NULL, crit_low = NULL,
-               crit_high = NULL, flag = NULL, delta_flag = false, delta_previous = NULL,
+               resulted_at = NULL, import_id = NULL, delta_flag = false, delta_previous = NULL,
                entered_by = NULL, entered_at = NULL, verified_by = NULL, verified_at = NULL, self_verified = false
              WHERE id = ANY($1)",
         )

@@ -17,21 +17,22 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn get<T: FromSql<'a>>(&self, column: &'static str) -> Result<T, LabError> {
-        self.row.try_get(column).map_err(|_| LabError::CorruptRow {
-            table: self.table,
-            column,
-            id: self.key(),
-        })
+        self.row.try_get(column).map_err(|_| self.corrupt(column))
     }
 
     /// A column of words or ages stored as text.
     pub(crate) fn parse<T: std::str::FromStr>(&self, column: &'static str) -> Result<T, LabError> {
         let text: &str = self.get(column)?;
-        text.parse().map_err(|_| LabError::CorruptRow {
+        text.parse().map_err(|_| self.corrupt(column))
+    }
+
+    /// What to say of a column that holds what no code of ours writes.
+    pub(crate) fn corrupt(&self, column: &'static str) -> LabError {
+        LabError::CorruptRow {
             table: self.table,
             column,
             id: self.key(),
-        })
+        }
     }
 
     fn key(&self) -> String {

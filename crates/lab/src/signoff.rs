@@ -96,7 +96,7 @@ pub async fn release(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Sign
         if let Some(problem) = stale(item, row, ResultStatus::Verified) {
             problems.push(problem);
         } else if row.critical && !row.notified {
-            let message = "the value is or may be critical; record whom you notified (critical-notice) first";
+            let message = "the value is or may be critical; record whom you notified and that it was read back (critical-notice) first";
             problems.push(problem(item.id, "critical_notice", message));
         }
     }

@@ -1,20 +1,51 @@
 //! Specimens: drawn, received, and rejected with or without another attempt.
+//!
+//! Which times can be and how they are corrected: `collection`.
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    Actor, LabError, OrderId, ResultStatus, SpecimenId, SpecimenStatus, Txn, audit, orders, results,
-    rows::Reader, text,
+    Actor, LabError, OrderId, ResultStatus, SpecimenId, SpecimenStatus, Txn, audit,
+    collection::{Times, confirmed, facts},
+    orders, results,
+    rows::Reader,
+    text,
 };
+
+pub use crate::collection::{CollectionCorrection, correct};
 
 /// When something was done.
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct When {
-    /// The moment; now when absent. Not in the future.
+    /// The moment; now when absent. Not in the future, and not before the patient's birth.
     pub at: Option<Timestamp>,
+    /// Take a time that is unlikely: collected more than three days away from the order, or more than three days on the way.
+    /// Without it such a time is answered with 409 `unlikely_time`.
+    #[serde(default)]
+    pub confirm_unlikely: bool,
+}
+
+/// When a specimen was said to be collected and received before that was corrected.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpecimenRevision {
+    /// When it was drawn.
+    pub collected_at: Option<Timestamp>,
+    /// By whom.
+    pub collected_by: Option<Uuid>,
+    /// When it came in.
+    pub received_at: Option<Timestamp>,
+    /// Who took it in.
+    pub received_by: Option<Uuid>,
+    /// Who corrected it.
+    pub superseded_by: Uuid,
+    /// When.
+    pub superseded_at: Timestamp,
+    /// Why.
+    pub reason: String,
 }
 
 /// Why a specimen cannot be used, and whether another is drawn.
@@ -58,6 +89,8 @@ pub struct Specimen {
     pub reject_reason: Option<String>,
     /// The rejected one that it replaces.
     pub replaces: Option<SpecimenId>,
+    /// What was recorded of its collection and receipt before it was corrected, the newest first.
+    pub revisions: Vec<SpecimenRevision>,
     /// Raised by every change; the ETag.
     pub version: i32,
 }
@@ -75,7 +108,11 @@ pub struct Rejected {
 const SELECT: &str = "
     SELECT s.id, s.order_id, s.seq, s.barcode, s.specimen_type, s.status, s.collected_at, s.collected_by, s.received_at, s.received_by,
            s.reject_reason, s.replaces, s.version,
-           ARRAY(SELECT r.test_code FROM result r WHERE r.specimen_id = s.id AND r.live ORDER BY r.test_code) AS tests
+           ARRAY(SELECT r.test_code FROM result r WHERE r.specimen_id = s.id AND r.live ORDER BY r.test_code) AS tests,
+           (SELECT coalesce(jsonb_agg(jsonb_build_object('collectedAt', v.collected_at, 'collectedBy', v.collected_by,
+              'receivedAt', v.received_at, 'receivedBy', v.received_by, 'supersededBy', v.superseded_by,
+              'supersededAt', v.superseded_at, 'reason', v.reason) ORDER BY v.version DESC), '[]')
+            FROM specimen_revision v WHERE v.specimen_id = s.id) AS revisions
     FROM specimen s";
 
 /// One specimen by its barcode.
@@ -104,10 +141,20 @@ pub(crate) async fn of_order(txn: &Txn<'_>, order: OrderId) -> Result<Vec<Specim
 /// Records that a specimen was drawn; the order begins.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] `state` when it is not expected.
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `state` when it is not expected, `order_closed`, or `unlikely_time`;
+/// [`LabError::Invalid`] for a time that cannot be.
 pub async fn collect(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -> Result<Specimen, LabError> {
     let before = locked(txn, barcode, &[SpecimenStatus::Expected]).await?;
+    let facts = facts(txn, &before).await?;
+    facts.order_open()?;
     let at = moment(txn, "at", when.at).await?;
+    let times = Times {
+        collected: Some(at),
+        received: None,
+        stated: when.at.is_some(),
+    };
+    facts.possible(txn, "at", at).await?;
+    facts.likely(&times, when.confirm_unlikely)?;
     let statement = txn
         .prepare_cached(
             "UPDATE specimen SET status = 'collected', collected_at = $2, collected_by = $3 WHERE id = $1",
@@ -116,14 +163,23 @@ pub async fn collect(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
     txn.execute(&statement, &[&before.id, &at, &actor.staff.as_uuid()])
         .await?;
     orders::begin(txn, before.order_id).await?;
-    audit::write(txn, actor, "specimen.collected", "specimen", before.id, None).await?;
+    audit::write(
+        txn,
+        actor,
+        "specimen.collected",
+        "specimen",
+        before.id,
+        confirmed(when),
+    )
+    .await?;
     get(txn, barcode).await
 }
 
 /// Records that a specimen came in; from now on its tests can have values.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`; [`LabError::Invalid`] when that is before it was drawn.
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `order_closed` when it was not collected before the order was
+/// closed, or `unlikely_time`; [`LabError::Invalid`] when that is before it was drawn or the patient was born.
 pub async fn receive(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -> Result<Specimen, LabError> {
     let before = locked(
         txn,
@@ -131,6 +187,10 @@ pub async fn receive(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
         &[SpecimenStatus::Expected, SpecimenStatus::Collected],
     )
     .await?;
+    let facts = facts(txn, &before).await?;
+    if before.status == SpecimenStatus::Expected {
+        facts.order_open()?;
+    }
     let at = moment(txn, "at", when.at).await?;
     // Without a time of its own it came in now, and a collection noted by a clock slightly ahead of ours was not later.
     let at = if when.at.is_none() {
@@ -144,6 +204,14 @@ pub async fn receive(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
             "the specimen was collected after this; it cannot have been received before",
         ));
     }
+    facts.possible(txn, "at", at).await?;
+    // Without a collection the day of receipt decides the age.
+    let times = Times {
+        collected: before.collected_at.or(Some(at)),
+        received: Some(at),
+        stated: before.collected_at.is_none() && when.at.is_some(),
+    };
+    facts.likely(&times, when.confirm_unlikely)?;
     let statement = txn
         .prepare_cached(
             "UPDATE specimen SET status = 'received', received_at = $2, received_by = $3 WHERE id = $1",
@@ -152,7 +220,15 @@ pub async fn receive(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
     txn.execute(&statement, &[&before.id, &at, &actor.staff.as_uuid()])
         .await?;
     orders::begin(txn, before.order_id).await?;
-    audit::write(txn, actor, "specimen.received", "specimen", before.id, None).await?;
+    audit::write(
+        txn,
+        actor,
+        "specimen.received",
+        "specimen",
+        before.id,
+        confirmed(when),
+    )
+    .await?;
     get(txn, barcode).await
 }
 
@@ -329,7 +405,11 @@ pub(crate) async fn lock_all(txn: &Txn<'_>, order: OrderId) -> Result<(), LabErr
     Ok(())
 }
 
-async fn locked(txn: &Txn<'_>, barcode: &str, allowed: &[SpecimenStatus]) -> Result<Specimen, LabError> {
+pub(crate) async fn locked(
+    txn: &Txn<'_>,
+    barcode: &str,
+    allowed: &[SpecimenStatus],
+) -> Result<Specimen, LabError> {
     let statement = txn
         .prepare_cached("SELECT 1 FROM specimen WHERE barcode = $1 FOR NO KEY UPDATE")
         .await?;
@@ -349,6 +429,11 @@ async fn locked(txn: &Txn<'_>, barcode: &str, allowed: &[SpecimenStatus]) -> Res
     ))
 }
 
+fn revisions(row: &Reader<'_>) -> Result<Vec<SpecimenRevision>, LabError> {
+    let revisions: serde_json::Value = row.get("revisions")?;
+    serde_json::from_value(revisions).map_err(|_| row.corrupt("revisions"))
+}
+
 fn specimen(row: &Row) -> Result<Specimen, LabError> {
     let row = Reader::new("specimen", row);
     Ok(Specimen {
@@ -365,6 +450,7 @@ fn specimen(row: &Row) -> Result<Specimen, LabError> {
         received_by: row.get("received_by")?,
         reject_reason: row.get("reject_reason")?,
         replaces: row.get("replaces")?,
+        revisions: revisions(&row)?,
         version: row.get("version")?,
     })
 }

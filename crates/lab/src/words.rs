@@ -79,10 +79,19 @@ words!(
     Female => "F",
     /// Male.
     Male => "M",
-    /// Other: only ranges that hold for everybody apply.
+    /// Other: a value that is critical for either sex is critical; usual is what holds for everybody or is shared by both.
     Other => "O",
-    /// Unknown: only ranges that hold for everybody apply.
+    /// Unknown: as for other.
     Unknown => "U",
+});
+
+words!(
+    /// For which sex a reference range holds; one for everybody names none.
+    RangeSex, "sex of a range", {
+    /// Female.
+    Female => "F",
+    /// Male.
+    Male => "M",
 });
 
 words!(
@@ -181,6 +190,20 @@ impl Flag {
         matches!(self, Self::CriticalLow | Self::CriticalHigh)
     }
 }
+
+words!(
+    /// Why no range holds for a value: then nothing is said of what is usual, and what is critical may be unknown.
+    NoRange, "reason", {
+    /// The test has no range in force.
+    Test => "no-range-for-test",
+    /// No range of the test holds at this age; the standard catalogue's hold from 18 years.
+    Age => "no-range-for-age",
+    /// The ranges at this age hold for another sex only, or differ by sex and the person's is other or unknown. What is
+    /// critical for either sex is critical all the same.
+    Sex => "no-range-for-sex",
+    /// The day of collection lies before the date of birth.
+    BeforeBirth => "collected-before-birth",
+});
 
 words!(
     /// What an instrument puts before a value that it could only bound.

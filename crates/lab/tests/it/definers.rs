@@ -50,7 +50,8 @@ async fn whatever_runs_with_its_owners_rights_finds_only_the_servers_own_names()
         found,
         [
             ("result_guard()".to_owned(), path.clone()),
-            ("result_publish()".to_owned(), path)
+            ("result_publish()".to_owned(), path.clone()),
+            ("specimen_guard()".to_owned(), path)
         ]
     );
 }

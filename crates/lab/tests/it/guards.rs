@@ -118,24 +118,6 @@ async fn a_result_is_not_inserted_as_released_nor_with_a_value() {
 }
 
 #[tokio::test]
-async fn the_flag_must_follow_from_the_value_and_its_range() {
-    let mut scene = Scene::new().await;
-    let [_, entered, ..] = scene.results().await;
-    let change =
-        |set: &str| format!("UPDATE result SET {set}, change_reason = 'typo' WHERE id = '{entered}'");
-    assert_eq!(
-        state(&scene.role, &change("value_num = 5.1, flag = 'H'")).await,
-        None
-    );
-    scene.refused(&change("value_num = 5.1"), "23514").await;
-    scene
-        .refused(&change("value_num = 5.0, flag = 'H'"), "23514")
-        .await;
-    scene.refused(&change("flag = NULL"), "23514").await;
-    scene.refused(&change("ref_range_id = NULL"), "23514").await;
-}
-
-#[tokio::test]
 async fn a_released_result_is_rewritten_in_nothing() {
     let mut scene = Scene::new().await;
     let [.., released] = scene.results().await;
@@ -295,6 +277,7 @@ async fn nothing_is_deleted_truncated_or_rewritten_in_the_trail() {
         "critical_notice",
         "import_batch",
         "import_error",
+        "specimen_revision",
     ] {
         let column = scene
             .owner
@@ -322,6 +305,8 @@ async fn nothing_is_deleted_truncated_or_rewritten_in_the_trail() {
         "UPDATE patient SET mrn = 'x'",
         "UPDATE test_def SET unit = 'x'",
         "UPDATE ref_range SET low = 0",
+        "UPDATE result SET flag = NULL",
+        "INSERT INTO specimen_revision SELECT * FROM specimen_revision",
         "UPDATE staff SET id = gen_random_uuid()",
         "SELECT setval('patient_mrn_seq', 1)",
     ] {

@@ -6,7 +6,11 @@ mod amending;
 #[cfg(test)]
 mod catalogue;
 #[cfg(test)]
+mod collecting;
+#[cfg(test)]
 mod definers;
+#[cfg(test)]
+mod evaluating;
 #[cfg(test)]
 mod feed;
 #[cfg(test)]
@@ -30,6 +34,8 @@ mod people;
 #[cfg(test)]
 mod races;
 #[cfg(test)]
+mod reevaluating;
+#[cfg(test)]
 mod rejecting;
 #[cfg(test)]
 mod server_log;
@@ -37,5 +43,11 @@ mod server_log;
 mod signature_guards;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod unmarked;
+#[cfg(test)]
+mod unmarked_sql;
+#[cfg(test)]
+mod upgrading;
 #[cfg(test)]
 mod worklists;

@@ -190,7 +190,7 @@ async fn what_may_be_critical_is_what_some_allowed_value_would_be() {
     let sql = "
         SELECT format('%s%s with %s to %s', c, v, crit_low, crit_high) AS what, may_be_critical(NULL, v, c, crit_low, crit_high) AS said,
                EXISTS (SELECT FROM generate_series(-20, 40) AS half, LATERAL (SELECT half / 2.0 AS x) AS one
-                       WHERE CASE c WHEN '<' THEN x < v WHEN '<=' THEN x <= v WHEN '>=' THEN x >= v WHEN '>' THEN x > v ELSE false END
+                       WHERE CASE c WHEN '<' THEN x < v WHEN '<=' THEN x <= v WHEN '>=' THEN x >= v WHEN '>' THEN x > v ELSE x = v END
                          AND (coalesce(x < crit_low, false) OR coalesce(x > crit_high, false))) AS is
         FROM unnest(ARRAY['<', '<=', '>=', '>', NULL]) AS c, generate_series(0, 10) AS v,
              unnest(ARRAY[NULL, 2, 5]::numeric[]) AS crit_low, unnest(ARRAY[NULL, 5, 8]::numeric[]) AS crit_high";

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lab::{
     LabError, OrderId, OrderStatus, ResultId, SpecimenStatus,
     orders::{self, AddTests},
+    patients::{self, PatientPatch},
     results, signoff,
     specimens::{self, Rejection},
 };
@@ -197,4 +198,124 @@ async fn who_loses_a_deadlock_is_told_to_try_again() {
         (Some(error), None) | (None, Some(error)) => assert!(error.may_pass_on_retry(), "{error:?}"),
         both => panic!("expected one to lose, got {both:?}"),
     }
+}
+
+/// A child by mistake, whose potassium waits: its id and the correction of the birth date.
+async fn a_supposed_child(txn: &lab::Txn<'_>, lab: &Lab) -> (lab::patients::Patient, PatientPatch, ResultId) {
+    let birth = jiff::civil::date(2015, 1, 1);
+    let patient = crate::unmarked::person(txn, lab, lab::Sex::Female, birth).await;
+    let order = received(txn, lab, &patient, &["K"]).await;
+    let grown = PatientPatch {
+        birth_date: Some(jiff::civil::date(1960, 1, 1)),
+        ..PatientPatch::default()
+    };
+    (patient, grown, order.results[0].id)
+}
+
+#[tokio::test]
+async fn a_value_entered_while_the_birth_date_is_corrected_is_evaluated_by_the_true_one() {
+    let lab = Lab::new().await;
+    let (mut one, mut two) = (lab.client().await, lab.client().await);
+    for value_first in [true, false] {
+        let setup = one.transaction().await.unwrap();
+        let (patient, grown, id) = a_supposed_child(&setup, &lab).await;
+        setup.commit().await.unwrap();
+
+        let entering = one.transaction().await.unwrap();
+        let correcting = two.transaction().await.unwrap();
+        let nine = value("9.9", "mmol/L");
+        let enter = results::enter(&entering, &lab.technician, id, 1, &nine);
+        let correct = patients::update(&correcting, &lab.receptionist, patient.id, 1, &grown);
+        if value_first {
+            enter.await.unwrap();
+            let (corrected, ()) = tokio::join!(correct, async {
+                somebody_waits(&lab).await;
+                entering.commit().await.unwrap();
+            });
+            corrected.unwrap();
+            correcting.commit().await.unwrap();
+        } else {
+            correct.await.unwrap();
+            let (entered, ()) = tokio::join!(enter, async {
+                somebody_waits(&lab).await;
+                correcting.commit().await.unwrap();
+            });
+            entered.unwrap();
+            entering.commit().await.unwrap();
+        }
+        let txn = one.transaction().await.unwrap();
+        let flag = results::get(&txn, id).await.unwrap().flag;
+        assert_eq!(
+            flag.map(lab::Flag::as_str),
+            Some("HH"),
+            "value first: {value_first}"
+        );
+        txn.commit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_value_released_while_the_birth_date_is_corrected_is_marked() {
+    let lab = Lab::new().await;
+    let (mut one, mut two) = (lab.client().await, lab.client().await);
+    let setup = one.transaction().await.unwrap();
+    let (patient, grown, id) = a_supposed_child(&setup, &lab).await;
+    results::enter(&setup, &lab.technician, id, 1, &value("9.9", "mmol/L"))
+        .await
+        .unwrap();
+    signoff::verify(&setup, &lab.supervisor, &items(&setup, &[id]).await)
+        .await
+        .unwrap();
+    let last = items(&setup, &[id]).await;
+    setup.commit().await.unwrap();
+
+    let releasing = one.transaction().await.unwrap();
+    let correcting = two.transaction().await.unwrap();
+    signoff::release(&releasing, &lab.supervisor, &last)
+        .await
+        .unwrap();
+    let correct = patients::update(&correcting, &lab.receptionist, patient.id, 1, &grown);
+    let (corrected, ()) = tokio::join!(correct, async {
+        somebody_waits(&lab).await;
+        releasing.commit().await.unwrap();
+    });
+    corrected.unwrap();
+    correcting.commit().await.unwrap();
+    let txn = one.transaction().await.unwrap();
+    let view = results::get(&txn, id).await.unwrap();
+    assert!(
+        view.flag.is_none() && view.evaluation_outdated.is_some(),
+        "{view:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_limit_added_while_a_value_is_entered_holds_for_it() {
+    let lab = Lab::new().await;
+    let (mut one, mut two) = (lab.client().await, lab.client().await);
+    let setup = one.transaction().await.unwrap();
+    lab::catalogue::create(&setup, &lab.admin, &crate::unmarked::own_test("OWN"))
+        .await
+        .unwrap();
+    let patient = adult(&setup, &lab).await;
+    let order = received(&setup, &lab, &patient, &["OWN"]).await;
+    let id = order.results[0].id;
+    setup.commit().await.unwrap();
+
+    let entering = one.transaction().await.unwrap();
+    results::enter(&entering, &lab.technician, id, 1, &value("9.9", "mmol/L"))
+        .await
+        .unwrap();
+    let adding = two.transaction().await.unwrap();
+    let limits = crate::unmarked::limits(None, Some("8"));
+    let add = lab::ranges::create(&adding, &lab.admin, "OWN", &limits);
+    let (added, ()) = tokio::join!(add, async {
+        somebody_waits(&lab).await;
+        entering.commit().await.unwrap();
+    });
+    added.unwrap();
+    adding.commit().await.unwrap();
+    let txn = one.transaction().await.unwrap();
+    let flag = results::get(&txn, id).await.unwrap().flag;
+    assert_eq!(flag.map(lab::Flag::as_str), Some("HH"));
 }

@@ -60,7 +60,7 @@ async fn verifying_and_releasing_change_no_value_range_flag_or_signature() {
         .await;
     scene
         .refused(
-            &format!("UPDATE result SET flag = 'H' WHERE id = '{entered}'"),
+            &format!("UPDATE result SET comment = 'x' WHERE id = '{entered}'"),
             "LAB04",
         )
         .await;
@@ -159,7 +159,7 @@ async fn an_applied_amendment_is_what_was_verified_whatever_the_caller_writes() 
              VALUES ('00000000-0000-7000-8000-000000000001', '{released}', 1, 'corrected', 4.40, 'N', 'wrong tube', '{first}');
              UPDATE result_amendment SET status = 'verified', verified_by = '{second}' WHERE result_id = '{released}';
              UPDATE result SET status = 'corrected', amendment_id = '00000000-0000-7000-8000-000000000001', value_num = 9.9,
-               flag = 'HH', delta_flag = true, ref_low = 0, verified_by = '{first}', unit = 'x' WHERE id = '{released}';"
+               delta_flag = true, verified_by = '{first}', unit = 'x' WHERE id = '{released}';"
         ))
         .await
         .unwrap();
@@ -286,8 +286,7 @@ async fn a_notice_of_one_amendment_serves_no_other() {
 async fn a_repeat_keeps_nothing_and_gives_its_reason_anew() {
     let mut scene = Scene::new().await;
     let [_, entered, ..] = scene.results().await;
-    let cleared = "value_num = NULL, unit = NULL, ref_range_id = NULL, ref_low = NULL, ref_high = NULL, crit_low = NULL, crit_high = NULL,
-                   flag = NULL, entered_by = NULL, entered_at = NULL";
+    let cleared = "value_num = NULL, unit = NULL, entered_by = NULL, entered_at = NULL";
     let back =
         |more: &str| format!("UPDATE result SET status = 'pending', {cleared}{more} WHERE id = '{entered}';");
     assert_eq!(state(&scene.role, &back(", change_reason = 'clot'")).await, None);

@@ -248,7 +248,11 @@ fn refused(guard: Guard) -> Kind {
         | Guard::CriticalNotice
         | Guard::Specimen
         | Guard::Missing
-        | Guard::Form => Kind::Conflict,
+        | Guard::Form
+        | Guard::Time
+        | Guard::Evaluation
+        | Guard::Fit
+        | Guard::Overlap => Kind::Conflict,
     }
 }
 

@@ -98,6 +98,7 @@ fn bench(config: &mut ServiceConfig<'_>) {
         .service(specimens::show)
         .service(specimens::collect)
         .service(specimens::receive)
+        .service(specimens::correct)
         .service(specimens::reject)
         .service(specimens::dispose)
         .service(results::show)

@@ -1,14 +1,14 @@
 //! Specimens, by the barcode on the tube.
 
-use actix_web::{HttpResponse, get, post};
+use actix_web::{HttpResponse, get, patch, post};
 use lab::{
     Action,
-    specimens::{self, Rejected, Rejection, Specimen, When},
+    specimens::{self, CollectionCorrection, Rejected, Rejection, Specimen, When},
 };
 
 use crate::{
     answer,
-    extract::{Body, PathText, Tenant},
+    extract::{Body, IfMatch, PathText, Tenant},
     problem::Answer,
 };
 
@@ -25,7 +25,7 @@ pub(crate) async fn show(tenant: Tenant, barcode: PathText) -> Answer<HttpRespon
     Ok(answer::ok_tagged(specimen.version, &specimen))
 }
 
-/// Records that a specimen was drawn.
+/// Records that a specimen was drawn. An unlikely time (days away from the order) needs `confirmUnlikely`.
 #[utoipa::path(tag = "laboratory", request_body = When, params(("barcode" = String, Path)),
     responses((status = 200, body = Specimen, headers(("ETag" = String)))))]
 #[post("/specimens/{barcode}/collect")]
@@ -46,6 +46,26 @@ pub(crate) async fn receive(tenant: Tenant, barcode: PathText, body: Body<When>)
     let specimen = tenant
         .write(Action::SpecimenHandle, async |txn, actor| {
             specimens::receive(txn, actor, &barcode.0, &body.value).await
+        })
+        .await?;
+    Ok(answer::ok_tagged(specimen.version, &specimen))
+}
+
+/// Corrects when a specimen was collected or received. Results from it that are not released are evaluated again; released ones
+/// that would be evaluated otherwise are marked.
+#[utoipa::path(tag = "laboratory", request_body = CollectionCorrection,
+    params(("barcode" = String, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = Specimen, headers(("ETag" = String)))))]
+#[patch("/specimens/{barcode}")]
+pub(crate) async fn correct(
+    tenant: Tenant,
+    barcode: PathText,
+    version: IfMatch,
+    body: Body<CollectionCorrection>,
+) -> Answer<HttpResponse> {
+    let specimen = tenant
+        .write(Action::SpecimenCorrect, async |txn, actor| {
+            specimens::correct(txn, actor, &barcode.0, version.0, &body.value).await
         })
         .await?;
     Ok(answer::ok_tagged(specimen.version, &specimen))

@@ -359,6 +359,15 @@ async fn bench(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             technician,
             post(barcode(&scene.order().await, "/receive"), &json!({})),
         ),
+        ("PATCH", "/api/v1/specimens/{barcode}") => {
+            let (order, _) = scene.result("pending").await;
+            let specimen = &order["specimens"][0];
+            let drawn: jiff::Timestamp = specimen["collectedAt"].as_str().unwrap().parse().unwrap();
+            let earlier = drawn - jiff::SignedDuration::from_mins(1);
+            let body = json!({ "collectedAt": earlier, "reason": "mistyped" });
+            let call = Call::new("PATCH", barcode(&order, ""));
+            names(technician, call.json(&body).version(&specimen["version"]))
+        }
         ("POST", "/api/v1/specimens/{barcode}/reject") => {
             let (order, _) = scene.result("pending").await;
             let body = json!({ "reason": "haemolysed", "recollect": true });

@@ -1,0 +1,97 @@
+//! What an earlier version of the schema holds is carried over.
+
+use std::time::Duration;
+
+use testkit::Space;
+
+use crate::support::numbered_migrations;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Somebody of unknown sex with a haemoglobin of 3, and a child with a potassium of 9.9, as earlier versions wrote them; and an
+/// adult whose evaluation is right.
+const BEFORE: &str = "
+    INSERT INTO lab_profile (tenant_id, name, tz) VALUES (gen_random_uuid(), 'x', 'Europe/Berlin');
+    INSERT INTO staff (id, display_name, email, role) VALUES
+      ('00000000-0000-0000-0000-00000000000a', 'a', 'a@example.org', 'technician'),
+      ('00000000-0000-0000-0000-00000000000b', 'b', 'b@example.org', 'supervisor');
+    CREATE FUNCTION pg_temp.result(name text, sex text, birth date, test text, number numeric, of_unit text, judged text, upto text) RETURNS void
+    LANGUAGE plpgsql AS $$
+    DECLARE
+      p uuid := gen_random_uuid(); o uuid := gen_random_uuid(); s uuid := gen_random_uuid(); r uuid := gen_random_uuid();
+      a uuid := '00000000-0000-0000-0000-00000000000a'; b uuid := '00000000-0000-0000-0000-00000000000b';
+    BEGIN
+      INSERT INTO patient (id, mrn, family_name, given_name, family_key, given_key, sex, birth_date)
+      VALUES (p, name, name, name, name, name, sex, birth);
+      INSERT INTO lab_order (id, accession_no, patient_id, created_by) VALUES (o, name, p, a);
+      INSERT INTO specimen (id, order_id, seq, barcode, specimen_type) VALUES (s, o, 1, name, 'serum');
+      UPDATE specimen SET status = 'received', received_at = now(), received_by = a WHERE id = s;
+      INSERT INTO result (id, order_id, patient_id, specimen_id, test_code, changed_by) VALUES (r, o, p, s, test, a);
+      UPDATE result SET status = 'entered', value_num = number, unit = of_unit, entered_by = a, flag = judged,
+        (ref_range_id, ref_low, ref_high, crit_low, crit_high) =
+          (SELECT g.id, g.low, g.high, g.crit_low, g.crit_high FROM ref_range g WHERE g.test_code = test AND judged IS NOT NULL)
+       WHERE id = r;
+      IF upto <> 'entered' THEN
+        UPDATE result SET status = 'verified', verified_by = b WHERE id = r;
+      END IF;
+      IF upto IN ('released', 'proposed') THEN
+        UPDATE result SET status = 'released', released_by = b WHERE id = r;
+      END IF;
+      IF upto = 'proposed' THEN
+        INSERT INTO result_amendment (id, result_id, base_rev, kind, value_num, reason, entered_by)
+        VALUES (gen_random_uuid(), r, 1, 'corrected', 2, 'typo', a);
+      END IF;
+    END $$;
+    SELECT pg_temp.result('unknown-released', 'U', '1980-01-01', 'HGB', 3, 'g/dL', NULL, 'released');
+    SELECT pg_temp.result('unknown-verified', 'U', '1980-01-01', 'HGB', 3, 'g/dL', NULL, 'verified');
+    SELECT pg_temp.result('unknown-proposed', 'U', '1980-01-01', 'HGB', 13, 'g/dL', NULL, 'proposed');
+    SELECT pg_temp.result('child-entered', 'F', '2015-01-01', 'K', 9.9, 'mmol/L', NULL, 'entered');
+    SELECT pg_temp.result('adult-entered', 'F', '1980-01-01', 'K', 4.0, 'mmol/L', 'N', 'entered');
+    SELECT pg_temp.result('adult-released', 'F', '1980-01-01', 'K', 4.0, 'mmol/L', 'N', 'released');";
+
+#[tokio::test]
+async fn open_work_is_evaluated_and_what_was_released_unflagged_is_marked() {
+    let space = Space::new().await;
+    let client = pg::connect(&space.registry, "lab test", LIMIT).await.unwrap();
+    let migrations = numbered_migrations();
+    let at = migrations
+        .iter()
+        .position(|(_, sql)| sql.contains("CREATE FUNCTION evaluation("))
+        .unwrap();
+    let (before, after) = migrations.split_at(at);
+    for (_, sql) in before {
+        client.batch_execute(sql).await.unwrap();
+    }
+    client.batch_execute(BEFORE).await.unwrap();
+    for (_, sql) in after {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let rows = client
+        .query(
+            "SELECT p.mrn, coalesce(r.flag, '-'), coalesce(r.crit_low::text, '-'), coalesce(r.no_range, '-'), r.rev, r.outdated_since IS NOT NULL,
+                    coalesce((SELECT a.flag FROM result_amendment a WHERE a.result_id = r.id), '-')
+             FROM result r JOIN patient p ON p.id = r.patient_id ORDER BY p.mrn",
+            &[],
+        )
+        .await
+        .unwrap();
+    let expected = [
+        ("adult-entered", "N", "2.5", "-", 1, false, "-"),
+        ("adult-released", "N", "2.5", "-", 1, false, "-"),
+        ("child-entered", "-", "-", "no-range-for-age", 2, false, "-"),
+        ("unknown-proposed", "-", "-", "-", 1, false, "LL"),
+        ("unknown-released", "-", "-", "-", 1, true, "-"),
+        ("unknown-verified", "LL", "7", "no-range-for-sex", 2, false, "-"),
+    ];
+    let text = |row: &tokio_postgres::Row, n: usize| row.get::<_, String>(n);
+    let found: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let words = [0, 1, 2, 3, 6].map(|n| text(row, n));
+            (words, row.get::<_, i32>(4), row.get::<_, bool>(5))
+        })
+        .collect();
+    let expected =
+        expected.map(|(a, b, c, d, rev, marked, e)| ([a, b, c, d, e].map(str::to_owned), rev, marked));
+    assert_eq!(found, expected);
+}

@@ -25,6 +25,7 @@ pub use error::PlatformError;
 pub use exit::{Exit, error_text};
 pub use exports::{about_laboratory, left_out};
 pub use invitations::{invitation_link, invitation_path};
+pub use lab::catalogue::COVERAGE_NOTE;
 pub use open::Platform;
 pub use prepare::Prepared;
 pub use seed::seed_hook;

@@ -116,5 +116,5 @@ pub(crate) async fn adopt(
         true => invitations::first(&state, tenant.id, &by).await?,
         false => None,
     };
-    Ok(Accepted::inviting(tenant.id, operation, invitation))
+    Ok(Accepted::inviting(tenant.id, operation, invitation, &[]))
 }

@@ -28,13 +28,17 @@ pub struct Accepted {
     /// For the first administrator of a new laboratory who was given no password: shown only now.
     #[serde(skip_serializing_if = "Option::is_none")]
     invitation: Option<InvitationView>,
+    /// What whoever asked for a new laboratory must know of what it begins with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>, required = false)]
+    notes: Vec<&'static str>,
 }
 
 impl Accepted {
     /// 202, with the operation's address.
     #[must_use]
     pub fn answer(tenant_id: TenantId, operation_id: OperationId) -> HttpResponse {
-        Self::inviting(tenant_id, operation_id, None)
+        Self::inviting(tenant_id, operation_id, None, &[])
     }
 
     /// The same with the invitation of its first administrator, which no cache may keep.
@@ -43,6 +47,7 @@ impl Accepted {
         tenant_id: TenantId,
         operation_id: OperationId,
         invitation: Option<InvitationView>,
+        notes: &'static [&'static str],
     ) -> HttpResponse {
         let mut response = HttpResponse::Accepted();
         if invitation.is_some() {
@@ -54,6 +59,7 @@ impl Accepted {
                 tenant_id,
                 operation_id,
                 invitation,
+                notes: notes.to_vec(),
             })
     }
 }

@@ -192,7 +192,12 @@ pub(crate) async fn provision(
     } else {
         None
     };
-    Ok(Accepted::inviting(tenant.id, operation, invitation))
+    Ok(Accepted::inviting(
+        tenant.id,
+        operation,
+        invitation,
+        &[lab::catalogue::COVERAGE_NOTE],
+    ))
 }
 
 fn invalid(error: &impl std::fmt::Display) -> Problem {

@@ -30,6 +30,8 @@ async fn invited(world: &World, slug: &str) -> Value {
     assert_eq!(asked.header("cache-control"), "no-store");
     let location = asked.header("location").to_owned();
     let asked = asked.expect(202);
+    let note = asked["notes"][0].as_str().unwrap();
+    assert!(note.contains("from 18 years"), "{note}");
     let operation = finished(d, &world.operator, &location).await;
     assert_eq!(operation["status"], "succeeded", "{operation}");
     asked

@@ -35,6 +35,7 @@ pub(crate) async fn run(context: &Context, wanted: Adopt) -> anyhow::Result<()> 
         resumed,
         password,
         invite,
+        note: None,
     };
     finish(context, &TenantRef::Slug(slug), made).await
 }

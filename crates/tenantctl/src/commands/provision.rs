@@ -1,6 +1,7 @@
 //! A laboratory made, or its making taken up again.
 
 use model::{OperationId, OperationKind, TenantState};
+use platform::COVERAGE_NOTE;
 use provisioner::{NewAdmin, NewLab, ProvisionError};
 use registry::{OperationFilter, RegistryClient, RegistryError, Tenant};
 use serde_json::json;
@@ -37,6 +38,7 @@ pub(crate) async fn run(context: &Context, wanted: Provision) -> anyhow::Result<
         resumed,
         password,
         invite,
+        note: Some(COVERAGE_NOTE),
     };
     if !no_wait {
         foreground::run(context, operation, slug.as_str()).await?;
@@ -155,6 +157,8 @@ pub(super) struct Made {
     pub(super) password: Option<NewPassword>,
     /// Its administrator is to be invited, unless they have a password.
     pub(super) invite: bool,
+    /// What whoever asked for it must know of what it begins with.
+    pub(super) note: Option<&'static str>,
 }
 
 pub(super) async fn finish(context: &Context, wanted: &TenantRef, made: Made) -> anyhow::Result<()> {
@@ -163,6 +167,7 @@ pub(super) async fn finish(context: &Context, wanted: &TenantRef, made: Made) ->
         resumed,
         password,
         invite,
+        note,
     } = made;
     let client = context.client().await?;
     let tenant = tenant(&client, wanted).await?;
@@ -180,6 +185,7 @@ pub(super) async fn finish(context: &Context, wanted: &TenantRef, made: Made) ->
             "tenant": TenantView::from(&tenant),
             "operation": operation.as_ref().map(OperationView::from),
             "resumed": resumed,
+            "notes": note.into_iter().collect::<Vec<_>>(),
             "generatedPassword": password.as_ref().and_then(NewPassword::to_show),
             "invitation": invited.as_ref().map(|invited| invite::document(context, invited)),
         }));
@@ -194,6 +200,9 @@ pub(super) async fn finish(context: &Context, wanted: &TenantRef, made: Made) ->
         "{} is {}: {} ({})",
         tenant.slug, tenant.status, tenant.name, tenant.id
     ))?;
+    if let Some(note) = note {
+        out.note(note);
+    }
     match invited {
         Some(invited) => out.answer(&invite::text(context, &invited)),
         None if invite => {

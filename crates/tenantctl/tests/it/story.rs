@@ -15,6 +15,8 @@ async fn a_laboratory_from_its_making_to_its_archive() {
     assert_eq!(made["operation"]["status"], "succeeded");
     assert_eq!(made["resumed"], false);
     assert!(made["generatedPassword"].as_str().unwrap().len() >= 12);
+    let note = made["notes"][0].as_str().unwrap();
+    assert!(note.contains("from 18 years"), "{note}");
     let id = made["tenant"]["id"].as_str().unwrap();
 
     // Named by slug or id alike.

@@ -1,11 +1,18 @@
--- The whole truth of what a laboratory's own role may do. {group} is the group role that every such role inherits from.
--- Applied after every migration run, so it begins by taking everything back.
+-- The whole truth of what a laboratory's own role may do. {group} is the laboratory's group role, whose only member is that role.
+-- Applied after every migration run, so it begins by taking everything back. The template gets the first part alone: no role
+-- has a right in it.
 --
 -- No DELETE on anything the laboratory records, no TRUNCATE anywhere, no DDL; append-only tables INSERT and SELECT only;
 -- what guards write (revisions, the change feed) SELECT only. UPDATE names its columns: keys and numbers are not among them.
 
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
+-- What fills the server's disk without a table that anybody looks after: large objects, and messages in the write-ahead log.
+-- The functions that PostgreSQL keeps from PUBLIC by itself (lo_import, lo_export, files, slots) are not repeated.
+REVOKE EXECUTE ON FUNCTION pg_catalog.lo_create(oid), pg_catalog.lo_creat(integer), pg_catalog.lo_from_bytea(oid, bytea) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.pg_logical_emit_message(boolean, text, text), pg_catalog.pg_logical_emit_message(boolean, text, bytea) FROM PUBLIC;
+
+-- ---- the laboratory's group role ----
 REVOKE ALL ON SCHEMA public FROM {group};
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {group};
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {group};

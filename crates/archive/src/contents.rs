@@ -131,6 +131,15 @@ impl Contents {
         shape_sha256(&self.shape) == self.shape_sha256
     }
 
+    /// Whether a right on anything in it was granted to the role.
+    #[must_use]
+    pub fn names_grantee(&self, role: &str) -> bool {
+        let to = format!(" to {role} ");
+        let grants = self.shape.iter().filter_map(|line| line.split_once(' '));
+        let mut grants = grants.filter(|(_, text)| text.starts_with("grant on "));
+        grants.any(|(_, text)| text.contains(&to))
+    }
+
     fn object_difference(&self, missing: &Missing, copy: &Self) -> Option<String> {
         let (Some(wanted), Some(found)) = (&self.objects, &copy.objects) else {
             return None;

@@ -229,10 +229,7 @@ async fn databases_and_roles(world: &World, books: &Books) -> anyhow::Result<()>
         .values()
         .map(|lab| format!("lab_tenant_{}", lab.slug))
         .collect();
-    let roles = names(
-        "SELECT rolname::text FROM pg_roles WHERE starts_with(rolname, 'lab_') AND rolname <> 'lab_dml'",
-    )
-    .await?;
+    let roles = names("SELECT rolname::text FROM pg_roles WHERE starts_with(rolname, 'lab_tenant_')").await?;
     ensure!(
         roles == laboratories,
         "the server has the roles {roles:?} and should have {laboratories:?}"

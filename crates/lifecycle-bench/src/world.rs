@@ -75,6 +75,7 @@ impl World {
                 spares,
                 ..Bounds::default()
             },
+            roles: provisioner::RolePolicy::default(),
             seed: platform::seed_hook(),
             clock: Arc::new(SystemClock),
         };

@@ -20,6 +20,7 @@ mod lock;
 mod plain;
 mod run;
 mod secure;
+mod server;
 mod source;
 mod spare;
 mod template;
@@ -27,14 +28,19 @@ mod template;
 pub use baseline::{baseline_write, migrate_scratch};
 pub use clone::{CREATES_AT_ONCE_MAX, CloneStrategy, create_database, create_turn};
 pub use error::MigrateError;
+pub use group::{group_ensure, group_make, rights_settle, rights_take};
 pub use history::history_version;
 pub use lock::MAINTENANCE_DATABASE;
 pub use plain::{PlainError, plain_rows};
 pub use run::migrate_database;
-pub use secure::secure_server;
-pub use source::{fingerprint, latest, window};
+pub use secure::{close_to_public, secure_server};
+pub use server::{
+    LABORATORY_MARK, Marked, OpenDatabase, SHARED_DATABASES, ServerState, StaysOpen, server_look,
+    server_state, stays_open,
+};
+pub use source::{CLOSED_FUNCTIONS, fingerprint, latest, window};
 pub use spare::{
-    Spares, clone_template, spare_drop, spare_make, spare_name, spares_are_being_made, spares_list,
-    spares_lock,
+    Spares, clone_template, spare_drop, spare_groups_tidy, spare_make, spare_name, spares_are_being_made,
+    spares_list, spares_lock,
 };
 pub use template::{template_ensure, template_find, template_is_being_built};

@@ -1,17 +1,17 @@
-use model::{Namespace, SchemaVersion};
+use model::{RoleName, SchemaVersion};
 use pg::ConnectTarget;
 use tokio_postgres::Client;
 
 use crate::{
     MigrateError,
-    group::group_role_ensure,
+    group::group_ensure,
     history::history_version,
     lock::{Guarded, acquire, session},
     source,
 };
 
-/// Brings the database that `admin` names to this code's version, applies the grants, and returns the version that its
-/// own history then shows. Does nothing harmful when run again, or by many at once: one works, the others wait.
+/// Brings the database that `admin` names to this code's version, gives the laboratory's group role its rights, and returns the
+/// version that its own history then shows. Does nothing harmful when run again, or by many at once: one works, the others wait.
 ///
 /// Each migration runs in a transaction of its own, so one that fails or is killed leaves the version before it.
 ///
@@ -20,7 +20,15 @@ use crate::{
 /// sense; [`MigrateError::Busy`] when another process holds the lock for too long.
 pub async fn migrate_database(
     admin: &ConnectTarget,
-    namespace: &Namespace,
+    group: &RoleName,
+) -> Result<SchemaVersion, MigrateError> {
+    migrate(admin, Some(group)).await
+}
+
+/// The same without a group, as for the template: nobody has a right in it.
+pub(crate) async fn migrate(
+    admin: &ConnectTarget,
+    group: Option<&RoleName>,
 ) -> Result<SchemaVersion, MigrateError> {
     let mut client = session(admin).await?;
     acquire(&client, admin, Guarded::Migration).await?;
@@ -33,14 +41,16 @@ pub async fn migrate_database(
             code,
         });
     }
-    group_role_ensure(&client, admin, namespace).await?;
+    if let Some(group) = group {
+        group_ensure(&client, group).await?;
+    }
     run(&mut client, admin).await?;
     let grants = client
         .transaction()
         .await
         .map_err(MigrateError::db("applying the grants", admin))?;
     grants
-        .batch_execute(&source::grants(namespace))
+        .batch_execute(&source::grants(group))
         .await
         .map_err(MigrateError::db("applying the grants", admin))?;
     grants

@@ -8,29 +8,46 @@ use tokio_postgres::Client;
 use crate::{
     MigrateError,
     lock::{Guarded, MAINTENANCE_DATABASE, acquire, session},
+    server::SHARED_DATABASES,
 };
 
-/// Takes every right on `postgres`, `template1` and, where it is on this server, the registry's database from PUBLIC, and
-/// reads back that it took: a REVOKE by a role that does not own the database ends without an error and changes nothing.
-///
-/// `_namespace` says for whom; the rights of these databases are the same for all.
+/// Takes every right on `postgres`, `template1` and, where it is on this server, the registry's database from PUBLIC, as
+/// [`close_to_public`] does: for servers that nobody else uses.
 ///
 /// # Errors
-/// [`MigrateError::StillPublic`] names the database, its owner and the statement that is needed.
+/// As [`close_to_public`].
 pub async fn secure_server(
     admin: &ConnectTarget,
     namespace: &Namespace,
     registry_database: &str,
 ) -> Result<(), MigrateError> {
+    let [maintenance, template] = SHARED_DATABASES;
+    close_to_public(admin, namespace, &[maintenance, template, registry_database])
+        .await
+        .map(drop)
+}
+
+/// Takes every right on these databases from PUBLIC, as far as they are on this server, and reads back that it took: a REVOKE by
+/// a role that does not own the database ends without an error and changes nothing. Gives those that were open.
+///
+/// `namespace` says for whom; the rights of these databases are the same for all.
+///
+/// # Errors
+/// [`MigrateError::StillPublic`] names the database, its owner and the statement that is needed.
+pub async fn close_to_public(
+    admin: &ConnectTarget,
+    namespace: &Namespace,
+    databases: &[&str],
+) -> Result<Vec<String>, MigrateError> {
     let target = admin.with_database(MAINTENANCE_DATABASE);
     let client = session(&target).await?;
-    let shared = [MAINTENANCE_DATABASE, "template1", registry_database];
-    if public_rights(&client, &target, &shared).await?.is_empty() {
-        return Ok(());
+    if public_rights(&client, &target, databases).await?.is_empty() {
+        return Ok(Vec::new());
     }
     // Two sessions that change one catalogue row at once fail with "tuple concurrently updated".
     acquire(&client, &target, Guarded::ServerRights).await?;
-    for rights in public_rights(&client, &target, &shared).await? {
+    let mut closed = Vec::new();
+    for rights in public_rights(&client, &target, databases).await? {
         let sql = format!(
             "REVOKE ALL ON DATABASE {} FROM PUBLIC",
             model::quote_ident(&rights.database)
@@ -44,9 +61,14 @@ pub async fn secure_server(
             database = rights.database,
             "closed to PUBLIC"
         );
+        closed.push(rights.database);
     }
-    match public_rights(&client, &target, &shared).await?.into_iter().next() {
-        None => Ok(()),
+    match public_rights(&client, &target, databases)
+        .await?
+        .into_iter()
+        .next()
+    {
+        None => Ok(closed),
         Some(left) => Err(MigrateError::StillPublic {
             database: left.database,
             place: target.to_string(),

@@ -2,15 +2,27 @@
 
 use std::{fmt::Write as _, sync::LazyLock};
 
-use model::{Namespace, SchemaVersion, VersionWindow};
+use model::{RoleName, SchemaVersion, VersionWindow};
 use sha2::{Digest, Sha256};
 
 mod embedded {
     refinery::embed_migrations!("../../migrations-tenant");
 }
 
-/// What a laboratory's role may do; `{group}` stands for the group role, whose name differs per namespace.
+/// What a laboratory's role may do; `{group}` stands for the laboratory's group role.
 const GRANTS: &str = include_str!("../../../migrations-tenant/grants.sql");
+
+/// The server's own functions that the grants close to PUBLIC: a database that is adopted and given back gets them back.
+pub const CLOSED_FUNCTIONS: [&str; 5] = [
+    "pg_catalog.lo_create(oid)",
+    "pg_catalog.lo_creat(integer)",
+    "pg_catalog.lo_from_bytea(oid, bytea)",
+    "pg_catalog.pg_logical_emit_message(boolean, text, text)",
+    "pg_catalog.pg_logical_emit_message(boolean, text, bytea)",
+];
+
+/// The line that ends what every database gets, the template too. Behind it stand the rights of the group role.
+const GROUP_PART: &str = "-- ---- the laboratory's group role ----";
 
 /// The oldest schema that this code still understands, when that is not only the newest. It is lowered by the release
 /// that learns to serve two shapes (expand), and raised again by the one that forgets the older (contract).
@@ -48,9 +60,15 @@ pub(crate) fn version_of(migration: &refinery::Migration) -> SchemaVersion {
     SchemaVersion::new(u32::try_from(migration.version()).unwrap_or_default())
 }
 
-/// The grants as SQL for this namespace's group role.
-pub(crate) fn grants(namespace: &Namespace) -> String {
-    GRANTS.replace("{group}", &namespace.group_role().quoted())
+/// The grants as SQL for a laboratory's group role; without one, what is taken from everybody.
+pub(crate) fn grants(group: Option<&RoleName>) -> String {
+    match group {
+        Some(group) => GRANTS.replace("{group}", &group.quoted()),
+        None => GRANTS
+            .split_once(GROUP_PART)
+            .map_or(GRANTS, |(everybody, _)| everybody)
+            .to_owned(),
+    }
 }
 
 /// The version that this code was written for: the number of its newest embedded migration.
@@ -125,8 +143,22 @@ mod tests {
     }
 
     #[test]
-    fn the_grants_name_the_namespaces_own_group() {
-        let sql = grants(&Namespace::parse("t1").unwrap());
-        assert!(sql.contains("\"t1_dml\"") && !sql.contains("{group}"));
+    fn the_grants_name_the_group_and_without_one_give_nothing() {
+        let sql = grants(Some(&RoleName::from_catalog("t1_dml_x").unwrap()));
+        assert!(sql.contains("\"t1_dml_x\"") && !sql.contains("{group}"));
+        let everybody = grants(None);
+        let statements = everybody.lines().filter(|line| !line.starts_with("--"));
+        for statement in statements.filter(|line| !line.is_empty()) {
+            assert!(
+                statement.starts_with("REVOKE ") && statement.ends_with(" FROM PUBLIC;"),
+                "{statement}"
+            );
+        }
+        assert!(
+            CLOSED_FUNCTIONS
+                .iter()
+                .all(|function| everybody.contains(function))
+        );
+        assert_eq!(everybody.matches("pg_catalog.").count(), CLOSED_FUNCTIONS.len());
     }
 }

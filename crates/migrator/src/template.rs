@@ -15,9 +15,8 @@ use tokio_postgres::{Client, GenericClient, types::Type};
 use crate::{
     MigrateError,
     clone::create_database,
-    group::group_role_ensure,
     lock::{Guarded, MAINTENANCE_DATABASE, acquire, is_held, session},
-    run::migrate_database,
+    run::migrate,
     source,
 };
 
@@ -26,8 +25,7 @@ pub(crate) const BACKEND_GONE_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait between two looks at it.
 const BACKEND_GONE_PAUSE: Duration = Duration::from_millis(5);
 
-/// The template of this code's schema, when it and the namespace's group role are there already: one question on a
-/// session that the caller has anyway.
+/// The template of this code's schema, when it is there already: one question on a session that the caller has anyway.
 ///
 /// # Errors
 /// [`MigrateError::Db`] when the server cannot be asked.
@@ -38,12 +36,8 @@ pub async fn template_find(
     let name = namespace.template_database(source::latest(), source::fingerprint());
     let row = client
         .query_typed_one(
-            "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1 AND datistemplate AND NOT datallowconn)
-                AND EXISTS (SELECT FROM pg_roles WHERE rolname = $2)",
-            &[
-                (&name.as_str(), Type::NAME),
-                (&namespace.group_role().as_str(), Type::NAME),
-            ],
+            "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1 AND datistemplate AND NOT datallowconn)",
+            &[(&name.as_str(), Type::NAME)],
         )
         .await
         .map_err(MigrateError::db("looking for the template", "the server"))?;
@@ -65,7 +59,7 @@ pub async fn template_is_being_built(
     ))
 }
 
-/// The template of this code's schema, built first when it is missing. Makes the namespace's group role too.
+/// The template of this code's schema, built first when it is missing.
 ///
 /// Safe to be killed at any moment and to be called by many at once: one builds, the others wait for it. When a new one
 /// was built, templates of the namespace with an older or the same version number but another content are dropped, since
@@ -85,7 +79,6 @@ pub async fn template_ensure(admin: &ConnectTarget, namespace: &Namespace) -> Re
         return Ok(name);
     }
     acquire(&builder.client, &builder.target, Guarded::Template(namespace)).await?;
-    group_role_ensure(&builder.client, &builder.target, namespace).await?;
     if builder.look(&builder.name).await? != Some(Seal::Closed) {
         builder.build().await?;
         builder.drop_superseded().await;
@@ -143,7 +136,7 @@ impl Builder<'_> {
             ),
         )
         .await?;
-        migrate_database(&self.target.with_database(building.as_str()), self.namespace).await?;
+        migrate(&self.target.with_database(building.as_str()), None).await?;
         self.run(
             "sealing the template",
             &format!("ALTER DATABASE {building} WITH ALLOW_CONNECTIONS false IS_TEMPLATE true"),

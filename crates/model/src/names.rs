@@ -190,10 +190,35 @@ impl Namespace {
         RoleName(format!("{}_tenant_{slug}", self.0))
     }
 
-    /// The group role that holds what every laboratory's role may do inside its database.
+    /// The group role of one laboratory: it holds what the laboratory's role may do inside the laboratory's database, and that
+    /// role is its only member. It has the tenant's id and not its slug, so that a dump names a role that belongs to nobody
+    /// else, also after the slug was given to another laboratory.
     #[must_use]
-    pub fn group_role(&self) -> RoleName {
+    pub fn tenant_group(&self, tenant: crate::TenantId) -> RoleName {
+        RoleName(format!(
+            "{}{}",
+            self.tenant_group_prefix(),
+            tenant.as_uuid().simple()
+        ))
+    }
+
+    /// What the name of every laboratory's group role begins with.
+    #[must_use]
+    pub fn tenant_group_prefix(&self) -> String {
+        format!("{}_dml_", self.0)
+    }
+
+    /// The group role that earlier versions shared among all laboratories. It has no members any more; archives of those
+    /// versions name it.
+    #[must_use]
+    pub fn shared_group(&self) -> RoleName {
         RoleName(format!("{}_dml", self.0))
+    }
+
+    /// The group role of a spare, which has the spare's name until a laboratory claims both.
+    #[must_use]
+    pub fn spare_group(&self, fingerprint: &str, number: u64) -> RoleName {
+        RoleName(self.spare_database(fingerprint, number).0)
     }
 
     /// The sealed template of one tenant schema. `fingerprint` tells apart two states of the same version number, as a

@@ -40,6 +40,31 @@ pub enum PlatformError {
         /// A laboratory that lives there.
         laboratory: String,
     },
+    /// The tenant server is not fit for laboratories.
+    #[error("the tenant server {server} cannot host laboratories: {}. Nothing was changed", .unmet.join("; "))]
+    Unfit {
+        /// Which, and as whom it was asked.
+        server: String,
+        /// What it lacks, each with what to do about it.
+        unmet: Vec<String>,
+    },
+    /// The tenant server has another registry's laboratories.
+    #[error(
+        "the server {server} has laboratories in the namespace {namespace} that the registry {registry} has never known, such as {}: \
+         they are another registry's. Is MASTER_PGDATABASE right? A second registry over them would advise removing each. If they are \
+         truly nobody's, or their registry was lost, say so with `tenantctl up --new-registry`. Nothing was changed",
+        .names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ")
+    )]
+    OtherRegistry {
+        /// The configured registry's database.
+        registry: String,
+        /// The namespace.
+        namespace: String,
+        /// The server.
+        server: String,
+        /// Databases and roles that are marked as laboratories'.
+        names: Vec<String>,
+    },
     /// A server cannot hold as many connections as this process is allowed to take.
     #[error(
         "server {server} cannot hold router.budget = {} connections of this process beside router.reserve = {} of others: its \
@@ -94,6 +119,8 @@ impl PlatformError {
             | Self::Keys(_)
             | Self::NotInstalled { .. }
             | Self::Moved { .. }
+            | Self::Unfit { .. }
+            | Self::OtherRegistry { .. }
             | Self::BudgetTooLarge { .. }
             | Self::KeyLost { .. }
             | Self::Sealed { .. } => false,

@@ -69,6 +69,7 @@ impl Exit {
         match error.downcast_ref::<PlatformError>()? {
             PlatformError::Registry(inner) => Some(Self::of_registry(inner)),
             PlatformError::BudgetTooLarge { .. } => Some(Self::Usage),
+            PlatformError::Unfit { .. } | PlatformError::OtherRegistry { .. } => Some(Self::Conflict),
             other if other.is_unreachable() => Some(Self::Unreachable),
             _ => Some(Self::Failed),
         }

@@ -26,8 +26,9 @@ pub use exit::{Exit, error_text};
 pub use exports::{about_laboratory, left_out};
 pub use invitations::{invitation_link, invitation_path};
 pub use lab::catalogue::COVERAGE_NOTE;
+pub use migrator::StaysOpen;
 pub use open::Platform;
-pub use prepare::Prepared;
+pub use prepare::{Prepare, Prepared};
 pub use seed::seed_hook;
 
 /// The name under which the configured tenant server stands in the registry.

@@ -4,7 +4,7 @@ use identity::{KeyStore, PasswordOptions, Passwords, Sealer};
 use model::{Namespace, SystemClock};
 use outbox::{Outbox, OutboxConfig};
 use pg::ConnectTarget;
-use provisioner::{ArchiveOptions, Bounds, Provisioner, ProvisionerConfig};
+use provisioner::{ArchiveOptions, Bounds, OpenRule, Provisioner, ProvisionerConfig, RolePolicy};
 use registry::{Registry, RegistryOptions};
 use secrecy::SecretString;
 use settings::{ServerAddress, Settings};
@@ -226,6 +226,15 @@ fn provisioner_config(
             dump_limit: Duration::from_secs(worker.dump_limit_s),
             shutdown_grace: Duration::from_millis(settings.http.shutdown_grace_ms),
             ..Bounds::default()
+        },
+        roles: RolePolicy {
+            connections_max: settings.roles.connections_max,
+            temp_file_max_mb: settings.roles.temp_file_max_mb,
+            open_databases: if settings.roles.open_databases_refused {
+                OpenRule::Refuse
+            } else {
+                OpenRule::Warn
+            },
         },
         seed: seed_hook(),
         clock: Arc::new(SystemClock),

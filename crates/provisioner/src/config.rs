@@ -53,10 +53,42 @@ pub struct ProvisionerConfig {
     pub lease: Duration,
     /// The other limits.
     pub bounds: Bounds,
+    /// What a laboratory's role may take of its server, and reach on it.
+    pub roles: RolePolicy,
     /// Writes a laboratory's first rows.
     pub seed: SeedHook,
     /// For the times in manifests.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What a laboratory's own role may take of its server, and reach there beside its database.
+#[derive(Debug, Clone)]
+pub struct RolePolicy {
+    /// The most sessions that one role may have (`CONNECTION LIMIT`), over all routers.
+    pub connections_max: u32,
+    /// The most temporary files of one session, in MiB (`temp_file_limit`, which only a superuser can change).
+    pub temp_file_max_mb: u32,
+    /// What to do about databases of others on the server that every role may connect to.
+    pub open_databases: OpenRule,
+}
+
+impl Default for RolePolicy {
+    fn default() -> Self {
+        Self {
+            connections_max: 36,
+            temp_file_max_mb: 1024,
+            open_databases: OpenRule::Warn,
+        }
+    }
+}
+
+/// What to do about databases that PUBLIC may connect to, as PostgreSQL's `CREATE DATABASE` makes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenRule {
+    /// No laboratory is made on such a server, and the doctor names them.
+    Refuse,
+    /// They are listed.
+    Warn,
 }
 
 /// How archives are written, and where to.

@@ -29,7 +29,9 @@ mod progress;
 mod reach;
 mod removal;
 mod request;
+mod rights;
 mod schedules;
+mod server_check;
 mod spares;
 mod standing;
 mod steps;
@@ -41,8 +43,8 @@ use std::sync::Arc;
 
 pub use adopt::{AdminEntry, Adoption};
 pub use archives::{RestoreAs, Schedule};
-pub use config::{ArchiveOptions, Bounds, ProvisionerConfig, Seed, SeedHook};
-pub use doctor::{Ailment, Examined, Finding, Report, Severity};
+pub use config::{ArchiveOptions, Bounds, OpenRule, ProvisionerConfig, RolePolicy, Seed, SeedHook};
+pub use doctor::{Ailment, Examined, Finding, Reachable, Report, Severity};
 pub use error::{BoxError, ProvisionError};
 #[cfg(feature = "fault-points")]
 pub use fault::Faults;

@@ -161,6 +161,13 @@ impl Inner {
         Ok(Session { client, target })
     }
 
+    /// Keeps a session in which nothing was set and no lock was taken.
+    pub(crate) fn put_back(&self, session: Session) {
+        if Arc::strong_count(&session.client) == 1 {
+            self.kept.put(session, self.config.bounds.operations_parallel_max);
+        }
+    }
+
     /// Keeps a session for the next operation, without the locks of this one; nothing else is ever set in it.
     pub(crate) async fn keep(&self, session: Session) {
         let unlock = "SELECT pg_advisory_unlock_all()";

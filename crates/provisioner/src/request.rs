@@ -143,6 +143,7 @@ impl Provisioner {
         {
             return Ok((tenant_of(&client, &earlier).await?, earlier.id));
         }
+        self.inner.require_fit(&server).await?;
         let txn = begin(&mut client).await?;
         let operation = OperationId::generate();
         let written = self

@@ -109,6 +109,7 @@ async fn under_lock(inner: &Inner, session: &Session) -> Result<Stocked, Provisi
             }
         }
     }
+    migrator::spare_groups_tidy(&session.client, namespace).await?;
     done.ready = found.ready.len();
     // Each is counted anew, since others take them meanwhile; the bound keeps two that take and make from going on for ever.
     for _ in 0..inner.config.bounds.spares {

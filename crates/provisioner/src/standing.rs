@@ -69,7 +69,7 @@ impl Provisioner {
         let txn = begin(&mut client).await?;
         let tenant =
             registry::tenant_transition_in_txn(&txn, tenant, TenantEvent::Resume, &by.change()).await?;
-        let_in(&session, &tenant).await?;
+        let_in(&self.inner, &session, &tenant).await?;
         commit(txn).await?;
         Ok(tenant)
     }
@@ -129,11 +129,11 @@ impl Inner {
         };
         let ended = match tenant.status {
             TenantState::Suspended | TenantState::Deleting | TenantState::Restoring => {
-                lock_out(&session, &tenant).await?;
+                lock_out(self, &session, &tenant).await?;
                 Some(end_role_sessions(self, &session, &tenant).await?)
             }
             TenantState::Active => {
-                let_in(&session, &tenant).await?;
+                let_in(self, &session, &tenant).await?;
                 None
             }
             TenantState::Provisioning => None,

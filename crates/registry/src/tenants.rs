@@ -147,6 +147,29 @@ pub async fn tenant_by_db_name(
     row.as_ref().map(Tenant::from_row).transpose()
 }
 
+/// Which of these ids the registry has ever had a laboratory for: one that is there, or one whose operations are remembered. None
+/// where the registry has no tables yet.
+///
+/// # Errors
+/// [`RegistryError::Unavailable`], [`RegistryError::Db`].
+pub async fn laboratories_known(
+    client: &impl GenericClient,
+    ids: &[TenantId],
+) -> Result<Vec<TenantId>, RegistryError> {
+    let doing = "looking for laboratories by their marks";
+    let there = "SELECT to_regclass('tenants') IS NOT NULL AND to_regclass('operations') IS NOT NULL";
+    if !sql::row_one(client, doing, there, &[]).await?.get::<_, bool>(0) {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+    let statement = "SELECT id FROM tenants WHERE id = ANY ($1) UNION SELECT tenant_id FROM operations WHERE tenant_id = ANY ($1)";
+    let rows = sql::rows(client, doing, statement, &[&ids]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| TenantId::from(row.get::<_, uuid::Uuid>(0)))
+        .collect())
+}
+
 /// Which laboratories to list; the default is all of them.
 #[derive(Debug, Clone, Default)]
 pub struct TenantFilter {

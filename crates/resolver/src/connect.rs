@@ -271,10 +271,20 @@ fn configure(target: &ConnectTarget, limits: &ConnectLimits) -> tokio_postgres::
 fn refusal(error: &tokio_postgres::Error) -> ConnectFailure {
     let reason = pg::describe(error);
     match error.code() {
-        Some(code) if refuses_log_in(code) => ConnectFailure::Refused { reason },
+        Some(code) if refuses_log_in(code) || is_own_limit(error) => ConnectFailure::Refused { reason },
         Some(&SqlState::TOO_MANY_CONNECTIONS) => ConnectFailure::Full { reason },
         _ => ConnectFailure::Unavailable { reason },
     }
+}
+
+/// The limit of this role or this database is reached, as by somebody else who has the role's password, or by a fence. PostgreSQL
+/// has one code for that and for a server without room, and only the latter concerns other laboratories. The names of its
+/// routines tell them apart; unlike its messages they are in no other language.
+fn is_own_limit(error: &tokio_postgres::Error) -> bool {
+    let refusal = error.as_db_error();
+    let routine = refusal.and_then(|db| db.routine()).unwrap_or_default();
+    error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS)
+        && ["InitializeSessionUserId", "CheckMyDatabase"].contains(&routine)
 }
 
 /// The server is there and this log-in, database or privilege is not.

@@ -124,9 +124,11 @@ pub enum ResolveError {
         /// The figures.
         source: CapacityError,
     },
-    /// The server is there and refuses this log-in: wrong password, no such role, no such or a closed database.
+    /// The server is there and refuses this log-in: wrong password, no such role, no such or a closed database, or the limit of this
+    /// one role is reached.
     #[error(
-        "server {server} refuses the log-in of laboratory {tenant}: {reason}; its role or database differs from the registry's record"
+        "server {server} refuses the log-in of laboratory {tenant}: {reason}; unless it is just being closed its role or database differs \
+         from the registry's record: `tenantctl doctor --deep` names the cause"
     )]
     LoginRefused {
         /// Which tenant.

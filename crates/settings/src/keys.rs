@@ -141,6 +141,10 @@ pub const KEYS: &[Key] = &[
     key("worker.offboard_grace_s", "TENANTRY_WORKER_OFFBOARD_GRACE_S", Number(2_592_000), count(0, 315_360_000), "how long a removal can be called off once its archive is proved, unless the request says otherwise"),
     key("worker.dump_limit_s", "TENANTRY_WORKER_DUMP_LIMIT_S", Number(21_600), count(1, 604_800), "limit on one run of pg_dump or pg_restore"),
 
+    key("roles.connections_max", "TENANTRY_ROLES_CONNECTIONS_MAX", Unset("four times router.pool_size_max, and four"), count(1, 10_000), "most sessions that one laboratory's role may have on its server, over all tenantd: raise it when more than two share a server, since each has two generations while it is restarted; `tenantctl doctor --fix` sets it for roles that are there"),
+    key("roles.temp_file_max_mb", "TENANTRY_ROLES_TEMP_FILE_MAX_MB", Number(1_024), count(1, 1_048_576), "most temporary files of one session of a laboratory's role, in MiB"),
+    key("roles.open_databases", "TENANTRY_ROLES_OPEN_DATABASES", Text("warn"), Accept::Word(&["refuse", "warn"]), "whether laboratories are made on a server with databases of others that every role may connect to, as PostgreSQL makes them: warn lists what a laboratory's role can reach there, refuse makes none until they are closed"),
+
     key("webhooks.timeout_ms", "TENANTRY_WEBHOOKS_TIMEOUT_MS", Number(10_000), count(100, 60_000), "limit on one request to a webhook, from the look-up of its name to the end of the answer"),
     key("webhooks.attempts_max", "TENANTRY_WEBHOOKS_ATTEMPTS_MAX", Number(20), count(1, 1_000), "how often an event is sent to a webhook before it is given up"),
     key("webhooks.age_max_s", "TENANTRY_WEBHOOKS_AGE_MAX_S", Number(259_200), count(1, 2_592_000), "how long an event waits for a webhook before it is given up, also for one that is switched off"),

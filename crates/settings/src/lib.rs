@@ -26,5 +26,5 @@ pub use keys::{DefaultValue, KEYS, Key, OTHER_VARIABLES};
 pub use secrets::{SECRET_VARIABLES, file_variable, secret_variable};
 pub use sections::{
     Archive, Auth, ClientHeader, DefaultTenant, DefaultTenantHint, Http, Log, LogFormat, Names, Paths,
-    RegistrySettings, Router, ServerAddress, Settings, TenantServerSettings, Webhooks, Worker,
+    RegistrySettings, Roles, Router, ServerAddress, Settings, TenantServerSettings, Webhooks, Worker,
 };

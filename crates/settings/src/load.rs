@@ -11,8 +11,8 @@ use model::DbName;
 
 use crate::{
     Archive, Auth, ClientHeader, DefaultTenant, DefaultTenantHint, Explained, Http, Log, LogFormat, Names,
-    Paths, RegistrySettings, Router, ServerAddress, Settings, SettingsError, TenantServerSettings, Webhooks,
-    Worker,
+    Paths, RegistrySettings, Roles, Router, ServerAddress, Settings, SettingsError, TenantServerSettings,
+    Webhooks, Worker,
     accept::networks,
     explain::explain,
     layers::{environment, file_of, merge, unknown_variables},
@@ -132,6 +132,14 @@ impl Settings {
                 routers_grace_ms: amount("worker.routers_grace_ms"),
                 offboard_grace_s: amount("worker.offboard_grace_s"),
                 dump_limit_s: amount("worker.dump_limit_s"),
+            },
+            roles: Roles {
+                connections_max: values.number("roles.connections_max").unwrap_or_else(|| {
+                    let of_one = u32::try_from(count("router.pool_size_max")).unwrap_or(u32::MAX);
+                    of_one.saturating_mul(4).saturating_add(4)
+                }),
+                temp_file_max_mb: values.number("roles.temp_file_max_mb").unwrap_or(1_024),
+                open_databases_refused: values.text("roles.open_databases") == Some("refuse"),
             },
             webhooks: Webhooks {
                 timeout_ms: amount("webhooks.timeout_ms"),

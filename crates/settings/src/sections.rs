@@ -29,6 +29,8 @@ pub struct Settings {
     pub auth: Auth,
     /// Operations.
     pub worker: Worker,
+    /// What a laboratory's role may take of its server.
+    pub roles: Roles,
     /// Events out.
     pub webhooks: Webhooks,
     /// Logging.
@@ -238,6 +240,17 @@ pub struct Worker {
     pub offboard_grace_s: u64,
     /// Limit on one dump or restore.
     pub dump_limit_s: u64,
+}
+
+/// What a laboratory's role may take of its server, and reach there.
+#[derive(Debug, Clone)]
+pub struct Roles {
+    /// Most sessions of one role.
+    pub connections_max: u32,
+    /// Most temporary files of one session, in MiB.
+    pub temp_file_max_mb: u32,
+    /// Whether a server with databases of others that are open to every role is refused.
+    pub open_databases_refused: bool,
 }
 
 /// Events out.

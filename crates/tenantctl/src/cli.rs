@@ -75,6 +75,13 @@ pub(crate) enum Command {
         /// End after preparing
         #[arg(long)]
         no_serve: bool,
+        /// Take PUBLIC's rights on `postgres` and `template1` of a server that others may use, too; without it they stay as they are
+        /// and are listed with those whom it would shut out. On the embedded server they are closed in any case
+        #[arg(long)]
+        close_shared: bool,
+        /// Make a registry on a server whose laboratories belong to another one
+        #[arg(long)]
+        new_registry: bool,
     },
     /// Make a laboratory; run again, it goes on where it stopped
     Provision(Provision),

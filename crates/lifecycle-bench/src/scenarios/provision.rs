@@ -90,7 +90,7 @@ async fn created_and_migrated(world: &World, at: usize) -> anyhow::Result<Durati
     client
         .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0"))
         .await?;
-    migrator::migrate_database(&world.admin.with_database(&name), &world.namespace).await?;
+    migrator::migrate_database(&world.admin.with_database(&name), &world.namespace.shared_group()).await?;
     let took = begun.elapsed();
     client.batch_execute(&format!("DROP DATABASE {name}")).await?;
     Ok(took)

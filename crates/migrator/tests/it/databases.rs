@@ -34,7 +34,8 @@ async fn an_empty_database_reaches_the_latest_version_however_many_run_at_once()
     let target = empty_database(&space).await;
     let client = admin(&target).await;
     assert_eq!(history_version(&client).await.unwrap().number(), 0);
-    for outcome in join_all((0..6).map(|_| migrate_database(&target, &space.namespace))).await {
+    let group = space.namespace.shared_group();
+    for outcome in join_all((0..6).map(|_| migrate_database(&target, &group))).await {
         assert_eq!(outcome.unwrap(), migrator::latest());
     }
     assert_eq!(history_version(&client).await.unwrap(), migrator::latest());
@@ -49,7 +50,9 @@ async fn an_empty_database_reaches_the_latest_version_however_many_run_at_once()
 async fn a_history_ahead_of_the_code_is_refused_and_left_alone() {
     let space = Space::new().await;
     let target = empty_database(&space).await;
-    migrate_database(&target, &space.namespace).await.unwrap();
+    migrate_database(&target, &space.namespace.shared_group())
+        .await
+        .unwrap();
     let client = admin(&target).await;
     let newer = i32::try_from(migrator::latest().number() + 3).unwrap();
     client
@@ -59,7 +62,9 @@ async fn a_history_ahead_of_the_code_is_refused_and_left_alone() {
         )
         .await
         .unwrap();
-    let error = migrate_database(&target, &space.namespace).await.unwrap_err();
+    let error = migrate_database(&target, &space.namespace.shared_group())
+        .await
+        .unwrap_err();
     let MigrateError::Ahead { have, code, .. } = &error else {
         panic!("{error}");
     };
@@ -74,7 +79,9 @@ async fn a_history_ahead_of_the_code_is_refused_and_left_alone() {
 async fn a_malformed_history_row_is_an_error_that_names_it() {
     let space = Space::new().await;
     let target = empty_database(&space).await;
-    migrate_database(&target, &space.namespace).await.unwrap();
+    migrate_database(&target, &space.namespace.shared_group())
+        .await
+        .unwrap();
     let client = admin(&target).await;
     for (column, value, said) in [
         ("checksum", "'many'", "checksum \"many\""),
@@ -90,7 +97,9 @@ async fn a_malformed_history_row_is_an_error_that_names_it() {
             ))
             .await
             .unwrap();
-        let error = migrate_database(&target, &space.namespace).await.unwrap_err();
+        let error = migrate_database(&target, &space.namespace.shared_group())
+            .await
+            .unwrap_err();
         assert!(matches!(error, MigrateError::CorruptHistory { .. }), "{error}");
         let text = error.to_string();
         assert!(
@@ -102,20 +111,26 @@ async fn a_malformed_history_row_is_an_error_that_names_it() {
             .await
             .unwrap();
     }
-    migrate_database(&target, &space.namespace).await.unwrap();
+    migrate_database(&target, &space.namespace.shared_group())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_migration_changed_after_it_was_applied_is_refused_with_its_name() {
     let space = Space::new().await;
     let target = empty_database(&space).await;
-    migrate_database(&target, &space.namespace).await.unwrap();
+    migrate_database(&target, &space.namespace.shared_group())
+        .await
+        .unwrap();
     let client = admin(&target).await;
     client
         .batch_execute("UPDATE refinery_schema_history SET checksum = '1' WHERE version = 1")
         .await
         .unwrap();
-    let error = migrate_database(&target, &space.namespace).await.unwrap_err();
+    let error = migrate_database(&target, &space.namespace.shared_group())
+        .await
+        .unwrap_err();
     assert!(matches!(error, MigrateError::Migration { .. }), "{error}");
     assert!(error.to_string().contains("V1__"), "{error}");
 }

@@ -5,6 +5,8 @@ mod budget;
 #[cfg(test)]
 mod embedded;
 #[cfg(test)]
+mod fit;
+#[cfg(test)]
 mod moved;
 #[cfg(test)]
 mod prepare;

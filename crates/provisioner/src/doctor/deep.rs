@@ -89,7 +89,7 @@ async fn read(inner: &Inner, target: &ConnectTarget) -> Result<SchemaVersion, Pr
     Ok(migrator::history_version(&client).await?)
 }
 
-async fn as_before(inner: &Inner, tenant: &Tenant) -> Result<bool, ProvisionError> {
+pub(super) async fn as_before(inner: &Inner, tenant: &Tenant) -> Result<bool, ProvisionError> {
     let client = inner.config.registry.client().await?;
     let now = registry::tenant_by_id(&client, tenant.id).await?;
     let same = now.is_some_and(|now| now.generation == tenant.generation);

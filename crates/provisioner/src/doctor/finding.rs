@@ -27,8 +27,18 @@ pub enum Ailment {
     RoleCanLogIn,
     /// The role of a laboratory that serves cannot log in to its database.
     RoleCannotLogIn,
-    /// A laboratory's role may connect to a database that is not its own.
+    /// A laboratory's role may connect to a database that is not its own, or has rights in one.
     RoleReachesElsewhere,
+    /// A laboratory's role has its rights through a group that it shares with others, or has none.
+    RightsUnsettled,
+    /// A laboratory's role has no limit on sessions or temporary files, or one that is lower than configured.
+    RoleUnbounded,
+    /// A laboratory's role has settings of its own that change what its statements mean.
+    RoleSettings,
+    /// No laboratory can be made on a server as it is.
+    ServerUnfit,
+    /// What is on a server belongs to another registry.
+    OtherRegistry,
     /// Every role on the server may connect to the database.
     OpenToPublic,
     /// The registry has another schema version than the database's own history.
@@ -77,6 +87,11 @@ impl Ailment {
         Self::RoleCanLogIn,
         Self::RoleCannotLogIn,
         Self::RoleReachesElsewhere,
+        Self::RightsUnsettled,
+        Self::RoleUnbounded,
+        Self::RoleSettings,
+        Self::ServerUnfit,
+        Self::OtherRegistry,
         Self::OpenToPublic,
         Self::VersionDiffers,
         Self::UnreadableDatabase,
@@ -110,6 +125,11 @@ impl Ailment {
             Self::RoleCanLogIn => "role_can_log_in",
             Self::RoleCannotLogIn => "role_cannot_log_in",
             Self::RoleReachesElsewhere => "role_reaches_elsewhere",
+            Self::RightsUnsettled => "rights_unsettled",
+            Self::RoleUnbounded => "role_unbounded",
+            Self::RoleSettings => "role_settings",
+            Self::ServerUnfit => "server_unfit",
+            Self::OtherRegistry => "other_registry",
             Self::OpenToPublic => "open_to_public",
             Self::VersionDiffers => "version_differs",
             Self::UnreadableDatabase => "unreadable_database",
@@ -140,6 +160,7 @@ impl Ailment {
             | Self::StaleTemplate
             | Self::StaleSpare
             | Self::VersionDiffers
+            | Self::RoleUnbounded
             | Self::ArchiveUnrecorded => Severity::Warning,
             Self::ServerUnreachable
             | Self::ClientPrograms
@@ -152,6 +173,10 @@ impl Ailment {
             | Self::RoleCanLogIn
             | Self::RoleCannotLogIn
             | Self::RoleReachesElsewhere
+            | Self::RightsUnsettled
+            | Self::RoleSettings
+            | Self::ServerUnfit
+            | Self::OtherRegistry
             | Self::OpenToPublic
             | Self::UnreadableDatabase
             | Self::StuckOperation
@@ -268,6 +293,10 @@ impl Finding {
 pub(crate) enum Remedy {
     /// Make the server say of the laboratory's role what the registry says of the laboratory.
     Align(TenantId),
+    /// Give the laboratory's group its rights, and take them from every other role of the installation.
+    Settle(TenantId),
+    /// Take the role's own settings away, and put its password and its limits back.
+    ResetRole(TenantId),
     /// Make the role again with its stored password, then align it.
     MakeRole(TenantId),
     /// Take every right from PUBLIC.
@@ -308,6 +337,17 @@ pub struct Examined {
     pub histories: usize,
 }
 
+/// A database of others that is open to every role on a server.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reachable {
+    /// The server.
+    pub server: ServerName,
+    /// The database, its owner and what every role may do with it.
+    #[serde(flatten)]
+    pub open: migrator::OpenDatabase,
+}
+
 /// What an examination found.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -316,6 +356,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How much was looked at.
     pub examined: Examined,
+    /// Databases of others that every laboratory's role can connect to, which `roles.open_databases` allows.
+    pub reachable: Vec<Reachable>,
     /// How long it took, in milliseconds, mending included.
     pub took_ms: u64,
 }

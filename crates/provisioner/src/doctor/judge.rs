@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model::{DbName, Namespace, RoleName, ServerName, TenantState};
+use model::{DbName, Namespace, ServerName, TenantState};
 use registry::Tenant;
 
 use super::{
@@ -11,13 +11,7 @@ use super::{
     names::{Named, is_current, named},
     seen::{Seen, SeenDatabase, SeenRole},
 };
-use crate::steps::mark_of;
-
-/// The databases that every server has and that `tenantctl up` closes.
-const SHARED: [&str; 2] = ["postgres", "template1"];
-
-/// What a laboratory's mark begins with, whoever's it is.
-const MARK: &str = "tenantry laboratory ";
+use crate::{RolePolicy, steps::mark_of};
 
 /// A server, as far as it can be judged.
 pub(super) struct Judge<'a> {
@@ -31,6 +25,9 @@ pub(super) struct Judge<'a> {
     /// All names under which the registry knows this cluster.
     pub(super) names: &'a BTreeSet<ServerName>,
     pub(super) seen: &'a Seen,
+    /// What the laboratories' marks on the server are on, where the registry knows none of these laboratories.
+    pub(super) marked: Option<&'a Vec<migrator::Marked>>,
+    pub(super) roles: &'a RolePolicy,
 }
 
 impl Judge<'_> {
@@ -53,10 +50,17 @@ impl Judge<'_> {
         for (name, role) in &self.seen.roles {
             found.extend(self.role(name, role));
         }
+        if let Some(marked) = self.marked {
+            let marks = |finding: &Finding| marked.iter().any(|marked| marked.name == finding.subject);
+            found.retain(|finding| {
+                !matches!(finding.kind, Ailment::OrphanDatabase | Ailment::OrphanRole) || !marks(finding)
+            });
+            found.push(self.other_registry(marked));
+        }
         found
     }
 
-    fn finding(
+    pub(super) fn finding(
         &self,
         kind: Ailment,
         subject: &str,
@@ -101,12 +105,28 @@ impl Judge<'_> {
             Some(role) => {
                 found.extend(self.log_in(tenant, database, role).map(of));
                 found.extend(self.reach(tenant, role).into_iter().map(of));
+                found.extend(self.limits_and_rights(tenant, database, role).into_iter().map(of));
             }
         }
     }
 
     fn missing_database(&self, tenant: &Tenant) -> Finding {
         let slug = &tenant.slug;
+        if let Some(renamed) = self.renamed(tenant) {
+            return self.finding(
+                Ailment::MissingDatabase,
+                tenant.db_name.as_str(),
+                format!(
+                    "{slug} is {} and its database is called {renamed}, which has its mark",
+                    tenant.status
+                ),
+                format!(
+                    "rename it back: ALTER DATABASE {} RENAME TO {}",
+                    model::quote_ident(renamed),
+                    tenant.db_name
+                ),
+            );
+        }
         self.finding(
             Ailment::MissingDatabase,
             tenant.db_name.as_str(),
@@ -178,52 +198,12 @@ impl Judge<'_> {
         })
     }
 
-    fn reach(&self, tenant: &Tenant, role: &SeenRole) -> Vec<Finding> {
-        let name = tenant.role_name.as_str();
-        if role.superuser {
-            let seen = format!(
-                "the role of {} is a superuser: it reaches every database",
-                tenant.slug
-            );
-            let advice = format!("ALTER ROLE {} NOSUPERUSER", tenant.role_name);
-            return vec![self.finding(Ailment::RoleReachesElsewhere, name, seen, advice)];
-        }
-        let elsewhere = self.seen.reach_of(name).into_iter();
-        let elsewhere = elsewhere.filter(|database| *database != tenant.db_name.as_str());
-        let found = elsewhere.map(|database| {
-            let quoted = model::quote_ident(database);
-            let finding = self.finding(
-                Ailment::RoleReachesElsewhere,
-                &format!("{name} in {database}"),
-                format!(
-                    "the role of {} may connect to the database {database}",
-                    tenant.slug
-                ),
-                format!("REVOKE ALL ON DATABASE {quoted} FROM {}", tenant.role_name),
-            );
-            let direct = self.seen.databases[database]
-                .connect
-                .iter()
-                .any(|role| role == name);
-            match DbName::from_catalog(database) {
-                Ok(database) if direct => finding.mended_by(Remedy::TakeConnect {
-                    role: tenant.role_name.clone(),
-                    database,
-                }),
-                _ => finding,
-            }
-        });
-        found.collect()
-    }
-
     /// A database of ours that everybody may connect to.
     fn open(&self, name: &str, database: &SeenDatabase) -> Option<Finding> {
         let public = database.public.as_ref().filter(|_| database.connectable)?;
         let tenant = self.known(name);
-        let ours = tenant.is_some()
-            || SHARED.contains(&name)
-            || name == self.registry_database
-            || named(self.namespace, name).is_some();
+        let ours =
+            tenant.is_some() || name == self.registry_database || named(self.namespace, name).is_some();
         if !ours || tenant.is_some_and(|tenant| self.under_way.changes(tenant.id)) {
             return None;
         }
@@ -251,7 +231,7 @@ impl Judge<'_> {
     }
 
     /// The laboratory of this cluster that has the database.
-    fn known(&self, name: &str) -> Option<&Tenant> {
+    pub(super) fn known(&self, name: &str) -> Option<&Tenant> {
         let tenant = self.facts.by_database(name)?;
         self.names.contains(&tenant.server).then_some(tenant)
     }
@@ -264,6 +244,8 @@ impl Judge<'_> {
         }
         let db_name = DbName::from_catalog(name).ok()?;
         match named(self.namespace, name)? {
+            // Told as the laboratory's missing one.
+            Named::Laboratory | Named::Other if self.is_renamed(database) => None,
             Named::Laboratory | Named::Other => Some(self.orphan(name, database)),
             Named::Exchanged(operation) => {
                 (!self.under_way.has(operation)).then(|| self.orphan(name, database))
@@ -350,45 +332,5 @@ impl Judge<'_> {
                  (`pg_dump --format=custom --dbname={name}`), then DROP DATABASE {quoted} by hand"
             ),
         )
-    }
-
-    /// A role in our namespace that no laboratory has.
-    fn role(&self, name: &str, role: &SeenRole) -> Option<Finding> {
-        let prefix = format!("{}_tenant_", self.namespace.as_str());
-        let known = self
-            .names
-            .iter()
-            .any(|server| self.facts.by_role(server, name).is_some());
-        if !name.starts_with(&prefix) || known {
-            return None;
-        }
-        let marked = role.mark.as_deref().and_then(|mark| mark.strip_prefix(MARK));
-        let marked = marked.and_then(|id| id.parse().ok());
-        if marked.is_some_and(|id| self.under_way.concerns(id)) {
-            return None;
-        }
-        let seen = match &role.mark {
-            Some(mark) => format!("no laboratory in the registry has it; it is marked {mark:?}"),
-            None => "no laboratory in the registry has it, and it has no mark".to_owned(),
-        };
-        let forgotten = marked.is_some_and(|id| self.facts.by_id(id).is_none());
-        let quoted = model::quote_ident(name);
-        if forgotten && !role.owns && !role.has_rights {
-            let advice = "`tenantctl doctor --fix` drops it: it owns nothing and has no rights";
-            let finding = self.finding(Ailment::OrphanRole, name, seen, advice);
-            return Some(match RoleName::from_catalog(name) {
-                Ok(role) => finding.mended_by(Remedy::DropRole(role)),
-                Err(_) => finding,
-            });
-        }
-        let why = if role.owns {
-            "it owns something: look at it first"
-        } else if role.has_rights {
-            "it has rights on something, such as a database that was left too: see to that first"
-        } else {
-            "nothing says that it was a laboratory's which is gone: look at it first"
-        };
-        let advice = format!("{why}, then DROP ROLE {quoted} by hand");
-        Some(self.finding(Ailment::OrphanRole, name, seen, advice))
     }
 }

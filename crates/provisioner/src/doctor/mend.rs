@@ -14,6 +14,7 @@ use crate::{
     Inner, ProvisionError, RequestedBy,
     reach::Session,
     request::{not_found, role_secret_context},
+    rights::settle,
     steps::{await_empty, create_role, end_subscriptions, look, open_to_nobody_else, role_is_there},
 };
 
@@ -53,6 +54,8 @@ impl<'a> Mender<'a> {
         match remedy {
             Remedy::Align(tenant) => inner.align(tenant).await.map(|_ended| ()),
             Remedy::MakeRole(tenant) => make_role(inner, tenant).await,
+            Remedy::Settle(tenant) => settle_rights(inner, tenant).await,
+            Remedy::ResetRole(tenant) => reset_role(inner, tenant).await,
             Remedy::RecordVersion(tenant, version) => {
                 let client = inner.config.registry.client().await?;
                 registry::tenant_set_db_version(&client, tenant, version).await?;
@@ -154,7 +157,30 @@ async fn make_role(inner: &Inner, id: TenantId) -> Result<(), ProvisionError> {
             })?;
         let password = inner.open(&role_secret_context(tenant.id), sealed)?;
         create_role(inner, &session, &tenant, &password, "NOLOGIN").await?;
+        settle(inner, &session, &tenant, &tenant.db_name).await?;
     }
+    inner.align(id).await.map(|_ended| ())
+}
+
+async fn settle_rights(inner: &Inner, id: TenantId) -> Result<(), ProvisionError> {
+    let client = inner.config.registry.client().await?;
+    let tenant = registry::tenant_by_id(&client, id).await?;
+    let tenant = tenant.ok_or_else(|| not_found(id))?;
+    drop(client);
+    let session = inner.session(inner.admin(&tenant).await?).await?;
+    settle(inner, &session, &tenant, &tenant.db_name).await
+}
+
+/// Aligning puts the password and the limits back, which are settings too.
+async fn reset_role(inner: &Inner, id: TenantId) -> Result<(), ProvisionError> {
+    let client = inner.config.registry.client().await?;
+    let tenant = registry::tenant_by_id(&client, id).await?;
+    let tenant = tenant.ok_or_else(|| not_found(id))?;
+    drop(client);
+    let session = inner.session(inner.admin(&tenant).await?).await?;
+    let (role, database) = (&tenant.role_name, &tenant.db_name);
+    let sql = format!("ALTER ROLE {role} IN DATABASE {database} RESET ALL; ALTER ROLE {role} RESET ALL");
+    session.run("taking a role's own settings away", &sql).await?;
     inner.align(id).await.map(|_ended| ())
 }
 
@@ -245,7 +271,13 @@ async fn drop_empty_clone(inner: &Inner, session: &Session, database: &DbName) -
         });
     }
     await_empty(session, database, inner.config.bounds.sessions_end_limit).await?;
-    drop_closed(session, database).await
+    drop_closed(session, database).await?;
+    // A spare's group role has lost what it was for.
+    let namespace = &inner.config.namespace;
+    if migrator::spares_lock(&session.client, namespace).await? {
+        migrator::spare_groups_tidy(&session.client, namespace).await?;
+    }
+    Ok(())
 }
 
 async fn is_inhabited(inner: &Inner, session: &Session, database: &DbName) -> Result<bool, ProvisionError> {

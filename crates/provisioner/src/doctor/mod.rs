@@ -13,8 +13,10 @@ mod deep;
 mod facts;
 mod finding;
 mod judge;
+mod log_in;
 mod mend;
 mod names;
+mod roles;
 mod seen;
 mod standing;
 
@@ -24,11 +26,12 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
+use migrator::ServerState;
 use model::{ServerName, TenantState};
 use pg::ConnectTarget;
 use registry::{Server, Tenant};
 
-pub use self::finding::{Ailment, Examined, Finding, Report, Severity};
+pub use self::finding::{Ailment, Examined, Finding, Reachable, Report, Severity};
 use self::{
     facts::{Facts, UnderWay},
     finding::Remedy,
@@ -82,6 +85,9 @@ struct Visit {
     names: BTreeSet<ServerName>,
     session: Session,
     seen: Seen,
+    state: ServerState,
+    /// The registry knows none of the laboratories whose marks are on the server.
+    of_another: bool,
 }
 
 async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
@@ -109,6 +115,7 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
         examined.databases += visit.seen.databases.len();
         examined.roles += visit.seen.roles.len();
         findings.extend(judge(inner, visit, [&before, &after], &under_way).await?);
+        findings.extend(unfit(inner, visit));
     }
     let (archived, recorded) = archives::findings(inner, &under_way).await?;
     findings.extend(archived);
@@ -116,6 +123,14 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
     if deep {
         let reached = targets(&visits);
         let (differing, histories) = deep::findings(inner, &reached, &after, &under_way).await;
+        let named: BTreeSet<String> = findings.iter().map(|finding| finding.subject.clone()).collect();
+        let open = |database: &str| {
+            let of_all = visits
+                .iter()
+                .filter_map(|visit| visit.seen.databases.get(database));
+            of_all.into_iter().any(|database| database.public.is_some())
+        };
+        findings.extend(log_in::findings(inner, &reached, &after, &under_way, &named, open).await);
         // A database that is not there was named already.
         let missing: BTreeSet<String> = findings
             .iter()
@@ -130,9 +145,17 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
         examined.histories = histories;
     }
     findings.sort_by(|a, b| (a.severity, a.key()).cmp(&(b.severity, b.key())));
+    let reachable = visits.iter().flat_map(|visit| {
+        let open = visit.state.open.iter();
+        open.map(|open| Reachable {
+            server: visit.server.clone(),
+            open: open.clone(),
+        })
+    });
     Ok(Report {
         findings,
         examined,
+        reachable: reachable.collect(),
         took_ms: 0,
     })
 }
@@ -144,15 +167,19 @@ async fn visit_all(inner: &Inner, servers: &[Server]) -> (Vec<Visit>, Vec<Findin
     let (mut visits, mut findings): (Vec<Visit>, Vec<Finding>) = (Vec::new(), Vec::new());
     while let Some((server, outcome)) = asked.next().await {
         match outcome {
-            Ok((session, seen)) => match visits.iter_mut().find(|v| v.seen.identifier == seen.identifier) {
-                Some(same) => drop(same.names.insert(server.name.clone())),
-                None => visits.push(Visit {
-                    server: server.name.clone(),
-                    names: BTreeSet::from([server.name.clone()]),
-                    session,
-                    seen,
-                }),
-            },
+            Ok((session, seen, state, of_another)) => {
+                match visits.iter_mut().find(|v| v.seen.identifier == seen.identifier) {
+                    Some(same) => drop(same.names.insert(server.name.clone())),
+                    None => visits.push(Visit {
+                        server: server.name.clone(),
+                        names: BTreeSet::from([server.name.clone()]),
+                        session,
+                        seen,
+                        state,
+                        of_another,
+                    }),
+                }
+            }
             // Told as a secret that cannot be opened.
             Err(ProvisionError::Sealed { .. }) => {}
             Err(error) => {
@@ -167,10 +194,25 @@ async fn visit_all(inner: &Inner, servers: &[Server]) -> (Vec<Visit>, Vec<Findin
     (visits, findings)
 }
 
-async fn visit(inner: &Inner, server: &Server) -> Result<(Session, Seen), ProvisionError> {
+async fn visit(inner: &Inner, server: &Server) -> Result<(Session, Seen, ServerState, bool), ProvisionError> {
     let session = inner.session(inner.admin_of(server.clone())?).await?;
     let seen = Seen::read(&session, &inner.config.namespace).await?;
-    Ok((session, seen))
+    let state = inner.server_state(&session).await?;
+    let of_another = inner.is_of_another_registry(&state).await?;
+    Ok((session, seen, state, of_another))
+}
+
+fn unfit(inner: &Inner, visit: &Visit) -> Option<Finding> {
+    // An open registry is named as such, and closed.
+    let state = ServerState {
+        registry_open: false,
+        ..visit.state.clone()
+    };
+    let unmet = inner.unfit(&state);
+    let seen = unmet.join("; ");
+    let advice = "see to what is named; until then no laboratory is made on this server";
+    let subject = visit.session.target.host.clone();
+    (!unmet.is_empty()).then(|| Finding::new(Ailment::ServerUnfit, subject, seen, advice).on(&visit.server))
 }
 
 fn targets(visits: &[Visit]) -> HashMap<ServerName, ConnectTarget> {
@@ -199,6 +241,8 @@ async fn judge(
             server: &visit.server,
             names: &visit.names,
             seen,
+            marked: visit.of_another.then_some(&visit.state.marked),
+            roles: &inner.config.roles,
         };
         judge.findings()
     };

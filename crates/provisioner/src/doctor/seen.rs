@@ -21,7 +21,13 @@ pub(super) struct SeenRole {
     pub(super) mark: Option<String>,
     pub(super) can_log_in: bool,
     pub(super) superuser: bool,
-    member_of: Vec<String>,
+    /// The most sessions that it may have; -1: any number.
+    pub(super) connections_max: i32,
+    /// Its own settings, by name, in whatever database they hold.
+    pub(super) settings: Vec<String>,
+    pub(super) member_of: Vec<String>,
+    /// The databases in which it has rights, whether it can connect to them or not.
+    pub(super) rights_in: Vec<String>,
     /// Whether anything on the server is its own.
     pub(super) owns: bool,
     /// Whether it has a right on anything.
@@ -122,7 +128,10 @@ async fn roles(session: &Session) -> Result<BTreeMap<String, SeenRole>, Provisio
         .query(
             "SELECT r.rolname::text, m.description, r.rolcanlogin, r.rolsuper,
                     ARRAY(SELECT pg_get_userbyid(g.roleid)::text FROM pg_auth_members g WHERE g.member = r.oid),
-                    coalesce(s.owns, false), s.owns IS NOT NULL
+                    coalesce(s.owns, false), s.owns IS NOT NULL, r.rolconnlimit,
+                    ARRAY(SELECT DISTINCT split_part(c, '=', 1) FROM pg_db_role_setting g, unnest(g.setconfig) c WHERE g.setrole = r.oid),
+                    ARRAY(SELECT DISTINCT d.datname::text FROM pg_shdepend p JOIN pg_database d ON d.oid = p.dbid
+                           WHERE p.refclassid = 'pg_authid'::regclass AND p.refobjid = r.oid AND p.deptype = 'a')
                FROM pg_roles r
                LEFT JOIN pg_shdescription m ON m.objoid = r.oid AND m.classoid = 'pg_authid'::regclass
                LEFT JOIN (SELECT refobjid, bool_or(deptype = 'o') AS owns FROM pg_shdepend
@@ -140,6 +149,9 @@ async fn roles(session: &Session) -> Result<BTreeMap<String, SeenRole>, Provisio
             member_of: row.get(4),
             owns: row.get(5),
             has_rights: row.get(6),
+            connections_max: row.get(7),
+            settings: row.get(8),
+            rights_in: row.get(9),
         };
         (row.get(0), role)
     });

@@ -21,13 +21,16 @@ use crate::{
     baseline::{Lines, ROW, judge, telling},
     error::StepError,
     reach::Session,
+    rights::settle,
 };
 
 /// The login roles that can connect to the database of $1 and have rights or objects in it, their own or through a role that they
-/// are in: people and programs of the laboratory. Not: superusers, who need no right, and the laboratory's new role $2.
+/// are in: people and programs of the laboratory. Not: superusers, who need no right, and roles that are marked as a
+/// laboratory's, this one's new role among them: the installation's own roles are nobody's users, whatever they have there.
 const USERS: &str = "SELECT r.rolname::text, quote_ident(r.rolname), has_database_privilege(r.oid, d.oid, 'TEMPORARY')
       FROM pg_roles r, pg_database d
      WHERE d.datname = $1 AND r.rolcanlogin AND NOT r.rolsuper AND r.rolname <> $2
+       AND NOT coalesce(starts_with(shobj_description(r.oid, 'pg_authid'), $3), false)
        AND has_database_privilege(r.oid, d.oid, 'CONNECT')
        AND (r.oid = d.datdba OR EXISTS (SELECT FROM pg_shdepend s
             WHERE s.dbid = d.oid AND s.refclassid = 'pg_authid'::regclass AND pg_has_role(r.oid, s.refobjid, 'USAGE')))
@@ -40,9 +43,22 @@ struct Before {
     on_database: Vec<String>,
     /// USAGE or CREATE, on the schema `public`.
     on_schema: Vec<String>,
-    /// Functions in it that everybody could run.
+    /// Functions in it, and the server's own that are closed, that everybody could run.
     functions: Vec<String>,
+    /// What roles held by name, as the statements that would take it from them. Absent in what earlier versions noted.
+    held: Option<BTreeSet<String>>,
 }
+
+/// Rights on the connected database, its schema `public` and the functions that change hands, which roles hold by name; each as
+/// the role and the statement that takes it away. $1: the server's own functions that are closed.
+const HELD: &str = "SELECT r.rolname::text, format('REVOKE %s ON %s FROM %I', x.right, x.thing, r.rolname) FROM (
+        SELECT a.grantee, a.privilege_type AS right, format('DATABASE %I', d.datname) AS thing
+          FROM pg_database d, aclexplode(d.datacl) a WHERE d.datname = current_database() AND a.grantee <> d.datdba
+        UNION ALL SELECT a.grantee, a.privilege_type, 'SCHEMA public' FROM pg_namespace n, aclexplode(n.nspacl) a
+         WHERE n.nspname = 'public' AND a.grantee <> n.nspowner
+        UNION ALL SELECT a.grantee, a.privilege_type, format('ROUTINE %s', p.oid::regprocedure) FROM pg_proc p, aclexplode(p.proacl) a
+         WHERE (p.pronamespace = to_regnamespace('public') OR p.oid = ANY ($1::text[]::regprocedure[])) AND a.grantee <> p.proowner) x
+      JOIN pg_roles r ON r.oid = x.grantee";
 
 /// A person or a program of the laboratory's own.
 struct User {
@@ -77,8 +93,9 @@ async fn before(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Result<Bef
                       WHERE n.nspname = 'public' AND a.grantee = 0 ORDER BY 1),
                     ARRAY(SELECT p.oid::regprocedure::text
                       FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
-                      WHERE p.pronamespace = to_regnamespace('public') AND a.grantee = 0 AND a.privilege_type = 'EXECUTE' ORDER BY 1)",
-            &[],
+                      WHERE (p.pronamespace = to_regnamespace('public') OR p.oid = ANY ($1::text[]::regprocedure[]))
+                        AND a.grantee = 0 AND a.privilege_type = 'EXECUTE' ORDER BY 1)",
+            &[&migrator::CLOSED_FUNCTIONS.as_slice()],
         )
         .await
         .map_err(ProvisionError::db("reading the rights in the database", &held.target))?;
@@ -86,7 +103,25 @@ async fn before(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Result<Bef
         on_database: row.get(0),
         on_schema: row.get(1),
         functions: row.get(2),
+        held: Some(
+            held_by_name(&inside, held)
+                .await?
+                .into_iter()
+                .map(|(_, sql)| sql)
+                .collect(),
+        ),
     })
+}
+
+async fn held_by_name(inside: &Client, held: &Session) -> Result<Vec<(String, String)>, ProvisionError> {
+    let rows = inside
+        .query(HELD, &[&migrator::CLOSED_FUNCTIONS.as_slice()])
+        .await
+        .map_err(ProvisionError::db(
+            "reading the rights in the database",
+            &held.target,
+        ))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Finds out which migrations the database has already, and writes that down where it has no history of its own.
@@ -231,7 +266,14 @@ async fn rows(
 async fn users(held: &Session, tenant: &Tenant) -> Result<Vec<User>, ProvisionError> {
     let rows = held
         .client
-        .query(USERS, &[&tenant.db_name.as_str(), &tenant.role_name.as_str()])
+        .query(
+            USERS,
+            &[
+                &tenant.db_name.as_str(),
+                &tenant.role_name.as_str(),
+                &migrator::LABORATORY_MARK,
+            ],
+        )
         .await
         .map_err(ProvisionError::db(
             "looking for the laboratory's own users",
@@ -261,7 +303,9 @@ pub(super) async fn ensure_schema(cx: &Context<'_>) -> Saw {
     }
     drop(inside);
     let target = held.target.with_database(tenant.db_name.as_str());
-    let after = migrator::migrate_database(&target, &cx.inner.config.namespace).await?;
+    let group = cx.inner.config.namespace.tenant_group(tenant.id);
+    let after = migrator::migrate_database(&target, &group).await?;
+    settle(cx.inner, &held, &tenant, &tenant.db_name).await?;
     let kept: Vec<String> = users.into_iter().map(|user| user.name).collect();
     Ok(json!({ "from": before, "to": after, "kept_in_schema": kept }))
 }
@@ -275,8 +319,9 @@ async fn keep_in_schema(inside: &Client, held: &Session, user: &User) -> Result<
               WHERE has_schema_privilege($1::text, 'public', p.word)
              UNION ALL
              SELECT format('GRANT EXECUTE ON ROUTINE %s TO %s', p.oid::regprocedure, $2::text) FROM pg_proc p
-              WHERE p.pronamespace = to_regnamespace('public') AND has_function_privilege($1::text, p.oid, 'EXECUTE')",
-            &[&user.name, &user.quoted],
+              WHERE (p.pronamespace = to_regnamespace('public') OR p.oid = ANY ($3::text[]::regprocedure[]))
+                AND has_function_privilege($1::text, p.oid, 'EXECUTE')",
+            &[&user.name, &user.quoted, &migrator::CLOSED_FUNCTIONS.as_slice()],
         )
         .await
         .map_err(failed())?;
@@ -314,7 +359,7 @@ pub(super) async fn secure_database(cx: &Context<'_>) -> Saw {
     Ok(json!({ "database": database, "open_to": role, "kept_open_to": kept }))
 }
 
-/// Gives the database back: mark and rights as before. What migrations made stays, and so does what users hold by name.
+/// Gives the database back: mark and rights as before, also those that users got by name. What migrations made stays.
 pub(super) async fn release(cx: &Context<'_>) -> Saw {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "database": "released with the laboratory" }));
@@ -378,8 +423,13 @@ async fn give_back(
     let Some(before) = before else {
         return Ok(());
     };
-    let group = cx.inner.config.namespace.group_role();
+    let group = cx.inner.config.namespace.tenant_group(tenant.id);
     let (database, role) = (&tenant.db_name, &tenant.role_name);
+    let users: BTreeSet<String> = users(held, tenant)
+        .await?
+        .into_iter()
+        .map(|user| user.name)
+        .collect();
     let inside = cx.inside(tenant).await?;
     let roles = inside
         .query(
@@ -391,15 +441,20 @@ async fn give_back(
     let there = |name: &str| roles.iter().any(|row| row.get::<_, &str>(0) == name);
     let mut sql = String::new();
     if there(group.as_str()) {
-        for objects in ["TABLES", "SEQUENCES", "FUNCTIONS"] {
-            sql.push_str(&format!(
-                "REVOKE ALL ON ALL {objects} IN SCHEMA public FROM {group};"
-            ));
-        }
-        sql.push_str(&format!("REVOKE ALL ON SCHEMA public FROM {group};"));
+        sql.push_str(&migrator::rights_take(&group));
     }
     if there(role.as_str()) {
         sql.push_str(&format!("REVOKE ALL ON DATABASE {database} FROM {role};"));
+    }
+    if let Some(before) = &before.held {
+        let now = held_by_name(&inside, held).await?;
+        let given = now
+            .iter()
+            .filter(|(name, sql)| users.contains(name) && !before.contains(sql));
+        for (_, taken) in given {
+            sql.push_str(taken);
+            sql.push(';');
+        }
     }
     for right in &before.on_database {
         sql.push_str(&format!("GRANT {right} ON DATABASE {database} TO PUBLIC;"));

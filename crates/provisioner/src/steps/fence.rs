@@ -26,6 +26,7 @@ use crate::{
     preconditions::Planned,
     reach::Session,
     request::{begin, commit},
+    rights::{limits, log_in},
 };
 
 /// The first pause between two questions to the registry; each later one doubles it. Routers answer in milliseconds.
@@ -79,17 +80,23 @@ pub(crate) async fn wait_for_routers(inner: &Inner, tenant: &Tenant) -> Result<W
 }
 
 /// Keeps the laboratory's role from logging in. `false`: there is no such role.
-pub(crate) async fn lock_out(session: &Session, tenant: &Tenant) -> Result<bool, ProvisionError> {
+pub(crate) async fn lock_out(
+    inner: &Inner,
+    session: &Session,
+    tenant: &Tenant,
+) -> Result<bool, ProvisionError> {
     let there = role_is_there(session, tenant).await?;
     if there {
-        let sql = format!("ALTER ROLE {} NOLOGIN", tenant.role_name);
+        let role = &tenant.role_name;
+        let sql = format!("ALTER ROLE {role} NOLOGIN; {}", limits(inner, role));
         session.run("locking the role out", &sql).await?;
     }
     Ok(there)
 }
 
-/// Takes back all that any fence does: the role may log in and connect to its database, and nobody else may.
-pub(crate) async fn let_in(session: &Session, tenant: &Tenant) -> Result<(), ProvisionError> {
+/// Takes back all that any fence does: the role may log in, with the password that the registry has for it, and connect to its
+/// database, and nobody else may.
+pub(crate) async fn let_in(inner: &Inner, session: &Session, tenant: &Tenant) -> Result<(), ProvisionError> {
     require_own(session, tenant).await?;
     let (database, role) = (&tenant.db_name, &tenant.role_name);
     if !role_is_there(session, tenant).await? {
@@ -101,8 +108,9 @@ pub(crate) async fn let_in(session: &Session, tenant: &Tenant) -> Result<(), Pro
     }
     let limit = connection_limit(session, database).await?;
     // One transaction: at no moment is it open to others than its own role.
+    let log_in = log_in(inner, tenant)?;
     let sql = format!(
-        "ALTER ROLE {role} LOGIN;
+        "{log_in};
          REVOKE ALL ON DATABASE {database} FROM PUBLIC;
          GRANT CONNECT ON DATABASE {database} TO {role};
          ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT {limit};
@@ -206,7 +214,7 @@ pub(super) async fn fence(cx: &Context<'_>) -> Saw {
         );
     }
     let (database, role) = (&tenant.db_name, &tenant.role_name);
-    if lock_out(&held, &tenant).await? {
+    if lock_out(cx.inner, &held, &tenant).await? {
         let sql = format!("REVOKE ALL ON DATABASE {database} FROM {role}");
         held.run("closing the database to its role", &sql).await?;
     }

@@ -1,9 +1,10 @@
 //! Bringing a laboratory's schema to this code's version.
 
-use model::OperationKind;
+use model::{OperationKind, TenantState};
 use serde_json::json;
 
-use super::{Context, Saw};
+use super::{Context, Saw, role::mend_password};
+use crate::rights::{rights, settle};
 
 /// A fresh clone is at the latest version already and costs one look.
 pub(super) async fn ensure_schema(cx: &Context<'_>) -> Saw {
@@ -22,9 +23,21 @@ pub(super) async fn ensure_schema(cx: &Context<'_>) -> Saw {
             .admin(&tenant)
             .await?
             .with_database(tenant.db_name.as_str());
-        migrator::migrate_database(&target, &cx.inner.config.namespace).await?
+        let group = cx.inner.config.namespace.tenant_group(tenant.id);
+        migrator::migrate_database(&target, &group).await?
     };
-    Ok(json!({ "from": before, "to": after }))
+    if cx.operation.kind == OperationKind::Provision {
+        return Ok(json!({ "from": before, "to": after }));
+    }
+    let held = cx.maintenance(&tenant).await?;
+    let settled = rights(cx.inner, &held, &tenant, &tenant.db_name)
+        .await?
+        .are_settled();
+    if !settled {
+        settle(cx.inner, &held, &tenant, &tenant.db_name).await?;
+    }
+    let password = tenant.status == TenantState::Active && mend_password(cx, &held, &tenant).await?;
+    Ok(json!({ "from": before, "to": after, "rights_settled": !settled, "password_put_back": password }))
 }
 
 /// Writes down what the laboratory's own history says, and never what a migration was meant to reach.

@@ -173,11 +173,11 @@ impl<'a> Context<'a> {
 
 /// How the registry marks a role or database on a server as one laboratory's own.
 pub(crate) fn mark_of(tenant: &Tenant) -> String {
-    format!("tenantry laboratory {}", tenant.id)
+    format!("{}{}", migrator::LABORATORY_MARK, tenant.id)
 }
 
 /// A text as an SQL literal. Needed where the server takes no parameters: in DDL.
-fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if text.contains('\\') {
         format!(" E'{}'", quoted.replace('\\', "\\\\"))

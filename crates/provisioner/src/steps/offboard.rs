@@ -137,7 +137,7 @@ pub(super) async fn readmit(cx: &Context<'_>) -> Saw {
     registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;
     registry::tenant_transition_in_txn(&txn, tenant.id, event, &cx.change()).await?;
     if before.serves() {
-        fence::let_in(&held, &tenant).await?;
+        fence::let_in(cx.inner, &held, &tenant).await?;
     } else {
         fence::open_again(&held, &tenant.db_name).await?;
     }

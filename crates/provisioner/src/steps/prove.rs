@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use archive::{Locale, Manifest, Missing, Place, Snapshot};
-use model::{ArchiveId, DbName, OperationKind, ServerName, Step};
+use model::{ArchiveId, DbName, OperationKind, RoleName, ServerName, Step};
 use registry::{Archive, NewArchive, RegistryError, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use super::{
     Context, Saw,
     archive::{Steady, programs, server_version},
     database::{end_subscriptions, look, open_to_nobody_else, require_own},
+    literal,
 };
 use crate::{
     ProvisionError,
@@ -119,13 +120,63 @@ async fn verify_again(cx: &Context<'_>) -> Saw {
         .await?;
     let like = cx.template(&held).await?;
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-    let missing = in_scratch(cx, &held, &like, &scratch, &place, &manifest).await?;
+    let made = ensure_groups(cx, &held, &manifest).await?;
+    let verified = in_scratch(cx, &held, &like, &scratch, &place, &manifest).await;
+    drop_made_group(&held, made).await;
+    let missing = verified?;
     let client = cx.inner.config.registry.client().await?;
     let archive = registry::archive_note_verified(&client, archive.id).await?;
     let (tables, rows) = (manifest.contents.tables.len(), manifest.contents.rows());
     let mut saw = json!({ "archive": archive.id, "tables": tables, "rows": rows });
     tell_missing(cx, &mut saw, &missing);
     Ok(saw)
+}
+
+/// Makes the group roles that the dump names: they hold rights in it, and the laboratory may be gone. Nobody is a member of them.
+/// Gives the archived laboratory's, if it was not there.
+pub(super) async fn ensure_groups(
+    cx: &Context<'_>,
+    held: &Session,
+    manifest: &Manifest,
+) -> Result<Option<RoleName>, StepError> {
+    let namespace = &cx.inner.config.namespace;
+    let mut made = None;
+    for group in [namespace.tenant_group(manifest.tenant), namespace.shared_group()] {
+        if !manifest.contents.names_grantee(group.as_str()) {
+            continue;
+        }
+        let row = held
+            .client
+            .query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&group.as_str()])
+            .await
+            .map_err(ProvisionError::db("looking for a group role", &held.target))?;
+        if row.is_some() {
+            continue;
+        }
+        migrator::group_ensure(&held.client, &group).await?;
+        if group != namespace.shared_group() {
+            let mark = literal(&format!("{}{}", migrator::LABORATORY_MARK, manifest.tenant));
+            held.run(
+                "marking a group role",
+                &format!("COMMENT ON ROLE {group} IS {mark}"),
+            )
+            .await?;
+            made = Some(group);
+        }
+    }
+    Ok(made)
+}
+
+/// Drops a group role that was made for a restore alone. Another restore of the same archive may need it still: then it has
+/// rights and stays, and the doctor drops it later.
+pub(super) async fn drop_made_group(held: &Session, made: Option<RoleName>) {
+    let Some(group) = made else {
+        return;
+    };
+    let sql = format!("DROP ROLE IF EXISTS {group}");
+    if let Err(error) = held.client.batch_execute(&sql).await {
+        tracing::debug!(error = %pg::describe(&error), "a group role stays for now");
+    }
 }
 
 impl Context<'_> {

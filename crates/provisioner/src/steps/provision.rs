@@ -16,6 +16,8 @@ use crate::{
     error::StepError,
     reach::Session,
     request::{begin, commit},
+    rights::{rights, settle},
+    server_check::reachable,
 };
 
 pub(super) async fn ensure_role(cx: &Context<'_>) -> Saw {
@@ -34,7 +36,7 @@ pub(super) async fn ensure_role(cx: &Context<'_>) -> Saw {
             ),
         }));
     }
-    // The group role comes with the template, and the laboratory's role is made a member of it.
+    // The group role comes with the database, and the laboratory's role is made a member of it then.
     let looking = async { Ok(role_is_there(&held, &tenant).await?) };
     let (template, there) =
         tokio::try_join!(async { Ok::<_, StepError>(cx.template(&held).await?) }, looking)?;
@@ -80,17 +82,22 @@ pub(super) async fn ensure_database(cx: &Context<'_>) -> Saw {
     Ok(json!({ "database": name, "made": true, "template": cloned_from }))
 }
 
-/// Takes a database that was cloned ahead of time. Name and mark change in one transaction, so that of two that want the same
-/// one the second finds it gone, and it is never there half claimed.
+/// Takes a database that was cloned ahead of time, and the group role that has its rights already. Names and marks change in one
+/// transaction, so that of two that want the same one the second finds it gone, and it is never there half claimed.
 async fn claim_spare(
     cx: &Context<'_>,
     held: &Session,
     tenant: &Tenant,
     spares: Vec<DbName>,
 ) -> Result<Option<DbName>, ProvisionError> {
-    let (name, mark) = (&tenant.db_name, literal(&mark_of(tenant)));
+    let (name, role, mark) = (&tenant.db_name, &tenant.role_name, literal(&mark_of(tenant)));
+    let group = cx.inner.config.namespace.tenant_group(tenant.id);
     for spare in spares {
-        let sql = format!("ALTER DATABASE {spare} RENAME TO {name}; COMMENT ON DATABASE {name} IS {mark}");
+        // A spare's group has the spare's name.
+        let sql = format!(
+            "ALTER DATABASE {spare} RENAME TO {name}; COMMENT ON DATABASE {name} IS {mark};
+             ALTER ROLE {spare} RENAME TO {group}; COMMENT ON ROLE {group} IS {mark}; GRANT {group} TO {role}"
+        );
         match held.client.batch_execute(&sql).await {
             Ok(()) => {
                 cx.inner.spare_taken.notify_one();
@@ -99,7 +106,14 @@ async fn claim_spare(
             // Somebody else was faster, or is in there though nobody should be.
             Err(error)
                 if error.code().is_some_and(|code| {
-                    [&SqlState::INVALID_CATALOG_NAME, &SqlState::OBJECT_IN_USE].contains(&code)
+                    [
+                        &SqlState::INVALID_CATALOG_NAME,
+                        &SqlState::OBJECT_IN_USE,
+                        // The group: taken away by hand, or there from an earlier try.
+                        &SqlState::UNDEFINED_OBJECT,
+                        &SqlState::DUPLICATE_OBJECT,
+                    ]
+                    .contains(&code)
                 }) => {}
             Err(error) => return Err(ProvisionError::db("claiming a spare", &held.target)(error)),
         }
@@ -111,8 +125,12 @@ async fn claim_spare(
 pub(super) async fn secure_database(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
-    require_own(&held, &tenant).await?;
     let (database, role) = (&tenant.db_name, &tenant.role_name);
+    // Asked together: they take one round trip.
+    let (_, rights) = tokio::try_join!(
+        require_own(&held, &tenant),
+        rights(cx.inner, &held, &tenant, database)
+    )?;
     // One transaction: at no moment is it open to others than its own role.
     let sql = format!(
         "REVOKE ALL ON DATABASE {database} FROM PUBLIC;
@@ -120,7 +138,11 @@ pub(super) async fn secure_database(cx: &Context<'_>) -> Saw {
          ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true"
     );
     held.run("securing the database", &sql).await?;
-    Ok(json!({ "database": database, "open_to": role }))
+    // A spare comes with its rights.
+    if !rights.are_settled() {
+        settle(cx.inner, &held, &tenant, database).await?;
+    }
+    Ok(json!({ "database": database, "open_to": role, "rights_came_with_it": rights.are_settled() }))
 }
 
 /// Written by the laboratory's own role, on the connection that checks it afterwards.
@@ -183,7 +205,7 @@ pub(super) async fn check(cx: &Context<'_>) -> Saw {
         first_rows,
         what_it_may(&client),
         too_much(&client),
-        open_elsewhere(cx, &client)
+        reachable(&client)
     )
     .map_err(asking())?;
     if row.get::<_, Option<uuid::Uuid>>(0) != Some(tenant.id.as_uuid()) {
@@ -198,10 +220,15 @@ pub(super) async fn check(cx: &Context<'_>) -> Saw {
     if let Some(why) = has {
         return failed(why);
     }
-    if !open.is_empty() {
-        return Err(too_open(cx, &tenant, &open));
+    let reaches = cx.inner.admit(open)?;
+    if !reaches.is_empty() {
+        tracing::warn!(
+            tenant.slug = %tenant.slug,
+            databases = reaches.join(", "),
+            "the laboratory's role can connect to databases of others, which are open to every role"
+        );
     }
-    Ok(json!({ "role": tenant.role_name, "checked": true }))
+    Ok(json!({ "role": tenant.role_name, "checked": true, "reaches": reaches }))
 }
 
 /// Tries what no laboratory's role may do, each for itself and taken back at once, in one round trip; gives the first that
@@ -274,53 +301,6 @@ async fn too_much(client: &tokio_postgres::Client) -> Result<Option<String>, tok
         return Ok(Some(format!("its role may truncate or alter {tables}")));
     }
     Ok(None)
-}
-
-/// Which databases the role can connect to beside its own. Those of other control planes on the same server are theirs
-/// to close.
-async fn open_elsewhere(
-    cx: &Context<'_>,
-    client: &tokio_postgres::Client,
-) -> Result<Vec<String>, tokio_postgres::Error> {
-    let rows = client
-        .query_typed(
-            "SELECT datname::text FROM pg_database
-              WHERE datallowconn AND datname <> current_database() AND has_database_privilege(oid, 'CONNECT')
-                AND (datname IN ('postgres', 'template1', $1) OR starts_with(datname::text, $2))",
-            &[
-                (&cx.inner.config.registry.target().database, Type::TEXT),
-                (&format!("{}_", cx.inner.config.namespace.as_str()), Type::TEXT),
-            ],
-        )
-        .await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
-}
-
-/// A shared database stays open until somebody closes it. Any other may be closed or dropped any moment, by whoever works
-/// on it: a laboratory is not undone for what somebody else's is at just now.
-fn too_open(cx: &Context<'_>, tenant: &Tenant, open: &[String]) -> StepError {
-    let shared = [
-        "postgres",
-        "template1",
-        &cx.inner.config.registry.target().database,
-    ];
-    let for_good = open.iter().any(|name| shared.contains(&name.as_str()));
-    let advice = if for_good {
-        "`tenantctl up` closes the shared databases"
-    } else {
-        "close it with REVOKE ALL ON DATABASE … FROM PUBLIC, or drop it if nobody needs it"
-    };
-    let why = format!(
-        "the role {} can connect to {} too; {advice}",
-        tenant.role_name.as_str(),
-        open.join(", ")
-    );
-    let error = ProvisionError::Check { why };
-    if for_good {
-        StepError::fatal(error)
-    } else {
-        StepError::retry(error)
-    }
 }
 
 /// The last step and the only one that writes `active`. Version and state change in one transaction, and only while the

@@ -13,7 +13,7 @@ use super::{
     belongings::handed_on,
     database::{close_and_drop, end_sessions, look, look_for_own, require_own},
     literal, mark_of,
-    prove::{drop_if_there, restore_checked, tell_missing},
+    prove::{drop_if_there, drop_made_group, ensure_groups, restore_checked, tell_missing},
 };
 use crate::{
     ProvisionError,
@@ -22,6 +22,7 @@ use crate::{
     fault::Moment,
     reach::Session,
     request::{begin, commit},
+    rights::settle,
 };
 
 pub(super) async fn restore_database(cx: &Context<'_>) -> Saw {
@@ -104,9 +105,14 @@ async fn restore_into(cx: &Context<'_>, held: &Session, into: &DbName) -> Result
     let place = Place::parse(&archive.location)?;
     let manifest = Manifest::require(&place, &archive.manifest).await?;
     drop_if_there(cx, held, into).await?;
-    // The rights in the dump are the group role's, which comes with the template.
     let like = cx.template(held).await?;
+    let made = ensure_groups(cx, held, &manifest).await?;
     let missing = restore_checked(cx, held, Step::RestoreDatabase, &like, into, &place, &manifest).await?;
+    // The rights in the dump are those of the archived laboratory's group, or of the one that earlier versions shared.
+    settle(cx.inner, held, &cx.tenant().await?, into).await?;
+    if archive.tenant != cx.operation.tenant {
+        drop_made_group(held, made).await;
+    }
     Ok(Restored {
         rows: manifest.contents.rows(),
         archive,

@@ -8,7 +8,13 @@ use serde_json::json;
 use tokio_postgres::{error::SqlState, types::Type};
 
 use super::{Context, Saw, database::look_for_own, literal, mark_of};
-use crate::{Inner, ProvisionError, error::StepError, reach::Session, request::role_secret_context};
+use crate::{
+    Inner, ProvisionError,
+    error::StepError,
+    reach::Session,
+    request::role_secret_context,
+    rights::{self, drop_group, limits},
+};
 
 impl Context<'_> {
     /// The role's password, generated and stored first where there is none yet: a password that only the server knew
@@ -42,6 +48,24 @@ impl Context<'_> {
     }
 }
 
+/// Puts the stored password back where the role has another one, as after an `ALTER ROLE … PASSWORD` of its own.
+pub(super) async fn mend_password(
+    cx: &Context<'_>,
+    held: &Session,
+    tenant: &Tenant,
+) -> Result<bool, StepError> {
+    let target = cx.own_target(tenant).await?;
+    match cx.inner.connect(&target).await {
+        Err(ProvisionError::Connect(error)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => {
+            let sql = rights::log_in(cx.inner, tenant)?;
+            held.run("putting the role's stored password back", &sql).await?;
+            Ok(true)
+        }
+        // Whatever else keeps it out is not the password, and the doctor names it.
+        _ => Ok(false),
+    }
+}
+
 /// Whether the laboratory's role is there. One of its name that is not marked as this laboratory's is an error.
 pub(crate) async fn role_is_there(held: &Session, tenant: &Tenant) -> Result<bool, ProvisionError> {
     let row = held
@@ -71,10 +95,11 @@ pub(super) async fn create_or_mend(
     there: bool,
 ) -> Result<bool, StepError> {
     let password = cx.role_password(tenant).await?;
-    let verifier = literal(&identity::scram_verifier(&password));
-    let (role, group) = (&tenant.role_name, cx.inner.config.namespace.group_role());
+    let role = &tenant.role_name;
     if there {
-        let sql = format!("ALTER ROLE {role} LOGIN INHERIT PASSWORD {verifier}; GRANT {group} TO {role}");
+        let verifier = literal(&identity::scram_verifier(&password));
+        let limits = limits(cx.inner, role);
+        let sql = format!("ALTER ROLE {role} LOGIN INHERIT PASSWORD {verifier}; {limits}");
         held.run("mending the role", &sql).await?;
     } else {
         create(cx.inner, held, tenant, &password, "LOGIN").await?;
@@ -82,7 +107,8 @@ pub(super) async fn create_or_mend(
     Ok(!there)
 }
 
-/// Creates the role and marks it, in one transaction. `log_in` is `LOGIN` or `NOLOGIN`.
+/// Creates the role and marks it, in one transaction. `log_in` is `LOGIN` or `NOLOGIN`. It has no rights yet: those come with
+/// the database.
 pub(crate) async fn create(
     inner: &Inner,
     held: &Session,
@@ -90,12 +116,13 @@ pub(crate) async fn create(
     password: &SecretString,
     log_in: &'static str,
 ) -> Result<(), ProvisionError> {
-    let (role, group) = (&tenant.role_name, inner.config.namespace.group_role());
+    let role = &tenant.role_name;
     let verifier = literal(&identity::scram_verifier(password));
     let sql = format!(
-        "CREATE ROLE {role} {log_in} INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {verifier} IN ROLE {group};
-         COMMENT ON ROLE {role} IS {}",
-        literal(&mark_of(tenant))
+        "CREATE ROLE {role} {log_in} INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {verifier};
+         COMMENT ON ROLE {role} IS {}; {}",
+        literal(&mark_of(tenant)),
+        limits(inner, role)
     );
     held.run("making the role", &sql).await
 }
@@ -112,7 +139,9 @@ pub(super) async fn drop_role(cx: &Context<'_>) -> Saw {
     {
         return Ok(json!({ "role": "left with its database" }));
     }
-    match role_is_there(&held, &tenant).await {
+    let there = role_is_there(&held, &tenant).await;
+    let group = drop_group(cx.inner, &held, &tenant).await?;
+    match there {
         Ok(true) => {}
         Ok(false) => return Ok(json!({ "role": "was not there" })),
         Err(ProvisionError::NotOurs { .. }) => {
@@ -131,5 +160,5 @@ pub(super) async fn drop_role(cx: &Context<'_>) -> Saw {
         }
         Err(error) => return Err(ProvisionError::db("dropping the role", &held.target)(error).into()),
     }
-    Ok(json!({ "role": "dropped" }))
+    Ok(json!({ "role": "dropped", "group_dropped": group }))
 }

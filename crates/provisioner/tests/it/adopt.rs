@@ -123,7 +123,7 @@ impl Old {
              UNION ALL SELECT 'function ' || p.oid::regprocedure FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
               WHERE p.proname = 'own_answer' AND a.grantee = 0
              UNION ALL SELECT 'group ' || c.relname FROM pg_class c, aclexplode(c.relacl) a
-              WHERE pg_get_userbyid(a.grantee) LIKE '%\\_dml'
+              WHERE pg_get_userbyid(a.grantee) LIKE '%\\_dml%'
              UNION ALL SELECT 'comment ' || shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()
              ORDER BY 1";
         let rows = self.inside(rig).await.query(sql, &[]).await.unwrap();
@@ -216,7 +216,7 @@ async fn an_old_laboratory_becomes_a_tenant_and_keeps_its_people_rows_and_users(
 
     // The history is the one that a run would have written: another run takes it for its own and has nothing to do.
     let target = rig.space.server.with_database(old.name.as_str());
-    migrator::migrate_database(&target, &rig.space.namespace)
+    migrator::migrate_database(&target, &rig.space.namespace.tenant_group(tenant.id))
         .await
         .unwrap();
     let again = rig.provisioned("made").await;

@@ -1,10 +1,11 @@
 use std::time::Duration;
 
+use provisioner::ProvisionError;
 use tokio_postgres::error::SqlState;
 
 use crate::{
     crash::die_at,
-    rig::{NOW, Rig, by, connect},
+    rig::{NOW, Rig, by, connect, lab},
 };
 
 #[tokio::test]
@@ -117,25 +118,30 @@ async fn a_laboratorys_role_owns_nothing_and_works_within_its_grants() {
 }
 
 #[tokio::test]
-async fn the_check_finds_a_server_that_is_open_to_everybody() {
+async fn a_registry_that_is_open_to_everybody_is_refused_at_once_and_by_the_check() {
     let rig = Rig::new().await;
     let database = rig.space.registry.database.clone();
+    let (late, operation) = rig.ask("late").await;
     connect(&rig.space.server)
         .await
         .batch_execute(&format!("GRANT CONNECT ON DATABASE \"{database}\" TO PUBLIC"))
         .await
         .unwrap();
-    let (tenant, operation) = rig.ask("careful").await;
-    let error = rig
-        .provisioner
-        .run(operation, |_| {})
-        .await
-        .unwrap_err()
-        .to_string();
+    let asked = rig.provisioner.request_provision(lab("careful"), by()).await;
+    let error = asked.unwrap_err();
+    assert!(matches!(error, ProvisionError::Unmet { .. }), "{error}");
+    let told = error.to_string();
     assert!(
-        error.contains(&database) && error.contains("tenantctl up"),
-        "{error}"
+        told.contains(&database) && told.contains("tenantctl up"),
+        "{told}"
     );
-    assert!(rig.tenant(tenant.id).await.is_none());
+    // Opened after the request, it is found by the last look.
+    let error = rig.provisioner.run(operation, |_| {}).await.unwrap_err();
+    let told = error.to_string();
+    assert!(
+        told.contains(&database) && told.contains("tenantctl up"),
+        "{told}"
+    );
+    assert!(rig.tenant(late.id).await.is_none());
     assert_eq!(rig.leftovers().await, Vec::<String>::new());
 }

@@ -33,6 +33,8 @@ mod spares;
 #[cfg(test)]
 mod trouble;
 #[cfg(test)]
+mod walls;
+#[cfg(test)]
 mod workers;
 #[cfg(test)]
 mod zoo;

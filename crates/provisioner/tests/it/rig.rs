@@ -58,6 +58,7 @@ impl Rig {
                 routers_grace: Duration::from_millis(200),
                 ..Bounds::default()
             },
+            roles: provisioner::RolePolicy::default(),
             seed: seed_hook(),
             clock: Arc::new(SystemClock),
         };
@@ -115,6 +116,15 @@ impl Rig {
         }
     }
 
+    /// That `doctor --deep` finds nothing: what every operation that changes rights must leave behind.
+    ///
+    /// # Panics
+    /// With the findings.
+    pub(crate) async fn healthy(&self) {
+        let report = self.provisioner.examine(true).await.unwrap();
+        assert!(report.findings.is_empty(), "{:#?}", report.findings);
+    }
+
     /// The laboratory's database as the server's administrator.
     pub(crate) async fn inside(&self, tenant: &Tenant) -> Client {
         connect(&self.space.server.with_database(tenant.db_name.as_str())).await
@@ -131,13 +141,21 @@ impl Rig {
             .with_database(tenant.db_name.as_str())
     }
 
-    /// The databases and roles of the namespace beside the registry, the template and the group.
+    /// The databases and roles of the namespace beside the registry, the template and the groups of laboratories that are there.
     pub(crate) async fn leftovers(&self) -> Vec<String> {
         let (databases, roles) = self.space.contents().await;
+        let client = self.registry.client().await.unwrap();
+        let all = registry::TenantFilter::default();
+        let tenants = registry::tenants_list(&client, &all, None, registry::PAGE_MAX).await;
+        let groups = tenants.unwrap().into_iter();
+        let groups: Vec<_> = groups
+            .map(|tenant| self.space.namespace.tenant_group(tenant.id))
+            .collect();
+        let roles = roles.into_iter().filter(|role| !groups.contains(role));
         let prefix = format!("{}_", self.space.namespace.as_str());
         let names = databases.iter().map(|d| d.as_str().to_owned());
         names
-            .chain(roles.iter().map(|r| r.as_str().to_owned()))
+            .chain(roles.map(|r| r.as_str().to_owned()))
             .filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned))
             .filter(|name| name != "registry" && name != "dml" && !name.starts_with("template_v"))
             .collect()

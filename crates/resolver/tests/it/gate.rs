@@ -135,3 +135,36 @@ async fn a_read_only_transaction_refuses_writes_and_the_limits_are_set_on_the_se
     transaction.commit().await.unwrap();
     client.ping().await.unwrap();
 }
+
+/// PostgreSQL says "too many connections" of a role, of a database and of itself with the same code.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_role_or_database_at_its_own_limit_holds_up_no_other_laboratory() {
+    let world = World::new().await;
+    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let row = world.row(alpha).await;
+    let admin = world.admin("postgres").await;
+    for (limited, free) in [
+        (
+            format!("ALTER ROLE {} CONNECTION LIMIT 0", row.role_name),
+            format!("ALTER ROLE {} CONNECTION LIMIT -1", row.role_name),
+        ),
+        (
+            format!("ALTER DATABASE {} CONNECTION LIMIT 0", row.db_name),
+            format!("ALTER DATABASE {} CONNECTION LIMIT -1", row.db_name),
+        ),
+    ] {
+        admin.batch_execute(&limited).await.unwrap();
+        let resolver = world.resolver(world.config()).await;
+        let error = resolver.checkout(alpha).await.unwrap_err();
+        assert!(matches!(error, ResolveError::LoginRefused { .. }), "{error}");
+        let refused = resolver
+            .stats()
+            .servers
+            .iter()
+            .map(|server| server.connects_refused_total)
+            .sum::<u64>();
+        assert_eq!(refused, 0, "the server itself is not full");
+        resolver.checkout(beta).await.unwrap();
+        admin.batch_execute(&free).await.unwrap();
+    }
+}

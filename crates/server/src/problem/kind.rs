@@ -135,6 +135,8 @@ kinds! {
         "The master database does not answer. Nothing was changed; try again after Retry-After.";
     TenantServerUnavailable = "tenant-server-unavailable", SERVICE_UNAVAILABLE, "The laboratory's database server cannot be reached",
         "The server that hosts the laboratory's database does not answer. Try again after Retry-After.";
+    TenantLoginRefused = "tenant-login-refused", SERVICE_UNAVAILABLE, "The laboratory's database does not let this service in",
+        "The database server answers and refuses the log-in: the laboratory is being closed or changed just now, or its role was changed on the server. Try again after Retry-After. Operators, if it stays: `tenantctl doctor --deep` names the cause, and `--fix` puts the stored password and the right to connect back.";
     PoolTimeout = "pool-timeout", SERVICE_UNAVAILABLE, "All connections of the laboratory are busy",
         "No connection came free in time. Try again after Retry-After.";
     ServerBusy = "server-busy", SERVICE_UNAVAILABLE, "All connections to the laboratory's database server are busy",

@@ -25,10 +25,10 @@ impl From<ResolveError> for Problem {
             E::Behind { .. } => Kind::VersionBehind,
             E::Ahead { .. } => Kind::VersionAhead,
             E::RegistryUnavailable { .. } => Kind::RegistryUnavailable,
-            // A refused log-in too: most often the server's own fence, put up before we heard why.
-            E::ServerUnavailable { .. } | E::BudgetTooLarge { .. } | E::LoginRefused { .. } => {
-                Kind::TenantServerUnavailable
-            }
+            E::ServerUnavailable { .. } | E::BudgetTooLarge { .. } => Kind::TenantServerUnavailable,
+            // Most often the server's own fence, put up before we heard why. Where it stays, the server answers all the same:
+            // the role's password or its right to connect was changed there.
+            E::LoginRefused { .. } => Kind::TenantLoginRefused,
             E::ServerDown { retry_after, .. } => {
                 let after_s = whole_seconds(*retry_after);
                 return Self::caused(Kind::TenantServerUnavailable, error).retry_after_s(after_s);

@@ -70,7 +70,10 @@ impl Problem {
     #[must_use]
     pub fn new(kind: Kind) -> Self {
         let retry_after_s = match kind {
-            Kind::TenantProvisioning | Kind::RegistryUnavailable | Kind::TenantServerUnavailable => Some(2),
+            Kind::TenantProvisioning
+            | Kind::RegistryUnavailable
+            | Kind::TenantServerUnavailable
+            | Kind::TenantLoginRefused => Some(2),
             Kind::PoolTimeout
             | Kind::ServerBusy
             | Kind::Busy

@@ -100,6 +100,27 @@ async fn an_unreachable_server_of_one_laboratory_leaves_the_others_in_service() 
 }
 
 #[tokio::test]
+async fn a_refused_log_in_does_not_blame_a_server_that_answers() {
+    let world = World::start().await;
+    let lab = world.lab("acme-lab").await;
+    let d = &world.server;
+    let role = format!("{}_tenant_acme-lab", world.space.namespace.as_str());
+    // As the role itself could: its pooled connections go on, and end here.
+    world
+        .registry_execute(&format!(
+            "ALTER ROLE \"{role}\" PASSWORD 'of its own';
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'"
+        ))
+        .await;
+    refused_soon(d, &lab.receptionist, 503, "tenant-login-refused").await;
+    let told = d.get(&lab.receptionist, "/api/v1/patients").await;
+    assert!(!told.header("retry-after").is_empty(), "{told:?}");
+    let page = d.get("", "/problems/tenant-login-refused").await.expect(200);
+    assert!(page.to_string().contains("tenantctl doctor --deep"), "{page}");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn an_offboarded_laboratory_leaves_an_archive_and_its_tokens_open_nothing() {
     let world = World::start().await;
     let (lab, other) = (world.lab("acme-lab").await, world.lab("bravo-lab").await);

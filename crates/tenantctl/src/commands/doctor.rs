@@ -20,6 +20,17 @@ pub(crate) async fn run(context: &Context, deep: bool, fix: bool) -> anyhow::Res
     } else {
         context.out.answer(&text(&report))?;
         context.out.note(&looked_at(&report));
+        if !report.reachable.is_empty() {
+            let names: Vec<String> = report
+                .reachable
+                .iter()
+                .map(|reachable| format!("{} on {}", reachable.open, reachable.server))
+                .collect();
+            context.out.note(&format!(
+                "every laboratory's role can connect to {}: they are open to every role",
+                names.join(", ")
+            ));
+        }
         if !fix && report.findings.iter().any(|finding| finding.mendable) {
             context
                 .out

@@ -28,7 +28,17 @@ use crate::{
 /// Does what was asked.
 pub(crate) async fn run(cli: Cli, out: &Out) -> anyhow::Result<()> {
     match cli.command {
-        Command::Up { no_serve } => up::run(&cli.global, *out, no_serve).await,
+        Command::Up {
+            no_serve,
+            close_shared,
+            new_registry,
+        } => {
+            let prepare = platform::Prepare {
+                close_shared,
+                new_registry,
+            };
+            up::run(&cli.global, *out, no_serve, prepare).await
+        }
         Command::Config(what) => config::run(&cli.global, out, &what),
         Command::Completions { shell } => config::completions(out, shell),
         Command::Version => config::version(out),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use platform::Prepared;
+use platform::{Prepare, Prepared, StaysOpen};
 use serde_json::json;
 use settings::Settings;
 
@@ -17,7 +17,7 @@ use crate::{
     output::Out,
 };
 
-pub(crate) async fn run(global: &Global, out: Out, no_serve: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(global: &Global, out: Out, no_serve: bool, prepare: Prepare) -> anyhow::Result<()> {
     let settings = settings(global)?;
     // Found before anything is prepared: a broken installation should show at once.
     let tenantd = if no_serve { None } else { Some(find_tenantd()?) };
@@ -32,7 +32,7 @@ pub(crate) async fn run(global: &Global, out: Out, no_serve: bool) -> anyhow::Re
     let mut steps = Vec::new();
     let prepared = context
         .platform
-        .prepare(|step| {
+        .prepare_with(prepare, |step| {
             out.note(&words(&step));
             steps.push(document(&step));
         })
@@ -114,10 +114,56 @@ fn words(step: &Prepared) -> String {
         } => {
             format!("tenant server {address} known as {}", platform::MAIN_SERVER)
         }
-        Prepared::Secured => "shared databases closed to PUBLIC".to_owned(),
+        Prepared::Secured { closed, open } => secured(closed, open),
         Prepared::Template { name } => format!("template {} ready", name.as_str()),
         Prepared::Unmet { why } => format!("warning: {why}"),
     }
+}
+
+/// How many roles are named that a database would be closed to.
+const ROLES_SHOWN_MAX: usize = 10;
+
+fn secured(closed: &[String], open: &[StaysOpen]) -> String {
+    let mut lines = vec![match closed {
+        [] => "no database had to be closed to PUBLIC".to_owned(),
+        closed => format!("closed to PUBLIC: {}", closed.join(", ")),
+    }];
+    let (shared, others): (Vec<_>, Vec<_>) = open.iter().partition(|stays| stays.open.is_shared());
+    for stays in &shared {
+        let who = match stays.through_public.as_slice() {
+            [] => "no login role of others needs that".to_owned(),
+            roles => {
+                let shown = roles
+                    .iter()
+                    .take(ROLES_SHOWN_MAX)
+                    .map(String::as_str)
+                    .collect::<Vec<_>>();
+                let more = roles.len() - shown.len();
+                let more = if more > 0 {
+                    format!(" and {more} more")
+                } else {
+                    String::new()
+                };
+                format!("{}{more} get in by that alone", shown.join(", "))
+            }
+        };
+        lines.push(format!("  stays open to every role: {}; {who}", stays.open));
+    }
+    if !shared.is_empty() {
+        lines.push(
+            "  laboratories' roles can connect there, too; `tenantctl up --close-shared` closes these, after GRANT CONNECT to those \
+             who need them"
+                .to_owned(),
+        );
+    }
+    if !others.is_empty() {
+        let names: Vec<String> = others.iter().map(|stays| stays.open.to_string()).collect();
+        lines.push(format!(
+            "  laboratories' roles can also connect to {}: REVOKE CONNECT ON DATABASE … FROM PUBLIC closes one",
+            names.join(", ")
+        ));
+    }
+    lines.join("\n")
 }
 
 fn document(step: &Prepared) -> serde_json::Value {
@@ -127,7 +173,17 @@ fn document(step: &Prepared) -> serde_json::Value {
         Prepared::Server { address, changed } => {
             json!({"step": "server", "name": platform::MAIN_SERVER, "address": address, "changed": changed})
         }
-        Prepared::Secured => json!({"step": "secured"}),
+        Prepared::Secured { closed, open } => {
+            let open = open.iter().map(|stays| {
+                json!({
+                    "database": stays.open.database,
+                    "owner": stays.open.owner,
+                    "rights": stays.open.rights,
+                    "throughPublic": stays.through_public,
+                })
+            });
+            json!({"step": "secured", "closed": closed, "open": open.collect::<Vec<_>>()})
+        }
         Prepared::Template { name } => json!({"step": "template", "name": name}),
         Prepared::Unmet { why } => json!({"step": "unmet", "why": why}),
     }

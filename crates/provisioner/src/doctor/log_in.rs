@@ -1,0 +1,132 @@
+//! What only a log-in as the laboratory's own role can show: whether the password that the registry has for it is the one that the
+//! server has, and which databases the server itself says that the role can connect to.
+
+use std::collections::{BTreeSet, HashMap};
+
+use futures_util::{StreamExt, stream};
+use model::{ServerName, TenantState};
+use pg::ConnectTarget;
+use registry::Tenant;
+use tokio_postgres::error::SqlState;
+
+use super::{
+    deep::as_before,
+    facts::{Facts, UnderWay},
+    finding::{Ailment, Finding, Remedy},
+};
+use crate::{Inner, ProvisionError, request::role_secret_context, server_check::reachable};
+
+/// How many roles log in at once, over all servers.
+const PARALLEL_MAX: usize = 8;
+
+/// Logs in as the role of each laboratory that serves. `named` are the subjects of what was found without that: a role that is
+/// missing or locked out is told once. `open` says whether everybody may connect to a database, which is told of the database.
+pub(super) async fn findings(
+    inner: &Inner,
+    servers: &HashMap<ServerName, ConnectTarget>,
+    facts: &Facts,
+    under_way: &UnderWay,
+    named: &BTreeSet<String>,
+    open: impl Fn(&str) -> bool,
+) -> Vec<Finding> {
+    let serving = facts.tenants.iter().filter(|tenant| {
+        tenant.status == TenantState::Active
+            && !under_way.changes(tenant.id)
+            && !named.contains(tenant.role_name.as_str())
+            && !named.contains(tenant.db_name.as_str())
+            && servers.contains_key(&tenant.server)
+    });
+    let looks = stream::iter(serving)
+        .map(|tenant| async move { (tenant, log_in(inner, &servers[&tenant.server], tenant).await) })
+        .buffer_unordered(PARALLEL_MAX);
+    let mut looks = std::pin::pin!(looks);
+    let mut found = Vec::new();
+    while let Some((tenant, outcome)) = looks.next().await {
+        let suspected = match outcome {
+            Ok(reached) => reached
+                .into_iter()
+                .filter(|database| facts.by_database(database).is_some() && !open(database))
+                .map(|database| elsewhere(tenant, &database))
+                .filter(|finding| !named.contains(&finding.subject))
+                .collect(),
+            Err(error) => refused(tenant, &error).into_iter().collect::<Vec<_>>(),
+        };
+        // What was seen may have been in the middle of a change that has begun, or ended, since.
+        if !suspected.is_empty() && as_before(inner, tenant).await.unwrap_or(false) {
+            let told = suspected.into_iter();
+            found.extend(told.map(|finding| finding.on(&tenant.server).of(&tenant.slug)));
+        }
+    }
+    found
+}
+
+async fn log_in(
+    inner: &Inner,
+    admin: &ConnectTarget,
+    tenant: &Tenant,
+) -> Result<Vec<String>, ProvisionError> {
+    let Some(sealed) = &tenant.role_secret else {
+        // Told as a secret that is missing.
+        return Ok(Vec::new());
+    };
+    let password = match inner.open(&role_secret_context(tenant.id), sealed) {
+        Ok(password) => password,
+        Err(_told) => return Ok(Vec::new()),
+    };
+    let target = admin
+        .with_user(tenant.role_name.as_str(), password)
+        .with_database(tenant.db_name.as_str());
+    let client = inner.connect(&target).await?;
+    let asked = reachable(&client).await;
+    asked.map_err(ProvisionError::db("asking what the role can reach", &target))
+}
+
+fn elsewhere(tenant: &Tenant, database: &str) -> Finding {
+    Finding::new(
+        Ailment::RoleReachesElsewhere,
+        format!("{} in {database}", tenant.role_name.as_str()),
+        format!(
+            "the server lets the role of {} connect to {database}, which is another laboratory's",
+            tenant.slug
+        ),
+        format!(
+            "look through what it has that right: \\l {database} and \\drg {} in psql show it",
+            tenant.role_name.as_str()
+        ),
+    )
+}
+
+/// A server that is full, or away, says nothing of the role.
+fn refused(tenant: &Tenant, error: &ProvisionError) -> Option<Finding> {
+    let ProvisionError::Connect(refusal) = error else {
+        return None;
+    };
+    let finding = |seen: String, advice: String| {
+        Finding::new(Ailment::RoleCannotLogIn, tenant.role_name.as_str(), seen, advice)
+    };
+    match refusal.code()? {
+        code if *code == SqlState::INVALID_PASSWORD => {
+            let seen = format!(
+                "{} is active, and the server does not take the password that the registry has for its role: it was changed there \
+                 (a role can do that itself), or it has expired, or pg_hba.conf does not ask for it",
+                tenant.slug
+            );
+            let advice =
+                "`tenantctl doctor --deep --fix` puts the stored password back; look who had the old one"
+                    .to_owned();
+            Some(finding(seen, advice).mended_by(Remedy::Align(tenant.id)))
+        }
+        code if [
+            SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            SqlState::INVALID_CATALOG_NAME,
+        ]
+        .contains(code) =>
+        {
+            let seen = format!("{} is active, and its role is refused: {refusal}", tenant.slug);
+            let advice = "see to what the server says, such as a line of its pg_hba.conf".to_owned();
+            Some(finding(seen, advice))
+        }
+        _ => None,
+    }
+}

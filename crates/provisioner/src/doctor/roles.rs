@@ -1,0 +1,286 @@
+//! What is wrong with roles: what they reach, what limits and settings they have, whose they are. Pure, as [`Judge`] is.
+
+use model::{DbName, RoleName, TenantState};
+use registry::Tenant;
+
+use super::{
+    finding::{Ailment, Finding, Remedy},
+    judge::Judge,
+    seen::{SeenDatabase, SeenRole},
+};
+use crate::steps::mark_of;
+
+/// Settings with which a role changes what its statements mean, or whether they work at all. A role can set them for itself; an
+/// administrator who tunes a role has no use for them.
+const HARMFUL: [&str; 9] = [
+    "client_encoding",
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "role",
+    "row_security",
+    "search_path",
+    "session_replication_role",
+    "standard_conforming_strings",
+];
+
+impl Judge<'_> {
+    pub(super) fn other_registry(&self, marked: &[migrator::Marked]) -> Finding {
+        let names: Vec<&str> = marked.iter().map(|marked| marked.name.as_str()).take(5).collect();
+        self.finding(
+            Ailment::OtherRegistry,
+            self.registry_database,
+            format!(
+                "{} databases and roles in the namespace {} are marked as laboratories', such as {}, and the registry {} has never \
+                 known any of them",
+                marked.len(),
+                self.namespace.as_str(),
+                names.join(", "),
+                self.registry_database
+            ),
+            "look whether MASTER_PGDATABASE and MASTER_PGHOST name the right registry, or the registry was lost; drop nothing: the \
+             databases may be all that there is of these laboratories",
+        )
+    }
+
+    /// What a role has of its own: limits, settings, rights through its group.
+    pub(super) fn limits_and_rights(
+        &self,
+        tenant: &Tenant,
+        database: Option<&SeenDatabase>,
+        role: &SeenRole,
+    ) -> Vec<Finding> {
+        let name = tenant.role_name.as_str();
+        let mut found = Vec::new();
+        let wanted = i32::try_from(self.roles.connections_max).unwrap_or(i32::MAX);
+        let limited = role.settings.iter().any(|setting| setting == "temp_file_limit");
+        if role.connections_max < wanted || !limited {
+            let seen = match (role.connections_max, limited) {
+                (-1, _) => "it may have any number of sessions".to_owned(),
+                (_, false) => "its temporary files have no limit".to_owned(),
+                (max, _) => {
+                    format!("it may have {max} sessions, fewer than roles.connections_max = {wanted}")
+                }
+            };
+            let advice = "`tenantctl doctor --fix` sets what is configured";
+            let finding = self.finding(Ailment::RoleUnbounded, name, seen, advice);
+            found.push(finding.mended_by(Remedy::Align(tenant.id)));
+        }
+        let harmful = role
+            .settings
+            .iter()
+            .filter(|setting| HARMFUL.contains(&setting.as_str()));
+        let harmful: Vec<&str> = harmful.map(String::as_str).collect();
+        if !harmful.is_empty() {
+            let seen = format!(
+                "{} was set for it (ALTER ROLE … SET), which it can do itself and which changes what its statements mean",
+                harmful.join(", ")
+            );
+            let advice = "`tenantctl doctor --fix` takes all of the role's own settings away and sets its limits again";
+            let finding = self.finding(Ailment::RoleSettings, name, seen, advice);
+            found.push(finding.mended_by(Remedy::ResetRole(tenant.id)));
+        }
+        let whole = matches!(tenant.status, TenantState::Active | TenantState::Suspended);
+        if database.is_none() || !whole || role.superuser {
+            return found;
+        }
+        let group = self.namespace.tenant_group(tenant.id);
+        let shared = self.namespace.shared_group();
+        let is_in = |group: &str| role.member_of.iter().any(|name| name == group);
+        let group_seen = self.seen.roles.get(group.as_str());
+        let given = group_seen
+            .is_some_and(|group| group.rights_in.iter().any(|name| name == tenant.db_name.as_str()));
+        let why = if is_in(shared.as_str()) {
+            format!(
+                "it has its rights through {}, which earlier versions shared among all laboratories: whoever is let into another's \
+                 database by mistake can work there",
+                shared.as_str()
+            )
+        } else if !is_in(group.as_str()) || !given {
+            format!(
+                "it has no rights in its database through its own group {}",
+                group.as_str()
+            )
+        } else {
+            return found;
+        };
+        let advice = "`tenantctl doctor --fix` gives it a group of its own; so does `tenantctl migrate`";
+        let finding = self.finding(Ailment::RightsUnsettled, name, why, advice);
+        found.push(finding.mended_by(Remedy::Settle(tenant.id)));
+        found
+    }
+
+    /// Where a database is that was renamed by hand: its mark says whose it is.
+    pub(super) fn renamed(&self, tenant: &Tenant) -> Option<&str> {
+        let mark = mark_of(tenant);
+        let mut marked = self.seen.databases.iter();
+        let found = marked.find(|(name, database)| {
+            name.as_str() != tenant.db_name.as_str() && database.mark.as_deref() == Some(&mark)
+        });
+        found.map(|(name, _)| name.as_str())
+    }
+
+    pub(super) fn reach(&self, tenant: &Tenant, role: &SeenRole) -> Vec<Finding> {
+        let name = tenant.role_name.as_str();
+        if role.superuser {
+            let seen = format!(
+                "the role of {} is a superuser: it reaches every database",
+                tenant.slug
+            );
+            let advice = format!("ALTER ROLE {} NOSUPERUSER", tenant.role_name);
+            return vec![self.finding(Ailment::RoleReachesElsewhere, name, seen, advice)];
+        }
+        // A database with its mark is its own under whatever name, as one that was renamed by hand.
+        let mark = mark_of(tenant);
+        let is_own = |database: &str| {
+            let seen = self.seen.databases.get(database);
+            database == tenant.db_name.as_str()
+                || seen.is_some_and(|seen| seen.mark.as_deref() == Some(&mark))
+        };
+        let elsewhere = self.seen.reach_of(name).into_iter();
+        let elsewhere = elsewhere.filter(|database| !is_own(database));
+        let found = elsewhere.map(|database| {
+            let quoted = model::quote_ident(database);
+            let finding = self.finding(
+                Ailment::RoleReachesElsewhere,
+                &format!("{name} in {database}"),
+                format!(
+                    "the role of {} may connect to the database {database}",
+                    tenant.slug
+                ),
+                format!("REVOKE ALL ON DATABASE {quoted} FROM {}", tenant.role_name),
+            );
+            let direct = self.seen.databases[database]
+                .connect
+                .iter()
+                .any(|role| role == name);
+            match DbName::from_catalog(database) {
+                Ok(database) if direct => finding.mended_by(Remedy::TakeConnect {
+                    role: tenant.role_name.clone(),
+                    database,
+                }),
+                _ => finding,
+            }
+        });
+        let mut found: Vec<Finding> = found.collect();
+        let group = self.namespace.tenant_group(tenant.id);
+        let of_group = self.seen.roles.get(group.as_str());
+        let roles = [Some((name, role)), of_group.map(|seen| (group.as_str(), seen))];
+        for (holder, seen) in roles.into_iter().flatten() {
+            for database in seen.rights_in.iter().filter(|database| !is_own(database)) {
+                // Copies that an operation makes hold what the laboratory's own database does.
+                let Some(other) = self.known(database) else {
+                    continue;
+                };
+                if self.under_way.changes(other.id) {
+                    continue;
+                }
+                let finding = self.finding(
+                    Ailment::RoleReachesElsewhere,
+                    &format!("{holder} inside {database}"),
+                    format!(
+                        "{holder} of {} has rights inside the database of {}",
+                        tenant.slug, other.slug
+                    ),
+                    "`tenantctl doctor --fix` takes them",
+                );
+                found.push(finding.mended_by(Remedy::Settle(other.id)));
+            }
+        }
+        let members = self.seen.roles.iter();
+        let members = members.filter(|(member, seen)| {
+            member.as_str() != name && seen.member_of.iter().any(|of| of == group.as_str())
+        });
+        for (member, _) in members {
+            let quoted = model::quote_ident(member);
+            found.push(self.finding(
+                Ailment::RoleReachesElsewhere,
+                &format!("{member} in {}", group.as_str()),
+                format!("{member} is a member of the group of {}", tenant.slug),
+                format!("REVOKE {group} FROM {quoted}"),
+            ));
+        }
+        found
+    }
+
+    /// Whether the database is a laboratory's of this server whose own name is free.
+    pub(super) fn is_renamed(&self, database: &SeenDatabase) -> bool {
+        let id = database
+            .mark
+            .as_deref()
+            .and_then(|mark| mark.strip_prefix(migrator::LABORATORY_MARK));
+        let tenant = id.and_then(|id| self.facts.by_id(id.parse().ok()?));
+        tenant.is_some_and(|tenant| {
+            self.names.contains(&tenant.server) && !self.seen.databases.contains_key(tenant.db_name.as_str())
+        })
+    }
+
+    /// A role in our namespace that no laboratory has.
+    pub(super) fn role(&self, name: &str, role: &SeenRole) -> Option<Finding> {
+        let prefix = format!("{}_tenant_", self.namespace.as_str());
+        let groups = self.namespace.tenant_group_prefix();
+        let spares = format!("{}_spare_", self.namespace.as_str());
+        if name.starts_with(&spares) {
+            return self.spare_group(name, role);
+        }
+        let of_group = name
+            .strip_prefix(&groups)
+            .and_then(|id| uuid::Uuid::try_parse(id).ok());
+        let known = match of_group {
+            Some(id) => self.facts.by_id(id.into()).is_some() || self.under_way.concerns(id.into()),
+            None => self
+                .names
+                .iter()
+                .any(|server| self.facts.by_role(server, name).is_some()),
+        };
+        if !(name.starts_with(&prefix) || name.starts_with(&groups)) || known {
+            return None;
+        }
+        let marked = role
+            .mark
+            .as_deref()
+            .and_then(|mark| mark.strip_prefix(migrator::LABORATORY_MARK));
+        let marked = marked.and_then(|id| id.parse().ok());
+        if marked.is_some_and(|id| self.under_way.concerns(id)) {
+            return None;
+        }
+        let seen = match &role.mark {
+            Some(mark) => format!("no laboratory in the registry has it; it is marked {mark:?}"),
+            None => "no laboratory in the registry has it, and it has no mark".to_owned(),
+        };
+        let forgotten = marked.is_some_and(|id| self.facts.by_id(id).is_none());
+        let quoted = model::quote_ident(name);
+        if forgotten && !role.owns && !role.has_rights {
+            let advice = "`tenantctl doctor --fix` drops it: it owns nothing and has no rights";
+            let finding = self.finding(Ailment::OrphanRole, name, seen, advice);
+            return Some(match RoleName::from_catalog(name) {
+                Ok(role) => finding.mended_by(Remedy::DropRole(role)),
+                Err(_) => finding,
+            });
+        }
+        let why = if role.owns {
+            "it owns something: look at it first"
+        } else if role.has_rights {
+            "it has rights on something, such as a database that was left too: see to that first"
+        } else {
+            "nothing says that it was a laboratory's which is gone: look at it first"
+        };
+        let advice = format!("{why}, then DROP ROLE {quoted} by hand");
+        Some(self.finding(Ailment::OrphanRole, name, seen, advice))
+    }
+
+    /// The group role of a spare that is not there: whoever made it was killed.
+    fn spare_group(&self, name: &str, role: &SeenRole) -> Option<Finding> {
+        if self.seen.databases.contains_key(name) || self.seen.spares_are_made || role.owns || role.has_rights
+        {
+            return None;
+        }
+        let seen = "the group role of a database that was to be kept ready and is not there";
+        let advice = "`tenantctl doctor --fix` drops it: it owns nothing and has no rights";
+        let finding = self.finding(Ailment::OrphanRole, name, seen, advice);
+        Some(match RoleName::from_catalog(name) {
+            Ok(role) => finding.mended_by(Remedy::DropRole(role)),
+            Err(_) => finding,
+        })
+    }
+}

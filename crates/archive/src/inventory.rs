@@ -97,6 +97,9 @@ pub struct Inventory {
     /// Roles without which it cannot be restored: row security policies and user mappings name them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub required_roles: Vec<String>,
+    /// Roles that have a right on something; it is left out where they are missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub granted_roles: Vec<String>,
     /// Tablespaces in which something lay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tablespaces: Vec<String>,
@@ -134,6 +137,7 @@ impl Read {
                     inventory.required_roles.push(a.to_owned());
                 }
             }
+            "grantee" => inventory.granted_roles.push(a.to_owned()),
             "tablespace" => inventory.tablespaces.push(a.to_owned()),
             other => unreachable!("inventory.sql gives no line {other}"),
         }

@@ -4,6 +4,7 @@
 --   left_out      kind, name, why: what no dump carries over
 --   owner         role, object as ALTER takes it, 'definer' for a function that runs with its owner's rights
 --   role          a role without which the dump cannot be restored
+--   grantee       a role that has a right on something
 --   tablespace    one in which something lies
 --   derived       a table whose rows a restore works out anew or does not carry over
 WITH me AS (
@@ -123,6 +124,10 @@ UNION ALL
 SELECT DISTINCT 'role', r.rolname::text, 'policy', '' FROM pg_policy p, unnest(p.polroles) m JOIN pg_roles r ON r.oid = m
 UNION ALL
 SELECT DISTINCT 'role', u.usename::text, 'user mapping', '' FROM pg_user_mappings u WHERE u.umuser <> 0
+UNION ALL
+SELECT DISTINCT 'grantee', r.rolname::text, '', ''
+  FROM me JOIN pg_shdepend d ON d.dbid = me.oid AND d.deptype = 'a' AND d.refclassid = 'pg_authid'::regclass
+  JOIN pg_roles r ON r.oid = d.refobjid
 UNION ALL
 SELECT DISTINCT 'tablespace', t.spcname::text, '', ''
   FROM pg_class c JOIN pg_tablespace t ON t.oid = c.reltablespace WHERE c.oid >= 16384 AND t.spcname !~ '^pg_'

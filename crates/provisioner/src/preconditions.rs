@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use archive::{Manifest, Programs};
 use model::{DbName, OperationKind, ServerName, quote_ident};
-use registry::Tenant;
+use registry::{Archive, Tenant};
 
 use crate::{Inner, ProvisionError, Provisioner, reach::Session};
 
@@ -58,6 +58,52 @@ impl Provisioner {
         inner.keep(session).await;
         unmet.extend(inner.writable_store().await.err().map(|error| error.to_string()));
         Ok(unmet)
+    }
+
+    /// What a restore of an archive would not bring back as it was, one sentence each: what the dump does not have, and what the
+    /// server lacks, by default the one on which its laboratory lives or lived. Nothing where the manifest does not say.
+    ///
+    /// # Errors
+    /// When the registry or the server cannot be asked.
+    pub async fn not_kept(
+        &self,
+        archive: &Archive,
+        server: Option<&ServerName>,
+        in_place: bool,
+    ) -> Result<Vec<String>, ProvisionError> {
+        let Ok(manifest) = Manifest::from_value(archive.manifest.clone()) else {
+            return Ok(Vec::new());
+        };
+        let inventory = &manifest.inventory;
+        // A restore in place takes settings over from the database that it replaces.
+        let left_out = inventory
+            .left_out
+            .iter()
+            .filter(|item| !in_place || item.kind != "database setting");
+        let mut told: Vec<String> = left_out
+            .map(|item| format!("{} {}: {}", item.kind, item.name, item.why))
+            .collect();
+        let client = self.inner.config.registry.client().await?;
+        let living = registry::tenant_by_id(&client, archive.tenant).await?;
+        drop(client);
+        let lived = living.map(|tenant| tenant.server);
+        let lived = lived.or_else(|| ServerName::parse(&manifest.server).ok());
+        let Some(server) = server.or(lived.as_ref()) else {
+            return Ok(told);
+        };
+        let session = self.inner.session(self.inner.admin_on(server).await?).await?;
+        let owners = inventory.owners.iter().map(|owned| &owned.role);
+        let wanted: Vec<&String> = owners.chain(&inventory.granted_roles).collect();
+        for role in absent(&session, &wanted).await? {
+            let owned = inventory.owners.iter().filter(|owned| owned.role == role).count();
+            told.push(format!(
+                "rights of the role {}, which {} does not have; what it owned, {owned} objects, becomes the administrator's",
+                quote_ident(&role),
+                session.target
+            ));
+        }
+        self.inner.keep(session).await;
+        Ok(told)
     }
 }
 
@@ -212,16 +258,8 @@ async fn missing_roles(
         .iter()
         .chain(definers.map(|owned| &owned.role))
         .collect();
-    let rows = session
-        .client
-        .query(
-            "SELECT DISTINCT wanted FROM unnest($1::text[]) AS wanted
-              WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = wanted) ORDER BY 1",
-            &[&wanted],
-        )
-        .await
-        .map_err(ProvisionError::db("looking for roles", &session.target))?;
-    let roles: Vec<String> = rows.iter().map(|row| quote_ident(row.get(0))).collect();
+    let roles = absent(session, &wanted).await?;
+    let roles: Vec<String> = roles.iter().map(|role| quote_ident(role)).collect();
     Ok((!roles.is_empty()).then(|| {
         let make: Vec<String> = roles.iter().map(|role| format!("CREATE ROLE {role} NOLOGIN")).collect();
         format!(
@@ -232,4 +270,18 @@ async fn missing_roles(
             make.join("; ")
         )
     }))
+}
+
+/// Those of some roles that the server does not have.
+async fn absent(session: &Session, wanted: &[&String]) -> Result<Vec<String>, ProvisionError> {
+    let rows = session
+        .client
+        .query(
+            "SELECT DISTINCT wanted FROM unnest($1::text[]) AS wanted
+              WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = wanted) ORDER BY 1",
+            &[&wanted],
+        )
+        .await
+        .map_err(ProvisionError::db("looking for roles", &session.target))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

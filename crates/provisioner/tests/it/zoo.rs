@@ -225,6 +225,14 @@ async fn rights_of_a_role_that_is_gone_are_left_out_and_named_and_all_others_are
         .unwrap();
     rig.provisioner.run(verifying, |_| {}).await.unwrap();
 
+    // It is said before anything is asked for.
+    let lost = rig.provisioner.not_kept(&archive, None, true).await.unwrap();
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    assert!(
+        lost[0].contains("gone; to") && lost[0].contains("1 objects"),
+        "{lost:?}"
+    );
+
     let beside = RestoreAs {
         slug: Some(Slug::parse("roles-copy").unwrap()),
         server: None,

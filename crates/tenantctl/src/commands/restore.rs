@@ -27,6 +27,11 @@ pub(crate) async fn run(context: &Context, what: Restore) -> anyhow::Result<()> 
     };
     let by = context.requested_by(what.reason);
     let provisioner = &context.platform.provisioner;
+    // Before anybody is asked whether it is meant. A server that does not answer is waited for by a worker, later.
+    let not_kept = provisioner.not_kept(&archive, what.server.as_ref(), what.in_place);
+    for lost in not_kept.await.unwrap_or_default() {
+        context.out.note(&format!("not restored as it was: {lost}"));
+    }
     let (tenant, operation, slug) = if what.in_place {
         confirm(context, &archive, what.confirm.as_deref()).await?;
         let (tenant, operation) = provisioner.request_restore_in_place(archive.id, by).await?;

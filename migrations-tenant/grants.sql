@@ -21,7 +21,9 @@ GRANT USAGE ON SCHEMA public TO {group};
 
 -- The laboratory and its people. There is room for one profile, which is written when the laboratory is made.
 GRANT SELECT, INSERT (tenant_id, name, tz), UPDATE (name, tz, acc_prefix, allow_self_verify, accept_notice_without_read_back) ON lab_profile TO {group};
-GRANT SELECT, INSERT, UPDATE (display_name, email, role, password_hash, oidc_sub, active) ON staff TO {group};
+GRANT SELECT, INSERT, UPDATE (display_name, email, role, password_hash, oidc_sub, active, session_epoch) ON staff TO {group};
+-- Not a record of the laboratory: links that can still be used. What they came to stands in the audit.
+GRANT SELECT, INSERT, DELETE, UPDATE (token_sha256, session_epoch, created_by, created_at, expires_at) ON staff_invitation TO {group};
 
 -- The catalogue.
 GRANT SELECT, INSERT, UPDATE (name, loinc, section, decimals, allowed_values, members, delta_pct, delta_days, tat_minutes, active) ON test_def TO {group};

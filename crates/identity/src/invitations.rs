@@ -1,5 +1,6 @@
 //! Tokens of invitations: what somebody is handed once to set a password with.
 
+use model::TenantId;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
@@ -9,6 +10,19 @@ use crate::generate_password;
 #[must_use]
 pub fn generate_invitation_token() -> SecretString {
     generate_password()
+}
+
+/// A new token for a person whom only their laboratory knows: it names the laboratory, so that it can be looked up there.
+#[must_use]
+pub fn generate_staff_invitation_token(tenant: TenantId) -> SecretString {
+    let random = generate_password();
+    format!("{}.{}", tenant.as_uuid().simple(), random.expose_secret()).into()
+}
+
+/// The laboratory that a token names; `None` for one that the registry knows, or that is none.
+#[must_use]
+pub fn invitation_tenant(token: &SecretString) -> Option<TenantId> {
+    token.expose_secret().split_once('.')?.0.parse().ok()
 }
 
 /// What is stored of a token. A plain hash is enough: nobody finds 256 random bits by trying.
@@ -27,5 +41,11 @@ mod tests {
         assert_eq!(token.expose_secret().len(), 43);
         assert_eq!(invitation_digest(&token), invitation_digest(&token.clone()));
         assert_ne!(invitation_digest(&token), invitation_digest(&other));
+        assert_eq!(invitation_tenant(&token), None);
+        let tenant = TenantId::generate();
+        let token = generate_staff_invitation_token(tenant);
+        assert_eq!(token.expose_secret().len(), 76);
+        assert_eq!(invitation_tenant(&token), Some(tenant));
+        assert_eq!(invitation_tenant(&".".into()), None);
     }
 }

@@ -10,14 +10,18 @@ mod keys;
 mod passwords;
 mod permits;
 mod remembered;
+mod rules;
 mod seal;
 mod secrets;
 mod tokens;
 
-pub use invitations::{generate_invitation_token, invitation_digest};
+pub use invitations::{
+    generate_invitation_token, generate_staff_invitation_token, invitation_digest, invitation_tenant,
+};
 pub use keys::{KeyError, KeyStore, SealKey, SigningKey};
-pub use passwords::{PasswordError, PasswordOptions, Passwords, WeakPassword, password_check};
+pub use passwords::{PasswordError, PasswordOptions, Passwords};
 pub use permits::{Lane, Requester};
+pub use rules::{ChosenPassword, PasswordContext, WeakPassword};
 pub use seal::{SealError, Sealer};
 pub use secrets::{generate_password, scram_verifier};
 pub use tokens::{Principal, TokenError, Tokens};

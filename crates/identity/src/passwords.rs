@@ -10,9 +10,14 @@ use argon2::{
     Algorithm, Argon2, Block, Params, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
+use model::text;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::permits::{NoPermit, Permit, Permits, Requester};
+use crate::{
+    ChosenPassword,
+    permits::{NoPermit, Permit, Permits, Requester},
+    rules::LENGTH_MAX,
+};
 
 // OWASP Password Storage Cheat Sheet, argon2id: "a minimum configuration of 19 MiB of memory, an iteration count of 2,
 // and 1 degree of parallelism".
@@ -33,47 +38,6 @@ const STORED_LANES_MAX: u32 = 16;
 /// hash were drawn at random; no password is known that fits, and a match would not be believed.
 const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$cTDm1JkWnSXCzLzPKBjwnQ$o1u1Fqk1vYc0CYSUgkq6h3SWIcH4tJyz3v0RrmTzSYk";
-
-/// The fewest characters of a password. NIST SP 800-63B asks for 8 at the least in its third revision and for 15 in its
-/// fourth where a password stands alone; no rule about kinds of characters, as NIST advises against them.
-const LENGTH_MIN: usize = 12;
-/// The most characters: NIST wants 64 at the least to be allowed.
-const LENGTH_MAX: usize = 128;
-/// The fewest different characters, against "aaaaaaaaaaaa".
-const DISTINCT_MIN: usize = 4;
-
-/// Why a password is not accepted for future use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WeakPassword {
-    /// It has too few characters.
-    #[error("the password must have at least {LENGTH_MIN} characters; several words make a good one")]
-    TooShort,
-    /// It has too many characters.
-    #[error("the password must have at most {LENGTH_MAX} characters")]
-    TooLong,
-    /// It repeats the same few characters.
-    #[error("the password must have at least {DISTINCT_MIN} different characters")]
-    TooUniform,
-}
-
-/// Whether a person may choose this password.
-///
-/// # Errors
-/// [`WeakPassword`] says what is missing.
-pub fn password_check(password: &str) -> Result<(), WeakPassword> {
-    let length = password.chars().count();
-    if length < LENGTH_MIN {
-        return Err(WeakPassword::TooShort);
-    }
-    if length > LENGTH_MAX {
-        return Err(WeakPassword::TooLong);
-    }
-    let distinct: std::collections::HashSet<char> = password.chars().collect();
-    if distinct.len() < DISTINCT_MIN {
-        return Err(WeakPassword::TooUniform);
-    }
-    Ok(())
-}
 
 /// Why a password could not be hashed or verified.
 #[derive(Debug, thiserror::Error)]
@@ -173,8 +137,8 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError::Busy`], [`PasswordError::Failed`].
-    pub async fn hash(&self, password: &SecretString) -> Result<String, PasswordError> {
-        let password = password.clone();
+    pub async fn hash(&self, password: &ChosenPassword) -> Result<String, PasswordError> {
+        let password = password.secret().clone();
         self.in_turn(move |memory| {
             let salt: [u8; SALT_BYTES] = rand::random();
             let mut out = [0; HASH_BYTES];
@@ -197,32 +161,28 @@ impl Passwords {
     /// Whether the password is the one that was hashed. With nothing stored (no such person) the same work is done and
     /// the answer is no, so that the time does not tell who exists.
     ///
+    /// Hashes are made of NFC. A password that was typed in another form is compared in both, because hashes of before may be of
+    /// the other; how much work that is depends on what was typed, and not on whose it is.
+    ///
     /// # Errors
     /// [`PasswordError::Busy`]; [`PasswordError::Malformed`] when what is stored is no hash.
     pub async fn verify(&self, password: &SecretString, stored: Option<&str>) -> Result<bool, PasswordError> {
-        // No accepted password is longer than this, so a longer one is nobody's and is not even read to its end.
-        let fits = password.expose_secret().chars().nth(LENGTH_MAX).is_none();
-        let password = if fits {
-            password.clone()
-        } else {
-            SecretString::default()
-        };
-        let exists = stored.is_some() && fits;
+        let forms = forms(password);
+        // No accepted password is longer, so a longer one is nobody's and is not even read to its end.
+        let exists = stored.is_some() && !forms.is_empty();
         let stored = stored.filter(|_| exists).unwrap_or(NOBODY).to_owned();
         let matches = self.in_turn(move |memory| {
             let stored = Stored::read(&stored)?;
-            let mut out = [0; Output::MAX_LENGTH];
-            let out = &mut out[..stored.expected.len()];
-            compute(
-                &stored.argon2,
-                memory,
-                password.expose_secret(),
-                &stored.salt,
-                out,
-            )
-            .map_err(malformed)?;
-            // This comparison takes constant time.
-            Ok(Output::new(out).map_err(malformed)? == stored.expected)
+            let mut matches = false;
+            let nothing = forms.is_empty().then_some("");
+            for form in forms.iter().map(ExposeSecret::expose_secret).chain(nothing) {
+                let mut out = [0; Output::MAX_LENGTH];
+                let out = &mut out[..stored.expected.len()];
+                compute(&stored.argon2, memory, form, &stored.salt, out).map_err(malformed)?;
+                // This comparison takes constant time.
+                matches |= Output::new(out).map_err(malformed)? == stored.expected;
+            }
+            Ok(matches)
         });
         Ok(matches.await? && exists)
     }
@@ -243,6 +203,24 @@ impl Passwords {
         let working = tokio::task::spawn_blocking(move || work(&mut permit.memory));
         working.await.unwrap_or_else(|error| Err(failed(error)))
     }
+}
+
+/// What a password is compared as: in NFC, and as it was typed where that differs. None when it is longer than any that was
+/// ever accepted.
+fn forms(password: &SecretString) -> Vec<SecretString> {
+    let typed = password.expose_secret();
+    if typed.len() > 12 * LENGTH_MAX {
+        return Vec::new();
+    }
+    let normal = text::nfc(typed);
+    let mut forms = Vec::new();
+    if normal.chars().count() <= LENGTH_MAX {
+        forms.push(SecretString::from(&*normal));
+    }
+    if normal != typed && typed.chars().count() <= LENGTH_MAX {
+        forms.push(password.clone());
+    }
+    forms
 }
 
 /// A stored hash, taken apart.
@@ -316,7 +294,10 @@ fn malformed(error: impl fmt::Display) -> PasswordError {
 
 #[cfg(test)]
 mod tests {
+    use argon2::password_hash::PasswordHasher as _;
+
     use super::*;
+    use crate::PasswordContext;
 
     fn passwords() -> Passwords {
         Passwords::new(PasswordOptions::default())
@@ -326,11 +307,12 @@ mod tests {
     async fn the_right_password_and_no_other_verifies() {
         let passwords = passwords();
         let right: SecretString = "correct horse battery".into();
-        let hash = passwords.hash(&right).await.unwrap();
+        let chosen = chosen("correct horse battery");
+        let hash = passwords.hash(&chosen).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         assert_ne!(
             hash,
-            passwords.hash(&right).await.unwrap(),
+            passwords.hash(&chosen).await.unwrap(),
             "each hash has its own salt"
         );
         assert!(passwords.verify(&right, Some(&hash)).await.unwrap());
@@ -339,6 +321,37 @@ mod tests {
                 !passwords.verify(&wrong.into(), Some(&hash)).await.unwrap(),
                 "{wrong:?}"
             );
+        }
+    }
+
+    fn chosen(password: &str) -> ChosenPassword {
+        ChosenPassword::check(&password.into(), &PasswordContext::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_password_is_the_same_however_its_letters_were_composed() {
+        let passwords = passwords();
+        let (composed, decomposed) = ("zo\u{eb}'s tall giraffe", "zoe\u{308}'s tall giraffe");
+        for set in [composed, decomposed] {
+            let hash = passwords.hash(&chosen(set)).await.unwrap();
+            for typed in [composed, decomposed] {
+                assert!(passwords.verify(&typed.into(), Some(&hash)).await.unwrap());
+            }
+            assert!(
+                !passwords
+                    .verify(&"zoe's tall giraffe".into(), Some(&hash))
+                    .await
+                    .unwrap()
+            );
+        }
+        // As it was stored before: a hash of what was typed then.
+        let old = Argon2::default()
+            .hash_password(decomposed.as_bytes())
+            .unwrap()
+            .to_string();
+        assert!(passwords.verify(&decomposed.into(), Some(&old)).await.unwrap());
+        for nobody in ["x".repeat(15_000_000), "x".repeat(129)] {
+            assert!(!passwords.verify(&nobody.into(), Some(&old)).await.unwrap());
         }
     }
 
@@ -396,8 +409,8 @@ mod tests {
     async fn a_password_that_is_too_long_for_anybody_fits_nothing() {
         let passwords = passwords();
         let long: SecretString = "x".repeat(15_000_000).into();
-        let empty = passwords.hash(&"".into()).await.unwrap();
-        assert!(!passwords.verify(&long, Some(&empty)).await.unwrap());
+        let hash = passwords.hash(&chosen("correct horse battery")).await.unwrap();
+        assert!(!passwords.verify(&long, Some(&hash)).await.unwrap());
         assert!(!passwords.verify(&long, None).await.unwrap());
     }
 
@@ -411,16 +424,10 @@ mod tests {
             .permits
             .acquire(Requester::AUTHENTICATED, Duration::ZERO);
         let _held = the_only_permit.await.unwrap();
-        let error = passwords.hash(&"correct horse battery".into()).await.unwrap_err();
+        let error = passwords
+            .hash(&chosen("correct horse battery"))
+            .await
+            .unwrap_err();
         assert!(matches!(error, PasswordError::Busy { .. }), "{error:?}");
-    }
-
-    #[test]
-    fn the_rule_counts_characters() {
-        assert_eq!(password_check("korrekt pferd"), Ok(()));
-        assert_eq!(password_check("äöüßäöüßäöüß"), Ok(()), "12 characters, 24 bytes");
-        assert_eq!(password_check("elevenchars"), Err(WeakPassword::TooShort));
-        assert_eq!(password_check(&"abcdefgh".repeat(17)), Err(WeakPassword::TooLong));
-        assert_eq!(password_check("aaaaaaaaaaaaaaa"), Err(WeakPassword::TooUniform));
     }
 }

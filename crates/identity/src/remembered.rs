@@ -4,7 +4,8 @@
 //! Invariants: only what was verified gets in; times are compared at every use, so no token outlives its end here;
 //! memory is bounded (`ENTRIES_MAX`), the least recently used going first; a token's text is not kept, its SHA-256 is.
 //!
-//! Nothing here knows of dismissals: whether a person still works there is asked elsewhere, at every request.
+//! Nothing here knows of dismissals or log-outs: what a token says includes the epochs it was issued under, and whether these
+//! still hold and the person still works there is asked elsewhere, at every request.
 
 use std::{
     num::NonZero,
@@ -79,7 +80,7 @@ impl Remembered {
 
 #[cfg(test)]
 mod tests {
-    use model::OperatorId;
+    use model::{OperatorId, SessionEpoch};
 
     use super::*;
 
@@ -87,6 +88,7 @@ mod tests {
         Statement {
             principal: Principal::Operator {
                 operator: OperatorId::generate(),
+                epoch: SessionEpoch::generate(),
             },
             not_before: Timestamp::UNIX_EPOCH,
             expires: Timestamp::from_second(expires).unwrap(),

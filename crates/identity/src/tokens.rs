@@ -2,6 +2,9 @@
 //!
 //! The library checks the shape, the algorithm and the signature. Times are checked here against the injected clock,
 //! and so is the audience, which decides what kind of principal a token can ever become.
+//!
+//! A token also carries the epochs of the sessions that it was issued under. Whether they still are the person's and the
+//! laboratory's is for the caller to compare, at every request: nothing here reads a database.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -9,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode, errors::ErrorKind,
 };
-use model::{Clock, OperatorId, Role, StaffId, TenantId};
+use model::{Clock, OperatorId, Role, SessionEpoch, StaffId, TenantId};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -38,11 +41,17 @@ pub enum Principal {
         tenant: TenantId,
         /// What the person does there.
         role: Role,
+        /// The person's epoch when the token was issued.
+        epoch: SessionEpoch,
+        /// The laboratory's.
+        tenant_epoch: SessionEpoch,
     },
     /// A person of the platform's staff.
     Operator {
         /// The person.
         operator: OperatorId,
+        /// The person's epoch when the token was issued.
+        epoch: SessionEpoch,
     },
 }
 
@@ -78,6 +87,9 @@ struct Claims {
     tenant_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<Role>,
+    epoch: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant_epoch: Option<Uuid>,
     iat: i64,
     nbf: i64,
     exp: i64,
@@ -137,11 +149,18 @@ impl Tokens {
         let exp = now
             .saturating_add(self.ttl.as_secs())
             .min(Timestamp::MAX.as_second());
-        let (aud, sub, tenant_id, role) = match *principal {
-            Principal::Staff { staff, tenant, role } => {
-                (AUDIENCE_LAB, staff.as_uuid(), Some(tenant.as_uuid()), Some(role))
-            }
-            Principal::Operator { operator } => (AUDIENCE_OPERATOR, operator.as_uuid(), None, None),
+        let (aud, sub, epoch) = match *principal {
+            Principal::Staff { staff, epoch, .. } => (AUDIENCE_LAB, staff.as_uuid(), epoch),
+            Principal::Operator { operator, epoch } => (AUDIENCE_OPERATOR, operator.as_uuid(), epoch),
+        };
+        let (tenant_id, role, tenant_epoch) = match *principal {
+            Principal::Staff {
+                tenant,
+                role,
+                tenant_epoch,
+                ..
+            } => (Some(tenant.as_uuid()), Some(role), Some(tenant_epoch.as_uuid())),
+            Principal::Operator { .. } => (None, None, None),
         };
         let claims = Claims {
             iss: ISSUER.to_owned(),
@@ -149,6 +168,8 @@ impl Tokens {
             sub,
             tenant_id,
             role,
+            epoch: epoch.as_uuid(),
+            tenant_epoch,
             iat: now,
             nbf: now,
             exp,
@@ -187,14 +208,19 @@ impl Tokens {
             return Err(TokenError::WrongIssuer);
         }
         let seconds = |s| Timestamp::from_second(s).map_err(|_| TokenError::Malformed);
-        let principal = match (claims.aud.as_str(), claims.tenant_id, claims.role) {
-            (AUDIENCE_LAB, Some(tenant), Some(role)) => Principal::Staff {
+        let epoch = claims.epoch.into();
+        let of_lab = (claims.tenant_id, claims.role, claims.tenant_epoch);
+        let principal = match (claims.aud.as_str(), of_lab) {
+            (AUDIENCE_LAB, (Some(tenant), Some(role), Some(tenant_epoch))) => Principal::Staff {
                 staff: claims.sub.into(),
                 tenant: tenant.into(),
                 role,
+                epoch,
+                tenant_epoch: tenant_epoch.into(),
             },
-            (AUDIENCE_OPERATOR, None, None) => Principal::Operator {
+            (AUDIENCE_OPERATOR, (None, None, None)) => Principal::Operator {
                 operator: claims.sub.into(),
+                epoch,
             },
             (AUDIENCE_LAB | AUDIENCE_OPERATOR, ..) => return Err(TokenError::Malformed),
             _ => return Err(TokenError::WrongAudience),
@@ -256,12 +282,15 @@ mod tests {
             staff: StaffId::generate(),
             tenant: TenantId::generate(),
             role: Role::Supervisor,
+            epoch: SessionEpoch::generate(),
+            tenant_epoch: SessionEpoch::generate(),
         }
     }
 
     fn operator() -> Principal {
         Principal::Operator {
             operator: OperatorId::generate(),
+            epoch: SessionEpoch::generate(),
         }
     }
 
@@ -388,10 +417,13 @@ mod tests {
             verify(|c| c["iss"] = json!("elsewhere")),
             Err(TokenError::WrongIssuer)
         );
-        let malformed: [fn(&mut Value); 8] = [
+        let malformed: [fn(&mut Value); 10] = [
             // A laboratory's claims never become an operator's, and the other way round.
             |c| c["aud"] = json!("operator"),
             |c| c["tenant_id"] = Value::Null,
+            // As issued before tokens carried epochs.
+            |c| drop(c.as_object_mut().unwrap().remove("epoch")),
+            |c| c["tenant_epoch"] = Value::Null,
             |c| c["role"] = json!("god"),
             |c| c["aud"] = json!(["lab", "operator"]),
             |c| c["sub"] = json!("ada"),

@@ -34,6 +34,7 @@ pub mod history;
 pub mod idempotency;
 mod ids;
 pub mod imports;
+pub mod invitations;
 mod loinc;
 mod number;
 pub mod orders;

@@ -1,7 +1,7 @@
 //! The people who work in the laboratory. They are never removed: signatures on results name them.
 
 use jiff::Timestamp;
-use model::{Email, Role, StaffId};
+use model::{Email, Role, SessionEpoch, StaffId};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -35,6 +35,8 @@ pub struct Staff {
     pub active: bool,
     /// Whether a password is stored here.
     pub has_password: bool,
+    /// Until when an invitation can be used that is under way.
+    pub invited_until: Option<Timestamp>,
     /// Since when.
     pub created_at: Timestamp,
     /// Raised by every change.
@@ -46,12 +48,16 @@ pub struct Staff {
 pub struct StaffLogin {
     /// The person.
     pub id: StaffId,
+    /// Their log-in name.
+    pub email: Email,
     /// What they do.
     pub role: Role,
     /// Whether they may log in.
     pub active: bool,
     /// Argon2id in PHC form; absent when they log in elsewhere.
     pub password_hash: Option<String>,
+    /// Their tokens of another epoch are no longer valid.
+    pub session_epoch: SessionEpoch,
 }
 
 impl std::fmt::Debug for StaffLogin {
@@ -88,28 +94,21 @@ pub struct StaffPatch {
     pub active: Option<bool>,
 }
 
-const COLUMNS: &str =
-    "id, display_name, email, role, active, password_hash IS NOT NULL AS has_password, created_at, version";
+const COLUMNS: &str = "id, display_name, email, role, active, password_hash IS NOT NULL AS has_password, created_at, version,
+    (SELECT expires_at FROM staff_invitation i WHERE i.staff_id = staff.id AND i.expires_at > clock_timestamp()) AS invited_until";
 
-/// Adds a person. `password_hash` is Argon2id in PHC form, made by the caller.
+/// Adds a person, who has no password and gets in when they have set one themselves ([`crate::invitations`]).
 ///
 /// # Errors
 /// [`LabError::Conflict`] `duplicate` when the e-mail is taken, [`LabError::Invalid`] for a bad field.
-pub async fn create(
-    txn: &Txn<'_>,
-    actor: &Actor,
-    new: &NewStaff,
-    password_hash: Option<&str>,
-) -> Result<Staff, LabError> {
+pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewStaff) -> Result<Staff, LabError> {
     let mut problems = Problems::default();
     let display_name = problems.line("displayName", &new.display_name, LINE_MAX);
     problems.done()?;
     email_claim(txn, &new.email, None).await?;
     let id = StaffId::generate();
     let statement = txn
-        .prepare_cached(
-            "INSERT INTO staff (id, display_name, email, role, password_hash) VALUES ($1, $2, $3, $4, $5)",
-        )
+        .prepare_cached("INSERT INTO staff (id, display_name, email, role) VALUES ($1, $2, $3, $4)")
         .await?;
     txn.execute(
         &statement,
@@ -118,7 +117,6 @@ pub async fn create(
             &display_name,
             &new.email.as_str(),
             &new.role.as_str(),
-            &password_hash,
         ],
     )
     .await
@@ -160,7 +158,7 @@ pub async fn list(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<Staff>, LabE
 /// # Errors
 /// Only the database's own.
 pub async fn login_by_email(txn: &Txn<'_>, email: &Email) -> Result<Option<StaffLogin>, LabError> {
-    let sql = "SELECT id, role, active, password_hash FROM staff WHERE lower(email) = lower($1::text)";
+    let sql = "SELECT id, email, role, active, password_hash, session_epoch FROM staff WHERE lower(email) = lower($1::text)";
     let statement = txn.prepare_cached(sql).await?;
     let row = txn.query_opt(&statement, &[&email.as_str()]).await?;
     row.as_ref().map(login).transpose()
@@ -171,7 +169,7 @@ pub async fn login_by_email(txn: &Txn<'_>, email: &Email) -> Result<Option<Staff
 /// # Errors
 /// Only the database's own.
 pub async fn login_by_id(txn: &Txn<'_>, id: StaffId) -> Result<Option<StaffLogin>, LabError> {
-    let sql = "SELECT id, role, active, password_hash FROM staff WHERE id = $1";
+    let sql = "SELECT id, email, role, active, password_hash, session_epoch FROM staff WHERE id = $1";
     let statement = txn.prepare_cached(sql).await?;
     let row = txn.query_opt(&statement, &[&id.as_uuid()]).await?;
     row.as_ref().map(login).transpose()
@@ -251,7 +249,7 @@ async fn email_claim(txn: &Txn<'_>, email: &Email, own: Option<StaffId>) -> Resu
     Ok(())
 }
 
-/// Stores a new password's hash (Argon2id in PHC form).
+/// Stores a new password's hash (Argon2id in PHC form) and gives the person's new session epoch: tokens issued before end.
 ///
 /// # Errors
 /// [`LabError::NotFound`].
@@ -260,14 +258,36 @@ pub async fn password_set(
     actor: &Actor,
     id: StaffId,
     password_hash: &str,
-) -> Result<(), LabError> {
+) -> Result<SessionEpoch, LabError> {
     let statement = txn
-        .prepare_cached("UPDATE staff SET password_hash = $2 WHERE id = $1")
+        .prepare_cached("UPDATE staff SET password_hash = $2 WHERE id = $1 RETURNING session_epoch")
         .await?;
-    if txn.execute(&statement, &[&id.as_uuid(), &password_hash]).await? == 0 {
+    let row = txn
+        .query_opt(&statement, &[&id.as_uuid(), &password_hash])
+        .await?;
+    let row = row.ok_or_else(|| LabError::not_found("staff member", id))?;
+    audit::write(txn, actor, "staff.password_set", "staff", id, None).await?;
+    epoch(&row)
+}
+
+/// Ends every access token of the person who asks.
+///
+/// # Errors
+/// [`LabError::NotFound`].
+pub async fn sessions_end(txn: &Txn<'_>, actor: &Actor) -> Result<(), LabError> {
+    let id = actor.staff;
+    let statement = txn
+        .prepare_cached("UPDATE staff SET session_epoch = gen_random_uuid() WHERE id = $1")
+        .await?;
+    if txn.execute(&statement, &[&id.as_uuid()]).await? == 0 {
         return Err(LabError::not_found("staff member", id));
     }
-    audit::write(txn, actor, "staff.password_set", "staff", id, None).await
+    audit::write(txn, actor, "staff.logged_out", "staff", id, None).await
+}
+
+fn epoch(row: &Row) -> Result<SessionEpoch, LabError> {
+    let row = Reader::new("staff", row);
+    Ok(row.get::<Uuid>("session_epoch")?.into())
 }
 
 fn staff(row: &Row) -> Result<Staff, LabError> {
@@ -279,6 +299,7 @@ fn staff(row: &Row) -> Result<Staff, LabError> {
         role: row.parse("role")?,
         active: row.get("active")?,
         has_password: row.get("has_password")?,
+        invited_until: row.get("invited_until")?,
         created_at: row.get("created_at")?,
         version: row.get("version")?,
     })
@@ -288,8 +309,10 @@ fn login(row: &Row) -> Result<StaffLogin, LabError> {
     let row = Reader::new("staff", row);
     Ok(StaffLogin {
         id: row.get::<Uuid>("id")?.into(),
+        email: Email::from_stored(row.get("email")?),
         role: row.parse("role")?,
         active: row.get("active")?,
         password_hash: row.get("password_hash")?,
+        session_epoch: row.get::<Uuid>("session_epoch")?.into(),
     })
 }

@@ -1,43 +1,81 @@
 use std::{fmt, str::FromStr};
 
-/// An e-mail address as a log-in name: trimmed, kept as typed, compared without regard to case.
+use crate::text;
+
+/// An e-mail address as a log-in name: in NFC, without white space around it, and compared without regard to case.
 ///
-/// Only the shape is checked (something, one `@`, something with no space, at most 254 characters as in RFC 5321);
-/// whether mail arrives there only mail can tell.
+/// Only the shape is checked (something, one `@`, something with no space, at most 254 bytes as in RFC 5321), and that it
+/// looks like no other address: no invisible characters, and no letters of several scripts in the part before the `@` or in one
+/// label of the host. Whether mail arrives there only mail can tell.
 #[derive(Clone, serde::Serialize)]
 #[serde(transparent)]
 pub struct Email(String);
 
 /// A text that cannot be an e-mail address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?} is not an e-mail address; write it as name@example.org")]
+#[error("{given:?} is not an e-mail address: {why}")]
 pub struct EmailError {
     given: String,
+    why: String,
+}
+
+impl EmailError {
+    fn new(given: &str, why: impl fmt::Display) -> Self {
+        Self {
+            given: given.chars().take(64).collect(),
+            why: why.to_string(),
+        }
+    }
 }
 
 impl Email {
-    /// The most characters of an address (RFC 5321, 4.5.3.1.3, less the angle brackets).
+    /// The most bytes of an address (RFC 5321, 4.5.3.1.3, less the angle brackets).
     pub const LENGTH_MAX: usize = 254;
 
-    /// Checks the shape of an address.
+    /// Accepts an address that somebody is to have.
+    ///
+    /// # Errors
+    /// [`EmailError`] when it has not the shape, or can be taken for another one.
+    pub fn parse(given: &str) -> Result<Self, EmailError> {
+        let normal = text::identifier(given, Self::LENGTH_MAX);
+        let email = Self::shaped(given, normal.map_err(|error| EmailError::new(given, error))?)?;
+        let (name, host) = email.0.split_once('@').unwrap_or_default();
+        if std::iter::once(name)
+            .chain(host.split('.'))
+            .any(text::scripts_mixed)
+        {
+            let why = "it mixes letters of different scripts, so that it looks like another address";
+            return Err(EmailError::new(given, why));
+        }
+        Ok(email)
+    }
+
+    /// An address by which somebody is to be found: those that were accepted before the rules of [`Email::parse`] are, too.
     ///
     /// # Errors
     /// [`EmailError`] when it has not the shape.
-    pub fn parse(text: &str) -> Result<Self, EmailError> {
-        let trimmed = text.trim();
-        let shaped = trimmed.len() <= Self::LENGTH_MAX
-            && !trimmed.chars().any(|c| c.is_whitespace() || c.is_control())
-            && matches!(trimmed.split_once('@'), Some((name, host)) if !name.is_empty() && !host.is_empty() && !host.contains('@'));
+    pub fn known(given: &str) -> Result<Self, EmailError> {
+        Self::shaped(given, text::nfc(given).trim().to_owned())
+    }
+
+    /// An address as a database has it.
+    #[must_use]
+    pub fn from_stored(text: String) -> Self {
+        Self(text)
+    }
+
+    fn shaped(given: &str, normal: String) -> Result<Self, EmailError> {
+        let shaped = normal.len() <= Self::LENGTH_MAX
+            && !normal.chars().any(|c| c.is_whitespace() || c.is_control())
+            && matches!(normal.split_once('@'), Some((name, host)) if !name.is_empty() && !host.is_empty() && !host.contains('@'));
         if shaped {
-            Ok(Self(trimmed.to_owned()))
+            Ok(Self(normal))
         } else {
-            Err(EmailError {
-                given: text.chars().take(64).collect(),
-            })
+            Err(EmailError::new(given, "write it as name@example.org"))
         }
     }
 
-    /// The address as typed.
+    /// The address as typed, in NFC.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -84,13 +122,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shape_decides_and_case_does_not() {
-        assert_eq!(
-            Email::parse(" Ada@Example.org ").unwrap(),
-            Email::parse("ada@example.ORG").unwrap()
-        );
+    fn the_shape_decides_and_case_and_composition_do_not() {
+        for (one, same) in [
+            (" Ada@Example.org ", "ada@example.ORG"),
+            ("zoe\u{308}@lab.example", "zo\u{eb}@lab.example"),
+            ("\u{200B}ada@lab.example\u{a0}", "ada@lab.example"),
+        ] {
+            assert_eq!(Email::parse(one).unwrap(), Email::parse(same).unwrap());
+        }
         for bad in ["", "ada", "@x", "ada@", "a b@c", "a@b@c", "a\n@b"] {
             assert!(Email::parse(bad).is_err(), "{bad:?}");
+            assert!(Email::known(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn no_address_looks_like_another() {
+        for (bad, word) in [
+            ("ad\u{430}@lab.example", "scripts"),
+            ("ada@l\u{430}b.example", "scripts"),
+            ("ada\u{202E}@lab.example", "U+202E"),
+            ("a\u{200D}da@lab.example", "U+200D"),
+            ("ada@lab\u{AD}.example", "U+00AD"),
+        ] {
+            let error = Email::parse(bad).unwrap_err().to_string();
+            assert!(error.contains(word), "{bad:?}: {error}");
+            // Who has such an address from before still gets in.
+            assert!(Email::known(bad).is_ok(), "{bad:?}");
+        }
+        for good in [
+            "иван@lab.example",
+            "иван@пример.рф",
+            "山田さん@例え.jp",
+            "x-1.y_2+z@lab-1.example",
+        ] {
+            assert!(Email::parse(good).is_ok(), "{good}");
         }
     }
 }

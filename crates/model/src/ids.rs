@@ -61,6 +61,11 @@ uuid_id!(
     OperationId
 );
 uuid_id!(
+    /// The period in which the access tokens of a person, or of a laboratory, are valid: random, and replaced by each event that
+    /// ends them.
+    SessionEpoch
+);
+uuid_id!(
     /// One person of the platform's own staff.
     OperatorId
 );

@@ -11,6 +11,7 @@ mod id_prefix;
 mod ids;
 mod names;
 mod operation;
+mod reason;
 mod role;
 mod slug;
 mod state;
@@ -23,10 +24,12 @@ pub use email::{Email, EmailError};
 pub use event::{DeliveryStatus, EventType};
 pub use id_prefix::{IdPrefix, IdPrefixError};
 pub use ids::{
-    ArchiveId, DeliveryId, EventId, OperationId, OperatorId, RouterId, StaffId, TenantId, WebhookId,
+    ArchiveId, DeliveryId, EventId, OperationId, OperatorId, RouterId, SessionEpoch, StaffId, TenantId,
+    WebhookId,
 };
 pub use names::{DbName, NameError, Namespace, RoleName, ServerName, quote_ident};
 pub use operation::{OperationKind, OperationStatus, Step, StepStatus};
+pub use reason::Reason;
 pub use role::Role;
 pub use slug::{Slug, SlugError};
 pub use state::{IllegalTransition, TenantEvent, TenantState};

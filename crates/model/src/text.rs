@@ -6,6 +6,8 @@
 //!
 //! Letters of different scripts that look alike stay different here: names may mix scripts. [`scripts_mixed`] finds them.
 
+use std::borrow::Cow;
+
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 use unicode_script::{Script, UnicodeScript as _};
@@ -55,6 +57,16 @@ pub fn identifier(text: &str, chars_max: usize) -> Result<String, TextError> {
     normal(text, chars_max, |_, _, _| false)
 }
 
+/// A text in NFC and otherwise as it is, for what is compared as a whole and may hold anything, such as a password.
+#[must_use]
+pub fn nfc(text: &str) -> Cow<'_, str> {
+    if is_nfc(text) {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(text.nfc().collect())
+    }
+}
+
 /// Whether a text mixes writing systems in a way that no language does (UTS #39, 5.1): "pаypal" with a Cyrillic "а". Digits and
 /// punctuation belong to every script, and Japanese and Korean count as one each.
 #[must_use]
@@ -68,11 +80,7 @@ fn normal(
     chars_max: usize,
     spells: fn(Option<char>, char, Option<char>) -> bool,
 ) -> Result<String, TextError> {
-    let composed = if is_nfc(text) {
-        text.to_owned()
-    } else {
-        text.nfc().collect()
-    };
+    let composed = nfc(text);
     let trimmed = composed.trim_matches(|c: char| c.is_whitespace() || invisible_space(c));
     if trimmed.is_empty() {
         return Err(TextError::Empty);

@@ -271,7 +271,7 @@ async fn known(
     }
     Ok(Some(Known {
         id: StaffId::from(person.id),
-        email: Email::parse(address).map_err(|error| invalid(format!("{address}: {error}")))?,
+        email: Email::known(address).map_err(|error| invalid(format!("{address}: {error}")))?,
         name: person.name,
         password_hash: person.password_hash,
     }))
@@ -380,7 +380,7 @@ impl Provisioner {
             server: Some(server.clone()),
             admin,
         };
-        lab.check()?;
+        let lab = lab.checked()?;
         let mut kept = params.clone();
         kept["commentBefore"] = json!(comment);
         let id = profile.tenant.unwrap_or_else(TenantId::generate);
@@ -425,7 +425,7 @@ impl Provisioner {
             id,
             role_name: self.inner.config.namespace.tenant_role(&lab.slug),
             slug: lab.slug,
-            name: lab.name.trim().to_owned(),
+            name: lab.name,
             time_zone: lab.time_zone,
             server,
             db_name: database,
@@ -438,7 +438,7 @@ impl Provisioner {
             id: admin_id,
             tenant: id,
             email: lab.admin.email,
-            display_name: lab.admin.display_name.trim().to_owned(),
+            display_name: lab.admin.display_name,
             password_hash: lab.admin.password_hash,
         };
         registry::admin_insert_in_txn(&txn, &admin).await?;

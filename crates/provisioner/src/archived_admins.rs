@@ -74,7 +74,7 @@ pub(crate) fn open_admins(
             Ok(Admin {
                 id: admin.id,
                 tenant,
-                email: Email::parse(&admin.email).map_err(|error| refused(error.to_string()))?,
+                email: Email::known(&admin.email).map_err(|error| refused(error.to_string()))?,
                 display_name: admin.display_name,
                 password_hash: admin.password_hash.map(SecretString::from),
                 disabled_at: admin.disabled_at,

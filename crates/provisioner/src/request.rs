@@ -5,13 +5,17 @@ use std::net::IpAddr;
 use deadpool_postgres::Transaction;
 use jiff::tz;
 use model::{
-    Email, OperationId, OperationKind, OperatorId, ServerName, Slug, StaffId, TenantId, TenantState,
+    Email, OperationId, OperationKind, OperatorId, Reason, ServerName, Slug, StaffId, TenantId, TenantState,
+    text,
 };
 use registry::{Actor, Change, NewAudit, NewOperation, Operation, RegistryError, Tenant};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::{ProvisionError, Provisioner};
+
+/// The most characters of a laboratory's or a person's name.
+const NAME_MAX: usize = 200;
 
 /// A laboratory that is to be.
 #[derive(Debug, Clone)]
@@ -45,7 +49,7 @@ pub struct RequestedBy {
     /// The person.
     pub actor: Actor,
     /// Why, in the person's words.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// The request's id, for the audit.
     pub request_id: Option<String>,
     /// From where it came.
@@ -97,7 +101,7 @@ async fn provision_server(
     client: &registry::RegistryClient,
     lab: &NewLab,
 ) -> Result<ServerName, ProvisionError> {
-    lab.check()?;
+    lab.clone().checked()?;
     match &lab.server {
         Some(server) => match registry::server_by_name(client, server).await? {
             Some(known) => Ok(known.name),
@@ -135,6 +139,7 @@ impl Provisioner {
         lab: NewLab,
         by: RequestedBy,
     ) -> Result<(Tenant, OperationId), ProvisionError> {
+        let lab = lab.checked()?;
         let mut client = self.inner.config.registry.client().await?;
         let server = provision_server(&client, &lab).await?;
         let params = lab.params(&server);
@@ -196,7 +201,7 @@ impl Provisioner {
         let tenant = registry::NewTenant {
             id,
             slug: lab.slug.clone(),
-            name: lab.name.trim().to_owned(),
+            name: lab.name.clone(),
             time_zone: lab.time_zone.clone(),
             server,
             db_name: namespace.tenant_database(&lab.slug),
@@ -215,7 +220,7 @@ impl Provisioner {
             id: StaffId::generate(),
             tenant: id,
             email: lab.admin.email.clone(),
-            display_name: lab.admin.display_name.trim().to_owned(),
+            display_name: lab.admin.display_name.clone(),
             password_hash: lab.admin.password_hash.clone(),
         };
         registry::admin_insert_in_txn(txn, &admin).await?;
@@ -256,47 +261,31 @@ impl Provisioner {
 }
 
 impl NewLab {
-    pub(crate) fn check(&self) -> Result<(), ProvisionError> {
-        let invalid = |field, why: &str| {
-            let why = why.to_owned();
-            Err(ProvisionError::Invalid { field, why })
-        };
-        let named = |text: &str| {
-            let text = text.trim();
-            !text.is_empty() && text.chars().count() <= 200 && !text.chars().any(char::is_control)
-        };
-        if !named(&self.name) {
-            return invalid(
-                "name",
-                "a laboratory's name has 1 to 200 characters and no control characters",
-            );
-        }
-        if !named(&self.admin.display_name) {
-            return invalid(
-                "admin.displayName",
-                "the administrator's name has 1 to 200 characters and no control characters",
-            );
-        }
+    /// The same with its names in their normal form, if it can be made.
+    pub(crate) fn checked(mut self) -> Result<Self, ProvisionError> {
+        self.name = name_of("name", "the laboratory's name", &self.name)?;
+        let name = &self.admin.display_name;
+        self.admin.display_name = name_of("admin.displayName", "the administrator's name", name)?;
         // Without a time zone database on this machine PostgreSQL's own has the last word, when the first rows are written.
         let known = tz::db().is_definitively_empty() || tz::db().get(&self.time_zone).is_ok();
         if !known || self.time_zone.len() > 64 {
-            return invalid(
-                "timeZone",
-                "the time zone must be an IANA name such as Europe/Berlin or UTC",
-            );
+            return Err(ProvisionError::Invalid {
+                field: "timeZone",
+                why: "the time zone must be an IANA name such as Europe/Berlin or UTC".to_owned(),
+            });
         }
-        Ok(())
+        Ok(self)
     }
 
     /// What the operation keeps of the request; never the password's hash.
     fn params(&self, server: &ServerName) -> Value {
         let mut params = json!({
             "slug": self.slug,
-            "name": self.name.trim(),
+            "name": self.name,
             "timeZone": self.time_zone,
             "server": server,
             "adminEmail": self.admin.email,
-            "adminName": self.admin.display_name.trim(),
+            "adminName": self.admin.display_name,
         });
         // Somebody who gives a password with the same key again must not believe that it counts.
         if self.admin.password_hash.is_none() {
@@ -304,6 +293,14 @@ impl NewLab {
         }
         params
     }
+}
+
+/// A name of 1 to 200 characters in its normal form.
+fn name_of(field: &'static str, what: &str, name: &str) -> Result<String, ProvisionError> {
+    text::line(name, NAME_MAX).map_err(|error| ProvisionError::Invalid {
+        field,
+        why: format!("{what} {error}"),
+    })
 }
 
 pub(crate) async fn only_server(client: &registry::RegistryClient) -> Result<ServerName, ProvisionError> {

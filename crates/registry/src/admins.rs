@@ -43,7 +43,7 @@ impl Admin {
         Ok(Self {
             id: r.id("id")?,
             tenant: r.id("tenant_id")?,
-            email: r.parse("email")?,
+            email: Email::from_stored(r.get("email")?),
             display_name: r.get("display_name")?,
             password_hash: r.get::<Option<String>>("password_hash")?.map(SecretString::from),
             disabled_at: r.get("disabled_at")?,

@@ -75,8 +75,9 @@ pub use operations::{
     operation_set_params, operation_tenant_by_slug, operation_wake, operations_list,
 };
 pub use operators::{
-    NewOperator, Operator, operator_by_email, operator_by_id, operator_insert, operator_set_active_in_txn,
-    operator_set_password_in_txn, operators_list,
+    NewOperator, Operator, operator_by_email, operator_by_id, operator_change_password_in_txn,
+    operator_end_sessions_in_txn, operator_insert, operator_set_active_in_txn, operator_set_password_in_txn,
+    operators_list,
 };
 pub use outbox::{NewOutboxEvent, OutboxEvent, Recipients, outbox_insert, outbox_of_operation_end};
 pub use pool::{Registry, RegistryClient, RegistryOptions, RegistryTransaction};
@@ -94,12 +95,14 @@ pub use servers::{NewServer, Server, server_by_name, server_upsert, servers_list
 pub use steps::{StepRow, step_begin, step_done, step_failed, steps_of};
 pub use tenants::{
     NewTenant, Tenant, TenantFilter, laboratories_known, tenant_by_db_name, tenant_by_id, tenant_by_slug,
-    tenant_insert_in_txn, tenant_lock_in_txn, tenant_set_db_version, tenant_set_role_secret, tenants_list,
+    tenant_insert_in_txn, tenant_lock_in_txn, tenant_set_db_version, tenant_set_role_secret,
+    tenant_unchanged_for, tenants_list,
 };
 pub use transition::{tenant_delete_in_txn, tenant_transition_in_txn};
 pub use webhooks::{
-    NewWebhook, SwitchOff, Webhook, webhook_by_id, webhook_delete, webhook_failed_in_txn, webhook_insert,
-    webhook_reached, webhook_set_enabled, webhook_set_secret, webhooks_list,
+    NewWebhook, SwitchOff, Webhook, webhook_by_id, webhook_delete, webhook_failed_in_txn,
+    webhook_insert, webhook_reached, webhook_set_enabled, webhook_set_secret,
+    webhooks_list,
 };
 
 /// The most rows that one page of any list holds; a larger wish is cut down to it.

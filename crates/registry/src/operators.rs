@@ -2,7 +2,7 @@
 
 use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
-use model::{Email, OperatorId};
+use model::{Email, OperatorId, SessionEpoch};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tokio_postgres::{Row, types::ToSql};
@@ -24,11 +24,13 @@ pub struct Operator {
     pub disabled_at: Option<Timestamp>,
     /// When the person was registered.
     pub created_at: Timestamp,
+    /// The person's tokens of another epoch are no longer valid.
+    pub session_epoch: SessionEpoch,
 }
 
 macro_rules! columns {
     () => {
-        "id, email::text AS email, display_name, password_hash, disabled_at, created_at"
+        "id, email::text AS email, display_name, password_hash, disabled_at, created_at, session_epoch"
     };
 }
 
@@ -37,11 +39,12 @@ impl Operator {
         let r = Reader::new(row, "operators", "id");
         Ok(Self {
             id: r.id("id")?,
-            email: r.parse("email")?,
+            email: Email::from_stored(r.get("email")?),
             display_name: r.get("display_name")?,
             password_hash: r.get::<String>("password_hash")?.into(),
             disabled_at: r.get("disabled_at")?,
             created_at: r.get("created_at")?,
+            session_epoch: r.id("session_epoch")?,
         })
     }
 }
@@ -125,8 +128,7 @@ pub async fn operators_list(client: &impl GenericClient) -> Result<Vec<Operator>
     rows.iter().map(Operator::from_row).collect()
 }
 
-/// Stores the hash of an operator's new password and writes that into the audit. Tokens that are out stay valid until
-/// they end; [`operator_set_active_in_txn`] ends them at once.
+/// Stores the hash of an operator's new password and writes that into the audit. Access tokens issued before end with it.
 ///
 /// # Errors
 /// [`RegistryError::NotFound`] when there is no such operator.
@@ -144,8 +146,35 @@ pub async fn operator_set_password_in_txn(
     change_one(txn, id, statement, &params, "operator.password_set", change).await
 }
 
+/// As [`operator_set_password_in_txn`], by the person in a session of `epoch`: `None`, and nothing is changed, when that has ended
+/// meanwhile.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn operator_change_password_in_txn(
+    txn: &Transaction<'_>,
+    id: OperatorId,
+    epoch: SessionEpoch,
+    password_hash: &SecretString,
+    change: &Change<'_>,
+) -> Result<Option<Operator>, RegistryError> {
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM operators WHERE id = $1 AND session_epoch = $2 AND disabled_at IS NULL FOR NO KEY UPDATE"
+    );
+    let params: [&(dyn ToSql + Sync); 2] = [&id.as_uuid(), &epoch.as_uuid()];
+    let doing = "locking an operator";
+    if sql::row_opt(txn, doing, statement, &params).await?.is_none() {
+        return Ok(None);
+    }
+    operator_set_password_in_txn(txn, id, password_hash, change)
+        .await
+        .map(Some)
+}
+
 /// Lets an operator in again, or no longer, from their next request on, and writes that into the audit. Who was
-/// disabled before keeps the time of it.
+/// disabled before keeps the time of it. Access tokens issued before stay ended when the operator is let in again.
 ///
 /// # Errors
 /// [`RegistryError::NotFound`] when there is no such operator.
@@ -166,6 +195,30 @@ pub async fn operator_set_active_in_txn(
         "operator.disabled"
     };
     change_one(txn, id, statement, &[&id.as_uuid(), &active], action, change).await
+}
+
+/// Ends every access token of an operator and writes that into the audit.
+///
+/// # Errors
+/// [`RegistryError::NotFound`] when there is no such operator.
+pub async fn operator_end_sessions_in_txn(
+    txn: &Transaction<'_>,
+    id: OperatorId,
+    change: &Change<'_>,
+) -> Result<Operator, RegistryError> {
+    let statement = concat!(
+        "UPDATE operators SET session_epoch = gen_random_uuid() WHERE id = $1 RETURNING ",
+        columns!()
+    );
+    change_one(
+        txn,
+        id,
+        statement,
+        &[&id.as_uuid()],
+        "operator.logged_out",
+        change,
+    )
+    .await
 }
 
 async fn change_one(

@@ -1,12 +1,14 @@
 //! The laboratories.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
-use model::{DbName, EventType, RoleName, SchemaVersion, ServerName, Slug, TenantId, TenantState};
+use model::{
+    DbName, EventType, RoleName, SchemaVersion, ServerName, SessionEpoch, Slug, TenantId, TenantState,
+};
 use serde_json::json;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 
 use crate::{Change, NewTenantEvent, RegistryError, event_insert, outbox, page_limit, row::Reader, sql};
 
@@ -37,6 +39,8 @@ pub struct Tenant {
     pub db_version: SchemaVersion,
     /// Raised by every change of the row.
     pub generation: i64,
+    /// Its staff's tokens of another epoch are no longer valid.
+    pub session_epoch: SessionEpoch,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When the row changed last.
@@ -63,7 +67,7 @@ impl fmt::Debug for Tenant {
 macro_rules! columns {
     () => {
         "id, slug::text AS slug, name, time_zone, server, db_name, role_name, role_secret, status, status_before, \
-         db_version, generation, created_at, updated_at, activated_at"
+         db_version, generation, session_epoch, created_at, updated_at, activated_at"
     };
 }
 pub(crate) use columns;
@@ -84,6 +88,7 @@ impl Tenant {
             status_before: r.parse_opt("status_before")?,
             db_version: r.version("db_version")?,
             generation: r.get("generation")?,
+            session_epoch: r.id("session_epoch")?,
             created_at: r.get("created_at")?,
             updated_at: r.get("updated_at")?,
             activated_at: r.get("activated_at")?,
@@ -115,6 +120,25 @@ pub async fn tenant_lock_in_txn(
     let statement = concat!("SELECT ", columns!(), " FROM tenants WHERE id = $1 FOR UPDATE");
     let row = sql::row_opt(txn, "locking a laboratory's row", statement, &[&id.as_uuid()]).await?;
     row.as_ref().map(Tenant::from_row).transpose()
+}
+
+/// Whether the laboratory's row has had this generation for at least `time`, by the database's clock; `None` when it has another
+/// one by now, or is gone.
+///
+/// # Errors
+/// As [`tenant_by_id`].
+pub async fn tenant_unchanged_for(
+    client: &impl GenericClient,
+    id: TenantId,
+    generation: i64,
+    time: Duration,
+) -> Result<Option<bool>, RegistryError> {
+    let statement = "SELECT id, updated_at <= clock_timestamp() - make_interval(secs => $3) AS unchanged
+         FROM tenants WHERE id = $1 AND generation = $2";
+    let params: [&(dyn ToSql + Sync); 3] = [&id.as_uuid(), &generation, &time.as_secs_f64()];
+    let row = sql::row_opt(client, "looking at a laboratory again", statement, &params).await?;
+    row.map(|row| Reader::new(&row, "tenants", "id").get("unchanged"))
+        .transpose()
 }
 
 /// The laboratory with this slug, without regard to case.

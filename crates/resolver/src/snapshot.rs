@@ -1,6 +1,9 @@
 use std::{fmt, sync::Arc};
 
-use model::{DbName, Fit, RoleName, SchemaVersion, ServerName, Slug, TenantId, TenantState, VersionWindow};
+use model::{
+    DbName, Fit, RoleName, SchemaVersion, ServerName, SessionEpoch, Slug, TenantId, TenantState,
+    VersionWindow,
+};
 use registry::{Server, Tenant};
 use tokio::time::Instant;
 
@@ -25,6 +28,8 @@ pub struct Snapshot {
     pub db_version: SchemaVersion,
     /// Raised by every change that a router must see.
     pub generation: i64,
+    /// Its staff's tokens of another epoch are no longer valid.
+    pub session_epoch: SessionEpoch,
     /// The server that hosts its database.
     pub server: ServerName,
     /// What a connection is made of; a change of it means a new pool.
@@ -66,6 +71,7 @@ impl Snapshot {
             state: tenant.status,
             db_version: tenant.db_version,
             generation: tenant.generation,
+            session_epoch: tenant.session_epoch,
             server: tenant.server,
             facts: Facts {
                 server: Arc::clone(server),

@@ -1,9 +1,10 @@
-//! Passwords and reasons as they come in. Everything else is parsed by the types of `model`, `lab` and `provisioner`.
+//! Passwords as they come in. Everything else is parsed by the types of `model`, `lab` and `provisioner`.
 
 use std::fmt;
 
-use identity::Passwords;
-use secrecy::{ExposeSecret, SecretString};
+use identity::{ChosenPassword, PasswordContext, Passwords};
+use model::Email;
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::problem::{Answer, Kind, Problem};
@@ -33,12 +34,12 @@ impl Password {
     }
 }
 
-/// Refuses what may not become a password.
+/// The password, if the person of whom `context` tells may choose it.
 ///
 /// # Errors
 /// 422.
-pub fn strong(password: &Password) -> Answer<()> {
-    identity::password_check(password.secret().expose_secret())
+pub fn chosen(password: &Password, context: &PasswordContext) -> Answer<ChosenPassword> {
+    ChosenPassword::check(password.secret(), context)
         .map_err(|weak| Problem::with(Kind::WeakPassword, weak.to_string()))
 }
 
@@ -46,42 +47,35 @@ pub fn strong(password: &Password) -> Answer<()> {
 ///
 /// # Errors
 /// 422 when it is weak, 503 when too many are being hashed.
-pub async fn hashed(passwords: &Passwords, password: &Password) -> Answer<SecretString> {
-    strong(password)?;
-    Ok(passwords.hash(password.secret()).await?.into())
+pub async fn hashed(
+    passwords: &Passwords,
+    password: &Password,
+    context: &PasswordContext,
+) -> Answer<SecretString> {
+    let chosen = chosen(password, context)?;
+    Ok(passwords.hash(&chosen).await?.into())
 }
 
-/// The longest reason that is taken, in characters.
-pub const REASON_CHARS_MAX: usize = 500;
+/// The place of a password where none is taken: whoever sends one is told how a password is set.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoPassword;
 
-/// Why somebody asks for something, in their words: one line for the audit.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Reason(String);
-
-impl TryFrom<String> for Reason {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let long = text.chars().count();
-        if long > REASON_CHARS_MAX {
-            return Err(format!(
-                "the reason has {long} characters; at most {REASON_CHARS_MAX} are taken"
-            ));
-        }
-        if text.chars().any(char::is_control) {
-            return Err(
-                "the reason has a control character, such as a line break or U+0000; take it out".to_owned(),
-            );
-        }
-        Ok(Self(text))
+impl<'de> Deserialize<'de> for NoPassword {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom(
+            "`password` is not taken here: nobody sets another person's password. Whoever is added or invited (POST \
+             /api/v1/staff/{id}/invitation) sets it by the link, and changes it with POST /api/v1/me/password",
+        ))
     }
 }
 
-impl From<Reason> for String {
-    fn from(reason: Reason) -> Self {
-        reason.0
-    }
+/// An address by which somebody is to be found, for `#[serde(deserialize_with = "input::known_email")]`.
+///
+/// # Errors
+/// When it has not the shape of one.
+pub fn known_email<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Email, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Email::known(&text).map_err(serde::de::Error::custom)
 }
 
 /// A field that may be left out and not be `null`: for `#[serde(default, deserialize_with = "input::present")]`. Absent
@@ -98,17 +92,6 @@ pub fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_reason_is_one_line_of_bounded_length() {
-        let reason = |text: &str| Reason::try_from(text.to_owned()).map(String::from);
-        for good in ["", "they asked for it", &"é".repeat(REASON_CHARS_MAX)] {
-            assert_eq!(reason(good).as_deref(), Ok(good));
-        }
-        for bad in ["a\0b", "a\nb", "\u{85}", &"é".repeat(REASON_CHARS_MAX + 1)] {
-            reason(bad).unwrap_err();
-        }
-    }
 
     #[test]
     fn a_password_never_shows_itself() {

@@ -8,10 +8,10 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use identity::{Lane, Passwords, Principal, Requester};
+use identity::{ChosenPassword, Lane, PasswordContext, Passwords, Principal, Requester};
 use jiff::Timestamp;
 use lab::LabError;
-use model::{ClientNetwork, Email, StaffId, TenantId};
+use model::{ClientNetwork, Email, SessionEpoch, StaffId, TenantId};
 use provisioner::{Invited, RequestedBy};
 use registry::{
     Admin, Change, admin_by_id, admin_lock_in_txn, admin_set_password_in_txn, invitation_accept_in_txn,
@@ -25,6 +25,7 @@ use utoipa::ToSchema;
 use crate::{
     input::{self, Password},
     problem::{Answer, Kind, Problem},
+    staff_invitations,
     state::AppState,
 };
 
@@ -130,7 +131,9 @@ pub async fn accept(
     from: &Circumstances,
     bearer: &mut Bearer,
 ) -> Answer<Principal> {
-    input::strong(password)?;
+    if let Some(tenant) = identity::invitation_tenant(token) {
+        return staff_invitations::accept(state, tenant, token, password, from, bearer).await;
+    }
     let token_sha256 = identity::invitation_digest(token);
     let client = from.client_ip.map(ClientNetwork::of);
     let Some(standing) = look_up(state, &token_sha256, bearer).await? else {
@@ -141,13 +144,26 @@ pub async fn accept(
     let tenant = standing.admin.tenant;
     let snapshot = state.resolver.snapshot(tenant).await?;
     snapshot.admit(state.window())?;
+    let context =
+        PasswordContext::of(&standing.admin.email).and_laboratory(&snapshot.name, snapshot.slug.as_str());
+    let chosen = input::chosen(password, &context)?;
     let key = hex::encode(token_sha256);
     let attempt = state.attempts.begin_invitation(&key, client).await?;
     let passwords = state.passwords.on_behalf_of(Requester {
         lane: Lane::Staff,
         client: state.attempts.client_key(client),
     });
-    let entered = enter(state, &passwords, standing, password, token_sha256, from).await;
+    let entering = async {
+        let entering = Entering {
+            hash: standing.hash(&passwords, &chosen, password).await?,
+            standing,
+            token_sha256,
+            tenant_epoch: snapshot.session_epoch,
+            from,
+        };
+        entering.write(state).await
+    };
+    let entered = entering.await;
     match &entered {
         Ok(_) => attempt.succeeded(),
         Err(problem) if problem.kind().status().is_client_error() => attempt.failed(),
@@ -156,24 +172,7 @@ pub async fn accept(
     entered
 }
 
-async fn enter(
-    state: &AppState,
-    passwords: &Passwords,
-    standing: Standing,
-    password: &Password,
-    token_sha256: [u8; 32],
-    from: &Circumstances,
-) -> Answer<Principal> {
-    let entering = Entering {
-        hash: standing.hash(passwords, password).await?,
-        standing,
-        token_sha256,
-        from,
-    };
-    entering.write(state).await
-}
-
-fn refused() -> Problem {
+pub(crate) fn refused() -> Problem {
     Problem::new(Kind::InvitationInvalid)
 }
 
@@ -202,9 +201,14 @@ async fn look_up(state: &AppState, token_sha256: &[u8; 32], bearer: &mut Bearer)
 impl Standing {
     /// The hash that the laboratory is to store: a new one, or the one that an acceptance which was cut off has left in
     /// the registry.
-    async fn hash(&self, passwords: &Passwords, password: &Password) -> Answer<SecretString> {
+    async fn hash(
+        &self,
+        passwords: &Passwords,
+        chosen: &ChosenPassword,
+        password: &Password,
+    ) -> Answer<SecretString> {
         if !self.used {
-            return input::hashed(passwords, password).await;
+            return Ok(passwords.hash(chosen).await?.into());
         }
         let stored = self.admin.password_hash.as_ref();
         let exposed = stored.map(ExposeSecret::expose_secret);
@@ -218,6 +222,7 @@ struct Entering<'a> {
     standing: Standing,
     hash: SecretString,
     token_sha256: [u8; 32],
+    tenant_epoch: SessionEpoch,
     from: &'a Circumstances,
 }
 
@@ -261,11 +266,13 @@ impl Entering<'_> {
             request_id: self.from.request_id.clone(),
             client_ip: self.from.client_ip,
         };
-        lab::staff::password_set(txn, &actor, id, self.hash.expose_secret()).await?;
+        let epoch = lab::staff::password_set(txn, &actor, id, self.hash.expose_secret()).await?;
         Ok(Principal::Staff {
             staff: id,
             tenant,
             role: person.role,
+            epoch,
+            tenant_epoch: self.tenant_epoch,
         })
     }
 

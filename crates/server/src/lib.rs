@@ -28,6 +28,7 @@ pub mod proxies;
 pub mod routes;
 pub mod scrape;
 mod service_manager;
+pub mod staff_invitations;
 pub mod startup;
 pub mod state;
 pub mod trace;

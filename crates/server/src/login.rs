@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use identity::{Lane, Passwords, Principal, Requester};
 use lab::{LabError, staff::StaffLogin};
-use model::{ClientNetwork, Email, Slug, TenantId};
+use model::{ClientNetwork, Email, SessionEpoch, Slug, TenantId};
 use registry::{
-    Admin, RegistryClient, Tenant, admins_by_email, client_has_logged_in, operator_by_email,
+    Admin, RegistryClient, Tenant, admin_by_id, admins_by_email, client_has_logged_in, operator_by_email,
     tenant_by_db_name, tenant_by_id, tenant_by_slug,
 };
 use resolver::{ResolveError, TenantTransaction};
@@ -96,6 +96,7 @@ pub async fn operator(state: &AppState, given: &Credentials<'_>) -> Answer<Princ
         (Err(error), _) => Err(error.into()),
         (Ok(true), Some(operator)) => Ok(Principal::Operator {
             operator: operator.id,
+            epoch: operator.session_epoch,
         }),
         (Ok(_), _) => Err(Problem::new(Kind::LoginFailed)),
     };
@@ -222,6 +223,10 @@ async fn nobody(passwords: &Passwords, password: &SecretString) -> Answer<Princi
 
 /// Verifies the one password, and gives whom it lets in. The role and the right to work are those of the laboratory's own
 /// staff list, also for an admin, whose password is the registry's.
+///
+/// The session's epoch is read before the password is verified, in the row that has its hash. An admin's hash is the
+/// registry's, where a change is committed first: when it still is the same after the epoch was read, a change that is under way
+/// has yet to be committed in the laboratory, and its new epoch ends the session that begins here.
 async fn enter(
     state: &AppState,
     passwords: &Passwords,
@@ -235,7 +240,7 @@ async fn enter(
         Some(admin) => lab::staff::login_by_id(txn, admin.id).await,
         None => lab::staff::login_by_email(txn, given.email).await,
     });
-    let asked: Result<Option<StaffLogin>, ResolveError> = match asked.await {
+    let asked: Result<(SessionEpoch, Option<StaffLogin>), ResolveError> = match asked.await {
         Ok(person) => Ok(person),
         Err(Unanswered::Resolve(closed)) if keeps_shut(&closed) => Err(closed),
         Err(other) => return Err(other.into()),
@@ -244,7 +249,7 @@ async fn enter(
         (Some(admin), _) if admin.disabled_at.is_some() => None,
         // Who has not accepted an invitation yet has none.
         (Some(admin), _) => admin.password_hash.as_ref().map(ExposeSecret::expose_secret),
-        (None, Ok(person)) => person.as_ref().and_then(|person| person.password_hash.as_deref()),
+        (None, Ok((_, person))) => person.as_ref().and_then(|person| person.password_hash.as_deref()),
         (None, Err(closed)) => {
             // Nobody has shown a password of this laboratory: its admins' wrong ones get the same answer.
             tracing::warn!(error = %closed, "a log-in at a laboratory that is not in service was refused");
@@ -254,12 +259,30 @@ async fn enter(
     if !passwords.verify(given.password, hash).await? {
         return Err(Problem::new(Kind::LoginFailed));
     }
-    match asked? {
+    let (tenant_epoch, person) = asked?;
+    if let Some(admin) = &place.admin {
+        unchanged(state, admin).await?;
+    }
+    match person {
         Some(person) if person.active => Ok(Principal::Staff {
             staff: person.id,
             tenant,
             role: person.role,
+            epoch: person.session_epoch,
+            tenant_epoch,
         }),
+        _ => Err(Problem::new(Kind::LoginFailed)),
+    }
+}
+
+/// Refuses when the admin's password or standing has changed since it was read.
+async fn unchanged(state: &AppState, admin: &Admin) -> Answer<()> {
+    let client = state.registry_client().await?;
+    let now = admin_by_id(&client, admin.tenant, admin.id).await?;
+    let hash = |hash: Option<&SecretString>| hash.map(|hash| hash.expose_secret().to_owned());
+    let was = hash(admin.password_hash.as_ref());
+    match now {
+        Some(now) if now.disabled_at.is_none() && hash(now.password_hash.as_ref()) == was => Ok(()),
         _ => Err(Problem::new(Kind::LoginFailed)),
     }
 }
@@ -296,15 +319,18 @@ impl From<Unanswered> for Problem {
     }
 }
 
-/// Asks the laboratory's database, on a connection that is given back before any password is hashed.
+/// Asks the laboratory's database, on a connection that is given back before any password is hashed. The laboratory's session
+/// epoch is read first: what is read under one that has ended since gives a token that has ended, too.
 async fn ask<T>(
     state: &AppState,
     tenant: TenantId,
     question: impl AsyncFnOnce(&TenantTransaction<'_>) -> Result<T, LabError>,
-) -> Result<T, Unanswered> {
+) -> Result<(SessionEpoch, T), Unanswered> {
+    let tenant_epoch = state.resolver.snapshot(tenant).await?.session_epoch;
     let mut client = state.resolver.checkout(tenant).await?;
     let txn = client.read_only_transaction().await?;
     let answered = question(&txn).await;
     let _settled = txn.rollback().await;
-    answered.map_err(Unanswered::Lab)
+    let answered = answered.map_err(Unanswered::Lab)?;
+    Ok((tenant_epoch, answered))
 }

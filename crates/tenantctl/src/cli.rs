@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use model::{
-    ArchiveId, DeliveryId, DeliveryStatus, Email, EventType, OperationStatus, ServerName, TenantState,
-    WebhookId,
+    ArchiveId, DeliveryId, DeliveryStatus, Email, EventType, OperationStatus, Reason, ServerName,
+    TenantState, WebhookId,
 };
 
 use crate::find::{IdRef, OperationRef, TenantRef};
@@ -138,7 +138,7 @@ pub(crate) enum Command {
         tenant: TenantRef,
         /// Why, for its history
         #[arg(long)]
-        reason: Option<String>,
+        reason: Option<Reason>,
     },
     /// Open a suspended laboratory again
     Resume {
@@ -146,7 +146,7 @@ pub(crate) enum Command {
         tenant: TenantRef,
         /// Why, for its history
         #[arg(long)]
-        reason: Option<String>,
+        reason: Option<Reason>,
     },
     /// Close a laboratory, archive it, prove the archive, then remove it when the grace period is over
     #[command(
@@ -169,7 +169,7 @@ pub(crate) enum Command {
         confirm: Option<String>,
         /// Why, for its history
         #[arg(long)]
-        reason: Option<String>,
+        reason: Option<Reason>,
         /// Leave the work to a running tenantd
         #[arg(long)]
         no_wait: bool,
@@ -187,7 +187,7 @@ pub(crate) enum Command {
         output: PathBuf,
         /// Why, for the audit
         #[arg(long)]
-        reason: Option<String>,
+        reason: Option<Reason>,
     },
     /// Look for what does not fit together in registry, servers and archives, and say what to do
     #[command(
@@ -271,7 +271,7 @@ pub(crate) struct Backup {
     pub(crate) tenant: Option<TenantRef>,
     /// Why, for the audit
     #[arg(long)]
-    pub(crate) reason: Option<String>,
+    pub(crate) reason: Option<Reason>,
     /// Leave the work to a running tenantd
     #[arg(long)]
     pub(crate) no_wait: bool,
@@ -321,7 +321,7 @@ pub(crate) struct Restore {
     pub(crate) server: Option<ServerName>,
     /// Why, for its history
     #[arg(long)]
-    pub(crate) reason: Option<String>,
+    pub(crate) reason: Option<Reason>,
     /// Leave the work to a running tenantd
     #[arg(long)]
     pub(crate) no_wait: bool,
@@ -432,7 +432,7 @@ pub(crate) enum Operations {
         operation: OperationRef,
         /// Why, for the audit
         #[arg(long)]
-        reason: Option<String>,
+        reason: Option<Reason>,
         /// Leave the work to a running tenantd
         #[arg(long)]
         no_wait: bool,
@@ -468,6 +468,7 @@ pub(crate) enum Operator {
     /// Give a person a new password
     SetPassword {
         /// Log-in name
+        #[arg(value_parser = Email::known)]
         email: Email,
         /// Read the password from the first line of standard input. Otherwise it is TENANTRY_OPERATOR_PASSWORD, is
         /// asked for on a terminal, or is generated and printed once
@@ -477,11 +478,13 @@ pub(crate) enum Operator {
     /// Refuse a person from now on, their tokens included
     Disable {
         /// Log-in name
+        #[arg(value_parser = Email::known)]
         email: Email,
     },
     /// Let a person in again
     Enable {
         /// Log-in name
+        #[arg(value_parser = Email::known)]
         email: Email,
     },
 }
@@ -530,7 +533,7 @@ pub(crate) enum Webhooks {
         webhook: IdRef<WebhookId>,
         /// Why
         #[arg(long)]
-        reason: Option<String>,
+        reason: Option<Reason>,
     },
     /// Send a webhook.test from here and say what came of it
     Test {

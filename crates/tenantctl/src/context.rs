@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use indicatif::MultiProgress;
+use model::Reason;
 use platform::Platform;
 use provisioner::RequestedBy;
 use registry::RegistryClient;
@@ -68,7 +69,7 @@ impl Context {
     }
 
     /// Whoever sits at this terminal.
-    pub(crate) fn requested_by(&self, reason: Option<String>) -> RequestedBy {
+    pub(crate) fn requested_by(&self, reason: Option<Reason>) -> RequestedBy {
         RequestedBy {
             reason,
             ..RequestedBy::terminal(account())

@@ -7,25 +7,31 @@ use std::{
 };
 
 use anyhow::Context as _;
-use secrecy::{ExposeSecret, SecretString};
+use identity::{ChosenPassword, PasswordContext};
+use secrecy::ExposeSecret;
 
 use crate::outcome::Refusal;
 
 /// A password and whether the person has yet to be told it.
 pub(crate) struct NewPassword {
-    pub(crate) secret: SecretString,
+    pub(crate) chosen: ChosenPassword,
     pub(crate) generated: bool,
 }
 
 impl NewPassword {
     /// The text to show once, if it was generated.
     pub(crate) fn to_show(&self) -> Option<&str> {
-        self.generated.then(|| self.secret.expose_secret())
+        self.generated.then(|| self.chosen.secret().expose_secret())
     }
 }
 
-/// Takes the password of `whom` from the first place that has one and checks it.
-pub(crate) fn obtain(whom: &str, from_stdin: bool, variable: &'static str) -> anyhow::Result<NewPassword> {
+/// Takes the password of `whom` from the first place that has one and checks it against what is known of them.
+pub(crate) fn obtain(
+    whom: &str,
+    context: &PasswordContext,
+    from_stdin: bool,
+    variable: &'static str,
+) -> anyhow::Result<NewPassword> {
     let given = if from_stdin {
         Some(from_input()?)
     } else if let Some(value) = settings::secret_variable(variable, &own_environment())? {
@@ -37,14 +43,14 @@ pub(crate) fn obtain(whom: &str, from_stdin: bool, variable: &'static str) -> an
     };
     let Some(given) = given else {
         return Ok(NewPassword {
-            secret: identity::generate_password(),
+            chosen: ChosenPassword::generate(),
             generated: true,
         });
     };
-    identity::password_check(&given)
+    let chosen = ChosenPassword::check(&given.into(), context)
         .map_err(|weak| Refusal::Usage(format!("the password of {whom}: {weak}")))?;
     Ok(NewPassword {
-        secret: given.into(),
+        chosen,
         generated: false,
     })
 }

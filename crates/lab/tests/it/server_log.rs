@@ -51,7 +51,7 @@ async fn provoke(lab: &Lab) {
         display_name: "Somebody".to_owned(),
         role: Role::Technician,
     };
-    staff::create(&txn, &lab.admin, &person, None).await.unwrap();
+    staff::create(&txn, &lab.admin, &person).await.unwrap();
     txn.commit().await.unwrap();
 
     let txn = client.transaction().await.unwrap();
@@ -76,7 +76,7 @@ async fn provoke(lab: &Lab) {
     txn.rollback().await.unwrap();
     let txn = client.transaction().await.unwrap();
     assert_eq!(
-        conflict(staff::create(&txn, &lab.admin, &person, None).await),
+        conflict(staff::create(&txn, &lab.admin, &person).await),
         "duplicate"
     );
     txn.rollback().await.unwrap();

@@ -118,10 +118,7 @@ impl Lab {
                 display_name: format!("Person {n}"),
                 role,
             };
-            people.push(actor(
-                staff::create(&txn, &admin, &new, None).await.unwrap().id,
-                role,
-            ));
+            people.push(actor(staff::create(&txn, &admin, &new).await.unwrap().id, role));
         }
         txn.commit().await.unwrap();
         drop(object);

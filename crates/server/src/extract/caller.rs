@@ -6,21 +6,24 @@ use std::net::IpAddr;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, http::header, web::Data};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use identity::Principal;
-use model::{OperatorId, Role, StaffId, TenantId};
+use model::{OperatorId, SessionEpoch};
 use provisioner::RequestedBy;
 use registry::operator_by_id;
 
-use super::{IdempotencyKey, tenant::standing};
+use super::{IdempotencyKey, Tenant};
 use crate::{
     problem::{Answer, Kind, Problem},
     state::AppState,
     trace::Trace,
 };
 
-/// Anybody with a valid token who may still work. A laboratory that cannot be asked at the moment (it is suspended, or its
-/// server is away) leaves the token's word: so calls that take this one show nothing of a laboratory's own data.
-#[derive(Debug, Clone)]
-pub struct Caller(pub Principal);
+/// Anybody with a valid token: what their kind may do is decided there.
+pub enum Caller {
+    /// A person of a laboratory that is in service. Whether they may still work is asked with what they do.
+    Staff(Tenant),
+    /// An operator who may still log in.
+    Operator(OperatorCaller),
+}
 
 impl FromRequest for Caller {
     type Error = Problem;
@@ -29,40 +32,22 @@ impl FromRequest for Caller {
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
         let req = req.clone();
         async move {
-            let principal = principal(&req)?;
-            match &principal {
-                Principal::Operator { operator } => on_duty(state(&req), *operator).await?,
-                Principal::Staff { staff, tenant, role } => {
-                    on_staff(state(&req), *tenant, *staff, *role).await?;
-                }
-            }
-            Ok(Self(principal))
+            Ok(match principal(&req)? {
+                Principal::Staff { .. } => Self::Staff(Tenant::of(&req).await?),
+                Principal::Operator { .. } => Self::Operator(OperatorCaller::of(&req).await?),
+            })
         }
         .boxed_local()
     }
 }
 
-/// Refuses the token of an operator who may no longer log in.
-async fn on_duty(state: &AppState, operator: OperatorId) -> Answer<()> {
+/// Refuses a token that was ended, and that of an operator who may no longer log in.
+async fn on_duty(state: &AppState, operator: OperatorId, epoch: SessionEpoch) -> Answer<()> {
     let client = state.registry_client().await?;
     match operator_by_id(&client, operator).await? {
-        Some(operator) if operator.disabled_at.is_none() => Ok(()),
+        Some(operator) if operator.disabled_at.is_none() && operator.session_epoch == epoch => Ok(()),
         _ => Err(Problem::new(Kind::TokenInvalid)),
     }
-}
-
-async fn on_staff(state: &AppState, tenant: TenantId, staff: StaffId, role: Role) -> Answer<()> {
-    let mut client = match state.resolver.checkout(tenant).await {
-        Ok(client) => client,
-        Err(error) => {
-            tracing::debug!(%error, "a token is taken at its word");
-            return Ok(());
-        }
-    };
-    let txn = client.read_only_transaction().await?;
-    let outcome = standing(&txn, staff, role).await;
-    let _settled = txn.rollback().await;
-    outcome
 }
 
 /// An operator of the platform, with where the request came from.
@@ -75,6 +60,18 @@ pub struct OperatorCaller {
 }
 
 impl OperatorCaller {
+    async fn of(req: &HttpRequest) -> Answer<Self> {
+        let Principal::Operator { operator, epoch } = principal(req)? else {
+            return Err(Problem::new(Kind::WrongAudience));
+        };
+        on_duty(state(req), operator, epoch).await?;
+        Ok(Self {
+            operator,
+            request_id: request_id(req),
+            client_ip: client_ip(req),
+        })
+    }
+
     /// The operator as the registry's audit keeps it, with the request's circumstances.
     #[must_use]
     pub fn requested_by(self, key: IdempotencyKey) -> RequestedBy {
@@ -93,19 +90,7 @@ impl FromRequest for OperatorCaller {
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
         let req = req.clone();
-        async move {
-            let operator = match principal(&req)? {
-                Principal::Staff { .. } => return Err(Problem::new(Kind::WrongAudience)),
-                Principal::Operator { operator } => operator,
-            };
-            on_duty(state(&req), operator).await?;
-            Ok(Self {
-                operator,
-                request_id: request_id(&req),
-                client_ip: client_ip(&req),
-            })
-        }
-        .boxed_local()
+        async move { Self::of(&req).await }.boxed_local()
     }
 }
 

@@ -13,9 +13,10 @@ use futures_util::{
 use identity::Principal;
 use lab::{
     Action, Actor, LabError,
-    idempotency::{self, Begin},
+    idempotency::{self, Begin, StoredAnswer},
+    staff::StaffLogin,
 };
-use model::{Role, StaffId, TenantId};
+use model::{SessionEpoch, TenantId};
 use resolver::{ResolveError, Resolver, Snapshot, TenantTransaction};
 
 use super::{
@@ -39,6 +40,8 @@ const RETRIES_MAX: u32 = 2;
 /// A person of a laboratory that is in service, and the way to its data.
 pub struct Tenant {
     actor: Actor,
+    /// The person's session epoch, by the token.
+    epoch: SessionEpoch,
     snapshot: Arc<Snapshot>,
     resolver: Resolver,
 }
@@ -54,10 +57,16 @@ impl FromRequest for Tenant {
 }
 
 impl Tenant {
-    async fn of(req: &HttpRequest) -> Answer<Self> {
-        let (staff, tenant, role) = match principal(req)? {
-            Principal::Staff { staff, tenant, role } => (staff, tenant, role),
-            Principal::Operator { .. } => return Err(Problem::new(Kind::WrongAudience)),
+    pub(super) async fn of(req: &HttpRequest) -> Answer<Self> {
+        let Principal::Staff {
+            staff,
+            tenant,
+            role,
+            epoch,
+            tenant_epoch,
+        } = principal(req)?
+        else {
+            return Err(Problem::new(Kind::WrongAudience));
         };
         let state = req
             .app_data::<Data<AppState>>()
@@ -67,6 +76,9 @@ impl Tenant {
             notes.tenant(tenant, snapshot.slug.as_str());
         }
         snapshot.admit(state.resolver.window())?;
+        if snapshot.session_epoch != tenant_epoch {
+            return Err(Problem::new(Kind::TokenInvalid));
+        }
         let actor = Actor {
             staff,
             role,
@@ -75,6 +87,7 @@ impl Tenant {
         };
         Ok(Self {
             actor,
+            epoch,
             snapshot,
             resolver: state.resolver.clone(),
         })
@@ -128,12 +141,23 @@ impl Tenant {
         let mut client = self.resolver.checkout(self.id()).await?;
         let txn = client.read_only_transaction().await?;
         // In this order: a statement of `work` that fails ends the transaction for all that are sent after it.
-        let asked = standing(&txn, self.actor.staff, self.actor.role);
-        let (stands, outcome) = join(asked, work(&txn, &self.actor)).await;
+        let (stands, outcome) = join(self.standing(&txn), work(&txn, &self.actor)).await;
         // The outcome is known either way, and a connection whose rollback fails is thrown away by the resolver.
         let _settled = txn.rollback().await;
         stands?;
         Ok(outcome?)
+    }
+
+    /// The person, if they may work here now.
+    ///
+    /// # Errors
+    /// 401 when they may not, whatever keeps the laboratory from being served.
+    pub async fn attend(&self) -> Answer<StaffLogin> {
+        let mut client = self.resolver.checkout(self.id()).await?;
+        let txn = client.read_only_transaction().await?;
+        let outcome = self.standing(&txn).await;
+        let _settled = txn.rollback().await;
+        outcome
     }
 
     /// Runs `work` in one snapshot of the laboratory's data that it may read for as long as it takes: it holds one of the
@@ -150,7 +174,7 @@ impl Tenant {
         let mut client = self.resolver.checkout(self.id()).await?;
         let txn = client.read_only_transaction().await?;
         export::snapshot(&txn).await?;
-        standing(&txn, self.actor.staff, self.actor.role).await?;
+        self.standing(&txn).await?;
         let outcome = work(&txn).await;
         let _settled = txn.rollback().await;
         outcome
@@ -181,6 +205,18 @@ impl Tenant {
         outside: impl AsyncFn() -> Answer<()>,
     ) -> Answer<T> {
         self.allow(action)?;
+        self.write_own(work, outside).await
+    }
+
+    /// As [`Tenant::write_with`], for what concerns the person alone who asks: everybody may do that.
+    ///
+    /// # Errors
+    /// As [`Tenant::write_with`], but never 403.
+    pub async fn write_own<T>(
+        &self,
+        work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
+        outside: impl AsyncFn() -> Answer<()>,
+    ) -> Answer<T> {
         let mut retries = 0;
         loop {
             match self.write_once(&work, &outside).await {
@@ -230,8 +266,23 @@ impl Tenant {
         sent: &[u8],
         work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<Created, LabError>,
     ) -> Answer<HttpResponse> {
+        answer::stored(self.create_stored(action, key, route, sent, work).await?)
+    }
+
+    /// As [`Tenant::create`], but gives the answer as it is kept, for what is to be sent once and kept nowhere to be added.
+    ///
+    /// # Errors
+    /// As [`Tenant::create`].
+    pub async fn create_stored(
+        &self,
+        action: Action,
+        key: &IdempotencyKey,
+        route: &str,
+        sent: &[u8],
+        work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<Created, LabError>,
+    ) -> Answer<StoredAnswer> {
         let Some(key) = &key.0 else {
-            return Ok(self.write(action, work).await?.answer());
+            return Ok(self.write(action, work).await?.stored());
         };
         let once = async |txn: &TenantTransaction<'_>, actor: &Actor| {
             let ticket = match idempotency::begin(txn, actor, route, key, sent).await? {
@@ -245,18 +296,30 @@ impl Tenant {
             }
             Ok(stored)
         };
-        answer::stored(self.write(action, once).await?)
+        self.write(action, once).await
     }
 
-    /// Does the work if the person still is on the staff in the role of the token: a token outlives the day on which
-    /// somebody leaves or gets another role.
+    /// Does the work if the token's session still is one of the person's.
     async fn attended<T>(
         &self,
         txn: &TenantTransaction<'_>,
         work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
     ) -> Result<T, Undone> {
-        standing(txn, self.actor.staff, self.actor.role).await?;
+        self.standing(txn).await?;
         Ok(work(txn, &self.actor).await?)
+    }
+
+    /// Refuses a token that was ended, and that of a person who is no longer on the staff or no longer in its role: a token
+    /// outlives the day on which somebody leaves.
+    async fn standing(&self, txn: &TenantTransaction<'_>) -> Answer<StaffLogin> {
+        match lab::staff::login_by_id(txn, self.actor.staff).await? {
+            Some(person)
+                if person.active && person.role == self.actor.role && person.session_epoch == self.epoch =>
+            {
+                Ok(person)
+            }
+            _ => Err(Problem::new(Kind::TokenInvalid)),
+        }
     }
 }
 
@@ -290,13 +353,5 @@ impl From<Undone> for Problem {
             Undone::Lab(error) => error.into(),
             Undone::Told(problem) => problem,
         }
-    }
-}
-
-/// Refuses the token of a person who is no longer on the staff, or no longer in this role.
-pub(super) async fn standing(txn: &TenantTransaction<'_>, staff: StaffId, role: Role) -> Answer<()> {
-    match lab::staff::login_by_id(txn, staff).await? {
-        Some(person) if person.active && person.role == role => Ok(()),
-        _ => Err(Problem::new(Kind::TokenInvalid)),
     }
 }

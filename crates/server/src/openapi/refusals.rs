@@ -43,6 +43,9 @@ fn statuses(method: &str, path: &str, operation: &Operation) -> BTreeSet<u16> {
     if path.ends_with("/login") || path.ends_with("/invitations/accept") {
         found.extend([401, 429]);
     }
+    if path.ends_with("/me/password") {
+        found.insert(429);
+    }
     if path.contains("/auth/") {
         found.insert(403);
     }

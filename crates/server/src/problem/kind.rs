@@ -56,11 +56,13 @@ kinds! {
     TokenMissing = "token-missing", UNAUTHORIZED, "No token was sent",
         "Log in at /api/v1/auth/login and send `Authorization: Bearer <accessToken>`.";
     TokenInvalid = "token-invalid", UNAUTHORIZED, "The token is not valid here",
-        "It was not issued by this service, was changed, or its person is no longer active or has another role now. Log in again.";
+        "It was not issued by this service, was changed or was ended: by a log-out, a new password, another role, a deactivation or a restore of the laboratory. Log in again.";
     TokenExpired = "token-expired", UNAUTHORIZED, "The token has expired",
         "Tokens live for a short time. Log in again.";
     LoginFailed = "login-failed", UNAUTHORIZED, "The log-in was refused",
         "The e-mail address or the password is wrong, or the person is not active. Name the laboratory in `tenant`, always if you work in several.";
+    WrongPassword = "wrong-password", FORBIDDEN, "The current password is wrong",
+        "A new password is taken only together with the one that you log in with now. Who has lost it asks for an invitation.";
     InvitationInvalid = "invitation-invalid", UNAUTHORIZED, "The invitation is not valid",
         "It was used, has expired, was replaced by a newer one, or is not copied whole. Ask whoever invited you for a new one; with a password that you have set already, log in.";
     Forbidden = "forbidden", FORBIDDEN, "Your role may not do this",
@@ -114,7 +116,7 @@ kinds! {
     InvalidSlug = "invalid-slug", UNPROCESSABLE_ENTITY, "The short name has not the right shape",
         "A slug has 2 to 40 lower-case letters, digits and single hyphens, and begins with a letter.";
     WeakPassword = "weak-password", UNPROCESSABLE_ENTITY, "The password is too weak",
-        "Use at least 12 characters.";
+        "Use 12 to 128 characters: several unrelated words, no common password, and nothing made of your address or of the laboratory's name. The detail says which.";
     IdempotencyKeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The key was used for another request",
         "An Idempotency-Key belongs to one request. Use a new key for a new request.";
     PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, "If-Match is missing",

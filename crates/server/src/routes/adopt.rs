@@ -1,6 +1,7 @@
 //! A database that exists becomes a laboratory.
 
 use actix_web::{HttpResponse, post, web};
+use identity::PasswordContext;
 use model::{DbName, Email, SchemaVersion, ServerName, Slug};
 use provisioner::{AdminEntry, Adoption};
 use serde::Deserialize;
@@ -103,7 +104,9 @@ pub(crate) async fn adopt(
                     &"`invite` goes with no `admin.password`: whoever is given one needs no link",
                 ));
             }
-            let hash = input::hashed(&state.passwords, password).await?;
+            let name = adoption.name.as_deref().unwrap_or_default();
+            let context = PasswordContext::of(&admin.email).and_laboratory(name, adoption.slug.as_str());
+            let hash = input::hashed(&state.passwords, password, &context).await?;
             adoption.admin_entry = AdminEntry::Password(hash);
         }
         let display_name = admin.display_name.unwrap_or_else(|| admin.email.to_string());

@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use jiff::Timestamp;
 use lab::Page;
-use model::{ArchiveId, OperationId, OperationKind, ServerName, Slug, TenantId};
+use model::{ArchiveId, OperationId, OperationKind, Reason, ServerName, Slug, TenantId};
 use provisioner::RestoreAs;
 use registry::{Archive, archive_by_id, archives_list, tenant_by_id};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,6 @@ use super::operations::Accepted;
 use crate::{
     answer,
     extract::{IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
-    input::Reason,
     problem::{Answer, Kind, Problem},
     state::AppState,
 };
@@ -173,7 +172,7 @@ pub(crate) async fn restore(
     let MaybeBody(body) = body;
     let invalid = |why: String| Problem::with(Kind::Invalid, why);
     let mut by = operator.requested_by(key);
-    by.reason = body.reason.map(String::from);
+    by.reason = body.reason;
     if !body.in_place {
         let slug = body.r#as.as_deref().map(Slug::parse).transpose()?;
         let server = body.server.as_deref().map(ServerName::parse).transpose();

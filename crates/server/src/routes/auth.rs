@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use identity::Principal;
 use jiff::Timestamp;
 use model::{ClientNetwork, Email, Role, TenantId};
-use registry::{Actor, NewAudit, NewRefusal, audit_insert, refusal_count};
+use registry::{Actor, NewAudit, NewRefusal, audit_insert, operator_end_sessions_in_txn, refusal_count};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -14,18 +14,22 @@ use uuid::Uuid;
 use crate::{
     answer,
     attempts::Audience,
-    extract::{Caller, PublicBody, client_ip, request_id},
-    input::Password,
+    extract::{Caller, IdempotencyKey, PublicBody, client_ip, request_id},
+    input::{self, Password},
     login::{self, Credentials, Found},
     problem::{Answer, Kind},
     state::AppState,
 };
+
+/// What stands in the place of a role for operators.
+const OPERATOR: &str = "operator";
 
 /// Who wants in.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LoginBody {
     #[schema(value_type = String, example = "admin@acme-lab.example")]
+    #[serde(deserialize_with = "input::known_email")]
     email: Email,
     #[schema(value_type = String, format = Password)]
     password: Password,
@@ -40,6 +44,7 @@ pub struct LoginBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OperatorLoginBody {
     #[schema(value_type = String, example = "ops@platform.example")]
+    #[serde(deserialize_with = "input::known_email")]
     email: Email,
     #[schema(value_type = String, format = Password)]
     password: Password,
@@ -89,7 +94,7 @@ pub(super) fn session(state: &AppState, principal: &Principal) -> HttpResponse {
 fn belongs(principal: &Principal) -> (Option<TenantId>, String) {
     match principal {
         Principal::Staff { tenant, role, .. } => (Some(*tenant), Role::as_str(*role).to_owned()),
-        Principal::Operator { .. } => (None, "operator".to_owned()),
+        Principal::Operator { .. } => (None, OPERATOR.to_owned()),
     }
 }
 
@@ -151,7 +156,7 @@ async fn record(
     let (request_id, client_ip) = (request_id(req), client_ip(req));
     let (actor, tenant) = match outcome {
         Ok(Principal::Staff { staff, tenant, .. }) => (Actor::Staff(*staff), Some(*tenant)),
-        Ok(Principal::Operator { operator }) => (Actor::Operator(*operator), None),
+        Ok(Principal::Operator { operator, .. }) => (Actor::Operator(*operator), None),
         Err(problem) => {
             let kind = problem.kind();
             let limited = matches!(kind, Kind::TooManyAttempts | Kind::TooManyAtOnce);
@@ -180,15 +185,49 @@ async fn record(
     Ok(audit_insert(&state.registry_client().await?, &entry).await?)
 }
 
+/// Ends every access token of the person, on every device. Log in again for a new one.
+#[utoipa::path(tag = "log-in", responses((status = 204)))]
+#[post("/auth/logout")]
+pub(crate) async fn log_out(caller: Caller, state: web::Data<AppState>) -> Answer<HttpResponse> {
+    match caller {
+        Caller::Staff(tenant) => {
+            tenant
+                .write_own(
+                    async |txn, actor| lab::staff::sessions_end(txn, actor).await,
+                    async || Ok(()),
+                )
+                .await?;
+        }
+        Caller::Operator(operator) => {
+            let id = operator.operator;
+            let by = operator.requested_by(IdempotencyKey(None));
+            state
+                .registry
+                .in_txn(async |txn| operator_end_sessions_in_txn(txn, id, &by.change()).await)
+                .await?;
+        }
+    }
+    Ok(HttpResponse::NoContent().finish())
+}
+
 /// Who the token stands for.
 #[utoipa::path(tag = "log-in", responses((status = 200, body = Me)))]
 #[get("/me")]
-pub(crate) async fn me(caller: Caller) -> HttpResponse {
-    let Caller(principal) = caller;
-    let id = match &principal {
-        Principal::Staff { staff, .. } => staff.as_uuid(),
-        Principal::Operator { operator } => operator.as_uuid(),
+pub(crate) async fn me(caller: Caller) -> Answer<HttpResponse> {
+    let me = match caller {
+        Caller::Staff(tenant) => {
+            let _person = tenant.attend().await?;
+            Me {
+                id: tenant.actor().staff.as_uuid(),
+                tenant_id: Some(tenant.id()),
+                role: tenant.actor().role.as_str().to_owned(),
+            }
+        }
+        Caller::Operator(caller) => Me {
+            id: caller.operator.as_uuid(),
+            tenant_id: None,
+            role: OPERATOR.to_owned(),
+        },
     };
-    let (tenant_id, role) = belongs(&principal);
-    answer::ok(&Me { id, tenant_id, role })
+    Ok(answer::ok(&me))
 }

@@ -16,6 +16,7 @@ pub mod invitations;
 pub mod laboratory;
 pub mod operations;
 pub mod orders;
+pub mod own;
 pub mod patients;
 pub mod ranges;
 pub mod results;
@@ -56,7 +57,9 @@ fn log_in(config: &mut ServiceConfig<'_>) {
         .service(auth::log_in)
         .service(invitations::accept)
         .service(auth::operator_log_in)
-        .service(auth::me);
+        .service(auth::log_out)
+        .service(auth::me)
+        .service(own::change_password);
 }
 
 fn people(config: &mut ServiceConfig<'_>) {
@@ -70,7 +73,8 @@ fn people(config: &mut ServiceConfig<'_>) {
         .service(staff::create)
         .service(staff::show)
         .service(staff::change)
-        .service(staff::set_password)
+        .service(staff::invite)
+        .service(staff::revoke_invitation)
         .service(laboratory::show)
         .service(laboratory::change)
         .service(laboratory::audit_trail);

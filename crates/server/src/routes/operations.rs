@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, get, http::header, post, web};
 use jiff::Timestamp;
 use lab::Page;
-use model::{OperationId, OperationKind, OperationStatus, Slug, Step, StepStatus, TenantId};
+use model::{OperationId, OperationKind, OperationStatus, Reason, Slug, Step, StepStatus, TenantId};
 use registry::{Operation, OperationFilter, StepRow, operation_by_id, operations_list, steps_of};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -11,7 +11,6 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     answer,
     extract::{Body, IdempotencyKey, OperatorCaller, Params, PathId},
-    input::Reason,
     invitations::InvitationView,
     problem::{Answer, Kind, Problem},
     state::AppState,
@@ -284,7 +283,7 @@ pub(crate) async fn end_grace(
         return Err(Problem::with(Kind::Invalid, why));
     }
     let mut by = operator.requested_by(IdempotencyKey(None));
-    by.reason = reason.map(String::from);
+    by.reason = reason;
     let operation = state.provisioner.end_grace(id.0, by).await?;
     Ok(HttpResponse::Accepted().json(OperationView::of(operation, None)))
 }

@@ -1,22 +1,22 @@
 //! The people who work in the laboratory.
 
-use actix_web::{HttpRequest, HttpResponse, get, patch, post, put, web};
+use actix_web::{HttpRequest, HttpResponse, delete, get, http::header, patch, post, web};
 use lab::{
     Action, Page, PageRequest,
     staff::{self, NewStaff, Staff, StaffPatch},
 };
 use model::{Email, Role, StaffId};
 use registry::AdminPatch;
-use secrecy::ExposeSecret;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     admins,
     answer::{self, Created},
     extract::{Body, IdempotencyKey, IfMatch, Params, PathId, Tenant},
-    input::{self, Password},
-    problem::Answer,
+    input::{self, NoPassword},
+    problem::{Answer, Problem},
+    staff_invitations::{self, StaffInvitationView},
     state::AppState,
 };
 
@@ -42,9 +42,20 @@ pub struct NewStaffBody {
     /// One of receptionist, technician, supervisor, lab_admin.
     #[schema(value_type = String)]
     role: Role,
-    /// At least 12 characters.
-    #[schema(value_type = String, format = Password)]
-    password: Password,
+    /// Nobody sets another's password.
+    #[schema(ignore)]
+    #[serde(default, rename = "password")]
+    _password: NoPassword,
+}
+
+/// A person who was added, with the link by which they set their password.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AddedStaff {
+    #[serde(flatten)]
+    person: Staff,
+    /// Shown only now. Absent for a request that was sent again after the person has set a password.
+    invitation: Option<StaffInvitationView>,
 }
 
 /// A change to a person; what is absent stays.
@@ -63,15 +74,10 @@ pub struct StaffPatchBody {
     /// Closes or opens the account, at once.
     #[serde(default, deserialize_with = "input::present")]
     active: Option<bool>,
-}
-
-/// A person's new password.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PasswordBody {
-    /// At least 12 characters.
-    #[schema(value_type = String, format = Password)]
-    password: Password,
+    /// Nobody sets another's password.
+    #[schema(ignore)]
+    #[serde(default, rename = "password")]
+    _password: NoPassword,
 }
 
 /// Everybody, those added last first.
@@ -88,9 +94,12 @@ pub(crate) async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQue
     Ok(answer::page(&req, &found))
 }
 
-/// Adds a person.
+/// Adds a person, who sets the password by a link: the answer has it, once.
+///
+/// The same request again under the same `Idempotency-Key` adds nobody; as long as the person has set no password there is a new
+/// link in place of the first, and none from then on.
 #[utoipa::path(tag = "laboratory", request_body = NewStaffBody, params(("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 201, body = Staff, headers(("Location" = String), ("ETag" = String)))))]
+    responses((status = 201, body = AddedStaff, headers(("Location" = String), ("ETag" = String)))))]
 #[post("/staff")]
 pub(crate) async fn create(
     tenant: Tenant,
@@ -98,36 +107,54 @@ pub(crate) async fn create(
     body: Body<NewStaffBody>,
     state: web::Data<AppState>,
 ) -> Answer<HttpResponse> {
-    tenant.allow(Action::StaffChange)?;
     let NewStaffBody {
         email,
         display_name,
         role,
-        password,
+        ..
     } = body.value;
-    let hash = input::hashed(&state.passwords, &password).await?;
-    // The key is tied to what was sent without the password: its bare digest must not lie in the database.
-    let sent = format!("{email}\n{display_name}\n{role}");
     let new = NewStaff {
         email,
         display_name,
         role,
     };
-    let work = tenant.create(
-        Action::StaffChange,
-        &key,
-        "POST staff",
-        sent.as_bytes(),
-        async |txn, actor| {
-            let person = staff::create(txn, actor, &new, Some(hash.expose_secret())).await?;
-            Ok(Created::of(
-                format!("/api/v1/staff/{}", person.id),
-                Some(person.version),
-                &person,
-            ))
-        },
-    );
-    work.await
+    let made = tenant
+        .create_stored(
+            Action::StaffChange,
+            &key,
+            "POST staff",
+            &body.bytes,
+            async |txn, actor| {
+                let person = staff::create(txn, actor, &new).await?;
+                Ok(Created::of(
+                    format!("/api/v1/staff/{}", person.id),
+                    Some(person.version),
+                    &person,
+                ))
+            },
+        )
+        .await?;
+    let id = made
+        .headers
+        .get("location")
+        .and_then(|at| at.rsplit('/').next()?.parse().ok());
+    let id: StaffId = id.ok_or_else(|| Problem::internal("an added person has no address"))?;
+    // The token is kept nowhere, so it is no part of the answer that is kept.
+    let person = tenant
+        .read(Action::StaffRead, async |txn, _| staff::get(txn, id).await)
+        .await?;
+    let invitation = if person.has_password || !person.active {
+        None
+    } else {
+        Some(staff_invitations::invite(&state, &tenant, id).await?)
+    };
+    let mut response = HttpResponse::Created();
+    for (name, value) in made.headers {
+        response.insert_header((name, value));
+    }
+    Ok(response
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(AddedStaff { person, invitation }))
 }
 
 /// One person.
@@ -158,6 +185,7 @@ pub(crate) async fn change(
         email,
         role,
         active,
+        ..
     } = body.value;
     let patch = StaffPatch {
         display_name,
@@ -180,24 +208,30 @@ pub(crate) async fn change(
     Ok(answer::ok_tagged(person.version, &person))
 }
 
-/// Sets a person's password in this laboratory.
-#[utoipa::path(tag = "laboratory", request_body = PasswordBody, params(("id" = Uuid, Path)),
-    responses((status = 204)))]
-#[put("/staff/{id}/password")]
-pub(crate) async fn set_password(
+/// Invites a person to set a password: one who has none yet, or has lost it, and keeps the old one until then. An invitation that
+/// they had before is no longer valid. The token is shown only now.
+#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 201, body = StaffInvitationView)))]
+#[post("/staff/{id}/invitation")]
+pub(crate) async fn invite(
     tenant: Tenant,
     id: PathId<StaffId>,
-    body: Body<PasswordBody>,
     state: web::Data<AppState>,
 ) -> Answer<HttpResponse> {
-    tenant.allow(Action::StaffChange)?;
-    let hash = input::hashed(&state.passwords, &body.value.password).await?;
-    tenant
-        .write_with(
-            Action::StaffChange,
-            async |txn, actor| staff::password_set(txn, actor, id.0, hash.expose_secret()).await,
-            async || admins::set_password(&state, tenant.id(), tenant.actor(), id.0, &hash).await,
-        )
-        .await?;
+    let made = staff_invitations::invite(&state, &tenant, id.0).await?;
+    Ok(HttpResponse::Created()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(made))
+}
+
+/// Takes a person's invitation back: its link is good for nothing from now on. Also 204 when there is none. A password that they
+/// have stays.
+#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 204)))]
+#[delete("/staff/{id}/invitation")]
+pub(crate) async fn revoke_invitation(
+    tenant: Tenant,
+    id: PathId<StaffId>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    staff_invitations::revoke(&state, &tenant, id.0).await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
+use identity::PasswordContext;
 use jiff::Timestamp;
 use lab::Page;
-use model::{Email, ServerName, Slug, TenantId, TenantState};
+use model::{Email, Reason, ServerName, Slug, TenantId, TenantState};
 use provisioner::{GRACE_UNCONFIRMED_MIN, NewAdmin, NewLab};
 use registry::{Tenant, TenantFilter, tenant_by_id, tenants_list};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use super::operations::Accepted;
 use crate::{
     answer,
     extract::{Body, IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
-    input::{self, Password, Reason},
+    input::{self, Password},
     invitations,
     problem::{Answer, Kind, Problem},
     state::AppState,
@@ -168,7 +169,10 @@ pub(crate) async fn provision(
         .transpose()
         .map_err(|error| invalid(&error))?;
     let password_hash = match &admin.password {
-        Some(password) => Some(input::hashed(&state.passwords, password).await?),
+        Some(password) => {
+            let context = PasswordContext::of(&admin.email).and_laboratory(&name, slug.as_str());
+            Some(input::hashed(&state.passwords, password, &context).await?)
+        }
         None => None,
     };
     let admin = NewAdmin {
@@ -319,7 +323,7 @@ pub(crate) async fn offboard(
         confirm(&state, id.0, confirm_slug.as_deref()).await?;
     }
     let mut by = operator.requested_by(key);
-    by.reason = reason.map(String::from);
+    by.reason = reason;
     let operation = state.provisioner.request_offboard(id.0, grace, by).await?;
     Ok(Accepted::answer(id.0, operation))
 }

@@ -23,6 +23,10 @@ mod isolation;
 #[cfg(test)]
 mod login;
 #[cfg(test)]
+mod own_password;
+#[cfg(test)]
+mod password_rules;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod requests;
@@ -30,6 +34,8 @@ mod requests;
 mod service;
 #[cfg(test)]
 mod service_manager;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod standing;
 #[cfg(test)]

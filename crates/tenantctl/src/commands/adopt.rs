@@ -1,5 +1,6 @@
 //! A database that exists made a laboratory, or its making taken up again.
 
+use identity::PasswordContext;
 use model::{OperationId, OperationKind, SchemaVersion};
 use provisioner::{AdminEntry, Adoption};
 
@@ -52,8 +53,10 @@ async fn request(context: &Context, wanted: Adopt) -> anyhow::Result<(OperationI
         .as_ref()
         .filter(|_| wanted.admin_password_stdin)
     {
-        let given = password::obtain(email.as_str(), true, "TENANTRY_ADMIN_PASSWORD")?;
-        let hash = context.platform.passwords.hash(&given.secret).await?;
+        let name = wanted.name.as_deref().unwrap_or_default();
+        let known = PasswordContext::of(email).and_laboratory(name, wanted.slug.as_str());
+        let given = password::obtain(email.as_str(), &known, true, "TENANTRY_ADMIN_PASSWORD")?;
+        let hash = context.platform.passwords.hash(&given.chosen).await?;
         admin_entry = AdminEntry::Password(hash.into());
         password = Some(given);
     }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use export::{ExportError, Source, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use model::{Clock as _, SystemClock, TenantState};
+use model::{Clock as _, Reason, SystemClock, TenantState};
 use registry::Tenant;
 use serde_json::json;
 use tokio::{fs, io::AsyncWriteExt as _};
@@ -28,7 +28,7 @@ pub(crate) async fn run(
     context: &Context,
     wanted: &TenantRef,
     output: &Path,
-    reason: Option<String>,
+    reason: Option<Reason>,
 ) -> anyhow::Result<()> {
     let found = tenant(&context.client().await?, wanted).await?;
     if found.status == TenantState::Provisioning {
@@ -77,7 +77,7 @@ async fn write(
     found: &Tenant,
     at: Timestamp,
     part: &Part,
-    reason: Option<String>,
+    reason: Option<Reason>,
 ) -> anyhow::Result<Summary> {
     let by = context.requested_by(reason);
     let target = context.platform.provisioner.open_for_export(found, &by).await?;

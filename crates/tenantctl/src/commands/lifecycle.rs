@@ -1,5 +1,6 @@
 //! Closing and opening a laboratory.
 
+use model::Reason;
 use registry::Tenant;
 use serde_json::json;
 
@@ -12,7 +13,7 @@ use crate::{
 pub(crate) async fn suspend(
     context: &Context,
     wanted: &TenantRef,
-    reason: Option<String>,
+    reason: Option<Reason>,
 ) -> anyhow::Result<()> {
     let found = tenant(&context.client().await?, wanted).await?;
     let by = context.requested_by(reason);
@@ -27,7 +28,7 @@ pub(crate) async fn suspend(
 pub(crate) async fn resume(
     context: &Context,
     wanted: &TenantRef,
-    reason: Option<String>,
+    reason: Option<Reason>,
 ) -> anyhow::Result<()> {
     let found = tenant(&context.client().await?, wanted).await?;
     let by = context.requested_by(reason);

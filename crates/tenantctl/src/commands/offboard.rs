@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use model::{Clock as _, OperationId, OperationKind, OperationStatus, SystemClock};
+use model::{Clock as _, OperationId, OperationKind, OperationStatus, Reason, SystemClock};
 use provisioner::{GRACE_UNCONFIRMED_MIN, ProvisionError};
 use registry::{OperationFilter, RegistryError, Tenant};
 use serde_json::json;
@@ -32,7 +32,7 @@ pub(crate) async fn run(
     context: &Context,
     wanted: &TenantRef,
     when: When,
-    reason: Option<String>,
+    reason: Option<Reason>,
     no_wait: bool,
 ) -> anyhow::Result<()> {
     let found = tenant(&context.client().await?, wanted).await?;
@@ -105,7 +105,7 @@ async fn request(
     context: &Context,
     tenant: &Tenant,
     grace: Duration,
-    reason: Option<String>,
+    reason: Option<Reason>,
 ) -> anyhow::Result<OperationId> {
     let asked = context
         .platform

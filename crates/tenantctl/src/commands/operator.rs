@@ -1,5 +1,6 @@
 //! The platform's own staff.
 
+use identity::PasswordContext;
 use model::{Email, OperatorId};
 use registry::{
     Change, NewAudit, NewOperator, audit_insert, operator_set_active_in_txn, operator_set_password_in_txn,
@@ -22,13 +23,15 @@ pub(crate) async fn run(context: &Context, what: Operator) -> anyhow::Result<()>
             name,
             password_stdin,
         } => {
-            let password = password::obtain(email.as_str(), password_stdin, "TENANTRY_OPERATOR_PASSWORD")?;
+            let known = PasswordContext::of(&email);
+            let variable = "TENANTRY_OPERATOR_PASSWORD";
+            let password = password::obtain(email.as_str(), &known, password_stdin, variable)?;
             let local_part = email.as_str().split('@').next().unwrap_or_default().to_owned();
             let new = NewOperator {
                 id: OperatorId::generate(),
-                display_name: name.unwrap_or(local_part),
+                display_name: named(name.as_deref().unwrap_or(&local_part))?,
                 email,
-                password_hash: context.platform.passwords.hash(&password.secret).await?.into(),
+                password_hash: context.platform.passwords.hash(&password.chosen).await?.into(),
             };
             let made = insert(context, &new).await?;
             told(context, &made, "created", &password)
@@ -65,6 +68,15 @@ pub(crate) async fn run(context: &Context, what: Operator) -> anyhow::Result<()>
     }
 }
 
+/// The most characters of a person's name.
+const NAME_MAX: usize = 200;
+
+/// The name in its normal form.
+fn named(name: &str) -> anyhow::Result<String> {
+    let normal = model::text::line(name, NAME_MAX);
+    Ok(normal.map_err(|error| Refusal::Usage(format!("the person's name {error}")))?)
+}
+
 /// Registers a person, with the line in the audit that says who did it.
 async fn insert(context: &Context, new: &NewOperator) -> anyhow::Result<registry::Operator> {
     let by = context.requested_by(None);
@@ -97,8 +109,9 @@ async fn find(context: &Context, email: &Email) -> anyhow::Result<registry::Oper
 
 async fn set_password(context: &Context, email: &Email, from_stdin: bool) -> anyhow::Result<()> {
     let operator = find(context, email).await?;
-    let password = password::obtain(email.as_str(), from_stdin, "TENANTRY_OPERATOR_PASSWORD")?;
-    let hash = context.platform.passwords.hash(&password.secret).await?.into();
+    let known = PasswordContext::of(&operator.email);
+    let password = password::obtain(email.as_str(), &known, from_stdin, "TENANTRY_OPERATOR_PASSWORD")?;
+    let hash = context.platform.passwords.hash(&password.chosen).await?.into();
     let by = context.requested_by(None);
     let changed = (context.platform.registry)
         .in_txn(async |txn| {

@@ -1,5 +1,6 @@
 //! A laboratory made, or its making taken up again.
 
+use identity::PasswordContext;
 use model::{OperationId, OperationKind, TenantState};
 use platform::COVERAGE_NOTE;
 use provisioner::{NewAdmin, NewLab, ProvisionError};
@@ -53,14 +54,16 @@ async fn request(context: &Context, wanted: Provision) -> anyhow::Result<(Operat
         None
     } else {
         let from_stdin = wanted.admin_password_stdin;
+        let context = PasswordContext::of(&email).and_laboratory(&wanted.name, wanted.slug.as_str());
         Some(password::obtain(
             email.as_str(),
+            &context,
             from_stdin,
             "TENANTRY_ADMIN_PASSWORD",
         )?)
     };
     let password_hash = match &password {
-        Some(password) => Some(context.platform.passwords.hash(&password.secret).await?.into()),
+        Some(password) => Some(context.platform.passwords.hash(&password.chosen).await?.into()),
         None => None,
     };
     let local_part = email.as_str().split('@').next().unwrap_or_default().to_owned();

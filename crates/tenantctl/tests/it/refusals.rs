@@ -116,3 +116,26 @@ async fn a_taken_slug_is_a_conflict_and_a_malformed_one_wrong_usage() {
         "O'Neil \"x\"; DROP TABLE tenants"
     );
 }
+
+#[test]
+fn a_reason_is_one_line_of_bounded_length_in_every_command() {
+    let home = tempfile::tempdir().unwrap();
+    let ctl = Ctl::bare(home.path());
+    let (long, lines) = ("x".repeat(501), "one\ntwo".to_owned());
+    for args in [
+        &["suspend", "acme-lab"][..],
+        &["resume", "acme-lab"],
+        &["offboard", "acme-lab", "--yes"],
+        &["export", "acme-lab"],
+        &["backup", "acme-lab"],
+        &["restore", NOBODY],
+        &["operations", "cancel", NOBODY],
+        &["webhooks", "disable", NOBODY],
+    ] {
+        for (reason, part) in [(&long, "the limit is 500"), (&lines, "U+000A")] {
+            let args = [args, &["--reason", reason]].concat();
+            let said = ctl.run(&args).expect(2);
+            assert!(said.stderr.contains(part), "{args:?}: {said:?}");
+        }
+    }
+}

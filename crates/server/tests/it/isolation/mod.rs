@@ -37,6 +37,10 @@ enum Plan {
     Service(&'static str),
     /// It gives tokens: A's people are nobody in B.
     LogIn,
+    /// It ends the tokens of whoever asks, and no others.
+    LogsOut,
+    /// It changes the password of whoever asks, and nothing of anybody else.
+    OwnPassword,
     /// It gives a token to whom an invitation names: to A's person a token of A, and nothing of B's comes or changes with it.
     Accepts,
 }
@@ -61,7 +65,7 @@ struct Probe {
 
 #[tokio::test]
 async fn a_foreign_token_gets_nothing_on_any_route() {
-    let scene = Scene::new().await;
+    let mut scene = Scene::new().await;
     let document = scene.world.server.get("", "/openapi.json").await.expect(200);
     let mut unplanned = BTreeSet::new();
     let mut routes: Vec<(String, String)> = (document["paths"].as_object().unwrap().iter())
@@ -80,6 +84,11 @@ async fn a_foreign_token_gets_nothing_on_any_route() {
         match plan(&scene, method, path).await {
             Some(plan) => try_route(&scene, &route, plan).await,
             None => drop(unplanned.insert(route)),
+        }
+        if path.ends_with("/invitations/accept") {
+            // The password that was set there ended the tokens of before.
+            let email = Lab::email(&scene.a.slug, "admin");
+            scene.a.admin = scene.world.server.log_in(&email, Some(&scene.a.slug)).await;
         }
     }
     assert!(
@@ -189,6 +198,45 @@ async fn try_route(scene: &Scene, route: &str, plan: Plan) {
             operator_token(&scene.world.server).await;
         }
         Plan::Accepts => accepts(scene, route).await,
+        Plan::LogsOut => logs_out(scene, route).await,
+        Plan::OwnPassword => own_password(scene, route).await,
+    }
+}
+
+/// A person of A's own, so that the others can go on with their tokens.
+async fn logs_out(scene: &Scene, route: &str) {
+    let d = &scene.world.server;
+    let person = scene.person().await;
+    let token = d
+        .log_in(person["email"].as_str().unwrap(), Some(&scene.a.slug))
+        .await;
+    let reply = d.post(&token, "/api/v1/auth/logout", json!({})).await;
+    assert_eq!(reply.status, 204, "{route}: {}", reply.text);
+    d.get(&token, "/api/v1/me").await.refused(401, "token-invalid");
+    for lab in [&scene.a, &scene.b] {
+        d.get(&lab.technician, "/api/v1/me").await.expect(200);
+    }
+}
+
+/// A person of A's own, so that the others can go on with their passwords.
+async fn own_password(scene: &Scene, route: &str) {
+    const OWN: &str = "thirteen purple umbrellas";
+    let d = &scene.world.server;
+    let person = scene.person().await;
+    let email = person["email"].as_str().unwrap();
+    let token = d.log_in(email, Some(&scene.a.slug)).await;
+    let before = scene.world.digest(&scene.b).await;
+    let body = json!({ "currentPassword": PASSWORD, "newPassword": OWN });
+    let reply = d.post(&token, "/api/v1/me/password", body).await;
+    assert_eq!(reply.status, 200, "{route}: {}", reply.text);
+    assert_eq!(reply.json["tenantId"], json!(scene.a.id), "{route}");
+    assert_eq!(scene.world.digest(&scene.b).await, before, "{route} changed B");
+    d.try_log_in(email, OWN, Some(&scene.b.slug))
+        .await
+        .refused(401, "login-failed");
+    d.try_log_in(email, OWN, Some(&scene.a.slug)).await.expect(200);
+    for lab in [&scene.a, &scene.b] {
+        d.get(&lab.technician, "/api/v1/me").await.expect(200);
     }
 }
 

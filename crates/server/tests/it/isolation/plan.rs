@@ -6,7 +6,7 @@ use super::{
     After, Plan, Probe,
     scene::{Scene, at, import_of, post, reason, sign, weekly},
 };
-use crate::support::{Call, Lab, PASSWORD, at_once};
+use crate::support::{Call, Lab, at_once};
 
 fn admin(lab: &Lab) -> &str {
     &lab.admin
@@ -67,6 +67,8 @@ fn service(method: &str, path: &str) -> Option<Plan> {
         ("GET", "/invitation") => Plan::Service("/invitation"),
         ("POST", "/api/v1/auth/login" | "/api/v1/operators/login") => Plan::LogIn,
         ("POST", "/api/v1/auth/invitations/accept") => Plan::Accepts,
+        ("POST", "/api/v1/auth/logout") => Plan::LogsOut,
+        ("POST", "/api/v1/me/password") => Plan::OwnPassword,
         ("GET", "/api/v1/me") => lists(technician, "/api/v1/me"),
         _ => return None,
     })
@@ -231,7 +233,7 @@ async fn people(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
         }
         ("GET", "/api/v1/staff") => lists(admin, path),
         ("POST", "/api/v1/staff") => {
-            let body = json!({ "email": "new@lab.example", "displayName": "New", "role": "technician", "password": PASSWORD });
+            let body = json!({ "email": "new@lab.example", "displayName": "New", "role": "technician" });
             Plan::Makes(vec![probe(admin, post(path.into(), &body), 201)])
         }
         ("GET", "/api/v1/staff/{id}") => {
@@ -242,13 +244,13 @@ async fn people(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             let call = Call::new("PATCH", at("staff", &person, "")).json(&json!({ "active": false }));
             names(admin, call.version(&person["version"]))
         }
-        ("PUT", "/api/v1/staff/{id}/password") => {
-            let call = Call::new("PUT", at("staff", &scene.person().await, "/password"));
-            Plan::Names(vec![probe(
-                admin,
-                call.json(&json!({ "password": "another good one" })),
-                204,
-            )])
+        ("POST", "/api/v1/staff/{id}/invitation") => {
+            let path = at("staff", &scene.person().await, "/invitation");
+            Plan::Names(vec![probe(admin, post(path, &json!({})), 201)])
+        }
+        ("DELETE", "/api/v1/staff/{id}/invitation") => {
+            let path = at("staff", &scene.person().await, "/invitation");
+            Plan::Names(vec![probe(admin, Call::new("DELETE", path), 204)])
         }
         ("GET", "/api/v1/profile") => lists(admin, path),
         ("PATCH", "/api/v1/profile") => {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Probe;
-use crate::support::{Call, LIMIT, Lab, PASSWORD, Reply, World, by_code};
+use crate::support::{Call, LIMIT, Lab, Reply, World, add_person, by_code};
 
 /// Two laboratories, and everything that is made in A as it is needed.
 pub(super) struct Scene {
@@ -205,13 +205,8 @@ impl Scene {
 
     pub(super) async fn person(&self) -> Value {
         let email = format!("{}@acme-lab.example", uuid::Uuid::now_v7().simple());
-        let body =
-            json!({ "email": email, "displayName": "Nina", "role": "technician", "password": PASSWORD });
-        self.world
-            .server
-            .post(&self.a.admin, "/api/v1/staff", body)
-            .await
-            .expect(201)
+        let body = json!({ "email": email, "displayName": "Nina", "role": "technician" });
+        add_person(&self.world.server, &self.a.admin, &body).await.0
     }
 }
 

@@ -12,7 +12,9 @@ pub(crate) use door::Door;
 pub(crate) use http::{Call, Reply};
 pub(crate) use lab::{Lab, by_code};
 pub(crate) use process::{Tenantd, environment};
-pub(crate) use world::{OPERATOR, World, connect, finished, new_lab, operator_token, prepare, provision};
+pub(crate) use world::{
+    OPERATOR, World, accept, add_person, connect, finished, new_lab, operator_token, prepare, provision,
+};
 
 /// The body of a removal without a grace period.
 pub(crate) fn at_once(slug: &str) -> serde_json::Value {

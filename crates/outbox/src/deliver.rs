@@ -145,7 +145,7 @@ impl Outbox {
             .header("webhook-signature", signature)
             .body(body);
         Ok(match request.send().await {
-            Ok(response) => judge(response).await,
+            Ok(response) => judge(response, config.clock.now()).await,
             Err(error) => Outcome::failed(http::told(&error)),
         })
     }
@@ -207,6 +207,10 @@ impl Outbox {
                     true => "the receiver answered 410 Gone".to_owned(),
                     false => format!("nothing got through for too long; last: {error}"),
                 };
+                if let Some(asked) = outcome.again_after {
+                    let held = asked.min(config.backoff_max);
+                    registry::webhook_hold_in_txn(txn, claimed.webhook.id, held).await?;
+                }
                 if !registry::webhook_failed_in_txn(txn, claimed.webhook.id, &rule, &why).await? {
                     return Ok(false);
                 }
@@ -275,13 +279,9 @@ impl Outbox {
 }
 
 /// 2xx means that the receiver has it. A redirect is a refusal: the address is to be registered as it is.
-async fn judge(response: Response) -> Outcome {
+async fn judge(response: Response, now: Timestamp) -> Outcome {
     let status = response.status();
-    let again_after = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map(Duration::from_secs);
+    let again_after = again_after(response.headers(), now);
     if status.is_success() {
         return Outcome {
             status: Some(status),
@@ -305,6 +305,19 @@ async fn judge(response: Response) -> Outcome {
         error: Some(format!("the receiver answered {status}{hint}{said}")),
         again_after,
     }
+}
+
+/// What `Retry-After` asks for (RFC 9110, 10.2.3): seconds, or a date, which is read by the receiver's own clock where it shows
+/// that, and by ours, `now`, where it does not. A date that has passed is no wait.
+fn again_after(headers: &header::HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
+    let asked = text(header::RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(asked).ok()?;
+    let theirs = text(header::DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+    until.duration_since(theirs.unwrap_or_else(|| now.into())).ok()
 }
 
 /// The beginning of an answer, as one line of plain text. No more of it is read.

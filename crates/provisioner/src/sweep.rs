@@ -12,6 +12,9 @@ use registry::{Actor, PAGE_MAX, Server, Tenant, TenantFilter};
 
 use crate::{Inner, ProvisionError, reach::Session, steps::mark_of};
 
+/// How long whoever suspends a laboratory may take to close it on its server after the routers' grace.
+const SUSPENDING_MAX: Duration = Duration::from_secs(10);
+
 /// Looks for as long as it is let.
 pub(crate) async fn sweep(inner: &Inner) {
     let every = inner.config.bounds.fences_every;
@@ -96,9 +99,29 @@ async fn open<'a>(session: &Session, page: &'a [Tenant]) -> Result<Vec<&'a Tenan
     Ok(rows.iter().filter_map(|row| at(row.get(0))).collect())
 }
 
+/// Suspending and resuming go on meanwhile. What has changed since the page was read is somebody's who is at it, or the next
+/// look's; what was suspended a moment ago is most likely being closed right now, so that it was open is nothing to warn of.
 async fn close(inner: &Inner, tenant: &Tenant) {
     let actor = Actor::Worker(inner.owner.clone());
+    let settled = inner.config.bounds.routers_grace + SUSPENDING_MAX;
+    let unchanged = async {
+        let client = inner.config.registry.client().await?;
+        registry::tenant_unchanged_for(&client, tenant.id, tenant.generation, settled).await
+    };
+    let overdue = match unchanged.await {
+        Ok(Some(overdue)) => overdue,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::warn!(tenant.slug = %tenant.slug, %error, "a laboratory cannot be looked at again; trying again");
+            return;
+        }
+    };
     match inner.close_on_server(tenant, &actor).await {
+        Ok(()) if !overdue => tracing::info!(
+            tenant.slug = %tenant.slug,
+            server = %tenant.server,
+            "a laboratory that was closed a moment ago is closed on its server, too"
+        ),
         Ok(()) => tracing::warn!(
             tenant.slug = %tenant.slug,
             server = %tenant.server,

@@ -107,7 +107,7 @@ pub struct Claimed {
 }
 
 /// Takes a delivery that is due: the longest waiting one, but none to an address in `busy`, none to one that is switched
-/// off, and none while an earlier event of the same laboratory is on its way to the same address. With `only`, this delivery
+/// off or has asked to be left alone for a while, and none while an earlier event of the same laboratory is on its way to the same address. With `only`, this delivery
 /// and no other, also out of turn.
 ///
 /// # Errors
@@ -123,7 +123,8 @@ pub async fn delivery_claim(
              SELECT d.id FROM webhook_deliveries d JOIN webhooks w ON w.id = d.webhook_id
               WHERE d.status = 'pending' AND (d.lease_until IS NULL OR d.lease_until <= clock_timestamp())
                 AND CASE WHEN $4::uuid IS NULL THEN
-                        d.not_before <= clock_timestamp() AND w.disabled_at IS NULL AND d.webhook_id <> ALL ($3)
+                        d.not_before <= clock_timestamp() AND w.disabled_at IS NULL
+                        AND (w.held_until IS NULL OR w.held_until <= clock_timestamp()) AND d.webhook_id <> ALL ($3)
                         AND NOT EXISTS (SELECT FROM webhook_deliveries e
                             WHERE e.webhook_id = d.webhook_id AND e.lane = d.lane AND e.status = 'pending'
                               AND e.position < d.position)

@@ -101,7 +101,7 @@ pub use tenants::{
 pub use transition::{tenant_delete_in_txn, tenant_transition_in_txn};
 pub use webhooks::{
     NewWebhook, SwitchOff, Webhook, webhook_by_id, webhook_delete, webhook_failed_in_txn,
-    webhook_insert, webhook_reached, webhook_set_enabled, webhook_set_secret,
+    webhook_hold_in_txn, webhook_insert, webhook_reached, webhook_set_enabled, webhook_set_secret,
     webhooks_list,
 };
 

@@ -192,7 +192,8 @@ pub async fn webhook_set_enabled(
          UPDATE webhooks SET disabled_why = $2,
              disabled_at = CASE WHEN $2::text IS NULL THEN NULL ELSE coalesce(disabled_at, clock_timestamp()) END,
              failing_since = CASE WHEN $2::text IS NULL THEN NULL ELSE failing_since END,
-             failures = CASE WHEN $2::text IS NULL THEN 0 ELSE failures END
+             failures = CASE WHEN $2::text IS NULL THEN 0 ELSE failures END,
+             held_until = CASE WHEN $2::text IS NULL THEN NULL ELSE held_until END
          WHERE id = $1 RETURNING ",
         columns!()
     );
@@ -224,6 +225,22 @@ pub async fn webhook_reached(client: &impl GenericClient, id: WebhookId) -> Resu
     // The row is touched only when something changes: deliveries under way at once would wait for each other.
     let statement = "UPDATE webhooks SET failing_since = NULL, failures = 0 WHERE id = $1 AND failures > 0";
     sql::touched(client, "noting a webhook's success", statement, &[&id.as_uuid()]).await?;
+    Ok(())
+}
+
+/// Sends nothing to an address for so long: the receiver has asked for that, whatever is to be sent.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn webhook_hold_in_txn(
+    txn: &Transaction<'_>,
+    id: WebhookId,
+    time: Duration,
+) -> Result<(), RegistryError> {
+    let statement = "UPDATE webhooks
+             SET held_until = greatest(held_until, clock_timestamp() + make_interval(secs => $2)) WHERE id = $1";
+    let params: [&(dyn ToSql + Sync); 2] = [&id.as_uuid(), &time.as_secs_f64()];
+    sql::touched(txn, "holding a webhook back", statement, &params).await?;
     Ok(())
 }
 

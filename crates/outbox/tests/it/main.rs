@@ -10,5 +10,6 @@ mod deliveries;
 #[path = "../../examples/receive.rs"]
 mod receive;
 mod receiver;
+mod retry_after;
 mod rig;
 mod sharing;

@@ -1,6 +1,9 @@
 //! What keeps a laboratory closed: routers that let go, and its server.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use model::{RouterId, TenantEvent, TenantId, TenantState};
 use provisioner::ProvisionError;
@@ -298,6 +301,76 @@ async fn a_suspension_whose_process_died_is_completed_by_the_next_worker() {
     assert!(!rig.can_log_in(&tenant).await);
     ended(&warm).await;
     assert!(rig.can_log_in(&other).await);
+}
+
+/// What a worker has warned of while the test ran.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Warnings {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Warnings {
+    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let own = self.clone();
+        tracing::subscriber::set_default(
+            tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::WARN)
+                .with_writer(move || own.clone())
+                .finish(),
+        )
+    }
+
+    fn of_an_open_laboratory(&self) -> usize {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.matches("was open on its server").count()
+    }
+}
+
+#[tokio::test]
+async fn a_worker_warns_of_an_open_laboratory_only_when_nobody_is_closing_it() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("acme").await;
+    let warnings = Warnings::default();
+    let _listening = warnings.listen();
+    // As whoever suspends it leaves it for a moment, between the registry and the server.
+    rig.registry_only(tenant.id, TenantEvent::Suspend).await;
+    rig.with_worker(async {
+        eventually("the fence", PATIENCE, async || {
+            rig.event(tenant.id, "fenced").await.is_some()
+        })
+        .await;
+    })
+    .await;
+    assert!(!rig.can_log_in(&tenant).await);
+    assert_eq!(warnings.of_an_open_laboratory(), 0);
+
+    // Suspended long ago, and open: by a server that was restored from a backup, say.
+    let registry = connect(&rig.space.registry).await;
+    let long_ago = format!(
+        "SET session_replication_role = replica; UPDATE tenants SET updated_at = now() - interval '1 day' WHERE id = '{}'",
+        tenant.id
+    );
+    registry.batch_execute(&long_ago).await.unwrap();
+    let admin = connect(&rig.space.server).await;
+    let open = format!("ALTER ROLE {} LOGIN", tenant.role_name);
+    admin.batch_execute(&open).await.unwrap();
+    rig.with_worker(async {
+        eventually("the warning", PATIENCE, async || {
+            warnings.of_an_open_laboratory() == 1
+        })
+        .await;
+    })
+    .await;
+    assert!(!rig.can_log_in(&tenant).await);
 }
 
 /// Whoever has the last word in the registry has it on the server too.

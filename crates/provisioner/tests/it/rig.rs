@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use identity::{SealKey, Sealer};
-use model::{Email, OperationId, ServerName, Slug, SystemClock, TenantId};
+use model::{Email, OperationId, RoleName, ServerName, Slug, SystemClock, TenantId};
 use pg::ConnectTarget;
 use provisioner::{
     Bounds, BoxError, NewAdmin, NewLab, Provisioner, ProvisionerConfig, RequestedBy, Seed, SeedHook,
@@ -151,7 +151,15 @@ impl Rig {
         let groups: Vec<_> = groups
             .map(|tenant| self.space.namespace.tenant_group(tenant.id))
             .collect();
-        let roles = roles.into_iter().filter(|role| !groups.contains(role));
+        // A spare's group has the spare's name.
+        let of_spare = |role: &RoleName| {
+            databases
+                .iter()
+                .any(|name| name.as_str() == role.as_str() && role.as_str().contains("_spare_"))
+        };
+        let roles = roles
+            .into_iter()
+            .filter(|role| !groups.contains(role) && !of_spare(role));
         let prefix = format!("{}_", self.space.namespace.as_str());
         let names = databases.iter().map(|d| d.as_str().to_owned());
         names

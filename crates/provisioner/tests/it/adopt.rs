@@ -102,8 +102,9 @@ impl Old {
         let client = self.inside(rig).await;
         let mut all = Vec::new();
         for sql in [
-            "SELECT s::text FROM staff s ORDER BY id",
-            "SELECT p::text FROM lab_profile p",
+            // Without the columns that migrations add.
+            "SELECT (to_jsonb(s) - 'session_epoch')::text FROM staff s ORDER BY id",
+            "SELECT (to_jsonb(p) - 'accept_notice_without_read_back')::text FROM lab_profile p",
             "SELECT n::text FROM own_notes n",
             "SELECT relname || ' ' || pg_get_userbyid(relowner) FROM pg_class
               WHERE relname IN ('staff', 'own_notes', 'lab_profile') ORDER BY 1",

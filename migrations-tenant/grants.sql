@@ -26,7 +26,7 @@ GRANT SELECT, INSERT, UPDATE (display_name, email, role, password_hash, oidc_sub
 GRANT SELECT, INSERT, DELETE, UPDATE (token_sha256, session_epoch, created_by, created_at, expires_at) ON staff_invitation TO {group};
 
 -- The catalogue.
-GRANT SELECT, INSERT, UPDATE (name, loinc, section, decimals, allowed_values, members, delta_pct, delta_days, tat_minutes, active) ON test_def TO {group};
+GRANT SELECT, INSERT, UPDATE (name, loinc, section, value_type, unit, decimals, allowed_values, members, delta_pct, delta_days, tat_minutes, active) ON test_def TO {group};
 GRANT SELECT, INSERT, UPDATE (valid_to) ON ref_range TO {group};
 
 -- The work. What the guards evaluate (range, limits, flag) has no column here.
@@ -43,7 +43,7 @@ GRANT SELECT, INSERT, UPDATE (
 GRANT SELECT, INSERT, UPDATE (status, verified_by, evaluated_at) ON result_amendment TO {group};
 
 -- Append-only.
-GRANT SELECT, INSERT ON audit_event, critical_notice, import_batch, import_error TO {group};
+GRANT SELECT, INSERT ON audit_event, critical_notice, import_batch, import_run, import_error TO {group};
 -- Read by queries, and by guards that run with the rights of whoever writes.
 GRANT EXECUTE ON FUNCTION
   lab_day(timestamptz),

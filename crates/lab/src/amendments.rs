@@ -5,15 +5,19 @@
 //! is. Only where the laboratory allows one person both is it applied at once, and marked. The value that it replaces, with
 //! all its signatures, stays readable for ever.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    Actor, AmendmentId, AmendmentKind, AmendmentStatus, Comparator, Flag, LabError, NoRange, Number,
-    ResultId, Txn, audit,
+    Actor, AmendmentId, AmendmentKind, AmendmentStatus, Comparator, Flag, LabError, NoRange, Number, Page,
+    PageRequest, ResultId, Txn, audit,
     catalogue::{self, Test},
-    entry, jumped, profile, result_view,
+    entry, jumped,
+    paging::Cursor,
+    profile, result_view,
     result_view::{Delta, ResultView},
     results,
     rows::Reader,
@@ -212,6 +216,74 @@ pub async fn of_result(txn: &Txn<'_>, id: ResultId) -> Result<Vec<Amendment>, La
         .iter()
         .map(amendment)
         .collect()
+}
+
+/// An amendment that waits for another person, with the result that it would change.
+#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingAmendment {
+    /// The amendment.
+    #[serde(flatten)]
+    pub amendment: Amendment,
+    /// The result as it is now.
+    pub result: ResultView,
+    /// The number of its order.
+    pub accession_no: String,
+    /// The patient's record number.
+    pub mrn: String,
+    /// The patient's family name.
+    pub family_name: String,
+    /// The patient's given name.
+    pub given_name: String,
+}
+
+/// The amendments that wait for a second person, the longest waiting first.
+///
+/// # Errors
+/// [`LabError::Invalid`] for a bad page.
+pub async fn waiting(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<WaitingAmendment>, LabError> {
+    let statement = txn
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM result_amendment WHERE status = 'proposed' AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2"
+        ))
+        .await?;
+    let rows = txn
+        .query(&statement, &[&page.after_id()?, &page.fetch()?])
+        .await?;
+    let found = rows.iter().map(amendment).collect::<Result<Vec<_>, _>>()?;
+    let ids: Vec<ResultId> = found.iter().map(|amendment| amendment.result_id).collect();
+    let mut results: HashMap<ResultId, ResultView> = result_view::by_ids(txn, &ids)
+        .await?
+        .into_iter()
+        .map(|result| (result.id, result))
+        .collect();
+    let statement = txn
+        .prepare_cached(
+            "SELECT r.id, o.accession_no, p.mrn, p.family_name, p.given_name
+             FROM result r JOIN lab_order o ON o.id = r.order_id JOIN patient own ON own.id = r.patient_id
+             JOIN patient p ON p.id = coalesce(own.merged_into, own.id) WHERE r.id = ANY($1)",
+        )
+        .await?;
+    let mut waiting = Vec::with_capacity(found.len());
+    let whose = txn.query(&statement, &[&ids]).await?;
+    for amendment in found {
+        let row = whose
+            .iter()
+            .find(|row| row.get::<_, ResultId>(0) == amendment.result_id);
+        let (Some(row), Some(result)) = (row, results.remove(&amendment.result_id)) else {
+            return Err(LabError::not_found("result", amendment.result_id));
+        };
+        let row = Reader::new("result", row);
+        waiting.push(WaitingAmendment {
+            amendment,
+            result,
+            accession_no: row.get("accession_no")?,
+            mrn: row.get("mrn")?,
+            family_name: row.get("family_name")?,
+            given_name: row.get("given_name")?,
+        });
+    }
+    page.page(waiting, |waiting| Cursor::Id(waiting.amendment.id.as_uuid()))
 }
 
 /// Writes a proposal; the database evaluates it.

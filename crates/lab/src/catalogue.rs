@@ -58,7 +58,7 @@ pub struct NewTest {
     pub tat_minutes: Option<i32>,
 }
 
-/// A change to a test; what is absent stays, and null takes away what a test can be without. Code, kind, unit and specimen cannot change: old results mean what they mean.
+/// A change to a test; what is absent stays, and null takes away what a test can be without. Kind and unit change while the test has no result and no range in force; code and specimen never: results mean what they mean.
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TestPatch {
@@ -72,6 +72,21 @@ pub struct TestPatch {
     /// Section.
     #[serde(default, deserialize_with = "patch::kept")]
     pub section: Option<String>,
+    /// Kind of value, with what goes with it: `unit`, `allowedValues` or `members`.
+    #[serde(default, deserialize_with = "patch::kept")]
+    pub value_type: Option<ValueType>,
+    /// UCUM unit.
+    #[serde(default, deserialize_with = "patch::clearable")]
+    #[schema(value_type = Option<String>)]
+    pub unit: Option<Option<String>>,
+    /// Values of a coded test.
+    #[serde(default, deserialize_with = "patch::clearable")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub allowed_values: Option<Option<Vec<String>>>,
+    /// Members of a panel.
+    #[serde(default, deserialize_with = "patch::clearable")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub members: Option<Option<Vec<String>>>,
     /// Decimals for entry.
     #[serde(default, deserialize_with = "patch::clearable")]
     #[schema(value_type = Option<i16>, minimum = 0, maximum = 9)]
@@ -194,6 +209,14 @@ pub(crate) async fn by_codes(txn: &Txn<'_>, codes: &[String]) -> Result<HashMap<
         .collect()
 }
 
+/// The tests behind some codes, kept as they are until the transaction ends: what is ordered must not become another kind of
+/// test, or get another unit, at the same moment.
+pub(crate) async fn ordered(txn: &Txn<'_>, codes: &[String]) -> Result<HashMap<String, Test>, LabError> {
+    let sql = "SELECT code FROM test_def WHERE code = ANY($1) ORDER BY code FOR KEY SHARE";
+    txn.query(&txn.prepare_cached(sql).await?, &[&codes]).await?;
+    by_codes(txn, codes).await
+}
+
 /// Adds a test of the laboratory's own.
 ///
 /// # Errors
@@ -289,21 +312,20 @@ pub async fn update(
         patch.tat_minutes,
     );
     problems.done()?;
-    txn.query_opt(
-        "SELECT 1 FROM test_def WHERE code = $1 FOR NO KEY UPDATE",
-        &[&code],
-    )
-    .await?;
+    // Orders that name the test at this moment hold a share of its key: they are seen, or they wait.
+    txn.query_opt("SELECT 1 FROM test_def WHERE code = $1 FOR UPDATE", &[&code])
+        .await?;
     let before = get(txn, code).await?;
     same_version("the test", before.version, version)?;
-    if patch.delta_pct.flatten().is_some() && before.value_type != ValueType::Quantity {
+    let meaning = meaning(txn, &before, patch).await?;
+    if patch.delta_pct.unwrap_or(before.delta_pct).is_some() && meaning.value_type != ValueType::Quantity {
         return Err(LabError::invalid("deltaPct", "only a quantity has a delta check"));
     }
     let statement = txn
         .prepare_cached(
             "UPDATE test_def SET name = coalesce($2, name), loinc = $3, section = coalesce($4, section),
                decimals = $5, tat_minutes = coalesce($6, tat_minutes), active = coalesce($7, active),
-               delta_pct = $8, delta_days = $9
+               delta_pct = $8, delta_days = $9, value_type = $10, unit = $11, allowed_values = $12, members = $13
              WHERE code = $1",
         )
         .await?;
@@ -319,12 +341,134 @@ pub async fn update(
             &patch.active,
             &patch.delta_pct.unwrap_or(before.delta_pct),
             &patch.delta_days.unwrap_or(before.delta_days),
+            &meaning.value_type,
+            &meaning.unit,
+            &meaning.allowed_values,
+            &meaning.members,
         ],
     )
     .await?;
     let detail = serde_json::json!({ "before": before });
     audit::write(txn, actor, "test.changed", "test", code, Some(detail)).await?;
     get(txn, code).await
+}
+
+/// What a test's values mean.
+struct Meaning {
+    value_type: ValueType,
+    unit: Option<String>,
+    allowed_values: Option<Vec<String>>,
+    members: Option<Vec<String>>,
+}
+
+/// What a test means after a change: it may mean something else as long as nobody has relied on it.
+async fn meaning(txn: &Txn<'_>, before: &Test, patch: &TestPatch) -> Result<Meaning, LabError> {
+    let unchanged = Meaning {
+        value_type: before.value_type,
+        unit: before.unit.clone(),
+        allowed_values: before.allowed_values.clone(),
+        members: before.members.clone(),
+    };
+    let asked = patch.value_type.is_some()
+        || patch.unit.is_some()
+        || patch.allowed_values.is_some()
+        || patch.members.is_some();
+    if !asked {
+        return Ok(unchanged);
+    }
+    let strings = |lines: Vec<Line>| lines.iter().map(Line::to_string).collect::<Vec<_>>();
+    let mut problems = Problems::default();
+    let value_type = patch.value_type.unwrap_or(before.value_type);
+    let unit = match &patch.unit {
+        Some(unit) => problems
+            .unit("unit", unit.as_deref())
+            .map(|unit| unit.to_string()),
+        None => before.unit.clone(),
+    };
+    let allowed_values = match &patch.allowed_values {
+        Some(list) => listed(&mut problems, "allowedValues", list.as_deref()).map(strings),
+        None => before.allowed_values.clone(),
+    };
+    let members = match &patch.members {
+        Some(list) => listed(&mut problems, "members", list.as_deref()).map(strings),
+        None => before.members.clone(),
+    };
+    goes_with_kind(
+        &mut problems,
+        value_type,
+        unit.is_some(),
+        allowed_values.is_some(),
+        members.is_some(),
+    );
+    problems.done()?;
+    let after = Meaning {
+        value_type,
+        unit,
+        allowed_values,
+        members,
+    };
+    let same = after.value_type == before.value_type
+        && after.unit == before.unit
+        && after.allowed_values == before.allowed_values
+        && after.members == before.members;
+    if !same {
+        nobody_relies_on(txn, &before.code, &after).await?;
+    }
+    Ok(after)
+}
+
+async fn nobody_relies_on(txn: &Txn<'_>, code: &str, after: &Meaning) -> Result<(), LabError> {
+    let members: &[String] = after.members.as_deref().unwrap_or_default();
+    let statement = txn
+        .prepare_cached(
+            "SELECT EXISTS (SELECT FROM result WHERE test_code = $1), EXISTS (SELECT FROM ref_range WHERE test_code = $1 AND valid_to IS NULL),
+                    EXISTS (SELECT FROM test_def WHERE $1 = ANY(members)),
+                    (SELECT count(*) FROM test_def WHERE code = ANY($2) AND value_type <> 'panel' AND code <> $1)",
+        )
+        .await?;
+    let found = txn.query_one(&statement, &[&code, &members]).await?;
+    if found.get(0) {
+        return Err(LabError::conflict(
+            "has_results",
+            format!("test {code} has results, which mean what it says; add a test of its own instead"),
+        ));
+    }
+    if found.get(1) {
+        return Err(LabError::conflict(
+            "ranges",
+            format!("test {code} has ranges in force, in its present unit; close them first"),
+        ));
+    }
+    if after.value_type == ValueType::Panel && found.get(2) {
+        return Err(LabError::conflict(
+            "member",
+            format!("test {code} is a member of a panel, and a panel holds no panels"),
+        ));
+    }
+    if found.get::<_, i64>(3) != i64::try_from(members.len()).unwrap_or(i64::MAX) {
+        return Err(LabError::invalid(
+            "members",
+            "each must be the code of a test, named once, that is not itself a panel",
+        ));
+    }
+    Ok(())
+}
+
+/// A quantity has a unit, a coded test its values, a panel its members, and no other kind has them.
+fn goes_with_kind(problems: &mut Problems, kind: ValueType, unit: bool, allowed_values: bool, members: bool) {
+    let goes_with = [
+        ("unit", unit, ValueType::Quantity),
+        ("allowedValues", allowed_values, ValueType::Coded),
+        ("members", members, ValueType::Panel),
+    ];
+    for (field, given, owner) in goes_with {
+        if given != (kind == owner) {
+            problems.add(
+                field,
+                format!("it goes with a {owner}, and only there; this test is a {kind}"),
+            );
+        }
+    }
 }
 
 /// The lines of a new test in normal form.
@@ -362,19 +506,13 @@ fn check(new: &NewTest) -> Result<Checked, LabError> {
         new.tat_minutes,
     );
     let kind = new.value_type;
-    let goes_with = [
-        ("unit", new.unit.is_some(), ValueType::Quantity),
-        ("allowedValues", new.allowed_values.is_some(), ValueType::Coded),
-        ("members", new.members.is_some(), ValueType::Panel),
-    ];
-    for (field, given, owner) in goes_with {
-        if given != (kind == owner) {
-            problems.add(
-                field,
-                format!("it goes with a {owner}, and only there; this test is a {kind}"),
-            );
-        }
-    }
+    goes_with_kind(
+        &mut problems,
+        kind,
+        new.unit.is_some(),
+        new.allowed_values.is_some(),
+        new.members.is_some(),
+    );
     if new.delta_pct.is_some() && kind != ValueType::Quantity {
         problems.add("deltaPct", "only a quantity has a delta check");
     }

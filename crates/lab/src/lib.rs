@@ -38,6 +38,7 @@ pub mod invitations;
 mod loinc;
 mod number;
 pub mod orders;
+pub mod over_time;
 mod paging;
 mod patch;
 pub mod patients;

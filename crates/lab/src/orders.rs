@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -105,10 +105,18 @@ pub struct OrderHead {
 /// Which orders to list.
 #[derive(Debug, Clone, Default)]
 pub struct OrderFilter {
-    /// Of one patient.
+    /// Of one person: of the patient and of all records merged with theirs.
     pub patient_id: Option<PatientId>,
     /// In one state.
     pub status: Option<OrderStatus>,
+    /// With this accession number.
+    pub accession_no: Option<String>,
+    /// With this number of the requester's.
+    pub placer_order_no: Option<String>,
+    /// Of this requester.
+    pub requester: Option<String>,
+    /// Placed on this day of the laboratory's calendar.
+    pub ordered_on: Option<Date>,
 }
 
 const COLUMNS: &str = "id, accession_no, patient_id, priority, requester, placer_order_no, clinical_note, status, cancel_reason, \
@@ -199,16 +207,33 @@ pub async fn get(txn: &Txn<'_>, id: OrderId) -> Result<Order, LabError> {
 /// Orders, those placed last first.
 ///
 /// # Errors
-/// [`LabError::Invalid`] for a bad page.
+/// [`LabError::Invalid`] for a bad page, number or day.
 pub async fn list(
     txn: &Txn<'_>,
     filter: &OrderFilter,
     page: &PageRequest,
 ) -> Result<Page<OrderHead>, LabError> {
+    let mut problems = Problems::default();
+    let number = problems.optional_identifier("accessionNo", filter.accession_no.as_deref(), LINE_MAX);
+    let placer = problems.optional_identifier("placerOrderNo", filter.placer_order_no.as_deref(), LINE_MAX);
+    let requester = problems.optional_line("requester", filter.requester.as_deref(), LINE_MAX);
+    let (first, last) = (jiff::civil::date(1900, 1, 1), jiff::civil::date(9999, 1, 1));
+    if filter.ordered_on.is_some_and(|day| day < first || day >= last) {
+        problems.add("orderedOn", "it must lie between 1900 and 9998");
+    }
+    problems.done()?;
+    let person = match filter.patient_id {
+        Some(id) => Some(patients::person_of(txn, id).await?),
+        None => None,
+    };
     let statement = txn
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM lab_order
-             WHERE ($1::uuid IS NULL OR patient_id = $1) AND ($2::text IS NULL OR status = $2) AND ($3::uuid IS NULL OR id < $3)
+             WHERE ($1::uuid[] IS NULL OR patient_id = ANY($1)) AND ($2::text IS NULL OR status = $2) AND ($3::uuid IS NULL OR id < $3)
+               AND ($5::text IS NULL OR accession_no = $5) AND ($6::text IS NULL OR placer_order_no = $6)
+               AND ($7::text IS NULL OR requester = $7)
+               AND ($8::date IS NULL OR (ordered_at >= ($8::date)::timestamp AT TIME ZONE (SELECT tz FROM lab_profile)
+                                         AND ordered_at < ($8::date + 1)::timestamp AT TIME ZONE (SELECT tz FROM lab_profile)))
              ORDER BY id DESC LIMIT $4"
         ))
         .await?;
@@ -216,10 +241,14 @@ pub async fn list(
         .query(
             &statement,
             &[
-                &filter.patient_id,
+                &person,
                 &filter.status,
                 &page.after_id()?,
                 &page.fetch()?,
+                &number,
+                &placer,
+                &requester,
+                &filter.ordered_on,
             ],
         )
         .await?;
@@ -381,13 +410,13 @@ async fn expand(txn: &Txn<'_>, codes: &[String]) -> Result<Vec<Test>, LabError> 
             format!("name 1 to {ORDER_TESTS_MAX} tests"),
         ));
     }
-    let named = catalogue::by_codes(txn, codes).await?;
+    let named = catalogue::ordered(txn, codes).await?;
     let members: Vec<String> = named
         .values()
         .filter_map(|t| t.members.clone())
         .flatten()
         .collect();
-    let members = catalogue::by_codes(txn, &members).await?;
+    let members = catalogue::ordered(txn, &members).await?;
     let mut problems = Problems::default();
     let mut wanted: BTreeMap<String, Test> = BTreeMap::new();
     for (n, code) in codes.iter().enumerate() {

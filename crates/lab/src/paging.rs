@@ -36,6 +36,8 @@ pub struct Page<T> {
 pub(crate) enum Cursor {
     Id(Uuid),
     Number(i64),
+    /// Of a history: when, which.
+    Moment(Timestamp, Uuid),
     /// Of work: how urgent, since when, which.
     Work(i32, Timestamp, Uuid),
 }
@@ -45,6 +47,7 @@ impl Cursor {
         let text = match self {
             Self::Id(id) => format!("i{}", id.simple()),
             Self::Number(number) => format!("n{number}"),
+            Self::Moment(at, id) => format!("t{}.{}", at.as_microsecond(), id.simple()),
             Self::Work(rank, since, id) => format!("w{rank}.{}.{}", since.as_microsecond(), id.simple()),
         };
         URL_SAFE_NO_PAD.encode(text)
@@ -59,6 +62,11 @@ impl Cursor {
         match text.split_at_checked(1)? {
             ("i", id) => Uuid::try_parse(id).ok().map(Self::Id),
             ("n", number) => number.parse().ok().map(Self::Number),
+            ("t", moment) => {
+                let (at, id) = moment.split_once('.')?;
+                let at = Timestamp::from_microsecond(at.parse().ok()?).ok()?;
+                Some(Self::Moment(at, Uuid::try_parse(id).ok()?))
+            }
             ("w", work) => {
                 let mut parts = work.splitn(3, '.');
                 let rank = parts.next()?.parse().ok()?;
@@ -105,6 +113,14 @@ impl PageRequest {
         match self.cursor()? {
             None => Ok(None),
             Some(Cursor::Number(number)) => Ok(Some(number)),
+            Some(_) => Err(bad_cursor()),
+        }
+    }
+
+    pub(crate) fn after_moment(&self) -> Result<Option<(Timestamp, Uuid)>, LabError> {
+        match self.cursor()? {
+            None => Ok(None),
+            Some(Cursor::Moment(at, id)) => Ok(Some((at, id))),
             Some(_) => Err(bad_cursor()),
         }
     }
@@ -160,7 +176,7 @@ mod tests {
         #[test]
         fn a_cursor_reads_as_it_was_written(id in any::<u128>(), number in any::<i64>(), rank in any::<i32>(), second in -9_999_999_999i64..99_999_999_999) {
             let work = Cursor::Work(rank, Timestamp::from_second(second).unwrap(), Uuid::from_u128(id));
-            for cursor in [Cursor::Id(Uuid::from_u128(id)), Cursor::Number(number), work] {
+            for cursor in [Cursor::Id(Uuid::from_u128(id)), Cursor::Number(number), work, Cursor::Moment(Timestamp::from_second(second).unwrap(), Uuid::from_u128(id))] {
                 prop_assert!(cursor.encode().len() <= CURSOR_CHARS_MAX);
                 prop_assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));
             }

@@ -2,13 +2,14 @@
 
 use jiff::{Timestamp, civil::Date};
 use model::text::TextError;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::Json};
 
 use crate::{
     Actor, LabError, Page, PageRequest, PatientId, Sex, Txn, audit,
     claim::claim,
     error::{duplicate, same_version},
     evaluation::{self, Affected},
+    orders::Reason,
     paging::Cursor,
     patch,
     rows::Reader,
@@ -89,10 +90,36 @@ pub struct Patient {
     pub birth_date: Date,
     /// The patient who lives on, when this one turned out to be a duplicate.
     pub merged_into: Option<PatientId>,
+    /// When it was merged.
+    pub merged_at: Option<Timestamp>,
+    /// The duplicates that were merged into this patient, with what they are known by; the latest merge first.
+    pub merged_records: Vec<MergedRecord>,
+    /// In a list: the merged duplicate by which the patient was found; absent when it was by the patient's own data.
+    pub found_by: Option<PatientId>,
     /// Since when.
     pub created_at: Timestamp,
     /// Raised by every change; the ETag.
     pub version: i32,
+}
+
+/// A duplicate that was merged into a patient.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MergedRecord {
+    /// Its id.
+    pub id: PatientId,
+    /// Its medical record number.
+    pub mrn: String,
+    /// Its national or insurance number.
+    pub national_id: Option<String>,
+    /// Its family name.
+    pub family_name: String,
+    /// Its given name.
+    pub given_name: String,
+    /// When it was merged.
+    pub merged_at: Timestamp,
+    /// Why.
+    pub reason: String,
 }
 
 /// What to look for.
@@ -104,8 +131,12 @@ pub struct PatientSearch {
     pub birth_date: Option<Date>,
 }
 
-const COLUMNS: &str =
-    "id, mrn, national_id, family_name, given_name, sex, birth_date, merged_into, created_at, version";
+const COLUMNS: &str = "p.id, p.mrn, p.national_id, p.family_name, p.given_name, p.sex, p.birth_date, p.merged_into, p.merged_at, \
+                       p.created_at, p.version, \
+                       (SELECT jsonb_agg(jsonb_build_object('id', m.id, 'mrn', m.mrn, 'nationalId', m.national_id, \
+                          'familyName', m.family_name, 'givenName', m.given_name, 'mergedAt', m.merged_at, 'reason', m.merge_reason) \
+                          ORDER BY m.merged_at DESC, m.id) \
+                        FROM patient m WHERE m.merged_into = p.id) AS merged_records";
 
 /// Registers a patient.
 ///
@@ -154,13 +185,15 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewPatient) -> Result<Pa
 /// [`LabError::NotFound`].
 pub async fn get(txn: &Txn<'_>, id: PatientId) -> Result<Patient, LabError> {
     let statement = txn
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM patient WHERE id = $1"))
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS}, NULL::uuid AS found_by FROM patient p WHERE p.id = $1"
+        ))
         .await?;
     let row = txn.query_opt(&statement, &[&id]).await?;
     patient(&row.ok_or_else(|| LabError::not_found("patient", id))?)
 }
 
-/// Patients, those registered last first. Merged duplicates are left out.
+/// Patients, those registered last first. What is known of a merged duplicate finds the patient who lives on.
 ///
 /// # Errors
 /// [`LabError::Invalid`] for a bad page or search.
@@ -185,6 +218,9 @@ pub async fn search(
         birth_date_check(txn, &mut problems, birth_date).await?;
         problems.done()?;
     }
+    if q.is_none() && search.birth_date.is_none() {
+        return all(txn, page).await;
+    }
     // "Ada Byron" and "Byron Ada" both mean her: the last word alone stands for one name, the others for the other.
     let key = q.map(search_key);
     let whole = key.as_deref().map(like_prefix);
@@ -195,13 +231,17 @@ pub async fn search(
     );
     let statement = txn
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM patient
-             WHERE merged_into IS NULL
-               AND ($1::text IS NULL OR mrn = $1 OR national_id = $1 OR family_key LIKE $2 OR given_key LIKE $2
-                    OR (family_key LIKE $3 AND given_key LIKE $4) OR (given_key LIKE $3 AND family_key LIKE $4))
-               AND ($5::date IS NULL OR birth_date = $5)
-               AND ($6::uuid IS NULL OR id < $6)
-             ORDER BY id DESC LIMIT $7"
+            "WITH hit AS (
+               SELECT coalesce(h.merged_into, h.id) AS person, h.id FROM patient h
+               WHERE ($1::text IS NULL OR h.mrn = $1 OR h.national_id = $1 OR h.family_key LIKE $2 OR h.given_key LIKE $2
+                      OR (h.family_key LIKE $3 AND h.given_key LIKE $4) OR (h.given_key LIKE $3 AND h.family_key LIKE $4))
+                 AND ($5::date IS NULL OR h.birth_date = $5)
+                 AND ($6::uuid IS NULL OR coalesce(h.merged_into, h.id) < $6)
+             ), found AS (
+               SELECT DISTINCT ON (person) person, NULLIF(id, person) AS found_by FROM hit
+               ORDER BY person DESC, (id = person) DESC, id DESC LIMIT $7
+             )
+             SELECT {COLUMNS}, f.found_by FROM found f JOIN patient p ON p.id = f.person ORDER BY p.id DESC"
         ))
         .await?;
     let rows = txn
@@ -217,6 +257,21 @@ pub async fn search(
                 &page.fetch()?,
             ],
         )
+        .await?;
+    let patients = rows.iter().map(patient).collect::<Result<Vec<_>, _>>()?;
+    page.page(patients, |patient| Cursor::Id(patient.id.as_uuid()))
+}
+
+/// Everybody, without a search: read along the key.
+async fn all(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<Patient>, LabError> {
+    let statement = txn
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS}, NULL::uuid AS found_by FROM patient p
+             WHERE p.merged_into IS NULL AND ($1::uuid IS NULL OR p.id < $1) ORDER BY p.id DESC LIMIT $2"
+        ))
+        .await?;
+    let rows = txn
+        .query(&statement, &[&page.after_id()?, &page.fetch()?])
         .await?;
     let patients = rows.iter().map(patient).collect::<Result<Vec<_>, _>>()?;
     page.page(patients, |patient| Cursor::Id(patient.id.as_uuid()))
@@ -305,7 +360,8 @@ pub async fn update(
     Ok(after)
 }
 
-/// Points a duplicate to the patient who lives on. Orders and results stay where they are: reading follows the pointer.
+/// Points a duplicate to the patient who lives on. Orders and results stay where they are: reading follows the pointer, and
+/// what is known of the duplicate finds the patient who lives on.
 ///
 /// # Errors
 /// [`LabError::Conflict`] when either is merged already, [`LabError::Invalid`] when they are the same row.
@@ -343,6 +399,108 @@ pub async fn merge(
     let reason = "the patient was merged into another record of the same person";
     evaluation::again(txn, actor, Affected::Person(merge.into), reason).await?;
     get(txn, merge.into).await
+}
+
+/// Undoes a merge, while no result of the person has left the laboratory since: a report that did speaks of one person. What had
+/// been merged into the duplicate before stays merged into it.
+///
+/// # Errors
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `not_merged`, `released_since`, or `duplicate` when the patient who lives on has
+/// taken over the national number.
+pub async fn unmerge(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    id: PatientId,
+    reason: &Reason,
+) -> Result<Patient, LabError> {
+    let reason = text::reason(&reason.reason)?;
+    let Some(survivor) = get(txn, id).await?.merged_into else {
+        return Err(not_merged());
+    };
+    // The whole person, then their results: a release at this moment must be seen or wait.
+    let person = txn
+        .prepare_cached(
+            "SELECT id FROM patient WHERE id = $1 OR merged_into = $1 ORDER BY id FOR NO KEY UPDATE",
+        )
+        .await?;
+    let people: Vec<PatientId> = txn
+        .query(&person, &[&survivor])
+        .await?
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let results = txn
+        .prepare_cached(
+            "SELECT id FROM result WHERE patient_id = ANY($1) AND open ORDER BY id FOR NO KEY UPDATE",
+        )
+        .await?;
+    txn.query(&results, &[&people]).await?;
+    let before = get(txn, id).await?;
+    if before.merged_into != Some(survivor) {
+        return Err(not_merged());
+    }
+    let released = txn
+        .prepare_cached("SELECT EXISTS (SELECT FROM result WHERE patient_id = ANY($1) AND released_at > $2)")
+        .await?;
+    if txn
+        .query_one(&released, &[&people, &before.merged_at])
+        .await?
+        .get(0)
+    {
+        return Err(LabError::conflict(
+            "released_since",
+            "results of this person were released since the merge, as one person's; it cannot be undone any more",
+        ));
+    }
+    if let Some(number) = &before.national_id {
+        claim(txn, NUMBER, number).await?;
+        let taken = txn
+            .prepare_cached("SELECT EXISTS (SELECT FROM patient WHERE id = $1 AND national_id = $2)")
+            .await?;
+        if txn.query_one(&taken, &[&survivor, number]).await?.get(0) {
+            return Err(LabError::conflict(
+                "duplicate",
+                "the patient it was merged into has this national number now, too; take it away there first",
+            ));
+        }
+    }
+    // Those that came with it first: the number's guard looks who belongs together.
+    let with_it = txn
+        .prepare_cached(
+            "WITH RECURSIVE came AS (
+               SELECT id FROM patient WHERE merged_directly = $1
+               UNION SELECT p.id FROM patient p JOIN came ON p.merged_directly = came.id)
+             UPDATE patient SET merged_into = $1 WHERE id IN (SELECT id FROM came)",
+        )
+        .await?;
+    txn.execute(&with_it, &[&id]).await?;
+    let sql = "UPDATE patient SET merged_into = NULL WHERE id = $1";
+    txn.execute(&txn.prepare_cached(sql).await?, &[&id]).await?;
+    let detail = serde_json::json!({ "from": survivor, "reason": reason });
+    audit::write(txn, actor, "patient.unmerged", "patient", id, Some(detail)).await?;
+    let reason = "the patient's record was parted from another one";
+    for person in [id, survivor] {
+        evaluation::again(txn, actor, Affected::Person(person), reason).await?;
+    }
+    get(txn, id).await
+}
+
+fn not_merged() -> LabError {
+    LabError::conflict("not_merged", "this patient is not merged into another")
+}
+
+/// The ids of one person: the patient who lives on and everybody merged into them.
+pub(crate) async fn person_of(txn: &Txn<'_>, id: PatientId) -> Result<Vec<PatientId>, LabError> {
+    let statement = txn
+        .prepare_cached(
+            "SELECT p.id FROM patient asked JOIN patient p
+               ON coalesce(p.merged_into, p.id) = coalesce(asked.merged_into, asked.id)
+              AND (p.id = coalesce(asked.merged_into, asked.id) OR p.merged_into = coalesce(asked.merged_into, asked.id))
+             WHERE asked.id = $1",
+        )
+        .await?;
+    let rows = txn.query(&statement, &[&id]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Refuses a number that belongs to another person, before a statement fails that holds it. A number of a record that was
@@ -411,6 +569,12 @@ fn patient(row: &Row) -> Result<Patient, LabError> {
         sex: row.get("sex")?,
         birth_date: row.get("birth_date")?,
         merged_into: row.get("merged_into")?,
+        merged_at: row.get("merged_at")?,
+        merged_records: row
+            .get::<Option<Json<Vec<MergedRecord>>>>("merged_records")?
+            .map(|Json(records)| records)
+            .unwrap_or_default(),
+        found_by: row.get("found_by")?,
         created_at: row.get("created_at")?,
         version: row.get("version")?,
     })

@@ -112,6 +112,8 @@ pub struct ResultView {
     pub released_at: Option<Timestamp>,
     /// Why it was cancelled or voided.
     pub closed_reason: Option<String>,
+    /// Whether an amendment of this released value waits for another person's verification.
+    pub amendment_pending: bool,
     /// Which value this is: 1 for the first, raised whenever one is replaced.
     pub rev: i32,
     /// When it last changed.
@@ -127,13 +129,21 @@ pub(crate) const SELECT: &str = "
            r.closed_reason, r.rev, r.updated_at,
            may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high) AS critical,
            CASE WHEN may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high)
-             THEN is_notified(r.id, r.rev, r.amendment_id) ELSE false END AS notified
+             THEN is_notified(r.id, r.rev, r.amendment_id) ELSE false END AS notified,
+           EXISTS (SELECT FROM result_amendment a WHERE a.result_id = r.id AND a.status = 'proposed') AS amendment_pending
     FROM result r JOIN test_def t ON t.code = r.test_code JOIN specimen s ON s.id = r.specimen_id";
 
 pub(crate) async fn by_id(txn: &Txn<'_>, id: ResultId) -> Result<ResultView, LabError> {
     let statement = txn.prepare_cached(&format!("{SELECT} WHERE r.id = $1")).await?;
     let row = txn.query_opt(&statement, &[&id]).await?;
     view(&row.ok_or_else(|| LabError::not_found("result", id))?)
+}
+
+pub(crate) async fn by_ids(txn: &Txn<'_>, ids: &[ResultId]) -> Result<Vec<ResultView>, LabError> {
+    let statement = txn
+        .prepare_cached(&format!("{SELECT} WHERE r.id = ANY($1)"))
+        .await?;
+    txn.query(&statement, &[&ids]).await?.iter().map(view).collect()
 }
 
 pub(crate) async fn of_order(txn: &Txn<'_>, order: OrderId) -> Result<Vec<ResultView>, LabError> {
@@ -193,6 +203,7 @@ pub(crate) fn view(row: &Row) -> Result<ResultView, LabError> {
         released_by: row.get("released_by")?,
         released_at: row.get("released_at")?,
         closed_reason: row.get("closed_reason")?,
+        amendment_pending: row.get("amendment_pending")?,
         rev: row.get("rev")?,
         updated_at: row.get("updated_at")?,
     })

@@ -1,5 +1,8 @@
-//! From bytes to rows. Every line is read by itself, so a stray quote spoils its own line and no other; in turn no field may
-//! hold a line break, and none of ours needs one.
+//! From bytes to rows.
+//!
+//! A file is cut into records first: a line, or in CSV as many lines as a quoted field spans (RFC 4180). The crate `csv` reads each
+//! record by itself. A quote that is never closed would swallow the rest of the file, so it spoils its own line only: then the
+//! record ends at its line.
 
 use jiff::Timestamp;
 use model::text::TextError;
@@ -10,6 +13,8 @@ use crate::{Comparator, ImportFormat, LabError};
 const RAW_CHARS_MAX: usize = 2_000;
 const FIELD_CHARS_MAX: usize = 4_000;
 const INSTRUMENT_CHARS_MAX: usize = 100;
+/// Most lines of one record.
+const RECORD_LINES_MAX: usize = 100;
 const COLUMNS: [&str; 8] = [
     "barcode",
     "code",
@@ -20,20 +25,26 @@ const COLUMNS: [&str; 8] = [
     "instrument",
     "resultedAt",
 ];
+/// What instruments and other systems write where nothing was measured.
+const NOT_DONE: [&str; 8] = ["NA", "N/A", "n/a", "na", "not done", "NOT DONE", "-", "--"];
 
 /// A readable row.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ImportRow {
+    /// The line of the file where it begins, from 1.
     pub(crate) line: i32,
     pub(crate) raw: String,
     pub(crate) barcode: String,
     pub(crate) code: Option<String>,
     pub(crate) loinc: Option<String>,
-    pub(crate) value: String,
+    /// Absent when the row says that nothing was measured.
+    pub(crate) value: Option<String>,
     pub(crate) comparator: Option<Comparator>,
     pub(crate) unit: Option<String>,
     pub(crate) instrument: Option<String>,
     pub(crate) resulted_at: Option<Timestamp>,
+    /// The fields as they are kept when the row is set aside, to be tried again.
+    pub(crate) fields: Fields,
 }
 
 /// A file's rows, readable or not.
@@ -43,16 +54,24 @@ pub(crate) struct Parsed {
 }
 
 /// One row's fields as text, whatever the file's format.
-#[derive(Debug, Default, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Fields {
+pub(crate) struct Fields {
+    #[serde(skip_serializing_if = "Option::is_none")]
     barcode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     loinc: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     comparator: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     instrument: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     resulted_at: Option<String>,
 }
 
@@ -91,25 +110,27 @@ fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}'))
 }
 
+/// Whether a value says that nothing was measured.
+pub(crate) fn is_not_done(value: &str) -> bool {
+    NOT_DONE.contains(&value)
+}
+
 pub(crate) fn parse(format: ImportFormat, file: &[u8]) -> Result<Parsed, LabError> {
     let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file); // a byte order mark
-    let mut lines = file
-        .split(|byte| *byte == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-        .zip(1i32..)
-        .filter(|(line, _)| !line.trim_ascii().is_empty());
+    let mut records = Records {
+        rest: file,
+        line: 1,
+        quotes: format == ImportFormat::Csv,
+    };
     let header = match format {
         ImportFormat::Ndjson => Vec::new(),
-        ImportFormat::Csv => {
-            let (line, _) = lines.next().ok_or_else(no_rows)?;
-            header(line)?
-        }
+        ImportFormat::Csv => header(&records.next().ok_or_else(no_rows)?)?,
     };
     let mut parsed = Parsed {
         rows: Vec::new(),
         set_aside: Vec::new(),
     };
-    for (bytes, line) in lines {
+    while let Some(record) = records.next_of(header.len()) {
         if parsed.rows.len() + parsed.set_aside.len() == IMPORT_ROWS_MAX {
             return Err(LabError::invalid(
                 "file",
@@ -117,18 +138,19 @@ pub(crate) fn parse(format: ImportFormat, file: &[u8]) -> Result<Parsed, LabErro
             ));
         }
         // What PostgreSQL cannot hold is shown as the replacement character.
-        let raw: String = String::from_utf8_lossy(bytes)
+        let raw: String = String::from_utf8_lossy(record.bytes)
             .chars()
             .take(RAW_CHARS_MAX)
             .map(|c| if c == '\0' { '\u{fffd}' } else { c })
             .collect();
-        match row(format, &header, bytes, line, &raw) {
+        match row(format, &header, &record, &raw) {
             Ok(row) => parsed.rows.push(row),
             Err((code, reason)) => parsed.set_aside.push(SetAside {
-                line,
+                line: record.line,
                 raw,
-                code,
+                code: code.to_owned(),
                 reason,
+                fields: None,
             }),
         }
     }
@@ -142,16 +164,123 @@ fn no_rows() -> LabError {
     LabError::invalid("file", "it has no rows")
 }
 
-fn header(line: &[u8]) -> Result<Vec<&'static str>, LabError> {
+/// One record of a file, without its line end.
+struct Record<'a> {
+    bytes: &'a [u8],
+    line: i32,
+    /// Whether its quotes match up.
+    whole: bool,
+}
+
+/// The records of a file, blank lines left out.
+struct Records<'a> {
+    rest: &'a [u8],
+    line: i32,
+    /// Whether a quoted field may hold line breaks.
+    quotes: bool,
+}
+
+impl<'a> Records<'a> {
+    fn next(&mut self) -> Option<Record<'a>> {
+        self.next_of(0)
+    }
+
+    /// The next record. One of several lines must have as many fields as the header (0: any number): otherwise its quote was
+    /// stray, and it ends at its first line.
+    fn next_of(&mut self, fields: usize) -> Option<Record<'a>> {
+        while !self.rest.is_empty() {
+            let first = end_of_line(self.rest);
+            let (end, lines, whole) = match self.quotes.then(|| end_of_record(self.rest)).flatten() {
+                Some((end, 1)) => (end, 1, true),
+                Some((end, lines)) if split(without_line_end(&self.rest[..end]), fields).is_some() => {
+                    (end, lines, true)
+                }
+                _ => (first, 1, !self.quotes),
+            };
+            let record = Record {
+                bytes: without_line_end(&self.rest[..end]),
+                line: self.line,
+                whole,
+            };
+            self.rest = &self.rest[end..];
+            self.line = self.line.saturating_add(lines);
+            if !record.bytes.trim_ascii().is_empty() {
+                return Some(record);
+            }
+        }
+        None
+    }
+}
+
+/// Where the next line begins.
+fn end_of_line(text: &[u8]) -> usize {
+    text.iter()
+        .position(|byte| *byte == b'\n')
+        .map_or(text.len(), |at| at + 1)
+}
+
+fn without_line_end(record: &[u8]) -> &[u8] {
+    let record = record.strip_suffix(b"\n").unwrap_or(record);
+    record.strip_suffix(b"\r").unwrap_or(record)
+}
+
+/// Where the next record begins and how many lines this one has; `None` when its quotes do not match up.
+fn end_of_record(text: &[u8]) -> Option<(usize, i32)> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum At {
+        Start,
+        Plain,
+        Quoted,
+        Closed,
+    }
+    let (mut at, mut lines) = (At::Start, 1);
+    for (n, byte) in text.iter().enumerate() {
+        at = match (at, byte) {
+            (At::Quoted, b'"') => At::Closed,
+            (At::Quoted, b'\n') => {
+                lines += 1;
+                if lines > RECORD_LINES_MAX {
+                    return None;
+                }
+                At::Quoted
+            }
+            (At::Quoted, _) => At::Quoted,
+            (_, b'\n') => return Some((n + 1, i32::try_from(lines).unwrap_or(i32::MAX))),
+            (At::Start | At::Closed, b'"') => At::Quoted,
+            (At::Plain, b'"') => return None,
+            (_, b',') => At::Start,
+            (At::Closed, b'\r') => At::Closed,
+            (At::Closed, _) => return None,
+            (At::Start | At::Plain, _) => At::Plain,
+        };
+    }
+    (at != At::Quoted).then(|| (text.len(), i32::try_from(lines).unwrap_or(i32::MAX)))
+}
+
+/// The fields of one record of CSV; `None` when they are not as many as wanted (0: any number).
+fn split(record: &[u8], wanted: usize) -> Option<Vec<Vec<u8>>> {
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(record);
+    let fields = reader.byte_records().next()?.ok()?;
+    let fields: Vec<Vec<u8>> = fields.iter().map(<[u8]>::to_vec).collect();
+    (wanted == 0 || fields.len() == wanted).then_some(fields)
+}
+
+fn header(record: &Record<'_>) -> Result<Vec<&'static str>, LabError> {
     let bad = |message: String| LabError::invalid("file", message);
-    let text = std::str::from_utf8(line).map_err(|_| bad("the header is not UTF-8".to_owned()))?;
-    let names = split(text).ok_or_else(|| bad("the header has a stray quote".to_owned()))?;
+    if !record.whole {
+        return Err(bad("the header has a stray quote".to_owned()));
+    }
+    let names = split(record.bytes, 0).ok_or_else(|| bad("the header cannot be read".to_owned()))?;
     let mut header = Vec::with_capacity(names.len());
     for name in &names {
+        let name = std::str::from_utf8(name).map_err(|_| bad("the header is not UTF-8".to_owned()))?;
         let shown: String = name.chars().take(32).collect();
         let known = COLUMNS
             .iter()
-            .find(|column| **column == name.trim())
+            .find(|column| **column == trimmed(name))
             .ok_or_else(|| {
                 bad(format!(
                     "the header names {shown:?}; known columns are {}",
@@ -176,60 +305,66 @@ fn header(line: &[u8]) -> Result<Vec<&'static str>, LabError> {
 
 type Reject = (&'static str, String);
 
-fn row(
-    format: ImportFormat,
-    header: &[&str],
-    bytes: &[u8],
-    line: i32,
-    raw: &str,
-) -> Result<ImportRow, Reject> {
+fn row(format: ImportFormat, header: &[&str], record: &Record<'_>, raw: &str) -> Result<ImportRow, Reject> {
     let bad_row = |reason: String| ("bad_row", reason);
-    let text = std::str::from_utf8(bytes).map_err(|_| bad_row("the line is not UTF-8".to_owned()))?;
+    let text = std::str::from_utf8(record.bytes).map_err(|_| bad_row("the line is not UTF-8".to_owned()))?;
     if text.contains('\0') {
         return Err(bad_row("the line holds a NUL character".to_owned()));
     }
     let fields = match format {
         ImportFormat::Ndjson => serde_json::from_str::<Fields>(text)
             .map_err(|error| bad_row(format!("not a row in JSON: {error}")))?,
-        ImportFormat::Csv => csv_fields(header, text).map_err(bad_row)?,
+        ImportFormat::Csv => csv_fields(header, record).map_err(bad_row)?,
     };
     let fields = fields.normal().map_err(|reason| ("bad_value", reason))?;
-    let missing = |name: &str| bad_row(format!("{name} is missing"));
+    read(record.line, raw.to_owned(), fields)
+}
+
+/// A row from its fields, which are in normal form.
+pub(crate) fn read(line: i32, raw: String, fields: Fields) -> Result<ImportRow, Reject> {
+    let missing = |name: &str| ("bad_row", format!("{name} is missing"));
     if fields.code.is_none() && fields.loinc.is_none() {
         return Err(missing("code or loinc"));
     }
     let comparator = fields
         .comparator
+        .as_ref()
         .map(|word| word.parse::<Comparator>())
         .transpose()
         .map_err(|error| ("bad_value", error.to_string()))?;
     let resulted_at = fields
         .resulted_at
+        .as_ref()
         .map(|text| text.parse::<Timestamp>())
         .transpose()
         .map_err(|_| {
             (
                 "bad_value",
-                "resultedAt is no time with a zone, such as 2026-01-31T08:00:00Z".to_owned(),
+                "resultedAt must be a time with an offset, such as 2026-01-31T08:00:00+01:00".to_owned(),
             )
         })?;
     Ok(ImportRow {
         line,
-        raw: raw.to_owned(),
-        barcode: fields.barcode.ok_or_else(|| missing("barcode"))?,
-        code: fields.code,
-        loinc: fields.loinc,
-        value: fields.value.ok_or_else(|| missing("value"))?,
+        raw,
+        barcode: fields.barcode.clone().ok_or_else(|| missing("barcode"))?,
+        code: fields.code.clone(),
+        loinc: fields.loinc.clone(),
+        value: fields.value.clone(),
         comparator,
-        unit: fields.unit,
-        instrument: fields.instrument,
+        unit: fields.unit.clone(),
+        instrument: fields.instrument.clone(),
         resulted_at,
+        fields,
     })
 }
 
-fn csv_fields(header: &[&str], text: &str) -> Result<Fields, String> {
-    let values =
-        split(text).ok_or("a quote is not closed, or stands inside a field that does not begin with one")?;
+fn csv_fields(header: &[&str], record: &Record<'_>) -> Result<Fields, String> {
+    if !record.whole {
+        return Err(
+            "a quote is not closed, or stands inside a field that does not begin with one".to_owned(),
+        );
+    }
+    let values = split(record.bytes, 0).unwrap_or_default();
     if values.len() != header.len() {
         return Err(format!(
             "it has {} fields, the header has {}",
@@ -249,74 +384,40 @@ fn csv_fields(header: &[&str], text: &str) -> Result<Fields, String> {
             "instrument" => &mut fields.instrument,
             _ => &mut fields.resulted_at,
         };
-        *field = Some(value);
+        // The record is UTF-8, and fields are cut at ASCII characters.
+        *field = Some(String::from_utf8_lossy(&value).into_owned());
     }
     Ok(fields)
 }
 
-/// The fields of one line of CSV (RFC 4180, without line breaks in fields); `None` when its quotes do not match up.
-fn split(line: &str) -> Option<Vec<String>> {
-    let mut fields = Vec::with_capacity(COLUMNS.len());
-    let mut rest = line;
-    loop {
-        let after = if let Some(quoted) = rest.strip_prefix('"') {
-            let (field, after) = unquote(quoted)?;
-            fields.push(field);
-            after
-        } else {
-            let end = rest.find(',').unwrap_or(rest.len());
-            let (field, after) = rest.split_at(end);
-            if field.contains('"') {
-                return None;
-            }
-            fields.push(field.to_owned());
-            after
-        };
-        if after.is_empty() {
-            return Some(fields);
-        }
-        rest = after.strip_prefix(',')?;
-    }
-}
-
-/// The field up to its closing quote, and what follows that quote.
-fn unquote(text: &str) -> Option<(String, &str)> {
-    let mut field = String::new();
-    let mut rest = text;
-    loop {
-        let (before, after) = rest.split_once('"')?;
-        field.push_str(before);
-        match after.strip_prefix('"') {
-            Some(more) => {
-                field.push('"');
-                rest = more;
-            }
-            None => return Some((field, after)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn csv_lines(text: &str) -> Parsed {
         parse(ImportFormat::Csv, text.as_bytes()).unwrap()
     }
 
     proptest! {
-        /// What a standard CSV writer writes, we read back.
+        /// What a standard CSV writer writes is cut and read back, with line breaks inside its fields.
         #[test]
-        fn a_written_line_reads_back(values in proptest::collection::vec("[^\r\n\0]{0,12}", 1..6)) {
-            let mut writer = csv::WriterBuilder::new().quote_style(csv::QuoteStyle::Necessary).from_writer(Vec::new());
-            writer.write_record(&values).unwrap();
-            let line = String::from_utf8(writer.into_inner().unwrap()).unwrap();
-            prop_assert_eq!(split(line.trim_end_matches('\n')), Some(values));
+        fn a_written_file_reads_back(values in proptest::collection::vec("[a-z\"\r\n,é]{0,12}", 1..20)) {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            writer.write_record(["barcode", "code", "value"]).unwrap();
+            for value in &values {
+                writer.write_record(["B", "C", value]).unwrap();
+            }
+            let parsed = parse(ImportFormat::Csv, &writer.into_inner().unwrap()).unwrap();
+            prop_assert!(parsed.set_aside.is_empty());
+            let read: Vec<String> = parsed.rows.into_iter().map(|row| row.value.unwrap_or_default()).collect();
+            let wanted: Vec<String> = values.iter().map(|value| trimmed(value).to_owned()).collect();
+            prop_assert_eq!(read, wanted);
         }
 
         #[test]
-        fn no_line_panics_and_none_is_lost(lines in proptest::collection::vec("[ -~é\u{1f600}\"]{1,40}", 1..20)) {
+        fn no_line_panics_and_none_is_lost(lines in proptest::collection::vec("[ -!#-~é\u{1f600}]{1,40}", 1..20)) {
             let text = format!("barcode,code,value\n{}", lines.join("\n"));
             let expected = lines.iter().filter(|line| !line.trim_ascii().is_empty()).count();
             if let Ok(parsed) = parse(ImportFormat::Csv, text.as_bytes()) {
@@ -328,9 +429,10 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), quotes in "[\",\r\nab]{0,60}") {
             let _ = parse(ImportFormat::Csv, &bytes);
             let _ = parse(ImportFormat::Ndjson, &bytes);
+            let _ = parse(ImportFormat::Csv, format!("barcode,code,value\n{quotes}").as_bytes());
         }
     }
 
@@ -340,10 +442,36 @@ mod tests {
             "\u{feff}barcode,code,value,unit\r\nA-1,\"K,4.0,mmol/L\r\n\r\nA-2,K,\"4.0\",mmol/L\r\nA-3,K\r\n",
         );
         assert_eq!(parsed.rows.len(), 1);
-        assert_eq!((parsed.rows[0].line, parsed.rows[0].value.as_str()), (4, "4.0"));
-        let lines: Vec<(i32, &str)> = parsed.set_aside.iter().map(|row| (row.line, row.code)).collect();
+        assert_eq!(
+            (parsed.rows[0].line, parsed.rows[0].value.as_deref()),
+            (4, Some("4.0"))
+        );
+        let lines: Vec<(i32, &str)> = parsed
+            .set_aside
+            .iter()
+            .map(|row| (row.line, row.code.as_str()))
+            .collect();
         assert_eq!(lines, [(2, "bad_row"), (5, "bad_row")]);
         assert!(parsed.set_aside[1].raw.contains("A-3,K"));
+        // Two stray quotes that would make one field of all between them.
+        let parsed = csv_lines("barcode,code,value\nA-1,K,\"4.0\nA-2,K,4.1\nA-3,K,4.2\"\nA-4,K,4.3\n");
+        let lines: Vec<i32> = parsed.rows.iter().map(|row| row.line).collect();
+        assert_eq!(
+            lines,
+            [2, 5],
+            "one value of three lines, as it is written: {lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_quoted_line_break_is_part_of_its_field_and_counts_as_a_line() {
+        let parsed = csv_lines("barcode,code,value\nA-1,K,\"one\r\ntwo \"\"and\"\"\n\"\nA-2,K,3\n");
+        let rows: Vec<(i32, Option<&str>)> = parsed
+            .rows
+            .iter()
+            .map(|row| (row.line, row.value.as_deref()))
+            .collect();
+        assert_eq!(rows, [(2, Some("one\r\ntwo \"and\"")), (5, Some("3"))]);
     }
 
     #[test]
@@ -371,15 +499,15 @@ mod tests {
         let text = "{\"barcode\":\"A-1\",\"code\":\"K\",\"value\":5.0}\n{\"barcode\":\"A-1\",\"code\":\"K\",\"value\":\"5.0\"}\n{\"x\":1}\nnonsense\n";
         let parsed = parse(ImportFormat::Ndjson, text.as_bytes()).unwrap();
         assert_eq!((parsed.rows.len(), parsed.set_aside.len()), (1, 3));
-        assert_eq!(parsed.rows[0].value, "5.0");
+        assert_eq!(parsed.rows[0].value.as_deref(), Some("5.0"));
     }
 
     #[test]
     fn what_cannot_be_stored_is_set_aside_and_shown() {
         let mut bytes = b"barcode,code,value\nA\0,K,1\n".to_vec();
-        bytes.extend_from_slice(b"\xff\xfe,K,1\nA,K,1,\nA,K,\nA,,1\n,K,1\n");
+        bytes.extend_from_slice(b"\xff\xfe,K,1\nA,K,1,\nA,,1\n,K,1\n");
         let parsed = parse(ImportFormat::Csv, &bytes).unwrap();
-        assert_eq!((parsed.rows.len(), parsed.set_aside.len()), (0, 6));
+        assert_eq!((parsed.rows.len(), parsed.set_aside.len()), (0, 5));
         assert!(
             parsed
                 .set_aside

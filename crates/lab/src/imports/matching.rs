@@ -5,9 +5,12 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 
-use super::{SetAside, group, lines::ImportRow};
+use super::{
+    SetAside, group,
+    lines::{self, ImportRow},
+};
 use crate::{
-    LabError, ResultId, ResultStatus, SpecimenStatus, Txn,
+    ImportId, LabError, Number, ResultId, ResultStatus, SpecimenStatus, Txn,
     catalogue::{self, Test},
     entry::{self, Bench, Value},
     rows::Reader,
@@ -47,47 +50,123 @@ struct Known {
     /// The live result of a barcode and test.
     results: HashMap<(String, String), ResultId>,
     bench: HashMap<ResultId, Bench>,
+    /// What this batch has given to results before.
+    landed: HashMap<ResultId, Vec<Value>>,
     now: Timestamp,
 }
 
+/// What became of the rows that were not set aside.
+#[derive(Default)]
+pub(crate) struct Matched {
+    pub(crate) landing: Vec<Landing>,
+    /// Rows whose value landed before, from this batch.
+    pub(crate) unchanged: usize,
+    /// Rows that say that nothing was measured.
+    pub(crate) not_done: usize,
+}
+
+/// What a row comes to by itself.
+enum Fit<'a> {
+    Lands(&'a Bench, Value),
+    Unchanged,
+    NotDone,
+}
+
 /// Splits the rows into those that land and, with their reason, those that do not. The results are locked from here on.
+///
+/// Rows that give different values for one result contradict each other, and none of them lands: nothing says which is right.
 pub(crate) async fn match_rows(
     txn: &Txn<'_>,
+    batch: ImportId,
     rows: Vec<ImportRow>,
     set_aside: &mut Vec<SetAside>,
-) -> Result<Vec<Landing>, LabError> {
-    let known = look_up(txn, &rows).await?;
-    let mut landing = Vec::with_capacity(rows.len());
-    let mut lines: HashMap<ResultId, i32> = HashMap::new();
+) -> Result<Matched, LabError> {
+    let known = look_up(txn, batch, &rows).await?;
+    let mut matched = Matched::default();
+    let mut fitting: Vec<(ImportRow, &Bench, Value)> = Vec::new();
     for row in rows {
-        let fits = fit(&row, &known).and_then(|(bench, value)| match lines.insert(bench.id, row.line) {
-            None => Ok((bench, value)),
-            Some(first) => {
-                lines.insert(bench.id, first);
-                Err((
-                    "duplicate_in_file",
-                    format!("line {first} has a value for the same specimen and test"),
-                ))
-            }
-        });
-        match fits {
-            Ok((bench, value)) => landing.push(Landing {
+        match fit(&row, &known) {
+            Ok(Fit::Lands(bench, value)) => fitting.push((row, bench, value)),
+            Ok(Fit::Unchanged) => matched.unchanged += 1,
+            Ok(Fit::NotDone) => matched.not_done += 1,
+            Err(reject) => set_aside.push(refused(row, reject)),
+        }
+    }
+    let same_result = group(fitting.iter().enumerate().map(|(n, (_, bench, _))| (bench.id, n)));
+    let verdicts: Vec<Option<Reject>> = fitting
+        .iter()
+        .enumerate()
+        .map(|(n, (_, bench, _))| among(&fitting, &same_result[&bench.id], n))
+        .collect();
+    for ((row, bench, value), verdict) in fitting.into_iter().zip(verdicts) {
+        match verdict {
+            None => matched.landing.push(Landing {
                 bench: bench.clone(),
                 value,
                 row,
             }),
-            Err((code, reason)) => set_aside.push(SetAside {
-                line: row.line,
-                raw: row.raw,
-                code,
-                reason,
-            }),
+            Some(reject) => set_aside.push(refused(row, reject)),
         }
     }
-    Ok(landing)
+    Ok(matched)
 }
 
-async fn look_up(txn: &Txn<'_>, rows: &[ImportRow]) -> Result<Known, LabError> {
+/// Why a row does not land because of the other rows for the same result.
+fn among(fitting: &[(ImportRow, &Bench, Value)], same: &[usize], n: usize) -> Option<Reject> {
+    let own = &fitting[n].2;
+    if let Some(&other) = same.iter().find(|&&other| fitting[other].2 != *own) {
+        let line = fitting[other].0.line;
+        let reason =
+            format!("line {line} has another value for the same specimen and test; neither was taken");
+        return Some(("contradiction", reason));
+    }
+    let first = same[0];
+    (first != n).then(|| {
+        let line = fitting[first].0.line;
+        (
+            "duplicate_in_file",
+            format!("line {line} has the same value for the same specimen and test"),
+        )
+    })
+}
+
+fn refused(row: ImportRow, (code, reason): Reject) -> SetAside {
+    SetAside {
+        line: row.line,
+        raw: row.raw,
+        code: code.to_owned(),
+        reason,
+        fields: Some(row.fields),
+    }
+}
+
+/// The values that a batch has given to results before, those sent back or replaced since among them.
+async fn landed_before(
+    txn: &Txn<'_>,
+    batch: ImportId,
+    ids: &[ResultId],
+) -> Result<HashMap<ResultId, Vec<Value>>, LabError> {
+    let statement = txn
+        .prepare_cached(
+            "SELECT r.id, r.value_num, r.comparator, r.value_text FROM result r WHERE r.id = ANY($2) AND r.import_id = $1
+             UNION ALL
+             SELECT v.result_id, v.value_num, v.comparator, v.value_text FROM result_revision v
+              WHERE v.result_id = ANY($2) AND v.import_id = $1",
+        )
+        .await?;
+    let mut landed: HashMap<ResultId, Vec<Value>> = HashMap::new();
+    for row in &txn.query(&statement, &[&batch, &ids]).await? {
+        let row = Reader::new("result", row);
+        let value = match row.get::<Option<Number>>("value_num")? {
+            Some(number) => Value::Number(number, row.get("comparator")?),
+            None => Value::Text(row.get::<Option<String>>("value_text")?.unwrap_or_default()),
+        };
+        landed.entry(row.get("id")?).or_default().push(value);
+    }
+    Ok(landed)
+}
+
+async fn look_up(txn: &Txn<'_>, batch: ImportId, rows: &[ImportRow]) -> Result<Known, LabError> {
     let tests: HashMap<String, Test> = catalogue::list(txn, None)
         .await?
         .into_iter()
@@ -127,6 +206,7 @@ async fn look_up(txn: &Txn<'_>, rows: &[ImportRow]) -> Result<Known, LabError> {
     }
     Ok(Known {
         bench: entry::bench(txn, &wanted).await?,
+        landed: landed_before(txn, batch, &wanted).await?,
         now: txn.query_one("SELECT clock_timestamp()", &[]).await?.get(0),
         tests,
         by_loinc,
@@ -144,7 +224,7 @@ fn candidates<'a>(row: &'a ImportRow, by_loinc: &'a HashMap<String, Vec<String>>
     }
 }
 
-fn fit<'a>(row: &ImportRow, known: &'a Known) -> Result<(&'a Bench, Value), Reject> {
+fn fit<'a>(row: &ImportRow, known: &'a Known) -> Result<Fit<'a>, Reject> {
     if row
         .barcode
         .get(..CONTROL_PREFIX.len())
@@ -168,8 +248,33 @@ fn fit<'a>(row: &ImportRow, known: &'a Known) -> Result<(&'a Bench, Value), Reje
             format!("code {} does not have this loinc in the catalogue", test.code),
         ));
     }
+    let value = match &row.value {
+        // A word that a coded test has for its own is a value there.
+        Some(value) if is_value(test, value) => value,
+        _ => return Ok(Fit::NotDone),
+    };
+    let value = entry::read(test, value, row.comparator, row.unit.as_deref()).map_err(|bad| {
+        let code = if bad.field == "unit" {
+            "wrong_unit"
+        } else {
+            "bad_value"
+        };
+        (code, bad.message)
+    });
+    let landed = known.landed.get(&bench.id);
+    let landed_itself = landed
+        .zip(value.as_ref().ok())
+        .is_some_and(|(landed, value)| landed.contains(value));
     match bench.status {
+        ResultStatus::Pending if landed.is_some() => {
+            return Err((
+                "sent_back",
+                "a value of this file was entered and sent back since; a new measurement comes in a new file, or is entered by hand"
+                    .to_owned(),
+            ));
+        }
         ResultStatus::Pending => {}
+        _ if landed_itself => return Ok(Fit::Unchanged),
         ResultStatus::Entered => {
             return Err((
                 "already_entered",
@@ -195,15 +300,13 @@ fn fit<'a>(row: &ImportRow, known: &'a Known) -> Result<(&'a Bench, Value), Reje
     if let Some(at) = row.resulted_at {
         plausible(at, known.now).map_err(|message| ("bad_value", format!("resultedAt: {message}")))?;
     }
-    let value = entry::read(test, &row.value, row.comparator, row.unit.as_deref()).map_err(|bad| {
-        let code = if bad.field == "unit" {
-            "wrong_unit"
-        } else {
-            "bad_value"
-        };
-        (code, bad.message)
-    })?;
-    Ok((bench, value))
+    Ok(Fit::Lands(bench, value?))
+}
+
+/// Whether a text is a value of this test, and not a word for "nothing was measured".
+fn is_value(test: &Test, value: &str) -> bool {
+    let allowed = test.allowed_values.as_deref().unwrap_or_default();
+    !lines::is_not_done(value) || allowed.iter().any(|word| word == value)
 }
 
 fn find<'a>(row: &ImportRow, known: &'a Known) -> Result<&'a Bench, Reject> {

@@ -1,8 +1,12 @@
 //! Files of results from instruments, CSV or NDJSON.
 //!
-//! A row lands as `entered`, never as verified. A row that matches nothing, has the wrong unit, is a control sample or cannot
-//! be read is set aside with its line, its text and the reason; it is never dropped and never stops the others. The same file
-//! gives the same batch. A dry run goes the whole way except for writing values, and takes nothing from the real run.
+//! A row lands as `entered`, never as verified. A row that matches nothing, has the wrong unit, contradicts another row, is a
+//! control sample or cannot be read is set aside with its line, its text and the reason; it is never dropped and never stops the
+//! others. A row that says that nothing was measured is neither.
+//!
+//! The same file is the same batch, and is worked on again each time that it comes: what was set aside may land now, and what
+//! landed before does nothing. `retry` does the same for the rows set aside without the file. Each run's counts say what that run
+//! did. A dry run goes the whole way except for writing values, and takes nothing from the real run.
 
 mod lines;
 mod matching;
@@ -11,7 +15,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::Json};
 use uuid::Uuid;
 
 use crate::{
@@ -24,7 +28,7 @@ pub const IMPORT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most rows of a file, without blank lines and the CSV's header.
 pub const IMPORT_ROWS_MAX: usize = 50_000;
 
-/// An imported file.
+/// An imported file, with the counts of its latest run: those four add up to `rowsTotal`.
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportBatch {
@@ -36,46 +40,67 @@ pub struct ImportBatch {
     pub format: ImportFormat,
     /// Whether it was a rehearsal that wrote no value.
     pub dry_run: bool,
-    /// Whether this very file had been imported before: this is that batch, and nothing was done now.
+    /// Whether this very file had been imported before: this is that batch.
     pub repeated: bool,
     /// SHA-256 of the file, in hexadecimal.
     pub file_sha256: String,
+    /// How often the batch was worked on with some effect, the first time included.
+    pub runs: i32,
     /// Rows of the file.
     pub rows_total: i32,
-    /// Rows whose value landed (or would have).
+    /// Rows whose value landed in this run (or would have).
     pub rows_ok: i32,
-    /// Rows that were set aside.
+    /// Rows for which this run did nothing, because their value had landed before.
+    pub rows_unchanged: i32,
+    /// Rows that say that nothing was measured: an empty value, or a word such as `NA`.
+    pub rows_not_done: i32,
+    /// Rows that are set aside.
     pub rows_rejected: i32,
     /// Who imported it.
     pub created_by: Uuid,
     /// When.
     pub created_at: Timestamp,
+    /// When the latest run was that had an effect.
+    pub last_run_at: Timestamp,
 }
 
-/// A row that was set aside.
+/// A row that is set aside.
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportError {
-    /// Line of the file, from 1, the CSV's header included.
+    /// Line of the file where the row begins, from 1, the CSV's header included.
     pub line: i32,
-    /// The line, cut after 2,000 characters.
+    /// The row, cut after 2,000 characters.
     pub raw: String,
     /// A stable word for programs: `bad_row`, `bad_value`, `wrong_unit`, `unknown_specimen`, `unknown_test`, `not_ordered`,
-    /// `ambiguous`, `not_received`, `control_sample`, `duplicate_in_file`, `already_entered`, `already_final`.
+    /// `ambiguous`, `not_received`, `control_sample`, `contradiction`, `duplicate_in_file`, `sent_back`, `already_entered`,
+    /// `already_final`.
     pub code: String,
     /// What is wrong.
     pub reason: String,
 }
 
-/// A row that cannot land, before it has a batch.
+/// A row that cannot land, before it is stored.
+#[derive(Clone, PartialEq)]
 pub(crate) struct SetAside {
     line: i32,
     raw: String,
-    code: &'static str,
+    code: String,
     reason: String,
+    /// What was read of it, to be tried again; absent when it cannot be read.
+    fields: Option<lines::Fields>,
 }
 
-/// Imports a file.
+/// What one run found, apart from what it set aside.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Counts {
+    ok: i32,
+    unchanged: i32,
+    not_done: i32,
+    rejected: i32,
+}
+
+/// Imports a file. One that was imported before is the same batch and is worked on again.
 ///
 /// # Errors
 /// [`LabError::Invalid`] when the file as a whole cannot be read: too large, no rows, a header that lacks a column.
@@ -97,73 +122,173 @@ pub async fn run(
         ));
     }
     let sha256 = Sha256::digest(file).to_vec();
+    let mut known = None;
     if !dry_run {
         alone(txn, &sha256).await?;
-        if let Some(batch) = by_file(txn, &sha256).await? {
-            return Ok(batch);
-        }
+        known = by_file(txn, &sha256).await?;
     }
-    let lines::Parsed { rows, mut set_aside } = lines::parse(format, file)?;
-    let total = rows.len() + set_aside.len();
-    let landing = matching::match_rows(txn, rows, &mut set_aside).await?;
-    set_aside.sort_by_key(|row| row.line);
+    let format = known.as_ref().map_or(format, |batch| batch.format);
+    let lines::Parsed { rows, set_aside } = lines::parse(format, file)?;
+    let total = count(rows.len() + set_aside.len());
+    if let Some(batch) = known {
+        let done = work(txn, actor, &batch, "redelivery", rows, set_aside, 0).await?;
+        return Ok(ImportBatch {
+            repeated: true,
+            ..done
+        });
+    }
     let id = ImportId::generate();
-    let counts = [total, landing.len(), set_aside.len()].map(|n| i32::try_from(n).unwrap_or(i32::MAX));
     let statement = txn
         .prepare_cached(
-            "INSERT INTO import_batch (id, format, dry_run, file_sha256, rows_total, rows_ok, rows_rejected, created_by)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO import_batch (id, format, dry_run, file_sha256, rows_total, created_by) VALUES ($1, $2, $3, $4, $5, $6)
+             RETURNING created_at",
         )
         .await?;
-    txn.execute(
-        &statement,
-        &[
-            &id,
-            &format,
-            &dry_run,
-            &sha256,
-            &counts[0],
-            &counts[1],
-            &counts[2],
-            &actor.staff.as_uuid(),
-        ],
-    )
-    .await?;
-    store_set_aside(txn, id, &set_aside).await?;
-    if !dry_run {
-        let entries: Vec<entry::Entry<'_>> = landing.iter().map(matching::Landing::entry).collect();
-        entry::write(txn, actor, Some(id), &entries).await?;
-    }
-    let detail = serde_json::json!({ "dryRun": dry_run, "rowsTotal": counts[0], "rowsOk": counts[1], "rowsRejected": counts[2] });
-    audit::write(txn, actor, "import.run", "import", id, Some(detail)).await?;
-    get(txn, id).await
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+        [&id, &format, &dry_run, &sha256, &total, &actor.staff.as_uuid()];
+    let created_at: Timestamp = txn.query_one(&statement, &params).await?.get(0);
+    let batch = ImportBatch {
+        id,
+        status: "done",
+        format,
+        dry_run,
+        repeated: false,
+        file_sha256: hex::encode(&sha256),
+        runs: 0,
+        rows_total: total,
+        rows_ok: 0,
+        rows_unchanged: 0,
+        rows_not_done: 0,
+        rows_rejected: 0,
+        created_by: actor.staff.as_uuid(),
+        created_at,
+        last_run_at: created_at,
+    };
+    work(txn, actor, &batch, "delivery", rows, set_aside, 0).await
 }
 
-/// One batch.
+/// Tries the rows again that are set aside, and touches no other. Asked for twice, the second finds what the first left.
+///
+/// # Errors
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `dry_run` for a rehearsal, `in_flight` while the file is being imported.
+pub async fn retry(txn: &Txn<'_>, actor: &Actor, id: ImportId) -> Result<ImportBatch, LabError> {
+    let batch = get(txn, id).await?;
+    if batch.dry_run {
+        return Err(LabError::conflict(
+            "dry_run",
+            "this was a rehearsal and set nothing aside for good; import the file",
+        ));
+    }
+    alone(txn, &hex::decode(&batch.file_sha256).unwrap_or_default()).await?;
+    // Again, under the lock.
+    let batch = get(txn, id).await?;
+    let (mut rows, mut set_aside) = (Vec::new(), Vec::new());
+    for row in set_aside_of(txn, id, batch.runs).await? {
+        match row.fields.clone() {
+            Some(fields) => match lines::read(row.line, row.raw.clone(), fields) {
+                Ok(read) => rows.push(read),
+                Err(_) => set_aside.push(row),
+            },
+            None => set_aside.push(row),
+        }
+    }
+    let landed = batch.rows_ok + batch.rows_unchanged;
+    work(txn, actor, &batch, "retry", rows, set_aside, landed).await
+}
+
+/// Matches rows, writes the values that land, and notes the run if it changed anything. `landed` rows are not among `rows`
+/// because their value landed in an earlier run.
+async fn work(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    batch: &ImportBatch,
+    kind: &str,
+    rows: Vec<lines::ImportRow>,
+    mut set_aside: Vec<SetAside>,
+    landed: i32,
+) -> Result<ImportBatch, LabError> {
+    let matched = matching::match_rows(txn, batch.id, rows, &mut set_aside).await?;
+    set_aside.sort_by_key(|row| row.line);
+    let not_done_before = if kind == "retry" { batch.rows_not_done } else { 0 };
+    let counts = Counts {
+        ok: count(matched.landing.len()),
+        unchanged: count(matched.unchanged) + landed,
+        not_done: count(matched.not_done) + not_done_before,
+        rejected: count(set_aside.len()),
+    };
+    let answer = |runs, last_run_at| ImportBatch {
+        runs,
+        rows_ok: counts.ok,
+        rows_unchanged: counts.unchanged,
+        rows_not_done: counts.not_done,
+        rows_rejected: counts.rejected,
+        last_run_at,
+        ..batch.clone()
+    };
+    if batch.runs > 0 && counts.ok == 0 && set_aside == set_aside_of(txn, batch.id, batch.runs).await? {
+        return Ok(answer(batch.runs, batch.last_run_at));
+    }
+    let run = batch.runs + 1;
+    let statement = txn
+        .prepare_cached(
+            "INSERT INTO import_run (batch_id, run, kind, rows_ok, rows_unchanged, rows_not_done, rows_rejected, run_by)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING run_at",
+        )
+        .await?;
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
+        &batch.id,
+        &run,
+        &kind,
+        &counts.ok,
+        &counts.unchanged,
+        &counts.not_done,
+        &counts.rejected,
+        &actor.staff.as_uuid(),
+    ];
+    let run_at: Timestamp = txn.query_one(&statement, &params).await?.get(0);
+    store_set_aside(txn, batch.id, run, &set_aside).await?;
+    if !batch.dry_run {
+        let entries: Vec<entry::Entry<'_>> = matched.landing.iter().map(matching::Landing::entry).collect();
+        entry::write(txn, actor, Some(batch.id), &entries).await?;
+    }
+    let detail = serde_json::json!({
+        "run": run, "kind": kind, "dryRun": batch.dry_run, "rowsTotal": batch.rows_total, "rowsOk": counts.ok,
+        "rowsUnchanged": counts.unchanged, "rowsNotDone": counts.not_done, "rowsRejected": counts.rejected,
+    });
+    audit::write(txn, actor, "import.run", "import", batch.id, Some(detail)).await?;
+    Ok(answer(run, run_at))
+}
+
+fn count(rows: usize) -> i32 {
+    i32::try_from(rows).unwrap_or(i32::MAX)
+}
+
+/// One batch, with the counts of its latest run.
 ///
 /// # Errors
 /// [`LabError::NotFound`].
 pub async fn get(txn: &Txn<'_>, id: ImportId) -> Result<ImportBatch, LabError> {
-    let statement = txn
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM import_batch WHERE id = $1"))
-        .await?;
+    let statement = txn.prepare_cached(&format!("{SELECT} WHERE b.id = $1")).await?;
     let row = txn.query_opt(&statement, &[&id]).await?;
-    batch(&row.ok_or_else(|| LabError::not_found("import", id))?, false)
+    batch(&row.ok_or_else(|| LabError::not_found("import", id))?)
 }
 
-/// The rows of a batch that were set aside, by line.
+/// The rows of a batch that are set aside, by line.
 ///
 /// # Errors
 /// [`LabError::NotFound`]; [`LabError::Invalid`] for a bad page.
 pub async fn errors(txn: &Txn<'_>, id: ImportId, page: &PageRequest) -> Result<Page<ImportError>, LabError> {
-    get(txn, id).await?;
+    let run = get(txn, id).await?.runs;
     let after = i32::try_from(page.after_number()?.unwrap_or(0)).unwrap_or(i32::MAX);
     let statement = txn
         .prepare_cached(
-            "SELECT batch_id, line, raw, code, reason FROM import_error WHERE batch_id = $1 AND line > $2 ORDER BY line LIMIT $3",
+            "SELECT batch_id, line, raw, code, reason FROM import_error WHERE batch_id = $1 AND run = $2 AND line > $3
+             ORDER BY line LIMIT $4",
         )
         .await?;
-    let rows = txn.query(&statement, &[&id, &after, &page.fetch()?]).await?;
+    let rows = txn
+        .query(&statement, &[&id, &run, &after, &page.fetch()?])
+        .await?;
     let errors = rows
         .iter()
         .map(|row| {
@@ -197,28 +322,51 @@ async fn alone(txn: &Txn<'_>, sha256: &[u8]) -> Result<(), LabError> {
 
 async fn by_file(txn: &Txn<'_>, sha256: &[u8]) -> Result<Option<ImportBatch>, LabError> {
     let statement = txn
-        .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM import_batch WHERE file_sha256 = $1 AND NOT dry_run"
-        ))
+        .prepare_cached(&format!("{SELECT} WHERE b.file_sha256 = $1 AND NOT b.dry_run"))
         .await?;
     let row = txn.query_opt(&statement, &[&sha256]).await?;
-    row.map(|row| batch(&row, true)).transpose()
+    row.as_ref().map(batch).transpose()
 }
 
-async fn store_set_aside(txn: &Txn<'_>, id: ImportId, rows: &[SetAside]) -> Result<(), LabError> {
+async fn store_set_aside(txn: &Txn<'_>, id: ImportId, run: i32, rows: &[SetAside]) -> Result<(), LabError> {
     let lines: Vec<i32> = rows.iter().map(|row| row.line).collect();
     let raws: Vec<&str> = rows.iter().map(|row| row.raw.as_str()).collect();
-    let codes: Vec<&str> = rows.iter().map(|row| row.code).collect();
+    let codes: Vec<&str> = rows.iter().map(|row| row.code.as_str()).collect();
     let reasons: Vec<&str> = rows.iter().map(|row| row.reason.as_str()).collect();
+    let fields: Vec<Option<Json<&lines::Fields>>> =
+        rows.iter().map(|row| row.fields.as_ref().map(Json)).collect();
     let statement = txn
         .prepare_cached(
-            "INSERT INTO import_error (batch_id, line, raw, code, reason)
-             SELECT $1, u.* FROM unnest($2::int[], $3::text[], $4::text[], $5::text[]) AS u",
+            "INSERT INTO import_error (batch_id, run, line, raw, code, reason, fields)
+             SELECT $1, $2, u.* FROM unnest($3::int[], $4::text[], $5::text[], $6::text[], $7::jsonb[]) AS u",
         )
         .await?;
-    txn.execute(&statement, &[&id, &lines, &raws, &codes, &reasons])
+    txn.execute(&statement, &[&id, &run, &lines, &raws, &codes, &reasons, &fields])
         .await?;
     Ok(())
+}
+
+async fn set_aside_of(txn: &Txn<'_>, id: ImportId, run: i32) -> Result<Vec<SetAside>, LabError> {
+    let statement = txn
+        .prepare_cached(
+            "SELECT batch_id, line, raw, code, reason, fields FROM import_error WHERE batch_id = $1 AND run = $2 ORDER BY line",
+        )
+        .await?;
+    let rows = txn.query(&statement, &[&id, &run]).await?;
+    rows.iter()
+        .map(|row| {
+            let row = Reader::new("import_error", row);
+            Ok(SetAside {
+                line: row.get("line")?,
+                raw: row.get("raw")?,
+                code: row.get("code")?,
+                reason: row.get("reason")?,
+                fields: row
+                    .get::<Option<Json<lines::Fields>>>("fields")?
+                    .map(|Json(fields)| fields),
+            })
+        })
+        .collect()
 }
 
 /// Groups by key, for lookups that many rows share.
@@ -230,22 +378,29 @@ fn group<K: std::hash::Hash + Eq, V>(pairs: impl IntoIterator<Item = (K, V)>) ->
     groups
 }
 
-const COLUMNS: &str =
-    "id, format, dry_run, file_sha256, rows_total, rows_ok, rows_rejected, created_by, created_at";
+const SELECT: &str = "
+    SELECT b.id, b.format, b.dry_run, b.file_sha256, b.rows_total, b.created_by, b.created_at,
+           r.run, r.rows_ok, r.rows_unchanged, r.rows_not_done, r.rows_rejected, r.run_at
+    FROM import_batch b
+    JOIN LATERAL (SELECT * FROM import_run i WHERE i.batch_id = b.id ORDER BY i.run DESC LIMIT 1) AS r ON true";
 
-fn batch(row: &Row, repeated: bool) -> Result<ImportBatch, LabError> {
+fn batch(row: &Row) -> Result<ImportBatch, LabError> {
     let row = Reader::new("import_batch", row);
     Ok(ImportBatch {
         id: row.get("id")?,
         status: "done",
         format: row.get("format")?,
         dry_run: row.get("dry_run")?,
-        repeated,
+        repeated: false,
         file_sha256: hex::encode(row.get::<&[u8]>("file_sha256")?),
+        runs: row.get("run")?,
         rows_total: row.get("rows_total")?,
         rows_ok: row.get("rows_ok")?,
+        rows_unchanged: row.get("rows_unchanged")?,
+        rows_not_done: row.get("rows_not_done")?,
         rows_rejected: row.get("rows_rejected")?,
         created_by: row.get("created_by")?,
         created_at: row.get("created_at")?,
+        last_run_at: row.get("run_at")?,
     })
 }

@@ -128,3 +128,54 @@ async fn rows_from_before_are_brought_into_form_and_two_records_of_one_number_ar
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn merges_and_imports_from_before_are_carried_over() {
+    let space = Space::new().await;
+    let client = pg::connect(&space.registry, "lab test", LIMIT).await.unwrap();
+    let migrations = numbered_migrations();
+    let at = migrations
+        .iter()
+        .position(|(_, sql)| sql.contains("CREATE TABLE import_run"))
+        .unwrap();
+    for (number, sql) in &migrations[..at] {
+        let applied = client.batch_execute(sql).await;
+        applied.unwrap_or_else(|error| panic!("V{number}: {}", pg::describe(&error)));
+    }
+    client
+        .batch_execute(
+            "INSERT INTO lab_profile (tenant_id, name) VALUES (gen_random_uuid(), 'Lab');
+             INSERT INTO staff (id, display_name, email, role) VALUES ('00000000-0000-7000-8000-00000000000a', 'Ada', 'a@b', 'lab_admin');
+             INSERT INTO patient (id, mrn, family_name, given_name, family_key, given_key, sex, birth_date) VALUES
+               ('00000000-0000-7000-8000-000000000001', 'M1', 'x', 'x', 'x', 'x', 'F', '1980-01-01'),
+               ('00000000-0000-7000-8000-000000000002', 'M2', 'x', 'x', 'x', 'x', 'F', '1980-01-01');
+             UPDATE patient SET merged_into = '00000000-0000-7000-8000-000000000002', merge_reason = 'r' WHERE mrn = 'M1';
+             INSERT INTO import_batch (id, format, dry_run, file_sha256, rows_total, rows_ok, rows_rejected, created_by)
+             VALUES ('00000000-0000-7000-8000-00000000000b', 'csv', false, sha256('x'), 3, 2, 1, '00000000-0000-7000-8000-00000000000a');
+             INSERT INTO import_error (batch_id, line, raw, code, reason) VALUES ('00000000-0000-7000-8000-00000000000b', 4, 'raw', 'bad_row', 'r');",
+        )
+        .await
+        .unwrap();
+    client
+        .batch_execute(&format!("BEGIN; {} COMMIT;", migrations[at].1))
+        .await
+        .unwrap();
+    let column = async |sql: &str| -> Vec<String> {
+        let rows = client.query(sql, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let merged =
+        "SELECT merged_directly::text FROM patient WHERE merged_into IS NOT NULL AND merged_at = updated_at";
+    assert_eq!(column(merged).await, ["00000000-0000-7000-8000-000000000002"]);
+    let runs = "SELECT concat_ws('/', run, kind, rows_ok, rows_unchanged, rows_not_done, rows_rejected) FROM import_run";
+    assert_eq!(column(runs).await, ["1/delivery/2/0/0/1"]);
+    assert_eq!(
+        column("SELECT run || ' ' || line FROM import_error").await,
+        ["1 4"]
+    );
+    client
+        .batch_execute("UPDATE patient SET merged_into = NULL WHERE mrn = 'M1'")
+        .await
+        .unwrap();
+    assert!(column(merged).await.is_empty());
+}

@@ -276,6 +276,7 @@ async fn nothing_is_deleted_truncated_or_rewritten_in_the_trail() {
         "result_change",
         "critical_notice",
         "import_batch",
+        "import_run",
         "import_error",
         "specimen_revision",
     ] {
@@ -292,6 +293,7 @@ async fn nothing_is_deleted_truncated_or_rewritten_in_the_trail() {
             .refused(&format!("UPDATE {table} SET {column} = {column}"), "LAB01")
             .await;
     }
+    scene.refused("UPDATE test_def SET unit = 'x'", "LAB05").await;
     for sql in [
         "INSERT INTO result_revision SELECT * FROM result_revision",
         "INSERT INTO result_change (result_id, rev, status, changed_at) SELECT id, 1, 'released', now() FROM result",
@@ -303,7 +305,7 @@ async fn nothing_is_deleted_truncated_or_rewritten_in_the_trail() {
         "SET session_replication_role = replica",
         "DROP TABLE result_revision",
         "UPDATE patient SET mrn = 'x'",
-        "UPDATE test_def SET unit = 'x'",
+        "UPDATE test_def SET specimen_type = 'x'",
         "UPDATE ref_range SET low = 0",
         "UPDATE result SET flag = NULL",
         "INSERT INTO specimen_revision SELECT * FROM specimen_revision",

@@ -1,14 +1,16 @@
 //! Amendments: changes to released results, each verified by a person of its own.
 
-use actix_web::{HttpResponse, post};
+use actix_web::{HttpRequest, HttpResponse, get, post};
 use lab::{
-    Action, AmendmentId, ResultId,
-    amendments::{self, Amended, AmendmentEntry},
+    Action, AmendmentId, Page, PageRequest, ResultId,
+    amendments::{self, Amended, AmendmentEntry, WaitingAmendment},
 };
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use crate::{
     answer::{self, Created},
-    extract::{Body, IdempotencyKey, IfMatch, PathId, Tenant},
+    extract::{Body, IdempotencyKey, IfMatch, Params, PathId, Tenant},
     problem::Answer,
 };
 
@@ -66,4 +68,35 @@ pub(crate) async fn withdraw(tenant: Tenant, id: PathId<AmendmentId>) -> Answer<
         })
         .await?;
     Ok(tagged(&amended))
+}
+
+/// Which page to read.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WaitingQuery {
+    /// Where the page starts: `next` of the page before.
+    after: Option<String>,
+    /// The most items, 1 to 200; 50 unless given.
+    limit: Option<u32>,
+}
+
+/// The amendments that wait for a second person, the longest waiting first.
+#[utoipa::path(tag = "laboratory", params(WaitingQuery), responses((status = 200, body = Page<WaitingAmendment>)))]
+#[get("/amendments")]
+pub(crate) async fn waiting(
+    req: HttpRequest,
+    tenant: Tenant,
+    query: Params<WaitingQuery>,
+) -> Answer<HttpResponse> {
+    let page = PageRequest {
+        limit: query.0.limit,
+        after: query.0.after,
+    };
+    let found = tenant
+        .read(Action::ResultAmend, async |txn, _| {
+            amendments::waiting(txn, &page).await
+        })
+        .await?;
+    Ok(answer::page(&req, &found))
 }

@@ -24,8 +24,8 @@ pub struct ImportQuery {
     dry_run: bool,
 }
 
-/// Takes a file of results. Rows that match nothing are set aside with their reason and stop no other; the same file
-/// gives the same batch.
+/// Takes a file of results. Rows that match nothing are set aside with their reason and stop no other. The same file gives the same
+/// batch and is worked on again: rows whose cause is gone land now, and `rowsOk` counts only what this delivery did.
 #[utoipa::path(tag = "laboratory", params(ImportQuery, ("Idempotency-Key" = Option<String>, Header)),
     request_body(content((String = "text/csv"), (String = "application/x-ndjson"))),
     responses((status = 202, body = ImportBatch, headers(("Location" = String)))))]
@@ -95,4 +95,16 @@ pub(crate) async fn errors(
         })
         .await?;
     Ok(answer::page(&req, &found))
+}
+
+/// Tries the rows again that are set aside, now that their cause may be gone. `rowsOk` counts those that landed in this run.
+#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = ImportBatch)))]
+#[post("/imports/{id}/retry")]
+pub(crate) async fn retry(tenant: Tenant, id: PathId<ImportId>) -> Answer<HttpResponse> {
+    let batch = tenant
+        .write(Action::Import, async |txn, actor| {
+            imports::retry(txn, actor, id.0).await
+        })
+        .await?;
+    Ok(answer::ok(&batch))
 }

@@ -69,6 +69,8 @@ fn people(config: &mut ServiceConfig<'_>) {
         .service(patients::show)
         .service(patients::change)
         .service(patients::merge)
+        .service(patients::unmerge)
+        .service(patients::results)
         .service(staff::list)
         .service(staff::create)
         .service(staff::show)
@@ -114,6 +116,7 @@ fn bench(config: &mut ServiceConfig<'_>) {
         .service(results::history)
         .service(signoff::verify)
         .service(signoff::release)
+        .service(amendments::waiting)
         .service(amendments::propose)
         .service(amendments::verify)
         .service(amendments::withdraw)
@@ -121,6 +124,7 @@ fn bench(config: &mut ServiceConfig<'_>) {
         .service(imports::create)
         .service(imports::show)
         .service(imports::errors)
+        .service(imports::retry)
         .service(exports::results)
         .service(whole::own);
 }

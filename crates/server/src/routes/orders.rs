@@ -1,6 +1,7 @@
 //! Orders: what was asked for a patient.
 
 use actix_web::{HttpRequest, HttpResponse, get, post};
+use jiff::civil::Date;
 use lab::{
     Action, OrderId, OrderStatus, Page, PageRequest, PatientId,
     orders::{self, AddTests, NewOrder, Order, OrderFilter, OrderHead, Reason},
@@ -20,11 +21,19 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
-    /// Only those of this patient.
+    /// Only those of this patient, with those of merged duplicates.
     #[param(value_type = Option<Uuid>)]
     patient_id: Option<PatientId>,
     /// Only those in this status.
     status: Option<OrderStatus>,
+    /// Only the one with this accession number.
+    accession_no: Option<String>,
+    /// Only those with this number of the requester's.
+    placer_order_no: Option<String>,
+    /// Only those of this requester.
+    requester: Option<String>,
+    /// Only those placed on this day of the laboratory's calendar.
+    ordered_on: Option<Date>,
     /// Where the page starts: `next` of the page before.
     after: Option<String>,
     /// The most items, 1 to 200; 50 unless given.
@@ -64,10 +73,22 @@ pub(crate) async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQue
     let Params(ListQuery {
         patient_id,
         status,
+        accession_no,
+        placer_order_no,
+        requester,
+        ordered_on,
         after,
         limit,
     }) = query;
-    let (filter, page) = (OrderFilter { patient_id, status }, PageRequest { limit, after });
+    let filter = OrderFilter {
+        patient_id,
+        status,
+        accession_no,
+        placer_order_no,
+        requester,
+        ordered_on,
+    };
+    let page = PageRequest { limit, after };
     let found = tenant
         .read(Action::OrderRead, async |txn, _| {
             orders::list(txn, &filter, &page).await

@@ -4,6 +4,8 @@ use actix_web::{HttpRequest, HttpResponse, get, patch, post};
 use jiff::civil::Date;
 use lab::{
     Action, Page, PageRequest, PatientId,
+    orders::Reason,
+    over_time::{self, TimeFilter, TimedResult},
     patients::{self, NewPatient, Patient, PatientMerge, PatientPatch, PatientSearch},
 };
 use serde::Deserialize;
@@ -56,7 +58,8 @@ pub(crate) async fn create(
     work.await
 }
 
-/// Finds patients, those registered last first.
+/// Finds patients, those registered last first. What is known of a merged duplicate finds the patient who lives on, and `foundBy`
+/// says by which one.
 #[utoipa::path(tag = "laboratory", params(SearchQuery), responses((status = 200, body = Page<Patient>)))]
 #[get("/patients")]
 pub(crate) async fn search(
@@ -125,4 +128,62 @@ pub(crate) async fn merge(
         })
         .await?;
     Ok(answer::ok_tagged(patient.version, &patient))
+}
+
+/// Undoes a merge, while no result of the person was released since; the patient who was merged is the answer.
+#[utoipa::path(tag = "laboratory", request_body = Reason, params(("id" = Uuid, Path)),
+    responses((status = 200, body = Patient, headers(("ETag" = String)))))]
+#[post("/patients/{id}/unmerge")]
+pub(crate) async fn unmerge(
+    tenant: Tenant,
+    id: PathId<PatientId>,
+    body: Body<Reason>,
+) -> Answer<HttpResponse> {
+    let patient = tenant
+        .write(Action::PatientMerge, async |txn, actor| {
+            patients::unmerge(txn, actor, id.0, &body.value).await
+        })
+        .await?;
+    Ok(answer::ok_tagged(patient.version, &patient))
+}
+
+/// Which results to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ResultsQuery {
+    /// Only those of this test.
+    code: Option<String>,
+    /// Also those without a released value: open, cancelled and voided ones.
+    #[serde(default)]
+    open: bool,
+    /// Where the page starts: `next` of the page before.
+    after: Option<String>,
+    /// The most items, 1 to 200; 50 unless given.
+    limit: Option<u32>,
+}
+
+/// The results of a patient over time, those drawn last first, with those of merged duplicates.
+#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path), ResultsQuery),
+    responses((status = 200, body = Page<TimedResult>)))]
+#[get("/patients/{id}/results")]
+pub(crate) async fn results(
+    req: HttpRequest,
+    tenant: Tenant,
+    id: PathId<PatientId>,
+    query: Params<ResultsQuery>,
+) -> Answer<HttpResponse> {
+    let Params(ResultsQuery {
+        code,
+        open,
+        after,
+        limit,
+    }) = query;
+    let (filter, page) = (TimeFilter { code, open }, PageRequest { limit, after });
+    let found = tenant
+        .read(Action::ReportRead, async |txn, _| {
+            over_time::of_patient(txn, id.0, &filter, &page).await
+        })
+        .await?;
+    Ok(answer::page(&req, &found))
 }

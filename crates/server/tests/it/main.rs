@@ -27,6 +27,8 @@ mod own_password;
 #[cfg(test)]
 mod password_rules;
 #[cfg(test)]
+mod records;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod requests;

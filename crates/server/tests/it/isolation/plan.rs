@@ -231,6 +231,19 @@ async fn people(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             let body = json!({ "into": into["id"], "reason": "registered twice" });
             names(supervisor, post(at("patients", &from, "/merge"), &body))
         }
+        ("POST", "/api/v1/patients/{id}/unmerge") => {
+            let (from, into) = (scene.patient().await, scene.patient().await);
+            let body = json!({ "into": into["id"], "reason": "registered twice" });
+            let merge = post(at("patients", &from, "/merge"), &body);
+            let merged = scene.world.server.send(&merge, &scene.a.supervisor).await;
+            merged.expect(200);
+            names(supervisor, post(at("patients", &from, "/unmerge"), &reason()))
+        }
+        ("GET", "/api/v1/patients/{id}/results") => {
+            let (_, result) = scene.result("released").await;
+            let patient = json!({ "id": result["patientId"] });
+            names(supervisor, Call::new("GET", at("patients", &patient, "/results")))
+        }
         ("GET", "/api/v1/staff") => lists(admin, path),
         ("POST", "/api/v1/staff") => {
             let body = json!({ "email": "new@lab.example", "displayName": "New", "role": "technician" });
@@ -440,6 +453,10 @@ async fn results(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
                 post(at("results", &result, "/amendments"), &body).version(&result["version"]),
             )
         }
+        ("GET", "/api/v1/amendments") => {
+            scene.amendment().await;
+            lists(supervisor, path)
+        }
         ("POST", "/api/v1/amendments/{id}/withdraw") => names(
             supervisor,
             Call::new("POST", at("amendments", &scene.amendment().await, "/withdraw")),
@@ -460,6 +477,10 @@ async fn results(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
         ("GET", "/api/v1/imports/{id}") => names(
             technician,
             Call::new("GET", at("imports", &scene.import().await, "")),
+        ),
+        ("POST", "/api/v1/imports/{id}/retry") => names(
+            technician,
+            Call::new("POST", at("imports", &scene.import().await, "/retry")),
         ),
         ("GET", "/api/v1/imports/{id}/errors") => names(
             technician,

@@ -16,11 +16,7 @@ use std::{
 use deadpool_postgres::Transaction;
 use model::TenantId;
 use tokio::time::Instant;
-use tokio_postgres::{
-    Row,
-    error::{Severity, SqlState},
-    types::ToSql,
-};
+use tokio_postgres::{Row, error::Severity, types::ToSql};
 
 use crate::{ResolveError, Snapshot, loan::Loan};
 
@@ -40,6 +36,8 @@ pub struct TenantClient {
 ///
 /// After a statement has failed, PostgreSQL answers a commit by rolling back without an error: hand the statement's error on
 /// and do not commit. Settings must be `SET LOCAL`: a plain `SET` outlives a committed transaction.
+/// A statement that was prepared before a change of the schema fails once, and with it the transaction
+/// ([`TenantClient::statements_outdated`]); [`TenantClient::read`] and [`TenantClient::write`] run such work again by themselves.
 /// A cancel token of the driver's must not be kept past the loan: it would hit the next borrower's statement.
 pub struct TenantTransaction<'a> {
     transaction: Transaction<'a>,
@@ -146,19 +144,81 @@ impl TenantClient {
         Ok(asked.elapsed())
     }
 
+    /// Runs `work` in a transaction in which the server refuses every write. It is run again from its beginning when it failed
+    /// because a statement had been prepared before a change of the schema, so that callers do not see such a change.
+    ///
+    /// # Errors
+    /// What `work` fails with; [`ResolveError::ServerUnavailable`] when the connection turns out to be broken.
+    pub async fn read<T, E: From<ResolveError>>(
+        &mut self,
+        work: impl AsyncFn(&TenantTransaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut attempt = 1;
+        loop {
+            let transaction = self.read_only_transaction().await?;
+            let outcome = work(&transaction).await;
+            // The outcome is known either way, and a connection whose rollback fails is not lent again.
+            let _settled = transaction.rollback().await;
+            if outcome.is_ok() || attempt == ATTEMPTS_MAX || !self.statements_outdated() {
+                return outcome;
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Runs `work` in a transaction and commits it, or rolls it back when `work` fails. It is run again from its beginning when
+    /// it failed because a statement had been prepared before a change of the schema; nothing was kept of it then.
+    ///
+    /// # Errors
+    /// What `work` fails with, and what [`TenantTransaction::commit`] fails with; [`ResolveError::ServerUnavailable`] when the
+    /// connection turns out to be broken.
+    pub async fn write<T, E: From<ResolveError> + From<tokio_postgres::Error>>(
+        &mut self,
+        work: impl AsyncFn(&TenantTransaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut attempt = 1;
+        loop {
+            let transaction = self.transaction().await?;
+            let error = match work(&transaction).await {
+                Ok(done) => {
+                    transaction.commit().await?;
+                    return Ok(done);
+                }
+                Err(error) => error,
+            };
+            let _settled = transaction.rollback().await;
+            if attempt == ATTEMPTS_MAX || !self.statements_outdated() {
+                return Err(error);
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Whether a statement has failed, since the latest transaction or single statement began, as one does that was prepared
+    /// before a change of the schema ("cached plan must not change result type"). Whatever is begun next prepares its
+    /// statements again, so what failed may be tried again on this connection.
+    #[must_use]
+    pub fn statements_outdated(&self) -> bool {
+        self.loan().connection().session.is_outdated()
+    }
+
     async fn begin(&mut self, read_only: bool) -> Result<TenantTransaction<'_>, ResolveError> {
         let Self { loan, unsettled } = self;
         let loan = loan.as_mut().expect(LENT);
         let snapshot = Arc::clone(&loan.entry().snapshot);
         // Before the first byte: whatever happens to this future from here on, the connection is looked after.
         *unsettled = true;
-        let begun = loan
-            .connection_mut()
-            .build_transaction()
-            .read_only(read_only)
-            .start()
-            .await;
-        match begun {
+        let connection = loan.connection_mut();
+        connection.forget_outdated_statements();
+        let transaction = connection.build_transaction();
+        // Not `read_only(false)`: it would override a server's own `default_transaction_read_only`, with which providers keep a
+        // full disk from filling further.
+        let transaction = if read_only {
+            transaction.read_only(true)
+        } else {
+            transaction
+        };
+        match transaction.start().await {
             Ok(transaction) => Ok(TenantTransaction {
                 transaction,
                 unsettled,
@@ -167,26 +227,25 @@ impl TenantClient {
         }
     }
 
-    /// Runs something that is a transaction by itself.
+    /// Runs something that is a transaction by itself, and once more with freshly prepared statements if those were outdated.
     async fn alone<T>(
         &mut self,
-        statement: impl AsyncFnOnce(&deadpool_postgres::ClientWrapper) -> Result<T, tokio_postgres::Error>,
+        statement: impl AsyncFn(&deadpool_postgres::ClientWrapper) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, tokio_postgres::Error> {
         let Self { loan, unsettled } = self;
         let connection = loan.as_ref().expect(LENT).connection();
-        *unsettled = true;
-        let outcome = statement(connection).await;
-        *unsettled = !is_settled(&outcome);
-        if outcome
-            .as_ref()
-            .err()
-            .and_then(|error| error.code())
-            .is_some_and(outlived)
-        {
-            // The schema has changed under the prepared statements.
-            connection.statement_cache.clear();
+        let mut attempt = 1;
+        loop {
+            *unsettled = true;
+            connection.forget_outdated_statements();
+            let outcome = statement(connection).await;
+            *unsettled = !is_settled(&outcome);
+            let again = outcome.as_ref().err().is_some_and(undone) && connection.session.is_outdated();
+            if !again || attempt == ATTEMPTS_MAX {
+                return outcome;
+            }
+            attempt += 1;
         }
-        outcome
     }
 
     fn loan(&self) -> &Loan {
@@ -196,13 +255,13 @@ impl TenantClient {
 
 const LENT: &str = "the connection is there until the client is dropped";
 
-/// "cached plan must not change result type", and a prepared statement that is not there.
-fn outlived(code: &SqlState) -> bool {
-    [
-        &SqlState::FEATURE_NOT_SUPPORTED,
-        &SqlState::INVALID_SQL_STATEMENT_NAME,
-    ]
-    .contains(&code)
+/// How often work is begun whose statements turn out to be outdated: the schema may change once more meanwhile.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// Whether nothing was kept of a single statement that failed. What fails inside a function has a context, and a procedure may
+/// have committed before.
+fn undone(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|db| db.where_().is_none())
 }
 
 fn broken(snapshot: &Snapshot, error: &tokio_postgres::Error) -> ResolveError {

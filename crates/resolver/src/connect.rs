@@ -124,6 +124,13 @@ impl Connection {
         std::mem::replace(&mut self.answers, answers) != answers
     }
 
+    /// Forgets the prepared statements if one of them was found to be older than the schema.
+    pub(crate) fn forget_outdated_statements(&self) {
+        if self.session.take_outdated() {
+            self.client.statement_cache.clear();
+        }
+    }
+
     /// Keeps the cache of prepared statements within its bound. All go at once: who uses more different texts than that
     /// has no use for a cache.
     pub(crate) fn trim_statements(&self, max: usize) {

@@ -30,6 +30,8 @@ pub(crate) struct Session {
     spent: AtomicBool,
     /// Statements with hidden effects are in use.
     volatile: AtomicBool,
+    /// A statement failed as one does that was prepared before a change of the schema.
+    outdated: AtomicBool,
     /// How often the server said that it was ready for the next statement; wraps around.
     answers: AtomicU32,
 }
@@ -43,6 +45,17 @@ impl Session {
     /// Whether cleaning would not do.
     pub(crate) fn is_spent(&self) -> bool {
         self.spent.load(Relaxed)
+    }
+
+    /// Whether a statement has failed, since this was last reset, as one does that was prepared before a change of the schema.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.outdated.load(Relaxed)
+    }
+
+    /// As [`Self::is_outdated`], and resets it: the caller forgets the prepared statements.
+    pub(crate) fn take_outdated(&self) -> bool {
+        // Almost always there is nothing to take, and a load shares the cache line.
+        self.is_outdated() && self.outdated.swap(false, Relaxed)
     }
 
     /// A number that changes whenever the server has answered.
@@ -66,6 +79,31 @@ impl Session {
             Trace::Lasting => self.spent.store(true, Relaxed),
         }
     }
+
+    /// `body`: the beginning of an ErrorResponse.
+    fn note_error(&self, body: &[u8]) {
+        match sqlstate(body) {
+            Some(code) if OUTDATED.contains(&code) => self.outdated.store(true, Relaxed),
+            // A server that became a standby stays one for this connection, while another one may lead to its successor.
+            Some(READ_ONLY) => self.spent.store(true, Relaxed),
+            _ => {}
+        }
+    }
+}
+
+/// What statements fail with that were prepared before a change of the schema: their result's types are no longer those
+/// (0A000, "cached plan must not change result type"), their parameters' types are (42804, 42883, 42846, 42725), or the server
+/// has forgotten them (26000). Most of these have other causes as well; then preparing again changes nothing.
+const OUTDATED: [&[u8]; 6] = [b"0A000", b"26000", b"42804", b"42883", b"42846", b"42725"];
+
+/// `read_only_sql_transaction`.
+const READ_ONLY: &[u8] = b"25006";
+
+/// The code of an ErrorResponse: fields of a type byte and a text that ends with NUL, `C` for the code.
+fn sqlstate(body: &[u8]) -> Option<&[u8]> {
+    body.split(|&byte| byte == 0)
+        .find_map(|field| field.strip_prefix(b"C"))
+        .filter(|code| code.len() == 5)
 }
 
 /// What a command leaves in the session after its transaction.
@@ -137,17 +175,30 @@ impl Trace {
     }
 }
 
-/// Long enough for every tag that is known.
-const TAG_MAX: usize = 24;
+/// Long enough for every tag that is known, and for an error up to its code: in front of it stand two severities, one of them
+/// in the server's language.
+const START_MAX: usize = 96;
 
 /// Reads the server's messages as they pass, in whatever pieces they come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct FromServer {
     header: [u8; 5],
     header_len: usize,
     left: usize,
-    start: [u8; TAG_MAX],
+    start: [u8; START_MAX],
     start_len: usize,
+}
+
+impl Default for FromServer {
+    fn default() -> Self {
+        Self {
+            header: [0; 5],
+            header_len: 0,
+            left: 0,
+            start: [0; START_MAX],
+            start_len: 0,
+        }
+    }
 }
 
 impl FromServer {
@@ -165,8 +216,8 @@ impl FromServer {
                 self.start_len = 0;
             }
             let body = bytes.len().min(self.left);
-            if matches!(self.header[0], b'Z' | b'C') {
-                let keep = body.min(TAG_MAX - self.start_len);
+            if matches!(self.header[0], b'Z' | b'C' | b'E') {
+                let keep = body.min(START_MAX - self.start_len);
                 self.start[self.start_len..self.start_len + keep].copy_from_slice(&bytes[..keep]);
                 self.start_len += keep;
             }
@@ -191,6 +242,7 @@ impl FromServer {
                 let end = start.iter().position(|&byte| byte == 0).unwrap_or(start.len());
                 session.note_tag(&start[..end]);
             }
+            b'E' => session.note_error(start),
             _ => {}
         }
     }
@@ -386,6 +438,29 @@ mod tests {
         for tag in ["PREPARE", "DISCARD ALL", "DEALLOCATE ALL", "SETTLE", "REPACK"] {
             assert!(tagged(tag, b'I').is_spent(), "{tag}");
         }
+    }
+
+    fn failed(code: &str) -> Session {
+        let session = Session::default();
+        let body = format!("SFATALER FEHLER\0VERROR\0C{code}\0MCachedn plan\0Fplancache.c\0\0");
+        let bytes = [message(b'E', body.as_bytes()), message(b'Z', b"I")].concat();
+        let mut reader = FromServer::default();
+        bytes.chunks(7).for_each(|piece| reader.feed(piece, &session));
+        session
+    }
+
+    #[test]
+    fn an_outdated_statement_is_told_once_and_a_read_only_server_ends_the_connection() {
+        for code in ["0A000", "26000", "42804"] {
+            let session = failed(code);
+            assert!(session.is_clean() && session.is_outdated(), "{code}");
+            assert!(session.take_outdated() && !session.take_outdated(), "{code}");
+        }
+        for code in ["23505", "42501", "42P01"] {
+            let session = failed(code);
+            assert!(session.is_clean() && !session.is_outdated(), "{code}");
+        }
+        assert!(failed("25006").is_spent());
     }
 
     #[test]

@@ -324,13 +324,10 @@ impl From<Unanswered> for Problem {
 async fn ask<T>(
     state: &AppState,
     tenant: TenantId,
-    question: impl AsyncFnOnce(&TenantTransaction<'_>) -> Result<T, LabError>,
+    question: impl AsyncFn(&TenantTransaction<'_>) -> Result<T, LabError>,
 ) -> Result<(SessionEpoch, T), Unanswered> {
     let tenant_epoch = state.resolver.snapshot(tenant).await?.session_epoch;
     let mut client = state.resolver.checkout(tenant).await?;
-    let txn = client.read_only_transaction().await?;
-    let answered = question(&txn).await;
-    let _settled = txn.rollback().await;
-    let answered = answered.map_err(Unanswered::Lab)?;
-    Ok((tenant_epoch, answered))
+    let asked = async |txn: &TenantTransaction<'_>| question(txn).await.map_err(Unanswered::Lab);
+    Ok((tenant_epoch, client.read(asked).await?))
 }

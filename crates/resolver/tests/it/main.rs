@@ -13,6 +13,8 @@ mod lru;
 #[cfg(test)]
 mod outages;
 #[cfg(test)]
+mod outdated;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod registration;

@@ -125,7 +125,7 @@ impl Tenant {
         ))
     }
 
-    /// Runs `work` in a transaction that cannot write.
+    /// Runs `work` in a transaction that cannot write; again from its beginning when the schema had changed under it.
     ///
     /// Whether the person may still work is asked in the same breath, which saves a round trip: what `work` has read is
     /// given away only when the answer is yes.
@@ -135,17 +135,17 @@ impl Tenant {
     pub async fn read<T>(
         &self,
         action: Action,
-        work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
+        work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
     ) -> Answer<T> {
         self.allow(action)?;
         let mut client = self.resolver.checkout(self.id()).await?;
-        let txn = client.read_only_transaction().await?;
-        // In this order: a statement of `work` that fails ends the transaction for all that are sent after it.
-        let (stands, outcome) = join(self.standing(&txn), work(&txn, &self.actor)).await;
-        // The outcome is known either way, and a connection whose rollback fails is thrown away by the resolver.
-        let _settled = txn.rollback().await;
-        stands?;
-        Ok(outcome?)
+        let attended = async |txn: &TenantTransaction<'_>| {
+            // In this order: a statement of `work` that fails ends the transaction for all that are sent after it.
+            let (stands, outcome) = join(self.standing(txn), work(txn, &self.actor)).await;
+            stands?;
+            Ok(outcome?)
+        };
+        client.read(attended).await
     }
 
     /// The person, if they may work here now.
@@ -154,10 +154,9 @@ impl Tenant {
     /// 401 when they may not, whatever keeps the laboratory from being served.
     pub async fn attend(&self) -> Answer<StaffLogin> {
         let mut client = self.resolver.checkout(self.id()).await?;
-        let txn = client.read_only_transaction().await?;
-        let outcome = self.standing(&txn).await;
-        let _settled = txn.rollback().await;
-        outcome
+        client
+            .read(async |txn: &TenantTransaction<'_>| self.standing(txn).await)
+            .await
     }
 
     /// Runs `work` in one snapshot of the laboratory's data that it may read for as long as it takes: it holds one of the
@@ -172,6 +171,10 @@ impl Tenant {
     ) -> Answer<T> {
         self.allow(action)?;
         let mut client = self.resolver.checkout(self.id()).await?;
+        // What the work itself reads it prepares anew, so only this may find the schema changed; and it cannot be run twice.
+        client
+            .read(async |txn: &TenantTransaction<'_>| self.standing(txn).await)
+            .await?;
         let txn = client.read_only_transaction().await?;
         export::snapshot(&txn).await?;
         self.standing(&txn).await?;
@@ -181,7 +184,7 @@ impl Tenant {
     }
 
     /// Runs `work` in a transaction and commits it, or rolls it back when `work` refuses. When it was the loser of a
-    /// deadlock it is run again from its beginning.
+    /// deadlock, or the schema had changed under it, it is run again from its beginning.
     ///
     /// # Errors
     /// 403, whatever keeps the laboratory from being served, and what `work` refuses.
@@ -235,22 +238,12 @@ impl Tenant {
         outside: &impl AsyncFn() -> Answer<()>,
     ) -> Result<T, Undone> {
         let mut client = self.resolver.checkout(self.id()).await?;
-        let txn = client.transaction().await?;
-        let outcome = async {
-            let done = self.attended(&txn, work).await?;
+        let attended = async |txn: &TenantTransaction<'_>| {
+            let done = self.attended(txn, work).await?;
             outside().await?;
             Ok(done)
         };
-        match outcome.await {
-            Ok(done) => {
-                txn.commit().await.map_err(LabError::from)?;
-                Ok(done)
-            }
-            Err(undone) => {
-                let _settled = txn.rollback().await;
-                Err(undone)
-            }
-        }
+        client.write(attended).await
     }
 
     /// Runs `work`, which makes a record, and commits it together with its answer: the same request under the same key
@@ -303,7 +296,7 @@ impl Tenant {
     async fn attended<T>(
         &self,
         txn: &TenantTransaction<'_>,
-        work: impl AsyncFnOnce(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
+        work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
     ) -> Result<T, Undone> {
         self.standing(txn).await?;
         Ok(work(txn, &self.actor).await?)
@@ -332,6 +325,12 @@ enum Undone {
 impl From<LabError> for Undone {
     fn from(error: LabError) -> Self {
         Self::Lab(error)
+    }
+}
+
+impl From<tokio_postgres::Error> for Undone {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Lab(error.into())
     }
 }
 

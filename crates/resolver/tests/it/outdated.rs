@@ -1,0 +1,114 @@
+//! Prepared statements that a change of the schema has made useless.
+
+use resolver::{ResolverConfig, TenantClient};
+use tokio_postgres::error::SqlState;
+
+use crate::world::{World, backend, note};
+
+/// Changes the type of the column that every statement of these tests returns.
+async fn change_type(world: &World, tenant: model::TenantId, to: &str) {
+    let database = world.row(tenant).await.db_name;
+    world
+        .admin(database.as_str())
+        .await
+        .batch_execute(&format!("ALTER TABLE notes ALTER COLUMN text TYPE {to}"))
+        .await
+        .unwrap();
+}
+
+async fn cached_note(client: &mut TenantClient) -> Result<String, tokio_postgres::Error> {
+    let transaction = client.transaction().await.unwrap();
+    let read = async {
+        let statement = transaction.prepare_cached("SELECT text FROM notes").await?;
+        transaction.query_one(&statement, &[]).await
+    };
+    let outcome = read.await.map(|row| row.get(0));
+    transaction.rollback().await.unwrap();
+    outcome
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_transaction_fails_at_most_once_on_a_connection_whose_statements_are_outdated() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let resolver = world.resolver(world.config()).await;
+    let mut first = resolver.checkout(alpha).await.unwrap();
+    let mut second = resolver.checkout(alpha).await.unwrap();
+    let backends = [backend(&mut first).await, backend(&mut second).await];
+    for client in [&mut first, &mut second] {
+        assert_eq!(cached_note(client).await.unwrap(), "alpha");
+        assert!(!client.statements_outdated());
+    }
+    for to in ["varchar(20)", "text"] {
+        change_type(&world, alpha, to).await;
+        for client in [&mut first, &mut second] {
+            let error = cached_note(client).await.unwrap_err();
+            assert_eq!(error.code(), Some(&SqlState::FEATURE_NOT_SUPPORTED));
+            assert!(client.statements_outdated(), "the caller may try again");
+            assert_eq!(cached_note(client).await.unwrap(), "alpha");
+            assert!(!client.statements_outdated());
+        }
+    }
+    // Given back in between, it is the next borrower who finds it in order.
+    change_type(&world, alpha, "varchar(20)").await;
+    cached_note(&mut first).await.unwrap_err();
+    drop((first, second));
+    let mut healed = resolver.checkout(alpha).await.unwrap();
+    let mut other = resolver.checkout(alpha).await.unwrap();
+    let outcomes = [cached_note(&mut healed).await, cached_note(&mut other).await];
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+    for client in [&mut healed, &mut other] {
+        assert!(
+            backends.contains(&backend(client).await),
+            "no connection was lost"
+        );
+        assert_eq!(note(client).await, "alpha");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_single_statement_never_fails_because_it_was_prepared_before_a_change() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let config = ResolverConfig {
+        pool_size_max: 1,
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    let mut client = resolver.checkout(alpha).await.unwrap();
+    let sql = "SELECT text FROM notes WHERE text = $1";
+    for to in ["text", "varchar(20)", "text"] {
+        change_type(&world, alpha, to).await;
+        let row = client.query_one(sql, &[&"alpha"]).await.unwrap();
+        assert_eq!(row.get::<_, String>(0), "alpha");
+        let rows = client.query("SELECT text FROM notes", &[]).await.unwrap();
+        assert_eq!(rows.len(), 1);
+    }
+    // The type of a parameter is fixed when the statement is prepared, too.
+    let insert = "INSERT INTO notes SELECT $1 WHERE false";
+    client.execute(insert, &[&"beta"]).await.unwrap();
+    let database = world.row(alpha).await.db_name;
+    let inside = world.admin(database.as_str()).await;
+    inside
+        .batch_execute("ALTER TABLE notes ADD COLUMN number int")
+        .await
+        .unwrap();
+    let count = "SELECT count(*) FROM notes WHERE number = $1::text::int";
+    client.query_one(count, &[&"1"]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_statement_that_the_server_has_forgotten_is_prepared_again() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let config = ResolverConfig {
+        pool_size_max: 1,
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    let mut client = resolver.checkout(alpha).await.unwrap();
+    assert_eq!(cached_note(&mut client).await.unwrap(), "alpha");
+    client.execute("DEALLOCATE ALL", &[]).await.unwrap();
+    let rows = client.query("SELECT text FROM notes", &[]).await.unwrap();
+    assert_eq!(rows.len(), 1);
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use model::ServerName;
 use pg::ConnectTarget;
+use registry::Overbooked;
 use resolver::Capacity;
 use tokio::task::JoinSet;
 
@@ -18,10 +19,16 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 impl Platform {
     /// That every server of the registry can hold `budget` connections of this process beside `reserve` of others.
     ///
+    /// Gives the capacity of each server that answered, for [`Platform::overbooked`].
+    ///
     /// # Errors
     /// [`PlatformError::BudgetTooLarge`] names the first server that cannot; [`PlatformError::Registry`] or
     /// [`PlatformError::Sealed`] when the servers cannot be read.
-    pub async fn check_budget(&self, budget: usize, reserve: usize) -> Result<(), PlatformError> {
+    pub async fn check_budget(
+        &self,
+        budget: usize,
+        reserve: usize,
+    ) -> Result<Vec<(ServerName, Capacity)>, PlatformError> {
         let servers = registry::servers_list(&self.registry.client().await?).await?;
         let mut asked = JoinSet::new();
         for server in servers {
@@ -37,7 +44,7 @@ impl Platform {
         }
         let mut answers: Vec<_> = asked.join_all().await.into_iter().flatten().collect();
         answers.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for (server, capacity) in answers {
+        for (server, capacity) in &answers {
             capacity
                 .admit(budget, reserve)
                 .map_err(|source| PlatformError::BudgetTooLarge {
@@ -45,7 +52,29 @@ impl Platform {
                     source,
                 })?;
         }
-        Ok(())
+        Ok(answers)
+    }
+
+    /// The servers that cannot hold the budgets of all running routers and of this process together. `instance`: what this
+    /// process is called, so that its predecessor is not counted beside it.
+    ///
+    /// # Errors
+    /// [`PlatformError::Registry`] when the registry cannot be asked.
+    pub async fn overbooked(
+        &self,
+        servers: &[(ServerName, Capacity)],
+        budget: usize,
+        reserve: usize,
+        instance: Option<&str>,
+    ) -> Result<Vec<Overbooked>, PlatformError> {
+        let client = self.registry.client().await?;
+        let all = registry::router_budgets(&client, instance)
+            .await?
+            .and(budget, reserve);
+        let compared = servers
+            .iter()
+            .filter_map(|(server, capacity)| capacity.admit_all(server, all).err());
+        Ok(compared.collect())
     }
 }
 

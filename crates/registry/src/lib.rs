@@ -83,8 +83,8 @@ pub use outbox::{NewOutboxEvent, OutboxEvent, Recipients, outbox_insert, outbox_
 pub use pool::{Registry, RegistryClient, RegistryOptions, RegistryTransaction};
 pub use refusals::{NewRefusal, client_has_logged_in, refusal_count};
 pub use routers::{
-    Router, TenantFence, fences_unacknowledged, router_acknowledge, router_register, router_renew,
-    router_unregister, routers_list, routers_outstanding,
+    Budgets, NewRouter, Overbooked, Router, TenantFence, fences_unacknowledged, router_acknowledge,
+    router_budgets, router_register, router_renew, router_unregister, routers_list, routers_outstanding,
 };
 pub use schedules::{
     BackupSchedule, NewBackupSchedule, backup_schedule_of, backup_schedule_remove,

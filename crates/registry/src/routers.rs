@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
-use model::{RouterId, TenantId};
+use model::{RouterId, ServerName, TenantId};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
@@ -33,6 +33,103 @@ pub struct Router {
     pub expires_at: Timestamp,
     /// Whether that has not come yet, by the registry's clock.
     pub alive: bool,
+}
+
+/// What a router says of itself when it registers.
+#[derive(Debug, Clone, Copy)]
+pub struct NewRouter<'a> {
+    /// Its id, from its start to its end.
+    pub id: RouterId,
+    /// Its host and process id, for people.
+    pub name: &'a str,
+    /// What it is called among its like, the same after a restart: of two that are alive only the later one counts.
+    pub instance: Option<&'a str>,
+    /// The most connections that it makes to one server.
+    pub budget: usize,
+    /// How many connections of each server it leaves to others than routers.
+    pub reserve: usize,
+}
+
+/// The budgets of all routers that are alive, together: what they may take of one server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Budgets {
+    /// How many routers.
+    pub routers: usize,
+    /// The sum of their budgets, of those that said one.
+    pub connections: usize,
+    /// What is to be left to others than routers: the largest reserve of any.
+    pub reserve: usize,
+    /// How many are of an older version, which does not say its budget.
+    pub unknown: usize,
+}
+
+/// The budgets of all routers together do not fit a server, though each alone may.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{routers} routers may open {connections} connections to server {server} together; of its {max_connections} \
+     (max_connections) it reserves {reserved} itself and {reserve} are left to others (router.reserve), so {} are there for all \
+     routers and the rest is refused under load: set router.budget to at most {} on each router, or max_connections to at \
+     least {}",
+    .max_connections.saturating_sub(reserved + reserve),
+    .max_connections.saturating_sub(reserved + reserve) / .routers.max(&1),
+    connections + reserve + reserved
+)]
+pub struct Overbooked {
+    /// The server's name in the registry.
+    pub server: ServerName,
+    /// How many routers are alive.
+    pub routers: usize,
+    /// The sum of their budgets.
+    pub connections: usize,
+    /// What is to be left to others than routers.
+    pub reserve: usize,
+    /// `max_connections`.
+    pub max_connections: usize,
+    /// What the server reserves itself.
+    pub reserved: usize,
+}
+
+impl Budgets {
+    /// Whether they fit a server with this `max_connections`, of which it reserves some itself. One router alone is compared at
+    /// its own start; one that does not say its budget is not counted.
+    ///
+    /// # Errors
+    /// [`Overbooked`] with the figures and what to set.
+    pub fn admit(
+        self,
+        server: &ServerName,
+        max_connections: usize,
+        reserved: usize,
+    ) -> Result<(), Overbooked> {
+        let Self {
+            routers,
+            connections,
+            reserve,
+            ..
+        } = self;
+        if connections + reserve + reserved <= max_connections {
+            return Ok(());
+        }
+        Err(Overbooked {
+            server: server.clone(),
+            routers,
+            connections,
+            reserve,
+            max_connections,
+            reserved,
+        })
+    }
+
+    /// These and one more router.
+    #[must_use]
+    pub fn and(self, budget: usize, reserve: usize) -> Self {
+        Self {
+            routers: self.routers + 1,
+            connections: self.connections + budget,
+            reserve: self.reserve.max(reserve),
+            ..self
+        }
+    }
 }
 
 /// A laboratory that does not serve, and since when.
@@ -64,17 +161,24 @@ macro_rules! sweep_routers {
 /// [`RegistryError`] when the registry cannot be asked.
 pub async fn router_register(
     client: &impl GenericClient,
-    id: RouterId,
-    name: &str,
+    router: &NewRouter<'_>,
     ttl: Duration,
 ) -> Result<(), RegistryError> {
     let statement = concat!(
         sweep_routers!(),
-        "INSERT INTO routers (id, name, registered_at, renewed_at, expires_at)
-         VALUES ($1, $2, clock_timestamp(), clock_timestamp(), clock_timestamp() + make_interval(secs => $3))
+        "INSERT INTO routers (id, name, instance, budget, reserve, registered_at, renewed_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, clock_timestamp(), clock_timestamp(), clock_timestamp() + make_interval(secs => $6))
          ON CONFLICT (id) DO UPDATE SET renewed_at = excluded.renewed_at, expires_at = excluded.expires_at"
     );
-    let params: [&(dyn ToSql + Sync); 3] = [&id.as_uuid(), &name, &ttl.as_secs_f64()];
+    let count = |connections| i32::try_from(connections).unwrap_or(i32::MAX);
+    let params: [&(dyn ToSql + Sync); 6] = [
+        &router.id.as_uuid(),
+        &router.name,
+        &router.instance,
+        &count(router.budget),
+        &count(router.reserve),
+        &ttl.as_secs_f64(),
+    ];
     sql::touched(client, "registering a router", statement, &params).await?;
     Ok(())
 }
@@ -102,6 +206,30 @@ pub async fn router_renew(
     );
     let params: [&(dyn ToSql + Sync); 2] = [&id.as_uuid(), &ttl.as_secs_f64()];
     Ok(sql::touched(client, "renewing a router's registration", statement, &params).await? > 0)
+}
+
+/// The budgets of the routers that are alive, also of one whose end has not been noticed yet; not of those called `except`. An
+/// instance that was started again counts once: its predecessor's connections count against its own budget.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn router_budgets(
+    client: &impl GenericClient,
+    except: Option<&str>,
+) -> Result<Budgets, RegistryError> {
+    let statement = "SELECT count(*), coalesce(sum(budget), 0), coalesce(max(reserve), 0)::bigint,
+                count(*) FILTER (WHERE budget IS NULL)
+         FROM (SELECT DISTINCT ON (coalesce(instance, id::text)) budget, reserve FROM routers
+                WHERE expires_at > clock_timestamp() AND ($1::text IS NULL OR instance IS DISTINCT FROM $1)
+                ORDER BY coalesce(instance, id::text), registered_at DESC, id) AS alive";
+    let row = sql::row_one(client, "adding up the routers' budgets", statement, &[&except]).await?;
+    let count = |index| usize::try_from(row.get::<_, i64>(index)).unwrap_or(usize::MAX);
+    Ok(Budgets {
+        routers: count(0),
+        connections: count(1),
+        reserve: count(2),
+        unknown: count(3),
+    })
 }
 
 /// Ends a registration: nobody waits for this router any more. It must hold no connection of any laboratory.
@@ -229,4 +357,27 @@ fn from_row(row: &Row) -> Result<Router, RegistryError> {
         expires_at: r.get("expires_at")?,
         alive: r.get("alive")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budgets_of_all_routers_are_added_up_and_the_message_says_what_to_set() {
+        let server = ServerName::parse("main").unwrap();
+        let two = Budgets::default().and(64, 16).and(64, 10);
+        assert_eq!(two.admit(&server, 147, 3), Ok(()));
+        let message = two.admit(&server, 100, 3).unwrap_err().to_string();
+        for part in [
+            "2 routers",
+            "128 connections",
+            "server main",
+            "81 are there",
+            "at most 40",
+            "least 147",
+        ] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
 }

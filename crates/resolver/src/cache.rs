@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use model::{ServerName, TenantId};
+use model::{ServerName, TenantId, VersionWindow};
 use moka::{future::Cache, policy::EvictionPolicy};
 use registry::{Registry, RegistryClient, RegistryError, Server, Tenant};
 use tokio::time::timeout;
@@ -172,6 +172,19 @@ impl SnapshotCache {
         if let Ok(Ok(_)) = timeout(self.registry_timeout, probe).await {
             self.outage.end();
         }
+    }
+
+    /// Whether an outage of the registry leaves anybody served.
+    pub(crate) fn remembers_any(&self, window: VersionWindow) -> bool {
+        self.known.iter().any(|(tenant, known)| {
+            self.is_remembered(*tenant, &known) && known.snapshot.admit(window).is_ok()
+        })
+    }
+
+    /// Whether this may be used while the registry is away.
+    fn is_remembered(&self, tenant: TenantId, known: &Known) -> bool {
+        known.stamp.tenant == self.fence.stamp(tenant).tenant
+            && known.snapshot.read_at.elapsed() < self.outage_max
     }
 
     fn remembered(

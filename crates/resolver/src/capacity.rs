@@ -1,5 +1,7 @@
 //! How many connections a server can give us, compared with how many we mean to take.
 
+use model::ServerName;
+use registry::{Budgets, Overbooked};
 use tokio_postgres::Client;
 
 /// What a server says about its connections.
@@ -49,6 +51,14 @@ impl Capacity {
             max_connections: count(0),
             reserved: count(1),
         })
+    }
+
+    /// Whether the budgets of all routers fit together.
+    ///
+    /// # Errors
+    /// [`Overbooked`] with the figures and what to set.
+    pub fn admit_all(self, server: &ServerName, budgets: Budgets) -> Result<(), Overbooked> {
+        budgets.admit(server, self.max_connections, self.reserved)
     }
 
     /// Whether `budget` connections fit beside `reserve` others.

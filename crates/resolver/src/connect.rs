@@ -348,7 +348,7 @@ async fn survey(pool: &TenantPool, client: &Client) -> Result<usize, ConnectFail
         .admit(limits.budget, limits.reserve)
         .map_err(ConnectFailure::TooLarge)?;
     let others = predecessors(client, &limits.application_name).await;
-    pool.server().surveyed();
+    pool.server().surveyed(capacity, pool.budgets());
     others.map_err(|error| refusal(&error))
 }
 

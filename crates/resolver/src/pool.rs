@@ -27,6 +27,7 @@ use deadpool::unmanaged::{self, Object};
 use identity::Sealer;
 use model::TenantId;
 use pg::ConnectTarget;
+use registry::Budgets;
 use tokio::{
     runtime::Handle,
     sync::{Notify, OwnedSemaphorePermit},
@@ -54,6 +55,8 @@ pub(crate) struct Common {
     pub(crate) sealer: Sealer,
     pub(crate) census: Arc<Census>,
     pub(crate) counters: Arc<Counters>,
+    /// The budgets of all registered routers, as of the latest renewal of this one's registration.
+    pub(crate) budgets: Mutex<Budgets>,
     /// Where connections are made and driven, if not on their callers' runtimes.
     pub(crate) runtime: Handle,
     pub(crate) drive_on_callers: bool,
@@ -345,6 +348,10 @@ impl TenantPool {
 
     pub(crate) fn server(&self) -> &Arc<Server> {
         &self.server
+    }
+
+    pub(crate) fn budgets(&self) -> Budgets {
+        *self.common.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn limits(&self) -> &ConnectLimits {

@@ -19,6 +19,7 @@ use std::{
 
 use arbiter::{Micros, Seat as _};
 use model::{ServerName, TenantId};
+use registry::Budgets;
 use tokio::{
     runtime::Handle,
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
@@ -86,6 +87,7 @@ impl Pools {
             sealer: config.sealer.clone(),
             census: Arc::clone(&census),
             counters: Arc::clone(&counters),
+            budgets: Mutex::default(),
             runtime: Handle::current(),
             drive_on_callers: config.drive_on_callers,
             room_wanted: AtomicUsize::new(0),
@@ -319,6 +321,23 @@ impl Pools {
             .collect();
         stats.sort_by(|a, b| a.server.cmp(&b.server));
         stats
+    }
+
+    /// What all registered routers may take together is this now.
+    pub(crate) fn note_budgets(&self, budgets: Budgets) {
+        *self.lock_budgets() = budgets;
+        let servers: Vec<_> = self.lock_servers().values().map(Arc::clone).collect();
+        for server in servers {
+            server.compare(budgets);
+        }
+    }
+
+    pub(crate) fn budgets(&self) -> Budgets {
+        *self.lock_budgets()
+    }
+
+    fn lock_budgets(&self) -> MutexGuard<'_, Budgets> {
+        self.common.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn pools_max(&self) -> usize {

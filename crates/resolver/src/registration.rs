@@ -8,6 +8,9 @@
 //! While a connection is on loan the laboratory is not acknowledged, however long that takes: nothing is taken from a
 //! borrower here. Whoever waits has a limit of their own, and the laboratory's server to fall back on.
 //!
+//! Renewing goes on beside the asking and acknowledging, and waits for neither: a registry that answers slowly makes
+//! acknowledgements late by its own delay, and costs no registration.
+//!
 //! A process that cannot renew its registration is forgotten when that runs out. It goes on serving what it knows, as in
 //! any outage of the registry; the fences that fall meanwhile are kept by the laboratories' servers.
 
@@ -18,9 +21,9 @@ use std::{
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use model::RouterId;
-use registry::{PAGE_MAX, Registry, RegistryError, TenantFence};
+use registry::{Budgets, NewRouter, PAGE_MAX, Registry, RegistryError, TenantFence};
 use tokio::{
-    sync::{Mutex as AsyncMutex, Notify},
+    sync::{Mutex as AsyncMutex, Notify, watch},
     task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
@@ -35,6 +38,12 @@ const LOOK_GAP: Duration = Duration::from_millis(20);
 /// the clock takes no more than a fiftieth of the time, and asking upon notifications no more than a tenth.
 const EVERY_SHARE: u32 = 50;
 const GAP_SHARE: u32 = 10;
+/// How far the pauses grow: an answer that took long says more about the network or the moment than about the work, and a
+/// suspension waits for the acknowledgement.
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(2);
+const LOOK_GAP_MAX: Duration = Duration::from_millis(100);
+/// How many renewals fit into the life of a registration.
+const RENEWALS: u32 = 3;
 /// The wait behind the first failure; each later one doubles it.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// The longest wait behind a failure.
@@ -51,7 +60,9 @@ pub(crate) struct Registration {
 struct Shared {
     ttl: Duration,
     changed: Notify,
-    stop: Notify,
+    /// The registration was found to be cleared away.
+    lost: Notify,
+    stop: watch::Sender<bool>,
     /// When the registry was asked that confirmed the registration last.
     renewed_at: Mutex<Option<Instant>>,
 }
@@ -71,18 +82,21 @@ impl Registration {
         let shared = Arc::new(Shared {
             ttl: config.router_ttl,
             changed: Notify::new(),
-            stop: Notify::new(),
+            lost: Notify::new(),
+            stop: watch::Sender::new(false),
             renewed_at: Mutex::new(None),
         });
         let router = Router {
             id: RouterId::generate(),
             name: process_name(),
+            instance: config.instance.clone().filter(|instance| !instance.is_empty()),
+            budget: config.budget,
+            reserve: config.reserve,
             core: Arc::clone(core),
             registry: config.registry.clone(),
             // A question that hangs must not cost the registration.
-            limit: config.registry_timeout.min(config.router_ttl / 3),
+            limit: config.registry_timeout.min(config.router_ttl / RENEWALS),
             shared: Arc::clone(&shared),
-            holding: Vec::new(),
         };
         let task = Task(tokio::spawn(router.run()));
         Self {
@@ -112,7 +126,7 @@ impl Registration {
         let Some(mut task) = self.task.lock().await.take() else {
             return;
         };
-        self.shared.stop.notify_one();
+        self.shared.stop.send_replace(true);
         // What is not said in time is found out when the registration runs out.
         let _late_or_broken = timeout(END_LIMIT, &mut task.0).await;
         self.shared.set_renewed_at(None);
@@ -132,12 +146,13 @@ impl Shared {
 struct Router {
     id: RouterId,
     name: String,
+    instance: Option<String>,
+    budget: usize,
+    reserve: usize,
     core: Arc<Core>,
     registry: Registry,
     limit: Duration,
     shared: Arc<Shared>,
-    /// Laboratories that are closed here and of which connections are still open.
-    holding: Vec<TenantFence>,
 }
 
 /// When the registry is asked next.
@@ -148,51 +163,79 @@ struct Pauses {
     due: Instant,
 }
 
-impl Router {
-    async fn run(mut self) {
-        let mut waits = backoff();
-        let mut well = true;
-        loop {
-            let outcome = self.turn().await;
-            let stop = match outcome {
-                Ok(pauses) => {
-                    waits = backoff();
-                    if !std::mem::replace(&mut well, true) {
-                        tracing::info!(router = self.name, "the registry knows of this router again");
-                    }
-                    self.rest(&pauses).await
-                }
-                Err(error) => {
-                    let wait = waits.next().unwrap_or(BACKOFF_MAX);
-                    if std::mem::replace(&mut well, false) {
-                        tracing::warn!(
-                            router = self.name,
-                            %error,
-                            "the registry does not learn what this router holds; trying again"
-                        );
-                    }
-                    self.stopped_by(Instant::now() + wait).await
-                }
-            };
-            if stop {
-                break;
-            }
+impl Pauses {
+    /// After an answer that came now and took so long.
+    fn after(took: Duration) -> Self {
+        let answered_at = Instant::now();
+        Self {
+            quiet_until: answered_at + (took * GAP_SHARE).clamp(LOOK_GAP, LOOK_GAP_MAX),
+            due: answered_at + (took * EVERY_SHARE).clamp(LOOK_EVERY, LOOK_EVERY_MAX),
         }
+    }
+}
+
+impl Router {
+    async fn run(self) {
+        tokio::join!(self.renew_until_stopped(), self.acknowledge_until_stopped());
         let unregister = async |client: &_| registry::router_unregister(client, self.id).await;
         if let Err(error) = self.registry.within(self.limit, unregister).await {
             tracing::debug!(%error, "a registration is left to run out");
         }
     }
 
+    /// Registers and renews, whatever becomes of the rest.
+    async fn renew_until_stopped(&self) {
+        let mut trouble = Trouble::new("this router's registration is not renewed", &self.name);
+        let mut known = false;
+        loop {
+            let asked_at = Instant::now();
+            let pause_ends = match self.register(known).await {
+                Ok(budgets) => {
+                    known = true;
+                    self.core.pools.note_budgets(budgets);
+                    trouble.over();
+                    // What could not be acknowledged without a registration can be now.
+                    self.shared.set_renewed_at(Some(asked_at));
+                    self.shared.changed.notify_one();
+                    asked_at + self.shared.ttl / RENEWALS
+                }
+                Err(error) => Instant::now() + trouble.pause(&error),
+            };
+            tokio::select! {
+                () = self.stopped() => return,
+                () = self.shared.lost.notified() => {}
+                () = sleep_until(pause_ends) => {}
+            }
+        }
+    }
+
+    /// Lets go of laboratories that do not serve, and says so.
+    async fn acknowledge_until_stopped(&self) {
+        let mut trouble = Trouble::new("the registry does not learn what this router holds", &self.name);
+        // Laboratories that are closed here and of which connections are still open.
+        let mut holding = Vec::new();
+        loop {
+            let stop = match self.turn(&mut holding).await {
+                Ok(pauses) => {
+                    trouble.over();
+                    self.rest(&pauses, &holding).await
+                }
+                Err(error) => self.stopped_by(Instant::now() + trouble.pause(&error)).await,
+            };
+            if stop {
+                return;
+            }
+        }
+    }
+
     /// Waits for a reason to ask again. `true`: it is over.
-    async fn rest(&self, pauses: &Pauses) -> bool {
-        let holding = &self.holding;
+    async fn rest(&self, pauses: &Pauses, holding: &[TenantFence]) -> bool {
         // With nothing to wait for this is a wait for the time alone.
         let one_free = self.core.pools.census.wait_for_none(pauses.due, |census| {
             usize::from(holding.iter().all(|fence| census.of(fence.tenant) > 0))
         });
         tokio::select! {
-            () = self.shared.stop.notified() => return true,
+            () = self.stopped() => return true,
             () = self.shared.changed.notified() => {}
             _ = one_free => {}
         }
@@ -202,80 +245,89 @@ impl Router {
     /// Waits until `until`. `true`: it is over.
     async fn stopped_by(&self, until: Instant) -> bool {
         tokio::select! {
-            () = self.shared.stop.notified() => true,
+            () = self.stopped() => true,
             () = sleep_until(until) => false,
         }
     }
 
-    /// Says that this process lives, when it is time to, and what it has let go of.
-    async fn turn(&mut self) -> Result<Pauses, RegistryError> {
-        let renewal = self.shared.ttl / 3;
-        let now = Instant::now();
-        let renewed_at = match self.shared.renewed_at() {
-            Some(at) if at + renewal > now => at,
-            before => {
-                self.register(before.is_some()).await?;
-                self.shared.set_renewed_at(Some(now));
-                now
-            }
-        };
-        let asked_at = Instant::now();
-        let fences = self.ask().await?;
-        let took = asked_at.elapsed();
-        let more = self.let_go(fences).await?;
-        let answered_at = asked_at + took;
-        let due = (answered_at + LOOK_EVERY.max(took * EVERY_SHARE)).min(renewed_at + renewal);
-        Ok(Pauses {
-            quiet_until: answered_at + LOOK_GAP.max(took * GAP_SHARE),
-            due: if more { answered_at } else { due },
-        })
+    /// Returns when it is over.
+    async fn stopped(&self) {
+        let mut stop = self.shared.stop.subscribe();
+        // The sender lives as long as `self`.
+        let _stopped = stop.wait_for(|stop| *stop).await;
     }
 
-    async fn register(&self, known: bool) -> Result<(), RegistryError> {
+    /// Asks what has closed, and says what this process has let go of.
+    async fn turn(&self, holding: &mut Vec<TenantFence>) -> Result<Pauses, RegistryError> {
+        let (fences, took) = self.ask().await?;
+        let pauses = Pauses::after(took);
+        if self.let_go(fences, holding).await? {
+            return Ok(Pauses {
+                due: Instant::now(),
+                ..pauses
+            });
+        }
+        Ok(pauses)
+    }
+
+    /// Registers or renews, and learns what all routers may take together.
+    async fn register(&self, known: bool) -> Result<Budgets, RegistryError> {
         let (id, ttl) = (self.id, self.shared.ttl);
-        let renewed = known
-            && self
-                .registry
-                .within(self.limit, async |client| {
-                    registry::router_renew(client, id, ttl).await
-                })
-                .await?;
-        if renewed {
-            return Ok(());
-        }
-        if known {
-            tracing::warn!(
-                router = self.name,
-                "the registration ran out and was cleared away; registering anew"
-            );
-        }
-        let register = async |client: &_| registry::router_register(client, id, &self.name, ttl).await;
-        self.registry.within(self.limit, register).await
+        let work = async |client: &_| {
+            if !known || !registry::router_renew(client, id, ttl).await? {
+                if known {
+                    tracing::warn!(
+                        router = self.name,
+                        "the registration ran out and was cleared away; registering anew"
+                    );
+                }
+                let router = NewRouter {
+                    id,
+                    name: &self.name,
+                    instance: self.instance.as_deref(),
+                    budget: self.budget,
+                    reserve: self.reserve,
+                };
+                registry::router_register(client, &router, ttl).await?;
+            }
+            registry::router_budgets(client, None).await
+        };
+        self.registry.within(self.limit, work).await
     }
 
-    async fn ask(&self) -> Result<Vec<TenantFence>, RegistryError> {
-        let ask = async |client: &_| registry::fences_unacknowledged(client, self.id).await;
+    /// The laboratories to let go of, and how long the registry took to say so: not counting the wait for a connection.
+    async fn ask(&self) -> Result<(Vec<TenantFence>, Duration), RegistryError> {
+        let ask = async |client: &_| {
+            let asked_at = Instant::now();
+            let fences = registry::fences_unacknowledged(client, self.id).await?;
+            Ok((fences, asked_at.elapsed()))
+        };
         self.registry.within(self.limit, ask).await
     }
 
     /// Lets go of these laboratories and acknowledges those of which nothing is held. `true`: there may be more, ask again.
-    async fn let_go(&mut self, fences: Vec<TenantFence>) -> Result<bool, RegistryError> {
-        for &fence in fences.iter().filter(|fence| !self.holding.contains(fence)) {
+    async fn let_go(
+        &self,
+        fences: Vec<TenantFence>,
+        holding: &mut Vec<TenantFence>,
+    ) -> Result<bool, RegistryError> {
+        for &fence in fences.iter().filter(|fence| !holding.contains(fence)) {
             self.close(fence).await;
         }
         let full_page = fences.len() >= usize::try_from(PAGE_MAX).unwrap_or(usize::MAX);
         let census = &self.core.pools.census;
-        let (holding, free): (Vec<_>, Vec<_>) =
+        let (held, free): (Vec<_>, Vec<_>) =
             fences.into_iter().partition(|fence| census.of(fence.tenant) > 0);
-        self.holding = holding;
+        *holding = held;
         if free.is_empty() {
             return Ok(false);
         }
         let acknowledge = async |client: &_| registry::router_acknowledge(client, self.id, &free).await;
         if !self.registry.within(self.limit, acknowledge).await? {
-            // The registration is gone; the next turn registers anew and finds the same laboratories.
+            // The registration is gone, or not made yet. Once it is, it is asked again and finds the same laboratories.
             self.shared.set_renewed_at(None);
-            return Ok(true);
+            self.shared.lost.notify_one();
+            return Ok(false);
         }
         Ok(full_page)
     }
@@ -290,6 +342,39 @@ impl Router {
             let _refused = self.core.admitted(tenant).await;
         }
         self.core.pools.close_drained(tenant);
+    }
+}
+
+/// Failures one after the other: told once, and followed by longer and longer pauses.
+struct Trouble<'a> {
+    what: &'static str,
+    router: &'a str,
+    on: bool,
+    pauses: ExponentialBackoff,
+}
+
+impl<'a> Trouble<'a> {
+    fn new(what: &'static str, router: &'a str) -> Self {
+        Self {
+            what,
+            router,
+            on: false,
+            pauses: backoff(),
+        }
+    }
+
+    fn over(&mut self) {
+        if std::mem::replace(&mut self.on, false) {
+            tracing::info!(router = self.router, "over: {}", self.what);
+            self.pauses = backoff();
+        }
+    }
+
+    fn pause(&mut self, error: &RegistryError) -> Duration {
+        if !std::mem::replace(&mut self.on, true) {
+            tracing::warn!(router = self.router, %error, "{}; trying again", self.what);
+        }
+        self.pauses.next().unwrap_or(BACKOFF_MAX)
     }
 }
 

@@ -118,6 +118,15 @@ impl Resolver {
         self.core.pools.status(tenant)
     }
 
+    /// Whether some tenant would be served even though the registry cannot be reached: one that is known, may be served, and
+    /// was read less than `outage_max` ago.
+    ///
+    /// For a probe in an outage: it looks through what is known until it finds one.
+    #[must_use]
+    pub fn serves_without_registry(&self) -> bool {
+        self.core.cache.remembers_any(self.core.window)
+    }
+
     /// The figures of this moment.
     #[must_use]
     pub fn stats(&self) -> ResolverStats {
@@ -265,6 +274,7 @@ impl Core {
             listening,
             registered: registration.is_registered(),
             registration_age: registration.renewed_age(),
+            budgets: self.pools.budgets(),
             wait_histogram: counters.wait_histogram(),
             wait_total: counters.wait_total(),
             servers,

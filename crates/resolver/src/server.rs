@@ -14,18 +14,27 @@ use std::{
 
 use arbiter::{Arbiter, Rules};
 use model::ServerName;
+use registry::Budgets;
 use tokio::{runtime::Handle, sync::Notify, time::sleep};
 
-use crate::{ResolverConfig, ServerStats, clock::Clock, clock::micros, pool::TenantPool};
+use crate::{Capacity, ResolverConfig, ServerStats, clock::Clock, clock::micros, pool::TenantPool};
 
 /// How often the arbiter looks again while time alone may free a slot.
 const TICK: Duration = Duration::from_millis(1);
+
+#[derive(Debug, Default)]
+struct Room {
+    capacity: Option<Capacity>,
+    overbooked: bool,
+}
 
 pub(crate) struct Server {
     pub(crate) name: ServerName,
     pub(crate) arbiter: Arc<Arbiter<TenantPool>>,
     /// Its capacity was compared with the budget.
     surveyed: AtomicBool,
+    /// What it said of its capacity, and whether the budgets of all routers exceed it.
+    room: Mutex<Room>,
     /// Why the latest connect came to nothing.
     trouble: Mutex<String>,
     /// Host and port, as of the latest pool that was opened.
@@ -71,6 +80,7 @@ impl Server {
             name,
             arbiter,
             surveyed: AtomicBool::new(false),
+            room: Mutex::default(),
             trouble: Mutex::default(),
             address: Mutex::default(),
             connects: AtomicU64::new(0),
@@ -92,8 +102,29 @@ impl Server {
         self.surveyed.load(SeqCst)
     }
 
-    pub(crate) fn surveyed(&self) {
+    pub(crate) fn surveyed(&self, capacity: Capacity, budgets: Budgets) {
+        self.lock_room().capacity = Some(capacity);
         self.surveyed.store(true, SeqCst);
+        self.compare(budgets);
+    }
+
+    /// Says when the budgets of all routers do not fit the server, once, and when they do again.
+    pub(crate) fn compare(&self, budgets: Budgets) {
+        let mut room = self.lock_room();
+        let Some(capacity) = room.capacity else { return };
+        let compared = capacity.admit_all(&self.name, budgets);
+        let before = std::mem::replace(&mut room.overbooked, compared.is_err());
+        match compared {
+            Err(overbooked) if !before => tracing::warn!(server = %self.name, "{overbooked}"),
+            Ok(()) if before => {
+                tracing::info!(server = %self.name, "the budgets of all routers fit the server again");
+            }
+            _ => {}
+        }
+    }
+
+    fn lock_room(&self) -> std::sync::MutexGuard<'_, Room> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn note_trouble(&self, reason: &str) {
@@ -117,8 +148,11 @@ impl Server {
 
     pub(crate) fn stats(&self) -> ServerStats {
         let standing = self.arbiter.standing();
+        let room = self.lock_room();
         ServerStats {
             server: self.name.clone(),
+            capacity: room.capacity,
+            overbooked: room.overbooked,
             budget: standing.budget,
             slots_taken: standing.taken,
             connecting: standing.connecting,

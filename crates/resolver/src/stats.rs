@@ -5,7 +5,9 @@ use std::{
 
 use model::{ServerName, Slug, TenantId};
 
-use crate::clock::micros;
+use registry::Budgets;
+
+use crate::{Capacity, clock::micros};
 
 /// One tenant's pool at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +52,10 @@ pub struct ServerStats {
     pub server: ServerName,
     /// The most connections.
     pub budget: usize,
+    /// What the server said of its capacity; `None` before the first connection to it.
+    pub capacity: Option<Capacity>,
+    /// Whether the budgets of all registered routers together exceed that.
+    pub overbooked: bool,
     /// Connections that exist, connects under way and connections that are ending included.
     pub slots_taken: usize,
     /// Connects under way.
@@ -144,6 +150,8 @@ pub struct ResolverStats {
     pub registered: bool,
     /// How long ago the registry confirmed that last; `None` before the first time.
     pub registration_age: Option<Duration>,
+    /// The budgets of all registered routers, this one included; as of the latest renewal.
+    pub budgets: Budgets,
     /// How many waits for a connection took at most the seconds of [`WAIT_BUCKETS_S`] and more than those of the bucket
     /// before; the last takes all that took longer.
     pub wait_histogram: [u64; WAIT_BUCKETS_S.len() + 1],

@@ -49,7 +49,8 @@ async fn a_budget_that_a_server_cannot_hold_is_refused_with_its_figures_and_one_
     // The tests' own server holds that and more; the small one is asked as soon as the registry knows it.
     platform.check_budget(fits + 1, 16).await.unwrap();
     register(&platform, "small", small.target()).await;
-    platform.check_budget(fits, 16).await.unwrap();
+    let servers = platform.check_budget(fits, 16).await.unwrap();
+    assert_eq!(servers.len(), 2);
     let error = platform.check_budget(fits + 1, 16).await.unwrap_err();
     assert!(matches!(error, PlatformError::BudgetTooLarge { .. }), "{error}");
     assert!(!error.is_unreachable());
@@ -85,5 +86,45 @@ async fn a_server_that_does_not_answer_keeps_nobody_from_starting() {
     // The others are compared all the same.
     let error = platform.check_budget(100_000, 1).await.unwrap_err();
     assert!(error.to_string().contains("server main"), "{error}");
+    platform.close().await.unwrap();
+}
+
+/// Each of two routers fits the server and both together do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_budgets_of_all_running_routers_are_compared_with_a_server_too() {
+    let space = Space::new().await;
+    let platform = prepared(&space).await;
+    let capacity = resolver::Capacity {
+        max_connections: 100,
+        reserved: 3,
+    };
+    let servers = [(ServerName::parse("main").unwrap(), capacity)];
+    let instance = Some("host-8080");
+    let found = platform.overbooked(&servers, 64, 16, instance).await.unwrap();
+    assert_eq!(found, [], "alone it fits");
+    let client = platform.registry.client().await.unwrap();
+    let other = registry::NewRouter {
+        id: model::RouterId::generate(),
+        name: "host:1",
+        instance,
+        budget: 64,
+        reserve: 16,
+    };
+    let ttl = std::time::Duration::from_secs(600);
+    registry::router_register(&client, &other, ttl).await.unwrap();
+    let found = platform.overbooked(&servers, 64, 16, instance).await.unwrap();
+    assert_eq!(found, [], "its own predecessor is not another router");
+    let found = platform
+        .overbooked(&servers, 64, 16, Some("host-8081"))
+        .await
+        .unwrap();
+    assert_eq!(
+        found
+            .iter()
+            .map(|one| (one.routers, one.connections))
+            .collect::<Vec<_>>(),
+        [(2, 128)]
+    );
+    drop(client);
     platform.close().await.unwrap();
 }

@@ -6,7 +6,9 @@ use std::collections::{HashMap, HashSet};
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 use model::{OperationId, ServerName, TenantId};
-use registry::{Operation, OperationFilter, PAGE_MAX, Registry, RegistryError, Tenant, TenantFilter};
+use registry::{
+    Budgets, Operation, OperationFilter, PAGE_MAX, Registry, RegistryError, Tenant, TenantFilter,
+};
 use tokio_postgres::IsolationLevel;
 
 use crate::{ProvisionError, request::commit};
@@ -17,6 +19,8 @@ pub(super) struct Facts {
     pub(super) tenants: Vec<Tenant>,
     /// Operations that have not ended.
     pub(super) operations: Vec<Operation>,
+    /// What all running routers may take of each server.
+    pub(super) budgets: Budgets,
     by_id: HashMap<TenantId, usize>,
     by_database: HashMap<String, usize>,
     by_role: HashMap<(ServerName, String), usize>,
@@ -33,11 +37,14 @@ impl Facts {
             .start()
             .await
             .map_err(ProvisionError::db("beginning a snapshot", "the registry"))?;
-        let read = Self::of(
-            registry::registry_now(&snapshot).await?,
-            tenants(&snapshot).await?,
-            operations(&snapshot).await?,
-        );
+        let read = Self {
+            budgets: registry::router_budgets(&snapshot, None).await?,
+            ..Self::of(
+                registry::registry_now(&snapshot).await?,
+                tenants(&snapshot).await?,
+                operations(&snapshot).await?,
+            )
+        };
         commit(snapshot).await?;
         Ok(read)
     }
@@ -59,6 +66,7 @@ impl Facts {
             now,
             tenants,
             operations,
+            budgets: Budgets::default(),
         }
     }
 

@@ -26,7 +26,14 @@ impl Rig {
     async fn router(&self, name: &str) -> RouterId {
         let id = RouterId::generate();
         let client = self.registry.client().await.unwrap();
-        registry::router_register(&client, id, name, TTL).await.unwrap();
+        let router = registry::NewRouter {
+            id,
+            name,
+            instance: None,
+            budget: 1,
+            reserve: 0,
+        };
+        registry::router_register(&client, &router, TTL).await.unwrap();
         id
     }
 

@@ -4,17 +4,28 @@ use std::time::Duration;
 
 use model::{RouterId, TenantEvent, TenantId};
 use registry::{
-    RegistryClient, Tenant, TenantFence, fences_unacknowledged, router_acknowledge, router_register,
-    router_renew, router_unregister, routers_list, routers_outstanding, tenant_by_id,
+    Budgets, NewRouter, RegistryClient, Tenant, TenantFence, fences_unacknowledged, router_acknowledge,
+    router_budgets, router_register, router_renew, router_unregister, routers_list, routers_outstanding,
+    tenant_by_id,
 };
 
 use crate::stage::Stage;
 
 const TTL: Duration = Duration::from_secs(600);
 
+fn new(id: RouterId, name: &str) -> NewRouter<'_> {
+    NewRouter {
+        id,
+        name,
+        instance: None,
+        budget: 64,
+        reserve: 16,
+    }
+}
+
 async fn router(client: &RegistryClient, name: &str) -> RouterId {
     let id = RouterId::generate();
-    router_register(client, id, name, TTL).await.unwrap();
+    router_register(client, &new(id, name), TTL).await.unwrap();
     id
 }
 
@@ -159,7 +170,7 @@ async fn a_router_whose_registration_ran_out_is_not_waited_for_until_it_renews_i
     assert_eq!(outstanding(&client, unknown).await, ["host:1"]);
 
     // Registering again is no second router.
-    router_register(&client, one, "host:1", TTL).await.unwrap();
+    router_register(&client, &new(one, "host:1"), TTL).await.unwrap();
     assert_eq!(routers_list(&client).await.unwrap().len(), 1);
 }
 
@@ -176,7 +187,7 @@ async fn routers_that_died_are_cleared_away_by_those_that_live() {
         if by_renewal {
             assert!(router_renew(&client, alive, TTL).await.unwrap());
         } else {
-            router_register(&client, alive, "alive", TTL).await.unwrap();
+            router_register(&client, &new(alive, "alive"), TTL).await.unwrap();
         }
         let left = routers_list(&client).await.unwrap();
         assert_eq!(left.iter().map(|r| r.id).collect::<Vec<_>>(), [alive]);
@@ -216,4 +227,37 @@ async fn acknowledgements_that_nobody_asks_for_are_cleared_away() {
         .map(|row| row.get::<_, uuid::Uuid>(0).into())
         .collect();
     assert_eq!(left, [stays.id]);
+}
+
+#[tokio::test]
+async fn the_budgets_of_routers_that_are_alive_are_added_up_and_an_instance_counts_once() {
+    let stage = Stage::new().await;
+    let client = stage.client().await;
+    assert_eq!(router_budgets(&client, None).await.unwrap(), Budgets::default());
+    let register = async |name: &str, instance, budget, reserve, ttl| {
+        let router = NewRouter {
+            instance,
+            budget,
+            reserve,
+            ..new(RouterId::generate(), name)
+        };
+        router_register(&client, &router, ttl).await.unwrap();
+    };
+    register("one", None, 64, 16, TTL).await;
+    register("two", Some("host-8080"), 50, 20, TTL).await;
+    // Started again after `kill -9`: its predecessor's registration has not run out yet.
+    register("two again", Some("host-8080"), 30, 0, TTL).await;
+    register("dead", None, 1_000, 900, Duration::ZERO).await;
+    let older = "INSERT INTO routers (id, name, registered_at, renewed_at, expires_at)
+                 VALUES (gen_random_uuid(), 'older', now(), now(), now() + interval '1 hour')";
+    client.batch_execute(older).await.unwrap();
+    let expected = Budgets {
+        routers: 3,
+        connections: 94,
+        reserve: 16,
+        unknown: 1,
+    };
+    assert_eq!(router_budgets(&client, None).await.unwrap(), expected);
+    let others = router_budgets(&client, Some("host-8080")).await.unwrap();
+    assert_eq!((others.routers, others.connections), (2, 64));
 }

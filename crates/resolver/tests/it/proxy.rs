@@ -5,13 +5,14 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use pg::ConnectTarget;
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt, AsyncWriteExt, copy},
     net::{TcpListener, TcpStream},
     sync::Notify,
     task::JoinHandle,
@@ -24,6 +25,8 @@ struct Door {
     shut: AtomicBool,
     /// Connections are accepted and nothing is ever said.
     mute: AtomicBool,
+    /// How long each piece of the server's answers is held back, in milliseconds.
+    delay_ms: AtomicU64,
     /// Rouses the connections that are open, so that they end.
     cut: Notify,
     accepted: AtomicUsize,
@@ -76,6 +79,12 @@ impl Proxy {
         self.door.cut.notify_waiters();
     }
 
+    /// Holds back everything that the server says by `delay`, also on connections that are open.
+    pub(crate) fn slow_down(&self, delay: Duration) {
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap();
+        self.door.delay_ms.store(delay_ms, SeqCst);
+    }
+
     pub(crate) fn open(&self) {
         self.door.shut.store(false, SeqCst);
         self.door.mute.store(false, SeqCst);
@@ -125,9 +134,31 @@ async fn serve(listener: TcpListener, upstream: (String, u16), door: Arc<Door>) 
                 return;
             };
             tokio::select! {
-                _ = copy_bidirectional(&mut caller, &mut server) => {}
+                () = pass_on(&mut caller, &mut server, &door) => {}
                 () = &mut cut => {}
             }
         });
+    }
+}
+
+/// Copies in both directions until one side ends; the server's answers are held back as the door says.
+async fn pass_on(caller: &mut TcpStream, server: &mut TcpStream, door: &Door) {
+    let (mut from_caller, mut to_caller) = caller.split();
+    let (mut from_server, mut to_server) = server.split();
+    let answers = async {
+        let mut piece = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = from_server.read(&mut piece).await {
+            let delay = Duration::from_millis(door.delay_ms.load(SeqCst));
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            if to_caller.write_all(&piece[..length]).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = answers => {}
+        _ = copy(&mut from_caller, &mut to_server) => {}
     }
 }

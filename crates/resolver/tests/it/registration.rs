@@ -6,6 +6,7 @@ use model::{TenantEvent, TenantId};
 use registry::{Registry, RegistryOptions, Router, TenantFence};
 use resolver::{ResolveError, Resolver, ResolverConfig};
 use testkit::eventually;
+use tokio::time::Instant;
 
 use crate::{
     proxy::Proxy,
@@ -233,6 +234,48 @@ async fn a_process_that_is_cut_off_is_not_waited_for_and_is_put_out_by_the_serve
     world.registered(1).await;
     world.all_let_go(fence).await;
     refused_soon(&resolver, alpha).await;
+}
+
+/// The pause after an answer once grew with the time that the answer took, without a bound, and renewals waited for it: an answer of
+/// 0.8 s silenced a router for 8 s, longer than its registration lived.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_answers_of_the_registry_neither_silence_a_router_nor_end_its_registration() {
+    let delay = Duration::from_millis(800);
+    let world = World::new().await;
+    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let proxy = Proxy::before(&world.space.registry).await;
+    let config = ResolverConfig {
+        registry: Registry::new(&proxy.through(&world.space.registry), RegistryOptions::default()),
+        router_ttl: Duration::from_secs(6),
+        ..world.config()
+    };
+    let resolver = world.resolver(config).await;
+    world.registered(1).await;
+    drop(resolver.checkout(alpha).await.unwrap());
+    proxy.slow_down(delay);
+    // The first acknowledgement may come after a pause of the time before; the second one follows a slow answer.
+    let fence = world.suspended(beta).await;
+    world.all_let_go(fence).await;
+    let fence = world.suspended(alpha).await;
+    let asked = Instant::now();
+    let mut acknowledged = None;
+    // Longer than the registration lives.
+    while asked.elapsed() < Duration::from_secs(9) {
+        assert!(
+            world.routers().await.iter().all(|router| router.alive),
+            "the registration ran out after {:?}",
+            asked.elapsed()
+        );
+        if acknowledged.is_none() && world.outstanding(fence).await == 0 {
+            acknowledged = Some(asked.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let acknowledged = acknowledged.expect("an acknowledgement");
+    assert!(
+        acknowledged < delay * 6,
+        "acknowledged after {acknowledged:?}, and asking takes {delay:?}"
+    );
 }
 
 #[tokio::test]

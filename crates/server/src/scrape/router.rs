@@ -139,6 +139,18 @@ fn snapshots(out: &mut Registry, stats: &ResolverStats) {
         "Whether operations know that this process routes, and wait for it",
         i64::from(stats.registered),
     );
+    gauge(
+        out,
+        "routers",
+        "Routers that were registered and alive when this one's registration was renewed last",
+        number(stats.budgets.routers),
+    );
+    gauge(
+        out,
+        "routers_budget",
+        "Connections to one server that all of them may open together",
+        number(stats.budgets.connections),
+    );
 }
 
 /// The resolver counts waits in buckets of its own; the library's histogram takes single observations only.

@@ -27,6 +27,20 @@ const GAUGES: &[(&str, &str, ReadGauge)] = &[
         "Connections that exist, those that are opening or closing included",
         |s| s.slots_taken,
     ),
+    (
+        "server_connections_max",
+        "Connections that the server has for others than superusers; 0 before the first connection to it",
+        |s| {
+            s.capacity.map_or(0, |capacity| {
+                capacity.max_connections.saturating_sub(capacity.reserved)
+            })
+        },
+    ),
+    (
+        "server_overbooked",
+        "Whether the budgets of all routers and the reserve exceed what the server has",
+        |s| usize::from(s.overbooked),
+    ),
     ("server_connections_opening", "Connects under way", |s| {
         s.connecting
     }),

@@ -217,6 +217,13 @@ fn described(code: &str, message: &str, detail: Option<&str>, hint: Option<&str>
     text
 }
 
+/// Whether the server takes no writes: it is a standby, or `default_transaction_read_only` is on, with which providers keep a
+/// full disk from filling further (SQLSTATE 25006). Also what a write in a read-only transaction fails with.
+#[must_use]
+pub fn is_read_only(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+}
+
 /// Whether the failure lies in reaching the server (or in its being shut down, starting or full) and not in the
 /// statement: such a failure may pass by itself.
 #[must_use]

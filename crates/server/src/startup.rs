@@ -1,8 +1,9 @@
 //! From settings to a serving process, and its end.
 //!
-//! On the first signal the process accepts no more connections, `/readyz` says 503, requests under way may finish, the
-//! worker gives its operations back, and the pools close. A second signal ends it at once. Nothing of this is needed for
-//! safety: a `kill -9` loses no acknowledged write.
+//! On SIGTERM `/readyz` says 503 for `http.shutdown_announce_ms` while everything is served as before: time for a load balancer
+//! to look. Then, and on SIGINT at once, for a person at the terminal waits, the process accepts no more connections, requests
+//! under way may finish, the worker gives its operations back, and the pools close. A second signal ends it at once. Nothing of
+//! this is needed for safety: a `kill -9` loses no acknowledged write.
 
 use std::{
     io::{IsTerminal as _, Write},
@@ -48,25 +49,38 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let platform = Platform::open(&settings).await?;
     platform.ready().await?;
-    let router = &settings.router;
-    platform.check_budget(router.budget, router.reserve).await?;
+    check_budgets(&settings, &platform).await?;
     let state = Data::new(state(&settings, &platform));
     let (stop, worker) = start_worker(&platform);
     let (server, serving) = serve(&settings, state.clone())?;
     service_manager::ready(settings.http.listen);
 
-    tokio::select! {
-        () = signals.next() => {
+    let announce = tokio::select! {
+        announce = signals.next() => {
             service_manager::stopping();
-            tracing::info!("stopping; a second signal ends at once");
+            announce
         }
-        ended = serving => ended.context("the HTTP server ended")?.context("the HTTP server ended")?,
-    }
+        ended = serving => {
+            ended.context("the HTTP server ended")?.context("the HTTP server ended")?;
+            false
+        }
+    };
     tokio::spawn(async move {
         signals.next().await;
         std::process::exit(EXIT_AT_ONCE);
     });
     let _receivers_gone = stop.send(true);
+    state.lifecycle.close();
+    if announce {
+        let announced_ms = settings.http.shutdown_announce_ms;
+        tracing::info!(
+            announced_ms,
+            "stopping: /readyz says so before connections are refused; a second signal ends at once"
+        );
+        tokio::time::sleep(Duration::from_millis(announced_ms)).await;
+    } else {
+        tracing::info!("stopping; a second signal ends at once");
+    }
     close_http(
         &state,
         server,
@@ -81,6 +95,24 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     platform.close().await?;
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// That the servers can hold the budget of this process, and those of all that run; the latter only warns unless it is set to
+/// refuse, for a budget is a bound that a fleet seldom reaches.
+async fn check_budgets(settings: &Settings, platform: &Platform) -> anyhow::Result<()> {
+    let router = &settings.router;
+    let servers = platform.check_budget(router.budget, router.reserve).await?;
+    let instance = instance::name(settings.http.listen);
+    let overbooked = platform
+        .overbooked(&servers, router.budget, router.reserve, instance.as_deref())
+        .await?;
+    for overbooked in overbooked {
+        if router.refuse_overbooking {
+            anyhow::bail!("{overbooked} (router.overbooking is refuse)");
+        }
+        tracing::warn!(server = %overbooked.server, "{overbooked}");
+    }
     Ok(())
 }
 
@@ -184,7 +216,6 @@ fn serve(
 
 /// Stops accepting and waits for the requests under way, no longer than `grace`.
 async fn close_http(state: &AppState, server: ServerHandle, grace: Duration) {
-    state.lifecycle.close();
     // Graceful: it also waits for idle connections that are kept alive. Those need not be waited for here.
     let stopping = tokio::spawn(async move { server.stop(true).await });
     let left = state.lifecycle.quiet(grace).await;
@@ -217,14 +248,15 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    /// Waits for one of them. `true`: it came from a service manager, which a load balancer may stand before.
+    async fn next(&mut self) -> bool {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return true,
+                _ = self.interrupt.recv() => return false,
                 _ = self.hangup.recv() => {
                     if self.on_terminal {
-                        return;
+                        return false;
                     }
                     tracing::warn!("SIGHUP was ignored: settings are read at the start only; restart tenantd to apply changed ones");
                 }

@@ -98,6 +98,7 @@ impl Settings {
                 },
                 request_timeout_ms: amount("http.request_timeout_ms"),
                 shutdown_grace_ms: amount("http.shutdown_grace_ms"),
+                shutdown_announce_ms: amount("http.shutdown_announce_ms"),
                 workers: values.number("http.workers"),
             },
             router: Router {
@@ -105,6 +106,7 @@ impl Settings {
                 pool_size_max: count("router.pool_size_max"),
                 budget: count("router.budget"),
                 reserve: count("router.reserve"),
+                refuse_overbooking: values.text("router.overbooking") == Some("refuse"),
                 tenure_ms: amount("router.tenure_ms"),
                 connects_max: count("router.connects_max"),
                 checkout_timeout_ms: amount("router.checkout_timeout_ms"),

@@ -160,6 +160,8 @@ pub struct Http {
     pub request_timeout_ms: u64,
     /// How long requests may finish after a signal to stop.
     pub shutdown_grace_ms: u64,
+    /// How long `/readyz` says 503 after SIGTERM before connections are refused.
+    pub shutdown_announce_ms: u64,
     /// Threads that serve; `None` is one for each processor.
     pub workers: Option<usize>,
 }
@@ -184,6 +186,8 @@ pub struct Router {
     pub budget: usize,
     /// Connections of a server that are left to others.
     pub reserve: usize,
+    /// Whether budgets of all processes that do not fit a server together keep this one from starting.
+    pub refuse_overbooking: bool,
     /// How long a laboratory keeps a connection while others wait.
     pub tenure_ms: u64,
     /// Most connects under way at once to one server.

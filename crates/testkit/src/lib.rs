@@ -7,12 +7,14 @@
 mod api;
 mod eventually;
 mod postgres;
+mod rejected;
 mod space;
 mod tenantd;
 
 pub use api::{Answer, Api};
 pub use eventually::eventually;
 pub use postgres::{pg_bin, postgres};
+pub use rejected::RejectedRole;
 pub use reqwest::Method;
 pub use space::Space;
 pub use tenantd::Tenantd;

@@ -89,6 +89,8 @@ impl Space {
                 self.dir().join("state").display().to_string(),
             ),
             ("TENANTRY_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
+            // No load balancer has to notice that a test stops its process.
+            ("TENANTRY_HTTP_SHUTDOWN_ANNOUNCE_MS", "0".to_owned()),
             // What a test finds on its server is what it asked for.
             ("TENANTRY_WORKER_SPARES", "0".to_owned()),
         ]

@@ -15,6 +15,12 @@ pub enum Ailment {
     AdministratorRights,
     /// New archives cannot be written.
     ArchiveStore,
+    /// A server takes no writes.
+    ServerReadOnly,
+    /// The registry takes no writes.
+    RegistryReadOnly,
+    /// The budgets of all running routers together exceed what a server can hold.
+    ServerOverbooked,
     /// A stored password cannot be opened with this installation's key, or there is none.
     UndecryptableSecret,
     /// A laboratory's database is not there.
@@ -80,6 +86,9 @@ impl Ailment {
         Self::ClientPrograms,
         Self::AdministratorRights,
         Self::ArchiveStore,
+        Self::ServerReadOnly,
+        Self::RegistryReadOnly,
+        Self::ServerOverbooked,
         Self::UndecryptableSecret,
         Self::MissingDatabase,
         Self::MissingRole,
@@ -118,6 +127,9 @@ impl Ailment {
             Self::ClientPrograms => "client_programs",
             Self::AdministratorRights => "administrator_rights",
             Self::ArchiveStore => "archive_store",
+            Self::ServerReadOnly => "server_read_only",
+            Self::RegistryReadOnly => "registry_read_only",
+            Self::ServerOverbooked => "server_overbooked",
             Self::UndecryptableSecret => "undecryptable_secret",
             Self::MissingDatabase => "missing_database",
             Self::MissingRole => "missing_role",
@@ -153,7 +165,8 @@ impl Ailment {
     #[must_use]
     pub fn severity(self) -> Severity {
         match self {
-            Self::OrphanDatabase
+            Self::ServerOverbooked
+            | Self::OrphanDatabase
             | Self::OrphanRole
             | Self::ScratchLeft
             | Self::MakingLeft
@@ -166,6 +179,8 @@ impl Ailment {
             | Self::ClientPrograms
             | Self::AdministratorRights
             | Self::ArchiveStore
+            | Self::ServerReadOnly
+            | Self::RegistryReadOnly
             | Self::UndecryptableSecret
             | Self::MissingDatabase
             | Self::MissingRole

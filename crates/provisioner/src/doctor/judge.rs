@@ -32,7 +32,7 @@ pub(super) struct Judge<'a> {
 
 impl Judge<'_> {
     pub(super) fn findings(&self) -> Vec<Finding> {
-        let mut found = Vec::new();
+        let mut found: Vec<_> = self.server().collect();
         for tenant in self
             .facts
             .tenants
@@ -68,6 +68,29 @@ impl Judge<'_> {
         advice: impl Into<String>,
     ) -> Finding {
         Finding::new(kind, subject, seen, advice).on(self.server)
+    }
+
+    /// The server itself: whether it takes writes, and whether it can hold what the routers may take.
+    fn server(&self) -> impl Iterator<Item = Finding> {
+        let capacity = self.seen.capacity;
+        let read_only = self.seen.read_only.then(|| {
+            let seen = "it takes no writes (transaction_read_only is on): laboratories on it can be read and not changed";
+            let advice = "after a failover, point the registry's entry of the server at the new primary; where a provider \
+                          keeps a full disk from filling further, give it room; else look for who set \
+                          default_transaction_read_only";
+            self.finding(Ailment::ServerReadOnly, self.server.as_str(), seen, advice)
+        });
+        let overbooked = self
+            .facts
+            .budgets
+            .admit(self.server, capacity.max_connections, capacity.reserved);
+        let overbooked = overbooked.err().map(|overbooked| {
+            let advice = "lower router.budget (TENANTRY_ROUTER_BUDGET) of the tenantd that run, or raise max_connections and \
+                          restart the server";
+            let seen = overbooked.to_string();
+            self.finding(Ailment::ServerOverbooked, self.server.as_str(), seen, advice)
+        });
+        read_only.into_iter().chain(overbooked)
     }
 
     /// A laboratory's database and role, where nobody is changing them.

@@ -105,6 +105,9 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
     };
 
     findings.extend(standing::unopened(inner, &servers, &after));
+    if registry.is_read_only().await? {
+        findings.push(standing::read_only(&registry.target().database));
+    }
     findings.extend(in_both(standing::stuck(&before), standing::stuck(&after)));
     findings.extend(in_both(
         standing::abandoned(&before, &under_way),

@@ -34,9 +34,20 @@ pub(super) struct SeenRole {
     pub(super) has_rights: bool,
 }
 
+/// How many connections a server takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SeenCapacity {
+    pub(super) max_connections: usize,
+    /// What it reserves for superusers and the like.
+    pub(super) reserved: usize,
+}
+
 pub(super) struct Seen {
     /// The cluster's own identifier: two entries of the registry may name the same server.
     pub(super) identifier: String,
+    /// Whether it takes no writes.
+    pub(super) read_only: bool,
+    pub(super) capacity: SeenCapacity,
     pub(super) databases: BTreeMap<String, SeenDatabase>,
     pub(super) roles: BTreeMap<String, SeenRole>,
     /// Whether somebody builds the namespace's template.
@@ -53,12 +64,20 @@ impl Seen {
         let roles = roles(session).await?;
         let row = session
             .client
-            .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
+            .query_one(
+                "SELECT system_identifier::text, current_setting('transaction_read_only')::boolean,
+                        current_setting('max_connections')::int,
+                        current_setting('superuser_reserved_connections')::int
+                            + coalesce(current_setting('reserved_connections', true)::int, 0)
+                   FROM pg_control_system()",
+                &[],
+            )
             .await
             .map_err(ProvisionError::db(
-                "asking for the server's identifier",
+                "asking the server about itself",
                 &session.target,
             ))?;
+        let count = |index| usize::try_from(row.get::<_, i32>(index)).unwrap_or(0);
         let mut granted: HashMap<String, Vec<String>> = HashMap::new();
         for (name, database) in databases.iter().filter(|(_, database)| database.connectable) {
             for role in &database.connect {
@@ -67,6 +86,11 @@ impl Seen {
         }
         Ok(Self {
             identifier: row.get(0),
+            read_only: row.get(1),
+            capacity: SeenCapacity {
+                max_connections: count(2),
+                reserved: count(3),
+            },
             databases,
             roles,
             template_is_built: migrator::template_is_being_built(&*session.client, namespace).await?,

@@ -100,6 +100,14 @@ pub(super) fn abandoned(facts: &Facts, under_way: &UnderWay) -> Vec<Finding> {
     found.collect()
 }
 
+/// The registry takes no writes.
+pub(super) fn read_only(database: &str) -> Finding {
+    let seen = "it takes no writes (transaction_read_only is on): laboratories go on, and log-ins and operations are refused";
+    let advice = "after a failover, point the master database's settings (MASTER_PGHOST) at the new primary; where a provider \
+                  keeps a full disk from filling further, give it room; else look for who set default_transaction_read_only";
+    Finding::new(Ailment::RegistryReadOnly, database, seen, advice)
+}
+
 /// Stored passwords that this process cannot open.
 pub(super) fn unopened(inner: &Inner, servers: &[Server], facts: &Facts) -> Vec<Finding> {
     let advice = "give this process the key that sealed it (`keys` in the state directory, from its backup): the message \

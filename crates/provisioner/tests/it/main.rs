@@ -29,6 +29,8 @@ mod restore;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
+mod server_state;
+#[cfg(test)]
 mod spares;
 #[cfg(test)]
 mod trouble;

@@ -81,6 +81,7 @@ impl From<RegistryError> for Problem {
             }
             E::IdempotencyKeyUsed { .. } => Self::with(Kind::IdempotencyKeyReused, error.to_string()),
             E::Db { source, .. } if unstorable(source) => Self::with(Kind::Invalid, UNSTORABLE),
+            E::Db { source, .. } if pg::is_read_only(source) => Self::caused(Kind::DatabaseReadOnly, error),
             E::CorruptRow { .. }
             | E::VersionMismatch { .. }
             | E::LeaseLost { .. }
@@ -166,6 +167,9 @@ impl From<ProvisionError> for Problem {
             E::Unmet { .. } => Self::with(Kind::PreconditionUnmet, error.to_string()),
             E::CalledOff { .. } => Self::with(Kind::Conflict, error.to_string()),
             E::TenantGone { .. } => Self::with(Kind::UnknownTenant, error.to_string()),
+            E::Db { ref source, .. } if pg::is_read_only(source) => {
+                Self::caused(Kind::DatabaseReadOnly, error)
+            }
             E::Migrate(_)
             | E::Db { .. }
             | E::Sealed { .. }
@@ -283,6 +287,7 @@ fn database(error: &tokio_postgres::Error) -> Problem {
         }
         // Deadlock, serialization failure, lock or statement timeout: the same request may pass in a moment.
         Some("40P01" | "40001" | "55P03" | "57014") => Problem::caused(Kind::Busy, said),
+        _ if pg::is_read_only(error) => Problem::caused(Kind::DatabaseReadOnly, said),
         _ => Problem::internal(said),
     }
 }

@@ -74,6 +74,7 @@ impl Problem {
             | Kind::RegistryUnavailable
             | Kind::TenantServerUnavailable
             | Kind::TenantLoginRefused => Some(2),
+            Kind::DatabaseReadOnly => Some(10),
             Kind::PoolTimeout
             | Kind::ServerBusy
             | Kind::Busy

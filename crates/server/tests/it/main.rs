@@ -26,6 +26,11 @@ mod login;
 mod own_password;
 #[cfg(test)]
 mod password_rules;
+mod outdated;
+#[cfg(test)]
+mod read_only;
+#[cfg(test)]
+mod readiness;
 #[cfg(test)]
 mod records;
 #[cfg(test)]

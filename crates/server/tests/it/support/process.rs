@@ -37,6 +37,7 @@ pub(crate) fn environment(space: &Space) -> HashMap<String, String> {
         ),
         ("TENANTRY_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
         ("TENANTRY_HTTP_WORKERS", "2".to_owned()),
+        ("TENANTRY_HTTP_SHUTDOWN_ANNOUNCE_MS", "0".to_owned()),
         ("TENANTRY_REGISTRY_POOL_MAX", "4".to_owned()),
         ("TENANTRY_ROUTER_POOL_SIZE_MAX", "4".to_owned()),
         ("TENANTRY_WORKER_LEASE_S", "2".to_owned()),

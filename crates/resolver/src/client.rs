@@ -44,6 +44,28 @@ pub struct TenantTransaction<'a> {
     unsettled: &'a mut bool,
 }
 
+/// Runs something that is a transaction by itself, again with freshly prepared statements if those were outdated. A macro, because
+/// a future that awaits an async closure is not `Send` for every lifetime, and callers spawn these.
+macro_rules! alone {
+    ($self:ident, $sql:ident, |$client:ident, $statement:ident| $run:expr) => {{
+        let mut attempt = 1;
+        loop {
+            let $client = $self.begin_alone();
+            let outcome = match $client.prepare_cached($sql).await {
+                Ok(prepared) => {
+                    let $statement = &prepared;
+                    $run.await
+                }
+                Err(error) => Err(error),
+            };
+            if !$self.end_alone(&outcome) || attempt == ATTEMPTS_MAX {
+                return outcome;
+            }
+            attempt += 1;
+        }
+    }};
+}
+
 impl TenantClient {
     pub(crate) fn new(loan: Loan) -> Self {
         Self {
@@ -74,11 +96,7 @@ impl TenantClient {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        self.alone(async |client| {
-            let statement = client.prepare_cached(sql).await?;
-            client.query(&statement, params).await
-        })
-        .await
+        alone!(self, sql, |client, statement| client.query(statement, params))
     }
 
     /// As [`Self::query`], for a statement that returns exactly one row.
@@ -90,11 +108,7 @@ impl TenantClient {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Row, tokio_postgres::Error> {
-        self.alone(async |client| {
-            let statement = client.prepare_cached(sql).await?;
-            client.query_one(&statement, params).await
-        })
-        .await
+        alone!(self, sql, |client, statement| client.query_one(statement, params))
     }
 
     /// As [`Self::query`], for a statement that returns no rows; says how many it changed.
@@ -106,11 +120,7 @@ impl TenantClient {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, tokio_postgres::Error> {
-        self.alone(async |client| {
-            let statement = client.prepare_cached(sql).await?;
-            client.execute(&statement, params).await
-        })
-        .await
+        alone!(self, sql, |client, statement| client.execute(statement, params))
     }
 
     /// Begins a transaction that may write.
@@ -146,6 +156,9 @@ impl TenantClient {
 
     /// Runs `work` in a transaction in which the server refuses every write. It is run again from its beginning when it failed
     /// because a statement had been prepared before a change of the schema, so that callers do not see such a change.
+    ///
+    /// The compiler cannot always tell that this future is `Send`. Where it must be, loop over [`Self::read_only_transaction`] while
+    /// [`Self::statements_outdated`].
     ///
     /// # Errors
     /// What `work` fails with; [`ResolveError::ServerUnavailable`] when the connection turns out to be broken.
@@ -227,25 +240,19 @@ impl TenantClient {
         }
     }
 
-    /// Runs something that is a transaction by itself, and once more with freshly prepared statements if those were outdated.
-    async fn alone<T>(
-        &mut self,
-        statement: impl AsyncFn(&deadpool_postgres::ClientWrapper) -> Result<T, tokio_postgres::Error>,
-    ) -> Result<T, tokio_postgres::Error> {
-        let Self { loan, unsettled } = self;
-        let connection = loan.as_ref().expect(LENT).connection();
-        let mut attempt = 1;
-        loop {
-            *unsettled = true;
-            connection.forget_outdated_statements();
-            let outcome = statement(connection).await;
-            *unsettled = !is_settled(&outcome);
-            let again = outcome.as_ref().err().is_some_and(undone) && connection.session.is_outdated();
-            if !again || attempt == ATTEMPTS_MAX {
-                return outcome;
-            }
-            attempt += 1;
-        }
+    /// The connection, for a statement that is a transaction by itself.
+    fn begin_alone(&mut self) -> &deadpool_postgres::ClientWrapper {
+        self.unsettled = true;
+        let connection = self.loan().connection();
+        connection.forget_outdated_statements();
+        connection
+    }
+
+    /// Notes what came of a single statement. `true`: it failed because it was outdated, nothing was kept of it, and prepared again it
+    /// may pass.
+    fn end_alone<T>(&mut self, outcome: &Result<T, tokio_postgres::Error>) -> bool {
+        self.unsettled = !is_settled(outcome);
+        outcome.as_ref().err().is_some_and(undone) && self.statements_outdated()
     }
 
     fn loan(&self) -> &Loan {

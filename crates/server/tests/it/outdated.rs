@@ -31,7 +31,7 @@ async fn a_change_of_a_columns_type_under_traffic_is_seen_by_no_client() {
                 Call::new("GET", format!("/api/v1/patients/{id}")),
                 Call::new("GET", "/api/v1/patients?limit=5"),
             ];
-            if n % 2 == 0 {
+            if n.is_multiple_of(2) {
                 let own = uuid::Uuid::now_v7().simple();
                 let body = json!({ "familyName": format!("F{own}"), "givenName": format!("G{own}"), "sex": "F",
                                    "birthDate": "1980-04-01" });

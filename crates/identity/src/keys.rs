@@ -135,6 +135,17 @@ key!(
     "token key"
 );
 
+impl SealKey {
+    /// Reads the key that a control plane made, for a process that only opens what is sealed: it makes none. It touches the disk.
+    ///
+    /// # Errors
+    /// [`KeyError`] names the file, also when there is none.
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        let missing = || failed("read", path)(io::ErrorKind::NotFound.into());
+        Self::open(path)?.ok_or_else(missing)
+    }
+}
+
 /// The keys of one control plane: `seal.key` and `token.key` in one directory, mode 0600.
 #[derive(Debug, Clone)]
 pub struct KeyStore {

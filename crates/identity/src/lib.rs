@@ -7,21 +7,30 @@
 
 mod invitations;
 mod keys;
+#[cfg(feature = "passwords")]
 mod passwords;
+#[cfg(feature = "passwords")]
 mod permits;
+#[cfg(feature = "tokens")]
 mod remembered;
+#[cfg(feature = "passwords")]
 mod rules;
 mod seal;
 mod secrets;
+#[cfg(feature = "tokens")]
 mod tokens;
 
 pub use invitations::{
     generate_invitation_token, generate_staff_invitation_token, invitation_digest, invitation_tenant,
 };
 pub use keys::{KeyError, KeyStore, SealKey, SigningKey};
+#[cfg(feature = "passwords")]
 pub use passwords::{PasswordError, PasswordOptions, Passwords};
+#[cfg(feature = "passwords")]
 pub use permits::{Lane, Requester};
+#[cfg(feature = "passwords")]
 pub use rules::{ChosenPassword, PasswordContext, WeakPassword};
 pub use seal::{SealError, Sealer};
 pub use secrets::{generate_password, scram_verifier};
+#[cfg(feature = "tokens")]
 pub use tokens::{Principal, TokenError, Tokens};

@@ -30,6 +30,7 @@ mod refusals;
 mod routers;
 mod row;
 mod schedules;
+#[cfg(feature = "migrations")]
 mod schema;
 mod servers;
 mod sql;
@@ -90,6 +91,7 @@ pub use schedules::{
     BackupSchedule, NewBackupSchedule, backup_schedule_of, backup_schedule_remove,
     backup_schedule_set_in_txn, backup_schedule_take_due_in_txn, backup_schedules_list,
 };
+#[cfg(feature = "migrations")]
 pub use schema::{ensure_database, latest};
 pub use servers::{NewServer, Server, server_by_name, server_upsert, servers_list};
 pub use steps::{StepRow, step_begin, step_done, step_failed, steps_of};

@@ -9,7 +9,7 @@ use deadpool_postgres::{
 use pg::ConnectTarget;
 use tokio_postgres::{NoTls, error::SqlState};
 
-use crate::RegistryError;
+use crate::{RegistryError, sql};
 
 /// A connection to the master database, on loan from the pool.
 pub type RegistryClient = deadpool_postgres::Client;
@@ -144,6 +144,17 @@ impl Registry {
         let done = work(&txn).await?;
         txn.commit().await.map_err(failed)?;
         Ok(done)
+    }
+
+    /// Whether the master database takes no writes at the moment: it is a standby, or its server is kept from writing.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unavailable`] when the registry cannot be asked.
+    pub async fn is_read_only(&self) -> Result<bool, RegistryError> {
+        let client = self.client().await?;
+        let sql = "SELECT current_setting('transaction_read_only')::boolean";
+        let row = sql::row_one(&client, "asking whether the registry takes writes", sql, &[]).await?;
+        Ok(row.get(0))
     }
 
     /// Where the master database is.

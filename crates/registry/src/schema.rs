@@ -10,7 +10,7 @@ use model::{DbName, SchemaVersion};
 use pg::ConnectTarget;
 use tokio_postgres::{Client, error::SqlState};
 
-use crate::{Registry, RegistryError, sql};
+use crate::{Registry, RegistryError};
 
 mod embedded {
     refinery::embed_migrations!("../../migrations-master");
@@ -137,19 +137,6 @@ impl Registry {
             found,
             expected: latest(),
         })
-    }
-}
-
-impl Registry {
-    /// Whether the master database takes no writes at the moment: it is a standby, or its server is kept from writing.
-    ///
-    /// # Errors
-    /// [`RegistryError::Unavailable`] when the registry cannot be asked.
-    pub async fn is_read_only(&self) -> Result<bool, RegistryError> {
-        let client = self.client().await?;
-        let sql = "SELECT current_setting('transaction_read_only')::boolean";
-        let row = sql::row_one(&client, "asking whether the registry takes writes", sql, &[]).await?;
-        Ok(row.get(0))
     }
 }
 

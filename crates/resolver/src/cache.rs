@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use model::{ServerName, TenantId, VersionWindow};
+use model::{ServerName, Slug, TenantId, VersionWindow};
 use moka::{future::Cache, policy::EvictionPolicy};
 use registry::{Registry, RegistryClient, RegistryError, Server, Tenant};
 use tokio::time::timeout;
@@ -171,6 +171,19 @@ impl SnapshotCache {
         };
         if let Ok(Ok(_)) = timeout(self.registry_timeout, probe).await {
             self.outage.end();
+        }
+    }
+
+    /// The id behind a slug. Not cached: a slug may be given to another tenant.
+    pub(crate) async fn id_of(&self, slug: &Slug) -> Result<TenantId, ResolveError> {
+        let look = async |client: &_| registry::tenant_by_slug(client, slug).await;
+        match self.registry.within(self.registry_timeout, look).await {
+            Ok(Some(tenant)) => Ok(tenant.id),
+            Ok(None) => Err(ResolveError::UnknownSlug { slug: slug.clone() }),
+            Err(source) => Err(ResolveError::SlugLookup {
+                slug: slug.clone(),
+                source: Arc::new(source),
+            }),
         }
     }
 

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use identity::SealError;
-use model::{SchemaVersion, ServerName, TenantId, TenantState};
+use model::{SchemaVersion, ServerName, Slug, TenantId, TenantState};
 use registry::RegistryError;
 
 use crate::CapacityError;
@@ -16,6 +16,20 @@ pub enum ResolveError {
     UnknownTenant {
         /// The id that was asked for.
         tenant: TenantId,
+    },
+    /// The registry has no tenant of this short name.
+    #[error("there is no laboratory {slug}")]
+    UnknownSlug {
+        /// The short name that was asked for.
+        slug: Slug,
+    },
+    /// A short name could not be looked up.
+    #[error("laboratory {slug} cannot be looked up: {source}")]
+    SlugLookup {
+        /// The short name that was asked for.
+        slug: Slug,
+        /// What is wrong.
+        source: Arc<RegistryError>,
     },
     /// The tenant exists and is closed for its users.
     #[error("laboratory {tenant} is {state} and not in service")]

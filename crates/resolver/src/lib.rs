@@ -17,62 +17,7 @@
 //!
 //! The resolver never runs DDL, never changes a tenant's row, and hands out no connection that is not bound to one tenant.
 //!
-//! # In any tokio program
-//!
-//! ```no_run
-//! use resolver::{ResolveError, Resolver, ResolverConfig};
-//!
-//! # async fn example(registry: registry::Registry, sealer: identity::Sealer, tenant: model::TenantId)
-//! # -> Result<(), Box<dyn std::error::Error>> {
-//! let version = model::SchemaVersion::new;
-//! let window = model::VersionWindow { oldest: version(1), newest: version(3) };
-//! let resolver = Resolver::start(ResolverConfig {
-//!     budget: 80,
-//!     ..ResolverConfig::new(registry, sealer, window)
-//! });
-//!
-//! let mut client = match resolver.checkout(tenant).await {
-//!     Ok(client) => client,
-//!     Err(ResolveError::NotServing { state, .. }) => return Err(format!("closed: {state}").into()),
-//!     Err(other) => return Err(other.into()),
-//! };
-//! let row = client.query_one("SELECT count(*) FROM patients WHERE family_name = $1", &[&"Curie"]).await?;
-//! println!("{} patients; pool: {:?}", row.get::<_, i64>(0), resolver.pool_status(tenant));
-//!
-//! let transaction = client.transaction().await?;
-//! transaction.execute("UPDATE patients SET name = btrim(name)", &[]).await?;
-//! transaction.commit().await?;
-//! # Ok(()) }
-//! ```
-//!
-//! # In an actix-web program
-//!
-//! The resolver is application data, and clones of it share everything. Which tenant a request speaks for is the
-//! application's to know: here a token would have told it.
-//!
-//! ```no_run
-//! use actix_web::{App, HttpServer, error, web};
-//! use model::TenantId;
-//! use resolver::Resolver;
-//!
-//! async fn patients(tenant: web::ReqData<TenantId>, resolver: web::Data<Resolver>) -> actix_web::Result<String> {
-//!     let mut client = resolver.checkout(*tenant).await.map_err(error::ErrorServiceUnavailable)?;
-//!     let row = client
-//!         .query_one("SELECT count(*) FROM patients", &[])
-//!         .await
-//!         .map_err(error::ErrorInternalServerError)?;
-//!     Ok(row.get::<_, i64>(0).to_string())
-//! }
-//!
-//! # async fn serve(resolver: Resolver) -> std::io::Result<()> {
-//! let app = move || {
-//!     App::new()
-//!         .app_data(web::Data::new(resolver.clone()))
-//!         .route("/patients", web::get().to(patients))
-//! };
-//! HttpServer::new(app).bind(("127.0.0.1", 8080))?.run().await
-//! # }
-//! ```
+//! Programs depend on the facade `tenantry`, whose documentation shows how it is used in tokio and in actix-web.
 
 mod cache;
 mod capacity;

@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use model::{TenantId, VersionWindow};
+use model::{Slug, TenantId, VersionWindow};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -67,6 +67,15 @@ impl Resolver {
             keeper,
             registration,
         }
+    }
+
+    /// The id behind a tenant's short name, whatever the tenant's state. Each call asks the registry: keep the id and not the slug,
+    /// for a slug may be given to another tenant once its first one is gone, and an id never is.
+    ///
+    /// # Errors
+    /// [`ResolveError::UnknownSlug`], or [`ResolveError::SlugLookup`] when the registry could not be read.
+    pub async fn tenant_id(&self, slug: &Slug) -> Result<TenantId, ResolveError> {
+        self.core.cache.id_of(slug).await
     }
 
     /// The tenant as the registry describes it, whatever its state. Costs no query when it is cached.

@@ -20,7 +20,11 @@ impl From<ResolveError> for Problem {
     fn from(error: ResolveError) -> Self {
         use ResolveError as E;
         let kind = match &error {
-            E::UnknownTenant { .. } => Kind::UnknownTenant,
+            E::UnknownTenant { .. } | E::UnknownSlug { .. } => Kind::UnknownTenant,
+            E::SlugLookup { source, .. } if matches!(**source, RegistryError::Unavailable { .. }) => {
+                Kind::RegistryUnavailable
+            }
+            E::SlugLookup { .. } => Kind::Internal,
             E::NotServing { state, .. } => return not_serving(*state),
             E::Behind { .. } => Kind::VersionBehind,
             E::Ahead { .. } => Kind::VersionAhead,

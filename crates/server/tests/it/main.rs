@@ -26,6 +26,7 @@ mod login;
 mod own_password;
 #[cfg(test)]
 mod password_rules;
+#[cfg(test)]
 mod outdated;
 #[cfg(test)]
 mod read_only;

@@ -23,11 +23,11 @@ mod isolation;
 #[cfg(test)]
 mod login;
 #[cfg(test)]
+mod outdated;
+#[cfg(test)]
 mod own_password;
 #[cfg(test)]
 mod password_rules;
-#[cfg(test)]
-mod outdated;
 #[cfg(test)]
 mod read_only;
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod error;
 mod files;
 mod inventory;
 mod manifest;
+mod mark;
 mod place;
 mod programs;
 mod restore;

@@ -96,6 +96,10 @@ impl Store {
         })
     }
 
+    pub(crate) fn root(&self) -> &Place {
+        &self.root
+    }
+
     /// The place of one file: `<root>/<folder>/<name>`. Both are names without slashes.
     #[must_use]
     pub fn place(&self, folder: &str, name: &str) -> Place {

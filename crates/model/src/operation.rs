@@ -22,6 +22,8 @@ pub enum OperationKind {
     Offboard,
     /// Prove an archive once more; its laboratory may be gone.
     VerifyArchive,
+    /// Take a dump and its manifest into the registry, which does not know them; its laboratory may be gone.
+    ImportArchive,
 }
 
 words!(OperationKind, "kind of operation", {
@@ -33,6 +35,7 @@ words!(OperationKind, "kind of operation", {
     RestoreInPlace => "restore_in_place",
     Offboard => "offboard",
     VerifyArchive => "verify_archive",
+    ImportArchive => "import_archive",
 });
 
 /// How far an operation is.
@@ -220,7 +223,7 @@ impl OperationKind {
                 Step::DropRole,
                 Step::RemoveTenant,
             ],
-            Self::VerifyArchive => &[Step::Verify],
+            Self::VerifyArchive | Self::ImportArchive => &[Step::Verify],
         }
     }
 
@@ -233,7 +236,7 @@ impl OperationKind {
             Self::Adopt => &[Step::Release, Step::DropRole, Step::RemoveTenant],
             Self::RestoreInPlace => &[Step::DropRestored, Step::Readmit],
             Self::Offboard => &[Step::Readmit],
-            Self::Migrate | Self::Backup | Self::VerifyArchive => &[],
+            Self::Migrate | Self::Backup | Self::VerifyArchive | Self::ImportArchive => &[],
         }
     }
 
@@ -243,7 +246,9 @@ impl OperationKind {
     pub fn failure_is_undone(self) -> bool {
         match self {
             Self::Provision | Self::Adopt | Self::Restore | Self::RestoreInPlace => true,
-            Self::Migrate | Self::Backup | Self::Offboard | Self::VerifyArchive => false,
+            Self::Migrate | Self::Backup | Self::Offboard | Self::VerifyArchive | Self::ImportArchive => {
+                false
+            }
         }
     }
 }

@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokio_postgres::Row;
 
 use crate::{
-    Actor, Lease, RegistryError, leases::held, page_limit, row::Reader, sql, tenants::version_number,
+    Actor, Lease, Position, RegistryError, leases::held, page_limit, row::Reader, sql,
+    tenants::version_number,
 };
 
 /// A verified dump.
@@ -23,8 +24,10 @@ pub struct Archive {
     pub tenant_name: String,
     /// The operation that made it.
     pub operation: Option<OperationId>,
-    /// Where it is: a path, later a URL.
+    /// Where it is: a path or a URL.
     pub location: String,
+    /// The host that wrote it, where that is a path; absent in archives of an earlier version.
+    pub host: Option<String>,
     /// Its size.
     pub bytes: u64,
     /// SHA-256 of the file, in lower-case hex.
@@ -41,16 +44,18 @@ pub struct Archive {
     pub pruning_since: Option<Timestamp>,
     /// Who asked for it.
     pub created_by: Actor,
-    /// When it was recorded.
+    /// When it was recorded; when it was dumped, for one that was imported.
     pub created_at: Timestamp,
+    /// When it was taken from its manifest, because the registry did not know it.
+    pub imported_at: Option<Timestamp>,
     /// When it was proved last.
     pub verified_at: Timestamp,
 }
 
 macro_rules! columns {
     () => {
-        "id, tenant_id, tenant_slug, tenant_name, operation_id, location, bytes, sha256, db_version, manifest, \
-         made_for, admins, pruning_since, created_by, created_at, verified_at"
+        "id, tenant_id, tenant_slug, tenant_name, operation_id, location, host, bytes, sha256, db_version, manifest, \
+         made_for, admins, pruning_since, created_by, created_at, imported_at, verified_at"
     };
 }
 
@@ -71,6 +76,7 @@ impl Archive {
             tenant_name: r.get("tenant_name")?,
             operation: r.id_opt("operation_id")?,
             location: r.get("location")?,
+            host: r.get("host")?,
             bytes: r.with("bytes", |n: i64| u64::try_from(n))?,
             sha256: r.get("sha256")?,
             db_version: r.version("db_version")?,
@@ -80,8 +86,15 @@ impl Archive {
             pruning_since: r.get("pruning_since")?,
             created_by: r.parse("created_by")?,
             created_at: r.get("created_at")?,
+            imported_at: r.get("imported_at")?,
             verified_at: r.get("verified_at")?,
         })
+    }
+
+    /// Where it stands in lists.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position::new(self.created_at, self.id.as_uuid())
     }
 }
 
@@ -100,6 +113,10 @@ pub struct NewArchive {
     pub operation: Option<OperationId>,
     /// Where it is.
     pub location: String,
+    /// The host that wrote it, where that is a path.
+    pub host: Option<String>,
+    /// When it was dumped, for one that the registry takes from its manifest; a time to come counts as the present.
+    pub imported_from: Option<Timestamp>,
     /// Its size.
     pub bytes: u64,
     /// SHA-256 of the file, in lower-case hex.
@@ -124,9 +141,10 @@ pub struct NewArchive {
 pub async fn archive_insert(client: &impl GenericClient, new: &NewArchive) -> Result<Archive, RegistryError> {
     let statement = concat!(
         "INSERT INTO archives (id, tenant_id, tenant_slug, tenant_name, operation_id, location, bytes, sha256,
-             db_version, manifest, created_by, made_for, admins)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-         ON CONFLICT (operation_id) DO UPDATE SET location = excluded.location, bytes = excluded.bytes,
+             db_version, manifest, created_by, made_for, admins, host, created_at, imported_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+             least($15::timestamptz, clock_timestamp()), CASE WHEN $15::timestamptz IS NOT NULL THEN clock_timestamp() END)
+         ON CONFLICT (operation_id) DO UPDATE SET location = excluded.location, host = excluded.host, bytes = excluded.bytes,
              sha256 = excluded.sha256, db_version = excluded.db_version, manifest = excluded.manifest,
              admins = excluded.admins, verified_at = now()
          RETURNING ",
@@ -150,6 +168,8 @@ pub async fn archive_insert(client: &impl GenericClient, new: &NewArchive) -> Re
             &new.created_by.to_string(),
             &new.made_for.as_str(),
             &new.admins,
+            &new.host,
+            &new.imported_from,
         ],
     )
     .await;
@@ -203,28 +223,25 @@ pub async fn archive_unrecord(client: &impl GenericClient, lease: &Lease) -> Res
     Ok(gone > 0)
 }
 
-/// One page of archives, newest first, older than the archive `before`; of one laboratory when it is named.
+/// One page of archives, newest first by the registry's clock, from behind `after` on; of one laboratory when it is named.
 ///
 /// # Errors
 /// As [`archive_by_id`].
 pub async fn archives_list(
     client: &impl GenericClient,
     tenant: Option<TenantId>,
-    before: Option<ArchiveId>,
+    after: Option<Position>,
     limit: u32,
 ) -> Result<Vec<Archive>, RegistryError> {
-    // Ids are made in the order of time, so they are the order too.
+    let (at, id) = Position::parts(after);
     let statement = concat!(
         "SELECT ",
         columns!(),
-        " FROM archives WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id < $2)
-         ORDER BY id DESC LIMIT $3"
+        " FROM archives WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3::uuid))
+         ORDER BY created_at DESC, id DESC LIMIT $4"
     );
-    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [
-        &tenant.map(TenantId::as_uuid),
-        &before.map(ArchiveId::as_uuid),
-        &page_limit(limit),
-    ];
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&tenant.map(TenantId::as_uuid), &at, &id, &page_limit(limit)];
     let rows = sql::rows(client, "listing archives", statement, &params).await?;
     rows.iter().map(Archive::from_row).collect()
 }
@@ -278,8 +295,8 @@ pub async fn archives_prunable(
 ) -> Result<Vec<Archive>, RegistryError> {
     let statement = concat!(
         "WITH ranked AS (
-             SELECT a.*, row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.id DESC) AS place,
-                    row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.verified_at DESC, a.id DESC) AS proved
+             SELECT a.*, row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.created_at DESC, a.id DESC) AS place,
+                    row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.verified_at DESC, a.created_at DESC, a.id DESC) AS proved
                FROM archives a WHERE a.made_for = 'backup' AND ($1::uuid IS NULL OR a.tenant_id = $1)
          )
          SELECT ",
@@ -290,7 +307,7 @@ pub async fn archives_prunable(
                    AND NOT EXISTS (SELECT FROM operations o WHERE o.params ->> 'archive' = r.id::text AND ",
         needs_it!(),
         ")) AS old
-         ORDER BY id LIMIT $2"
+         ORDER BY created_at, id LIMIT $2"
     );
     let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] =
         [&tenant.map(TenantId::as_uuid), &page_limit(limit)];
@@ -333,7 +350,8 @@ pub async fn archives_being_pruned(
     let statement = concat!(
         "SELECT ",
         columns!(),
-        " FROM archives WHERE pruning_since IS NOT NULL AND ($1::uuid IS NULL OR tenant_id = $1) ORDER BY id LIMIT $2"
+        " FROM archives WHERE pruning_since IS NOT NULL AND ($1::uuid IS NULL OR tenant_id = $1) \
+         ORDER BY created_at, id LIMIT $2"
     );
     let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] =
         [&tenant.map(TenantId::as_uuid), &page_limit(limit)];

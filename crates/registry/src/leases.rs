@@ -68,7 +68,8 @@ pub enum Claimable<'a> {
 }
 
 /// Takes the lease of an operation that may run: waiting and due, or begun by a worker whose lease has ended. Several
-/// workers never get the same one and never wait for each other. `owner` names this worker uniquely in the fleet.
+/// workers never get the same one and never wait for each other. `owner` names this worker uniquely in the fleet; it begins
+/// with the worker's host and a colon. One that this host could not go on with is left to others until its time is over.
 ///
 /// A pending operation is then `running`; one that was `undoing` stays so.
 ///
@@ -94,6 +95,7 @@ pub async fn operation_claim(
              WHERE finished_at IS NULL
                AND not_before <= clock_timestamp()
                AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+               AND (not_here = '{}' OR not_here_until <= clock_timestamp() OR split_part($1, ':', 1) <> ALL (not_here))
                AND ($3::uuid IS NULL OR id = $3) AND ($4::text[] IS NULL OR kind = ANY ($4))
              ORDER BY not_before, id
              LIMIT 1
@@ -222,6 +224,33 @@ pub async fn operation_release_for_retry(
     let rest: [&(dyn ToSql + Sync); 2] = [&delay.as_secs_f64(), &error];
     lease
         .write(client, "giving an operation back", statement, &rest)
+        .await
+}
+
+/// Gives the lease up because `host` cannot read what the operation needs: a worker of another host may claim it at once, and
+/// the try does not count. When `limit` has passed since the first host said so, every worker may claim it again.
+///
+/// # Errors
+/// [`RegistryError::LeaseLost`].
+pub async fn operation_leave_to_others(
+    client: &impl GenericClient,
+    lease: &Lease,
+    host: &str,
+    limit: Duration,
+    why: &str,
+) -> Result<(), RegistryError> {
+    let statement = concat!(
+        "UPDATE operations SET status = CASE status WHEN 'undoing' THEN 'undoing' ELSE 'pending' END,
+             error = CASE status WHEN 'undoing' THEN error ELSE $6 END, attempts = greatest(attempts - 1, 0),
+             not_here = CASE WHEN $4 = ANY (not_here) THEN not_here ELSE not_here || $4::text END,
+             not_here_until = coalesce(not_here_until, clock_timestamp() + make_interval(secs => $5)),
+             not_before = clock_timestamp(), lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
+         WHERE ",
+        held!()
+    );
+    let rest: [&(dyn ToSql + Sync); 3] = [&host, &limit.as_secs_f64(), &why];
+    lease
+        .write(client, "leaving an operation to others", statement, &rest)
         .await
 }
 

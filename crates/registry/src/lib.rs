@@ -26,6 +26,8 @@ mod operations;
 mod operators;
 mod outbox;
 mod pool;
+mod position;
+mod processes;
 mod refusals;
 mod routers;
 mod row;
@@ -50,7 +52,7 @@ pub use archives::{
     archives_list, archives_prunable,
 };
 pub use audit::{AuditEntry, AuditFilter, NewAudit, audit_insert, audit_list};
-pub use clock::registry_now;
+pub use clock::{RegistryClock, registry_now};
 pub use deliveries::{
     Attempt, Claimed, Delivery, DeliveryFilter, DeliveryLease, Ended, Purged, attempts_of, deliveries_list,
     deliveries_purge, deliveries_queued, delivery_by_id, delivery_claim, delivery_end_in_txn,
@@ -65,9 +67,9 @@ pub use invitations::{
 };
 pub use leases::{
     Claimable, Lease, Outcome, operation_claim, operation_finish, operation_give_back, operation_hold_in_txn,
-    operation_is_called_off, operation_note_drop, operation_pass_return, operation_progress,
-    operation_regain_return, operation_release_for_retry, operation_renew, operation_set_undoing,
-    operation_wait,
+    operation_is_called_off, operation_leave_to_others, operation_note_drop, operation_pass_return,
+    operation_progress, operation_regain_return, operation_release_for_retry, operation_renew,
+    operation_set_undoing, operation_wait,
 };
 pub use listener::{Event, Listener, ListenerOptions, RowChange};
 pub use operations::{
@@ -82,14 +84,17 @@ pub use operators::{
 };
 pub use outbox::{NewOutboxEvent, OutboxEvent, Recipients, outbox_insert, outbox_of_operation_end};
 pub use pool::{Registry, RegistryClient, RegistryOptions, RegistryTransaction};
+pub use position::{NotAPosition, Position};
+pub use processes::{PROCESS_TTL, Process, ProcessReport, process_end, process_report, processes_list};
 pub use refusals::{NewRefusal, client_has_logged_in, refusal_count};
 pub use routers::{
     Budgets, NewRouter, Overbooked, Router, TenantFence, fences_unacknowledged, router_acknowledge,
     router_budgets, router_register, router_renew, router_unregister, routers_list, routers_outstanding,
 };
 pub use schedules::{
-    BackupSchedule, NewBackupSchedule, backup_schedule_of, backup_schedule_remove,
-    backup_schedule_set_in_txn, backup_schedule_take_due_in_txn, backup_schedules_list,
+    BackupSchedule, BackupTotals, NewBackupSchedule, backup_schedule_note_end_in_txn, backup_schedule_of,
+    backup_schedule_remove, backup_schedule_set_in_txn, backup_schedule_take_due_in_txn,
+    backup_schedules_in_trouble, backup_schedules_list, backup_schedules_oldest, backup_totals,
 };
 #[cfg(feature = "migrations")]
 pub use schema::{ensure_database, latest};

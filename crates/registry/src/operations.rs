@@ -6,7 +6,7 @@ use model::{OperationId, OperationKind, OperationStatus, Slug, TenantId};
 use serde_json::Value;
 use tokio_postgres::Row;
 
-use crate::{Actor, RegistryError, page_limit, row::Reader, sql};
+use crate::{Actor, Position, RegistryError, page_limit, row::Reader, sql};
 
 /// A durable change to one laboratory.
 #[derive(Debug, Clone)]
@@ -46,6 +46,13 @@ pub struct Operation {
     pub past_return: bool,
     /// Until when its present step does nothing but wait.
     pub waiting_until: Option<Timestamp>,
+    /// Whether it does nothing but wait for a time to come, by the registry's clock at the moment of reading.
+    waits: bool,
+    /// Hosts that cannot read what it needs. They leave it to others,
+    pub not_here: Vec<String>,
+    /// until this.
+    pub not_here_until: Option<Timestamp>,
+    left_long_enough: bool,
     /// When it may be claimed.
     pub not_before: Timestamp,
     /// Who runs it.
@@ -65,7 +72,9 @@ pub struct Operation {
 macro_rules! columns {
     () => {
         "id, kind, tenant_id, tenant_slug, status, params, progress, error, created_by, idempotency_key, attempts, \
-         failures, drop_begun_on, cancel_requested_by, cancel_requested_at, past_return, waiting_until, not_before, lease_owner, lease_until, lease_token, created_at, started_at, finished_at, updated_at"
+         failures, drop_begun_on, cancel_requested_by, cancel_requested_at, past_return, waiting_until, \
+         coalesce(status = 'pending' AND waiting_until > clock_timestamp(), false) AS waits, not_here, not_here_until, \
+         coalesce(not_here_until <= clock_timestamp(), false) AS left_long_enough, not_before, lease_owner, lease_until, lease_token, created_at, started_at, finished_at, updated_at"
     };
 }
 
@@ -92,6 +101,10 @@ impl Operation {
             cancel_requested_at: r.get("cancel_requested_at")?,
             past_return: r.get("past_return")?,
             waiting_until: r.get("waiting_until")?,
+            waits: r.get("waits")?,
+            not_here: r.get("not_here")?,
+            not_here_until: r.get("not_here_until")?,
+            left_long_enough: r.get("left_long_enough")?,
             not_before: r.get("not_before")?,
             lease_owner: r.get("lease_owner")?,
             lease_until: r.get("lease_until")?,
@@ -178,7 +191,7 @@ pub async fn operation_reopen(
     };
     let statement = concat!(
         "UPDATE operations SET status = 'pending', attempts = 0, failures = 0, not_before = clock_timestamp(), finished_at = NULL,
-             updated_at = clock_timestamp()
+             not_here = '{}', not_here_until = NULL, updated_at = clock_timestamp()
          WHERE id = $1 AND status = 'failed' RETURNING ",
         columns!()
     );
@@ -330,10 +343,23 @@ impl Operation {
         }
     }
 
-    /// Whether it waits for a time to pass, with nothing else to do until then.
+    /// Whether it waited for a time to pass, with nothing else to do until then, when it was read. The registry's clock
+    /// says so; a process whose own clock is off cannot.
     #[must_use]
-    pub fn is_waiting(&self, now: Timestamp) -> bool {
-        self.status == OperationStatus::Pending && self.waiting_until.is_some_and(|until| until > now)
+    pub fn is_waiting(&self) -> bool {
+        self.waits
+    }
+
+    /// Whether it was left to other hosts, and the time for that was over when it was read.
+    #[must_use]
+    pub fn left_long_enough(&self) -> bool {
+        self.left_long_enough
+    }
+
+    /// Where it stands in lists.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position::new(self.created_at, self.id.as_uuid())
     }
 }
 
@@ -400,25 +426,25 @@ pub async fn operation_tenant_by_slug(
     Ok(row.map(|row| TenantId::from(row.get::<_, uuid::Uuid>(0))))
 }
 
-/// One page of operations, newest first, older than the operation `before`.
+/// One page of operations, newest first by the registry's clock, from behind `after` on.
 ///
 /// # Errors
 /// As [`operation_by_id`].
 pub async fn operations_list(
     client: &impl GenericClient,
     filter: &OperationFilter,
-    before: Option<OperationId>,
+    after: Option<Position>,
     limit: u32,
 ) -> Result<Vec<Operation>, RegistryError> {
-    // Ids are made in the order of time, so they are the order too.
+    let (at, id) = Position::parts(after);
     let statement = concat!(
         "SELECT ",
         columns!(),
         " FROM operations
          WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR kind = $2)
            AND ($3::text IS NULL OR status = $3) AND (NOT $4 OR finished_at IS NULL)
-           AND ($5::uuid IS NULL OR id < $5)
-         ORDER BY id DESC LIMIT $6"
+           AND ($5::timestamptz IS NULL OR (created_at, id) < ($5, $6::uuid))
+         ORDER BY created_at DESC, id DESC LIMIT $7"
     );
     let rows = sql::rows(
         client,
@@ -429,7 +455,8 @@ pub async fn operations_list(
             &filter.kind.map(OperationKind::as_str),
             &filter.status.map(OperationStatus::as_str),
             &filter.live,
-            &before.map(OperationId::as_uuid),
+            &at,
+            &id,
             &page_limit(limit),
         ],
     )

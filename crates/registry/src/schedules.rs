@@ -1,5 +1,6 @@
-//! When laboratories are backed up. Whoever takes a due one moves it on in the same transaction, so that it runs once,
-//! however many workers look, and once only when it was missed for long.
+//! When laboratories are backed up, and how that went. Whoever takes a due one moves it on in the same transaction, so that it
+//! runs once, however many workers look, and once only when it was missed for long. One that fails is due again soon, with a
+//! growing wait, and until one succeeds everybody who looks is told.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 use model::{Slug, TenantId};
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Actor, RegistryError, page_limit, row::Reader, sql};
+use crate::{Actor, Outcome, RegistryError, page_limit, row::Reader, sql};
 
 /// One laboratory's backups.
 #[derive(Debug, Clone)]
@@ -25,6 +26,18 @@ pub struct BackupSchedule {
     pub keep_for: Option<Duration>,
     /// When the next one is due.
     pub next_at: Timestamp,
+    /// When the last backup succeeded, also one that was asked for by hand.
+    pub succeeded_at: Option<Timestamp>,
+    /// When one failed last,
+    pub failed_at: Option<Timestamp>,
+    /// and why.
+    pub failure: Option<String>,
+    /// How many have failed since the last that succeeded.
+    pub failures: u32,
+    /// How old the newest backup is: the time since the last one that succeeded, or since the schedule was set.
+    pub age: Duration,
+    /// Whether that is more than one and a half intervals, while the laboratory can be backed up.
+    pub overdue: bool,
     /// Who set it.
     pub created_by: Actor,
 }
@@ -40,14 +53,45 @@ impl BackupSchedule {
             keep_last: r.count("keep_last")?,
             keep_for: r.with("keep_for_s", |n: Option<i64>| n.map(seconds).transpose())?,
             next_at: r.get("next_at")?,
+            succeeded_at: r.get("succeeded_at")?,
+            failed_at: r.get("failed_at")?,
+            failure: r.get("failure")?,
+            failures: r.count("failures")?,
+            age: r.with("age_s", seconds)?,
+            overdue: r.get("overdue")?,
             created_by: r.parse("created_by")?,
         })
     }
 }
 
+/// Seconds since the newest backup of the schedule `s`. The registry's clock may have been set back.
+macro_rules! age {
+    () => {
+        "greatest(0, extract(epoch FROM clock_timestamp() - coalesce(s.succeeded_at, s.created_at)))::int8"
+    };
+}
+
+/// Whether the newest backup of the schedule `s` of the laboratory `t` is too old.
+macro_rules! overdue {
+    () => {
+        concat!(
+            "(t.status IN ('active', 'suspended') AND ",
+            age!(),
+            " > s.every_s * 3 / 2)"
+        )
+    };
+}
+
 macro_rules! columns {
     () => {
-        "s.tenant_id, t.slug::text AS tenant_slug, s.every_s, s.keep_last, s.keep_for_s, s.next_at, s.created_by"
+        concat!(
+            "s.tenant_id, t.slug::text AS tenant_slug, s.every_s, s.keep_last, s.keep_for_s, s.next_at, s.created_by, \
+             s.succeeded_at, s.failed_at, s.failure, s.failures, ",
+            age!(),
+            " AS age_s, ",
+            overdue!(),
+            " AS overdue"
+        )
     };
 }
 
@@ -191,4 +235,116 @@ pub async fn backup_schedule_take_due_in_txn(
     );
     let row = sql::row_opt(txn, "looking for backups that are due", statement, &[]).await?;
     row.as_ref().map(BackupSchedule::from_row).transpose()
+}
+
+/// Notes how a backup of a laboratory ended, if it has a schedule. One that failed is due again: in five minutes, doubling with
+/// each failure in a row, at most an hour and a quarter of the interval, and never later than it would have been. One that
+/// was called off says nothing.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn backup_schedule_note_end_in_txn(
+    txn: &Transaction<'_>,
+    tenant: TenantId,
+    outcome: Outcome<'_>,
+) -> Result<(), RegistryError> {
+    let doing = "noting how a backup ended";
+    match outcome {
+        Outcome::Succeeded => {
+            let statement = "UPDATE backup_schedules SET succeeded_at = clock_timestamp(), failures = 0 WHERE tenant_id = $1";
+            sql::touched(txn, doing, statement, &[&tenant.as_uuid()]).await?;
+        }
+        // Between three quarters of the wait and all of it: many that failed together do not come back together.
+        Outcome::Failed(why) => {
+            let statement = "UPDATE backup_schedules
+                    SET failed_at = clock_timestamp(), failure = $2, failures = failures + 1,
+                        next_at = least(next_at, clock_timestamp() + make_interval(secs => (1 - random() / 4)
+                            * least(300 * 2.0 ^ least(failures, 20), every_s / 4, 3600)))
+                  WHERE tenant_id = $1";
+            sql::touched(txn, doing, statement, &[&tenant.as_uuid(), &why]).await?;
+        }
+        Outcome::Cancelled(_) => {}
+    }
+    Ok(())
+}
+
+/// Those whose last backup failed or whose newest one is too old, the oldest first.
+///
+/// # Errors
+/// As [`backup_schedule_of`].
+pub async fn backup_schedules_in_trouble(
+    client: &impl GenericClient,
+    limit: u32,
+) -> Result<Vec<BackupSchedule>, RegistryError> {
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM backup_schedules s JOIN tenants t ON t.id = s.tenant_id WHERE s.failures > 0 OR ",
+        overdue!(),
+        " ORDER BY coalesce(s.succeeded_at, s.created_at), s.tenant_id LIMIT $1"
+    );
+    let rows = sql::rows(
+        client,
+        "looking for backups that fail",
+        statement,
+        &[&page_limit(limit)],
+    )
+    .await?;
+    rows.iter().map(BackupSchedule::from_row).collect()
+}
+
+/// Those whose newest backup is oldest, by their intervals.
+///
+/// # Errors
+/// As [`backup_schedule_of`].
+pub async fn backup_schedules_oldest(
+    client: &impl GenericClient,
+    limit: u32,
+) -> Result<Vec<BackupSchedule>, RegistryError> {
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM backup_schedules s JOIN tenants t ON t.id = s.tenant_id ORDER BY ",
+        age!(),
+        " / s.every_s::float8 DESC, s.tenant_id LIMIT $1"
+    );
+    let rows = sql::rows(
+        client,
+        "looking for the oldest backups",
+        statement,
+        &[&page_limit(limit)],
+    )
+    .await?;
+    rows.iter().map(BackupSchedule::from_row).collect()
+}
+
+/// How many schedules there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BackupTotals {
+    /// All.
+    pub schedules: u32,
+    /// Those whose last backup failed.
+    pub failing: u32,
+    /// Those whose newest backup is too old.
+    pub overdue: u32,
+}
+
+/// How many schedules there are, and how many of them are in trouble.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn backup_totals(client: &impl GenericClient) -> Result<BackupTotals, RegistryError> {
+    let statement = concat!(
+        "SELECT count(*)::int AS schedules, (count(*) FILTER (WHERE s.failures > 0))::int AS failing,
+                (count(*) FILTER (WHERE ",
+        overdue!(),
+        "))::int AS overdue FROM backup_schedules s JOIN tenants t ON t.id = s.tenant_id"
+    );
+    let row = sql::row_one(client, "counting backup schedules", statement, &[]).await?;
+    let r = Reader::new(&row, "backup_schedules", "tenant_id");
+    Ok(BackupTotals {
+        schedules: r.count("schedules")?,
+        failing: r.count("failing")?,
+        overdue: r.count("overdue")?,
+    })
 }

@@ -139,7 +139,11 @@ pub async fn webhook_by_id(
 /// # Errors
 /// As [`webhook_by_id`].
 pub async fn webhooks_list(client: &impl GenericClient) -> Result<Vec<Webhook>, RegistryError> {
-    let statement = concat!("SELECT ", columns!(), " FROM webhooks ORDER BY id LIMIT $1");
+    let statement = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM webhooks ORDER BY webhooks.created_at, id LIMIT $1"
+    );
     let limit = crate::page_limit(crate::PAGE_MAX);
     let rows = sql::rows(client, "listing webhooks", statement, &[&limit]).await?;
     rows.iter().map(Webhook::from_row).collect()

@@ -11,6 +11,8 @@ mod notifications;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
+mod order;
+#[cfg(test)]
 mod people;
 #[cfg(test)]
 mod pool;

@@ -128,7 +128,7 @@ async fn lists_show_the_newest_first_and_filter() {
     };
     let all = OperationFilter::default;
     assert_eq!(list(all(), None).await, [newer.id, older.id]);
-    assert_eq!(list(all(), Some(newer.id)).await, [older.id]);
+    assert_eq!(list(all(), Some(newer.position())).await, [older.id]);
     assert_eq!(
         list(OperationFilter { live: true, ..all() }, None).await,
         [newer.id]

@@ -212,6 +212,8 @@ async fn a_removed_laboratory_takes_its_events_along_and_leaves_the_rest() {
         tenant_name: tenant.name.clone(),
         operation: Some(operation.id),
         location: "/archives/acme.dump".to_owned(),
+        host: None,
+        imported_from: None,
         bytes: 12,
         sha256: "a".repeat(64),
         db_version: SchemaVersion::new(1),

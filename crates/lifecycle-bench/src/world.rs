@@ -77,7 +77,7 @@ impl World {
             },
             roles: provisioner::RolePolicy::default(),
             seed: platform::seed_hook(),
-            clock: Arc::new(SystemClock),
+            clock: registry::RegistryClock::new(Arc::new(SystemClock)),
         };
         Ok(Self {
             provisioner: Provisioner::new(config),

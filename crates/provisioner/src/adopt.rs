@@ -139,13 +139,110 @@ impl Inner {
             ));
         }
         match &comment {
-            Some(text) if text.starts_with("tenantry ") && Some(text.as_str()) != mark => Err(refused(
-                database,
-                format!(
-                    "it is marked as another's (\"{text}\"); if that one is gone, take the comment away by hand"
-                ),
-            )),
+            Some(text) if text.starts_with("tenantry ") && Some(text.as_str()) != mark => {
+                if mark.is_none() && self.is_own_mark(held, database, text).await? {
+                    return Ok(comment);
+                }
+                Err(refused(
+                    database,
+                    format!(
+                        "it is marked as another's (\"{text}\"); if that one is gone, take the comment away by hand"
+                    ),
+                ))
+            }
             _ => Ok(comment),
+        }
+    }
+}
+
+/// The laboratory that a mark names.
+fn marked_as(mark: &str) -> Option<TenantId> {
+    mark.strip_prefix("tenantry laboratory ")?.parse().ok()
+}
+
+impl Inner {
+    /// Whether a mark is one that this control plane set and has forgotten, as after its registry was restored from an older
+    /// backup: it names a laboratory that the registry does not know, and its namespace is this one's. Another control
+    /// plane on the same server has another namespace.
+    async fn is_own_mark(
+        &self,
+        held: &Session,
+        database: &DbName,
+        mark: &str,
+    ) -> Result<bool, ProvisionError> {
+        let Some(id) = marked_as(mark) else {
+            return Ok(false);
+        };
+        let client = self.config.registry.client().await?;
+        if registry::tenant_by_id(&client, id).await?.is_some() {
+            return Ok(false);
+        }
+        drop(client);
+        let prefix = self.tenant_prefix();
+        Ok(database.as_str().starts_with(&prefix) || self.role_with_mark(held, mark).await?.is_some())
+    }
+
+    /// The name of this namespace's role that has the mark.
+    async fn role_with_mark(&self, held: &Session, mark: &str) -> Result<Option<String>, ProvisionError> {
+        let row = held
+            .client
+            .query_opt(
+                "SELECT rolname::text FROM pg_roles
+                  WHERE starts_with(rolname::text, $1) AND shobj_description(oid, 'pg_authid') = $2 LIMIT 1",
+                &[&self.tenant_prefix(), &mark],
+            )
+            .await
+            .map_err(ProvisionError::db(
+                "looking for the laboratory's role",
+                &held.target,
+            ))?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
+    fn tenant_prefix(&self) -> String {
+        format!("{}_tenant_", self.config.namespace.as_str())
+    }
+
+    /// The id of a laboratory that is taken back: its mark's, which its own profile must have too, under the slug that its role
+    /// was named by. `None` for a database that was not ours.
+    async fn taken_back(
+        &self,
+        held: &Session,
+        wanted: &Adoption,
+        comment: Option<&str>,
+        profile: &Profile,
+    ) -> Result<Option<TenantId>, ProvisionError> {
+        let Some((mark, id)) = comment.and_then(|mark| Some((mark, marked_as(mark)?))) else {
+            return Ok(None);
+        };
+        if profile.tenant != Some(id) {
+            let says = profile
+                .tenant
+                .map_or_else(|| "none".to_owned(), |id| id.to_string());
+            return Err(refused(
+                &wanted.database,
+                format!(
+                    "its mark names the laboratory {id} and its own profile {says}; look which is right first"
+                ),
+            ));
+        }
+        let role = self.role_with_mark(held, mark).await?;
+        let own = self.config.namespace.tenant_role(&wanted.slug);
+        match role {
+            Some(role) if role != own.as_str() => {
+                let slug = role
+                    .strip_prefix(&self.tenant_prefix())
+                    .unwrap_or(&role)
+                    .to_owned();
+                Err(ProvisionError::Invalid {
+                    field: "slug",
+                    why: format!(
+                        "the laboratory {id} has the role {role}: it comes back under its slug {slug}, which its addresses and \
+                         links have too"
+                    ),
+                })
+            }
+            _ => Ok(Some(id)),
         }
     }
 }
@@ -365,6 +462,9 @@ impl Provisioner {
         let place = held.target.with_database(wanted.database.as_str());
         let inside = inner.connect_inside(&place).await?;
         let profile = profile(&inside, &place).await?;
+        let taken_back = inner
+            .taken_back(&held, &wanted, comment.as_deref(), &profile)
+            .await?;
         let known = known(&inside, &place, wanted.admin_email.as_ref()).await?;
         let (admin_id, admin) = admin_of(&wanted, known)?;
         let lab = NewLab {
@@ -383,7 +483,7 @@ impl Provisioner {
         let lab = lab.checked()?;
         let mut kept = params.clone();
         kept["commentBefore"] = json!(comment);
-        let id = profile.tenant.unwrap_or_else(TenantId::generate);
+        let id = taken_back.or(profile.tenant).unwrap_or_else(TenantId::generate);
         let (tenant, operation) = self
             .write_adoption(lab, id, admin_id, wanted.database, server, kept, &by)
             .await?;

@@ -54,17 +54,22 @@ pub(crate) fn open_admins(
     archive: &Archive,
     tenant: TenantId,
 ) -> Result<Vec<Admin>, ProvisionError> {
+    open_sealed_admins(inner, archive.id, archive.admins.as_deref(), tenant)
+}
+
+/// The administrators that were sealed for an archive.
+pub(crate) fn open_sealed_admins(
+    inner: &Inner,
+    archive: ArchiveId,
+    sealed: Option<&[u8]>,
+    tenant: TenantId,
+) -> Result<Vec<Admin>, ProvisionError> {
     let refused = |why: String| ProvisionError::Refused {
-        why: format!(
-            "the administrators in archive {} cannot be read: {why}",
-            archive.id
-        ),
+        why: format!("the administrators in archive {archive} cannot be read: {why}"),
     };
-    let sealed = archive
-        .admins
-        .as_ref()
-        .ok_or_else(|| refused("it was made by an earlier version, which kept none".to_owned()))?;
-    let text = inner.open(&sealing_context(archive.id), sealed)?;
+    let sealed =
+        sealed.ok_or_else(|| refused("it was made by an earlier version, which kept none".to_owned()))?;
+    let text = inner.open(&sealing_context(archive), sealed)?;
     let value: Value =
         serde_json::from_str(text.expose_secret()).map_err(|_| refused("they are damaged".to_owned()))?;
     let kept: Vec<KeptAdmin> =

@@ -400,6 +400,9 @@ pub(crate) async fn prune(
     let registry = &inner.config.registry;
     let mut client = registry.client().await?;
     for archive in registry::archives_prunable(&client, tenant, PRUNED_AT_ONCE_MAX).await? {
+        if is_elsewhere(inner, &archive).await {
+            continue;
+        }
         let txn = begin(&mut client).await?;
         registry::archive_begin_pruning(&txn, archive.id).await?;
         commit(txn).await?;
@@ -408,6 +411,9 @@ pub(crate) async fn prune(
     drop(client);
     let mut pruned = Vec::new();
     for archive in begun {
+        if is_elsewhere(inner, &archive).await {
+            continue;
+        }
         let removed = async { archive::Place::parse(&archive.location)?.remove_archive().await };
         if let Err(error) = removed.await {
             // The others are not kept for it, nor is the backup that came before this told as failed; the mark stays, and the
@@ -438,6 +444,18 @@ pub(crate) async fn prune(
         pruned.push(archive);
     }
     Ok(pruned)
+}
+
+/// Whether another host has to remove it: a file that this one does not see is not gone.
+async fn is_elsewhere(inner: &Inner, archive: &Archive) -> bool {
+    match archive::Place::parse(&archive.location) {
+        Ok(place) => {
+            let host = inner.lies_elsewhere(&place, archive.host.as_deref()).await;
+            // Gone here too where this host wrote it; on another one its directory may merely not be mounted here.
+            host.is_some()
+        }
+        Err(_) => false,
+    }
 }
 
 fn no_archive(id: ArchiveId) -> RegistryError {

@@ -2,8 +2,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use identity::Sealer;
-use model::{Clock, Email, Namespace, StaffId, TenantId};
-use registry::Registry;
+use model::{Email, Namespace, StaffId, TenantId};
+use registry::{Registry, RegistryClock};
 
 use crate::BoxError;
 
@@ -57,8 +57,8 @@ pub struct ProvisionerConfig {
     pub roles: RolePolicy,
     /// Writes a laboratory's first rows.
     pub seed: SeedHook,
-    /// For the times in manifests.
-    pub clock: Arc<dyn Clock>,
+    /// The registry's clock, for how far this machine's own is off. What is compared is compared by the registry itself.
+    pub clock: RegistryClock,
 }
 
 /// What a laboratory's own role may take of its server, and reach there beside its database.
@@ -140,6 +140,8 @@ pub struct Bounds {
     pub fences_every: Duration,
     /// How often a worker looks for backups that are due.
     pub schedules_every: Duration,
+    /// How long an operation is left to other hosts when what it needs cannot be read on this one.
+    pub elsewhere_limit: Duration,
     /// How long sessions that were told to end may take.
     pub sessions_end_limit: Duration,
     /// How long `pg_dump`, `pg_restore` and the comparison may take each.
@@ -162,6 +164,7 @@ impl Default for Bounds {
             routers_grace: Duration::from_secs(5),
             fences_every: Duration::from_secs(30),
             schedules_every: Duration::from_secs(30),
+            elsewhere_limit: Duration::from_secs(10 * 60),
             sessions_end_limit: Duration::from_secs(10),
             dump_limit: Duration::from_secs(6 * 60 * 60),
             shutdown_grace: Duration::from_secs(10),

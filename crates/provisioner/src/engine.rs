@@ -326,6 +326,17 @@ impl Run<'_> {
                 return Ok(Ended::CalledOff);
             }
             let error = failure.error.to_string();
+            // Another host may have what this one lacks. It is told by the registry's clock how long that is hoped for.
+            if matches!(failure.error, ProvisionError::Elsewhere { .. }) {
+                if self.operation.left_long_enough() {
+                    let limit = self.inner.config.bounds.elsewhere_limit.as_secs();
+                    let tried = self.operation.not_here.join(", ");
+                    return Ok(Ended::Failed(format!(
+                        "{step}: {error}; it was left to others for {limit} s, and none came (tried on: {tried})"
+                    )));
+                }
+                return self.leave_to_others(step, &error).await;
+            }
             let attempts_max = self.inner.config.bounds.attempts_max;
             // Turning to undoing counts the failures anew without a new claim.
             let attempt = if undoing && self.operation.status != OperationStatus::Undoing {
@@ -365,6 +376,24 @@ impl Run<'_> {
             registry::step_done(&client, self.lease, last, &saw).await?;
         }
         Ok(Ended::Done)
+    }
+
+    async fn leave_to_others(&self, step: Step, error: &str) -> Result<Ended, ProvisionError> {
+        let (host, limit) = (&self.inner.host, self.inner.config.bounds.elsewhere_limit);
+        let client = self.inner.config.registry.client().await?;
+        let why = format!("{step}: {error}");
+        registry::operation_leave_to_others(&client, self.lease, host, limit, &why).await?;
+        tracing::info!(
+            operation.id = %self.operation.id,
+            tenant.slug = %self.operation.tenant_slug,
+            %step,
+            error,
+            "an operation is left to another host"
+        );
+        (self.observe)(Progress::LeftToOthers {
+            error: error.to_owned(),
+        });
+        Ok(Ended::GivenBack)
     }
 
     /// One try of one step. The outer error means that the registry could not be told, or that the lease is lost: then
@@ -454,6 +483,9 @@ impl Run<'_> {
         // laboratory's operations.
         registry::outbox_of_operation_end(&txn, operation, outcome, &actor).await?;
         registry::operation_finish(&txn, self.lease, outcome).await?;
+        if operation.kind == OperationKind::Backup {
+            registry::backup_schedule_note_end_in_txn(&txn, operation.tenant, outcome).await?;
+        }
         let kind = format!("{}_{word}", operation.kind);
         let event = NewTenantEvent {
             tenant: operation.tenant,

@@ -188,6 +188,19 @@ pub enum ProvisionError {
         /// What, and how to end it.
         why: Vec<String>,
     },
+    /// What is needed lies in a directory of another host.
+    #[error(
+        "{location} lies on host {host} and cannot be read on {here}; a tenantd on {host}, or on a host that shares its archives, \
+         can go on with it"
+    )]
+    Elsewhere {
+        /// What.
+        location: String,
+        /// The host that has it.
+        host: String,
+        /// This host.
+        here: String,
+    },
     /// A database that was in service is dropped only behind a verified archive.
     #[error("{slug} has been in service: its database is not dropped without a verified archive")]
     WasInService {

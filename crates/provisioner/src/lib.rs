@@ -23,6 +23,8 @@ mod doctor;
 mod engine;
 mod error;
 mod fault;
+mod forget;
+mod import;
 mod invitations;
 mod preconditions;
 mod progress;
@@ -48,11 +50,16 @@ pub use doctor::{Ailment, Examined, Finding, Reachable, Report, Severity};
 pub use error::{BoxError, ProvisionError};
 #[cfg(feature = "fault-points")]
 pub use fault::Faults;
+pub use import::Import;
 pub use invitations::Invited;
 pub use progress::Progress;
 pub use removal::{GRACE_MAX, GRACE_UNCONFIRMED_MIN};
 pub use request::{NewAdmin, NewLab, RequestedBy};
 pub use spares::Stocked;
+
+/// From which offset on a machine's clock is worth a finding and a warning. Nothing is decided by it; a second or two is what
+/// a machine without time synchronisation gathers in a day.
+pub const CLOCK_OFFSET_MAX: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
 /// Asks for operations and runs them. Clones share everything.
 #[derive(Clone)]
@@ -62,6 +69,8 @@ pub struct Provisioner {
 
 pub(crate) struct Inner {
     pub(crate) config: ProvisionerConfig,
+    /// The host that this process runs on: a local path means something there only.
+    pub(crate) host: String,
     /// This process among all workers of the fleet.
     pub(crate) owner: String,
     pub(crate) faults: fault::FaultPlan,
@@ -74,10 +83,12 @@ impl Provisioner {
     /// A provisioner; nothing is connected yet.
     #[must_use]
     pub fn new(config: ProvisionerConfig) -> Self {
+        let host = host_name();
         Self {
             inner: Arc::new(Inner {
                 config,
-                owner: owner_name(),
+                owner: owner_name(&host),
+                host,
                 faults: fault::FaultPlan::from_env(),
                 kept: reach::Kept::default(),
                 spare_taken: tokio::sync::Notify::new(),
@@ -92,8 +103,25 @@ impl Provisioner {
         Self {
             inner: Arc::new(Inner {
                 config: self.inner.config.clone(),
-                owner: owner_name(),
+                owner: owner_name(&self.inner.host),
+                host: self.inner.host.clone(),
                 faults,
+                kept: reach::Kept::default(),
+                spare_taken: tokio::sync::Notify::new(),
+            }),
+        }
+    }
+
+    /// The same on another host, as far as others can tell.
+    #[cfg(feature = "fault-points")]
+    #[must_use]
+    pub fn on_host(self, host: &str) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                config: self.inner.config.clone(),
+                owner: owner_name(host),
+                host: host.to_owned(),
+                faults: Faults::default(),
                 kept: reach::Kept::default(),
                 spare_taken: tokio::sync::Notify::new(),
             }),
@@ -111,14 +139,31 @@ impl Provisioner {
     pub fn owner(&self) -> &str {
         &self.inner.owner
     }
+
+    /// Where this process writes archives.
+    ///
+    /// # Errors
+    /// [`ProvisionError::Archive`] when what is configured is no store.
+    pub fn archive_store(&self) -> Result<archive::Store, ProvisionError> {
+        self.inner.store()
+    }
+
+    /// The host that it runs on.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.inner.host
+    }
 }
 
-/// `host:pid:random`: names a process for people, and two runs with the same pid apart.
-fn owner_name() -> String {
+fn host_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = match host.trim() {
-        "" => "host",
-        host => host,
-    };
+    match host.trim() {
+        "" => "host".to_owned(),
+        host => host.replace(':', "-"),
+    }
+}
+
+/// `host:pid:random`: names a process for people, and two runs with the same pid apart. The registry reads the host from it.
+fn owner_name(host: &str) -> String {
     format!("{host}:{}:{:08x}", std::process::id(), rand::random::<u32>())
 }

@@ -59,6 +59,11 @@ pub enum Progress {
         /// After this time.
         delay: Duration,
     },
+    /// This host cannot read what it needs, and leaves it to others.
+    LeftToOthers {
+        /// Which host has it.
+        error: String,
+    },
     /// It waits for a time to pass, as it should.
     Waiting {
         /// So long from now on.

@@ -168,7 +168,7 @@ impl Provisioner {
         if gone
             && !matches!(
                 reopened.kind,
-                OperationKind::Offboard | OperationKind::VerifyArchive
+                OperationKind::Offboard | OperationKind::VerifyArchive | OperationKind::ImportArchive
             )
         {
             return Err(ProvisionError::TenantGone {

@@ -89,7 +89,7 @@ impl Provisioner {
             watched.tell(&operation, &rows, observe);
             match operation.status {
                 OperationStatus::Succeeded => return Ok(operation),
-                OperationStatus::Pending if operation.is_waiting(config.clock.now()) => return Ok(operation),
+                OperationStatus::Pending if operation.is_waiting() => return Ok(operation),
                 OperationStatus::Cancelled => {
                     return Err(ProvisionError::CalledOff {
                         operation: id,

@@ -1,19 +1,25 @@
 //! Recorded archives beside the files that are there, in a directory or an object store.
+//!
+//! A registry that was restored from an older backup does not know every file, and what it does not know may be the last copy
+//! of a laboratory. So the manifest beside a dump is read before anything is said of it, and no advice is to remove a dump.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use archive::{ArchiveError, Place};
+use archive::{ArchiveError, Manifest, Place};
 use model::{ArchiveId, OperationId, TenantId};
 use registry::{Archive, OperationFilter, PAGE_MAX};
 
 use super::{
     facts::UnderWay,
     finding::{Ailment, Finding},
+    standing::moment,
 };
 use crate::{Inner, ProvisionError};
 
 /// How the name of a manifest ends.
 const MANIFEST: &str = "manifest.json";
+/// How many manifests of unknown dumps are read in one examination: each may have megabytes.
+const MANIFESTS_READ_MAX: usize = 200;
 
 /// What is stored, by location, with its size in bytes: one listing.
 struct Stored {
@@ -51,15 +57,20 @@ pub(super) async fn findings(
             return Ok((vec![finding], 0));
         }
     };
-    let (mut found, mut recorded, mut before) = (Vec::new(), 0, None);
+    let (mut found, mut recorded, mut after) = (Vec::new(), 0, None);
+    let mut elsewhere: BTreeMap<String, usize> = BTreeMap::new();
     loop {
         let client = inner.config.registry.client().await?;
-        let page = registry::archives_list(&client, None, before, PAGE_MAX).await?;
+        let page = registry::archives_list(&client, None, after, PAGE_MAX).await?;
         drop(client);
         for archive in &page {
             // One that is kept where this process cannot look says nothing about the others.
             let looked = async {
                 let dump = Place::parse(&archive.location)?;
+                if let Some(host) = inner.lies_elsewhere(&dump, archive.host.as_deref()).await {
+                    *elsewhere.entry(host.to_owned()).or_default() += 1;
+                    return Ok((Vec::new(), dump));
+                }
                 Ok::<_, ProvisionError>((compare(&stored, archive, &dump).await?, dump))
             };
             match looked.await {
@@ -78,13 +89,31 @@ pub(super) async fn findings(
             }
         }
         recorded += page.len();
-        before = page.last().map(|archive| archive.id);
+        after = page.last().map(Archive::position);
         if page.len() < PAGE_MAX as usize {
             break;
         }
     }
+    found.extend(
+        elsewhere
+            .iter()
+            .map(|(host, count)| left_elsewhere(inner, host, *count)),
+    );
     found.extend(unrecorded(inner, &stored, under_way).await?);
     Ok((found, recorded))
+}
+
+/// Archives of another host are neither missing nor whole: this one cannot tell.
+fn left_elsewhere(inner: &Inner, host: &str, count: usize) -> Finding {
+    let seen = format!(
+        "{count} archives lie in a directory of host {host} that {} cannot look into",
+        inner.host
+    );
+    let advice = format!(
+        "run the doctor on {host} to have them looked at; to restore them from every host, set archive.url \
+         (TENANTRY_ARCHIVE_URL) to a store that all hosts share, or mount that directory on all of them under the same path"
+    );
+    Finding::new(Ailment::ArchiveElsewhere, host, seen, advice)
 }
 
 fn manifest_of(dump: &Place) -> Place {
@@ -138,13 +167,14 @@ async fn compare(stored: &Stored, archive: &Archive, dump: &Place) -> Result<Vec
         .collect())
 }
 
-/// Files that no archive is recorded for and that no operation writes.
+/// Files that no archive is recorded for and that no operation writes. A manifest beside its dump is told with the dump.
 async fn unrecorded(
     inner: &Inner,
     stored: &Stored,
     under_way: &UnderWay,
 ) -> Result<Vec<Finding>, ProvisionError> {
     let mut found: Vec<Finding> = Vec::new();
+    let mut read = 0;
     for (location, bytes) in &stored.files {
         let Ok(place) = Place::parse(location) else {
             continue;
@@ -162,22 +192,77 @@ async fn unrecorded(
         if is_beside_its_dump || is_somebodys(inner, &place, operation, under_way).await? {
             continue;
         }
-        let whose = operation.map_or_else(
-            || "look what it is".to_owned(),
-            |id| {
+        let is_dump = name.ends_with(".dump") || name.ends_with(".dump.age");
+        let (seen, advice) = if is_dump {
+            read += 1;
+            let manifest = match read {
+                ..=MANIFESTS_READ_MAX => Manifest::read(&place).await.map_err(|error| error.to_string()),
+                _ => Err(format!("only the first {MANIFESTS_READ_MAX} manifests are read")),
+            };
+            of_dump(location, *bytes, manifest)
+        } else if name.ends_with(MANIFEST) {
+            (
+                "no archive is recorded for this manifest, and its dump is not beside it".to_owned(),
+                "bring the dump back beside it from a copy of the archives, then `tenantctl archives import` takes both into \
+                 the registry"
+                    .to_owned(),
+            )
+        } else if name.ends_with(".part") {
+            (
+                format!("a file of {bytes} bytes that was never finished: its writer was cut off"),
+                "`tenantctl operations list --live` shows whether an operation still writes it; otherwise it is no copy of \
+                 anything, and rm takes it away"
+                    .to_owned(),
+            )
+        } else {
+            (
                 format!(
-                    "`tenantctl operations show {id}` shows the operation that wrote it, if there was one"
-                )
-            },
-        );
-        found.push(Finding::new(
-            Ailment::ArchiveUnrecorded,
-            location,
-            format!("no archive is recorded for this file of {bytes} bytes: it was never proved"),
-            format!("{whose}; when nobody needs it, remove it by hand"),
-        ));
+                    "no archive is recorded for this file of {bytes} bytes, and it is neither a dump nor a manifest"
+                ),
+                "look what it is; only archives belong here".to_owned(),
+            )
+        };
+        found.push(Finding::new(Ailment::ArchiveUnrecorded, location, seen, advice));
     }
     Ok(found)
+}
+
+/// What is said of a dump that the registry does not know, by what its manifest says of it.
+fn of_dump(location: &str, bytes: u64, manifest: Result<Manifest, String>) -> (String, String) {
+    let manifest = match manifest {
+        Ok(manifest) => manifest,
+        Err(why) => {
+            return (
+                format!("no archive is recorded for this dump of {bytes} bytes, and what its manifest says is not known: {why}"),
+                "keep it, it may be the last copy of a laboratory: bring its manifest back beside it and import it \
+                 (`tenantctl archives import`); `pg_restore --list` shows what is in it"
+                    .to_owned(),
+            );
+        }
+    };
+    let proof = manifest.verified_at.map_or_else(
+        || "it was never verified".to_owned(),
+        |at| format!("it was restored and compared at {}", moment(at)),
+    );
+    let seen = format!(
+        "the registry does not know this archive of {} ({}), dumped at {}; {proof}",
+        manifest.slug,
+        manifest.tenant,
+        moment(manifest.dumped_at)
+    );
+    if manifest.bytes != bytes {
+        let advice = format!(
+            "it has {bytes} bytes and its manifest says {}: keep it, and bring the whole file back from a copy of the archives; \
+             its SHA-256 must be {}",
+            manifest.bytes, manifest.sha256
+        );
+        return (seen, advice);
+    }
+    let advice = format!(
+        "`tenantctl archives import {location}` verifies it and takes it into the registry; until then keep both files, they may \
+         be the last copy"
+    );
+    (seen, advice)
 }
 
 /// Whether an operation works on the file, also one that began since; or has removed or recorded it by now.

@@ -92,8 +92,8 @@ async fn operations(client: &impl GenericClient) -> Result<Vec<Operation>, Regis
     };
     let mut read: Vec<Operation> = Vec::new();
     loop {
-        let before = read.last().map(|operation| operation.id);
-        let page = registry::operations_list(client, &live, before, PAGE_MAX).await?;
+        let after = read.last().map(Operation::position);
+        let page = registry::operations_list(client, &live, after, PAGE_MAX).await?;
         let full = page.len() == PAGE_MAX as usize;
         read.extend(page);
         if !full {
@@ -133,7 +133,7 @@ impl UnderWay {
             for operation in &facts.operations {
                 found.operations.insert(operation.id);
                 found.any.insert(operation.tenant);
-                if !operation.is_waiting(facts.now) {
+                if !operation.is_waiting() {
                     found.at_work.insert(operation.tenant);
                 }
             }

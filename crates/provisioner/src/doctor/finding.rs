@@ -77,6 +77,18 @@ pub enum Ailment {
     ArchiveSizeDiffers,
     /// A file among the archives that no archive is recorded for.
     ArchiveUnrecorded,
+    /// The last scheduled backups of a laboratory failed.
+    BackupFailing,
+    /// The newest backup of a laboratory is older than its schedule allows.
+    BackupOverdue,
+    /// A host's clock and the registry's differ.
+    ClockOffset,
+    /// Processes that run sign tokens with different keys.
+    SigningKeysDiffer,
+    /// Hosts write archives into different stores.
+    ArchiveStoresDiffer,
+    /// Archives lie in a directory of another host that this one cannot look into.
+    ArchiveElsewhere,
 }
 
 impl Ailment {
@@ -117,6 +129,12 @@ impl Ailment {
         Self::ArchiveMissing,
         Self::ArchiveSizeDiffers,
         Self::ArchiveUnrecorded,
+        Self::BackupFailing,
+        Self::BackupOverdue,
+        Self::ClockOffset,
+        Self::SigningKeysDiffer,
+        Self::ArchiveStoresDiffer,
+        Self::ArchiveElsewhere,
     ];
 
     /// The stable word.
@@ -158,6 +176,12 @@ impl Ailment {
             Self::ArchiveMissing => "archive_missing",
             Self::ArchiveSizeDiffers => "archive_size_differs",
             Self::ArchiveUnrecorded => "archive_unrecorded",
+            Self::BackupFailing => "backup_failing",
+            Self::BackupOverdue => "backup_overdue",
+            Self::ClockOffset => "clock_offset",
+            Self::SigningKeysDiffer => "signing_keys_differ",
+            Self::ArchiveStoresDiffer => "archive_stores_differ",
+            Self::ArchiveElsewhere => "archive_elsewhere",
         }
     }
 
@@ -174,7 +198,9 @@ impl Ailment {
             | Self::StaleSpare
             | Self::VersionDiffers
             | Self::RoleUnbounded
-            | Self::ArchiveUnrecorded => Severity::Warning,
+            | Self::ArchiveUnrecorded
+            | Self::ArchiveElsewhere
+            | Self::ClockOffset => Severity::Warning,
             Self::ServerUnreachable
             | Self::ClientPrograms
             | Self::AdministratorRights
@@ -199,7 +225,11 @@ impl Ailment {
             | Self::DeletingWithoutOperation
             | Self::RestoringWithoutOperation
             | Self::ArchiveMissing
-            | Self::ArchiveSizeDiffers => Severity::Error,
+            | Self::ArchiveSizeDiffers
+            | Self::BackupFailing
+            | Self::BackupOverdue
+            | Self::SigningKeysDiffer
+            | Self::ArchiveStoresDiffer => Severity::Error,
         }
     }
 }

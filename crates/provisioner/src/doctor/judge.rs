@@ -266,7 +266,11 @@ impl Judge<'_> {
             return None;
         }
         let db_name = DbName::from_catalog(name).ok()?;
-        match named(self.namespace, name)? {
+        // One that was adopted keeps a name of its own; the role of this namespace that has the same mark says whose it is.
+        let Some(named) = named(self.namespace, name) else {
+            return self.is_forgotten(database).then(|| self.orphan(name, database));
+        };
+        match named {
             // Told as the laboratory's missing one.
             Named::Laboratory | Named::Other if self.is_renamed(database) => None,
             Named::Laboratory | Named::Other => Some(self.orphan(name, database)),
@@ -331,6 +335,23 @@ impl Judge<'_> {
         }
     }
 
+    /// Whether it was a laboratory's of this namespace that the registry does not know.
+    fn is_forgotten(&self, database: &SeenDatabase) -> bool {
+        let Some(mark) = database.mark.as_deref().filter(|mark| mark.starts_with(MARK)) else {
+            return false;
+        };
+        let known = mark[MARK.len()..]
+            .parse()
+            .is_ok_and(|id| self.facts.by_id(id).is_some() || self.under_way.concerns(id));
+        let prefix = format!("{}_tenant_", self.namespace.as_str());
+        let has_role = self
+            .seen
+            .roles
+            .iter()
+            .any(|(name, role)| name.starts_with(&prefix) && role.mark.as_deref() == Some(mark));
+        !known && has_role
+    }
+
     /// Whether a template that some binary may clone has this fingerprint.
     fn has_template(&self, fingerprint: &str) -> bool {
         self.seen.databases.keys().any(|name| {
@@ -339,21 +360,39 @@ impl Judge<'_> {
         })
     }
 
-    /// Never dropped by us: it may hold a laboratory's data.
+    /// Never dropped by us, and no advice is to drop it: it may hold the last copy of a laboratory's data.
     fn orphan(&self, name: &str, database: &SeenDatabase) -> Finding {
-        let seen = match &database.mark {
-            Some(mark) => format!("no laboratory in the registry has it; it is marked {mark:?}"),
-            None => "no laboratory in the registry has it, and it has no mark".to_owned(),
-        };
-        let quoted = model::quote_ident(name);
-        self.finding(
-            Ailment::OrphanDatabase,
-            name,
-            seen,
-            format!(
-                "if it holds a laboratory, take it over: `tenantctl adopt --database {name} --slug …`; otherwise keep a copy \
-                 (`pg_dump --format=custom --dbname={name}`), then DROP DATABASE {quoted} by hand"
+        let marked = database.mark.as_deref().and_then(|mark| mark.strip_prefix(MARK));
+        let (seen, advice) = match (&database.mark, marked) {
+            (Some(_), Some(id)) => (
+                format!("it is marked as the laboratory {id}, which the registry does not know"),
+                format!(
+                    "`tenantctl adopt --database {name} --slug {}` takes it back under that id, as after the registry was restored \
+                     from an older backup; is it the right registry (MASTER_PGDATABASE)?",
+                    self.slug_of(name)
+                ),
             ),
-        )
+            (mark, _) => (
+                match mark {
+                    Some(mark) => format!("no laboratory in the registry has it; it is marked {mark:?}"),
+                    None => "no laboratory in the registry has it, and it has no mark".to_owned(),
+                },
+                format!(
+                    "look what is in it, and keep a copy (`pg_dump --format=custom --dbname={name}`) before you change it; a \
+                     laboratory is taken over by `tenantctl adopt --database {name} --slug {}`",
+                    self.slug_of(name)
+                ),
+            ),
+        };
+        self.finding(Ailment::OrphanDatabase, name, seen, advice)
+    }
+
+    /// The slug that a laboratory's database was named by.
+    fn slug_of(&self, name: &str) -> String {
+        let prefix = format!("{}_tenant_", self.namespace.as_str());
+        let slug = name.strip_prefix(&prefix);
+        slug.filter(|slug| model::Slug::parse(slug).is_ok())
+            .unwrap_or("…")
+            .to_owned()
     }
 }

@@ -16,6 +16,8 @@ mod judge;
 mod log_in;
 mod mend;
 mod names;
+mod processes;
+mod schedules;
 mod roles;
 mod seen;
 mod standing;
@@ -120,6 +122,8 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
         findings.extend(judge(inner, visit, [&before, &after], &under_way).await?);
         findings.extend(unfit(inner, visit));
     }
+    findings.extend(schedules::findings(inner).await?);
+    findings.extend(processes::findings(inner).await?);
     let (archived, recorded) = archives::findings(inner, &under_way).await?;
     findings.extend(archived);
     examined.archives = recorded;

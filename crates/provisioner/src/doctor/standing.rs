@@ -136,7 +136,7 @@ fn has_served(tenant: &Tenant) -> bool {
 }
 
 /// A time for people: UTC, to the second.
-fn moment(at: Timestamp) -> String {
+pub(super) fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 

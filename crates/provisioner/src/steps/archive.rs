@@ -21,6 +21,9 @@ use crate::{Inner, ProvisionError, archived_admins::seal_admins, error::StepErro
 pub(super) struct Dumped {
     pub(super) archive: ArchiveId,
     pub(super) location: String,
+    /// The host that wrote it, where that is a path.
+    #[serde(default)]
+    pub(super) host: Option<String>,
     bytes: u64,
     rows: u64,
     tables: usize,
@@ -44,6 +47,33 @@ impl Inner {
         match &config.archive.url {
             Some(url) => Ok(Store::open(url)?),
             None => Ok(Store::open(&config.archive_dir.to_string_lossy())?),
+        }
+    }
+
+    /// The host that a location means something on; `None` for a store that every host sees.
+    pub(crate) fn host_of(&self, place: &Place) -> Option<String> {
+        place.local().map(|_| self.host.clone())
+    }
+
+    /// The host that has a file which cannot be read on this one. `None` where it can, where every host sees the same store,
+    /// and where nothing says which host wrote it.
+    pub(crate) async fn lies_elsewhere<'a>(&self, place: &Place, host: Option<&'a str>) -> Option<&'a str> {
+        let host = host.filter(|host| *host != self.host && place.local().is_some())?;
+        match place.size().await {
+            Ok(Some(_)) => None,
+            Ok(None) | Err(_) => Some(host),
+        }
+    }
+
+    /// Refuses a file that another host has, which is not to be taken for one that is gone.
+    pub(crate) async fn require_here(&self, place: &Place, host: Option<&str>) -> Result<(), ProvisionError> {
+        match self.lies_elsewhere(place, host).await {
+            None => Ok(()),
+            Some(host) => Err(ProvisionError::Elsewhere {
+                location: place.to_string(),
+                host: host.to_owned(),
+                here: self.host.clone(),
+            }),
         }
     }
 
@@ -187,13 +217,14 @@ pub(super) async fn dump(cx: &Context<'_>) -> Saw {
         admins: hex::encode(seal_admins(cx.inner, cx.archive_id(), tenant.id).await?),
         operation: cx.operation.id,
         requested_by: cx.operation.created_by.to_string(),
-        dumped_at: config.clock.now(),
+        dumped_at: registry::registry_now(&config.registry.client().await?).await?,
         verified_at: None,
     };
     manifest.write(&place).await?;
     let dumped = Dumped {
         archive: manifest.archive,
         location: place.to_string(),
+        host: cx.inner.host_of(&place),
         bytes: manifest.bytes,
         rows: manifest.contents.rows(),
         tables: manifest.contents.tables.len(),
@@ -249,6 +280,7 @@ pub(super) async fn require_archive(
         .ok_or_else(|| never_archived(tenant))?;
     drop(client);
     let place = Place::parse(&archive.location)?;
+    cx.inner.require_here(&place, archive.host.as_deref()).await?;
     place.require(archive.bytes, &archive.sha256).await?;
     let manifest = Manifest::require(&place, &archive.manifest).await?;
     Ok((archive, manifest))

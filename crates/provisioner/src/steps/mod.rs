@@ -6,6 +6,7 @@ mod archive;
 mod belongings;
 mod database;
 pub(crate) mod fence;
+pub(crate) mod import;
 mod migrate;
 mod offboard;
 mod prove;

@@ -53,14 +53,23 @@ impl Context<'_> {
 }
 
 pub(super) async fn verify(cx: &Context<'_>) -> Saw {
-    if cx.operation.kind == OperationKind::VerifyArchive {
-        return verify_again(cx).await;
+    match cx.operation.kind {
+        OperationKind::VerifyArchive => return verify_again(cx).await,
+        OperationKind::ImportArchive => return super::import::import(cx).await,
+        _ => {}
     }
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
     let dumped = cx.dumped().await?;
     let place = Place::parse(&dumped.location)?;
+    // The process that dumped it is gone, perhaps with its host: what is not recorded yet is dumped again rather than waited for.
+    if let Some(host) = cx.inner.lies_elsewhere(&place, dumped.host.as_deref()).await {
+        return Err(StepError::retry(archive::ArchiveError::Broken {
+            location: place.to_string(),
+            why: format!("host {host} wrote it and {} cannot read it", cx.inner.host),
+        }));
+    }
     let manifest = Manifest::read(&place).await?;
     if manifest.fingerprint()? != dumped.fingerprint {
         return Err(StepError::fatal(archive::ArchiveError::Broken {
@@ -100,7 +109,7 @@ async fn recorded_already(
     }
 }
 
-fn seen(archive: &Archive, manifest: &Manifest) -> Value {
+pub(super) fn seen(archive: &Archive, manifest: &Manifest) -> Value {
     json!({
         "archive": archive.id,
         "file": archive.location,
@@ -114,6 +123,7 @@ fn seen(archive: &Archive, manifest: &Manifest) -> Value {
 async fn verify_again(cx: &Context<'_>) -> Saw {
     let archive = cx.archive().await?;
     let place = Place::parse(&archive.location)?;
+    cx.inner.require_here(&place, archive.host.as_deref()).await?;
     let manifest = Manifest::require(&place, &archive.manifest).await?;
     let held = cx
         .maintenance_on(&cx.scratch_server().await?, archive.tenant)
@@ -180,14 +190,19 @@ pub(super) async fn drop_made_group(held: &Session, made: Option<RoleName>) {
 }
 
 impl Context<'_> {
-    /// Where a dump is tried: on the laboratory's server, or where it lived, or on the only one there is.
+    /// Where a recorded dump is tried.
     async fn scratch_server(&self) -> Result<ServerName, StepError> {
+        let archive = self.archive().await?;
+        let lived = archive.manifest.get("server").and_then(|name| name.as_str());
+        self.server_for_scratch(lived).await
+    }
+
+    /// Where a dump is tried: on the laboratory's server, or where it lived, or on the only one there is.
+    pub(super) async fn server_for_scratch(&self, lived: Option<&str>) -> Result<ServerName, StepError> {
         if let Some(tenant) = self.tenant_opt().await? {
             return Ok(tenant.server);
         }
-        let archive = self.archive().await?;
         let client = self.inner.config.registry.client().await?;
-        let lived = archive.manifest.get("server").and_then(|name| name.as_str());
         if let Some(Ok(name)) = lived.map(ServerName::parse)
             && registry::server_by_name(&client, &name).await?.is_some()
         {
@@ -197,7 +212,7 @@ impl Context<'_> {
     }
 }
 
-async fn in_scratch(
+pub(super) async fn in_scratch(
     cx: &Context<'_>,
     held: &Session,
     like: &DbName,
@@ -334,6 +349,10 @@ pub(super) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
     let server = match cx.tenant_opt().await? {
         Some(tenant) => tenant.server,
         None if cx.operation.kind == OperationKind::VerifyArchive => cx.scratch_server().await?,
+        None if cx.operation.kind == OperationKind::ImportArchive => {
+            let lived = super::import::params(cx)?.server;
+            cx.server_for_scratch(Some(&lived)).await?
+        }
         None => return Ok(()),
     };
     let held = cx.maintenance_on(&server, cx.operation.tenant).await?;
@@ -346,10 +365,10 @@ pub(super) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
 /// manifest says that it was proved and until the archive's row is there: who calls it off comes before both or behind both.
 async fn record(cx: &Context<'_>, tenant: &Tenant, place: &Place, mut manifest: Manifest) -> Saw {
     let config = &cx.inner.config;
-    manifest.verified_at = Some(config.clock.now());
     // Meanwhile the lease cannot be renewed, and a connection of the registry's few is taken.
     let limit = HOLD_LIMIT.min(config.lease / 2);
     let mut client = config.registry.client().await?;
+    manifest.verified_at = Some(registry::registry_now(&client).await?);
     let mut holds = 0;
     let txn = loop {
         let txn = begin(&mut client).await?;
@@ -381,6 +400,8 @@ async fn record(cx: &Context<'_>, tenant: &Tenant, place: &Place, mut manifest: 
         tenant_name: tenant.name.clone(),
         operation: Some(cx.operation.id),
         location: place.to_string(),
+        host: cx.inner.host_of(place),
+        imported_from: None,
         bytes: manifest.bytes,
         sha256: manifest.sha256.clone(),
         db_version: manifest.schema_version,

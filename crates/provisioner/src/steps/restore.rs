@@ -103,6 +103,7 @@ async fn restore_into(cx: &Context<'_>, held: &Session, into: &DbName) -> Result
         }));
     }
     let place = Place::parse(&archive.location)?;
+    cx.inner.require_here(&place, archive.host.as_deref()).await?;
     let manifest = Manifest::require(&place, &archive.manifest).await?;
     drop_if_there(cx, held, into).await?;
     let like = cx.template(held).await?;

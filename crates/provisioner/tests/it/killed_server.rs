@@ -40,6 +40,7 @@ async fn what_archives_and_removes_ends_well_when_postgresql_is_killed_behind_an
         OperationKind::Migrate,
         OperationKind::Backup,
         OperationKind::VerifyArchive,
+        OperationKind::ImportArchive,
         OperationKind::Offboard,
     ])
     .await;
@@ -133,6 +134,16 @@ async fn park(rig: &Rig, kind: OperationKind, step: Step, archive: ArchiveId) ->
             (tenant.id, operation)
         }
         OperationKind::VerifyArchive => provisioner.request_verify_archive(archive, by()).await.unwrap(),
+        OperationKind::ImportArchive => {
+            let tenant = rig.provisioned(&slug).await;
+            let known = rig.backed_up(&tenant).await;
+            let client = rig.registry.client().await.unwrap();
+            let forget = "DELETE FROM archives WHERE id = $1";
+            client.execute(forget, &[&known.id.as_uuid()]).await.unwrap();
+            let asked = provisioner.request_import(&known.location, true, by()).await;
+            let asked = asked.unwrap();
+            (asked.tenant, asked.operation)
+        }
         OperationKind::RestoreInPlace => {
             let tenant = rig.provisioned(&slug).await;
             let archive = rig.backed_up(&tenant).await.id;

@@ -7,11 +7,15 @@ mod archive;
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
 mod fence;
+#[cfg(test)]
+mod hosts;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
@@ -23,6 +27,8 @@ mod preconditions;
 #[cfg(test)]
 mod recording;
 #[cfg(test)]
+mod registry_loss;
+#[cfg(test)]
 mod removal;
 #[cfg(test)]
 mod restore;
@@ -30,6 +36,7 @@ mod restore;
 mod rig;
 #[cfg(test)]
 mod server_state;
+mod schedules;
 #[cfg(test)]
 mod spares;
 #[cfg(test)]

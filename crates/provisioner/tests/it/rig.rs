@@ -8,7 +8,7 @@ use pg::ConnectTarget;
 use provisioner::{
     Bounds, BoxError, NewAdmin, NewLab, Provisioner, ProvisionerConfig, RequestedBy, Seed, SeedHook,
 };
-use registry::{NewServer, Registry, RegistryOptions, Tenant};
+use registry::{NewServer, Registry, RegistryClock, RegistryOptions, Tenant};
 use secrecy::{ExposeSecret, SecretString};
 use testkit::Space;
 use tokio_postgres::Client;
@@ -60,7 +60,7 @@ impl Rig {
             },
             roles: provisioner::RolePolicy::default(),
             seed: seed_hook(),
-            clock: Arc::new(SystemClock),
+            clock: RegistryClock::new(Arc::new(SystemClock)),
         };
         change(&mut config);
         Self {

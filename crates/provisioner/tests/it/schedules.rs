@@ -1,0 +1,95 @@
+//! A scheduled backup that fails is tried again within its interval, and whoever looks is told.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use provisioner::Schedule;
+use registry::{BackupSchedule, Tenant};
+
+use crate::rig::{Rig, by};
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+async fn scheduled(rig: &Rig, slug: &str) -> Tenant {
+    let tenant = rig.provisioned(slug).await;
+    let daily = Schedule {
+        every: DAY,
+        keep_last: 3,
+        keep_for: None,
+    };
+    rig.provisioner
+        .set_backup_schedule(tenant.id, Some(daily), by())
+        .await
+        .unwrap();
+    tenant
+}
+
+async fn schedule_of(rig: &Rig, tenant: &Tenant) -> BackupSchedule {
+    let client = rig.registry.client().await.unwrap();
+    let found = registry::backup_schedule_of(&client, tenant.id).await.unwrap();
+    found.unwrap()
+}
+
+/// How long until the next one is due, by the registry's clock.
+async fn due_in(rig: &Rig, tenant: &Tenant) -> SignedDuration {
+    let next_at = schedule_of(rig, tenant).await.next_at;
+    let client = rig.registry.client().await.unwrap();
+    next_at.duration_since(registry::registry_now(&client).await.unwrap())
+}
+
+/// Runs the backup that is due and says why it failed, if it did.
+async fn run_due(rig: &Rig) -> Result<(), String> {
+    let asked = rig.provisioner.request_due_backups().await.unwrap();
+    assert_eq!(asked.len(), 1, "one is due");
+    let ended = rig.provisioner.run(asked[0], |_| {}).await;
+    ended.map(drop).map_err(|error| error.to_string())
+}
+
+async fn make_due(rig: &Rig) {
+    let client = rig.registry.client().await.unwrap();
+    let sql = "UPDATE backup_schedules SET next_at = clock_timestamp()";
+    client.batch_execute(sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_scheduled_backup_that_fails_is_tried_again_within_its_interval() {
+    let rig = Rig::new().await;
+    let tenant = scheduled(&rig, "full").await;
+    // Nothing can be written where archives should go, as on a full disk.
+    let archives = rig.provisioner.config().archive_dir.clone();
+    std::fs::write(&archives, "in the way").unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        run_due(&rig).await.unwrap_err();
+        waits.push(due_in(&rig, &tenant).await);
+        make_due(&rig).await;
+    }
+    assert!(
+        waits[0] > SignedDuration::ZERO && waits[0] <= SignedDuration::from_mins(10),
+        "{waits:?}"
+    );
+    assert!(waits[1] > waits[0] && waits[2] > waits[1], "{waits:?}");
+    assert!(waits[2] <= SignedDuration::from_hours(1), "{waits:?}");
+    // There is room again.
+    std::fs::remove_file(&archives).unwrap();
+    run_due(&rig).await.unwrap();
+    assert!(due_in(&rig, &tenant).await > SignedDuration::from_hours(22));
+}
+
+#[tokio::test]
+async fn the_doctor_names_a_schedule_whose_backups_fail() {
+    let rig = Rig::new().await;
+    scheduled(&rig, "silent").await;
+    let archives = rig.provisioner.config().archive_dir.clone();
+    std::fs::write(&archives, "in the way").unwrap();
+    let why = run_due(&rig).await.unwrap_err();
+    std::fs::remove_file(&archives).unwrap();
+    let report = rig.provisioner.examine(false).await.unwrap();
+    let told: Vec<_> = report
+        .findings
+        .iter()
+        .map(|f| (f.kind.as_str(), f.subject.as_str()))
+        .collect();
+    assert_eq!(told, [("backup_failing", "silent")], "{why}");
+    assert!(report.findings[0].seen.contains("in the way") || report.findings[0].seen.contains("archives"));
+}

@@ -92,6 +92,22 @@ pub enum PlatformError {
         /// What the sealer says.
         source: identity::SealError,
     },
+    /// A process on another host signs tokens with another key.
+    #[error(
+        "tenantd on host {host} signs tokens with the key {theirs} and this one with {own}: each would refuse what the other \
+         issued; copy the directory {} of that host to this one (both keys), or end the processes there first",
+        .keys.display()
+    )]
+    OtherSigningKey {
+        /// The other host.
+        host: String,
+        /// The short name of its key.
+        theirs: String,
+        /// The short name of this one's.
+        own: String,
+        /// Where the keys of this process are.
+        keys: PathBuf,
+    },
     /// The stored password of the tenant server was sealed with another key.
     #[error(
         "the registry's password of server {server} cannot be opened with the keys in {}: {source}",
@@ -123,6 +139,7 @@ impl PlatformError {
             | Self::OtherRegistry { .. }
             | Self::BudgetTooLarge { .. }
             | Self::KeyLost { .. }
+            | Self::OtherSigningKey { .. }
             | Self::Sealed { .. } => false,
         }
     }

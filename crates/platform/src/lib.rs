@@ -9,6 +9,7 @@
 //!
 //! The platform holds no SQL, serves nothing and decides nothing about a laboratory.
 
+mod attend;
 mod budget;
 mod cluster;
 mod error;
@@ -21,6 +22,7 @@ mod register;
 mod restarts;
 mod seed;
 
+pub use attend::Attending;
 pub use error::PlatformError;
 pub use exit::{Exit, error_text};
 pub use exports::{about_laboratory, left_out};

@@ -1,11 +1,11 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use identity::{KeyStore, PasswordOptions, Passwords, Sealer};
-use model::{Namespace, SystemClock};
+use model::{Clock, Namespace, SystemClock};
 use outbox::{Outbox, OutboxConfig};
 use pg::ConnectTarget;
 use provisioner::{ArchiveOptions, Bounds, OpenRule, Provisioner, ProvisionerConfig, RolePolicy};
-use registry::{Registry, RegistryOptions};
+use registry::{Registry, RegistryClock, RegistryOptions};
 use secrecy::SecretString;
 use settings::{ServerAddress, Settings};
 
@@ -15,6 +15,8 @@ use crate::{PlatformError, cluster::EmbeddedServer, seed_hook};
 pub struct Platform {
     /// The master database.
     pub registry: Registry,
+    /// The time, which is the registry's.
+    pub clock: RegistryClock,
     /// The keys of this installation.
     pub keys: KeyStore,
     /// Opens and seals secrets at rest.
@@ -62,6 +64,14 @@ impl Platform {
     /// # Errors
     /// [`PlatformError`] says what to do.
     pub async fn open(settings: &Settings) -> Result<Self, PlatformError> {
+        Self::open_at(settings, Arc::new(SystemClock)).await
+    }
+
+    /// The same on a machine whose clock is `local`.
+    ///
+    /// # Errors
+    /// As [`Platform::open`].
+    pub async fn open_at(settings: &Settings, local: Arc<dyn Clock>) -> Result<Self, PlatformError> {
         let keys_dir = settings.paths.keys_dir();
         let embedded = match &settings.registry.server {
             None => Some(EmbeddedServer::start(&settings.paths).await?),
@@ -71,11 +81,13 @@ impl Platform {
         let sealer = Sealer::new(keys.seal_key());
         let (master, server) = targets(settings, embedded.as_ref().map(EmbeddedServer::target));
         let registry = Registry::new(&master, registry_options(settings));
+        let clock = RegistryClock::new(local);
         let pg_bin = programs(settings, embedded.as_ref());
-        let provisioner = Provisioner::new(provisioner_config(settings, &registry, &sealer, pg_bin));
-        let outbox = Outbox::new(outbox_config(settings, &registry, &sealer));
+        let provisioner = Provisioner::new(provisioner_config(settings, &registry, &sealer, &clock, pg_bin));
+        let outbox = Outbox::new(outbox_config(settings, &registry, &sealer, &clock));
         Ok(Self {
             registry,
+            clock,
             keys,
             sealer,
             passwords: Passwords::new(password_options(settings)),
@@ -95,6 +107,7 @@ impl Platform {
     /// [`PlatformError`] says what to do; usually to run `tenantctl up`.
     pub async fn ready(&self) -> Result<(), PlatformError> {
         self.registry.check_version().await?;
+        self.clock.measure(&self.registry).await?;
         if self.embedded.is_some() {
             self.register_server().await?;
             Ok(())
@@ -206,6 +219,7 @@ fn provisioner_config(
     settings: &Settings,
     registry: &Registry,
     sealer: &Sealer,
+    clock: &RegistryClock,
     pg_bin: Option<PathBuf>,
 ) -> ProvisionerConfig {
     let worker = &settings.worker;
@@ -237,11 +251,16 @@ fn provisioner_config(
             },
         },
         seed: seed_hook(),
-        clock: Arc::new(SystemClock),
+        clock: clock.clone(),
     }
 }
 
-fn outbox_config(settings: &Settings, registry: &Registry, sealer: &Sealer) -> OutboxConfig {
+fn outbox_config(
+    settings: &Settings,
+    registry: &Registry,
+    sealer: &Sealer,
+    clock: &RegistryClock,
+) -> OutboxConfig {
     let webhooks = &settings.webhooks;
     OutboxConfig {
         private_addresses: webhooks.private_addresses,
@@ -256,6 +275,6 @@ fn outbox_config(settings: &Settings, registry: &Registry, sealer: &Sealer) -> O
         parallel_per_webhook_max: webhooks.parallel_max.div_ceil(4),
         poll_every: Duration::from_millis(webhooks.poll_ms),
         shutdown_grace: Duration::from_millis(settings.http.shutdown_grace_ms),
-        ..OutboxConfig::new(registry.clone(), sealer.clone(), Arc::new(SystemClock))
+        ..OutboxConfig::new(registry.clone(), sealer.clone(), Arc::new(clock.clone()))
     }
 }

@@ -14,7 +14,6 @@ use std::{
 use actix_web::{HttpServer, dev::ServerHandle, web::Data};
 use anyhow::Context as _;
 use identity::Tokens;
-use model::SystemClock;
 use platform::Platform;
 use resolver::{Resolver, ResolverConfig};
 use settings::Settings;
@@ -50,6 +49,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let platform = Platform::open(&settings).await?;
     platform.ready().await?;
     check_budgets(&settings, &platform).await?;
+    let attending = platform.attend().await?;
     let state = Data::new(state(&settings, &platform));
     let (stop, worker) = start_worker(&platform);
     let (server, serving) = serve(&settings, state.clone())?;
@@ -93,6 +93,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     if let Err(connections) = state.resolver.close(LINGER).await {
         tracing::warn!(connections, "connections to laboratories were still in use");
     }
+    attending.end().await;
     platform.close().await?;
     tracing::info!("stopped");
     Ok(())
@@ -120,12 +121,13 @@ fn state(settings: &Settings, platform: &Platform) -> AppState {
     let ttl = Duration::from_secs(settings.auth.token_ttl_s);
     AppState {
         registry: platform.registry.clone(),
+        clock: platform.clock.clone(),
         resolver: Resolver::start(resolver_config(settings, platform)),
         provisioner: platform.provisioner.clone(),
         outbox: platform.outbox.clone(),
         offboard_grace: Duration::from_secs(settings.worker.offboard_grace_s),
         passwords: platform.passwords.clone(),
-        tokens: Tokens::new(platform.keys.signing_key(), ttl, Arc::new(SystemClock)),
+        tokens: Tokens::new(platform.keys.signing_key(), ttl, Arc::new(platform.clock.clone())),
         default_tenant: settings.default_tenant.clone(),
         invitations: invitations::Options {
             valid_for: Duration::from_secs(settings.auth.invitation_ttl_s),

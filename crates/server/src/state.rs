@@ -6,7 +6,7 @@ use identity::{Passwords, Tokens};
 use model::VersionWindow;
 use outbox::Outbox;
 use provisioner::Provisioner;
-use registry::{Registry, RegistryClient};
+use registry::{Registry, RegistryClient, RegistryClock};
 use resolver::Resolver;
 use settings::DefaultTenant;
 
@@ -19,6 +19,8 @@ use crate::{
 pub struct AppState {
     /// The master database.
     pub registry: Registry,
+    /// The time, which is the registry's.
+    pub clock: RegistryClock,
     /// Tenant id in, connection out.
     pub resolver: Resolver,
     /// Durable operations.

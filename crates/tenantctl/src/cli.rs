@@ -189,6 +189,18 @@ pub(crate) enum Command {
         #[arg(long)]
         reason: Option<Reason>,
     },
+    /// Remove a laboratory from the registry whose database is gone already and whose archive is kept
+    Forget {
+        /// The laboratory's slug or id
+        #[arg(value_name = "SLUG|ID")]
+        tenant: TenantRef,
+        /// The laboratory's slug typed once more
+        #[arg(long, value_name = "SLUG")]
+        confirm: String,
+        /// Why, for the audit
+        #[arg(long)]
+        reason: Option<Reason>,
+    },
     /// Look for what does not fit together in registry, servers and archives, and say what to do
     #[command(
         after_help = "Ends with 0 when nothing is wrong and with 3 when findings are left. Mending never drops what may hold a \
@@ -381,6 +393,15 @@ pub(crate) enum Archives {
     Verify {
         /// The archive's id, or its first digits
         archive: IdRef<ArchiveId>,
+        /// Leave the work to a running tenantd
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Take a dump and the manifest beside it into the registry, which does not know them: it is restored and compared first
+    Import {
+        /// The dump or its manifest: a path on this host, or a URL
+        #[arg(value_name = "FILE|URL")]
+        location: String,
         /// Leave the work to a running tenantd
         #[arg(long)]
         no_wait: bool,

@@ -183,6 +183,7 @@ impl Reporter {
             Progress::WillRetry { delay } => {
                 self.lasting(&format!("tries again in {:.1} s", delay.as_secs_f64()));
             }
+            Progress::LeftToOthers { error } => self.lasting(&format!("left to others: {error}")),
             Progress::Waiting { delay } => {
                 let delay = jiff::SignedDuration::try_from(delay).unwrap_or(jiff::SignedDuration::MAX);
                 self.lasting(&format!("waits for {delay:#}"));

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod budget;
 #[cfg(test)]
+mod clock;
+#[cfg(test)]
 mod embedded;
 #[cfg(test)]
 mod fit;

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use settings::Settings;
 use testkit::Space;
 
-fn settings(space: &Space, state: &str) -> Settings {
+pub(crate) fn settings(space: &Space, state: &str) -> Settings {
     settings_in(space, state, &space.registry.database)
 }
 

@@ -35,8 +35,9 @@ mod restore;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
-mod server_state;
 mod schedules;
+#[cfg(test)]
+mod server_state;
 #[cfg(test)]
 mod spares;
 #[cfg(test)]

@@ -184,6 +184,7 @@ impl From<ProvisionError> for Problem {
             | E::Archive(_)
             | E::Differs { .. }
             | E::Changed { .. }
+            | E::Elsewhere { .. }
             | E::WasInService { .. }
             | E::Held { .. }
             | E::Failed { .. }

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::operations::Accepted;
 use crate::{
     answer,
-    extract::{IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
+    extract::{Body, IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
     problem::{Answer, Kind, Problem},
     state::AppState,
 };
@@ -39,7 +39,10 @@ pub struct ArchiveView {
     /// One of backup, offboard, restore_in_place.
     #[schema(value_type = String)]
     made_for: OperationKind,
+    /// When it was recorded; when it was dumped, for one that was imported.
     created_at: Timestamp,
+    /// When it was taken into a registry that did not know it.
+    imported_at: Option<Timestamp>,
     verified_at: Timestamp,
 }
 
@@ -57,6 +60,7 @@ impl From<Archive> for ArchiveView {
             db_version: archive.db_version.number(),
             made_for: archive.made_for,
             created_at: archive.created_at,
+            imported_at: archive.imported_at,
             verified_at: archive.verified_at,
         }
     }
@@ -94,7 +98,7 @@ pub(crate) async fn list(
         .map_err(|_| answer::bad_cursor())?;
     let client = state.registry_client().await?;
     let found = archives_list(&client, query.tenant_id, before, limit + 1).await?;
-    let page = answer::cut(found, limit, |archive| archive.id.to_string());
+    let page = answer::cut(found, limit, |archive| archive.position().to_string());
     Ok(answer::page(&req, &answer::map(page, ArchiveView::from)))
 }
 
@@ -136,6 +140,42 @@ pub(crate) async fn verify(
     let by = operator.requested_by(key);
     let (tenant, operation) = state.provisioner.request_verify_archive(id.0, by).await?;
     Ok(Accepted::answer(tenant, operation))
+}
+
+/// A dump that the registry does not know.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImportBody {
+    /// The dump or the manifest beside it, where this installation keeps its archives: a path on the server's host, or a URL.
+    #[schema(
+        min_length = 1,
+        max_length = 2000,
+        example = "s3://archives/0190a5b0-0000-7000-8000-000000000001/0190a5b0-0000-7000-8000-000000000002.dump"
+    )]
+    location: String,
+}
+
+/// Takes a dump and the manifest beside it into the registry, as after that was restored from an older backup. It is restored and
+/// compared with its manifest first.
+#[utoipa::path(tag = "operators", params(("Idempotency-Key" = Option<String>, Header)), request_body = ImportBody,
+    responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
+#[post("/archives/import")]
+pub(crate) async fn import(
+    operator: OperatorCaller,
+    key: IdempotencyKey,
+    body: Body<ImportBody>,
+    state: web::Data<AppState>,
+) -> Answer<HttpResponse> {
+    let location = body.value.location;
+    if location.is_empty() || location.len() > 2000 {
+        return Err(Problem::with(
+            Kind::Invalid,
+            "`location` has 1 to 2,000 characters".to_owned(),
+        ));
+    }
+    let by = operator.requested_by(key);
+    let asked = state.provisioner.request_import(&location, false, by).await?;
+    Ok(Accepted::answer(asked.tenant, asked.operation))
 }
 
 /// As what an archive comes back.

@@ -48,6 +48,18 @@ pub struct ScheduleView {
     /// or younger than so long.
     keep_for_seconds: Option<u64>,
     next_at: Timestamp,
+    /// When the last backup succeeded, also one that was asked for by hand.
+    last_success_at: Option<Timestamp>,
+    /// When one failed last,
+    last_failure_at: Option<Timestamp>,
+    /// and why.
+    last_failure: Option<String>,
+    /// How many have failed since the last that succeeded. Each is tried again, after five minutes at first.
+    failures: u32,
+    /// The time since the last that succeeded, or since the schedule was set.
+    age_seconds: u64,
+    /// Whether that is more than one and a half intervals.
+    overdue: bool,
 }
 
 impl From<BackupSchedule> for ScheduleView {
@@ -59,6 +71,12 @@ impl From<BackupSchedule> for ScheduleView {
             keep_last: schedule.keep_last,
             keep_for_seconds: schedule.keep_for.map(|time| time.as_secs()),
             next_at: schedule.next_at,
+            last_success_at: schedule.succeeded_at,
+            last_failure_at: schedule.failed_at,
+            last_failure: schedule.failure,
+            failures: schedule.failures,
+            age_seconds: schedule.age.as_secs(),
+            overdue: schedule.overdue,
         }
     }
 }

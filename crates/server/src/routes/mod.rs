@@ -153,6 +153,7 @@ fn operators(config: &mut ServiceConfig<'_>) {
         .service(doctor::examine)
         .service(doctor::mend)
         .service(archives::prune)
+        .service(archives::import)
         .service(archives::show)
         .service(archives::verify)
         .service(archives::restore)

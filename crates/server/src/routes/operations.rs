@@ -211,7 +211,7 @@ pub(crate) async fn list(
     };
     let client = state.registry_client().await?;
     let found = operations_list(&client, &filter, before, limit + 1).await?;
-    let page = answer::cut(found, limit, |operation| operation.id.to_string());
+    let page = answer::cut(found, limit, |operation| operation.position().to_string());
     Ok(answer::page(
         &req,
         &answer::map(page, |operation| OperationView::of(operation, None)),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use export::{About, ExportError, LIMIT, MEDIA_TYPE, Plan, Source};
 use futures_util::stream;
 use lab::Action;
-use model::{Clock as _, SystemClock, TenantId, TenantState};
+use model::{Clock as _, TenantId, TenantState};
 use registry::tenant_by_id;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -140,7 +140,7 @@ pub(crate) async fn own(tenant: Tenant, state: web::Data<AppState>) -> Answer<Ht
         .await?;
     let found = tenant_by_id(&state.registry_client().await?, tenant.id()).await?;
     let found = found.ok_or_else(|| Problem::new(Kind::UnknownTenant))?;
-    let about = platform::about_laboratory(&found, SystemClock.now());
+    let about = platform::about_laboratory(&found, state.clock.now());
     rt::spawn(async move {
         let reading = tenant.read_snapshot(Action::ExportAll, async |txn| {
             let plan = export::plan(txn, &platform::left_out()).await?;
@@ -170,7 +170,7 @@ pub(crate) async fn of_tenant(
     let (sender, receiver) = pair(&state, found.id)?;
     let by = operator.requested_by(IdempotencyKey(None));
     let target = state.provisioner.open_for_export(&found, &by).await?;
-    let about = platform::about_laboratory(&found, SystemClock.now());
+    let about = platform::about_laboratory(&found, state.clock.now());
     rt::spawn(async move {
         let reading = async {
             let mut source = Source::connect(&target, CONNECT_LIMIT).await?;

@@ -3,6 +3,7 @@
 //! Invariant: the number of series is bounded. Laboratories and servers beyond those with a label of their own are added
 //! up under `other`.
 
+mod backups;
 mod router;
 mod servers;
 mod tenants;
@@ -17,7 +18,7 @@ use prometheus_client::{
         family::Family,
         gauge::{ConstGauge, Gauge},
     },
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 use registry::{OperationFilter, operations_list};
 
@@ -52,6 +53,18 @@ pub async fn read(state: &AppState) -> Registry {
     );
     if let Ok(queued) = webhooks::queued(state).await {
         webhooks::put_queued(&mut out, queued);
+    }
+    // The registry's other figures are read where this succeeds; `registry_up` says where it does not.
+    if let Ok(read) = backups::read(state).await {
+        backups::put(&mut out, &read);
+    }
+    if let Some(offset) = state.clock.offset() {
+        out.register_with_unit(
+            "clock_offset",
+            "How far this machine's clock is ahead of the registry's, which is used instead",
+            Unit::Seconds,
+            ConstGauge::new(offset.as_secs_f64()),
+        );
     }
     match live_operations(state).await {
         Ok(counts) => {

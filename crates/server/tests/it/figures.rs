@@ -7,10 +7,10 @@ use std::{
 
 use testkit::Space;
 
-use crate::support::{Tenantd, World, environment, prepare};
+use crate::support::{Call, Tenantd, World, environment, prepare};
 
 /// The series of a scrape, with their labels.
-async fn scrape(d: &Tenantd) -> BTreeMap<String, f64> {
+pub(crate) async fn scrape(d: &Tenantd) -> BTreeMap<String, f64> {
     let text = d.get("", "/metrics").await.text;
     let sample = |line: &str| {
         let (series, value) = line.rsplit_once(' ')?;
@@ -52,6 +52,10 @@ async fn every_figure_that_an_alert_asks_for_is_there() {
         .get(&lab.receptionist, "/api/v1/patients")
         .await
         .expect(200);
+    let path = format!("/api/v1/tenants/{}/backup-schedule", lab.id);
+    let daily = serde_json::json!({ "everySeconds": 86_400, "keepLast": 7 });
+    let set = Call::new("PUT", &path).json(&daily);
+    world.server.send(&set, &world.operator).await.expect(200);
     let series = scrape(&world.server).await;
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
     let rules = std::fs::read_to_string(deploy.join("alerts.yml")).unwrap();

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod adopt;
 #[cfg(test)]
+mod backup_health;
+#[cfg(test)]
 mod backups;
 #[cfg(test)]
 mod bodies;

@@ -22,6 +22,7 @@ pub(crate) async fn run(context: &Context, what: Archives) -> anyhow::Result<()>
             drop(client);
             verify(context, archive, no_wait).await
         }
+        Archives::Import { location, no_wait } => import(context, &location, no_wait).await,
         Archives::Prune { tenant, dry_run } => {
             let tenant = match &tenant {
                 Some(wanted) => Some(tenant_id(&client, wanted).await?),
@@ -114,6 +115,39 @@ async fn verify(context: &Context, archive: ArchiveId, no_wait: bool) -> anyhow:
     }
     context.out.answer(&format!(
         "archive {archive} restores and holds what its manifest says"
+    ))
+}
+
+/// Whoever has a terminal on the host may name any place, as they may read it anyway.
+async fn import(context: &Context, location: &str, no_wait: bool) -> anyhow::Result<()> {
+    let by = context.requested_by(None);
+    let asked = context
+        .platform
+        .provisioner
+        .request_import(location, true, by)
+        .await?;
+    if no_wait {
+        context.out.note(&format!(
+            "a running tenantd does it; `tenantctl operations watch {}` follows",
+            asked.operation
+        ));
+        return context
+            .out
+            .answer(&format!("archive {} is being imported", asked.archive));
+    }
+    foreground::run(context, asked.operation, "archive").await?;
+    let found = registry::archive_by_id(&context.client().await?, asked.archive).await?;
+    if context.out.json {
+        let view = found.as_ref().map(ArchiveView::from);
+        return context.out.document(&json!({"archive": view}));
+    }
+    let slug = found.map_or_else(
+        || asked.tenant.to_string(),
+        |archive| archive.tenant_slug.to_string(),
+    );
+    context.out.answer(&format!(
+        "archive {} of {slug} restores, holds what its manifest says, and is recorded",
+        asked.archive
     ))
 }
 

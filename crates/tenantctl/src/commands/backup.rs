@@ -11,7 +11,7 @@ use crate::{
     find::tenant,
     foreground,
     outcome::Refusal,
-    output::{moment, size, span, table},
+    output::{moment, moment_or_dash, size, span, table},
     view::{ArchiveView, OperationView},
 };
 
@@ -94,11 +94,12 @@ fn told(context: &Context, found: &Tenant, schedule: Option<&BackupSchedule>) ->
     }
     match schedule {
         Some(schedule) => context.out.answer(&format!(
-            "{} is backed up every {}, the next time at {}; {}",
+            "{} is backed up every {}, the next time at {}; {}; {}",
             found.slug,
             span(schedule.every),
             moment(schedule.next_at),
-            kept(schedule)
+            kept(schedule),
+            went(schedule)
         )),
         None => context.out.answer(&format!(
             "{} is not backed up by itself, and its archives are kept",
@@ -115,7 +116,34 @@ fn kept(schedule: &BackupSchedule) -> String {
     }
 }
 
-fn view(schedule: &BackupSchedule) -> Value {
+/// How the last ones went.
+pub(crate) fn went(schedule: &BackupSchedule) -> String {
+    let last = match schedule.succeeded_at {
+        Some(at) => format!("the last one succeeded at {}", moment(at)),
+        None => "none has succeeded yet".to_owned(),
+    };
+    match (schedule.failures, schedule.failed_at, &schedule.failure) {
+        (1.., Some(at), Some(why)) => {
+            format!(
+                "{last}, {} failed since, at {}: {why}",
+                schedule.failures,
+                moment(at)
+            )
+        }
+        _ => last,
+    }
+}
+
+/// In a word, for a table.
+fn state(schedule: &BackupSchedule) -> &'static str {
+    match (schedule.overdue, schedule.failures) {
+        (true, _) => "overdue",
+        (false, 1..) => "failing",
+        (false, 0) => "ok",
+    }
+}
+
+pub(crate) fn view(schedule: &BackupSchedule) -> Value {
     json!({
         "tenantId": schedule.tenant,
         "slug": schedule.tenant_slug,
@@ -123,6 +151,12 @@ fn view(schedule: &BackupSchedule) -> Value {
         "keepLast": schedule.keep_last,
         "keepForSeconds": schedule.keep_for.map(|time| time.as_secs()),
         "nextAt": schedule.next_at,
+        "lastSuccessAt": schedule.succeeded_at,
+        "lastFailureAt": schedule.failed_at,
+        "lastFailure": schedule.failure,
+        "failures": schedule.failures,
+        "ageSeconds": schedule.age.as_secs(),
+        "overdue": schedule.overdue,
         "createdBy": schedule.created_by.to_string(),
     })
 }
@@ -155,9 +189,26 @@ async fn schedules(context: &Context) -> anyhow::Result<()> {
             schedule.keep_last.to_string(),
             schedule.keep_for.map_or_else(|| "-".to_owned(), span),
             moment(schedule.next_at),
+            moment_or_dash(schedule.succeeded_at),
+            moment_or_dash(schedule.failed_at),
+            state(schedule).to_owned(),
         ]
     });
-    context
-        .out
-        .answer(&table(&["SLUG", "EVERY", "KEEP LAST", "KEEP FOR", "NEXT"], rows))
+    let header = [
+        "SLUG",
+        "EVERY",
+        "KEEP LAST",
+        "KEEP FOR",
+        "NEXT",
+        "LAST SUCCESS",
+        "LAST FAILURE",
+        "STATE",
+    ];
+    context.out.answer(&table(&header, rows))?;
+    for schedule in all.iter().filter(|schedule| state(schedule) != "ok") {
+        context
+            .out
+            .note(&format!("{}: {}", schedule.tenant_slug, went(schedule)));
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use export::{ExportError, Source, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
-use model::{Clock as _, Reason, SystemClock, TenantState};
+use model::{Clock as _, Reason, TenantState};
 use registry::Tenant;
 use serde_json::json;
 use tokio::{fs, io::AsyncWriteExt as _};
@@ -40,7 +40,7 @@ pub(crate) async fn run(
         return Err(Refusal::Conflict(message).into());
     }
     let part = Part::create(output).await?;
-    let at = SystemClock.now();
+    let at = context.platform.clock.now();
     let writing = tokio::time::timeout(export::LIMIT, write(context, &found, at, &part, reason));
     let written = tokio::select! {
         written = writing => written.unwrap_or_else(|_elapsed| {

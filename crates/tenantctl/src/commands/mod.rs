@@ -92,6 +92,11 @@ async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> 
             output,
             reason,
         } => export::run(context, &tenant, &output, reason).await,
+        Command::Forget {
+            tenant,
+            confirm,
+            reason,
+        } => offboard::forget(context, &tenant, &confirm, reason).await,
         Command::Doctor { deep, fix } => doctor::run(context, deep, fix).await,
         Command::Backup(what) => backup::run(context, what).await,
         Command::Restore(what) => restore::run(context, what).await,

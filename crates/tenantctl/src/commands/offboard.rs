@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use model::{Clock as _, OperationId, OperationKind, OperationStatus, Reason, SystemClock};
+use model::{OperationId, OperationKind, OperationStatus, Reason};
 use provisioner::{GRACE_UNCONFIRMED_MIN, ProvisionError};
 use registry::{OperationFilter, RegistryError, Tenant};
 use serde_json::json;
@@ -91,6 +91,31 @@ fn same(typed: &str, tenant: &Tenant) -> anyhow::Result<()> {
     Err(Refusal::Usage(format!("that is not {}; nothing was changed", tenant.slug)).into())
 }
 
+/// A laboratory whose database is gone already: the registry's row goes too.
+pub(crate) async fn forget(
+    context: &Context,
+    wanted: &TenantRef,
+    confirm: &str,
+    reason: Option<Reason>,
+) -> anyhow::Result<()> {
+    let found = tenant(&context.client().await?, wanted).await?;
+    same(confirm, &found)?;
+    let by = context.requested_by(reason);
+    let gone = context.platform.provisioner.forget(found.id, by).await?;
+    if context.out.json {
+        return context
+            .out
+            .document(&json!({ "tenantId": gone.id, "slug": gone.slug, "forgotten": true }));
+    }
+    context.out.note(&format!(
+        "`tenantctl archives list --tenant {}` shows what it can be restored from",
+        gone.id
+    ));
+    context
+        .out
+        .answer(&format!("{} is forgotten; its archives are kept", gone.slug))
+}
+
 /// A removal that waits already goes on at once.
 async fn end_grace(context: &Context, operation: OperationId) -> anyhow::Result<()> {
     let by = context.requested_by(None);
@@ -159,7 +184,7 @@ async fn finish(context: &Context, tenant: &Tenant, operation: OperationId) -> a
                 archive.location
             ))
         }
-        (Some(archive), Some(operation)) if operation.is_waiting(SystemClock.now()) => {
+        (Some(archive), Some(operation)) if operation.is_waiting() => {
             let until = operation.waiting_until.unwrap_or(operation.not_before);
             out.note(&format!(
                 "`tenantctl operations cancel {}` brings it back until then, `tenantctl offboard {} --now` does not wait",

@@ -1,6 +1,6 @@
 //! Durable changes, as the registry remembers them.
 
-use model::{Clock as _, OperationId, OperationStatus, SystemClock};
+use model::{OperationId, OperationStatus};
 use registry::{Operation, OperationFilter, RegistryClient, StepRow};
 use serde_json::json;
 
@@ -128,7 +128,7 @@ pub(crate) fn listing(operations: &[Operation]) -> String {
 /// The status for people: one that waits for a time is named by that time, which `pending` does not say.
 fn status(operation: &Operation) -> String {
     match operation.waiting_until {
-        Some(until) if operation.is_waiting(SystemClock.now()) => format!("waiting until {}", moment(until)),
+        Some(until) if operation.is_waiting() => format!("waiting until {}", moment(until)),
         _ => operation.status.to_string(),
     }
 }
@@ -148,7 +148,7 @@ async fn show(context: &Context, id: OperationId) -> anyhow::Result<()> {
         OperationStatus::Failed => context
             .out
             .note(&format!("`tenantctl operations retry {id}` tries again")),
-        OperationStatus::Pending if operation.is_waiting(SystemClock.now()) => context
+        OperationStatus::Pending if operation.is_waiting() => context
             .out
             .note(&format!("`tenantctl operations cancel {id}` calls it off")),
         OperationStatus::Pending => context

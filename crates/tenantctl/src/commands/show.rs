@@ -1,13 +1,13 @@
 //! All there is to know of one laboratory.
 
-use registry::{Admin, Operation, OperationFilter, Tenant, TenantEventRow};
+use registry::{Admin, BackupSchedule, Operation, OperationFilter, Tenant, TenantEventRow};
 use serde_json::json;
 
-use super::{list::version, operations};
+use super::{backup, list::version, operations};
 use crate::{
     context::Context,
     find::{TenantRef, tenant},
-    output::{moment, moment_or_dash, pairs, table},
+    output::{moment, moment_or_dash, pairs, span, table},
     view::{AdminView, EventView, OperationView, TenantView},
 };
 
@@ -23,6 +23,7 @@ pub(crate) async fn run(context: &Context, wanted: &TenantRef) -> anyhow::Result
         |s| format!("{}:{}", s.host, s.port),
     );
     let admins = registry::admins_of(&client, tenant.id).await?;
+    let schedule = registry::backup_schedule_of(&client, tenant.id).await?;
     let events = registry::events_of(&client, tenant.id, None, EVENTS_MAX).await?;
     let filter = OperationFilter {
         tenant: Some(tenant.id),
@@ -33,19 +34,26 @@ pub(crate) async fn run(context: &Context, wanted: &TenantRef) -> anyhow::Result
         return context.out.document(&json!({
             "tenant": TenantView::from(&tenant),
             "serverAddress": address,
+            "backupSchedule": schedule.as_ref().map(backup::view),
             "admins": admins.iter().map(AdminView::from).collect::<Vec<_>>(),
             "events": events.iter().map(EventView::from).collect::<Vec<_>>(),
             "operations": operations.iter().map(OperationView::from).collect::<Vec<_>>(),
         }));
     }
-    context
-        .out
-        .answer(&text(&tenant, &address, &admins, &events, &operations))
+    context.out.answer(&text(
+        &tenant,
+        &address,
+        schedule.as_ref(),
+        &admins,
+        &events,
+        &operations,
+    ))
 }
 
 fn text(
     tenant: &Tenant,
     address: &str,
+    schedule: Option<&BackupSchedule>,
     admins: &[Admin],
     events: &[TenantEventRow],
     operations: &[Operation],
@@ -61,6 +69,13 @@ fn text(
         ("database", tenant.db_name.as_str().to_owned()),
         ("created", moment(tenant.created_at)),
         ("in service since", moment_or_dash(tenant.activated_at)),
+        (
+            "backups",
+            schedule.map_or_else(
+                || "no schedule".to_owned(),
+                |schedule| format!("every {}; {}", span(schedule.every), backup::went(schedule)),
+            ),
+        ),
         (
             "changed",
             format!("{} (generation {})", moment(tenant.updated_at), tenant.generation),

@@ -15,6 +15,8 @@ mod interrupt;
 #[cfg(test)]
 mod invite;
 #[cfg(test)]
+mod losing_the_registry;
+#[cfg(test)]
 mod messages;
 #[cfg(test)]
 mod refusals;

@@ -337,10 +337,14 @@ impl Judge<'_> {
 
     /// Whether it was a laboratory's of this namespace that the registry does not know.
     fn is_forgotten(&self, database: &SeenDatabase) -> bool {
-        let Some(mark) = database.mark.as_deref().filter(|mark| mark.starts_with(MARK)) else {
+        let Some(mark) = database
+            .mark
+            .as_deref()
+            .filter(|mark| mark.starts_with(migrator::LABORATORY_MARK))
+        else {
             return false;
         };
-        let known = mark[MARK.len()..]
+        let known = mark[migrator::LABORATORY_MARK.len()..]
             .parse()
             .is_ok_and(|id| self.facts.by_id(id).is_some() || self.under_way.concerns(id));
         let prefix = format!("{}_tenant_", self.namespace.as_str());
@@ -362,7 +366,10 @@ impl Judge<'_> {
 
     /// Never dropped by us, and no advice is to drop it: it may hold the last copy of a laboratory's data.
     fn orphan(&self, name: &str, database: &SeenDatabase) -> Finding {
-        let marked = database.mark.as_deref().and_then(|mark| mark.strip_prefix(MARK));
+        let marked = database
+            .mark
+            .as_deref()
+            .and_then(|mark| mark.strip_prefix(migrator::LABORATORY_MARK));
         let (seen, advice) = match (&database.mark, marked) {
             (Some(_), Some(id)) => (
                 format!("it is marked as the laboratory {id}, which the registry does not know"),

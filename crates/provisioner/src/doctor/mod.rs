@@ -17,8 +17,8 @@ mod log_in;
 mod mend;
 mod names;
 mod processes;
-mod schedules;
 mod roles;
+mod schedules;
 mod seen;
 mod standing;
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use identity::{Principal, Tokens};
 use jiff::SignedDuration;
-use model::{Clock, ManualClock, OperatorId, SystemClock};
+use model::{Clock, ManualClock, OperatorId, SessionEpoch, SystemClock};
 use platform::Platform;
 use secrecy::ExposeSecret as _;
 use testkit::Space;
@@ -39,6 +39,7 @@ async fn a_machine_whose_clock_is_ahead_and_one_whose_clock_is_right_take_each_o
     assert!(ahead.provisioner.config().clock.offset().is_some());
     let principal = Principal::Operator {
         operator: OperatorId::generate(),
+        epoch: SessionEpoch::generate(),
     };
     for (signs, reads) in [(&ahead, &right), (&right, &ahead)] {
         let (token, _) = tokens(signs).issue(&principal);

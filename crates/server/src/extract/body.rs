@@ -197,7 +197,49 @@ fn json<T: DeserializeOwned>(req: &HttpRequest, bytes: &[u8]) -> Answer<T> {
     if content_type != "application/json" && !content_type.ends_with("+json") {
         return Err(wrong_type(&content_type, "application/json"));
     }
-    serde_json::from_slice(bytes).map_err(|error| refused_json(&error))
+    parse_json(bytes)
+}
+
+/// Reads JSON, and names the field of whatever is refused.
+fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+    if let Some(pointer) = unstorable_field(bytes) {
+        let detail = format!("{pointer} holds the character U+0000, which cannot be stored; take it out.");
+        return Err(Problem::field(Kind::Invalid, &pointer, detail));
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let pointer = error.path().to_string();
+        refused_json(bytes, &pointer, error.inner())
+    })?;
+    deserializer
+        .end()
+        .map_err(|error| refused_json(bytes, ".", &error))?;
+    Ok(value)
+}
+
+/// The first text that holds U+0000, which JSON can write and PostgreSQL cannot store.
+fn unstorable_field(bytes: &[u8]) -> Option<String> {
+    fn find(value: &serde_json::Value, path: String) -> Option<String> {
+        match value {
+            serde_json::Value::String(text) => text.contains('\0').then_some(path),
+            serde_json::Value::Array(items) => {
+                let mut items = items.iter().enumerate();
+                items.find_map(|(at, item)| find(item, format!("{path}[{at}]")))
+            }
+            serde_json::Value::Object(fields) => fields.iter().find_map(|(name, field)| {
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
+                find(field, path)
+            }),
+            _ => None,
+        }
+    }
+    // Seldom there, so that bodies are parsed once as a rule.
+    memchr::memmem::find(bytes, b"\\u0000")?;
+    find(&serde_json::from_slice(bytes).ok()?, String::new())
 }
 
 fn too_large(limit: usize) -> Problem {
@@ -217,11 +259,105 @@ fn wrong_type(given: &str, accepted: &str) -> Problem {
     Problem::with(Kind::UnsupportedMediaType, detail)
 }
 
-fn refused_json(error: &serde_json::Error) -> Problem {
+/// What cannot be read as the type that is wanted. `path` is where that was found, "." for the whole.
+fn refused_json(bytes: &[u8], path: &str, error: &serde_json::Error) -> Problem {
     let detail = error.to_string();
-    match error.classify() {
-        Category::Data if detail.starts_with("unknown field") => Problem::with(Kind::UnknownField, detail),
-        Category::Data => Problem::with(Kind::Invalid, detail),
-        Category::Syntax | Category::Eof | Category::Io => Problem::with(Kind::MalformedJson, detail),
+    // A value of another kind can look like wrong syntax to a type's parser.
+    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
+    if !is_json && error.classify() != Category::Data {
+        return Problem::with(Kind::MalformedJson, detail);
+    }
+    let kind = if detail.starts_with("unknown field") {
+        Kind::UnknownField
+    } else {
+        Kind::Invalid
+    };
+    Problem::field(kind, &pointer(path, &detail), detail)
+}
+
+/// The field's name. Of a field that is unknown or missing serde names the object that it should be in, and the field in the
+/// message.
+fn pointer(path: &str, detail: &str) -> String {
+    let named = ["unknown field `", "missing field `"]
+        .iter()
+        .find_map(|start| detail.strip_prefix(start)?.split('`').next());
+    match (path, named) {
+        (".", Some(name)) => name.to_owned(),
+        (".", None) => String::new(),
+        (path, Some(name)) if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
+        (path, Some(name)) => format!("{path}.{name}"),
+        (path, None) => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    #[expect(dead_code, reason = "only how they are refused is tried")]
+    struct Outer {
+        family_name: String,
+        items: Vec<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only how they are refused is tried")]
+    struct Inner {
+        id: u32,
+    }
+
+    #[test]
+    fn whatever_is_refused_is_named() {
+        for (body, kind, pointer) in [
+            (r#"{"familyName": 1, "items": []}"#, Kind::Invalid, "familyName"),
+            (
+                r#"{"familyName": null, "items": []}"#,
+                Kind::Invalid,
+                "familyName",
+            ),
+            (r#"{"items": []}"#, Kind::Invalid, "familyName"),
+            (
+                r#"{"familyName": "a", "items": [{"id": 1}, {"id": "b"}]}"#,
+                Kind::Invalid,
+                "items[1].id",
+            ),
+            (
+                r#"{"familyName": "a", "items": [{}]}"#,
+                Kind::Invalid,
+                "items[0].id",
+            ),
+            (
+                r#"{"familyName": "a", "items": [{"id": 1, "x": 2}]}"#,
+                Kind::UnknownField,
+                "items[0].x",
+            ),
+            (r#"{"familyNam": "a"}"#, Kind::UnknownField, "familyNam"),
+            (
+                r#"{"familyName": "a\u0000b", "items": []}"#,
+                Kind::Invalid,
+                "familyName",
+            ),
+            ("[]", Kind::Invalid, ""),
+        ] {
+            let problem = parse_json::<Outer>(body.as_bytes()).unwrap_err();
+            assert_eq!(
+                (problem.kind(), problem.pointers()),
+                (kind, vec![pointer]),
+                "{body}"
+            );
+        }
+        for body in [
+            r#"{"familyName": "#,
+            r#"{"familyName": "a", "items": []} x"#,
+            "nothing",
+        ] {
+            let problem = parse_json::<Outer>(body.as_bytes()).unwrap_err();
+            assert_eq!(problem.kind(), Kind::MalformedJson, "{body}");
+        }
     }
 }

@@ -65,9 +65,18 @@ impl<T: DeserializeOwned> FromRequest for Params<T> {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(match web::Query::<T>::from_query(req.query_string()) {
-            Ok(query) => Ok(Self(query.into_inner())),
-            Err(error) => Err(Problem::with(Kind::BadQuery, error.to_string())),
+        let query =
+            serde_urlencoded::Deserializer::new(form_urlencoded::parse(req.query_string().as_bytes()));
+        ready(match serde_path_to_error::deserialize(query) {
+            Ok(query) => Ok(Self(query)),
+            Err(error) => {
+                let detail = error.inner().to_string();
+                let pointer = match error.path().to_string() {
+                    path if path == "." => detail.split('`').nth(1).unwrap_or_default().to_owned(),
+                    path => path,
+                };
+                Err(Problem::field(Kind::BadQuery, &pointer, detail))
+            }
         })
     }
 }

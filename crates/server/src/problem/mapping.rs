@@ -73,7 +73,7 @@ impl From<RegistryError> for Problem {
             E::Unavailable { .. } => Self::caused(Kind::RegistryUnavailable, error),
             E::SlugTaken { .. } => Self::with(Kind::SlugTaken, error.to_string()),
             E::DatabaseTaken { .. } | E::EmailTaken { .. } => Self::with(Kind::Duplicate, error.to_string()),
-            E::UnknownServer { .. } => Self::with(Kind::Invalid, error.to_string()),
+            E::UnknownServer { .. } => Self::field(Kind::Invalid, "server", error.to_string()),
             E::NotFound {
                 what: "laboratory", ..
             } => Self::with(Kind::UnknownTenant, error.to_string()),
@@ -112,7 +112,7 @@ impl From<ExportError> for Problem {
 
 impl From<SlugError> for Problem {
     fn from(error: SlugError) -> Self {
-        Self::with(Kind::InvalidSlug, error.to_string())
+        Self::field(Kind::InvalidSlug, "slug", error.to_string())
     }
 }
 
@@ -147,23 +147,11 @@ impl From<ProvisionError> for Problem {
             E::Registry(error) => error.into(),
             E::Connect(_) | E::StillConnected { .. } => Self::caused(Kind::TenantServerUnavailable, error),
             E::Busy { .. } | E::Interrupted { .. } => Self::caused(Kind::Busy, error),
-            E::Invalid { field, .. } => {
-                let item = ItemError {
-                    pointer: field.to_owned(),
-                    detail: error.to_string(),
-                    code: None,
-                };
-                Self::with(Kind::Invalid, error.to_string()).items(vec![item])
-            }
+            E::Invalid { field, .. } => Self::field(Kind::Invalid, field, error.to_string()),
             E::NoSuchDatabase { .. } | E::NotAdoptable { .. } => {
-                let item = ItemError {
-                    pointer: "database".to_owned(),
-                    detail: error.to_string(),
-                    code: None,
-                };
-                Self::with(Kind::Invalid, error.to_string()).items(vec![item])
+                Self::field(Kind::Invalid, "database", error.to_string())
             }
-            E::WhichServer { .. } => Self::with(Kind::Invalid, error.to_string()),
+            E::WhichServer { .. } => Self::field(Kind::Invalid, "server", error.to_string()),
             E::IdempotencyMismatch { .. } => Self::with(Kind::IdempotencyKeyReused, error.to_string()),
             E::NotMigratable { .. } | E::Refused { .. } | E::ArchiveTooNew { .. } => {
                 Self::with(Kind::IllegalTransition, error.to_string())
@@ -198,14 +186,7 @@ impl From<OutboxError> for Problem {
         use OutboxError as E;
         match error {
             E::Registry(error) => error.into(),
-            E::Invalid { field, .. } => {
-                let item = ItemError {
-                    pointer: field.to_owned(),
-                    detail: error.to_string(),
-                    code: None,
-                };
-                Self::with(Kind::Invalid, error.to_string()).items(vec![item])
-            }
+            E::Invalid { field, .. } => Self::field(Kind::Invalid, field, error.to_string()),
             E::Sealed { .. } | E::Tls { .. } => Self::internal(error),
         }
     }

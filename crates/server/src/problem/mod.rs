@@ -118,6 +118,24 @@ impl Problem {
         problem
     }
 
+    /// A problem with one value of the request, which is named.
+    #[must_use]
+    pub fn field(kind: Kind, pointer: &str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        let item = ItemError {
+            pointer: pointer.to_owned(),
+            detail: detail.clone(),
+            code: None,
+        };
+        Self::with(kind, detail).items(vec![item])
+    }
+
+    /// The values and items that are named as being to blame.
+    #[must_use]
+    pub fn pointers(&self) -> Vec<&str> {
+        self.0.errors.iter().map(|item| item.pointer.as_str()).collect()
+    }
+
     /// Names the single values or items that are to blame.
     #[must_use]
     pub fn items(mut self, errors: Vec<ItemError>) -> Self {

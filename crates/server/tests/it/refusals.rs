@@ -447,3 +447,34 @@ async fn a_token_of_another_installation_an_old_one_and_an_operators_are_each_re
     other.stop().await;
     world.stop().await;
 }
+
+#[tokio::test]
+async fn every_refused_body_names_its_field() {
+    let world = World::start().await;
+    let lab = world.lab("acme-lab").await;
+    let d = &world.server;
+    for (body, pointer) in [
+        // An object whose only key is a word was taken for the word.
+        (json!({ "sex": { "F": null } }), "sex"),
+        (json!({ "sex": null }), "sex"),
+        (json!({ "sex": "female" }), "sex"),
+        (json!({ "birthDate": "1980-13-41" }), "birthDate"),
+        (json!({ "birthDate": 19_800_401 }), "birthDate"),
+        (json!({ "familyName": 7 }), "familyName"),
+        (json!({ "familyName": "a\u{0}b" }), "familyName"),
+        (json!({ "famliyName": "x" }), "famliyName"),
+    ] {
+        let call = Call::new("POST", "/api/v1/patients").json(&patient(&body));
+        let reply = d.send(&call, &lab.receptionist).await;
+        let problem = reply.expect(422);
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}: {problem}");
+    }
+    let order = json!({ "patientId": "x", "priority": "stat", "tests": ["K"] });
+    let reply = d.post(&lab.technician, "/api/v1/orders", order).await;
+    assert_eq!(reply.expect(422)["errors"][0]["pointer"], "patientId");
+    let items = json!({ "items": [{ "id": "0190a5b0-0000-7000-8000-000000000001", "version": "1" }] });
+    let reply = d.post(&lab.supervisor, "/api/v1/verifications", items).await;
+    assert_eq!(reply.expect(422)["errors"][0]["pointer"], "items[0].version");
+    let reply = d.get(&lab.receptionist, "/api/v1/patients?limit=many").await;
+    assert_eq!(reply.expect(400)["errors"][0]["pointer"], "limit");
+}

@@ -32,8 +32,12 @@ fn named(page: &str) -> Vec<(&str, &str)> {
         .filter_map(|quoted| {
             let (krate, rest) = quoted.split_once("::")?;
             let function = rest.rsplit("::").next()?;
-            let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-            (is_name(krate) && is_name(function) && function.matches('_').count() > 1).then_some((krate, function))
+            let is_name = |text: &str| {
+                text.bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+            };
+            (is_name(krate) && is_name(function) && function.matches('_').count() > 1)
+                .then_some((krate, function))
         })
         .collect()
 }

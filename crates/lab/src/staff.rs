@@ -29,7 +29,6 @@ pub struct Staff {
     /// Their e-mail, which is their log-in name.
     pub email: String,
     /// What they do.
-    #[schema(value_type = String)]
     pub role: Role,
     /// Whether they may log in.
     pub active: bool,

@@ -106,8 +106,12 @@ impl Routes {
     pub fn allowed(&self, path: &str) -> Option<String> {
         // Whatever takes GET takes HEAD (see `observe`), and the document need not say it of each route.
         let head = |method: &Method| (*method == Method::GET).then_some("HEAD");
+        // Of `/tenants/adopt` and `/tenants/{id}` the first is meant: where a word stands, it is no id.
+        let parameters = |pattern: &[String]| pattern.iter().filter(|part| part.starts_with('{')).count();
+        let fewest = self.fitting(path).map(|(pattern, _)| parameters(pattern)).min()?;
         let methods: Vec<&str> = self
             .fitting(path)
+            .filter(|(pattern, _)| parameters(pattern) == fewest)
             .flat_map(|(_, methods)| methods)
             .flat_map(|method| [Some(method.as_str()), head(method)])
             .flatten()
@@ -178,9 +182,14 @@ mod tests {
             get("/a"),
             get("/a/{id}"),
             (vec![String::new(), "a".into()], vec![Method::POST]),
+            (
+                vec![String::new(), "a".into(), "adopt".into()],
+                vec![Method::POST],
+            ),
         ]);
         assert_eq!(routes.allowed("/a").as_deref(), Some("GET, HEAD, POST"));
         assert_eq!(routes.allowed("/a/7").as_deref(), Some("GET, HEAD"));
+        assert_eq!(routes.allowed("/a/adopt").as_deref(), Some("POST"));
         assert_eq!(routes.allowed("/a/"), None);
         assert_eq!(routes.allowed("/b"), None);
         assert_eq!(routes.pattern("/a/7").as_deref(), Some("/a/{id}"));

@@ -37,7 +37,6 @@ pub struct ArchiveView {
     sha256: String,
     db_version: u32,
     /// One of backup, offboard, restore_in_place.
-    #[schema(value_type = String)]
     made_for: OperationKind,
     /// When it was recorded; when it was dumped, for one that was imported.
     created_at: Timestamp,
@@ -77,6 +76,7 @@ pub struct ListQuery {
     /// Where the page starts: `next` of the page before.
     after: Option<String>,
     /// The most items, 1 to 200; 50 unless given.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
 

@@ -22,6 +22,7 @@ pub struct ExportQuery {
     /// Where the page starts: `next` of the page before; from the beginning unless given.
     after: Option<String>,
     /// The most items, 1 to 200; 50 unless given.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
 

@@ -38,7 +38,6 @@ pub struct RegistryHealth {
     #[schema(value_type = String)]
     slug: Slug,
     /// One of provisioning, active, suspended, deleting.
-    #[schema(value_type = String)]
     status: TenantState,
     generation: i64,
 }

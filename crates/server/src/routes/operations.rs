@@ -70,7 +70,6 @@ pub struct OperationView {
     #[schema(value_type = Uuid)]
     id: OperationId,
     /// One of provision, adopt, migrate, backup, restore, restore_in_place, offboard, verify_archive.
-    #[schema(value_type = String)]
     kind: OperationKind,
     #[schema(value_type = Uuid)]
     tenant_id: TenantId,
@@ -78,7 +77,6 @@ pub struct OperationView {
     #[schema(value_type = String)]
     tenant_slug: Slug,
     /// One of pending, running, undoing, succeeded, failed, cancelled.
-    #[schema(value_type = String)]
     status: OperationStatus,
     /// Why the last try failed.
     error: Option<String>,
@@ -104,10 +102,9 @@ pub struct OperationView {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StepView {
-    #[schema(value_type = String, example = "ensure_database")]
+    #[schema(example = "ensure_database")]
     step: Step,
     /// One of running, done, failed.
-    #[schema(value_type = String)]
     status: StepStatus,
     attempts: u32,
     /// Which process ran it.
@@ -176,14 +173,15 @@ pub struct ListQuery {
     #[param(value_type = Option<Uuid>)]
     tenant_id: Option<TenantId>,
     /// Only those of this kind.
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     kind: Option<OperationKind>,
     /// Only those in this status.
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     status: Option<OperationStatus>,
     /// Where the page starts: `next` of the page before.
     after: Option<String>,
     /// The most items, 1 to 200; 50 unless given.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
 

@@ -28,6 +28,7 @@ pub struct ListQuery {
     /// Where the page starts: `next` of the page before.
     after: Option<String>,
     /// The most items, 1 to 200; 50 unless given.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
 
@@ -40,7 +41,6 @@ pub struct NewStaffBody {
     email: Email,
     display_name: String,
     /// One of receptionist, technician, supervisor, lab_admin.
-    #[schema(value_type = String)]
     role: Role,
     /// Nobody sets another's password.
     #[schema(ignore)]
@@ -68,7 +68,6 @@ pub struct StaffPatchBody {
     #[serde(default, deserialize_with = "input::present")]
     email: Option<Email>,
     /// Ends the person's tokens at once; the next one is for the new role.
-    #[schema(value_type = Option<String>)]
     #[serde(default, deserialize_with = "input::present")]
     role: Option<Role>,
     /// Closes or opens the account, at once.

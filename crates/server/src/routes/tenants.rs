@@ -39,7 +39,6 @@ pub struct TenantView {
     /// The name of its database.
     database: String,
     /// One of provisioning, active, suspended, deleting.
-    #[schema(value_type = String)]
     status: TenantState,
     /// The version of its schema.
     db_version: u32,
@@ -75,11 +74,12 @@ impl From<Tenant> for TenantView {
 #[into_params(parameter_in = Query)]
 pub struct ListQuery {
     /// Only those in this state.
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     status: Option<TenantState>,
     /// Where the page starts: `next` of the page before.
     after: Option<String>,
     /// The most items, 1 to 200; 50 unless given.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
 

@@ -31,7 +31,7 @@ pub struct WebhookView {
     url: String,
     description: String,
     /// Which types it gets; an empty list means all.
-    #[schema(value_type = Vec<String>, example = json!(["laboratory.suspended"]))]
+    #[schema(example = json!(["laboratory.suspended"]))]
     event_types: Vec<EventType>,
     /// Until when the secret before is valid beside the present one.
     secret_before_until: Option<Timestamp>,
@@ -91,7 +91,6 @@ pub struct DeliveryView {
     /// Of two events of one laboratory the later has the greater one.
     sequence: i64,
     /// One of pending, delivered, failed.
-    #[schema(value_type = String)]
     status: DeliveryStatus,
     attempts: u32,
     queued_at: Timestamp,
@@ -172,7 +171,6 @@ pub struct NewWebhookBody {
     description: String,
     /// Which types it gets; all unless given.
     #[serde(default)]
-    #[schema(value_type = Vec<String>)]
     event_types: Vec<EventType>,
 }
 
@@ -306,11 +304,12 @@ fn queued(delivery: Delivery) -> HttpResponse {
 #[into_params(parameter_in = Query)]
 pub struct DeliveriesQuery {
     /// Only those in this status.
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     status: Option<DeliveryStatus>,
     /// Where the page starts: `next` of the page before.
     after: Option<String>,
     /// The most items, 1 to 200; 50 unless given.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
 

@@ -26,6 +26,7 @@ pub struct WorklistQuery {
     /// Where the page starts: `next` of the page before.
     after: Option<String>,
     /// The most items, 1 to 1,000; 1,000 unless given.
+    #[param(minimum = 1, maximum = 1_000)]
     limit: Option<u32>,
 }
 

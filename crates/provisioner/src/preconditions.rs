@@ -92,8 +92,14 @@ impl Provisioner {
             return Ok(told);
         };
         let session = self.inner.session(self.inner.admin_on(server).await?).await?;
+        let namespace = &self.inner.config.namespace;
+        // A restore makes these where they are missing.
+        let ours = [namespace.tenant_group(manifest.tenant), namespace.shared_group()];
         let owners = inventory.owners.iter().map(|owned| &owned.role);
-        let wanted: Vec<&String> = owners.chain(&inventory.granted_roles).collect();
+        let named = owners.chain(&inventory.granted_roles);
+        let wanted: Vec<&String> = named
+            .filter(|role| ours.iter().all(|group| group.as_str() != role.as_str()))
+            .collect();
         for role in absent(&session, &wanted).await? {
             let owned = inventory.owners.iter().filter(|owned| owned.role == role).count();
             told.push(format!(

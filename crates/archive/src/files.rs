@@ -33,6 +33,17 @@ pub(crate) fn prepare_directory(directory: &Path) -> Result<(), ArchiveError> {
     Ok(())
 }
 
+/// Whether a file can be written in this directory, which is made where it is missing. The file has no name where the system
+/// can do that, so any number of callers try at once, and nothing is left of one that is killed.
+pub(crate) fn try_writing(directory: &Path) -> Result<(), ArchiveError> {
+    prepare_directory(directory)?;
+    let io = || ArchiveError::io("writing to", directory);
+    let mut file = tempfile::tempfile_in(directory).map_err(io())?;
+    file.write_all(b"written to see whether archives can be\n")
+        .map_err(io())?;
+    file.sync_all().map_err(io())
+}
+
 /// A fresh, empty file that only we can read. An earlier try's is unlinked first: should its writer still live, it
 /// writes into nothing.
 pub(crate) fn prepare_file(path: &Path) -> Result<File, ArchiveError> {

@@ -118,14 +118,25 @@ impl Store {
     /// # Errors
     /// [`ArchiveError::Io`], [`ArchiveError::Store`].
     pub async fn prepare(&self) -> Result<(), ArchiveError> {
-        let kind = match &self.root.kind {
-            Kind::Local(root) => Kind::Local(root.join("store")),
-            Kind::Remote(remote) => Kind::Remote(Remote {
-                path: remote.path.clone().join("store"),
-                ..remote.clone()
-            }),
-        };
-        Place { kind }.prepare().await
+        match &self.root.kind {
+            Kind::Local(root) => {
+                let root = root.clone();
+                tokio::task::spawn_blocking(move || files::try_writing(&root))
+                    .await
+                    .unwrap_or_else(|error| {
+                        Err(ArchiveError::io("writing to", Path::new("the archive store"))(
+                            std::io::Error::other(error),
+                        ))
+                    })
+            }
+            Kind::Remote(remote) => {
+                let kind = Kind::Remote(Remote {
+                    path: remote.path.clone().join("store"),
+                    ..remote.clone()
+                });
+                Place { kind }.prepare().await
+            }
+        }
     }
 
     /// Everything in it, by location, with its size in bytes: one listing, which holds a few hundred bytes in memory for each

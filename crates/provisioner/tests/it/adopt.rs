@@ -264,6 +264,9 @@ async fn each_version_is_told_by_what_is_there() {
 async fn refused(rig: &Rig, wanted: Adoption) -> String {
     match rig.provisioner.request_adopt(wanted, by()).await {
         Err(ProvisionError::Invalid { field, why }) => format!("{field}: {why}"),
+        Err(error @ (ProvisionError::NotAdoptable { .. } | ProvisionError::NoSuchDatabase { .. })) => {
+            format!("database: {error}")
+        }
         other => panic!("{other:?}"),
     }
 }

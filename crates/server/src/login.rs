@@ -5,7 +5,7 @@
 //! several names one: nothing is tried out, so neither the answer nor its time tells in how many laboratories an address is
 //! known, or that one password fits several.
 //!
-//! Whatever does not fit ends in the same 401 after the same work, and no sooner than [`REFUSED_AFTER`], so that the few
+//! Whatever does not fit ends in the same 401 after the same work, and no sooner than `REFUSED_AFTER`, so that the few
 //! milliseconds by which the ways there differ do not show. That a laboratory is not in service is told only to whoever has
 //! given a password of it.
 

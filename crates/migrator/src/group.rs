@@ -6,7 +6,7 @@ use model::{Namespace, RoleName};
 use pg::ConnectTarget;
 use tokio_postgres::{Client, GenericClient, error::SqlState};
 
-use crate::{MigrateError, lock::session, source};
+use crate::{MigrateError, history::history_version, lock::session, source};
 
 /// Makes a group role when it is missing. It cannot log in.
 ///
@@ -48,8 +48,11 @@ pub fn group_make(group: &RoleName) -> String {
 /// role of the installation: not to the group that earlier versions shared, and not to other laboratories' roles, which are
 /// known by their mark. One transaction. `own` is the laboratory's own role.
 ///
+/// The group gets its rights only in a database at this code's version, since they name its tables and columns; the migration of
+/// one that is older grants them, and until then it serves nobody.
+///
 /// # Errors
-/// [`MigrateError::Connect`], [`MigrateError::Db`].
+/// [`MigrateError::Connect`], [`MigrateError::Db`], [`MigrateError::CorruptHistory`].
 pub async fn rights_settle(
     admin: &ConnectTarget,
     namespace: &Namespace,
@@ -58,8 +61,13 @@ pub async fn rights_settle(
 ) -> Result<(), MigrateError> {
     let mut client = session(admin).await?;
     let failed = || MigrateError::db("settling the rights in the database", admin);
+    let is_current = history_version(&client).await? == source::latest();
     let txn = client.transaction().await.map_err(failed())?;
-    let mut sql = source::grants(Some(group));
+    let mut sql = if is_current {
+        source::grants(Some(group))
+    } else {
+        String::new()
+    };
     let strangers = strangers(&txn, namespace, group, own).await.map_err(failed())?;
     for stranger in &strangers {
         sql.push_str(&rights_take(stranger));

@@ -38,8 +38,9 @@ impl Judge<'_> {
                 names.join(", "),
                 self.registry_database
             ),
-            "look whether MASTER_PGDATABASE and MASTER_PGHOST name the right registry, or the registry was lost; drop nothing: the \
-             databases may be all that there is of these laboratories",
+            "look whether MASTER_PGDATABASE and MASTER_PGHOST name the right registry. If the registry was lost, take each back: \
+             `tenantctl adopt --database NAME --slug SLUG` with the slug that it had. Drop nothing: the databases may be all that \
+             there is of these laboratories",
         )
     }
 

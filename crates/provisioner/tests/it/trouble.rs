@@ -220,10 +220,10 @@ async fn what_has_the_name_and_is_not_ours_is_left_alone() {
     );
 }
 
-/// What is open at the moment of the last look may be somebody's half-made database, closed a moment later.
+/// Also one that carries the namespace's prefix, and whatever PUBLIC may do in it.
 #[tokio::test]
-async fn a_strangers_open_database_delays_a_laboratory_and_does_not_undo_it() {
-    let rig = Rig::with(|config| config.bounds.attempts_max = 1000).await;
+async fn a_strangers_open_database_neither_delays_a_laboratory_nor_undoes_it() {
+    let rig = Rig::new().await;
     let server = connect(&rig.space.server).await;
     let open = format!("{}_somebodys", rig.space.namespace.as_str());
     server
@@ -231,22 +231,17 @@ async fn a_strangers_open_database_delays_a_laboratory_and_does_not_undo_it() {
         .await
         .unwrap();
     let (tenant, operation) = rig.ask("patient").await;
-    let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
-    let closing = async {
-        let error: String = failures.recv().await.unwrap();
-        assert!(error.contains(&open) && error.contains("REVOKE ALL"), "{error}");
-        server
-            .batch_execute(&format!("REVOKE ALL ON DATABASE \"{open}\" FROM PUBLIC"))
-            .await
-            .unwrap();
-    };
-    let running = rig.provisioner.run(operation, |progress| {
-        if let Progress::StepFailed { error, .. } = progress {
-            let _ = failed.send(error);
-        }
-    });
-    let (ended, ()) = tokio::join!(running, closing);
+    let failed = std::sync::atomic::AtomicU32::new(0);
+    let ended = rig
+        .provisioner
+        .run(operation, |progress| {
+            if let Progress::StepFailed { .. } = progress {
+                failed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        })
+        .await;
     assert_eq!(ended.unwrap().status, OperationStatus::Succeeded);
+    assert_eq!(failed.into_inner(), 0);
     assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
 }
 

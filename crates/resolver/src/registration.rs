@@ -21,7 +21,7 @@ use std::{
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use model::RouterId;
-use registry::{Budgets, NewRouter, PAGE_MAX, Registry, RegistryError, TenantFence};
+use registry::{NewRouter, PAGE_MAX, Registry, RegistryError, TenantFence};
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify, watch},
     task::JoinHandle,
@@ -62,6 +62,8 @@ struct Shared {
     changed: Notify,
     /// The registration was found to be cleared away.
     lost: Notify,
+    /// The registration was renewed.
+    renewed: Notify,
     stop: watch::Sender<bool>,
     /// When the registry was asked that confirmed the registration last.
     renewed_at: Mutex<Option<Instant>>,
@@ -83,6 +85,7 @@ impl Registration {
             ttl: config.router_ttl,
             changed: Notify::new(),
             lost: Notify::new(),
+            renewed: Notify::new(),
             stop: watch::Sender::new(false),
             renewed_at: Mutex::new(None),
         });
@@ -176,7 +179,11 @@ impl Pauses {
 
 impl Router {
     async fn run(self) {
-        tokio::join!(self.renew_until_stopped(), self.acknowledge_until_stopped());
+        tokio::join!(
+            self.renew_until_stopped(),
+            self.acknowledge_until_stopped(),
+            self.add_up_until_stopped()
+        );
         let unregister = async |client: &_| registry::router_unregister(client, self.id).await;
         if let Err(error) = self.registry.within(self.limit, unregister).await {
             tracing::debug!(%error, "a registration is left to run out");
@@ -190,10 +197,10 @@ impl Router {
         loop {
             let asked_at = Instant::now();
             let pause_ends = match self.register(known).await {
-                Ok(budgets) => {
+                Ok(()) => {
                     known = true;
-                    self.core.pools.note_budgets(budgets);
                     trouble.over();
+                    self.shared.renewed.notify_one();
                     // What could not be acknowledged without a registration can be now.
                     self.shared.set_renewed_at(Some(asked_at));
                     self.shared.changed.notify_one();
@@ -205,6 +212,23 @@ impl Router {
                 () = self.stopped() => return,
                 () = self.shared.lost.notified() => {}
                 () = sleep_until(pause_ends) => {}
+            }
+        }
+    }
+
+    /// Learns after each renewal what all routers may take together. By itself, so that its answer delays no renewal.
+    async fn add_up_until_stopped(&self) {
+        loop {
+            tokio::select! {
+                () = self.stopped() => return,
+                () = self.shared.renewed.notified() => {}
+            }
+            let budgets = async |client: &_| registry::router_budgets(client, None).await;
+            match self.registry.within(self.limit, budgets).await {
+                Ok(budgets) => self.core.pools.note_budgets(budgets),
+                Err(error) => {
+                    tracing::debug!(%error, "the routers' budgets are added up after the next renewal")
+                }
             }
         }
     }
@@ -270,8 +294,8 @@ impl Router {
         Ok(pauses)
     }
 
-    /// Registers or renews, and learns what all routers may take together.
-    async fn register(&self, known: bool) -> Result<Budgets, RegistryError> {
+    /// Registers or renews.
+    async fn register(&self, known: bool) -> Result<(), RegistryError> {
         let (id, ttl) = (self.id, self.shared.ttl);
         let work = async |client: &_| {
             if !known || !registry::router_renew(client, id, ttl).await? {
@@ -290,7 +314,7 @@ impl Router {
                 };
                 registry::router_register(client, &router, ttl).await?;
             }
-            registry::router_budgets(client, None).await
+            Ok(())
         };
         self.registry.within(self.limit, work).await
     }

@@ -263,7 +263,8 @@ fn wrong_type(given: &str, accepted: &str) -> Problem {
 fn refused_json(bytes: &[u8], path: &str, error: &serde_json::Error) -> Problem {
     let detail = error.to_string();
     // A value of another kind can look like wrong syntax to a type's parser.
-    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
+    let is_json = std::str::from_utf8(bytes)
+        .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
     if !is_json && error.classify() != Category::Data {
         return Problem::with(Kind::MalformedJson, detail);
     }

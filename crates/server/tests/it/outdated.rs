@@ -50,7 +50,12 @@ async fn a_change_of_a_columns_type_under_traffic_is_seen_by_no_client() {
         for to in ["varchar(300)", "text", "varchar(400)", "text"] {
             let before: Vec<usize> = answered.iter().map(|count| count.load(SeqCst)).collect();
             owner
-                .batch_execute(&format!("ALTER TABLE patient ALTER COLUMN given_name TYPE {to}"))
+                .batch_execute(&format!(
+                    "BEGIN; DROP TRIGGER patient_form ON patient; ALTER TABLE patient ALTER COLUMN given_name TYPE {to};
+                     CREATE TRIGGER patient_form BEFORE INSERT OR UPDATE OF national_id, family_name, given_name ON patient
+                       FOR EACH ROW EXECUTE FUNCTION refuse_other_forms('national_id', 'family_name', 'given_name');
+                     COMMIT"
+                ))
                 .await
                 .unwrap();
             testkit::eventually("requests after the change", crate::support::LIMIT, async || {

@@ -24,7 +24,7 @@ async fn a_suspended_laboratory_says_so_and_comes_back_whole() {
         .await;
     wrong.refused(401, "login-failed");
     let health = d
-        .get(&lab.admin, &format!("/api/v1/tenants/{}/health", lab.id))
+        .get(ops, &format!("/api/v1/tenants/{}/health", lab.id))
         .await
         .expect(200);
     assert_eq!(
@@ -58,7 +58,7 @@ async fn a_laboratory_whose_schema_is_behind_or_ahead_is_not_touched() {
             .await
             .refused(503, code);
         let health = d
-            .get(&lab.admin, &format!("/api/v1/tenants/{}/health", lab.id))
+            .get(&world.operator, &format!("/api/v1/tenants/{}/health", lab.id))
             .await
             .expect(200);
         assert_eq!(health["schema"]["fit"], code.strip_prefix("version-").unwrap());

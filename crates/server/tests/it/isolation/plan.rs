@@ -113,7 +113,17 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             Plan::Operators(call, 202, After::Finish)
         }
         ("POST", "/api/v1/archives/prune") => post(path.to_owned(), 200, After::Nothing),
-        ("POST", "/api/v1/tenants/{id}/backups") => post(tenant("/backups"), 202, After::Finish),
+        ("POST", "/api/v1/archives/import") => {
+            let archive = scene.archive().await;
+            let call = Call::new("POST", path).json(&json!({ "location": archive["location"] }));
+            // It is recorded already.
+            Plan::Operators(call, 409, After::Nothing)
+        }
+        ("POST", "/api/v1/tenants/{id}/backups") => {
+            // Behind the backup that A's schedule may have begun.
+            scene.archive().await;
+            post(tenant("/backups"), 202, After::Finish)
+        }
         ("GET", "/api/v1/tenants/{id}/backup-schedule") => {
             scene.schedule().await;
             get(&tenant("/backup-schedule"))

@@ -86,6 +86,7 @@ impl Exit {
             | R::DatabaseTaken { .. }
             | R::EmailTaken { .. }
             | R::Illegal(_)
+            | R::NotARegistry { .. }
             | R::OperationInProgress { .. }
             | R::IdempotencyKeyUsed { .. }
             | R::LeaseLost { .. }

@@ -20,6 +20,8 @@ mod embedded {
 const MIGRATION_LOCK: i64 = 0x7465_6e61_6e74_7279;
 /// How long one caller waits for another that is migrating.
 const MIGRATION_LOCK_WAIT: &str = "120s";
+/// Databases that every server has for its own use.
+const SERVERS_OWN: [&str; 3] = ["postgres", "template0", "template1"];
 /// How long a connection that is used once may take to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -42,6 +44,13 @@ pub async fn ensure_database(admin: &ConnectTarget, database: &str) -> Result<bo
     let name = DbName::from_catalog(database).map_err(|e| RegistryError::Migrate {
         reason: e.to_string(),
     })?;
+    if SERVERS_OWN.contains(&database) {
+        return Err(RegistryError::NotARegistry {
+            database: database.to_owned(),
+            why: "it is the server's own, in which its other users work or from which databases are made"
+                .to_owned(),
+        });
+    }
     let client = connect(admin).await?;
     lock(&client).await?;
     // Closed and without rights of its own is what a creation leaves that was killed before its second statement.
@@ -106,6 +115,7 @@ impl Registry {
         let mut client = connect(self.target()).await?;
         lock(&client).await?;
         let found = history_version(&client).await?;
+        self.refuse_another_use(&client, found).await?;
         if found > latest() {
             return Err(RegistryError::VersionMismatch {
                 found,
@@ -121,6 +131,51 @@ impl Registry {
             tracing::info!(migration = %migration, "registry migrated");
         }
         Ok(latest())
+    }
+
+    /// Refuses a database that another application uses: before the first migration it must be empty, and a history that it
+    /// has must be ours.
+    async fn refuse_another_use(&self, client: &Client, found: SchemaVersion) -> Result<(), RegistryError> {
+        let failed = |e| RegistryError::from_driver("looking at what the registry's database holds", e);
+        let why = if found == SchemaVersion::new(0) {
+            let row = client
+                .query_opt(
+                    "SELECT n.nspname || '.' || c.relname
+                       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                      WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+                        AND c.relname <> 'refinery_schema_history'
+                        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                             WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
+                      ORDER BY 1 LIMIT 1",
+                    &[],
+                )
+                .await
+                .map_err(failed)?;
+            row.map(|row| format!("it is not empty, it holds {} for example", row.get::<_, &str>(0)))
+        } else {
+            let ours = embedded::migrations::runner();
+            let ours = ours
+                .get_migrations()
+                .iter()
+                .find(|migration| migration.version() == 1);
+            let row = client
+                .query_opt(
+                    "SELECT name::text FROM public.refinery_schema_history WHERE version = 1",
+                    &[],
+                )
+                .await
+                .map_err(failed)?;
+            let first: Option<String> = row.map(|row| row.get(0));
+            (first.as_deref() != ours.map(refinery::Migration::name))
+                .then(|| "its migrations are another application's".to_owned())
+        };
+        match why {
+            None => Ok(()),
+            Some(why) => Err(RegistryError::NotARegistry {
+                database: self.target().database.clone(),
+                why,
+            }),
+        }
     }
 
     /// Checks that the schema is the one this binary was built for.

@@ -1,6 +1,8 @@
 //! The registry against a real PostgreSQL.
 
 #[cfg(test)]
+mod another_use;
+#[cfg(test)]
 mod audit;
 #[cfg(test)]
 mod leases;

@@ -206,6 +206,16 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
         let detail = format!("{pointer} holds the character U+0000, which cannot be stored; take it out.");
         return Err(Problem::field(Kind::Invalid, &pointer, detail));
     }
+    // Every body is an object. Serde would take an array as well, by the order in which the fields are declared.
+    if bytes.trim_ascii_start().first() == Some(&b'[')
+        && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+    {
+        return Err(Problem::field(
+            Kind::Invalid,
+            "",
+            "the body is an array; send an object with named fields",
+        ));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let pointer = error.path().to_string();
@@ -344,6 +354,7 @@ mod tests {
                 "familyName",
             ),
             ("[]", Kind::Invalid, ""),
+            (r#"["a", []]"#, Kind::Invalid, ""),
         ] {
             let problem = parse_json::<Outer>(body.as_bytes()).unwrap_err();
             assert_eq!(

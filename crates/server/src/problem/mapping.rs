@@ -88,6 +88,7 @@ impl From<RegistryError> for Problem {
             E::Db { source, .. } if pg::is_read_only(source) => Self::caused(Kind::DatabaseReadOnly, error),
             E::CorruptRow { .. }
             | E::VersionMismatch { .. }
+            | E::NotARegistry { .. }
             | E::LeaseLost { .. }
             | E::Migrate { .. }
             | E::Db { .. } => Self::internal(error),

@@ -1,0 +1,46 @@
+//! A database that another application uses is not taken for the registry.
+
+use registry::{Registry, RegistryError, RegistryOptions, ensure_database};
+use testkit::Space;
+
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+
+async fn tables(space: &Space) -> i64 {
+    let client = pg::connect(&space.registry, "registry test", LIMIT)
+        .await
+        .unwrap();
+    let sql = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn a_database_that_holds_something_else_is_refused_and_left_as_it_is() {
+    for sql in [
+        "CREATE TABLE account (id int)",
+        // It has the name of a table of ours.
+        "CREATE TABLE operations (id int)",
+        "CREATE TABLE refinery_schema_history (version int4 PRIMARY KEY, name text, applied_on text, checksum text);
+         INSERT INTO refinery_schema_history VALUES (1, 'crm', '2026-01-01T00:00:00Z', '1')",
+    ] {
+        let space = Space::new().await;
+        let client = pg::connect(&space.registry, "registry test", LIMIT).await.unwrap();
+        client.batch_execute(sql).await.unwrap();
+        let registry = Registry::new(&space.registry, RegistryOptions::default());
+        let refused = registry.migrate().await.unwrap_err();
+        assert!(matches!(refused, RegistryError::NotARegistry { .. }), "{refused}");
+        assert!(refused.to_string().contains("MASTER_PGDATABASE"), "{refused}");
+        assert_eq!(tables(&space).await, 1, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn the_servers_own_databases_are_no_registry() {
+    let space = Space::new().await;
+    for name in ["postgres", "template0", "template1"] {
+        let refused = ensure_database(&space.server, name).await.unwrap_err();
+        assert!(
+            matches!(refused, RegistryError::NotARegistry { .. }),
+            "{name}: {refused}"
+        );
+    }
+}

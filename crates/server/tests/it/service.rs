@@ -388,3 +388,36 @@ async fn a_registry_that_goes_away_is_told_as_such_and_comes_back() {
     eventually("ready again", LIMIT + Duration::from_secs(1), ready).await;
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_list_takes_every_page_size_that_its_description_allows() {
+    let world = World::start().await;
+    let lab = world.lab("acme-lab").await;
+    let d = &world.server;
+    let document = d.get("", "/openapi.json").await.expect(200);
+    let mut tried = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let parameters = item["get"]["parameters"].as_array().cloned().unwrap_or_default();
+        let Some(limit) = parameters.iter().find(|parameter| parameter["name"] == "limit") else {
+            continue;
+        };
+        let (min, max) = (&limit["schema"]["minimum"], &limit["schema"]["maximum"]);
+        assert_eq!(min, 1, "{path}: {limit}");
+        let max = max
+            .as_u64()
+            .unwrap_or_else(|| panic!("{path} has no largest page: {limit}"));
+        // Lists below a record are tried by their own tests.
+        if path.contains('{') {
+            continue;
+        }
+        for size in [1, max] {
+            let mut statuses = Vec::new();
+            for token in [&lab.admin, &lab.supervisor, &world.operator] {
+                statuses.push(d.get(token, &format!("{path}?limit={size}")).await.status);
+            }
+            assert!(statuses.contains(&200), "{path}?limit={size}: {statuses:?}");
+        }
+        tried += 1;
+    }
+    assert!(tried > 8, "only {tried} lists");
+}

@@ -26,7 +26,7 @@ GRANT SELECT, INSERT, UPDATE (display_name, email, role, password_hash, oidc_sub
 GRANT SELECT, INSERT, DELETE, UPDATE (token_sha256, session_epoch, created_by, created_at, expires_at) ON staff_invitation TO {group};
 
 -- The catalogue.
-GRANT SELECT, INSERT, UPDATE (name, loinc, section, value_type, unit, decimals, allowed_values, members, delta_pct, delta_days, tat_minutes, active) ON test_def TO {group};
+GRANT SELECT, INSERT, UPDATE (name, loinc, section, value_type, unit, decimals, allowed_values, critical_values, members, delta_pct, delta_days, tat_minutes, active) ON test_def TO {group};
 GRANT SELECT, INSERT, UPDATE (valid_to) ON ref_range TO {group};
 
 -- The work. What the guards evaluate (range, limits, flag) has no column here.
@@ -38,9 +38,9 @@ GRANT SELECT, INSERT, UPDATE (status, collected_at, collected_by, received_at, r
 GRANT SELECT, INSERT, UPDATE (
   specimen_id, status, value_num, comparator, value_text, unit, comment, instrument, resulted_at, import_id,
   delta_flag, delta_previous, entered_by, entered_at, verified_by, verified_at, self_verified, released_by, amendment_id,
-  outdated_since, outdated_reason, change_reason, closed_reason, changed_by
+  outdated_since, outdated_reason, lift_confirmation, change_reason, closed_reason, changed_by
 ) ON result TO {group};
-GRANT SELECT, INSERT, UPDATE (status, verified_by, evaluated_at) ON result_amendment TO {group};
+GRANT SELECT, INSERT, UPDATE (status, verified_by, evaluated_at, change_reason, lift_confirmation) ON result_amendment TO {group};
 
 -- Append-only.
 GRANT SELECT, INSERT ON audit_event, critical_notice, import_batch, import_run, import_error TO {group};
@@ -50,15 +50,21 @@ GRANT EXECUTE ON FUNCTION
   flag_at(numeric, text, numeric, numeric, numeric, numeric),
   flag_of(numeric, text, numeric, numeric, numeric, numeric),
   evaluation_subject(uuid, uuid),
-  evaluation(text, text, date, date, timestamptz, numeric, text),
+  evaluation(text, text, date, date, timestamptz, numeric, text, text),
+  correction_evaluation(uuid, numeric, text, text),
+  would_be_critical(uuid),
+  is_critical_word(text, text),
+  ages_cross(text, text),
+  drawn_on_another_day(text, text),
+  mark_outdated(uuid[], text),
   may_be_critical(text, numeric, text, numeric, numeric),
-  is_notified(uuid, int, uuid),
+  counted_notice(uuid, uuid, int, int),
   fits_test(text, numeric, text, text)
   TO {group};
 -- Asked by the trigger that keeps texts in one form.
 GRANT EXECUTE ON FUNCTION is_normal_line(text) TO {group};
 -- Written by guards.
-GRANT SELECT ON result_revision, result_change, specimen_revision TO {group};
+GRANT SELECT ON result_revision, result_change, specimen_revision, critical_lift TO {group};
 
 -- Not a record of the laboratory: answers kept for a day so that a repeated request is not done twice.
 GRANT SELECT, INSERT, DELETE ON idempotency_key TO {group};

@@ -5,7 +5,7 @@
 //! is. Only where the laboratory allows one person both is it applied at once, and marked. The value that it replaces, with
 //! all its signatures, stays readable for ever.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::LazyLock};
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -15,9 +15,12 @@ use crate::{
     Actor, AmendmentId, AmendmentKind, AmendmentStatus, Comparator, Flag, LabError, NoRange, Number, Page,
     PageRequest, ResultId, Txn, audit,
     catalogue::{self, Test},
-    entry, jumped,
+    critical::{self, LIFT_COLUMNS, LiftedMark},
+    entry,
+    error::same_version,
+    jumped,
     paging::Cursor,
-    profile, result_view,
+    patients, profile, result_view,
     result_view::{Delta, ResultView},
     results,
     rows::Reader,
@@ -72,10 +75,15 @@ pub struct Amendment {
     /// Above it somebody must be told.
     #[schema(value_type = Option<String>)]
     pub crit_high: Option<Number>,
-    /// Whether the new value is or may be critical: then somebody must be told before it is verified.
+    /// Whether the new value is or may be critical, or its critical mark was lifted and nobody has accepted that: then somebody must be
+    /// told before it is verified.
     pub notice_required: bool,
-    /// Whether a notice of this value is recorded that counts.
+    /// Whether a notice of this value is recorded that counts; of an amendment that is verified or withdrawn, whether one counted then.
     pub critical_notified: bool,
+    /// Set when the proposed value was critical, and an evaluation took that mark away.
+    pub critical_lifted: Option<LiftedMark>,
+    /// Raised whenever the proposed value is evaluated otherwise; a notice names it.
+    pub version: i32,
     /// The delta check of the new value, against the previous one as it is now.
     pub delta: Option<Delta>,
     /// Why.
@@ -102,10 +110,21 @@ pub struct Amended {
     pub result: ResultView,
 }
 
-const COLUMNS: &str = "id, may_be_critical(flag, value_num, comparator, crit_low, crit_high) AS critical, \
-                       is_notified(result_id, base_rev + 1, id) AS notified, result_id, kind, status, value_num, value_text, comparator, \
-                       comment, flag, no_range, ref_low, ref_high, crit_low, crit_high, delta_flag, delta_previous, \
-                       reason, entered_by, entered_at, verified_by, verified_at, self_verified";
+/// `SELECT` of everything an [`Amendment`] needs; append conditions on `a` (result_amendment).
+static SELECT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT a.id, may_be_critical(a.flag, a.value_num, a.comparator, a.crit_low, a.crit_high)
+                  OR a.lift_id IS NOT NULL AND a.lift_confirmation IS NULL AS critical,
+                CASE WHEN a.status <> 'proposed' THEN a.notice_id IS NOT NULL ELSE counted_notice(a.result_id, a.id,
+                  coalesce((SELECT l.rev FROM critical_lift l WHERE l.id = a.lift_id AND l.amendment_id = a.id), a.version), a.version)
+                  IS NOT NULL END AS notified,
+                a.result_id, a.kind, a.status, a.value_num, a.value_text, a.comparator,
+                a.comment, a.flag, a.no_range, a.ref_low, a.ref_high, a.crit_low, a.crit_high, a.delta_flag, a.delta_previous,
+                a.reason, a.entered_by, a.entered_at, a.verified_by, a.verified_at, a.self_verified, a.version,
+                a.lift_confirmation, {LIFT_COLUMNS}
+         FROM result_amendment a LEFT JOIN critical_lift lift ON lift.id = a.lift_id"
+    )
+});
 
 /// Enters an amendment. Where the laboratory allows one person to enter and verify, it is applied at once, unless its value
 /// is critical: then the notice comes first, and verification after it.
@@ -120,6 +139,7 @@ pub async fn propose(
     version: i32,
     new: &AmendmentEntry,
 ) -> Result<Amended, LabError> {
+    patients::hold(txn, &[id]).await?;
     let (status, _) = results::locked(txn, id, version).await?;
     let mut problems = Problems::default();
     let reason = problems.line("reason", &new.reason, REASON_MAX);
@@ -153,29 +173,60 @@ pub async fn propose(
     )
     .await?;
     if profile::get(txn).await?.allow_self_verify && !get(txn, amendment).await?.notice_required {
-        return apply(txn, actor, amendment, id).await;
+        return apply(txn, actor, amendment, id, None).await;
     }
     amended(txn, amendment, id).await
+}
+
+/// How an amendment is verified.
+#[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AmendmentVerification {
+    /// The version of the amendment that was looked at; refused when it was evaluated otherwise since.
+    pub version: Option<i32>,
+    /// Only of a value whose critical mark was lifted (`criticalLifted`): why it is right that it is not marked any more.
+    pub confirm_lifted: Option<String>,
 }
 
 /// Verifies an amendment that another person entered, and applies it.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `self_verification` or `critical_notice`.
-pub async fn verify(txn: &Txn<'_>, actor: &Actor, id: AmendmentId) -> Result<Amended, LabError> {
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `self_verification`, `critical_notice` or `critical_lifted`.
+pub async fn verify(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    id: AmendmentId,
+    how: &AmendmentVerification,
+) -> Result<Amended, LabError> {
+    let mut problems = Problems::default();
+    let confirmation = problems.optional_line("confirmLifted", how.confirm_lifted.as_deref(), REASON_MAX);
+    problems.done()?;
     let amendment = locked(txn, id).await?;
+    if let Some(version) = how.version {
+        same_version("the amendment", amendment.version, version)?;
+    }
     if amendment.entered_by == actor.staff.as_uuid() && !profile::get(txn).await?.allow_self_verify {
         return Err(LabError::conflict(
             "self_verification",
             "you entered this amendment; another person must verify it",
         ));
     }
-    if amendment.notice_required && !amendment.critical_notified {
+    let lifted = amendment
+        .critical_lifted
+        .as_ref()
+        .is_some_and(|mark| mark.confirmation.is_none());
+    if lifted && !amendment.critical_notified && confirmation.is_none() {
+        let message = "the critical mark of the amended value was lifted (criticalLifted says when and why); record whom you notified \
+                       (critical-notice), or verify it with confirmLifted and the reason";
+        return Err(LabError::conflict("critical_lifted", message));
+    }
+    if amendment.notice_required && !lifted && !amendment.critical_notified {
         let message = "the amended value is or may be critical; record whom you notified and that it was read back \
                        (critical-notice) first";
         return Err(LabError::conflict("critical_notice", message));
     }
-    apply(txn, actor, id, amendment.result_id).await
+    let confirmation = confirmation.filter(|_| lifted);
+    apply(txn, actor, id, amendment.result_id, confirmation.as_ref()).await
 }
 
 /// Takes a proposal back; it stays readable.
@@ -208,7 +259,8 @@ pub async fn withdraw(txn: &Txn<'_>, actor: &Actor, id: AmendmentId) -> Result<A
 pub async fn of_result(txn: &Txn<'_>, id: ResultId) -> Result<Vec<Amendment>, LabError> {
     let statement = txn
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM result_amendment WHERE result_id = $1 ORDER BY id DESC"
+            "{} WHERE a.result_id = $1 ORDER BY a.entered_at DESC, a.id DESC",
+            *SELECT
         ))
         .await?;
     txn.query(&statement, &[&id])
@@ -244,12 +296,16 @@ pub struct WaitingAmendment {
 pub async fn waiting(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<WaitingAmendment>, LabError> {
     let statement = txn
         .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM result_amendment WHERE status = 'proposed' AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2"
+            "{} WHERE a.status = 'proposed' AND ($1::timestamptz IS NULL OR (a.entered_at, a.id) > ($1, $2::uuid))
+             ORDER BY a.entered_at, a.id LIMIT $3",
+            *SELECT
         ))
         .await?;
-    let rows = txn
-        .query(&statement, &[&page.after_id()?, &page.fetch()?])
-        .await?;
+    let (since, after) = page
+        .after_row(txn, "SELECT entered_at FROM result_amendment WHERE id = $1")
+        .await?
+        .unzip();
+    let rows = txn.query(&statement, &[&since, &after, &page.fetch()?]).await?;
     let found = rows.iter().map(amendment).collect::<Result<Vec<_>, _>>()?;
     let ids: Vec<ResultId> = found.iter().map(|amendment| amendment.result_id).collect();
     let mut results: HashMap<ResultId, ResultView> = result_view::by_ids(txn, &ids)
@@ -283,7 +339,9 @@ pub async fn waiting(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<WaitingAm
             given_name: row.get("given_name")?,
         });
     }
-    page.page(waiting, |waiting| Cursor::Id(waiting.amendment.id.as_uuid()))
+    page.page(waiting, |waiting| {
+        Cursor::Moment(waiting.amendment.entered_at, waiting.amendment.id.as_uuid())
+    })
 }
 
 /// Writes a proposal; the database evaluates it.
@@ -363,7 +421,11 @@ fn new_value(
     };
     let value = entry::read(test, text, comparator, before.unit.as_deref())
         .map_err(|bad| LabError::invalid(bad.field, bad.message))?;
-    let same_value = text == present && comparator == before.comparator;
+    let form = match &value {
+        entry::Value::Number(number, _) => number.to_string(),
+        entry::Value::Text(text) => text.clone(),
+    };
+    let same_value = new.value.is_none() || form == present && comparator == before.comparator;
     // With the same value an outdated evaluation is put right.
     let outdated = before.evaluation_outdated.is_some();
     if same_value
@@ -389,9 +451,16 @@ fn new_value(
 /// Locks the result before its amendment, as everybody does.
 async fn locked(txn: &Txn<'_>, id: AmendmentId) -> Result<Amendment, LabError> {
     let statement = txn
-        .prepare_cached("SELECT r.id FROM result r JOIN result_amendment a ON a.result_id = r.id WHERE a.id = $1 FOR NO KEY UPDATE OF r")
+        .prepare_cached(
+            "SELECT r.id FROM result r JOIN result_amendment a ON a.result_id = r.id WHERE a.id = $1",
+        )
         .await?;
-    txn.query_opt(&statement, &[&id]).await?;
+    let result: Option<ResultId> = txn.query_opt(&statement, &[&id]).await?.map(|row| row.get(0));
+    patients::hold(txn, result.as_slice()).await?;
+    let statement = txn
+        .prepare_cached("SELECT 1 FROM result WHERE id = $1 FOR NO KEY UPDATE")
+        .await?;
+    txn.query_opt(&statement, &[&result]).await?;
     let amendment = get(txn, id).await?;
     match amendment.status {
         AmendmentStatus::Proposed => Ok(amendment),
@@ -402,11 +471,21 @@ async fn locked(txn: &Txn<'_>, id: AmendmentId) -> Result<Amendment, LabError> {
     }
 }
 
-async fn apply(txn: &Txn<'_>, actor: &Actor, id: AmendmentId, result: ResultId) -> Result<Amended, LabError> {
+async fn apply(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    id: AmendmentId,
+    result: ResultId,
+    confirmation: Option<&Line>,
+) -> Result<Amended, LabError> {
     let statement = txn
-        .prepare_cached("UPDATE result_amendment SET status = 'verified', verified_by = $2 WHERE id = $1")
+        .prepare_cached(
+            "UPDATE result_amendment SET status = 'verified', verified_by = $2, lift_confirmation = coalesce($3, lift_confirmation)
+             WHERE id = $1",
+        )
         .await?;
-    txn.execute(&statement, &[&id, &actor.staff.as_uuid()]).await?;
+    txn.execute(&statement, &[&id, &actor.staff.as_uuid(), &confirmation])
+        .await?;
     // The guard copies everything from the amendment itself.
     let statement = txn
         .prepare_cached(
@@ -421,7 +500,7 @@ async fn apply(txn: &Txn<'_>, actor: &Actor, id: AmendmentId, result: ResultId) 
         "amendment.verified",
         "result",
         result,
-        Some(serde_json::json!({ "amendment": id })),
+        Some(serde_json::json!({ "amendment": id, "confirmLifted": confirmation })),
     )
     .await?;
     amended(txn, id, result).await
@@ -436,7 +515,7 @@ async fn amended(txn: &Txn<'_>, id: AmendmentId, result: ResultId) -> Result<Ame
 
 async fn get(txn: &Txn<'_>, id: AmendmentId) -> Result<Amendment, LabError> {
     let statement = txn
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM result_amendment WHERE id = $1"))
+        .prepare_cached(&format!("{} WHERE a.id = $1", *SELECT))
         .await?;
     let row = txn.query_opt(&statement, &[&id]).await?;
     amendment(&row.ok_or_else(|| LabError::not_found("amendment", id))?)
@@ -461,7 +540,9 @@ fn amendment(row: &Row) -> Result<Amendment, LabError> {
         crit_low: row.get("crit_low")?,
         crit_high: row.get("crit_high")?,
         notice_required: row.get("critical")?,
-        critical_notified: row.get::<bool>("critical")? && row.get::<bool>("notified")?,
+        critical_notified: row.get("notified")?,
+        critical_lifted: critical::lifted_mark(&row)?,
+        version: row.get("version")?,
         delta: Delta::of(row.get("delta_previous")?, number, row.get("delta_flag")?),
         reason: row.get("reason")?,
         entered_by: row.get("entered_by")?,

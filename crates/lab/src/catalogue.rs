@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use crate::{
     Actor, Age, LabError, RangeSex, Txn, ValueType, audit,
     error::same_version,
+    evaluation::{self, Affected},
     is_loinc,
     number::Number,
     patch,
@@ -47,6 +48,9 @@ pub struct NewTest {
     pub decimals: Option<i16>,
     /// The values that a coded test may have.
     pub allowed_values: Option<Vec<String>>,
+    /// Critical values of a test without numbers: of a coded test some of its values; of a text test words that a critical text
+    /// contains, in any case of letters. Such a value is flagged `AA`, and is not released before somebody was told.
+    pub critical_values: Option<Vec<String>>,
     /// Codes of the tests that a panel stands for.
     pub members: Option<Vec<String>>,
     /// Mark a quantity that differs from the patient's previous one by more percent than this; with `deltaDays`.
@@ -83,6 +87,10 @@ pub struct TestPatch {
     #[serde(default, deserialize_with = "patch::clearable")]
     #[schema(value_type = Option<Vec<String>>)]
     pub allowed_values: Option<Option<Vec<String>>>,
+    /// Critical values of a test without numbers. Results that are not released are evaluated again.
+    #[serde(default, deserialize_with = "patch::clearable")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub critical_values: Option<Option<Vec<String>>>,
     /// Members of a panel.
     #[serde(default, deserialize_with = "patch::clearable")]
     #[schema(value_type = Option<Vec<String>>)]
@@ -108,7 +116,7 @@ pub struct TestPatch {
 }
 
 /// A test.
-#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Test {
     /// Code.
@@ -129,6 +137,8 @@ pub struct Test {
     pub decimals: Option<i16>,
     /// Values of a coded test.
     pub allowed_values: Option<Vec<String>>,
+    /// Critical values of a test without numbers.
+    pub critical_values: Option<Vec<String>>,
     /// Members of a panel.
     pub members: Option<Vec<String>>,
     /// Delta check, percent.
@@ -150,7 +160,7 @@ pub struct Test {
 }
 
 /// Ages for which a range is in force.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CoveredAges {
     /// For whom; for everybody when absent.
@@ -165,7 +175,7 @@ pub struct CoveredAges {
     pub critical: bool,
 }
 
-const COLUMNS: &str = "code, name, loinc, section, specimen_type, value_type, unit, decimals, allowed_values, members, delta_pct, \
+const COLUMNS: &str = "code, name, loinc, section, specimen_type, value_type, unit, decimals, allowed_values, critical_values, members, delta_pct, \
                        delta_days, tat_minutes, standard, active, version, \
                        (SELECT coalesce(jsonb_agg(jsonb_build_object('sex', g.sex, 'ageFrom', g.age_from, 'ageTo', g.age_to, \
                           'critical', num_nonnulls(g.crit_low, g.crit_high) > 0) \
@@ -228,6 +238,7 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test,
         specimen_type,
         unit,
         allowed_values,
+        critical_values,
     } = check(new)?;
     let members: &[String] = new.members.as_deref().unwrap_or_default();
     let counted = txn
@@ -252,8 +263,8 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test,
     let statement = txn
         .prepare_cached(
             "INSERT INTO test_def (code, name, loinc, section, specimen_type, value_type, unit, decimals, allowed_values, members,
-               delta_pct, delta_days, tat_minutes)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, 1440)) ON CONFLICT (code) DO NOTHING",
+               delta_pct, delta_days, tat_minutes, critical_values)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, 1440), $14) ON CONFLICT (code) DO NOTHING",
         )
         .await?;
     let added = txn
@@ -273,6 +284,7 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test,
                 &new.delta_pct,
                 &new.delta_days,
                 &new.tat_minutes,
+                &critical_values,
             ],
         )
         .await?;
@@ -286,7 +298,7 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test,
     get(txn, &new.code).await
 }
 
-/// Changes a test.
+/// Changes a test. A change that changes nothing writes nothing.
 ///
 /// # Errors
 /// [`LabError::Version`] when somebody was faster, [`LabError::Invalid`] for bad fields.
@@ -321,36 +333,108 @@ pub async fn update(
     if patch.delta_pct.unwrap_or(before.delta_pct).is_some() && meaning.value_type != ValueType::Quantity {
         return Err(LabError::invalid("deltaPct", "only a quantity has a delta check"));
     }
+    let mut problems = Problems::default();
+    let critical_values = match &patch.critical_values {
+        Some(list) => listed(&mut problems, "criticalValues", list.as_deref()).map(strings),
+        None => before.critical_values.clone(),
+    };
+    critical_check(
+        &mut problems,
+        meaning.value_type,
+        critical_values.as_deref(),
+        meaning.allowed_values.as_deref(),
+    );
+    problems.done()?;
+    let after = Test {
+        name: name.map_or_else(|| before.name.clone(), |name| name.to_string()),
+        loinc: patch.loinc.clone().unwrap_or_else(|| before.loinc.clone()),
+        section: section.map_or_else(|| before.section.clone(), |section| section.to_string()),
+        decimals: patch.decimals.unwrap_or(before.decimals),
+        tat_minutes: patch.tat_minutes.unwrap_or(before.tat_minutes),
+        active: patch.active.unwrap_or(before.active),
+        delta_pct: patch.delta_pct.unwrap_or(before.delta_pct),
+        delta_days: patch.delta_days.unwrap_or(before.delta_days),
+        value_type: meaning.value_type,
+        unit: meaning.unit,
+        allowed_values: meaning.allowed_values,
+        critical_values,
+        members: meaning.members,
+        ..before.clone()
+    };
+    if after == before {
+        return Ok(before);
+    }
+    write(txn, &after).await?;
+    let detail = serde_json::json!({ "before": before });
+    audit::write(txn, actor, "test.changed", "test", code, Some(detail)).await?;
+    if after.critical_values != before.critical_values {
+        let reason = "the test's critical values changed";
+        evaluation::again(txn, actor, Affected::Test(code), reason).await?;
+    }
+    get(txn, code).await
+}
+
+async fn write(txn: &Txn<'_>, test: &Test) -> Result<(), LabError> {
     let statement = txn
         .prepare_cached(
-            "UPDATE test_def SET name = coalesce($2, name), loinc = $3, section = coalesce($4, section),
-               decimals = $5, tat_minutes = coalesce($6, tat_minutes), active = coalesce($7, active),
-               delta_pct = $8, delta_days = $9, value_type = $10, unit = $11, allowed_values = $12, members = $13
+            "UPDATE test_def SET name = $2, loinc = $3, section = $4, decimals = $5, tat_minutes = $6, active = $7, delta_pct = $8,
+               delta_days = $9, value_type = $10, unit = $11, allowed_values = $12, members = $13, critical_values = $14
              WHERE code = $1",
         )
         .await?;
     txn.execute(
         &statement,
         &[
-            &code,
-            &name,
-            patch.loinc.as_ref().unwrap_or(&before.loinc),
-            &section,
-            &patch.decimals.unwrap_or(before.decimals),
-            &patch.tat_minutes,
-            &patch.active,
-            &patch.delta_pct.unwrap_or(before.delta_pct),
-            &patch.delta_days.unwrap_or(before.delta_days),
-            &meaning.value_type,
-            &meaning.unit,
-            &meaning.allowed_values,
-            &meaning.members,
+            &test.code,
+            &test.name,
+            &test.loinc,
+            &test.section,
+            &test.decimals,
+            &test.tat_minutes,
+            &test.active,
+            &test.delta_pct,
+            &test.delta_days,
+            &test.value_type,
+            &test.unit,
+            &test.allowed_values,
+            &test.members,
+            &test.critical_values,
         ],
     )
     .await?;
-    let detail = serde_json::json!({ "before": before });
-    audit::write(txn, actor, "test.changed", "test", code, Some(detail)).await?;
-    get(txn, code).await
+    Ok(())
+}
+
+fn strings(lines: Vec<Line>) -> Vec<String> {
+    lines.iter().map(Line::to_string).collect()
+}
+
+/// Critical values belong to a test without numbers; those of a coded test are some of its values.
+fn critical_check<T: AsRef<str>>(
+    problems: &mut Problems,
+    kind: ValueType,
+    critical: Option<&[T]>,
+    allowed: Option<&[T]>,
+) {
+    let Some(critical) = critical else { return };
+    let allowed = allowed.unwrap_or_default();
+    match kind {
+        ValueType::Text => {}
+        ValueType::Coded => {
+            for (n, word) in critical.iter().enumerate() {
+                if !allowed.iter().any(|value| value.as_ref() == word.as_ref()) {
+                    problems.add(
+                        format!("criticalValues[{n}]"),
+                        "it is none of the test's allowedValues",
+                    );
+                }
+            }
+        }
+        kind => problems.add(
+            "criticalValues",
+            format!("it goes with a coded or text test, and this is a {kind}; a quantity has critical limits in its ranges"),
+        ),
+    }
 }
 
 /// What a test's values mean.
@@ -376,7 +460,6 @@ async fn meaning(txn: &Txn<'_>, before: &Test, patch: &TestPatch) -> Result<Mean
     if !asked {
         return Ok(unchanged);
     }
-    let strings = |lines: Vec<Line>| lines.iter().map(Line::to_string).collect::<Vec<_>>();
     let mut problems = Problems::default();
     let value_type = patch.value_type.unwrap_or(before.value_type);
     let unit = match &patch.unit {
@@ -478,6 +561,7 @@ struct Checked {
     specimen_type: Line,
     unit: Option<Line>,
     allowed_values: Option<Vec<Line>>,
+    critical_values: Option<Vec<Line>>,
 }
 
 fn check(new: &NewTest) -> Result<Checked, LabError> {
@@ -519,6 +603,13 @@ fn check(new: &NewTest) -> Result<Checked, LabError> {
     // Members are looked for in the catalogue, which knows no other form of a code.
     let _ = listed(&mut problems, "members", new.members.as_deref());
     let allowed_values = listed(&mut problems, "allowedValues", new.allowed_values.as_deref());
+    let critical_values = listed(&mut problems, "criticalValues", new.critical_values.as_deref());
+    critical_check(
+        &mut problems,
+        kind,
+        critical_values.as_deref(),
+        allowed_values.as_deref(),
+    );
     problems.done()?;
     Ok(Checked {
         name,
@@ -526,6 +617,7 @@ fn check(new: &NewTest) -> Result<Checked, LabError> {
         specimen_type,
         unit,
         allowed_values,
+        critical_values,
     })
 }
 
@@ -594,6 +686,7 @@ fn test(row: &Row) -> Result<Test, LabError> {
         unit: row.get("unit")?,
         decimals: row.get("decimals")?,
         allowed_values: row.get("allowed_values")?,
+        critical_values: row.get("critical_values")?,
         members: row.get("members")?,
         delta_pct: row.get("delta_pct")?,
         delta_days: row.get("delta_days")?,

@@ -13,9 +13,9 @@ use crate::{
     Actor, Comparator, ImportId, LabError, Number, ResultId, ResultStatus, SpecimenStatus, Txn, ValueType,
     audit,
     catalogue::{self, Test},
-    jumped,
+    jumped, patients,
     rows::Reader,
-    units,
+    text, units,
 };
 
 /// A value that fits its test.
@@ -42,6 +42,7 @@ pub(crate) fn read(
     unit: Option<&str>,
 ) -> Result<Value, BadValue> {
     let bad = |field, message: String| Err(BadValue { field, message });
+    let value = &*text::block(value);
     if test.value_type != ValueType::Quantity {
         if comparator.is_some() {
             return bad(
@@ -86,7 +87,7 @@ pub(crate) fn read(
         }
         ValueType::Text => {
             let length = value.chars().count();
-            if value.trim().is_empty() || length > TEXT_VALUE_MAX || value.contains('\0') {
+            if value.is_empty() || length > TEXT_VALUE_MAX || value.contains('\0') {
                 bad(
                     "value",
                     format!("it must hold 1 to {TEXT_VALUE_MAX} characters and no NUL"),
@@ -131,10 +132,13 @@ pub(crate) struct Bench {
     pub(crate) status: ResultStatus,
     pub(crate) test_code: String,
     pub(crate) specimen_status: SpecimenStatus,
+    /// The value that it has.
+    pub(crate) value: Option<Value>,
 }
 
-/// Locks results (their specimens first, against a rejection or a correction at this moment) and reads how far they are.
+/// Locks results (their patients and specimens first, against a rejection or a correction at this moment) and reads how far they are.
 pub(crate) async fn bench(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<ResultId, Bench>, LabError> {
+    patients::hold(txn, ids).await?;
     let statement = txn
         .prepare_cached(
             "SELECT s.id FROM specimen s WHERE s.id IN (SELECT r.specimen_id FROM result r WHERE r.id = ANY($1))
@@ -148,7 +152,7 @@ pub(crate) async fn bench(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<Res
     txn.query(&statement, &[&ids]).await?;
     let statement = txn
         .prepare_cached(
-            "SELECT r.id, r.version, r.status, r.test_code, s.status AS specimen_status
+            "SELECT r.id, r.version, r.status, r.test_code, s.status AS specimen_status, r.value_num, r.comparator, r.value_text
              FROM result r JOIN specimen s ON s.id = r.specimen_id WHERE r.id = ANY($1)",
         )
         .await?;
@@ -166,6 +170,15 @@ fn bench_row(row: &Row) -> Result<Bench, LabError> {
         status: row.get("status")?,
         test_code: row.get("test_code")?,
         specimen_status: row.get("specimen_status")?,
+        value: stored(&row)?,
+    })
+}
+
+/// The value of a row of results or their revisions.
+pub(crate) fn stored(row: &Reader<'_>) -> Result<Option<Value>, LabError> {
+    Ok(match row.get::<Option<Number>>("value_num")? {
+        Some(number) => Some(Value::Number(number, row.get("comparator")?)),
+        None => row.get::<Option<String>>("value_text")?.map(Value::Text),
     })
 }
 

@@ -18,7 +18,7 @@ pub struct FieldProblem {
 pub struct ItemProblem {
     /// The result.
     pub id: ResultId,
-    /// A stable word for programs: `version`, `state`, `self_verification` or `critical_notice`.
+    /// A stable word for programs: `version`, `state`, `self_verification`, `critical_notice` or `critical_lifted`.
     pub code: &'static str,
     /// What is wrong and what to do.
     pub message: String,

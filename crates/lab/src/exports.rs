@@ -1,7 +1,9 @@
 //! What leaves the laboratory. The feed of results is in the order in which they became visible; its cursor misses no late
 //! commit, since the database draws its numbers at the very end of each transaction, one transaction after the other.
+//! A restore gives numbers again that were given before. So a cursor carries the laboratory's epoch, which a restore renews.
 
 use jiff::Timestamp;
+use model::SessionEpoch;
 
 use crate::{
     Actor, LabError, Page, PageRequest, ResultStatus, Txn, audit,
@@ -60,11 +62,29 @@ pub async fn record_archive(txn: &Txn<'_>, actor: &Actor) -> Result<(), LabError
     audit::write(txn, actor, "export.archive", "laboratory", "all", None).await
 }
 
-/// Changes after the page's cursor, oldest first.
+/// Changes after the page's cursor, oldest first. `epoch` is the laboratory's present one.
 ///
 /// # Errors
-/// [`LabError::Invalid`] for a bad page.
-pub async fn page(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<ResultChange>, LabError> {
+/// [`LabError::Invalid`] for a bad page; [`LabError::Conflict`] `feed_restarted` for a cursor of another epoch.
+pub async fn page(
+    txn: &Txn<'_>,
+    epoch: SessionEpoch,
+    page: &PageRequest,
+) -> Result<Page<ResultChange>, LabError> {
+    let after = match page.after_feed()? {
+        None => 0,
+        Some((Some(seen), _)) if seen != epoch.as_uuid() => return Err(restarted()),
+        Some((Some(_), seq)) => seq,
+        // Of an earlier version, without an epoch: only a number that was never given here betrays it.
+        Some((None, seq)) => {
+            let sql = "SELECT coalesce(max(seq), 0) FROM result_change";
+            let last: i64 = txn.query_one(&txn.prepare_cached(sql).await?, &[]).await?.get(0);
+            if seq > last {
+                return Err(restarted());
+            }
+            seq
+        }
+    };
     let select = result_view::SELECT.replacen(
         "FROM result r",
         ", f.seq, f.status AS change, f.rev AS change_rev, f.changed_at FROM result_change f JOIN result r ON r.id = f.result_id",
@@ -73,9 +93,7 @@ pub async fn page(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<ResultChange
     let statement = txn
         .prepare_cached(&format!("{select} WHERE f.seq > $1 ORDER BY f.seq LIMIT $2"))
         .await?;
-    let rows = txn
-        .query(&statement, &[&page.after_number()?.unwrap_or(0), &page.fetch()?])
-        .await?;
+    let rows = txn.query(&statement, &[&after, &page.fetch()?]).await?;
     let mut changes = Vec::with_capacity(rows.len());
     for row in &rows {
         let result = result_view::view(row)?;
@@ -88,5 +106,12 @@ pub async fn page(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<ResultChange
             result,
         });
     }
-    page.page(changes, |change| Cursor::Number(change.seq))
+    page.page(changes, |change| Cursor::Feed(epoch.as_uuid(), change.seq))
+}
+
+fn restarted() -> LabError {
+    LabError::conflict(
+        "feed_restarted",
+        "the laboratory was restored since this cursor was given, and its feed numbers results again; begin without a cursor",
+    )
 }

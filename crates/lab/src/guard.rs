@@ -36,6 +36,8 @@ pub enum Guard {
     Fit,
     /// LAB16: a range overlaps another one for the same sex, or does not begin now.
     Overlap,
+    /// LAB17: the critical mark of a waiting value was lifted: a notice or a confirmation is needed.
+    Lifted,
 }
 
 impl Guard {
@@ -57,6 +59,7 @@ impl Guard {
         Self::Evaluation,
         Self::Fit,
         Self::Overlap,
+        Self::Lifted,
     ];
 
     /// The SQLSTATE that the database raises for it.
@@ -79,6 +82,7 @@ impl Guard {
             Self::Evaluation => "LAB14",
             Self::Fit => "LAB15",
             Self::Overlap => "LAB16",
+            Self::Lifted => "LAB17",
         }
     }
 

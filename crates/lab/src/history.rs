@@ -1,13 +1,15 @@
 //! Everything a result ever said, who said it, and why it was replaced.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    Comparator, Flag, LabError, NoRange, Number, OrderId, ResultId, ResultStatus, Txn,
+    Comparator, Flag, LabError, NoRange, Number, OrderId, OutdatedEvaluation, ResultId, ResultStatus, Txn,
     amendments::{self, Amendment},
-    critical::{self, CriticalNotice},
+    critical::{self, CriticalNotice, LIFT_COLUMNS, LiftedMark},
     result_view::{self, ResultView},
     rows::Reader,
 };
@@ -48,12 +50,26 @@ pub struct Revision {
     pub flag: Option<Flag>,
     /// Why there was no range.
     pub no_range_reason: Option<NoRange>,
+    /// Set when an evaluation had taken a critical mark from it.
+    pub critical_lifted: Option<LiftedMark>,
+    /// Of a released value, whether a notice counted when it was released.
+    pub critical_notified: bool,
     /// Lowest usual value.
     #[schema(value_type = Option<String>)]
     pub ref_low: Option<Number>,
     /// Highest usual value.
     #[schema(value_type = Option<String>)]
     pub ref_high: Option<Number>,
+    /// Below it somebody had to be told.
+    #[schema(value_type = Option<String>)]
+    pub crit_low: Option<Number>,
+    /// Above it somebody had to be told.
+    #[schema(value_type = Option<String>)]
+    pub crit_high: Option<Number>,
+    /// Whether it was or may have been critical.
+    pub notice_required: bool,
+    /// Set when it was known, before it was replaced, that it would be evaluated otherwise.
+    pub evaluation_outdated: Option<OutdatedEvaluation>,
     /// Who entered it.
     pub entered_by: Option<Uuid>,
     /// When.
@@ -74,11 +90,14 @@ pub struct Revision {
     pub reason: String,
 }
 
-const SELECT: &str = "
+static SELECT: LazyLock<String> = LazyLock::new(|| {
+    format!("
     SELECT v.result_id, v.rev, v.status, v.value_num, v.value_text, v.comparator, v.unit, v.comment, v.flag, v.no_range, v.ref_low, v.ref_high,
            v.entered_by, v.entered_at, v.verified_by, v.verified_at, v.released_by, v.released_at,
-           v.superseded_by, v.superseded_at, v.reason
-    FROM result_revision v";
+           v.superseded_by, v.superseded_at, v.reason, v.notice_id IS NOT NULL AS notified, v.crit_low, v.crit_high,
+           may_be_critical(v.flag, v.value_num, v.comparator, v.crit_low, v.crit_high) AS critical, v.outdated_since, v.outdated_reason, v.lift_confirmation, {LIFT_COLUMNS}
+    FROM result_revision v LEFT JOIN critical_lift lift ON lift.id = v.lift_id")
+});
 
 /// A result with its past.
 ///
@@ -87,7 +106,7 @@ const SELECT: &str = "
 pub async fn of_result(txn: &Txn<'_>, id: ResultId) -> Result<History, LabError> {
     let current = result_view::by_id(txn, id).await?;
     let statement = txn
-        .prepare_cached(&format!("{SELECT} WHERE v.result_id = $1 ORDER BY v.rev DESC"))
+        .prepare_cached(&format!("{} WHERE v.result_id = $1 ORDER BY v.rev DESC", *SELECT))
         .await?;
     let rows = txn.query(&statement, &[&id]).await?;
     Ok(History {
@@ -102,8 +121,9 @@ pub async fn of_result(txn: &Txn<'_>, id: ResultId) -> Result<History, LabError>
 pub(crate) async fn published_of_order(txn: &Txn<'_>, order: OrderId) -> Result<Vec<Revision>, LabError> {
     let statement = txn
         .prepare_cached(&format!(
-            "{SELECT} JOIN result r ON r.id = v.result_id
-             WHERE r.order_id = $1 AND v.status IN ('released', 'corrected', 'amended') ORDER BY v.result_id, v.rev DESC"
+            "{} JOIN result r ON r.id = v.result_id
+             WHERE r.order_id = $1 AND v.status IN ('released', 'corrected', 'amended') ORDER BY v.result_id, v.rev DESC",
+            *SELECT
         ))
         .await?;
     txn.query(&statement, &[&order])
@@ -127,6 +147,12 @@ fn revision(row: &Row) -> Result<Revision, LabError> {
         comment: row.get("comment")?,
         flag: row.get("flag")?,
         no_range_reason: row.get("no_range")?,
+        critical_lifted: critical::lifted_mark(&row)?,
+        critical_notified: row.get("notified")?,
+        crit_low: row.get("crit_low")?,
+        crit_high: row.get("crit_high")?,
+        notice_required: row.get("critical")?,
+        evaluation_outdated: OutdatedEvaluation::of(&row, None)?,
         ref_low: row.get("ref_low")?,
         ref_high: row.get("ref_high")?,
         entered_by: row.get("entered_by")?,

@@ -222,6 +222,10 @@ pub async fn list(
         problems.add("orderedOn", "it must lie between 1900 and 9998");
     }
     problems.done()?;
+    let (since, after) = page
+        .after_row(txn, "SELECT ordered_at FROM lab_order WHERE id = $1")
+        .await?
+        .unzip();
     let person = match filter.patient_id {
         Some(id) => Some(patients::person_of(txn, id).await?),
         None => None,
@@ -229,12 +233,12 @@ pub async fn list(
     let statement = txn
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM lab_order
-             WHERE ($1::uuid[] IS NULL OR patient_id = ANY($1)) AND ($2::text IS NULL OR status = $2) AND ($3::uuid IS NULL OR id < $3)
+             WHERE ($1::uuid[] IS NULL OR patient_id = ANY($1)) AND ($2::text IS NULL OR status = $2) AND ($3::timestamptz IS NULL OR (ordered_at, id) < ($3, $9::uuid))
                AND ($5::text IS NULL OR accession_no = $5) AND ($6::text IS NULL OR placer_order_no = $6)
                AND ($7::text IS NULL OR requester = $7)
                AND ($8::date IS NULL OR (ordered_at >= ($8::date)::timestamp AT TIME ZONE (SELECT tz FROM lab_profile)
                                          AND ordered_at < ($8::date + 1)::timestamp AT TIME ZONE (SELECT tz FROM lab_profile)))
-             ORDER BY id DESC LIMIT $4"
+             ORDER BY ordered_at DESC, id DESC LIMIT $4"
         ))
         .await?;
     let rows = txn
@@ -243,17 +247,20 @@ pub async fn list(
             &[
                 &person,
                 &filter.status,
-                &page.after_id()?,
+                &since,
                 &page.fetch()?,
                 &number,
                 &placer,
                 &requester,
                 &filter.ordered_on,
+                &after,
             ],
         )
         .await?;
     let heads = rows.iter().map(head).collect::<Result<Vec<_>, _>>()?;
-    page.page(heads, |order| Cursor::Id(order.id.as_uuid()))
+    page.page(heads, |order| {
+        Cursor::Moment(order.ordered_at, order.id.as_uuid())
+    })
 }
 
 /// Adds tests to an open order. They share the specimens that are there where those can still be used.

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::LabError;
+use crate::{LabError, Txn};
 
 /// Most rows of a page.
 pub const PAGE_ROWS_MAX: u32 = 200;
@@ -34,10 +34,13 @@ pub struct Page<T> {
 /// refused by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cursor {
+    /// Of a list in the order of ids, as earlier versions had them; still read and not written.
     Id(Uuid),
     Number(i64),
-    /// Of a history: when, which.
+    /// Of a list in the order of time: when, which.
     Moment(Timestamp, Uuid),
+    /// Of the feed: the laboratory's epoch, the change's number.
+    Feed(Uuid, i64),
     /// Of work: how urgent, since when, which.
     Work(i32, Timestamp, Uuid),
 }
@@ -48,6 +51,7 @@ impl Cursor {
             Self::Id(id) => format!("i{}", id.simple()),
             Self::Number(number) => format!("n{number}"),
             Self::Moment(at, id) => format!("t{}.{}", at.as_microsecond(), id.simple()),
+            Self::Feed(epoch, seq) => format!("f{}.{seq}", epoch.simple()),
             Self::Work(rank, since, id) => format!("w{rank}.{}.{}", since.as_microsecond(), id.simple()),
         };
         URL_SAFE_NO_PAD.encode(text)
@@ -66,6 +70,10 @@ impl Cursor {
                 let (at, id) = moment.split_once('.')?;
                 let at = Timestamp::from_microsecond(at.parse().ok()?).ok()?;
                 Some(Self::Moment(at, Uuid::try_parse(id).ok()?))
+            }
+            ("f", feed) => {
+                let (epoch, seq) = feed.split_once('.')?;
+                Some(Self::Feed(Uuid::try_parse(epoch).ok()?, seq.parse().ok()?))
             }
             ("w", work) => {
                 let mut parts = work.splitn(3, '.');
@@ -101,10 +109,20 @@ impl PageRequest {
         }
     }
 
-    pub(crate) fn after_id(&self) -> Result<Option<Uuid>, LabError> {
+    /// Where a list in the order of the database's time goes on. Earlier versions gave the id of the last row alone: `sql` finds its
+    /// time.
+    pub(crate) async fn after_row(
+        &self,
+        txn: &Txn<'_>,
+        sql: &str,
+    ) -> Result<Option<(Timestamp, Uuid)>, LabError> {
         match self.cursor()? {
             None => Ok(None),
-            Some(Cursor::Id(id)) => Ok(Some(id)),
+            Some(Cursor::Moment(at, id)) => Ok(Some((at, id))),
+            Some(Cursor::Id(id)) => {
+                let row = txn.query_opt(&txn.prepare_cached(sql).await?, &[&id]).await?;
+                row.map(|row| Some((row.get(0), id))).ok_or_else(bad_cursor)
+            }
             Some(_) => Err(bad_cursor()),
         }
     }
@@ -113,6 +131,16 @@ impl PageRequest {
         match self.cursor()? {
             None => Ok(None),
             Some(Cursor::Number(number)) => Ok(Some(number)),
+            Some(_) => Err(bad_cursor()),
+        }
+    }
+
+    /// The epoch and number of a feed's cursor; earlier versions gave the number alone.
+    pub(crate) fn after_feed(&self) -> Result<Option<(Option<Uuid>, i64)>, LabError> {
+        match self.cursor()? {
+            None => Ok(None),
+            Some(Cursor::Feed(epoch, seq)) => Ok(Some((Some(epoch), seq))),
+            Some(Cursor::Number(seq)) => Ok(Some((None, seq))),
             Some(_) => Err(bad_cursor()),
         }
     }
@@ -176,7 +204,7 @@ mod tests {
         #[test]
         fn a_cursor_reads_as_it_was_written(id in any::<u128>(), number in any::<i64>(), rank in any::<i32>(), second in -9_999_999_999i64..99_999_999_999) {
             let work = Cursor::Work(rank, Timestamp::from_second(second).unwrap(), Uuid::from_u128(id));
-            for cursor in [Cursor::Id(Uuid::from_u128(id)), Cursor::Number(number), work, Cursor::Moment(Timestamp::from_second(second).unwrap(), Uuid::from_u128(id))] {
+            for cursor in [Cursor::Id(Uuid::from_u128(id)), Cursor::Number(number), Cursor::Feed(Uuid::from_u128(id), number), work, Cursor::Moment(Timestamp::from_second(second).unwrap(), Uuid::from_u128(id))] {
                 prop_assert!(cursor.encode().len() <= CURSOR_CHARS_MAX);
                 prop_assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));
             }
@@ -195,7 +223,7 @@ mod tests {
             after: Some(Cursor::Number(5).encode()),
         };
         assert_eq!(request.after_number().unwrap(), Some(5));
-        assert!(request.after_id().is_err());
+        assert!(request.after_moment().is_err());
         assert!(request.after_work().is_err());
     }
 

@@ -5,7 +5,7 @@ use model::text::TextError;
 use tokio_postgres::{Row, types::Json};
 
 use crate::{
-    Actor, LabError, Page, PageRequest, PatientId, Sex, Txn, audit,
+    Actor, LabError, Page, PageRequest, PatientId, ResultId, Sex, Txn, audit,
     claim::claim,
     error::{duplicate, same_version},
     evaluation::{self, Affected},
@@ -222,6 +222,7 @@ pub async fn search(
         return all(txn, page).await;
     }
     // "Ada Byron" and "Byron Ada" both mean her: the last word alone stands for one name, the others for the other.
+    let (since, after) = page.after_row(txn, REGISTERED_AT).await?.unzip();
     let key = q.map(search_key);
     let whole = key.as_deref().map(like_prefix);
     let split = key.as_deref().and_then(|key| key.rsplit_once(' '));
@@ -236,12 +237,13 @@ pub async fn search(
                WHERE ($1::text IS NULL OR h.mrn = $1 OR h.national_id = $1 OR h.family_key LIKE $2 OR h.given_key LIKE $2
                       OR (h.family_key LIKE $3 AND h.given_key LIKE $4) OR (h.given_key LIKE $3 AND h.family_key LIKE $4))
                  AND ($5::date IS NULL OR h.birth_date = $5)
-                 AND ($6::uuid IS NULL OR coalesce(h.merged_into, h.id) < $6)
              ), found AS (
                SELECT DISTINCT ON (person) person, NULLIF(id, person) AS found_by FROM hit
-               ORDER BY person DESC, (id = person) DESC, id DESC LIMIT $7
+               ORDER BY person DESC, (id = person) DESC, id DESC
              )
-             SELECT {COLUMNS}, f.found_by FROM found f JOIN patient p ON p.id = f.person ORDER BY p.id DESC"
+             SELECT {COLUMNS}, f.found_by FROM found f JOIN patient p ON p.id = f.person
+             WHERE $6::timestamptz IS NULL OR (p.created_at, p.id) < ($6, $7::uuid)
+             ORDER BY p.created_at DESC, p.id DESC LIMIT $8"
         ))
         .await?;
     let rows = txn
@@ -253,31 +255,39 @@ pub async fn search(
                 &first,
                 &last,
                 &search.birth_date,
-                &page.after_id()?,
+                &since,
+                &after,
                 &page.fetch()?,
             ],
         )
         .await?;
     let patients = rows.iter().map(patient).collect::<Result<Vec<_>, _>>()?;
-    page.page(patients, |patient| Cursor::Id(patient.id.as_uuid()))
+    page.page(patients, place)
 }
 
-/// Everybody, without a search: read along the key.
+/// Where a patient stands in a list.
+fn place(patient: &Patient) -> Cursor {
+    Cursor::Moment(patient.created_at, patient.id.as_uuid())
+}
+
+const REGISTERED_AT: &str = "SELECT created_at FROM patient WHERE id = $1";
+
+/// Everybody, without a search: read along an index.
 async fn all(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<Patient>, LabError> {
     let statement = txn
         .prepare_cached(&format!(
             "SELECT {COLUMNS}, NULL::uuid AS found_by FROM patient p
-             WHERE p.merged_into IS NULL AND ($1::uuid IS NULL OR p.id < $1) ORDER BY p.id DESC LIMIT $2"
+             WHERE p.merged_into IS NULL AND ($1::timestamptz IS NULL OR (p.created_at, p.id) < ($1, $2::uuid))
+             ORDER BY p.created_at DESC, p.id DESC LIMIT $3"
         ))
         .await?;
-    let rows = txn
-        .query(&statement, &[&page.after_id()?, &page.fetch()?])
-        .await?;
+    let (since, after) = page.after_row(txn, REGISTERED_AT).await?.unzip();
+    let rows = txn.query(&statement, &[&since, &after, &page.fetch()?]).await?;
     let patients = rows.iter().map(patient).collect::<Result<Vec<_>, _>>()?;
-    page.page(patients, |patient| Cursor::Id(patient.id.as_uuid()))
+    page.page(patients, place)
 }
 
-/// Corrects a patient's data.
+/// Corrects a patient's data. A correction that changes nothing writes nothing.
 ///
 /// # Errors
 /// [`LabError::Version`] when somebody was faster, [`LabError::Conflict`] for a known national number or a merged patient.
@@ -309,19 +319,35 @@ pub async fn update(
             "this patient is merged into another; change that one",
         ));
     }
-    if let Some(birth_date) = patch.birth_date.filter(|date| *date != before.birth_date) {
-        born_in_time(txn, id, birth_date, "birthDate").await?;
-    }
     let family = family.as_deref().unwrap_or(&before.family_name);
     let given = given.as_deref().unwrap_or(&before.given_name);
-    if let Some(number) = &national_id {
-        number_claim(txn, number, id).await?;
-    }
+    let claimed = national_id;
     // Absent stays, null takes it away.
     let national_id = match &patch.national_id {
-        Some(_) => national_id.as_deref(),
+        Some(_) => claimed.as_deref(),
         None => before.national_id.as_deref(),
     };
+    let (sex, birth_date) = (
+        patch.sex.unwrap_or(before.sex),
+        patch.birth_date.unwrap_or(before.birth_date),
+    );
+    if (family, given, national_id, sex, birth_date)
+        == (
+            &before.family_name,
+            &before.given_name,
+            before.national_id.as_deref(),
+            before.sex,
+            before.birth_date,
+        )
+    {
+        return Ok(before);
+    }
+    if birth_date != before.birth_date {
+        born_in_time(txn, id, birth_date, "birthDate").await?;
+    }
+    if let Some(number) = &claimed {
+        number_claim(txn, number, id).await?;
+    }
     let statement = txn
         .prepare_cached(
             "UPDATE patient SET national_id = $2, family_name = $3, given_name = $4,
@@ -515,6 +541,21 @@ async fn number_claim(txn: &Txn<'_>, number: &Line, own: PatientId) -> Result<()
     if txn.query_one(&statement, &[number, &own]).await?.get(0) {
         return Err(LabError::conflict("duplicate", DUPLICATE));
     }
+    Ok(())
+}
+
+/// Keeps the data of the people whose results these are as they are, before the results themselves are locked: a change of them waits,
+/// or is waited for, and misses no value. The guards hold each person too.
+pub(crate) async fn hold(txn: &Txn<'_>, results: &[ResultId]) -> Result<(), LabError> {
+    let statement = txn
+        .prepare_cached(
+            "SELECT p.id FROM patient p WHERE p.id IN (
+               SELECT x FROM result r JOIN patient own ON own.id = r.patient_id CROSS JOIN unnest(ARRAY[own.id, own.merged_into]) AS x
+                WHERE r.id = ANY($1))
+             ORDER BY p.id FOR SHARE",
+        )
+        .await?;
+    txn.query(&statement, &[&results]).await?;
     Ok(())
 }
 

@@ -81,6 +81,15 @@ pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Resu
 /// name that cannot be one of the POSIX rules that the server also takes for a zone (`Europe/Berlin3` is three hours west
 /// of Greenwich) is tried instead.
 async fn time_zone_check(txn: &tokio_postgres::Transaction<'_>, zone: &str) -> Result<(), LabError> {
+    // PostgreSQL takes an abbreviation before a name: CET would be an hour east of Greenwich in summer, too.
+    let sql = "SELECT EXISTS (SELECT FROM pg_timezone_abbrevs WHERE abbrev = upper($1) AND abbrev NOT IN ('UTC', 'GMT', 'UCT', 'Z', 'ZULU'))";
+    if !is_plain_name(zone) && txn.query_one(sql, &[&zone]).await?.get(0) {
+        let shown: String = zone.chars().take(64).collect();
+        let message = format!(
+            "{shown:?} is an abbreviation, without daylight saving time; write the place, as Europe/Berlin"
+        );
+        return Err(LabError::invalid("timeZone", message));
+    }
     let known = if is_plain_name(zone) {
         let sql = "SELECT now() AT TIME ZONE $1";
         match txn.query_typed_one(sql, &[(&zone, Type::TEXT)]).await {
@@ -143,7 +152,8 @@ pub struct ProfilePatch {
     /// New name.
     #[serde(default, deserialize_with = "patch::kept")]
     pub name: Option<String>,
-    /// New time zone, for accession numbers and ages from now on; open results are evaluated again.
+    /// New time zone, for accession numbers and ages from now on; open results are evaluated again, and released ones that would be
+    /// evaluated otherwise are marked. A place such as Europe/Berlin, or UTC.
     #[serde(default, deserialize_with = "patch::kept")]
     pub time_zone: Option<String>,
     /// New prefix of accession numbers: up to six capital letters and digits.
@@ -152,7 +162,7 @@ pub struct ProfilePatch {
     /// Allow or forbid one person to enter and verify.
     #[serde(default, deserialize_with = "patch::kept")]
     pub allow_self_verify: Option<bool>,
-    /// Accept notices of critical values that were not read back, or no longer.
+    /// Accept notices of critical values that were not read back, or no longer. It holds for what is not released yet.
     #[serde(default, deserialize_with = "patch::kept")]
     pub accept_notice_without_read_back: Option<bool>,
 }
@@ -181,7 +191,7 @@ pub async fn get(txn: &Txn<'_>) -> Result<Profile, LabError> {
     })
 }
 
-/// Changes the settings.
+/// Changes the settings. A change that changes nothing writes nothing.
 ///
 /// # Errors
 /// [`LabError::Version`] when somebody was faster, [`LabError::Invalid`] for a bad field.
@@ -212,6 +222,24 @@ pub async fn update(
         .await?;
     let before = get(txn).await?;
     same_version("the laboratory's profile", before.version, version)?;
+    let stays = name.as_deref().is_none_or(|name| name == before.name)
+        && patch
+            .time_zone
+            .as_ref()
+            .is_none_or(|zone| *zone == before.time_zone)
+        && patch
+            .accession_prefix
+            .as_ref()
+            .is_none_or(|prefix| *prefix == before.accession_prefix)
+        && patch
+            .allow_self_verify
+            .is_none_or(|allow| allow == before.allow_self_verify)
+        && patch
+            .accept_notice_without_read_back
+            .is_none_or(|accept| accept == before.accept_notice_without_read_back);
+    if stays {
+        return Ok(before);
+    }
     txn.execute(
         "UPDATE lab_profile SET name = coalesce($1, name), tz = coalesce($2, tz), acc_prefix = coalesce($3, acc_prefix),
            allow_self_verify = coalesce($4, allow_self_verify),
@@ -244,7 +272,7 @@ pub async fn update(
         evaluation::again(
             txn,
             actor,
-            Affected::OpenWork,
+            Affected::TimeZone(&before.time_zone),
             "the laboratory's time zone changed",
         )
         .await?;

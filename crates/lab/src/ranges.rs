@@ -1,5 +1,6 @@
 //! Reference ranges. A range is never edited: it is closed, and another begins, so that what an old result was judged by
-//! stays readable. Two ranges for the same sex that overlap in age are refused: which one holds must never be luck.
+//! stays readable. Two ranges for the same sex that overlap in age are refused: which one holds must never be luck. So are two
+//! whose ages meet for some people and leave a gap of days for others, such as until P1M and from P31D.
 
 use jiff::{Timestamp, civil::Date};
 use tokio_postgres::Row;
@@ -35,7 +36,8 @@ pub struct NewRange {
     /// Above it somebody must be told.
     #[schema(value_type = Option<String>)]
     pub crit_high: Option<Number>,
-    /// Close the ranges that it overlaps, from now on. Without it an overlap is refused.
+    /// Take the place of the ranges that it overlaps, from now on; for the ages that they cover beside it they go on as they are.
+    /// Without it an overlap is refused.
     #[serde(default)]
     pub replace: bool,
 }
@@ -108,7 +110,8 @@ pub(crate) async fn in_force(txn: &Txn<'_>, codes: &[String]) -> Result<Vec<Rang
 /// Adds a range, in force from now on: also for open results of the test, which are evaluated again.
 ///
 /// # Errors
-/// [`LabError::Conflict`] `overlap` when one in force covers part of the same ages, [`LabError::Invalid`] for bad fields.
+/// [`LabError::Conflict`] `overlap` when one in force covers part of the same ages, [`LabError::Invalid`] for bad fields, and for ages
+/// that meet those of another range for some people only.
 pub async fn create(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -130,6 +133,8 @@ pub async fn create(
     }
     let age_from = new.age_from.unwrap_or(Age::BIRTH);
     let in_force = in_force(txn, &[test_code.to_owned()]).await?;
+    meets_evenly(txn, new, &in_force).await?;
+    let mut rests = Vec::new();
     for other in in_force.iter().filter(|other| other.sex == new.sex) {
         if !overlap((age_from, new.age_to), (other.age_from, other.age_to)) {
             continue;
@@ -147,7 +152,23 @@ pub async fn create(
             ));
         }
         close_row(txn, actor, other.id).await?;
+        rests.extend(rests_of(other, age_from, new.age_to));
     }
+    let id = insert(txn, actor, test_code, new, None).await?;
+    for (of, rest) in &rests {
+        insert(txn, actor, test_code, rest, Some(*of)).await?;
+    }
+    evaluation::again(txn, actor, Affected::Test(test_code), "the test's ranges changed").await?;
+    get(txn, id).await
+}
+
+async fn insert(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    test_code: &str,
+    new: &NewRange,
+    rest_of: Option<RangeId>,
+) -> Result<RangeId, LabError> {
     let id = RangeId::generate();
     let statement = txn
         .prepare_cached(
@@ -155,6 +176,7 @@ pub async fn create(
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .await?;
+    let age_from = new.age_from.unwrap_or(Age::BIRTH).to_string();
     let age_to = new.age_to.map(|age| age.to_string());
     txn.execute(
         &statement,
@@ -162,7 +184,7 @@ pub async fn create(
             &id,
             &test_code,
             &new.sex,
-            &age_from.to_string(),
+            &age_from,
             &age_to,
             &new.low,
             &new.high,
@@ -171,17 +193,60 @@ pub async fn create(
         ],
     )
     .await?;
-    audit::write(
-        txn,
-        actor,
-        "range.added",
-        "range",
-        id,
-        Some(serde_json::json!({ "test": test_code })),
-    )
-    .await?;
-    evaluation::again(txn, actor, Affected::Test(test_code), "the test's ranges changed").await?;
-    get(txn, id).await
+    let detail = serde_json::json!({ "test": test_code, "restOf": rest_of });
+    audit::write(txn, actor, "range.added", "range", id, Some(detail)).await?;
+    Ok(id)
+}
+
+/// What a range covers beside the one that takes its place in part, with the bounds that it had.
+fn rests_of(other: &RangeView, from: Age, to: Option<Age>) -> Vec<(RangeId, NewRange)> {
+    let rest = |age_from: Age, age_to: Option<Age>| {
+        let range = NewRange {
+            sex: other.sex,
+            age_from: Some(age_from),
+            age_to,
+            low: other.low,
+            high: other.high,
+            crit_low: other.crit_low,
+            crit_high: other.crit_high,
+            replace: false,
+        };
+        (other.id, range)
+    };
+    let end = |age: Option<Age>| age.map_or(Date::MAX, on_calendar);
+    let before = (on_calendar(other.age_from) < on_calendar(from)).then(|| rest(other.age_from, Some(from)));
+    let after = to
+        .filter(|to| on_calendar(*to) < end(other.age_to))
+        .map(|to| rest(to, other.age_to));
+    before.into_iter().chain(after).collect()
+}
+
+/// Refuses ages that come before those of another range for some people and after them for others: in between these people would
+/// have no range, or two. The database has the same rule.
+async fn meets_evenly(txn: &Txn<'_>, new: &NewRange, in_force: &[RangeView]) -> Result<(), LabError> {
+    let statement = txn
+        .prepare_cached("SELECT o.age FROM unnest($2::text[]) AS o (age) WHERE ages_cross($1, o.age) LIMIT 1")
+        .await?;
+    let ages: Vec<String> = in_force
+        .iter()
+        .flat_map(|range| [Some(range.age_from), range.age_to])
+        .flatten()
+        .map(|age| age.to_string())
+        .collect();
+    let mut problems = Problems::default();
+    for (field, age) in [("ageFrom", new.age_from), ("ageTo", new.age_to)] {
+        let Some(age) = age.map(|age| age.to_string()) else {
+            continue;
+        };
+        if let Some(row) = txn.query_opt(&statement, &[&age, &ages]).await? {
+            let other: &str = row.get(0);
+            let message = format!(
+                "{age} comes before {other}, where another range begins or ends, for some people only; write {other}, or an age further away"
+            );
+            problems.add(field, message);
+        }
+    }
+    problems.done()
 }
 
 /// Closes a range from now on. Released results keep what they were evaluated by; open ones are evaluated again.

@@ -87,6 +87,7 @@ fn withhold(result: &mut ResultView) {
     result.flag = None;
     result.no_range_reason = None;
     result.evaluation_outdated = None;
+    result.critical_lifted = None;
     result.delta = None;
 }
 

@@ -1,12 +1,16 @@
 //! A result as everybody reads it: in an order, on the worklist, in a report, after a change.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
     Comparator, Flag, LabError, NoRange, Number, OrderId, OutdatedEvaluation, PatientId, RangeId, ResultId,
-    ResultStatus, SpecimenId, Txn, change_pct, rows::Reader,
+    ResultStatus, SpecimenId, Txn, change_pct,
+    critical::{self, CRITICAL, LIFT_COLUMNS, LIFTED, LiftedMark, NOTIFIED},
+    rows::Reader,
 };
 
 /// How a value differs from the patient's previous one, when the test has a delta check and there was one.
@@ -88,10 +92,13 @@ pub struct ResultView {
     pub crit_high: Option<Number>,
     /// The delta check.
     pub delta: Option<Delta>,
-    /// Whether the value is critical, or may be by its comparator: then it is not released before somebody was told.
+    /// Whether the value is critical, or may be by its comparator, or its critical mark was lifted and nobody has accepted that: then it
+    /// is not released before somebody was told.
     pub notice_required: bool,
-    /// Whether a notice of this critical value is recorded.
+    /// Whether a notice of this value is recorded that counts; of a result that was released, whether one counted then.
     pub critical_notified: bool,
+    /// Set when the value was critical, and an evaluation took that mark away although the value is the same.
+    pub critical_lifted: Option<LiftedMark>,
     /// The instrument.
     pub instrument: Option<String>,
     /// When the instrument had it.
@@ -121,44 +128,43 @@ pub struct ResultView {
 }
 
 /// `SELECT` of everything a [`ResultView`] needs; append conditions on `r` (result), `t` (test_def) or `s` (specimen).
-pub(crate) const SELECT: &str = "
+pub(crate) static SELECT: LazyLock<String> = LazyLock::new(|| {
+    format!("
     SELECT r.id, r.version, r.order_id, r.patient_id, r.specimen_id, s.barcode, r.test_code, t.name, t.loinc, t.section, r.status,
            r.value_num, r.comparator, r.value_text, coalesce(r.unit, t.unit) AS unit, r.comment, r.flag, r.ref_range_id, r.no_range, r.outdated_since, r.outdated_reason,
            r.ref_low, r.ref_high, r.crit_low, r.crit_high, r.delta_flag, r.delta_previous, r.instrument, r.resulted_at,
            r.entered_by, r.entered_at, r.verified_by, r.verified_at, r.self_verified, r.released_by, r.released_at,
            r.closed_reason, r.rev, r.updated_at,
-           may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high) AS critical,
-           CASE WHEN may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high)
-             THEN is_notified(r.id, r.rev, r.amendment_id) ELSE false END AS notified,
+           {CRITICAL} OR {LIFTED} AS critical, {NOTIFIED} AS notified,
+           CASE WHEN r.outdated_since IS NOT NULL THEN would_be_critical(r.id) END AS outdated_critical, r.lift_confirmation, {LIFT_COLUMNS},
            EXISTS (SELECT FROM result_amendment a WHERE a.result_id = r.id AND a.status = 'proposed') AS amendment_pending
-    FROM result r JOIN test_def t ON t.code = r.test_code JOIN specimen s ON s.id = r.specimen_id";
+    FROM result r JOIN test_def t ON t.code = r.test_code JOIN specimen s ON s.id = r.specimen_id
+    LEFT JOIN critical_lift lift ON lift.id = r.lift_id")
+});
 
 pub(crate) async fn by_id(txn: &Txn<'_>, id: ResultId) -> Result<ResultView, LabError> {
-    let statement = txn.prepare_cached(&format!("{SELECT} WHERE r.id = $1")).await?;
+    let statement = txn
+        .prepare_cached(&format!("{} WHERE r.id = $1", *SELECT))
+        .await?;
     let row = txn.query_opt(&statement, &[&id]).await?;
     view(&row.ok_or_else(|| LabError::not_found("result", id))?)
 }
 
 pub(crate) async fn by_ids(txn: &Txn<'_>, ids: &[ResultId]) -> Result<Vec<ResultView>, LabError> {
     let statement = txn
-        .prepare_cached(&format!("{SELECT} WHERE r.id = ANY($1)"))
+        .prepare_cached(&format!("{} WHERE r.id = ANY($1)", *SELECT))
         .await?;
     txn.query(&statement, &[&ids]).await?.iter().map(view).collect()
 }
 
 pub(crate) async fn of_order(txn: &Txn<'_>, order: OrderId) -> Result<Vec<ResultView>, LabError> {
     let statement = txn
-        .prepare_cached(&format!("{SELECT} WHERE r.order_id = $1 ORDER BY r.id"))
+        .prepare_cached(&format!(
+            "{} WHERE r.order_id = $1 ORDER BY t.code, r.id",
+            *SELECT
+        ))
         .await?;
     txn.query(&statement, &[&order]).await?.iter().map(view).collect()
-}
-
-fn outdated(row: &Reader<'_>) -> Result<Option<OutdatedEvaluation>, LabError> {
-    let since: Option<Timestamp> = row.get("outdated_since")?;
-    let reason: Option<String> = row.get("outdated_reason")?;
-    Ok(since
-        .zip(reason)
-        .map(|(since, reason)| OutdatedEvaluation { since, reason }))
 }
 
 pub(crate) fn view(row: &Row) -> Result<ResultView, LabError> {
@@ -184,7 +190,7 @@ pub(crate) fn view(row: &Row) -> Result<ResultView, LabError> {
         comment: row.get("comment")?,
         flag: row.get("flag")?,
         no_range_reason: row.get("no_range")?,
-        evaluation_outdated: outdated(&row)?,
+        evaluation_outdated: OutdatedEvaluation::of(&row, row.get("outdated_critical")?)?,
         range_id: row.get("ref_range_id")?,
         ref_low: row.get("ref_low")?,
         ref_high: row.get("ref_high")?,
@@ -192,7 +198,8 @@ pub(crate) fn view(row: &Row) -> Result<ResultView, LabError> {
         crit_high: row.get("crit_high")?,
         delta: Delta::of(row.get("delta_previous")?, number, row.get("delta_flag")?),
         notice_required: critical,
-        critical_notified: critical && row.get("notified")?,
+        critical_notified: row.get("notified")?,
+        critical_lifted: critical::lifted_mark(&row)?,
         instrument: row.get("instrument")?,
         resulted_at: row.get("resulted_at")?,
         entered_by: row.get("entered_by")?,

@@ -6,13 +6,15 @@
 use std::collections::{BTreeSet, HashMap};
 
 use model::StaffId;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
     Actor, ItemProblem, LabError, OrderId, ResultId, ResultStatus, Txn, audit,
-    critical::{CRITICAL, NOTIFIED},
-    orders, profile,
+    critical::{CRITICAL, LIFTED, NOTIFIED},
+    orders, patients, profile,
     rows::Reader,
+    text::{Line, Problems, REASON_MAX},
 };
 
 /// Most items of one call.
@@ -34,6 +36,8 @@ pub struct Item {
     pub id: ResultId,
     /// The version that was looked at.
     pub version: i32,
+    /// Only when verifying a value whose critical mark was lifted (`criticalLifted`): why it is right that it is not marked any more.
+    pub confirm_lifted: Option<String>,
 }
 
 /// What became of the items, in their order.
@@ -60,8 +64,9 @@ pub struct SignedItem {
 ///
 /// # Errors
 /// [`LabError::NotFound`] when an id is unknown here; [`LabError::Items`] with every item that cannot be verified (`version`,
-/// `state`, `self_verification`): then nothing was.
+/// `state`, `self_verification`, `critical_lifted`): then nothing was.
 pub async fn verify(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signed, LabError> {
+    let confirmations = confirmations(items)?;
     let rows = lock(txn, items).await?;
     let self_allowed = profile::get(txn).await?.allow_self_verify;
     let mut problems = Vec::new();
@@ -75,20 +80,66 @@ pub async fn verify(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signe
                 "self_verification",
                 "you entered this value; another person must verify it",
             ));
+        } else if row.lifted && !row.notified && item.confirm_lifted.is_none() {
+            problems.push(problem(item.id, "critical_lifted", LIFTED_ADVICE));
         }
     }
     if !problems.is_empty() {
         return Err(LabError::Items(problems));
     }
-    sign(txn, actor, items, "UPDATE result SET status = 'verified', verified_by = $2, changed_by = $2 WHERE id = ANY($1) RETURNING id, version, status", "result.verified").await
+    let sql = "UPDATE result r SET status = 'verified', verified_by = $2, changed_by = $2, lift_confirmation = u.confirmation
+               FROM unnest($1::uuid[], $3::text[]) AS u (id, confirmation) WHERE r.id = u.id
+               RETURNING r.id, r.version, r.status, r.lift_confirmation";
+    let ids: Vec<ResultId> = items.items.iter().map(|item| item.id).collect();
+    let statement = txn.prepare_cached(sql).await?;
+    let rows = txn
+        .query(&statement, &[&ids, &actor.staff.as_uuid(), &confirmations])
+        .await?;
+    for row in &rows {
+        let row = Reader::new("result", row);
+        if let Some(reason) = row.get::<Option<String>>("lift_confirmation")? {
+            let id: ResultId = row.get("id")?;
+            let detail = serde_json::json!({ "reason": reason });
+            audit::write(
+                txn,
+                actor,
+                "result.critical_lift_confirmed",
+                "result",
+                id,
+                Some(detail),
+            )
+            .await?;
+        }
+    }
+    signed(txn, actor, items, &rows, "result.verified").await
+}
+
+const LIFTED_ADVICE: &str = "its critical mark was lifted since it was entered (criticalLifted says when and why); record whom you \
+                             notified (critical-notice), or verify it with confirmLifted and the reason";
+
+/// The reasons for which lifted marks are accepted, one for each item.
+fn confirmations(items: &Items) -> Result<Vec<Option<Line>>, LabError> {
+    let mut problems = Problems::default();
+    let of = |(n, item): (usize, &Item)| {
+        let field = format!("items[{n}].confirmLifted");
+        problems.optional_line(&field, item.confirm_lifted.as_deref(), REASON_MAX)
+    };
+    let confirmations = items.items.iter().take(ITEMS_MAX).enumerate().map(of).collect();
+    problems.done()?;
+    Ok(confirmations)
 }
 
 /// Releases verified results; orders whose results are all final complete by themselves.
 ///
 /// # Errors
 /// [`LabError::NotFound`] when an id is unknown here; [`LabError::Items`] with every item that cannot be released (`version`,
-/// `state`, `critical_notice`): then nothing was.
+/// `state`, `critical_notice`, `critical_lifted`): then nothing was. [`LabError::Invalid`] for a confirmation, which goes with a
+/// verification.
 pub async fn release(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signed, LabError> {
+    if let Some(n) = items.items.iter().position(|item| item.confirm_lifted.is_some()) {
+        let message = "it goes with a verification: the person who verifies accepts a lifted mark";
+        return Err(LabError::invalid(format!("items[{n}].confirmLifted"), message));
+    }
     let rows = lock(txn, items).await?;
     let mut problems = Vec::new();
     for item in &items.items {
@@ -98,12 +149,18 @@ pub async fn release(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Sign
         } else if row.critical && !row.notified {
             let message = "the value is or may be critical; record whom you notified and that it was read back (critical-notice) first";
             problems.push(problem(item.id, "critical_notice", message));
+        } else if row.lifted && !row.notified {
+            problems.push(problem(item.id, "critical_lifted", LIFTED_ADVICE));
         }
     }
     if !problems.is_empty() {
         return Err(LabError::Items(problems));
     }
-    let signed = sign(txn, actor, items, "UPDATE result SET status = 'released', released_by = $2, changed_by = $2 WHERE id = ANY($1) RETURNING id, version, status", "result.released").await?;
+    let sql = "UPDATE result SET status = 'released', released_by = $2, changed_by = $2 WHERE id = ANY($1) RETURNING id, version, status";
+    let ids: Vec<ResultId> = items.items.iter().map(|item| item.id).collect();
+    let statement = txn.prepare_cached(sql).await?;
+    let released = txn.query(&statement, &[&ids, &actor.staff.as_uuid()]).await?;
+    let signed = signed(txn, actor, items, &released, "result.released").await?;
     let orders: BTreeSet<OrderId> = rows.values().map(|row| row.order).collect();
     orders::settle(txn, actor, &orders.into_iter().collect::<Vec<_>>()).await?;
     Ok(signed)
@@ -115,6 +172,7 @@ struct Locked {
     status: ResultStatus,
     entered_by: Option<StaffId>,
     critical: bool,
+    lifted: bool,
     notified: bool,
 }
 
@@ -132,10 +190,11 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
     if distinct.len() != ids.len() {
         return Err(LabError::invalid("items", "each result may be named once"));
     }
+    patients::hold(txn, &ids).await?;
     let statement = txn
         .prepare_cached(&format!(
             "SELECT r.id, r.order_id, r.version, r.status, r.entered_by,
-                    {CRITICAL} AS critical, {NOTIFIED} AS notified
+                    {CRITICAL} AS critical, {LIFTED} AS lifted, {NOTIFIED} AS notified
              FROM result r WHERE r.id = ANY($1) ORDER BY r.id FOR NO KEY UPDATE OF r",
         ))
         .await?;
@@ -148,6 +207,7 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
             status: row.get("status")?,
             entered_by: row.get::<Option<Uuid>>("entered_by")?.map(StaffId::from),
             critical: row.get("critical")?,
+            lifted: row.get("lifted")?,
             notified: row.get("notified")?,
         };
         found.insert(row.get("id")?, locked);
@@ -177,17 +237,16 @@ fn problem(id: ResultId, code: &'static str, message: impl Into<String>) -> Item
     }
 }
 
-async fn sign(
+/// Writes down who signed, and gives the items back in their order.
+async fn signed(
     txn: &Txn<'_>,
     actor: &Actor,
     items: &Items,
-    sql: &str,
+    rows: &[Row],
     action: &str,
 ) -> Result<Signed, LabError> {
-    let ids: Vec<ResultId> = items.items.iter().map(|item| item.id).collect();
-    let statement = txn.prepare_cached(sql).await?;
-    let mut signed = HashMap::with_capacity(ids.len());
-    for row in &txn.query(&statement, &[&ids, &actor.staff.as_uuid()]).await? {
+    let mut signed = HashMap::with_capacity(rows.len());
+    for row in rows {
         let row = Reader::new("result", row);
         let item = SignedItem {
             id: row.get("id")?,
@@ -196,9 +255,13 @@ async fn sign(
         };
         signed.insert(item.id, item);
     }
-    let texts: Vec<String> = ids.iter().map(ResultId::to_string).collect();
+    let texts: Vec<String> = items.items.iter().map(|item| item.id.to_string()).collect();
     audit::write_each(txn, actor, action, "result", &texts, None).await?;
     Ok(Signed {
-        items: ids.iter().filter_map(|id| signed.remove(id)).collect(),
+        items: items
+            .items
+            .iter()
+            .filter_map(|item| signed.remove(&item.id))
+            .collect(),
     })
 }

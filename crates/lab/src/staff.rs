@@ -142,14 +142,20 @@ pub async fn get(txn: &Txn<'_>, id: StaffId) -> Result<Staff, LabError> {
 /// # Errors
 /// [`LabError::Invalid`] for a bad page.
 pub async fn list(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<Staff>, LabError> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM staff WHERE ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM staff WHERE $1::timestamptz IS NULL OR (created_at, id) < ($1, $2::uuid)
+         ORDER BY created_at DESC, id DESC LIMIT $3"
+    );
     let statement = txn.prepare_cached(&sql).await?;
-    let rows = txn
-        .query(&statement, &[&page.after_id()?, &page.fetch()?])
-        .await?;
+    let (since, after) = page
+        .after_row(txn, "SELECT created_at FROM staff WHERE id = $1")
+        .await?
+        .unzip();
+    let rows = txn.query(&statement, &[&since, &after, &page.fetch()?]).await?;
     let people = rows.iter().map(staff).collect::<Result<Vec<_>, _>>()?;
-    page.page(people, |person| Cursor::Id(person.id.as_uuid()))
+    page.page(people, |person| {
+        Cursor::Moment(person.created_at, person.id.as_uuid())
+    })
 }
 
 /// What is needed to log somebody in by e-mail, without regard to case.
@@ -174,7 +180,7 @@ pub async fn login_by_id(txn: &Txn<'_>, id: StaffId) -> Result<Option<StaffLogin
     row.as_ref().map(login).transpose()
 }
 
-/// Changes a person.
+/// Changes a person. A change that changes nothing writes nothing.
 ///
 /// # Errors
 /// [`LabError::Version`] when somebody was faster, [`LabError::Conflict`] when the e-mail is taken or the laboratory would
@@ -197,6 +203,18 @@ pub async fn update(
     .await?;
     let before = get(txn, id).await?;
     same_version("the staff member", before.version, version)?;
+    let stays = display_name
+        .as_deref()
+        .is_none_or(|name| name == before.display_name)
+        && patch
+            .email
+            .as_ref()
+            .is_none_or(|email| email.as_str() == before.email)
+        && patch.role.is_none_or(|role| role == before.role)
+        && patch.active.is_none_or(|active| active == before.active);
+    if stays {
+        return Ok(before);
+    }
     if let Some(email) = &patch.email {
         email_claim(txn, email, Some(id)).await?;
     }

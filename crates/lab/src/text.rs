@@ -40,6 +40,12 @@ impl Deref for Line {
     }
 }
 
+impl AsRef<str> for Line {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
@@ -166,6 +172,14 @@ pub(crate) fn search_key(text: &str) -> String {
         .flat_map(char::to_lowercase)
         .collect();
     folded.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A value as it is kept: NFC, without the blanks and invisible characters that copying leaves at its ends. What is inside it stays,
+/// line breaks too. Values that are typed and those from files go through here.
+pub(crate) fn block(text: &str) -> String {
+    model::text::nfc(text)
+        .trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}'))
+        .to_owned()
 }
 
 /// Text as the prefix of a LIKE pattern.

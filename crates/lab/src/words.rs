@@ -177,7 +177,7 @@ impl ResultStatus {
 }
 
 words!(
-    /// How a value lies to the range it was judged by. No range, no flag.
+    /// How a value lies to the range it was judged by, or that it is one of the test's critical words. No range, no flag.
     Flag, "flag", {
     /// Inside; a value equal to a bound is inside.
     Normal => "N",
@@ -189,13 +189,15 @@ words!(
     CriticalLow => "LL",
     /// Above the critical limit.
     CriticalHigh => "HH",
+    /// One of the critical words of a test that has no numbers.
+    CriticalWord => "AA",
 });
 
 impl Flag {
     /// Whether somebody must be told before the value may be released.
     #[must_use]
     pub const fn is_critical(self) -> bool {
-        matches!(self, Self::CriticalLow | Self::CriticalHigh)
+        matches!(self, Self::CriticalLow | Self::CriticalHigh | Self::CriticalWord)
     }
 }
 

@@ -3,7 +3,7 @@
 use lab::{
     AmendmentStatus, Comparator, Flag, OrderStatus, ResultStatus,
     amendments::{self, AmendmentEntry},
-    catalogue, critical, history,
+    catalogue, history,
     orders::{self, AddTests},
     report, results,
 };
@@ -39,11 +39,22 @@ async fn an_amendment_is_entered_by_one_and_verified_by_another() {
     );
     let second = amendments::propose(&txn, &lab.supervisor, result.id, result.version, &amend("5.8")).await;
     assert_eq!(conflict(second), "open_amendment");
-    let own = amendments::verify(&txn, &lab.supervisor, proposed.amendment.id).await;
+    let own = amendments::verify(
+        &txn,
+        &lab.supervisor,
+        proposed.amendment.id,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await;
     assert_eq!(conflict(own), "self_verification");
-    let done = amendments::verify(&txn, &lab.second_supervisor, proposed.amendment.id)
-        .await
-        .unwrap();
+    let done = amendments::verify(
+        &txn,
+        &lab.second_supervisor,
+        proposed.amendment.id,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await
+    .unwrap();
     let now = &done.result;
     assert_eq!(
         (now.status, now.value.as_deref(), now.flag),
@@ -52,7 +63,15 @@ async fn an_amendment_is_entered_by_one_and_verified_by_another() {
     assert_eq!(now.entered_by, Some(lab.supervisor.staff.as_uuid()));
     assert_eq!(now.verified_by, Some(lab.second_supervisor.staff.as_uuid()));
     assert_eq!(
-        conflict(amendments::verify(&txn, &lab.second_supervisor, proposed.amendment.id).await),
+        conflict(
+            amendments::verify(
+                &txn,
+                &lab.second_supervisor,
+                proposed.amendment.id,
+                &amendments::AmendmentVerification::default()
+            )
+            .await
+        ),
         "state"
     );
 
@@ -66,10 +85,15 @@ async fn an_amendment_is_entered_by_one_and_verified_by_another() {
     let third = amendments::propose(&txn, &lab.second_supervisor, result.id, now.version, &remark)
         .await
         .unwrap();
-    let amended = amendments::verify(&txn, &lab.supervisor, third.amendment.id)
-        .await
-        .unwrap()
-        .result;
+    let amended = amendments::verify(
+        &txn,
+        &lab.supervisor,
+        third.amendment.id,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await
+    .unwrap()
+    .result;
     assert_eq!(
         (amended.status, amended.value.as_deref()),
         (ResultStatus::Amended, Some("5.9"))
@@ -77,14 +101,25 @@ async fn an_amendment_is_entered_by_one_and_verified_by_another() {
     let worse = amendments::propose(&txn, &lab.supervisor, result.id, amended.version, &amend("8.0"))
         .await
         .unwrap();
-    let early = amendments::verify(&txn, &lab.second_supervisor, worse.amendment.id).await;
+    let early = amendments::verify(
+        &txn,
+        &lab.second_supervisor,
+        worse.amendment.id,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await;
     assert_eq!(conflict(early), "critical_notice");
-    critical::record(&txn, &lab.technician, result.id, None, &notice())
+    crate::support::told(&txn, &lab, result.id, &notice())
         .await
         .unwrap();
-    amendments::verify(&txn, &lab.second_supervisor, worse.amendment.id)
-        .await
-        .unwrap();
+    amendments::verify(
+        &txn,
+        &lab.second_supervisor,
+        worse.amendment.id,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await
+    .unwrap();
 
     let past = history::of_result(&txn, result.id).await.unwrap();
     let values: Vec<_> = past
@@ -218,20 +253,31 @@ async fn a_notice_of_a_withdrawn_amendment_does_not_serve_the_next() {
             .id
     };
     let high = amend("7.5").await;
-    critical::record(&txn, &lab.technician, result.id, None, &notice())
+    crate::support::told(&txn, &lab, result.id, &notice())
         .await
         .unwrap();
     amendments::withdraw(&txn, &lab.supervisor, high).await.unwrap();
     let low = amend("1.5").await;
-    let unheard = amendments::verify(&txn, &lab.second_supervisor, low).await;
+    let unheard = amendments::verify(
+        &txn,
+        &lab.second_supervisor,
+        low,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await;
     assert_eq!(conflict(unheard), "critical_notice", "they were told of 7.5");
-    critical::record(&txn, &lab.technician, result.id, None, &notice())
+    crate::support::told(&txn, &lab, result.id, &notice())
         .await
         .unwrap();
-    let done = amendments::verify(&txn, &lab.second_supervisor, low)
-        .await
-        .unwrap()
-        .result;
+    let done = amendments::verify(
+        &txn,
+        &lab.second_supervisor,
+        low,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await
+    .unwrap()
+    .result;
     assert_eq!(
         (done.flag, done.critical_notified),
         (Some(Flag::CriticalLow), true)
@@ -260,10 +306,15 @@ async fn an_amended_value_is_compared_with_the_previous_one_anew() {
         let proposed = amendments::propose(&txn, &lab.supervisor, wrong.id, version, &entry)
             .await
             .unwrap();
-        amendments::verify(&txn, &lab.second_supervisor, proposed.amendment.id)
-            .await
-            .unwrap()
-            .result
+        amendments::verify(
+            &txn,
+            &lab.second_supervisor,
+            proposed.amendment.id,
+            &amendments::AmendmentVerification::default(),
+        )
+        .await
+        .unwrap()
+        .result
     };
     let right = amend(wrong.version, Some("2.1"), None).await;
     let delta = right.delta.unwrap();

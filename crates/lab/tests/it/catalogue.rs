@@ -86,6 +86,7 @@ fn own(code: &str, value_type: ValueType) -> NewTest {
         decimals: None,
         allowed_values: (value_type == ValueType::Coded)
             .then(|| vec!["negative".to_owned(), "positive".to_owned()]),
+        critical_values: None,
         members: (value_type == ValueType::Panel).then(|| vec!["K".to_owned(), "NA".to_owned()]),
         delta_pct: None,
         delta_days: None,
@@ -182,7 +183,7 @@ async fn null_takes_away_what_a_test_can_be_without() {
         catalogue::update(&txn, &lab.admin, "LEAD", 1, &half).await,
         "deltaPct",
     );
-    let named = change(r#"{"name": "Lead in blood"}"#).unwrap();
+    let named = change(r#"{"name": "Lead, whole blood"}"#).unwrap();
     let named = catalogue::update(&txn, &lab.admin, "LEAD", 1, &named)
         .await
         .unwrap();

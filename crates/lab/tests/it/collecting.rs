@@ -305,9 +305,7 @@ async fn a_laboratory_may_do_without_the_reading_back() {
     let id = verified(&txn, &lab, &patient, "K", &value("9.9", "mmol/L")).await;
     let mut unread = notice();
     unread.read_back = false;
-    lab::critical::record(&txn, &lab.technician, id, None, &unread)
-        .await
-        .unwrap();
+    crate::support::told(&txn, &lab, id, &unread).await.unwrap();
     assert_eq!(obstacle(&txn, &lab, id).await, "released");
 }
 

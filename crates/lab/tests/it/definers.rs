@@ -49,6 +49,7 @@ async fn whatever_runs_with_its_owners_rights_finds_only_the_servers_own_names()
     assert_eq!(
         found,
         [
+            ("result_amendment_guard()".to_owned(), path.clone()),
             ("result_guard()".to_owned(), path.clone()),
             ("result_publish()".to_owned(), path.clone()),
             ("specimen_guard()".to_owned(), path)

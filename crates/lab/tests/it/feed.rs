@@ -9,7 +9,7 @@ use lab::{
     signoff::{self},
 };
 
-use crate::support::{Lab, adult, items, received, value};
+use crate::support::{Lab, adult, items, received, released, value};
 
 #[tokio::test]
 async fn an_early_transaction_that_commits_late_is_not_missed() {
@@ -47,6 +47,7 @@ async fn an_early_transaction_that_commits_late_is_not_missed() {
     let txn = reader.transaction().await.unwrap();
     let first = exports::page(
         &txn,
+        crate::support::epoch(),
         &PageRequest {
             limit: Some(1),
             after: None,
@@ -62,7 +63,9 @@ async fn an_early_transaction_that_commits_late_is_not_missed() {
     early.commit().await.unwrap();
 
     let txn = reader.transaction().await.unwrap();
-    let all = exports::page(&txn, &PageRequest::default()).await.unwrap();
+    let all = exports::page(&txn, crate::support::epoch(), &PageRequest::default())
+        .await
+        .unwrap();
     assert_eq!(
         all.items.iter().map(|c| c.result.id).collect::<Vec<_>>(),
         [ids[1], ids[0]],
@@ -70,6 +73,7 @@ async fn an_early_transaction_that_commits_late_is_not_missed() {
     );
     let page = exports::page(
         &txn,
+        crate::support::epoch(),
         &PageRequest {
             limit: Some(1),
             after: None,
@@ -79,6 +83,7 @@ async fn an_early_transaction_that_commits_late_is_not_missed() {
     .unwrap();
     let next = exports::page(
         &txn,
+        crate::support::epoch(),
         &PageRequest {
             limit: Some(1),
             after: page.next,
@@ -107,7 +112,9 @@ async fn an_early_transaction_that_commits_late_is_not_missed() {
     .unwrap();
     txn.commit().await.unwrap();
     let txn = reader.transaction().await.unwrap();
-    let all = exports::page(&txn, &PageRequest::default()).await.unwrap();
+    let all = exports::page(&txn, crate::support::epoch(), &PageRequest::default())
+        .await
+        .unwrap();
     assert_eq!(all.items.last().unwrap().change, ResultStatus::Voided);
 }
 
@@ -167,4 +174,49 @@ async fn of_two_commits_at_once_the_second_waits_to_draw_its_number() {
             .collect::<Vec<_>>(),
         ids
     );
+}
+
+#[tokio::test]
+async fn a_cursor_from_before_a_restore_is_refused() {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    let patient = adult(&txn, &lab).await;
+    for _ in 0..2 {
+        released(&txn, &lab, &patient, "K", &value("4.0", "mmol/L")).await;
+    }
+    txn.commit().await.unwrap();
+    let txn = client.transaction().await.unwrap();
+    let after = |after: Option<String>| PageRequest {
+        limit: Some(1),
+        after,
+    };
+    let before = crate::support::epoch();
+    let first = exports::page(&txn, before, &after(None)).await.unwrap();
+    let next = first.next.unwrap();
+    assert_eq!(
+        exports::page(&txn, before, &after(Some(next.clone())))
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
+    let restored = uuid::Uuid::now_v7().into();
+    let refused = exports::page(&txn, restored, &after(Some(next))).await;
+    assert_eq!(crate::support::conflict(refused), "feed_restarted");
+    // A cursor of an earlier version has no epoch. It is taken, unless it names a number that was never given here.
+    let old = |seq: i64| Some(URL_SAFE_NO_PAD.encode(format!("n{seq}")));
+    assert_eq!(
+        exports::page(&txn, restored, &after(old(1)))
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
+    let refused = exports::page(&txn, restored, &after(old(7))).await;
+    assert_eq!(crate::support::conflict(refused), "feed_restarted");
 }

@@ -196,6 +196,7 @@ async fn verification_is_all_or_nothing_and_lists_every_item_in_the_way() {
     foreign.items.push(Item {
         id: ResultId::generate(),
         version: 1,
+        confirm_lifted: None,
     });
     is_missing(signoff::verify(&txn, &lab.supervisor, &foreign).await);
     is_invalid(
@@ -207,10 +208,12 @@ async fn verification_is_all_or_nothing_and_lists_every_item_in_the_way() {
             Item {
                 id: ids[0],
                 version: 1,
+                confirm_lifted: None,
             },
             Item {
                 id: ids[0],
                 version: 1,
+                confirm_lifted: None,
             },
         ],
     };

@@ -276,6 +276,7 @@ async fn nothing_is_deleted_truncated_or_rewritten_in_the_trail() {
         "audit_event",
         "result_revision",
         "result_change",
+        "critical_lift",
         "critical_notice",
         "import_batch",
         "import_run",

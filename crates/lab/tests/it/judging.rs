@@ -153,6 +153,7 @@ pub(crate) fn lead() -> NewTest {
         unit: Some("ug/dL".to_owned()),
         decimals: Some(2),
         allowed_values: None,
+        critical_values: None,
         members: None,
         delta_pct: n("50"),
         delta_days: Some(90),

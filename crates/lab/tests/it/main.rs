@@ -36,6 +36,8 @@ mod races;
 #[cfg(test)]
 mod reevaluating;
 #[cfg(test)]
+mod refuted;
+#[cfg(test)]
 mod rejecting;
 #[cfg(test)]
 mod server_log;
@@ -45,6 +47,8 @@ mod signature_guards;
 mod support;
 #[cfg(test)]
 mod unmarked;
+#[cfg(test)]
+mod unmarked_fresh;
 #[cfg(test)]
 mod unmarked_sql;
 #[cfg(test)]

@@ -39,18 +39,13 @@ async fn a_critical_potassium_waits_for_its_notice() {
         (1, k, "critical_notice")
     );
     assert_eq!(
-        conflict(critical::record(&txn, &lab.technician, na, None, &notice()).await),
+        conflict(crate::support::told(&txn, &lab, na, &notice()).await),
         "not_critical"
     );
     let mut future = notice();
     future.at = Some("2999-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
-    is_invalid(
-        critical::record(&txn, &lab.technician, k, None, &future).await,
-        "at",
-    );
-    critical::record(&txn, &lab.technician, k, None, &notice())
-        .await
-        .unwrap();
+    is_invalid(crate::support::told(&txn, &lab, k, &future).await, "at");
+    crate::support::told(&txn, &lab, k, &notice()).await.unwrap();
     signoff::release(&txn, &lab.supervisor, &items(&txn, &[k, na]).await)
         .await
         .unwrap();
@@ -70,9 +65,7 @@ async fn a_repeated_critical_value_needs_a_notice_again_and_loses_its_comparator
     results::enter(&txn, &lab.technician, id, 1, &first)
         .await
         .unwrap();
-    critical::record(&txn, &lab.technician, id, None, &notice())
-        .await
-        .unwrap();
+    crate::support::told(&txn, &lab, id, &notice()).await.unwrap();
     let version = results::get(&txn, id).await.unwrap().version;
     let back = results::repeat(&txn, &lab.technician, id, version, &reason("haemolysed?"))
         .await
@@ -121,12 +114,12 @@ async fn a_notice_of_a_value_that_was_replaced_meanwhile_is_refused() {
     let now = results::enter(&txn, &lab.technician, id, seen.version, &other)
         .await
         .unwrap();
-    let stale = critical::record(&txn, &lab.technician, id, Some(seen.version), &notice()).await;
+    let stale = critical::record(&txn, &lab.technician, id, seen.version, &notice()).await;
     assert!(
         matches!(stale, Err(LabError::Version { have, given, .. }) if (have, given) == (now.version, seen.version)),
         "{stale:?}"
     );
-    let told = critical::record(&txn, &lab.technician, id, Some(now.version), &notice()).await;
+    let told = critical::record(&txn, &lab.technician, id, now.version, &notice()).await;
     assert_eq!(told.unwrap().rev, now.rev);
 }
 
@@ -150,9 +143,7 @@ async fn a_value_that_may_be_critical_waits_for_its_notice_too() {
         matches!(&early, Err(LabError::Items(problems)) if problems[0].code == "critical_notice"),
         "{early:?}"
     );
-    critical::record(&txn, &lab.technician, id, None, &notice())
-        .await
-        .unwrap();
+    crate::support::told(&txn, &lab, id, &notice()).await.unwrap();
     signoff::release(&txn, &lab.supervisor, &items(&txn, &[id]).await)
         .await
         .unwrap();
@@ -176,7 +167,13 @@ async fn a_value_that_may_be_critical_waits_for_its_notice_too() {
         .unwrap()
         .amendment;
     assert_eq!((proposed.flag, proposed.notice_required), (None, true));
-    let unheard = amendments::verify(&txn, &lab.second_supervisor, proposed.id).await;
+    let unheard = amendments::verify(
+        &txn,
+        &lab.second_supervisor,
+        proposed.id,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await;
     assert_eq!(conflict(unheard), "critical_notice");
 }
 

@@ -52,7 +52,7 @@ async fn two_who_finish_the_last_two_results_at_once_complete_the_order() {
 }
 
 /// Waits until the database says that another transaction waits for one of this laboratory's locks.
-async fn somebody_waits(lab: &Lab) {
+pub(crate) async fn somebody_waits(lab: &Lab) {
     let watcher = lab.owner().await;
     testkit::eventually("another transaction waits for a lock", LIMIT, async || {
         let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')";

@@ -25,7 +25,13 @@ async fn corrected(txn: &Txn<'_>, lab: &Lab, id: ResultId, value: &str) -> Resul
     };
     let version = results::get(txn, id).await.unwrap().version;
     let proposed = amendments::propose(txn, &lab.supervisor, id, version, &entry).await?;
-    amendments::verify(txn, &lab.second_supervisor, proposed.amendment.id).await?;
+    amendments::verify(
+        txn,
+        &lab.second_supervisor,
+        proposed.amendment.id,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await?;
     Ok("applied")
 }
 
@@ -95,9 +101,7 @@ async fn a_notice_of_the_former_evaluation_does_not_serve_the_new_one() {
     }
     let patient = person(&txn, &lab, Sex::Female, date(1980, 1, 1)).await;
     let id = verified(&txn, &lab, &patient, "OWN", &value("9", "mmol/L")).await;
-    lab::critical::record(&txn, &lab.technician, id, None, &notice())
-        .await
-        .unwrap();
+    crate::support::told(&txn, &lab, id, &notice()).await.unwrap();
     let patch = PatientPatch {
         sex: Some(Sex::Male),
         ..PatientPatch::default()
@@ -172,14 +176,17 @@ async fn an_amendment_has_the_evaluation_of_its_own_and_does_not_inherit_a_missi
         "critical_notice",
         "the amended value is critical for the person as known now"
     );
-    lab::critical::record(&txn, &lab.technician, id, None, &notice())
-        .await
-        .unwrap();
+    crate::support::told(&txn, &lab, id, &notice()).await.unwrap();
     let amendment = amendments::of_result(&txn, id).await.unwrap().remove(0).id;
-    let done = amendments::verify(&txn, &lab.second_supervisor, amendment)
-        .await
-        .unwrap()
-        .result;
+    let done = amendments::verify(
+        &txn,
+        &lab.second_supervisor,
+        amendment,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await
+    .unwrap()
+    .result;
     assert_eq!(
         (
             done.flag.map(lab::Flag::as_str),
@@ -212,7 +219,13 @@ async fn a_waiting_amendment_is_evaluated_again_too() {
         ..PatientPatch::default()
     };
     changed(&txn, &lab, patient.id, patch).await;
-    let unheard = amendments::verify(&txn, &lab.second_supervisor, proposed.id).await;
+    let unheard = amendments::verify(
+        &txn,
+        &lab.second_supervisor,
+        proposed.id,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await;
     assert_eq!(conflict(unheard), "critical_notice");
 }
 
@@ -282,7 +295,7 @@ async fn a_released_value_that_turns_out_to_be_evaluated_with_other_data_says_so
         mark,
         "on the report"
     );
-    let feed = lab::exports::page(&txn, &lab::PageRequest::default())
+    let feed = lab::exports::page(&txn, crate::support::epoch(), &lab::PageRequest::default())
         .await
         .unwrap();
     let told = serde_json::to_value(feed.items.last().unwrap()).unwrap();
@@ -306,13 +319,16 @@ async fn a_released_value_that_turns_out_to_be_evaluated_with_other_data_says_so
         (proposed.flag.map(lab::Flag::as_str), proposed.notice_required),
         (Some("HH"), true)
     );
-    lab::critical::record(&txn, &lab.technician, id, None, &notice())
-        .await
-        .unwrap();
-    let done = amendments::verify(&txn, &lab.second_supervisor, proposed.id)
-        .await
-        .unwrap()
-        .result;
+    crate::support::told(&txn, &lab, id, &notice()).await.unwrap();
+    let done = amendments::verify(
+        &txn,
+        &lab.second_supervisor,
+        proposed.id,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await
+    .unwrap()
+    .result;
     assert_eq!(done.flag.map(lab::Flag::as_str), Some("HH"));
     assert_eq!(marked(&serde_json::to_value(&done).unwrap()), None);
     // A second mistake, taken back: the mark goes with it.

@@ -260,8 +260,8 @@ async fn a_notice_of_one_amendment_serves_no_other() {
     };
     let notice = |amendment: &str| {
         format!(
-            "INSERT INTO critical_notice (id, result_id, rev, amendment_id, notified_to, notified_at, read_back, notified_by)
-             VALUES (gen_random_uuid(), '{released}', 2, {amendment}, 'Dr. Osei', now(), true, '{first}');"
+            "INSERT INTO critical_notice (id, result_id, rev, amendment_id, amendment_version, notified_to, notified_at, read_back, notified_by)
+             VALUES (gen_random_uuid(), '{released}', 2, {amendment}, 1, 'Dr. Osei', now(), true, '{first}');"
         )
     };
     let withdraw = "UPDATE result_amendment SET status = 'withdrawn' WHERE status = 'proposed';";

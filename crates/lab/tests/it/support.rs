@@ -8,8 +8,8 @@ use std::{
 use deadpool_postgres::{Manager, Object, Pool};
 use jiff::civil::{Date, date};
 use lab::{
-    Actor, LabError, LabSeed, ResultId, ResultStatus, Sex, Txn,
-    critical::CriticalNoticeEntry,
+    Actor, AmendmentStatus, LabError, LabSeed, ResultId, ResultStatus, Sex, Txn, amendments,
+    critical::{self, CriticalNotice, CriticalNoticeEntry},
     orders::{self, NewOrder, Order, Reason},
     patients::{self, NewPatient, Patient},
     results::{self, ResultView, ValueEntry},
@@ -275,7 +275,11 @@ pub(crate) async fn items(txn: &Txn<'_>, ids: &[ResultId]) -> Items {
     let mut items = Vec::new();
     for id in ids {
         let version = results::get(txn, *id).await.unwrap().version;
-        items.push(Item { id: *id, version });
+        items.push(Item {
+            id: *id,
+            version,
+            confirm_lifted: None,
+        });
     }
     Items { items }
 }
@@ -298,7 +302,32 @@ pub(crate) fn reason(text: &str) -> Reason {
 pub(crate) fn notice() -> CriticalNoticeEntry {
     CriticalNoticeEntry {
         notified_to: "Dr. Osei, ward 3".to_owned(),
-        at: None,
         read_back: true,
+        ..CriticalNoticeEntry::default()
     }
+}
+
+/// Records a notice of what stands there now: the value of an open amendment that needs one, or else of the result.
+pub(crate) async fn told(
+    txn: &Txn<'_>,
+    lab: &Lab,
+    id: ResultId,
+    entry: &CriticalNoticeEntry,
+) -> Result<CriticalNotice, LabError> {
+    let mut entry = entry.clone();
+    let open = amendments::of_result(txn, id)
+        .await?
+        .into_iter()
+        .find(|amendment| amendment.status == AmendmentStatus::Proposed && amendment.notice_required);
+    if let Some(amendment) = open {
+        entry.amendment_id = Some(amendment.id);
+        entry.amendment_version = Some(amendment.version);
+    }
+    let version = results::get(txn, id).await?.version;
+    critical::record(txn, &lab.technician, id, version, &entry).await
+}
+
+/// The laboratory's epoch.
+pub(crate) fn epoch() -> model::SessionEpoch {
+    uuid::Uuid::nil().into()
 }

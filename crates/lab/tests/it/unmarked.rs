@@ -60,9 +60,7 @@ pub(crate) async fn shown(txn: &Txn<'_>, id: ResultId, field: &str) -> serde_jso
 pub(crate) async fn is_held(txn: &Txn<'_>, lab: &Lab, id: ResultId, flag: &str) {
     assert_eq!(shown(txn, id, "flag").await, flag);
     assert_eq!(obstacle(txn, lab, id).await, "critical_notice");
-    lab::critical::record(txn, &lab.technician, id, None, &notice())
-        .await
-        .unwrap();
+    crate::support::told(txn, lab, id, &notice()).await.unwrap();
     assert_eq!(obstacle(txn, lab, id).await, "released");
     assert_eq!(shown(txn, id, "criticalNotified").await, true);
 }
@@ -99,6 +97,7 @@ pub(crate) fn own_test(code: &str) -> NewTest {
         unit: Some("mmol/L".to_owned()),
         decimals: None,
         allowed_values: None,
+        critical_values: None,
         members: None,
         delta_pct: None,
         delta_days: None,
@@ -239,10 +238,7 @@ async fn a_notice_before_the_value_is_none() {
     let id = verified(&txn, &lab, &patient, "K", &value("9.9", "mmol/L")).await;
     let mut early = notice();
     early.at = Some("2020-01-01T00:00:00Z".parse().unwrap());
-    crate::support::is_invalid(
-        lab::critical::record(&txn, &lab.technician, id, None, &early).await,
-        "at",
-    );
+    crate::support::is_invalid(crate::support::told(&txn, &lab, id, &early).await, "at");
     assert_eq!(obstacle(&txn, &lab, id).await, "critical_notice");
 }
 
@@ -255,9 +251,7 @@ async fn a_notice_that_was_not_read_back_is_recorded_and_does_not_serve() {
     let id = verified(&txn, &lab, &patient, "K", &value("9.9", "mmol/L")).await;
     let mut unread = notice();
     unread.read_back = false;
-    let recorded = lab::critical::record(&txn, &lab.technician, id, None, &unread)
-        .await
-        .unwrap();
+    let recorded = crate::support::told(&txn, &lab, id, &unread).await.unwrap();
     assert!(!recorded.read_back);
     assert_eq!(shown(&txn, id, "criticalNotified").await, false);
     assert_eq!(obstacle(&txn, &lab, id).await, "critical_notice");
@@ -272,10 +266,16 @@ async fn a_notice_that_was_not_read_back_is_recorded_and_does_not_serve() {
         .await
         .unwrap()
         .amendment;
-    lab::critical::record(&txn, &lab.technician, result.id, None, &unread)
+    crate::support::told(&txn, &lab, result.id, &unread)
         .await
         .unwrap();
-    let unheard = amendments::verify(&txn, &lab.second_supervisor, proposed.id).await;
+    let unheard = amendments::verify(
+        &txn,
+        &lab.second_supervisor,
+        proposed.id,
+        &amendments::AmendmentVerification::default(),
+    )
+    .await;
     assert_eq!(conflict(unheard), "critical_notice");
 }
 

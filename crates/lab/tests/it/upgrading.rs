@@ -95,3 +95,84 @@ async fn open_work_is_evaluated_and_what_was_released_unflagged_is_marked() {
         expected.map(|(a, b, c, d, rev, marked, e)| ([a, b, c, d, e].map(str::to_owned), rev, marked));
     assert_eq!(found, expected);
 }
+
+/// A waiting value whose former one was notified of, within the minute or after it; a released one whose notice was not read back; one
+/// whose mark was lifted; and one that was released unmarked by an earlier version.
+const MARKS: &str = "
+    SELECT pg_temp.result('replaced-same-minute', 'F', '1980-01-01', 'K', 6.9, 'mmol/L', NULL, 'entered');
+    UPDATE result SET value_num = 9.9, change_reason = 'misread' WHERE status = 'entered';
+    UPDATE lab_profile SET accept_notice_without_read_back = true;
+    INSERT INTO critical_notice (id, result_id, rev, notified_to, notified_at, read_back, notified_by)
+    SELECT gen_random_uuid(), id, 2, 'x', date_trunc('minute', entered_at), true, entered_by FROM result;
+    SELECT pg_temp.result('only-value', 'F', '1980-01-01', 'K', 9.9, 'mmol/L', NULL, 'entered');
+    INSERT INTO critical_notice (id, result_id, rev, notified_to, notified_at, read_back, notified_by)
+    SELECT gen_random_uuid(), r.id, 1, 'x', date_trunc('minute', r.entered_at), true, r.entered_by
+      FROM result r JOIN patient p ON p.id = r.patient_id WHERE p.mrn = 'only-value';
+    SELECT pg_temp.result('released-unread', 'F', '1980-01-01', 'K', 9.9, 'mmol/L', NULL, 'verified');
+    INSERT INTO critical_notice (id, result_id, rev, notified_to, notified_at, read_back, notified_by)
+    SELECT gen_random_uuid(), r.id, 1, 'x', now(), false, r.entered_by FROM result r WHERE r.status = 'verified';
+    UPDATE result SET status = 'released', released_by = verified_by WHERE status = 'verified';
+    UPDATE lab_profile SET accept_notice_without_read_back = false;
+    SELECT pg_temp.result('lifted', 'F', '1980-01-01', 'NA', 199, 'mmol/L', NULL, 'verified');
+    UPDATE ref_range SET valid_to = now() WHERE test_code = 'NA';
+    UPDATE result SET change_reason = 'the ranges changed' WHERE status = 'verified';
+    SELECT pg_temp.result('unmarked', 'F', '1980-01-01', 'K', 4, 'mmol/L', NULL, 'released');
+    SET CONSTRAINTS ALL IMMEDIATE;
+    ALTER TABLE result DISABLE TRIGGER USER;
+    UPDATE result SET value_num = 9.9, flag = 'H', crit_high = NULL
+     WHERE patient_id = (SELECT id FROM patient WHERE mrn = 'unmarked');
+    ALTER TABLE result ENABLE TRIGGER USER;";
+
+#[tokio::test]
+async fn notices_count_where_they_are_certain_and_lifted_and_missing_marks_are_found() {
+    let space = Space::new().await;
+    let client = pg::connect(&space.registry, "lab test", LIMIT).await.unwrap();
+    let migrations = numbered_migrations();
+    let at = migrations
+        .iter()
+        .position(|(_, sql)| sql.contains("CREATE TABLE critical_lift"))
+        .unwrap();
+    let (before, after) = migrations.split_at(at);
+    for (_, sql) in before {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let people = BEFORE.split("SELECT pg_temp.result(").next().unwrap();
+    for statement in [people, MARKS] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    for (_, sql) in after {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let rows = client
+        .query(
+            "SELECT p.mrn, r.status, coalesce(r.flag, '-'), coalesce(l.flag, '-'), r.notice_id IS NOT NULL,
+                    counted_notice(r.id, NULL, r.rev, r.rev) IS NOT NULL, r.outdated_since IS NOT NULL
+             FROM result r JOIN patient p ON p.id = r.patient_id LEFT JOIN critical_lift l ON l.id = r.lift_id ORDER BY p.mrn",
+            &[],
+        )
+        .await
+        .unwrap();
+    let found: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (
+                [0, 1, 2, 3].map(|n| row.get::<_, String>(n)),
+                [4, 5, 6].map(|n| row.get::<_, bool>(n)),
+            )
+        })
+        .collect();
+    let expected = [
+        (["lifted", "entered", "-", "HH"], [false, false, false]),
+        (["only-value", "entered", "HH", "-"], [false, true, false]),
+        (["released-unread", "released", "HH", "-"], [true, false, false]),
+        (
+            ["replaced-same-minute", "entered", "HH", "-"],
+            [false, false, false],
+        ),
+        (["unmarked", "released", "H", "-"], [false, false, true]),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(words, marks)| (words.map(str::to_owned), marks))
+    );
+}

@@ -22,24 +22,6 @@ impl FromRequest for IfMatch {
     }
 }
 
-/// As [`IfMatch`] on calls that can do without: what is sent must be the version.
-#[derive(Debug, Clone, Copy)]
-pub struct IfMatchIfSent(pub Option<i32>);
-
-impl FromRequest for IfMatchIfSent {
-    type Error = Problem;
-    type Future = Ready<Result<Self, Problem>>;
-
-    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let sent = req.headers().contains_key(header::IF_MATCH);
-        ready(if sent {
-            if_match(req).map(|version| Self(Some(version.0)))
-        } else {
-            Ok(Self(None))
-        })
-    }
-}
-
 fn if_match(req: &HttpRequest) -> Answer<IfMatch> {
     let Some(value) = req.headers().get(header::IF_MATCH) else {
         return Err(Problem::new(Kind::PreconditionRequired));

@@ -9,6 +9,6 @@ mod tenant;
 pub use body::{Body, MaybeBody, PublicBody, RawBody};
 pub(crate) use caller::request_id;
 pub use caller::{Caller, OperatorCaller, client_ip};
-pub use headers::{IdempotencyKey, IfMatch, IfMatchIfSent, if_none_match};
+pub use headers::{IdempotencyKey, IfMatch, if_none_match};
 pub use path::{Params, PathId, PathText};
 pub use tenant::Tenant;

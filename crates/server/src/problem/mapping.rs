@@ -243,7 +243,8 @@ fn refused(guard: Guard) -> Kind {
         | Guard::Time
         | Guard::Evaluation
         | Guard::Fit
-        | Guard::Overlap => Kind::Conflict,
+        | Guard::Overlap
+        | Guard::Lifted => Kind::Conflict,
     }
 }
 

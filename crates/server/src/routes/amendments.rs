@@ -3,14 +3,14 @@
 use actix_web::{HttpRequest, HttpResponse, get, post};
 use lab::{
     Action, AmendmentId, Page, PageRequest, ResultId,
-    amendments::{self, Amended, AmendmentEntry, WaitingAmendment},
+    amendments::{self, Amended, AmendmentEntry, AmendmentVerification, WaitingAmendment},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
     answer::{self, Created},
-    extract::{Body, IdempotencyKey, IfMatch, Params, PathId, Tenant},
+    extract::{Body, IdempotencyKey, IfMatch, MaybeBody, Params, PathId, Tenant},
     problem::Answer,
 };
 
@@ -44,14 +44,19 @@ pub(crate) async fn propose(
     work.await
 }
 
-/// Verifies an amendment that another person proposed, and applies it.
-#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
+/// Verifies an amendment that another person proposed, and applies it. The body may be left out.
+#[utoipa::path(tag = "laboratory", request_body = Option<AmendmentVerification>, params(("id" = Uuid, Path)),
     responses((status = 200, body = Amended, headers(("ETag" = String)))))]
 #[post("/amendments/{id}/verify")]
-pub(crate) async fn verify(tenant: Tenant, id: PathId<AmendmentId>) -> Answer<HttpResponse> {
+pub(crate) async fn verify(
+    tenant: Tenant,
+    id: PathId<AmendmentId>,
+    body: MaybeBody<Option<AmendmentVerification>>,
+) -> Answer<HttpResponse> {
+    let how = body.0.unwrap_or_default();
     let amended = tenant
         .write(Action::ResultAmend, async |txn, actor| {
-            amendments::verify(txn, actor, id.0).await
+            amendments::verify(txn, actor, id.0, &how).await
         })
         .await?;
     Ok(tagged(&amended))

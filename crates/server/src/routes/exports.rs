@@ -26,7 +26,8 @@ pub struct ExportQuery {
     limit: Option<u32>,
 }
 
-/// Released, corrected, amended and voided results in the order in which that was committed.
+/// Released, corrected, amended and voided results in the order in which that was committed. After the laboratory was restored in place
+/// a cursor of before is answered with 409 `feed_restarted`: what it has read may not be there any more, so begin again without one.
 #[utoipa::path(tag = "laboratory", params(ExportQuery), responses((status = 200, body = Page<ResultChange>)))]
 #[get("/exports/results")]
 pub(crate) async fn results(
@@ -38,8 +39,11 @@ pub(crate) async fn results(
         limit: query.0.limit,
         after: query.0.after,
     };
+    let epoch = tenant.snapshot().session_epoch;
     let found = tenant
-        .read(Action::Export, async |txn, _| exports::page(txn, &page).await)
+        .read(Action::Export, async |txn, _| {
+            exports::page(txn, epoch, &page).await
+        })
         .await?;
     Ok(answer::page(&req, &found))
 }

@@ -11,7 +11,7 @@ use lab::{
 
 use crate::{
     answer::{self, Created},
-    extract::{Body, IdempotencyKey, IfMatch, IfMatchIfSent, PathId, Tenant},
+    extract::{Body, IdempotencyKey, IfMatch, PathId, Tenant},
     problem::Answer,
 };
 
@@ -106,16 +106,17 @@ pub(crate) async fn void(
     Ok(tagged(&result))
 }
 
-/// Records that somebody was told of a critical value; it may be released from then on. With `If-Match` only if the
-/// value is still the one that was seen.
+/// Records that somebody was told of a critical value; it may be released from then on. `If-Match` says of which value: that of the
+/// result at this version, or with `amendmentId` and `amendmentVersion` that of its open amendment. Another one by now is
+/// answered with 412.
 #[utoipa::path(tag = "laboratory", request_body = CriticalNoticeEntry,
-    params(("id" = Uuid, Path), ("If-Match" = Option<String>, Header), ("Idempotency-Key" = Option<String>, Header)),
+    params(("id" = Uuid, Path), ("If-Match" = String, Header), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
 #[post("/results/{id}/critical-notice")]
 pub(crate) async fn critical_notice(
     tenant: Tenant,
     id: PathId<ResultId>,
-    version: IfMatchIfSent,
+    version: IfMatch,
     key: IdempotencyKey,
     body: Body<CriticalNoticeEntry>,
 ) -> Answer<HttpResponse> {

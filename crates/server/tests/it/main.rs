@@ -25,6 +25,8 @@ mod isolation;
 #[cfg(test)]
 mod login;
 #[cfg(test)]
+mod marks;
+#[cfg(test)]
 mod outdated;
 #[cfg(test)]
 mod own_password;

@@ -118,12 +118,9 @@ async fn a_critical_potassium_is_not_released_before_somebody_was_told() {
         "/api/v1/results/{}/critical-notice",
         entered["id"].as_str().unwrap()
     );
+    let call = Call::new("POST", &path).json(&json!({ "notifiedTo": "Dr. Grey, ward 3", "readBack": true }));
     let told = d
-        .post(
-            &lab.technician,
-            &path,
-            json!({ "notifiedTo": "Dr. Grey, ward 3", "readBack": true }),
-        )
+        .send(&call.version(&verified["items"][0]["version"]), &lab.technician)
         .await
         .expect(200);
     let released = d

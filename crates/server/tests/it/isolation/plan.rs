@@ -438,10 +438,8 @@ async fn results(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
         ("POST", "/api/v1/results/{id}/critical-notice") => {
             let (_, result) = scene.result("critical").await;
             let body = json!({ "notifiedTo": "Dr. Grey", "readBack": true });
-            names(
-                technician,
-                post(at("results", &result, "/critical-notice"), &body),
-            )
+            let call = post(at("results", &result, "/critical-notice"), &body);
+            names(technician, call.version(&result["version"]))
         }
         ("GET", "/api/v1/results/{id}/history") => {
             let (_, result) = scene.result("released").await;

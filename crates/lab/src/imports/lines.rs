@@ -6,9 +6,10 @@
 
 use jiff::Timestamp;
 use model::text::TextError;
+use sha2::{Digest, Sha256};
 
 use super::{IMPORT_ROWS_MAX, SetAside};
-use crate::{Comparator, ImportFormat, LabError};
+use crate::{Comparator, ImportFormat, LabError, text::block};
 
 const RAW_CHARS_MAX: usize = 2_000;
 const FIELD_CHARS_MAX: usize = 4_000;
@@ -88,15 +89,18 @@ impl Fields {
                     error => Err(format!("{name} {error}")),
                 })
         };
-        let value = self.value.as_deref().map(trimmed).filter(|text| !text.is_empty());
-        if value.is_some_and(|value| value.chars().count() > FIELD_CHARS_MAX) {
+        let value = self.value.as_deref().map(block).filter(|text| !text.is_empty());
+        if value
+            .as_ref()
+            .is_some_and(|value| value.chars().count() > FIELD_CHARS_MAX)
+        {
             return Err(format!("value has more than {FIELD_CHARS_MAX} characters"));
         }
         Ok(Self {
             barcode: identifier("barcode", self.barcode, FIELD_CHARS_MAX)?,
             code: identifier("code", self.code, FIELD_CHARS_MAX)?,
             loinc: identifier("loinc", self.loinc, FIELD_CHARS_MAX)?,
-            value: value.map(str::to_owned),
+            value,
             comparator: identifier("comparator", self.comparator, FIELD_CHARS_MAX)?,
             unit: identifier("unit", self.unit, FIELD_CHARS_MAX)?,
             instrument: identifier("instrument", self.instrument, INSTRUMENT_CHARS_MAX)?,
@@ -105,9 +109,24 @@ impl Fields {
     }
 }
 
-/// Without the blanks and invisible characters that copying leaves at the ends.
-fn trimmed(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}'))
+/// The SHA-256 of what a file says: its rows, whatever its line ends, quotes, blank lines and columns' order are, and in which order
+/// they stand. A row that cannot be read says what is written.
+pub(crate) fn content_sha256(parsed: &Parsed) -> Vec<u8> {
+    let one_line_end = |text: &str| text.replace("\r\n", "\n");
+    let readable = parsed.rows.iter().map(|row| {
+        let mut fields = row.fields.clone();
+        fields.value = fields.value.as_deref().map(one_line_end);
+        serde_json::to_string(&fields).unwrap_or_default()
+    });
+    let others = parsed.set_aside.iter().map(|row| one_line_end(row.raw.trim()));
+    let mut all: Vec<String> = readable.chain(others).collect();
+    all.sort_unstable();
+    let mut hash = Sha256::new();
+    for row in all {
+        hash.update(row.len().to_be_bytes());
+        hash.update(row.as_bytes());
+    }
+    hash.finalize().to_vec()
 }
 
 /// Whether a value says that nothing was measured.
@@ -280,7 +299,7 @@ fn header(record: &Record<'_>) -> Result<Vec<&'static str>, LabError> {
         let shown: String = name.chars().take(32).collect();
         let known = COLUMNS
             .iter()
-            .find(|column| **column == trimmed(name))
+            .find(|column| **column == block(name))
             .ok_or_else(|| {
                 bad(format!(
                     "the header names {shown:?}; known columns are {}",
@@ -412,7 +431,7 @@ mod tests {
             let parsed = parse(ImportFormat::Csv, &writer.into_inner().unwrap()).unwrap();
             prop_assert!(parsed.set_aside.is_empty());
             let read: Vec<String> = parsed.rows.into_iter().map(|row| row.value.unwrap_or_default()).collect();
-            let wanted: Vec<String> = values.iter().map(|value| trimmed(value).to_owned()).collect();
+            let wanted: Vec<String> = values.iter().map(|value| block(value)).collect();
             prop_assert_eq!(read, wanted);
         }
 

@@ -10,7 +10,7 @@ use super::{
     lines::{self, ImportRow},
 };
 use crate::{
-    ImportId, LabError, Number, ResultId, ResultStatus, SpecimenStatus, Txn,
+    ImportId, LabError, ResultId, ResultStatus, SpecimenStatus, Txn,
     catalogue::{self, Test},
     entry::{self, Bench, Value},
     rows::Reader,
@@ -52,6 +52,8 @@ struct Known {
     bench: HashMap<ResultId, Bench>,
     /// What this batch has given to results before.
     landed: HashMap<ResultId, Vec<Value>>,
+    /// What any file has given to results before, with the time of the measurement.
+    measured: HashMap<ResultId, Vec<(Value, Timestamp)>>,
     now: Timestamp,
 }
 
@@ -140,30 +142,38 @@ fn refused(row: ImportRow, (code, reason): Reject) -> SetAside {
     }
 }
 
-/// The values that a batch has given to results before, those sent back or replaced since among them.
-async fn landed_before(
-    txn: &Txn<'_>,
-    batch: ImportId,
-    ids: &[ResultId],
-) -> Result<HashMap<ResultId, Vec<Value>>, LabError> {
+/// What files have given to results before, values sent back or replaced since among them: from this batch, and with the time of
+/// their measurement from any.
+type LandedBefore = (
+    HashMap<ResultId, Vec<Value>>,
+    HashMap<ResultId, Vec<(Value, Timestamp)>>,
+);
+
+async fn landed_before(txn: &Txn<'_>, batch: ImportId, ids: &[ResultId]) -> Result<LandedBefore, LabError> {
     let statement = txn
         .prepare_cached(
-            "SELECT r.id, r.value_num, r.comparator, r.value_text FROM result r WHERE r.id = ANY($2) AND r.import_id = $1
+            "SELECT r.id, r.value_num, r.comparator, r.value_text, r.resulted_at, r.import_id = $1 AS own
+               FROM result r WHERE r.id = ANY($2) AND r.import_id IS NOT NULL
              UNION ALL
-             SELECT v.result_id, v.value_num, v.comparator, v.value_text FROM result_revision v
-              WHERE v.result_id = ANY($2) AND v.import_id = $1",
+             SELECT v.result_id, v.value_num, v.comparator, v.value_text, v.resulted_at, v.import_id = $1
+               FROM result_revision v WHERE v.result_id = ANY($2) AND v.import_id IS NOT NULL",
         )
         .await?;
-    let mut landed: HashMap<ResultId, Vec<Value>> = HashMap::new();
+    let (mut landed, mut measured): LandedBefore = Default::default();
     for row in &txn.query(&statement, &[&batch, &ids]).await? {
         let row = Reader::new("result", row);
-        let value = match row.get::<Option<Number>>("value_num")? {
-            Some(number) => Value::Number(number, row.get("comparator")?),
-            None => Value::Text(row.get::<Option<String>>("value_text")?.unwrap_or_default()),
+        let Some(value) = entry::stored(&row)? else {
+            continue;
         };
-        landed.entry(row.get("id")?).or_default().push(value);
+        let id: ResultId = row.get("id")?;
+        if let Some(at) = row.get("resulted_at")? {
+            measured.entry(id).or_default().push((value.clone(), at));
+        }
+        if row.get("own")? {
+            landed.entry(id).or_default().push(value);
+        }
     }
-    Ok(landed)
+    Ok((landed, measured))
 }
 
 async fn look_up(txn: &Txn<'_>, batch: ImportId, rows: &[ImportRow]) -> Result<Known, LabError> {
@@ -204,9 +214,12 @@ async fn look_up(txn: &Txn<'_>, batch: ImportId, rows: &[ImportRow]) -> Result<K
             wanted.extend(results.get(&(row.barcode.clone(), code.clone())));
         }
     }
+    let bench = entry::bench(txn, &wanted).await?;
+    let (landed, measured) = landed_before(txn, batch, &wanted).await?;
     Ok(Known {
-        bench: entry::bench(txn, &wanted).await?,
-        landed: landed_before(txn, batch, &wanted).await?,
+        bench,
+        landed,
+        measured,
         now: txn.query_one("SELECT clock_timestamp()", &[]).await?.get(0),
         tests,
         by_loinc,
@@ -265,6 +278,13 @@ fn fit<'a>(row: &ImportRow, known: &'a Known) -> Result<Fit<'a>, Reject> {
     let landed_itself = landed
         .zip(value.as_ref().ok())
         .is_some_and(|(landed, value)| landed.contains(value));
+    let same_measurement = || {
+        let (Some(at), Ok(value)) = (row.resulted_at, &value) else {
+            return false;
+        };
+        let before = known.measured.get(&bench.id).map_or(&[][..], Vec::as_slice);
+        before.iter().any(|(seen, when)| seen == value && *when == at)
+    };
     match bench.status {
         ResultStatus::Pending if landed.is_some() => {
             return Err((
@@ -273,20 +293,17 @@ fn fit<'a>(row: &ImportRow, known: &'a Known) -> Result<Fit<'a>, Reject> {
                     .to_owned(),
             ));
         }
+        ResultStatus::Pending if same_measurement() => {
+            return Err((
+                "sent_back",
+                "this very measurement was entered from another file and sent back since; a new one has another resultedAt, or is \
+                 entered by hand"
+                    .to_owned(),
+            ));
+        }
         ResultStatus::Pending => {}
         _ if landed_itself => return Ok(Fit::Unchanged),
-        ResultStatus::Entered => {
-            return Err((
-                "already_entered",
-                "it has a value; an import replaces none".to_owned(),
-            ));
-        }
-        status => {
-            return Err((
-                "already_final",
-                format!("the result is {status}; an import does not touch it"),
-            ));
-        }
+        status => return Err(taken(status, bench.value.as_ref(), value.as_ref().ok())),
     }
     if bench.specimen_status != SpecimenStatus::Received {
         return Err((
@@ -301,6 +318,29 @@ fn fit<'a>(row: &ImportRow, known: &'a Known) -> Result<Fit<'a>, Reject> {
         plausible(at, known.now).map_err(|message| ("bad_value", format!("resultedAt: {message}")))?;
     }
     Ok(Fit::Lands(bench, value?))
+}
+
+/// Why a row does not land where there is a value: it says the same, or somebody has to look which is right.
+fn taken(status: ResultStatus, there: Option<&Value>, given: Option<&Value>) -> Reject {
+    let closed = matches!(status, ResultStatus::Cancelled | ResultStatus::Voided);
+    if !closed && given.is_some() && there.is_some() && there != given {
+        return (
+            "conflict",
+            format!(
+                "the result is {status} and has another value; an import replaces none: look which is right, and repeat or amend it"
+            ),
+        );
+    }
+    match status {
+        ResultStatus::Entered => (
+            "already_entered",
+            "it has this value already; an import replaces none".to_owned(),
+        ),
+        status => (
+            "already_final",
+            format!("the result is {status}; an import does not touch it"),
+        ),
+    }
 }
 
 /// Whether a text is a value of this test, and not a word for "nothing was measured".

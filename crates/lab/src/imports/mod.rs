@@ -4,7 +4,7 @@
 //! control sample or cannot be read is set aside with its line, its text and the reason; it is never dropped and never stops the
 //! others. A row that says that nothing was measured is neither.
 //!
-//! The same file is the same batch, and is worked on again each time that it comes: what was set aside may land now, and what
+//! The same file, or one that says the same with other line ends, quotes or order, is the same batch, and is worked on again each time that it comes: what was set aside may land now, and what
 //! landed before does nothing. `retry` does the same for the rows set aside without the file. Each run's counts say what that run
 //! did. A dry run goes the whole way except for writing values, and takes nothing from the real run.
 
@@ -40,9 +40,9 @@ pub struct ImportBatch {
     pub format: ImportFormat,
     /// Whether it was a rehearsal that wrote no value.
     pub dry_run: bool,
-    /// Whether this very file had been imported before: this is that batch.
+    /// Whether this file, or one that says the same, had been imported before: this is that batch.
     pub repeated: bool,
-    /// SHA-256 of the file, in hexadecimal.
+    /// SHA-256 of the file that came first, in hexadecimal.
     pub file_sha256: String,
     /// How often the batch was worked on with some effect, the first time included.
     pub runs: i32,
@@ -56,6 +56,8 @@ pub struct ImportBatch {
     pub rows_not_done: i32,
     /// Rows that are set aside.
     pub rows_rejected: i32,
+    /// Those of them that contradict a value which is there (`conflict`): somebody has to look which is right.
+    pub rows_conflicting: i32,
     /// Who imported it.
     pub created_by: Uuid,
     /// When.
@@ -73,8 +75,8 @@ pub struct ImportError {
     /// The row, cut after 2,000 characters.
     pub raw: String,
     /// A stable word for programs: `bad_row`, `bad_value`, `wrong_unit`, `unknown_specimen`, `unknown_test`, `not_ordered`,
-    /// `ambiguous`, `not_received`, `control_sample`, `contradiction`, `duplicate_in_file`, `sent_back`, `already_entered`,
-    /// `already_final`.
+    /// `ambiguous`, `not_received`, `control_sample`, `contradiction`, `duplicate_in_file`, `sent_back`, `already_entered` (it has
+    /// this value), `conflict` (it has another one), `already_final`.
     pub code: String,
     /// What is wrong.
     pub reason: String,
@@ -98,6 +100,8 @@ struct Counts {
     unchanged: i32,
     not_done: i32,
     rejected: i32,
+    /// Of the rejected.
+    conflicting: i32,
 }
 
 /// Imports a file. One that was imported before is the same batch and is worked on again.
@@ -123,12 +127,26 @@ pub async fn run(
     }
     let sha256 = Sha256::digest(file).to_vec();
     let mut known = None;
+    let mut parsed = None;
     if !dry_run {
         alone(txn, &sha256).await?;
         known = by_file(txn, &sha256).await?;
     }
-    let format = known.as_ref().map_or(format, |batch| batch.format);
-    let lines::Parsed { rows, set_aside } = lines::parse(format, file)?;
+    let mut content = None;
+    if known.is_none() {
+        let read = lines::parse(format, file)?;
+        let hash = lines::content_sha256(&read);
+        if !dry_run {
+            alone(txn, &hash).await?;
+            known = by_content(txn, &hash).await?;
+        }
+        content = Some(hash);
+        parsed = Some(read);
+    }
+    let lines::Parsed { rows, set_aside } = match (parsed, &known) {
+        (Some(parsed), _) => parsed,
+        (None, known) => lines::parse(known.as_ref().map_or(format, |batch| batch.format), file)?,
+    };
     let total = count(rows.len() + set_aside.len());
     if let Some(batch) = known {
         let done = work(txn, actor, &batch, "redelivery", rows, set_aside, 0).await?;
@@ -140,12 +158,19 @@ pub async fn run(
     let id = ImportId::generate();
     let statement = txn
         .prepare_cached(
-            "INSERT INTO import_batch (id, format, dry_run, file_sha256, rows_total, created_by) VALUES ($1, $2, $3, $4, $5, $6)
-             RETURNING created_at",
+            "INSERT INTO import_batch (id, format, dry_run, file_sha256, content_sha256, rows_total, created_by)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING created_at",
         )
         .await?;
-    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-        [&id, &format, &dry_run, &sha256, &total, &actor.staff.as_uuid()];
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 7] = [
+        &id,
+        &format,
+        &dry_run,
+        &sha256,
+        &content,
+        &total,
+        &actor.staff.as_uuid(),
+    ];
     let created_at: Timestamp = txn.query_one(&statement, &params).await?.get(0);
     let batch = ImportBatch {
         id,
@@ -160,6 +185,7 @@ pub async fn run(
         rows_unchanged: 0,
         rows_not_done: 0,
         rows_rejected: 0,
+        rows_conflicting: 0,
         created_by: actor.staff.as_uuid(),
         created_at,
         last_run_at: created_at,
@@ -180,6 +206,14 @@ pub async fn retry(txn: &Txn<'_>, actor: &Actor, id: ImportId) -> Result<ImportB
         ));
     }
     alone(txn, &hex::decode(&batch.file_sha256).unwrap_or_default()).await?;
+    let sql = "SELECT content_sha256 FROM import_batch WHERE id = $1";
+    let content: Option<Vec<u8>> = txn
+        .query_one(&txn.prepare_cached(sql).await?, &[&id])
+        .await?
+        .get(0);
+    if let Some(content) = content {
+        alone(txn, &content).await?;
+    }
     // Again, under the lock.
     let batch = get(txn, id).await?;
     let (mut rows, mut set_aside) = (Vec::new(), Vec::new());
@@ -215,6 +249,7 @@ async fn work(
         unchanged: count(matched.unchanged) + landed,
         not_done: count(matched.not_done) + not_done_before,
         rejected: count(set_aside.len()),
+        conflicting: count(set_aside.iter().filter(|row| row.code == "conflict").count()),
     };
     let answer = |runs, last_run_at| ImportBatch {
         runs,
@@ -222,6 +257,7 @@ async fn work(
         rows_unchanged: counts.unchanged,
         rows_not_done: counts.not_done,
         rows_rejected: counts.rejected,
+        rows_conflicting: counts.conflicting,
         last_run_at,
         ..batch.clone()
     };
@@ -254,6 +290,7 @@ async fn work(
     let detail = serde_json::json!({
         "run": run, "kind": kind, "dryRun": batch.dry_run, "rowsTotal": batch.rows_total, "rowsOk": counts.ok,
         "rowsUnchanged": counts.unchanged, "rowsNotDone": counts.not_done, "rowsRejected": counts.rejected,
+        "rowsConflicting": counts.conflicting,
     });
     audit::write(txn, actor, "import.run", "import", batch.id, Some(detail)).await?;
     Ok(answer(run, run_at))
@@ -328,6 +365,14 @@ async fn by_file(txn: &Txn<'_>, sha256: &[u8]) -> Result<Option<ImportBatch>, La
     row.as_ref().map(batch).transpose()
 }
 
+async fn by_content(txn: &Txn<'_>, sha256: &[u8]) -> Result<Option<ImportBatch>, LabError> {
+    let statement = txn
+        .prepare_cached(&format!("{SELECT} WHERE b.content_sha256 = $1 AND NOT b.dry_run"))
+        .await?;
+    let row = txn.query_opt(&statement, &[&sha256]).await?;
+    row.as_ref().map(batch).transpose()
+}
+
 async fn store_set_aside(txn: &Txn<'_>, id: ImportId, run: i32, rows: &[SetAside]) -> Result<(), LabError> {
     let lines: Vec<i32> = rows.iter().map(|row| row.line).collect();
     let raws: Vec<&str> = rows.iter().map(|row| row.raw.as_str()).collect();
@@ -380,7 +425,8 @@ fn group<K: std::hash::Hash + Eq, V>(pairs: impl IntoIterator<Item = (K, V)>) ->
 
 const SELECT: &str = "
     SELECT b.id, b.format, b.dry_run, b.file_sha256, b.rows_total, b.created_by, b.created_at,
-           r.run, r.rows_ok, r.rows_unchanged, r.rows_not_done, r.rows_rejected, r.run_at
+           r.run, r.rows_ok, r.rows_unchanged, r.rows_not_done, r.rows_rejected, r.run_at,
+           (SELECT count(*)::int FROM import_error e WHERE e.batch_id = b.id AND e.run = r.run AND e.code = 'conflict') AS rows_conflicting
     FROM import_batch b
     JOIN LATERAL (SELECT * FROM import_run i WHERE i.batch_id = b.id ORDER BY i.run DESC LIMIT 1) AS r ON true";
 
@@ -399,6 +445,7 @@ fn batch(row: &Row) -> Result<ImportBatch, LabError> {
         rows_unchanged: row.get("rows_unchanged")?,
         rows_not_done: row.get("rows_not_done")?,
         rows_rejected: row.get("rows_rejected")?,
+        rows_conflicting: row.get("rows_conflicting")?,
         created_by: row.get("created_by")?,
         created_at: row.get("created_at")?,
         last_run_at: row.get("run_at")?,

@@ -69,7 +69,7 @@ async fn good_rows_land_as_entered_and_bad_ones_are_set_aside_with_their_reason(
     let expected = [
         (4, "wrong_unit"),
         (6, "duplicate_in_file"),
-        (7, "already_entered"),
+        (7, "conflict"),
         (8, "not_ordered"),
         (9, "unknown_test"),
         (10, "unknown_specimen"),
@@ -125,7 +125,7 @@ async fn good_rows_land_as_entered_and_bad_ones_are_set_aside_with_their_reason(
     let late = imports::run(&txn, &lab.technician, ImportFormat::Csv, false, late.as_bytes())
         .await
         .unwrap();
-    assert_eq!(set_aside(&txn, late.id).await[0].code, "already_final");
+    assert_eq!(set_aside(&txn, late.id).await[0].code, "conflict");
     is_missing(imports::get(&txn, lab::ImportId::generate()).await);
     is_missing(imports::errors(&txn, lab::ImportId::generate(), &PageRequest::default()).await);
 }
@@ -276,7 +276,11 @@ async fn thousands_of_rows_are_imported_verified_and_released_in_bulk() {
         let seen = |version| signoff::Items {
             items: chunk
                 .iter()
-                .map(|id| signoff::Item { id: *id, version })
+                .map(|id| signoff::Item {
+                    id: *id,
+                    version,
+                    confirm_lifted: None,
+                })
                 .collect(),
         };
         signoff::verify(&txn, &lab.supervisor, &seen(2)).await.unwrap();

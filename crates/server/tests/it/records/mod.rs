@@ -4,6 +4,8 @@ mod imports;
 mod lookups;
 mod merging;
 mod normal_form;
+mod order;
+mod same;
 mod units;
 
 use serde_json::Value;

@@ -30,7 +30,7 @@ pub use clone::{CREATES_AT_ONCE_MAX, CloneStrategy, create_database, create_turn
 pub use error::MigrateError;
 pub use group::{group_ensure, group_make, rights_settle, rights_take};
 pub use history::history_version;
-pub use lock::MAINTENANCE_DATABASE;
+pub use lock::{MAINTENANCE_DATABASE, comparing_begin, comparing_is_under_way};
 pub use plain::{PlainError, plain_rows};
 pub use run::migrate_database;
 pub use secure::{close_to_public, secure_server};

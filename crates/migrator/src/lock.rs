@@ -32,6 +32,8 @@ pub(crate) enum Guarded<'a> {
     Template(&'a Namespace),
     /// Making the spares of a namespace.
     Spares(&'a Namespace),
+    /// Comparing a database that is to be adopted with each version, in a scratch database of a namespace.
+    Comparing(&'a Namespace),
     /// Migrating the database that the session is connected to.
     Migration,
     /// Changing the rights of the server's shared databases.
@@ -44,6 +46,7 @@ impl Guarded<'_> {
         let name = match self {
             Self::Template(namespace) => format!("tenantry template {}", namespace.as_str()),
             Self::Spares(namespace) => format!("tenantry spares {}", namespace.as_str()),
+            Self::Comparing(namespace) => format!("tenantry comparing {}", namespace.as_str()),
             Self::Migration => "tenantry migration".to_owned(),
             Self::ServerRights => "tenantry server rights".to_owned(),
         };
@@ -57,6 +60,7 @@ impl Guarded<'_> {
         match self {
             Self::Template(_) => "building the template",
             Self::Spares(_) => "making spares",
+            Self::Comparing(_) => "comparing a database with each version",
             Self::Migration => "migrating",
             Self::ServerRights => "changing the rights of the shared databases",
         }
@@ -115,6 +119,38 @@ pub(crate) async fn try_acquire(
     Ok(row.get(0))
 }
 
+/// Says for as long as the session lives that a database which is to be adopted is compared in a scratch database of the namespace,
+/// for which no operation stands yet. Any number of sessions may say so at once. To be said in the maintenance database.
+///
+/// # Errors
+/// [`MigrateError::Db`] when the server cannot be asked.
+pub async fn comparing_begin(client: &Client, namespace: &Namespace) -> Result<(), MigrateError> {
+    let sql = format!(
+        "SELECT pg_advisory_lock_shared({})",
+        Guarded::Comparing(namespace).key()
+    );
+    let said = client.batch_execute(&sql).await;
+    said.map_err(MigrateError::db(
+        Guarded::Comparing(namespace).doing(),
+        "the server",
+    ))
+}
+
+/// Whether anybody has said [`comparing_begin`].
+///
+/// # Errors
+/// [`MigrateError::Db`] when the server cannot be asked.
+pub async fn comparing_is_under_way(
+    client: &impl tokio_postgres::GenericClient,
+    namespace: &Namespace,
+) -> Result<bool, MigrateError> {
+    let held = is_held(client, Guarded::Comparing(namespace)).await;
+    held.map_err(MigrateError::db(
+        "looking whether a database is compared",
+        "the server",
+    ))
+}
+
 /// Whether anybody holds the lock; to be asked in the database in which it is taken.
 pub(crate) async fn is_held(
     client: &impl tokio_postgres::GenericClient,
@@ -144,6 +180,7 @@ mod tests {
             Guarded::Template(&a),
             Guarded::Template(&b),
             Guarded::Spares(&a),
+            Guarded::Comparing(&a),
             Guarded::Migration,
             Guarded::ServerRights,
         ]

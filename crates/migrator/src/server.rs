@@ -30,6 +30,9 @@ pub struct ServerState {
     pub open: Vec<OpenDatabase>,
     /// Databases and roles in the namespace that are marked as a laboratory's.
     pub marked: Vec<Marked>,
+    /// Roles of others that can grant themselves any role that is no superuser, a laboratory's too: those with CREATEROLE, up to
+    /// PostgreSQL 15. From 16 on such a role needs the ADMIN OPTION on what it grants.
+    pub role_creators: Vec<String>,
 }
 
 /// A database that PUBLIC may connect to, as PostgreSQL makes them.
@@ -112,7 +115,18 @@ pub async fn server_state(
             )
             .await
     };
-    let (role, open, marked) = tokio::try_join!(asked_role, asked_open, asked_marked).map_err(failed())?;
+    let asked_creators = async {
+        client
+            .query_typed(
+                "SELECT rolname::text FROM pg_roles
+                  WHERE rolcreaterole AND NOT rolsuper AND rolname <> current_user AND current_setting('server_version_num')::int < 160000
+                    AND NOT coalesce(starts_with(shobj_description(oid, 'pg_authid'), $1), false) ORDER BY 1",
+                &[(&LABORATORY_MARK, Type::TEXT)],
+            )
+            .await
+    };
+    let (role, open, marked, creators) =
+        tokio::try_join!(asked_role, asked_open, asked_marked, asked_creators).map_err(failed())?;
     let open = open.iter().map(|row| OpenDatabase {
         database: row.get(0),
         owner: row.get(1),
@@ -130,6 +144,7 @@ pub async fn server_state(
                 laboratory: row.get(1),
             })
             .collect(),
+        role_creators: creators.iter().map(|row| row.get(0)).collect(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Asking for a database that exists to become a laboratory, and looking at such a database.
 
 use jiff::Timestamp;
-use migrator::PlainError;
+use migrator::{MigrateError, PlainError};
 use model::{
     DbName, Email, OperationId, OperationKind, Role, SchemaVersion, ServerName, Slug, StaffId, TenantId,
 };
@@ -16,6 +16,7 @@ use crate::{
     Inner, NewAdmin, NewLab, ProvisionError, Provisioner, RequestedBy,
     reach::Session,
     request::{begin, commit, earlier, only_server, tenant_of},
+    steps::{agrees, version_by_shape},
 };
 
 /// A database that is to become a laboratory as it is.
@@ -247,6 +248,38 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Refuses a database of which no version can be told, as the operation's own step would: nothing was made for it then.
+    async fn require_version(
+        &self,
+        held: &Session,
+        (inside, place): (&Client, &ConnectTarget),
+        operation: OperationId,
+        baseline: Option<SchemaVersion>,
+    ) -> Result<(), ProvisionError> {
+        let history = match migrator::history_version(inside).await {
+            Ok(history) => history,
+            Err(error @ MigrateError::CorruptHistory { .. }) => {
+                return Err(ProvisionError::NotAdoptable {
+                    database: place.database.clone(),
+                    why: error.to_string(),
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if history > SchemaVersion::default() {
+            return agrees(history, baseline);
+        }
+        let namespace = &self.config.namespace;
+        // Said on this session, which is closed at the end of the request: the scratch database is nobody's that was left behind.
+        migrator::comparing_begin(&held.client, namespace).await?;
+        let scratch = namespace.scratch_database(operation);
+        version_by_shape(self, held, (inside, place), &scratch, baseline)
+            .await
+            .map(drop)
+    }
+}
+
 /// Who the laboratory says that it is.
 #[derive(Debug, Default)]
 struct Profile {
@@ -466,6 +499,11 @@ impl Provisioner {
             .taken_back(&held, &wanted, comment.as_deref(), &profile)
             .await?;
         let known = known(&inside, &place, wanted.admin_email.as_ref()).await?;
+        // Before anybody is asked for: a database that is no laboratory's needs no administrator.
+        let operation = OperationId::generate();
+        inner
+            .require_version(&held, (&inside, &place), operation, wanted.baseline)
+            .await?;
         let (admin_id, admin) = admin_of(&wanted, known)?;
         let lab = NewLab {
             name: profile
@@ -484,18 +522,16 @@ impl Provisioner {
         let mut kept = params.clone();
         kept["commentBefore"] = json!(comment);
         let id = taken_back.or(profile.tenant).unwrap_or_else(TenantId::generate);
-        let (tenant, operation) = self
-            .write_adoption(lab, id, admin_id, wanted.database, server, kept, &by)
-            .await?;
-        Ok((tenant, operation))
+        self.write_adoption(operation, lab, (id, admin_id), wanted.database, server, kept, &by)
+            .await
     }
 
     #[expect(clippy::too_many_arguments, reason = "all of what one transaction writes")]
     async fn write_adoption(
         &self,
+        operation: OperationId,
         lab: NewLab,
-        id: TenantId,
-        admin_id: StaffId,
+        (id, admin_id): (TenantId, StaffId),
         database: DbName,
         server: ServerName,
         params: Value,
@@ -510,7 +546,6 @@ impl Provisioner {
             return Err(refused(&database, why));
         }
         let txn = begin(&mut client).await?;
-        let operation = OperationId::generate();
         let new = NewOperation {
             id: operation,
             kind: OperationKind::Adopt,

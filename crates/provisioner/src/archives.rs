@@ -86,27 +86,13 @@ impl Provisioner {
         if let Some(earlier) = earlier(&client, &by, OperationKind::Backup, |op| op.tenant == tenant).await? {
             return Ok(earlier.id);
         }
-        let found = registry::tenant_by_id(&client, tenant).await?;
-        let backed_up = |found: &Tenant| match found.status {
-            TenantState::Active | TenantState::Suspended => Ok(()),
-            status => Err(ProvisionError::Refused {
-                why: format!(
-                    "{} is {status}: only an active or suspended laboratory can be backed up",
-                    found.slug
-                ),
-            }),
-        };
-        let found = found.ok_or_else(|| not_found(tenant))?;
-        backed_up(&found)?;
         // Without a lock: it may take its time.
-        self.inner
-            .require(&Planned::of(OperationKind::Backup, &found))
-            .await?;
+        self.inner.require_backup(tenant).await?;
         let txn = begin(&mut client).await?;
         let found = registry::tenant_lock_in_txn(&txn, tenant)
             .await?
             .ok_or_else(|| not_found(tenant))?;
-        backed_up(&found)?;
+        can_be_backed_up(&found)?;
         let id = OperationId::generate();
         let asked = insert_operation(&txn, id, OperationKind::Backup, &found, json!({}), &by).await?;
         audit(&txn, "tenant.backup_requested", &asked, &by).await?;
@@ -144,7 +130,7 @@ impl Provisioner {
         let planned = Planned {
             kind: OperationKind::Restore,
             server: &server,
-            database: None,
+            tenant: None,
             manifest: Some(&manifest),
         };
         self.inner.require(&planned).await?;
@@ -285,7 +271,7 @@ impl Provisioner {
                 let planned = Planned {
                     kind,
                     server,
-                    database: None,
+                    tenant: None,
                     manifest: Some(&manifest),
                 };
                 self.inner.require(&planned).await?;
@@ -388,6 +374,30 @@ impl Provisioner {
         by: RequestedBy,
     ) -> Result<Vec<Archive>, ProvisionError> {
         prune(&self.inner, tenant, &by.actor).await
+    }
+}
+
+impl Inner {
+    /// Refuses a backup that could not be made, with all that is in the way, whoever wants it: a person, or a schedule.
+    pub(crate) async fn require_backup(&self, tenant: TenantId) -> Result<(), ProvisionError> {
+        let client = self.config.registry.client().await?;
+        let found = registry::tenant_by_id(&client, tenant).await?;
+        drop(client);
+        let found = found.ok_or_else(|| not_found(tenant))?;
+        can_be_backed_up(&found)?;
+        self.require(&Planned::of(OperationKind::Backup, &found)).await
+    }
+}
+
+fn can_be_backed_up(tenant: &Tenant) -> Result<(), ProvisionError> {
+    match tenant.status {
+        TenantState::Active | TenantState::Suspended => Ok(()),
+        status => Err(ProvisionError::Refused {
+            why: format!(
+                "{} is {status}: only an active or suspended laboratory can be backed up",
+                tenant.slug
+            ),
+        }),
     }
 }
 

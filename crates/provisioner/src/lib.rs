@@ -46,7 +46,7 @@ use std::sync::Arc;
 pub use adopt::{AdminEntry, Adoption};
 pub use archives::{RestoreAs, Schedule};
 pub use config::{ArchiveOptions, Bounds, OpenRule, ProvisionerConfig, RolePolicy, Seed, SeedHook};
-pub use doctor::{Ailment, Examined, Finding, Reachable, Report, Severity};
+pub use doctor::{Ailment, Examined, Finding, Reachable, Report, RoleCreator, Severity};
 pub use error::{BoxError, ProvisionError};
 #[cfg(feature = "fault-points")]
 pub use fault::Faults;

@@ -10,7 +10,7 @@ use archive::{Manifest, Programs};
 use model::{DbName, OperationKind, ServerName, quote_ident};
 use registry::{Archive, Tenant};
 
-use crate::{Inner, ProvisionError, Provisioner, reach::Session};
+use crate::{Inner, ProvisionError, Provisioner, reach::Session, steps::mark_of};
 
 /// How long a request waits for its server's answers.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -19,8 +19,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Planned<'a> {
     pub(crate) kind: OperationKind,
     pub(crate) server: &'a ServerName,
-    /// The database that is archived, closed or replaced.
-    pub(crate) database: Option<&'a DbName>,
+    /// The laboratory whose database is archived, closed or replaced.
+    pub(crate) tenant: Option<&'a Tenant>,
     /// The archive that is restored.
     pub(crate) manifest: Option<&'a Manifest>,
 }
@@ -31,13 +31,13 @@ impl<'a> Planned<'a> {
         Self {
             kind,
             server: &tenant.server,
-            database: Some(&tenant.db_name),
+            tenant: Some(tenant),
             manifest: None,
         }
     }
 
     fn writes_archive(&self) -> bool {
-        self.database.is_some()
+        self.tenant.is_some()
     }
 
     fn closes(&self) -> bool {
@@ -161,9 +161,12 @@ impl Inner {
         if planned.closes() {
             unmet.extend(locked_out_itself(session).await?);
         }
-        if let (Some(database), true) = (planned.database, planned.closes()) {
+        if let Some(tenant) = planned.tenant {
+            unmet.extend(absence(session, tenant).await?);
+        }
+        if let (Some(tenant), true) = (planned.tenant, planned.closes()) {
             let slots = planned.kind == OperationKind::RestoreInPlace;
-            unmet.extend(holds(session, database, slots).await?);
+            unmet.extend(holds(session, &tenant.db_name, slots).await?);
         }
         if let Some(manifest) = planned.manifest {
             unmet.extend(missing_roles(session, planned.kind, manifest).await?);
@@ -185,6 +188,33 @@ impl Inner {
         let found = Programs::find(self.config.pg_bin.as_deref(), major, &session.target).await;
         Ok(found.err().map(|error| error.to_string()))
     }
+}
+
+/// That the laboratory's database is not there under its name, and where it is if somebody renamed it.
+async fn absence(session: &Session, tenant: &Tenant) -> Result<Option<String>, ProvisionError> {
+    let name = &tenant.db_name;
+    let row = session
+        .client
+        .query_one(
+            "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1),
+                    (SELECT quote_ident(datname) FROM pg_database WHERE shobj_description(oid, 'pg_database') = $2 LIMIT 1)",
+            &[&name.as_str(), &mark_of(tenant)],
+        )
+        .await
+        .map_err(ProvisionError::db("looking for the database", &session.target))?;
+    let (there, renamed): (bool, Option<String>) = (row.get(0), row.get(1));
+    Ok((!there).then(|| match renamed {
+        Some(renamed) => format!(
+            "its database {} is called {renamed} now, which has its mark: run ALTER DATABASE {renamed} RENAME TO {name}",
+            name.as_str()
+        ),
+        None => format!(
+            "its database {} is not there, nor any other with its mark; was it removed by hand? `tenantctl archives list --tenant {}` \
+             shows what is left of it",
+            name.as_str(),
+            tenant.slug
+        ),
+    }))
 }
 
 /// A closed database lets in superusers only, and its administrator must dump it then.

@@ -103,6 +103,10 @@ pub(crate) fn limits(inner: &Inner, role: &RoleName) -> String {
     )
 }
 
+/// What a laboratory's role is, whatever somebody made of it by hand.
+const ATTRIBUTES: &str =
+    "INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS VALID UNTIL 'infinity'";
+
 /// Statements with which the role can log in, with the password that the registry has for it and within its limits. The server
 /// gets a SCRAM verifier and never the password.
 pub(crate) fn log_in(inner: &Inner, tenant: &Tenant) -> Result<String, ProvisionError> {
@@ -115,7 +119,7 @@ pub(crate) fn log_in(inner: &Inner, tenant: &Tenant) -> Result<String, Provision
         None => String::new(),
     };
     Ok(format!(
-        "ALTER ROLE {role} LOGIN INHERIT{password}; {}",
+        "ALTER ROLE {role} LOGIN {ATTRIBUTES}{password}; {}",
         limits(inner, role)
     ))
 }

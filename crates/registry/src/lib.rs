@@ -24,6 +24,7 @@ mod leases;
 mod listener;
 mod operations;
 mod operators;
+mod origins;
 mod outbox;
 mod pool;
 mod position;
@@ -82,18 +83,19 @@ pub use operators::{
     operator_end_sessions_in_txn, operator_insert, operator_set_active_in_txn, operator_set_password_in_txn,
     operators_list,
 };
+pub use origins::tenants_with_people;
 pub use outbox::{NewOutboxEvent, OutboxEvent, Recipients, outbox_insert, outbox_of_operation_end};
 pub use pool::{Registry, RegistryClient, RegistryOptions, RegistryTransaction};
 pub use position::{NotAPosition, Position};
 pub use processes::{PROCESS_TTL, Process, ProcessReport, process_end, process_report, processes_list};
-pub use refusals::{NewRefusal, client_has_logged_in, refusal_count};
+pub use refusals::{NewRefusal, Refusals, client_has_logged_in, refusal_count, refusals_list};
 pub use routers::{
     Budgets, NewRouter, Overbooked, Router, TenantFence, fences_unacknowledged, router_acknowledge,
     router_budgets, router_register, router_renew, router_unregister, routers_list, routers_outstanding,
 };
 pub use schedules::{
-    BackupSchedule, BackupTotals, NewBackupSchedule, backup_schedule_note_end_in_txn, backup_schedule_of,
-    backup_schedule_remove, backup_schedule_set_in_txn, backup_schedule_take_due_in_txn,
+    BackupSchedule, BackupTotals, NewBackupSchedule, backup_schedule_due, backup_schedule_note_end_in_txn,
+    backup_schedule_of, backup_schedule_remove, backup_schedule_set_in_txn, backup_schedule_take_due_in_txn,
     backup_schedules_in_trouble, backup_schedules_list, backup_schedules_oldest, backup_totals,
 };
 #[cfg(feature = "migrations")]

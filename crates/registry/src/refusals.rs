@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
-use model::{ClientNetwork, Email, TenantId};
+use jiff::Timestamp;
+use model::{ClientNetwork, Email, Slug, TenantId};
+use tokio_postgres::{Row, types::ToSql};
 
-use crate::{RegistryError, sql};
+use crate::{RegistryError, page_limit, row::Reader, sql};
 
 /// The most rows of one hour. What is beyond is counted without its place, account and client.
 const ROWS_PER_HOUR_MAX: i64 = 200;
@@ -77,6 +79,70 @@ pub async fn refusal_count(
         sql::touched(client, "removing old counts", statement, &[&KEPT.as_secs_f64()]).await?;
     }
     Ok(())
+}
+
+/// Refused log-ins of one hour that have everything but their moment in common.
+#[derive(Debug, Clone)]
+pub struct Refusals {
+    /// The beginning of the hour.
+    pub since: Timestamp,
+    /// The last of them.
+    pub last_at: Timestamp,
+    /// How many.
+    pub refusals: i64,
+    /// To what: `lab`, `operator` or `invitation`.
+    pub audience: String,
+    /// The code of the problem that was answered.
+    pub reason: String,
+    /// The laboratory, where one was meant.
+    pub tenant: Option<TenantId>,
+    /// Its slug, while it is there.
+    pub tenant_slug: Option<Slug>,
+    /// The account's address.
+    pub email: Option<String>,
+    /// From where: an address or a network.
+    pub client: Option<String>,
+    /// The last request.
+    pub last_request_id: Option<String>,
+}
+
+impl Refusals {
+    fn from_row(row: &Row) -> Result<Self, RegistryError> {
+        let r = Reader::new(row, "login_refusals", "since_text");
+        Ok(Self {
+            since: r.get("since")?,
+            last_at: r.get("last_at")?,
+            refusals: r.get("refusals")?,
+            audience: r.get("audience")?,
+            reason: r.get("reason")?,
+            tenant: r.id_opt("tenant_id")?,
+            tenant_slug: r.parse_opt("tenant_slug")?,
+            email: r.get("email")?,
+            client: r.get("client")?,
+            last_request_id: r.get("last_request_id")?,
+        })
+    }
+}
+
+/// The refused log-ins, the newest hours first and in one hour the most frequent; of one laboratory, or of all and of operators.
+/// They hold addresses of people.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked or a row cannot be read.
+pub async fn refusals_list(
+    client: &impl GenericClient,
+    tenant: Option<TenantId>,
+    limit: u32,
+) -> Result<Vec<Refusals>, RegistryError> {
+    let statement = "SELECT r.since, r.since::text AS since_text, r.last_at, r.refusals, r.audience, r.reason, r.tenant_id,
+                t.slug::text AS tenant_slug, r.email, CASE WHEN masklen(r.client) IN (32, 128) THEN host(r.client) ELSE text(r.client) END
+                    AS client, r.last_request_id
+           FROM login_refusals r LEFT JOIN tenants t ON t.id = r.tenant_id
+          WHERE $1::uuid IS NULL OR r.tenant_id = $1
+          ORDER BY r.since DESC, r.refusals DESC, r.last_at DESC LIMIT $2";
+    let params: [&(dyn ToSql + Sync); 2] = [&tenant.map(TenantId::as_uuid), &page_limit(limit)];
+    let rows = sql::rows(client, "listing refused log-ins", statement, &params).await?;
+    rows.iter().map(Refusals::from_row).collect()
 }
 
 /// Whether somebody has logged in to this account from this client lately.

@@ -209,21 +209,40 @@ pub async fn backup_schedules_list(
     rows.iter().map(BackupSchedule::from_row).collect()
 }
 
-/// Takes the schedule that is due longest, of a laboratory that can be backed up now, and moves it on: by its interval, and
-/// by up to a twentieth of it so that many that were set together do not stay together. It stays taken only if the
-/// transaction is committed.
+/// Which schedules are due: of a laboratory that can be backed up now.
+macro_rules! due {
+    () => {
+        "backup_schedules s JOIN tenants t ON t.id = s.tenant_id
+          WHERE s.next_at <= clock_timestamp() AND t.status IN ('active', 'suspended')
+            AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = s.tenant_id AND o.finished_at IS NULL)"
+    };
+}
+
+/// The laboratory whose schedule is due longest. Somebody else may see the same.
+///
+/// # Errors
+/// As [`backup_schedule_of`].
+pub async fn backup_schedule_due(client: &impl GenericClient) -> Result<Option<TenantId>, RegistryError> {
+    let statement = concat!("SELECT s.tenant_id FROM ", due!(), " ORDER BY s.next_at LIMIT 1");
+    let row = sql::row_opt(client, "looking for backups that are due", statement, &[]).await?;
+    let read = |row: &Row| Reader::new(row, "backup_schedules", "tenant_id").id("tenant_id");
+    row.as_ref().map(read).transpose()
+}
+
+/// Takes a laboratory's schedule, if it is due and nobody else has it, and moves it on: by its interval, and by up to a twentieth of
+/// it so that many that were set together do not stay together. It stays taken only if the transaction is committed.
 ///
 /// # Errors
 /// As [`backup_schedule_of`].
 pub async fn backup_schedule_take_due_in_txn(
     txn: &Transaction<'_>,
+    tenant: TenantId,
 ) -> Result<Option<BackupSchedule>, RegistryError> {
     let statement = concat!(
         "WITH due AS (
-             SELECT s.tenant_id FROM backup_schedules s JOIN tenants t ON t.id = s.tenant_id
-              WHERE s.next_at <= clock_timestamp() AND t.status IN ('active', 'suspended')
-                AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = s.tenant_id AND o.finished_at IS NULL)
-              ORDER BY s.next_at LIMIT 1 FOR UPDATE OF s SKIP LOCKED
+             SELECT s.tenant_id FROM ",
+        due!(),
+        " AND s.tenant_id = $1 FOR UPDATE OF s SKIP LOCKED
          ), moved AS (
              UPDATE backup_schedules s
                 SET next_at = clock_timestamp() + make_interval(secs => s.every_s * (1 - random() / 20))
@@ -233,7 +252,8 @@ pub async fn backup_schedule_take_due_in_txn(
         columns!(),
         " FROM moved s JOIN tenants t ON t.id = s.tenant_id"
     );
-    let row = sql::row_opt(txn, "looking for backups that are due", statement, &[]).await?;
+    let params: [&(dyn ToSql + Sync); 1] = [&tenant.as_uuid()];
+    let row = sql::row_opt(txn, "taking a backup that is due", statement, &params).await?;
     row.as_ref().map(BackupSchedule::from_row).transpose()
 }
 

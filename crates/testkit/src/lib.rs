@@ -6,15 +6,15 @@
 
 mod api;
 mod eventually;
+mod hba;
 mod postgres;
-mod rejected;
 mod space;
 mod tenantd;
 
 pub use api::{Answer, Api};
 pub use eventually::eventually;
+pub use hba::HbaLine;
 pub use postgres::{pg_bin, postgres};
-pub use rejected::RejectedRole;
 pub use reqwest::Method;
 pub use space::Space;
 pub use tenantd::Tenantd;

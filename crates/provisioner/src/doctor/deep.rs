@@ -1,4 +1,5 @@
-//! What only a look into each database can show: its own migration history, beside the version in the registry.
+//! What only a look into each database can show: its own migration history, beside the version in the registry, and who has rights
+//! in it.
 
 use std::collections::HashMap;
 
@@ -8,8 +9,10 @@ use pg::ConnectTarget;
 use registry::{OperationFilter, Tenant};
 
 use super::{
+    checks::{self, Laboratory},
     facts::{Facts, UnderWay},
     finding::{Ailment, Finding, Remedy},
+    laboratory,
 };
 use crate::{Inner, ProvisionError};
 
@@ -32,36 +35,51 @@ pub(super) async fn findings(
     let looks = stream::iter(whole)
         .map(|tenant| async move {
             let target = servers[&tenant.server].with_database(tenant.db_name.as_str());
-            look(inner, &target, tenant).await
+            look(inner, &target, tenant, facts).await
         })
         .buffer_unordered(PARALLEL_MAX);
     let mut looks = std::pin::pin!(looks);
     let (mut found, mut count) = (Vec::new(), 0);
-    while let Some(finding) = looks.next().await {
+    while let Some(findings) = looks.next().await {
         count += 1;
-        found.extend(finding);
+        found.extend(findings);
     }
     (found, count)
 }
 
-async fn look(inner: &Inner, target: &ConnectTarget, tenant: &Tenant) -> Option<Finding> {
-    let name = tenant.db_name.as_str();
-    let finding = match read(inner, target).await {
-        Ok(version) if version == tenant.db_version => return None,
-        Ok(version) => differs(tenant, version),
+async fn look(inner: &Inner, target: &ConnectTarget, tenant: &Tenant, facts: &Facts) -> Vec<Finding> {
+    let found = match read(inner, target, &laboratory(inner, facts, tenant)).await {
+        Ok((version, rights)) => {
+            let version = (version != tenant.db_version).then(|| differs(tenant, version));
+            version.into_iter().chain(rights).collect()
+        }
         Err(error) => {
             let advice =
                 "see to what the message says; a laboratory whose history cannot be read is not migrated";
-            Finding::new(Ailment::UnreadableDatabase, name, error.to_string(), advice)
+            let name = tenant.db_name.as_str();
+            vec![Finding::new(
+                Ailment::UnreadableDatabase,
+                name,
+                error.to_string(),
+                advice,
+            )]
         }
     };
+    if found.is_empty() {
+        return found;
+    }
     // What was read may have been in the middle of a change that has begun, or ended, since.
     match as_before(inner, tenant).await {
-        Ok(true) => Some(finding.on(&tenant.server).of(&tenant.slug)),
-        Ok(false) => None,
+        Ok(true) => {
+            let found = found.into_iter();
+            found
+                .map(|finding| finding.on(&tenant.server).of(&tenant.slug))
+                .collect()
+        }
+        Ok(false) => Vec::new(),
         Err(error) => {
             tracing::warn!(tenant.slug = %tenant.slug, %error, "a finding could not be confirmed and is left out");
-            None
+            Vec::new()
         }
     }
 }
@@ -84,9 +102,21 @@ fn differs(tenant: &Tenant, version: SchemaVersion) -> Finding {
     Finding::new(Ailment::VersionDiffers, name, seen, advice)
 }
 
-async fn read(inner: &Inner, target: &ConnectTarget) -> Result<SchemaVersion, ProvisionError> {
+async fn read(
+    inner: &Inner,
+    target: &ConnectTarget,
+    laboratory: &Laboratory,
+) -> Result<(SchemaVersion, Vec<Finding>), ProvisionError> {
     let client = inner.connect_inside(target).await?;
-    Ok(migrator::history_version(&client).await?)
+    let version = migrator::history_version(&client).await?;
+    let namespace = &inner.config.namespace;
+    let rights = checks::inside(&client, target, namespace, laboratory)
+        .await?
+        .into_iter();
+    Ok((
+        version,
+        rights.map(|sighting| sighting.told(laboratory)).collect(),
+    ))
 }
 
 pub(super) async fn as_before(inner: &Inner, tenant: &Tenant) -> Result<bool, ProvisionError> {

@@ -21,6 +21,8 @@ pub(super) struct Facts {
     pub(super) operations: Vec<Operation>,
     /// What all running routers may take of each server.
     pub(super) budgets: Budgets,
+    /// Laboratories in whose databases roles of their own people may have rights.
+    pub(super) with_people: HashSet<TenantId>,
     by_id: HashMap<TenantId, usize>,
     by_database: HashMap<String, usize>,
     by_role: HashMap<(ServerName, String), usize>,
@@ -39,6 +41,7 @@ impl Facts {
             .map_err(ProvisionError::db("beginning a snapshot", "the registry"))?;
         let read = Self {
             budgets: registry::router_budgets(&snapshot, None).await?,
+            with_people: registry::tenants_with_people(&snapshot).await?,
             ..Self::of(
                 registry::registry_now(&snapshot).await?,
                 tenants(&snapshot).await?,
@@ -67,6 +70,7 @@ impl Facts {
             tenants,
             operations,
             budgets: Budgets::default(),
+            with_people: HashSet::new(),
         }
     }
 

@@ -41,6 +41,20 @@ pub enum Ailment {
     RoleUnbounded,
     /// A laboratory's role has settings of its own that change what its statements mean.
     RoleSettings,
+    /// A laboratory's role, or its group, has an attribute such as CREATEROLE, or its password expires.
+    RoleAttributes,
+    /// A laboratory's role or group is a member of another role, or another role of it.
+    RoleMembership,
+    /// Roles of others have rights on a laboratory's database or in it.
+    RightsOfOthers,
+    /// A laboratory's database has settings that change what statements in it mean.
+    DatabaseSettings,
+    /// A line of `pg_hba.conf` lets laboratories' roles in without a password.
+    LogInWithoutPassword,
+    /// The sessions of a laboratory hold a large part of a server's locks.
+    LocksHeld,
+    /// The queue of notifications of a server fills up.
+    NotificationQueue,
     /// No laboratory can be made on a server as it is.
     ServerUnfit,
     /// What is on a server belongs to another registry.
@@ -111,6 +125,13 @@ impl Ailment {
         Self::RightsUnsettled,
         Self::RoleUnbounded,
         Self::RoleSettings,
+        Self::RoleAttributes,
+        Self::RoleMembership,
+        Self::RightsOfOthers,
+        Self::DatabaseSettings,
+        Self::LogInWithoutPassword,
+        Self::LocksHeld,
+        Self::NotificationQueue,
         Self::ServerUnfit,
         Self::OtherRegistry,
         Self::OpenToPublic,
@@ -158,6 +179,13 @@ impl Ailment {
             Self::RightsUnsettled => "rights_unsettled",
             Self::RoleUnbounded => "role_unbounded",
             Self::RoleSettings => "role_settings",
+            Self::RoleAttributes => "role_attributes",
+            Self::RoleMembership => "role_membership",
+            Self::RightsOfOthers => "rights_of_others",
+            Self::DatabaseSettings => "database_settings",
+            Self::LogInWithoutPassword => "log_in_without_password",
+            Self::LocksHeld => "locks_held",
+            Self::NotificationQueue => "notification_queue",
             Self::ServerUnfit => "server_unfit",
             Self::OtherRegistry => "other_registry",
             Self::OpenToPublic => "open_to_public",
@@ -198,6 +226,8 @@ impl Ailment {
             | Self::StaleSpare
             | Self::VersionDiffers
             | Self::RoleUnbounded
+            | Self::LocksHeld
+            | Self::NotificationQueue
             | Self::ArchiveUnrecorded
             | Self::ArchiveElsewhere
             | Self::ClockOffset => Severity::Warning,
@@ -216,6 +246,11 @@ impl Ailment {
             | Self::RoleReachesElsewhere
             | Self::RightsUnsettled
             | Self::RoleSettings
+            | Self::RoleAttributes
+            | Self::RoleMembership
+            | Self::RightsOfOthers
+            | Self::DatabaseSettings
+            | Self::LogInWithoutPassword
             | Self::ServerUnfit
             | Self::OtherRegistry
             | Self::OpenToPublic
@@ -327,11 +362,19 @@ impl Finding {
         }
     }
 
+    /// [`Finding::key`], to be kept.
+    pub(super) fn owned_key(&self) -> OwnedKey {
+        (self.kind, self.server.clone(), self.subject.clone())
+    }
+
     /// What two looks must both find for it to be told.
     pub(super) fn key(&self) -> (Ailment, Option<&ServerName>, &str) {
         (self.kind, self.server.as_ref(), &self.subject)
     }
 }
+
+/// Which finding it is.
+pub(super) type OwnedKey = (Ailment, Option<ServerName>, String);
 
 /// What mends a finding. None of it drops what may hold a laboratory's data.
 #[derive(Debug, Clone)]
@@ -340,8 +383,12 @@ pub(crate) enum Remedy {
     Align(TenantId),
     /// Give the laboratory's group its rights, and take them from every other role of the installation.
     Settle(TenantId),
-    /// Take the role's own settings away, and put its password and its limits back.
-    ResetRole(TenantId),
+    /// Run statements of a check, which take back what it saw.
+    Run {
+        /// In this laboratory's database; anywhere on the server when absent.
+        database: Option<DbName>,
+        statements: Vec<String>,
+    },
     /// Make the role again with its stored password, then align it.
     MakeRole(TenantId),
     /// Take every right from PUBLIC.
@@ -393,6 +440,17 @@ pub struct Reachable {
     pub open: migrator::OpenDatabase,
 }
 
+/// A role with CREATEROLE on a server of PostgreSQL 15 or earlier: it can grant itself any role that is no superuser, a laboratory's
+/// too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleCreator {
+    /// The server.
+    pub server: ServerName,
+    /// The role.
+    pub role: String,
+}
+
 /// What an examination found.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -403,11 +461,19 @@ pub struct Report {
     pub examined: Examined,
     /// Databases of others that every laboratory's role can connect to, which `roles.open_databases` allows.
     pub reachable: Vec<Reachable>,
+    /// Roles of others that could let themselves into every laboratory, which PostgreSQL allows up to version 15.
+    pub role_creators: Vec<RoleCreator>,
     /// How long it took, in milliseconds, mending included.
     pub took_ms: u64,
 }
 
 impl Report {
+    /// How many findings were mended in this run.
+    #[must_use]
+    pub fn mended(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.mended).count()
+    }
+
     /// How many findings are left after mending.
     #[must_use]
     pub fn left(&self) -> usize {

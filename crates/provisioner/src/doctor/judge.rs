@@ -13,6 +13,9 @@ use super::{
 };
 use crate::{RolePolicy, steps::mark_of};
 
+/// From which fill of a server's queue of notifications on it is told: PostgreSQL itself warns at a half.
+const NOTIFICATION_QUEUE_MAX: f64 = 0.1;
+
 /// A server, as far as it can be judged.
 pub(super) struct Judge<'a> {
     pub(super) namespace: &'a Namespace,
@@ -90,7 +93,18 @@ impl Judge<'_> {
             let seen = overbooked.to_string();
             self.finding(Ailment::ServerOverbooked, self.server.as_str(), seen, advice)
         });
-        read_only.into_iter().chain(overbooked)
+        let queue = self.seen.notification_queue;
+        let notifications = (queue > NOTIFICATION_QUEUE_MAX).then(|| {
+            let seen = format!(
+                "its queue of notifications is {:.0} % full; when it is full, every transaction that notifies fails, in every database",
+                queue * 100.0
+            );
+            let advice = "a session that listens and stays in a transaction keeps the queue from being emptied: end the one that \
+                          `SELECT pid, datname, usename, xact_start FROM pg_stat_activity WHERE state <> 'idle' ORDER BY xact_start` \
+                          lists first, with `SELECT pg_terminate_backend(PID)`";
+            self.finding(Ailment::NotificationQueue, self.server.as_str(), seen, advice)
+        });
+        read_only.into_iter().chain(overbooked).chain(notifications)
     }
 
     /// A laboratory's database and role, where nobody is changing them.
@@ -284,6 +298,7 @@ impl Judge<'_> {
                 let finding = self.finding(Ailment::MakingLeft, name, seen, advice);
                 finding.mended_by(Remedy::DropEmptyClone(db_name))
             }),
+            Named::Scratch(_) if self.seen.comparing => None,
             Named::Scratch(operation) => (!self.under_way.has(operation)).then(|| {
                 let seen =
                     format!("a copy in which the operation {operation} proved a dump, and it has ended");

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use futures_util::{StreamExt, stream};
-use model::{ServerName, TenantState};
+use model::{ServerName, Slug, TenantState};
 use pg::ConnectTarget;
 use registry::Tenant;
 use tokio_postgres::error::SqlState;
@@ -13,27 +13,35 @@ use super::{
     deep::as_before,
     facts::{Facts, UnderWay},
     finding::{Ailment, Finding, Remedy},
+    hba,
 };
 use crate::{Inner, ProvisionError, request::role_secret_context, server_check::reachable};
 
 /// How many roles log in at once, over all servers.
 const PARALLEL_MAX: usize = 8;
 
-/// Logs in as the role of each laboratory that serves. `named` are the subjects of what was found without that: a role that is
-/// missing or locked out is told once. `open` says whether everybody may connect to a database, which is told of the database.
+/// What was found without a log-in, and is told once.
+pub(super) struct Told<'a> {
+    /// The subjects: a role that is missing or locked out among them.
+    pub(super) named: &'a BTreeSet<String>,
+    /// Laboratories whose role is a member of another one, through which it may get in elsewhere.
+    pub(super) members: &'a BTreeSet<Slug>,
+}
+
+/// Logs in as the role of each laboratory that serves. `open` says whether everybody may connect to a database, which is told of the database.
 pub(super) async fn findings(
     inner: &Inner,
     servers: &HashMap<ServerName, ConnectTarget>,
     facts: &Facts,
     under_way: &UnderWay,
-    named: &BTreeSet<String>,
+    told: &Told<'_>,
     open: impl Fn(&str) -> bool,
 ) -> Vec<Finding> {
     let serving = facts.tenants.iter().filter(|tenant| {
         tenant.status == TenantState::Active
             && !under_way.changes(tenant.id)
-            && !named.contains(tenant.role_name.as_str())
-            && !named.contains(tenant.db_name.as_str())
+            && !told.named.contains(tenant.role_name.as_str())
+            && !told.named.contains(tenant.db_name.as_str())
             && servers.contains_key(&tenant.server)
     });
     let looks = stream::iter(serving)
@@ -47,14 +55,19 @@ pub(super) async fn findings(
                 .into_iter()
                 .filter(|database| facts.by_database(database).is_some() && !open(database))
                 .map(|database| elsewhere(tenant, &database))
-                .filter(|finding| !named.contains(&finding.subject))
+                .filter(|finding| {
+                    !told.named.contains(&finding.subject) && !told.members.contains(&tenant.slug)
+                })
                 .collect(),
-            Err(error) => refused(tenant, &error).into_iter().collect::<Vec<_>>(),
+            Err(error) => refused(inner, &servers[&tenant.server], tenant, &error)
+                .await
+                .into_iter()
+                .collect::<Vec<_>>(),
         };
         // What was seen may have been in the middle of a change that has begun, or ended, since.
         if !suspected.is_empty() && as_before(inner, tenant).await.unwrap_or(false) {
-            let told = suspected.into_iter();
-            found.extend(told.map(|finding| finding.on(&tenant.server).of(&tenant.slug)));
+            let suspected = suspected.into_iter();
+            found.extend(suspected.map(|finding| finding.on(&tenant.server).of(&tenant.slug)));
         }
     }
     found
@@ -96,8 +109,24 @@ fn elsewhere(tenant: &Tenant, database: &str) -> Finding {
     )
 }
 
+async fn rejecting(
+    inner: &Inner,
+    admin: &ConnectTarget,
+    tenant: &Tenant,
+) -> Result<Vec<String>, ProvisionError> {
+    let session = inner.session(admin.clone()).await?;
+    let lines = hba::rejecting(&session, tenant.role_name.as_str(), tenant.db_name.as_str()).await?;
+    inner.put_back(session);
+    Ok(lines)
+}
+
 /// A server that is full, or away, says nothing of the role.
-fn refused(tenant: &Tenant, error: &ProvisionError) -> Option<Finding> {
+async fn refused(
+    inner: &Inner,
+    admin: &ConnectTarget,
+    tenant: &Tenant,
+    error: &ProvisionError,
+) -> Option<Finding> {
     let ProvisionError::Connect(refusal) = error else {
         return None;
     };
@@ -107,8 +136,8 @@ fn refused(tenant: &Tenant, error: &ProvisionError) -> Option<Finding> {
     match refusal.code()? {
         code if *code == SqlState::INVALID_PASSWORD => {
             let seen = format!(
-                "{} is active, and the server does not take the password that the registry has for its role: it was changed there \
-                 (a role can do that itself), or it has expired, or pg_hba.conf does not ask for it",
+                "{} is active, and the server does not take the password that the registry has for its role: it was changed there, \
+                 which a role can do itself",
                 tenant.slug
             );
             let advice =
@@ -124,7 +153,15 @@ fn refused(tenant: &Tenant, error: &ProvisionError) -> Option<Finding> {
         .contains(code) =>
         {
             let seen = format!("{} is active, and its role is refused: {refusal}", tenant.slug);
-            let advice = "see to what the server says, such as a line of its pg_hba.conf".to_owned();
+            let lines = rejecting(inner, admin, tenant).await.unwrap_or_default();
+            let advice = match lines.as_slice() {
+                [] => "see to what the server says, such as a line of its pg_hba.conf".to_owned(),
+                lines => format!(
+                    "take the line away that rejects it, or write one above it that lets it in: {}; then run \
+                     `SELECT pg_reload_conf()`",
+                    lines.join(", ")
+                ),
+            };
             Some(finding(seen, advice))
         }
         _ => None,

@@ -55,7 +55,10 @@ impl<'a> Mender<'a> {
             Remedy::Align(tenant) => inner.align(tenant).await.map(|_ended| ()),
             Remedy::MakeRole(tenant) => make_role(inner, tenant).await,
             Remedy::Settle(tenant) => settle_rights(inner, tenant).await,
-            Remedy::ResetRole(tenant) => reset_role(inner, tenant).await,
+            Remedy::Run { database, statements } => {
+                let session = self.session(server).await?;
+                run_statements(inner, session, database.as_ref(), &statements).await
+            }
             Remedy::RecordVersion(tenant, version) => {
                 let client = inner.config.registry.client().await?;
                 registry::tenant_set_db_version(&client, tenant, version).await?;
@@ -171,17 +174,21 @@ async fn settle_rights(inner: &Inner, id: TenantId) -> Result<(), ProvisionError
     settle(inner, &session, &tenant, &tenant.db_name).await
 }
 
-/// Aligning puts the password and the limits back, which are settings too.
-async fn reset_role(inner: &Inner, id: TenantId) -> Result<(), ProvisionError> {
-    let client = inner.config.registry.client().await?;
-    let tenant = registry::tenant_by_id(&client, id).await?;
-    let tenant = tenant.ok_or_else(|| not_found(id))?;
-    drop(client);
-    let session = inner.session(inner.admin(&tenant).await?).await?;
-    let (role, database) = (&tenant.role_name, &tenant.db_name);
-    let sql = format!("ALTER ROLE {role} IN DATABASE {database} RESET ALL; ALTER ROLE {role} RESET ALL");
-    session.run("taking a role's own settings away", &sql).await?;
-    inner.align(id).await.map(|_ended| ())
+/// Statements that a check named: all of them or none.
+async fn run_statements(
+    inner: &Inner,
+    session: &Session,
+    database: Option<&DbName>,
+    statements: &[String],
+) -> Result<(), ProvisionError> {
+    let (doing, sql) = ("taking back what was found", statements.join("; "));
+    let Some(database) = database else {
+        return session.run(doing, &sql).await;
+    };
+    let target = session.target.with_database(database.as_str());
+    let client = inner.connect_inside(&target).await?;
+    let done = client.batch_execute(&sql).await;
+    done.map_err(ProvisionError::db(doing, &target))
 }
 
 async fn close_to_public(session: &Session, database: &DbName) -> Result<(), ProvisionError> {

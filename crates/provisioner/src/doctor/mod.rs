@@ -9,9 +9,11 @@
 
 mod ability;
 mod archives;
+mod checks;
 mod deep;
 mod facts;
 mod finding;
+mod hba;
 mod judge;
 mod log_in;
 mod mend;
@@ -29,14 +31,15 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use migrator::ServerState;
-use model::{ServerName, TenantState};
+use model::{ServerName, Slug, TenantState};
 use pg::ConnectTarget;
 use registry::{Server, Tenant};
 
-pub use self::finding::{Ailment, Examined, Finding, Reachable, Report, Severity};
+pub use self::finding::{Ailment, Examined, Finding, Reachable, Report, RoleCreator, Severity};
 use self::{
+    checks::Laboratory,
     facts::{Facts, UnderWay},
-    finding::Remedy,
+    finding::{OwnedKey, Remedy},
     judge::Judge,
     mend::Mender,
     seen::Seen,
@@ -67,14 +70,56 @@ impl Provisioner {
     /// As [`Provisioner::examine`]; what cannot be mended is told in its finding.
     pub async fn mend(&self, deep: bool, by: RequestedBy) -> Result<Report, ProvisionError> {
         let began = Instant::now();
-        let mut report = examine(&self.inner, deep).await?;
         let mut mender = Mender::new(&self.inner, &by);
-        for finding in &mut report.findings {
-            mender.mend(finding).await;
+        let mut report = examine(&self.inner, deep).await?;
+        mend_all(&mut mender, &mut report.findings).await;
+        for _ in 1..LOOKS_MAX {
+            if report.mended() == 0 {
+                break;
+            }
+            // Only a further look shows what came of it, and what was hidden behind it.
+            let again = examine(&self.inner, deep).await?;
+            let (known, mut fresh) = split(&report.findings, again.findings);
+            for finding in report.findings.iter_mut().filter(|finding| finding.mended) {
+                if known.contains(&finding.owned_key()) {
+                    finding.mended = false;
+                    finding.not_mended = Some("it was found again right after it was mended".to_owned());
+                }
+            }
+            mend_all(&mut mender, &mut fresh).await;
+            let done = fresh.iter().all(|finding| !finding.mended);
+            report.findings.extend(fresh);
+            (report.reachable, report.role_creators) = (again.reachable, again.role_creators);
+            if done {
+                break;
+            }
         }
+        report.findings.sort_by(by_severity);
         report.took_ms = millis(began);
         Ok(report)
     }
+}
+
+/// How often `--fix` looks at most: at first, after it has mended what it found, and after what that brought to light.
+const LOOKS_MAX: usize = 3;
+
+async fn mend_all(mender: &mut Mender<'_>, findings: &mut [Finding]) {
+    for finding in findings {
+        mender.mend(finding).await;
+    }
+}
+
+/// The keys of the findings that were there before, and the findings that were not.
+fn split(before: &[Finding], now: Vec<Finding>) -> (BTreeSet<OwnedKey>, Vec<Finding>) {
+    let before: BTreeSet<OwnedKey> = before.iter().map(Finding::owned_key).collect();
+    let (known, fresh): (Vec<_>, Vec<_>) = now
+        .into_iter()
+        .partition(|finding| before.contains(&finding.owned_key()));
+    (known.iter().map(Finding::owned_key).collect(), fresh)
+}
+
+fn by_severity(a: &Finding, b: &Finding) -> std::cmp::Ordering {
+    (a.severity, a.key()).cmp(&(b.severity, b.key()))
 }
 
 fn millis(since: Instant) -> u64 {
@@ -120,6 +165,7 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
         examined.databases += visit.seen.databases.len();
         examined.roles += visit.seen.roles.len();
         findings.extend(judge(inner, visit, [&before, &after], &under_way).await?);
+        findings.extend(rights(inner, visit, &after, &under_way).await?);
         findings.extend(unfit(inner, visit));
     }
     findings.extend(schedules::findings(inner).await?);
@@ -137,8 +183,17 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
                 .filter_map(|visit| visit.seen.databases.get(database));
             of_all.into_iter().any(|database| database.public.is_some())
         };
-        findings.extend(log_in::findings(inner, &reached, &after, &under_way, &named, open).await);
-        // A database that is not there was named already.
+        let members: BTreeSet<Slug> = findings
+            .iter()
+            .filter(|finding| finding.kind == Ailment::RoleMembership)
+            .filter_map(|finding| finding.slug.clone())
+            .collect();
+        let told = log_in::Told {
+            named: &named,
+            members: &members,
+        };
+        findings.extend(log_in::findings(inner, &reached, &after, &under_way, &told, open).await);
+        // A database that is not there, or is somebody else's, was named already.
         let missing: BTreeSet<String> = findings
             .iter()
             .filter(|finding| finding.kind == Ailment::MissingDatabase)
@@ -151,7 +206,7 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
         );
         examined.histories = histories;
     }
-    findings.sort_by(|a, b| (a.severity, a.key()).cmp(&(b.severity, b.key())));
+    findings.sort_by(by_severity);
     let reachable = visits.iter().flat_map(|visit| {
         let open = visit.state.open.iter();
         open.map(|open| Reachable {
@@ -159,10 +214,18 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
             open: open.clone(),
         })
     });
+    let role_creators = visits.iter().flat_map(|visit| {
+        let roles = visit.state.role_creators.iter();
+        roles.map(|role| RoleCreator {
+            server: visit.server.clone(),
+            role: role.clone(),
+        })
+    });
     Ok(Report {
         findings,
         examined,
         reachable: reachable.collect(),
+        role_creators: role_creators.collect(),
         took_ms: 0,
     })
 }
@@ -270,6 +333,60 @@ async fn judge(
     // A suspension that ended between the look and the question whether one is under way has closed the server since.
     let last = Seen::read(&visit.session, &inner.config.namespace).await?;
     Ok(in_both(found, by(after, &last)))
+}
+
+/// What is wrong with rights and settings on one server: what two looks show, of laboratories that nobody changes.
+async fn rights(
+    inner: &Inner,
+    visit: &Visit,
+    facts: &Facts,
+    under_way: &UnderWay,
+) -> Result<Vec<Finding>, ProvisionError> {
+    let namespace = &inner.config.namespace;
+    let here = facts.tenants.iter().filter(|tenant| {
+        visit.names.contains(&tenant.server)
+            && !under_way.changes(tenant.id)
+            && visit.seen.roles.contains_key(tenant.role_name.as_str())
+    });
+    let here: Vec<Laboratory> = here.map(|tenant| laboratory(inner, facts, tenant)).collect();
+    let mut found = hba::trusting(&visit.session, &here).await?;
+    for finding in &mut found {
+        finding.server = Some(visit.server.clone());
+    }
+    let first = checks::on_server(&visit.session, namespace, &here).await?;
+    if first.is_empty() {
+        return Ok(found);
+    }
+    let told = |sightings: Vec<checks::Sighting>| {
+        let told = sightings.into_iter().filter_map(|sighting| {
+            let of = here.iter().find(|l| l.role.as_str() == sighting.role)?;
+            Some((of.id, sighting.told(of).on(&visit.server)))
+        });
+        told.collect::<Vec<_>>()
+    };
+    let first: BTreeSet<OwnedKey> = told(first).iter().map(|(_, f)| f.owned_key()).collect();
+    for (id, finding) in told(checks::on_server(&visit.session, namespace, &here).await?) {
+        let tenant = facts.by_id(id);
+        if first.contains(&finding.owned_key())
+            && let Some(tenant) = tenant
+            && deep::as_before(inner, tenant).await?
+        {
+            found.push(finding);
+        }
+    }
+    Ok(found)
+}
+
+fn laboratory(inner: &Inner, facts: &Facts, tenant: &Tenant) -> Laboratory {
+    Laboratory {
+        id: tenant.id,
+        slug: tenant.slug.clone(),
+        role: tenant.role_name.clone(),
+        group: inner.config.namespace.tenant_group(tenant.id),
+        database: tenant.db_name.clone(),
+        server: tenant.server.clone(),
+        has_people: facts.with_people.contains(&tenant.id),
+    }
 }
 
 /// The second one's findings that the first one has too.

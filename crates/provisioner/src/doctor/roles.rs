@@ -1,4 +1,5 @@
-//! What is wrong with roles: what they reach, what limits and settings they have, whose they are. Pure, as [`Judge`] is.
+//! What is wrong with roles: what they reach, what limits they have, whose they are. Pure, as [`Judge`] is. Attributes, memberships and
+//! settings are [`super::checks`]'.
 
 use model::{DbName, RoleName, TenantState};
 use registry::Tenant;
@@ -9,20 +10,6 @@ use super::{
     seen::{SeenDatabase, SeenRole},
 };
 use crate::steps::mark_of;
-
-/// Settings with which a role changes what its statements mean, or whether they work at all. A role can set them for itself; an
-/// administrator who tunes a role has no use for them.
-const HARMFUL: [&str; 9] = [
-    "client_encoding",
-    "default_transaction_deferrable",
-    "default_transaction_isolation",
-    "default_transaction_read_only",
-    "role",
-    "row_security",
-    "search_path",
-    "session_replication_role",
-    "standard_conforming_strings",
-];
 
 impl Judge<'_> {
     pub(super) fn other_registry(&self, marked: &[migrator::Marked]) -> Finding {
@@ -44,7 +31,7 @@ impl Judge<'_> {
         )
     }
 
-    /// What a role has of its own: limits, settings, rights through its group.
+    /// What a role has of its own: limits, and rights through its group.
     pub(super) fn limits_and_rights(
         &self,
         tenant: &Tenant,
@@ -66,20 +53,6 @@ impl Judge<'_> {
             let advice = "`tenantctl doctor --fix` sets what is configured";
             let finding = self.finding(Ailment::RoleUnbounded, name, seen, advice);
             found.push(finding.mended_by(Remedy::Align(tenant.id)));
-        }
-        let harmful = role
-            .settings
-            .iter()
-            .filter(|setting| HARMFUL.contains(&setting.as_str()));
-        let harmful: Vec<&str> = harmful.map(String::as_str).collect();
-        if !harmful.is_empty() {
-            let seen = format!(
-                "{} was set for it (ALTER ROLE … SET), which it can do itself and which changes what its statements mean",
-                harmful.join(", ")
-            );
-            let advice = "`tenantctl doctor --fix` takes all of the role's own settings away and sets its limits again";
-            let finding = self.finding(Ailment::RoleSettings, name, seen, advice);
-            found.push(finding.mended_by(Remedy::ResetRole(tenant.id)));
         }
         let whole = matches!(tenant.status, TenantState::Active | TenantState::Suspended);
         if database.is_none() || !whole || role.superuser {
@@ -123,14 +96,6 @@ impl Judge<'_> {
 
     pub(super) fn reach(&self, tenant: &Tenant, role: &SeenRole) -> Vec<Finding> {
         let name = tenant.role_name.as_str();
-        if role.superuser {
-            let seen = format!(
-                "the role of {} is a superuser: it reaches every database",
-                tenant.slug
-            );
-            let advice = format!("ALTER ROLE {} NOSUPERUSER", tenant.role_name);
-            return vec![self.finding(Ailment::RoleReachesElsewhere, name, seen, advice)];
-        }
         // A database with its mark is its own under whatever name, as one that was renamed by hand.
         let mark = mark_of(tenant);
         let is_own = |database: &str| {
@@ -138,33 +103,26 @@ impl Judge<'_> {
             database == tenant.db_name.as_str()
                 || seen.is_some_and(|seen| seen.mark.as_deref() == Some(&mark))
         };
+        // What is reached through a role of somebody else's is told of the membership.
+        let (group, shared) = (
+            self.namespace.tenant_group(tenant.id),
+            self.namespace.shared_group(),
+        );
+        let own = [&tenant.role_name, &group, &shared];
         let elsewhere = self.seen.reach_of(name).into_iter();
         let elsewhere = elsewhere.filter(|database| !is_own(database));
-        let found = elsewhere.map(|database| {
-            let quoted = model::quote_ident(database);
-            let finding = self.finding(
-                Ailment::RoleReachesElsewhere,
-                &format!("{name} in {database}"),
-                format!(
-                    "the role of {} may connect to the database {database}",
-                    tenant.slug
-                ),
-                format!("REVOKE ALL ON DATABASE {quoted} FROM {}", tenant.role_name),
-            );
-            let direct = self.seen.databases[database]
-                .connect
-                .iter()
-                .any(|role| role == name);
-            match DbName::from_catalog(database) {
-                Ok(database) if direct => finding.mended_by(Remedy::TakeConnect {
-                    role: tenant.role_name.clone(),
-                    database,
-                }),
-                _ => finding,
-            }
+        let found = elsewhere.flat_map(|database| {
+            let holds = |role: &&&RoleName| {
+                let connect = &self.seen.databases[database].connect;
+                connect.iter().any(|name| name == role.as_str())
+                    && (**role == &tenant.role_name || self.seen.is_member(name, role.as_str()))
+            };
+            own.iter()
+                .filter(holds)
+                .map(|holder| self.reaches(tenant, holder, database))
+                .collect::<Vec<_>>()
         });
         let mut found: Vec<Finding> = found.collect();
-        let group = self.namespace.tenant_group(tenant.id);
         let of_group = self.seen.roles.get(group.as_str());
         let roles = [Some((name, role)), of_group.map(|seen| (group.as_str(), seen))];
         for (holder, seen) in roles.into_iter().flatten() {
@@ -188,20 +146,29 @@ impl Judge<'_> {
                 found.push(finding.mended_by(Remedy::Settle(other.id)));
             }
         }
-        let members = self.seen.roles.iter();
-        let members = members.filter(|(member, seen)| {
-            member.as_str() != name && seen.member_of.iter().any(|of| of == group.as_str())
-        });
-        for (member, _) in members {
-            let quoted = model::quote_ident(member);
-            found.push(self.finding(
-                Ailment::RoleReachesElsewhere,
-                &format!("{member} in {}", group.as_str()),
-                format!("{member} is a member of the group of {}", tenant.slug),
-                format!("REVOKE {group} FROM {quoted}"),
-            ));
-        }
         found
+    }
+
+    fn reaches(&self, tenant: &Tenant, holder: &RoleName, database: &str) -> Finding {
+        let finding = self.finding(
+            Ailment::RoleReachesElsewhere,
+            &format!("{} in {database}", holder.as_str()),
+            format!(
+                "the role of {} may connect to the database {database}",
+                tenant.slug
+            ),
+            format!(
+                "REVOKE ALL ON DATABASE {} FROM {holder}",
+                model::quote_ident(database)
+            ),
+        );
+        match DbName::from_catalog(database) {
+            Ok(database) => finding.mended_by(Remedy::TakeConnect {
+                role: holder.clone(),
+                database,
+            }),
+            Err(_) => finding,
+        }
     }
 
     /// Whether the database is a laboratory's of this server whose own name is free.

@@ -23,7 +23,7 @@ pub(super) struct SeenRole {
     pub(super) superuser: bool,
     /// The most sessions that it may have; -1: any number.
     pub(super) connections_max: i32,
-    /// Its own settings, by name, in whatever database they hold.
+    /// Its own settings, by name, in whatever database they hold: the limits among them.
     pub(super) settings: Vec<String>,
     pub(super) member_of: Vec<String>,
     /// The databases in which it has rights, whether it can connect to them or not.
@@ -48,10 +48,14 @@ pub(super) struct Seen {
     /// Whether it takes no writes.
     pub(super) read_only: bool,
     pub(super) capacity: SeenCapacity,
+    /// How full the queue of notifications is: 1 is full, and then every transaction that notifies fails.
+    pub(super) notification_queue: f64,
     pub(super) databases: BTreeMap<String, SeenDatabase>,
     pub(super) roles: BTreeMap<String, SeenRole>,
     /// Whether somebody builds the namespace's template.
     pub(super) template_is_built: bool,
+    /// Somebody compares a database that is to be adopted, in a scratch database for which no operation stands yet.
+    pub(super) comparing: bool,
     /// Somebody makes spares just now, and one of them is not finished.
     pub(super) spares_are_made: bool,
     /// The connectable databases that a role was granted.
@@ -68,7 +72,8 @@ impl Seen {
                 "SELECT system_identifier::text, current_setting('transaction_read_only')::boolean,
                         current_setting('max_connections')::int,
                         current_setting('superuser_reserved_connections')::int
-                            + coalesce(current_setting('reserved_connections', true)::int, 0)
+                            + coalesce(current_setting('reserved_connections', true)::int, 0),
+                        pg_notification_queue_usage()
                    FROM pg_control_system()",
                 &[],
             )
@@ -91,12 +96,20 @@ impl Seen {
                 max_connections: count(2),
                 reserved: count(3),
             },
+            notification_queue: row.get(4),
             databases,
             roles,
             template_is_built: migrator::template_is_being_built(&*session.client, namespace).await?,
+            comparing: migrator::comparing_is_under_way(&*session.client, namespace).await?,
             spares_are_made: migrator::spares_are_being_made(&*session.client, namespace).await?,
             granted,
         })
+    }
+
+    /// Whether a role is a member of another, directly.
+    pub(super) fn is_member(&self, role: &str, of: &str) -> bool {
+        let role = self.roles.get(role);
+        role.is_some_and(|role| role.member_of.iter().any(|group| group == of))
     }
 
     /// The connectable databases that a role may connect to by itself or through what it is a member of; PUBLIC's rights

@@ -16,7 +16,7 @@ use super::{
     literal, mark_of,
 };
 use crate::{
-    ProvisionError,
+    Inner, ProvisionError,
     adopt::untrusted_rows,
     baseline::{Lines, ROW, judge, telling},
     error::StepError,
@@ -132,20 +132,14 @@ pub(super) async fn baseline(cx: &Context<'_>) -> Saw {
     let wanted = wanted(cx).map(SchemaVersion::new);
     let history = migrator::history_version(&*cx.inside(&tenant).await?).await?;
     if history > SchemaVersion::default() {
-        return match wanted {
-            Some(wanted) if wanted != history => Err(invalid(format!(
-                "the database's own history says version {history}, not {wanted}; leave the baseline out to go by it"
-            ))),
-            _ => Ok(json!({ "version": history, "by": "its own history" })),
-        };
+        agrees(history, wanted)?;
+        return Ok(json!({ "version": history, "by": "its own history" }));
     }
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-    drop_scratch(&held, &scratch).await?;
-    let judged = compare(cx, &held, &tenant, &scratch, wanted).await;
-    // Also when it failed; after a crash the next try begins with it.
-    let dropped = drop_scratch(&held, &scratch).await;
-    let version = judged?;
-    dropped?;
+    let place = held.target.with_database(tenant.db_name.as_str());
+    let inside = cx.inside(&tenant).await?;
+    let version = version_by_shape(cx.inner, &held, (&*inside, &place), &scratch, wanted).await?;
+    drop(inside);
     if version > SchemaVersion::default() {
         let target = held.target.with_database(tenant.db_name.as_str());
         migrator::baseline_write(&target, version).await?;
@@ -157,14 +151,20 @@ fn wanted(cx: &Context<'_>) -> Option<u32> {
     u32::try_from(cx.operation.params.get("baseline")?.as_u64()?).ok()
 }
 
-fn invalid(why: String) -> StepError {
-    StepError::fatal(ProvisionError::Invalid {
-        field: "baseline",
-        why,
-    })
+/// Refuses a version that was named and is not the one in the database's own history.
+pub(crate) fn agrees(history: SchemaVersion, wanted: Option<SchemaVersion>) -> Result<(), ProvisionError> {
+    match wanted {
+        Some(wanted) if wanted != history => Err(ProvisionError::Invalid {
+            field: "baseline",
+            why: format!(
+                "the database's own history says version {history}, not {wanted}; leave the baseline out to go by it"
+            ),
+        }),
+        _ => Ok(()),
+    }
 }
 
-async fn drop_scratch(held: &Session, scratch: &DbName) -> Result<(), StepError> {
+async fn drop_scratch(held: &Session, scratch: &DbName) -> Result<(), ProvisionError> {
     if look(held, scratch).await?.is_some() {
         // FORCE: our own session of a moment ago may still be ending, and nobody else is let in.
         let sql = format!("DROP DATABASE {scratch} WITH (FORCE)");
@@ -180,44 +180,61 @@ async fn look_up(client: &Client, place: &ConnectTarget, path: &str) -> Result<(
     set.map_err(ProvisionError::db("preparing a session", place))
 }
 
-/// Brings a scratch database from version to version, and compares the laboratory's with it at each.
-async fn compare(
-    cx: &Context<'_>,
+/// Which version a database without a history is at, by what is there: the one whose shape and rows it has, as the migrations make
+/// them in a scratch database, which is gone afterwards.
+///
+/// # Errors
+/// [`ProvisionError::NotAdoptable`] says what is missing or only half there.
+pub(crate) async fn version_by_shape(
+    inner: &Inner,
     held: &Session,
-    tenant: &Tenant,
+    laboratory: (&Client, &ConnectTarget),
     scratch: &DbName,
     wanted: Option<SchemaVersion>,
-) -> Result<SchemaVersion, StepError> {
+) -> Result<SchemaVersion, ProvisionError> {
+    drop_scratch(held, scratch).await?;
+    let judged = compare(inner, held, laboratory, scratch, wanted).await;
+    // Also when it failed; after a crash the next try begins with it.
+    let dropped = drop_scratch(held, scratch).await;
+    let version = judged?;
+    dropped?;
+    Ok(version)
+}
+
+/// Brings a scratch database from version to version, and compares the laboratory's with it at each.
+async fn compare(
+    inner: &Inner,
+    held: &Session,
+    (inside, place): (&Client, &ConnectTarget),
+    scratch: &DbName,
+    wanted: Option<SchemaVersion>,
+) -> Result<SchemaVersion, ProvisionError> {
     migrator::create_database(&held.client, scratch, "template0", "ENCODING 'UTF8'").await?;
     open_to_nobody_else(held, scratch).await?;
-    let place = held.target.with_database(scratch.as_str());
-    let mut client = cx.inner.connect_inside(&place).await?;
-    let mut versions = vec![shape(&client, &place).await?];
+    let scratch = held.target.with_database(scratch.as_str());
+    let mut client = inner.connect_inside(&scratch).await?;
+    let mut versions = vec![shape(&client, &scratch).await?];
     let mut keys = BTreeSet::new();
     for number in 1..=migrator::latest().number() {
-        look_up(&client, &place, "public").await?;
-        migrator::migrate_scratch(&mut client, &place, SchemaVersion::new(number)).await?;
-        look_up(&client, &place, "''").await?;
-        let mut lines = shape(&client, &place).await?;
-        keys = keyed_tables(&client, &place).await?;
+        look_up(&client, &scratch, "public").await?;
+        migrator::migrate_scratch(&mut client, &scratch, SchemaVersion::new(number)).await?;
+        look_up(&client, &scratch, "''").await?;
+        let mut lines = shape(&client, &scratch).await?;
+        keys = keyed_tables(&client, &scratch).await?;
         for key in &keys {
-            lines.extend(rows(&client, &place, key).await?);
+            lines.extend(rows(&client, &scratch, key).await?);
         }
         versions.push(lines);
     }
     drop(client);
-    let place = held.target.with_database(tenant.db_name.as_str());
-    let inside = cx.inside(tenant).await?;
-    let mut found = shape(&inside, &place).await?;
-    let there = keyed_tables(&inside, &place).await?;
+    let mut found = shape(inside, place).await?;
+    let there = keyed_tables(inside, place).await?;
     for key in keys.intersection(&there) {
-        found.extend(rows(&inside, &place, key).await?);
+        found.extend(rows(inside, place, key).await?);
     }
-    judge(&versions, &found, wanted).map_err(|why| {
-        StepError::fatal(ProvisionError::NotAdoptable {
-            database: tenant.db_name.as_str().to_owned(),
-            why,
-        })
+    judge(&versions, &found, wanted).map_err(|why| ProvisionError::NotAdoptable {
+        database: place.database.clone(),
+        why,
     })
 }
 

@@ -318,17 +318,16 @@ async fn what_cannot_be_adopted_is_refused_at_once_with_the_reason() {
     assert!(said.contains("marked as another's"), "{said}");
 }
 
-/// Runs an adoption that fails, and gives the reason.
-async fn fails(rig: &Rig, wanted: Adoption) -> String {
-    let (tenant, operation) = rig.provisioner.request_adopt(wanted, by()).await.unwrap();
-    let error = rig
-        .provisioner
-        .run(operation, |_| {})
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(rig.tenant(tenant.id).await.is_none(), "{error}");
-    error
+/// Asks for an adoption that is refused before anything is made, and gives the reason.
+async fn refusal(rig: &Rig, wanted: Adoption) -> String {
+    let error = rig.provisioner.request_adopt(wanted, by()).await.unwrap_err();
+    let client = rig.registry.client().await.unwrap();
+    let all = registry::OperationFilter::default();
+    let operations = registry::operations_list(&client, &all, None, 10).await.unwrap();
+    assert!(operations.is_empty(), "{error}: {operations:?}");
+    let left = rig.leftovers().await;
+    assert!(left.iter().all(|name| name.starts_with("old_")), "{left:?}");
+    error.to_string()
 }
 
 #[tokio::test]
@@ -340,16 +339,16 @@ async fn a_half_present_version_and_a_wrong_baseline_are_named_and_nothing_is_ch
         baseline: Some(SchemaVersion::new(baseline)),
         ..old.adoption("half")
     };
-    let said = fails(&rig, wrong(4)).await;
+    let said = refusal(&rig, wrong(4)).await;
     assert!(said.contains("version 5 is half there"), "{said}");
-    let said = fails(&rig, wrong(6)).await;
+    let said = refusal(&rig, wrong(6)).await;
     assert!(said.contains("not at version 6"), "{said}");
     old.inside(&rig)
         .await
         .batch_execute("CREATE TABLE result (id uuid PRIMARY KEY)")
         .await
         .unwrap();
-    let said = fails(&rig, old.adoption("half")).await;
+    let said = refusal(&rig, old.adoption("half")).await;
     assert!(
         said.contains("version 6 is half there") && said.contains("result"),
         "{said}"
@@ -558,12 +557,12 @@ async fn what_would_run_something_of_its_owners_when_it_is_read_is_refused_unrea
         let said = refused(&rig, old.adoption(name)).await;
         assert!(said.contains(table) && said.contains(why), "{said}");
     }
-    // A history that is none is found when the work begins.
+    // A history that is none is refused as well.
     let old = Old::at(&rig, "history", 5).await;
     let made = "CREATE FUNCTION caught() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE 'it was read'; END $$;
          CREATE VIEW refinery_schema_history AS SELECT caught() AS version, '' AS name, '' AS applied_on, '' AS checksum";
     old.inside(&rig).await.batch_execute(made).await.unwrap();
-    let said = fails(&rig, old.adoption("history")).await;
+    let said = refusal(&rig, old.adoption("history")).await;
     assert!(
         said.contains("is no table") && !said.contains("it was read"),
         "{said}"
@@ -596,7 +595,7 @@ async fn functions_in_indexes_are_not_run_by_looking_at_a_database() {
             baseline: Some(SchemaVersion::new(4)),
             ..old.adoption(name)
         };
-        let said = fails(&rig, wanted).await;
+        let said = refusal(&rig, wanted).await;
         assert!(said.contains(why), "{said}");
     }
 }

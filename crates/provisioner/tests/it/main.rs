@@ -13,6 +13,8 @@ mod crash;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
+mod doctor_rights;
+#[cfg(test)]
 mod fence;
 #[cfg(test)]
 mod hosts;

@@ -40,8 +40,13 @@ async fn due_in(rig: &Rig, tenant: &Tenant) -> SignedDuration {
 /// Runs the backup that is due and says why it failed, if it did.
 async fn run_due(rig: &Rig) -> Result<(), String> {
     let asked = rig.provisioner.request_due_backups().await.unwrap();
+    let Some(operation) = asked.first() else {
+        let client = rig.registry.client().await.unwrap();
+        let troubled = registry::backup_schedules_in_trouble(&client, 1).await.unwrap();
+        return Err(troubled[0].failure.clone().unwrap());
+    };
     assert_eq!(asked.len(), 1, "one is due");
-    let ended = rig.provisioner.run(asked[0], |_| {}).await;
+    let ended = rig.provisioner.run(*operation, |_| {}).await;
     ended.map(drop).map_err(|error| error.to_string())
 }
 
@@ -92,4 +97,23 @@ async fn the_doctor_names_a_schedule_whose_backups_fail() {
         .collect();
     assert_eq!(told, [("backup_failing", "silent")], "{why}");
     assert!(report.findings[0].seen.contains("in the way") || report.findings[0].seen.contains("archives"));
+}
+
+/// What is looked at when a backup is asked for by hand is looked at for one that is due.
+#[tokio::test]
+async fn a_backup_that_is_due_and_could_not_be_made_is_not_begun() {
+    let rig = Rig::new().await;
+    let tenant = scheduled(&rig, "unmet").await;
+    let archives = rig.provisioner.config().archive_dir.clone();
+    std::fs::write(&archives, "in the way").unwrap();
+    let asked = rig.provisioner.request_due_backups().await.unwrap();
+    assert_eq!(asked, [], "the store takes no archive");
+    let schedule = schedule_of(&rig, &tenant).await;
+    assert_eq!(schedule.failures, 1);
+    let why = schedule.failure.unwrap();
+    let by_hand = rig.provisioner.request_backup(tenant.id, by()).await.unwrap_err();
+    assert_eq!(why, by_hand.to_string());
+    std::fs::remove_file(&archives).unwrap();
+    make_due(&rig).await;
+    run_due(&rig).await.unwrap();
 }

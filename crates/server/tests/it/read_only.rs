@@ -100,7 +100,7 @@ async fn a_role_that_the_server_lets_not_in_does_not_blame_a_server_that_answers
     let (lab, other) = (world.lab("acme-lab").await, world.lab("bravo-lab").await);
     let d = &world.server;
     let role = tenant_database(&world, &lab);
-    let rejected = testkit::RejectedRole::new(&world.space.server, &role).await;
+    let rejected = testkit::HbaLine::rejecting(&world.space.server, &role).await;
     end_sessions(&world, &role).await;
     eventually("the role to be refused", LIMIT, async || {
         d.get(&lab.receptionist, "/api/v1/patients").await.code() == "tenant-login-refused"
@@ -115,7 +115,7 @@ async fn a_role_that_the_server_lets_not_in_does_not_blame_a_server_that_answers
     assert_eq!(health["connection"]["problem"], "tenant-login-refused");
     other.patient(d).await;
     d.get("", "/readyz").await.expect(200);
-    rejected.let_in().await;
+    rejected.take_away().await;
     eventually("the role to be let in again", LIMIT, async || {
         d.get(&lab.receptionist, "/api/v1/patients").await.status == 200
     })

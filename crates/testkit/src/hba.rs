@@ -7,35 +7,43 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// Any number that no other test locks: two tests that change the file at once would lose one of the changes.
 const LOCK: i64 = 0x6862_615f_7465_7374;
 
-/// A role that `pg_hba.conf` rejects until [`RejectedRole::let_in`].
+/// A line at the top of the server's `pg_hba.conf`, until [`HbaLine::take_away`].
 ///
-/// The line names this role alone, so other tests on the server are not disturbed, also when it is left behind.
-pub struct RejectedRole {
+/// It names one role, so other tests on the server are not disturbed, also when it is left behind.
+pub struct HbaLine {
     client: Client,
     line: String,
 }
 
-impl RejectedRole {
-    /// Puts the line at the top of the file and has the server read it.
+impl HbaLine {
+    /// Rejects the role, wherever it comes from.
+    ///
+    /// # Panics
+    /// As [`HbaLine::new`].
+    pub async fn rejecting(server: &ConnectTarget, role: &str) -> Self {
+        Self::new(server, role, "reject").await
+    }
+
+    /// Puts a line for the role with this authentication method at the top of the file and has the server read it.
     ///
     /// # Panics
     /// When the server cannot be asked, or `server` is not a superuser's log-in.
-    pub async fn new(server: &ConnectTarget, role: &str) -> Self {
+    pub async fn new(server: &ConnectTarget, role: &str, method: &str) -> Self {
         let client = pg::connect(server, "tenantry testkit", CONNECT_LIMIT)
             .await
             .expect("the test server can be connected to");
-        let line = format!("host all \"{role}\" all reject\n");
-        let rejected = Self { client, line };
-        let line = rejected.line.clone();
-        rejected.change(|text| format!("{line}{text}")).await;
-        rejected
+        let line = format!("host all \"{role}\" all {method}\n");
+        let added = Self { client, line };
+        let line = added.line.clone();
+        added.change(|text| format!("{line}{text}")).await;
+        added
     }
 
     /// Takes the line away again.
     ///
     /// # Panics
-    /// As [`RejectedRole::new`].
-    pub async fn let_in(self) {
+    /// As [`HbaLine::new`].
+    pub async fn take_away(self) {
         let line = self.line.clone();
         self.change(|text| text.replace(&line, "")).await;
     }

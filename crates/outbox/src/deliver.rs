@@ -195,7 +195,7 @@ impl Outbox {
         };
         let switched_off = config
             .registry
-            .in_txn(async |txn| {
+            .in_txn_once(async |txn| {
                 if !registry::delivery_end_in_txn(txn, &claimed.lease, attempt, ended).await? {
                     return Ok(false);
                 }

@@ -201,7 +201,7 @@ impl Outbox {
 
     async fn in_txn<T>(
         &self,
-        work: impl AsyncFnOnce(&RegistryTransaction<'_>) -> Result<T, RegistryError>,
+        work: impl AsyncFn(&RegistryTransaction<'_>) -> Result<T, RegistryError>,
     ) -> Result<T, OutboxError> {
         Ok(self.inner.config.registry.in_txn(work).await?)
     }

@@ -121,6 +121,12 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether the server refused the password.
+    #[must_use]
+    pub fn is_wrong_password(&self) -> bool {
+        self.code() == Some(&SqlState::INVALID_PASSWORD)
+    }
+
     /// The server's own code for its refusal, when it was the server that refused.
     #[must_use]
     pub fn code(&self) -> Option<&SqlState> {
@@ -205,7 +211,21 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
     text
 }
 
+/// What an error of the driver among the causes of another one says, by [`describe`]; `None` for any other error.
+#[must_use]
+pub fn described_cause(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    error.downcast_ref::<tokio_postgres::Error>().map(describe)
+}
+
+/// What is said of a server that takes no writes, whichever statement it refused: the statement's name helps nobody.
+const READ_ONLY: &str = "it takes no writes now (SQLSTATE 25006): it is a standby, as after a failover, or \
+    default_transaction_read_only is on, as where a provider keeps a full disk from filling further; name the primary, give it \
+    room, or look who set it (`tenantctl doctor` names the server)";
+
 fn described(code: &str, message: &str, detail: Option<&str>, hint: Option<&str>) -> String {
+    if code == SqlState::READ_ONLY_SQL_TRANSACTION.code() {
+        return READ_ONLY.to_owned();
+    }
     let mut text = format!("{message} (SQLSTATE {code})");
     if code.get(..2).is_some_and(|class| DETAIL_SHOWN.contains(&class)) {
         for (what, said) in [("detail", detail), ("hint", hint)] {
@@ -222,6 +242,17 @@ fn described(code: &str, message: &str, detail: Option<&str>, hint: Option<&str>
 #[must_use]
 pub fn is_read_only(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+}
+
+/// What statements fail with that were prepared before a change of the schema: their result's types are no longer those (0A000,
+/// "cached plan must not change result type"), their parameters' types are (42804, 42883, 42846, 42725), or the server has forgotten
+/// them (26000). Most of these have other causes as well; then preparing again changes nothing.
+pub const OUTDATED: [&str; 6] = ["0A000", "26000", "42804", "42883", "42846", "42725"];
+
+/// Whether a statement that was prepared earlier may have failed because of that alone, so that it passes when it is prepared again.
+#[must_use]
+pub fn is_outdated(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| OUTDATED.contains(&code.code()))
 }
 
 /// Whether the failure lies in reaching the server (or in its being shut down, starting or full) and not in the
@@ -258,6 +289,16 @@ mod tests {
             assert_eq!(told(code), format!("no (SQLSTATE {code})"));
         }
         assert_eq!(described("42P01", "no", None, None), "no (SQLSTATE 42P01)");
+        let read_only = described(
+            "25006",
+            "cannot execute UPDATE in a read-only transaction",
+            None,
+            None,
+        );
+        assert!(
+            read_only.contains("takes no writes") && !read_only.contains("UPDATE"),
+            "{read_only}"
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub enum PlatformError {
     #[error("the tenant server cannot be prepared: {0}")]
     TenantServer(#[from] migrator::MigrateError),
     /// The tenant server did not answer.
-    #[error("the tenant server cannot be reached: {0}; are TENANT_PGHOST and TENANT_PGPORT right?")]
+    #[error("the tenant server cannot be reached: {}; {}", .0, settings_of(.0))]
     Unreachable(pg::ConnectError),
     /// The configured tenant server is another than the one on which the laboratories live.
     #[error(
@@ -123,7 +123,39 @@ pub enum PlatformError {
     },
 }
 
+/// Which settings to look at.
+fn settings_of(error: &pg::ConnectError) -> &'static str {
+    match error.is_wrong_password() {
+        true => {
+            "is its password right? It is TENANT_PGPASSWORD or the file that TENANT_PGPASSWORD_FILE names, else the registry's \
+             (MASTER_PGPASSWORD)"
+        }
+        false => {
+            "are TENANT_PGHOST and TENANT_PGPORT right, or MASTER_PGHOST and MASTER_PGPORT where they are not set?"
+        }
+    }
+}
+
 impl PlatformError {
+    /// Whether it refused something before anything was changed, so that there is nothing to go on with.
+    #[must_use]
+    pub fn changed_nothing(&self) -> bool {
+        use registry::RegistryError as R;
+        matches!(
+            self,
+            Self::Unfit { .. }
+                | Self::OtherRegistry { .. }
+                | Self::Moved { .. }
+                | Self::Unreachable(_)
+                | Self::Registry(
+                    R::NotARegistry { .. }
+                        | R::ReadOnly { .. }
+                        | R::VersionMismatch { .. }
+                        | R::Unavailable { .. }
+                )
+        )
+    }
+
     /// Whether something could not be reached, rather than being wrong.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {

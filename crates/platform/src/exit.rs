@@ -21,7 +21,7 @@ pub enum Exit {
     NotFound,
     /// The state does not allow it.
     Conflict,
-    /// A server cannot be reached.
+    /// A server cannot be reached, or takes no writes.
     Unreachable,
     /// A signal came.
     Interrupted,
@@ -69,7 +69,9 @@ impl Exit {
         match error.downcast_ref::<PlatformError>()? {
             PlatformError::Registry(inner) => Some(Self::of_registry(inner)),
             PlatformError::BudgetTooLarge { .. } => Some(Self::Usage),
-            PlatformError::Unfit { .. } | PlatformError::OtherRegistry { .. } => Some(Self::Conflict),
+            PlatformError::Unfit { .. }
+            | PlatformError::OtherRegistry { .. }
+            | PlatformError::Moved { .. } => Some(Self::Conflict),
             other if other.is_unreachable() => Some(Self::Unreachable),
             _ => Some(Self::Failed),
         }
@@ -80,7 +82,8 @@ impl Exit {
     pub fn of_registry(error: &RegistryError) -> Self {
         use RegistryError as R;
         match error {
-            R::Unavailable { .. } => Self::Unreachable,
+            R::Unavailable { .. } | R::ReadOnly { .. } => Self::Unreachable,
+            R::Db { source, .. } if pg::is_read_only(source) => Self::Unreachable,
             R::NotFound { .. } | R::UnknownServer { .. } => Self::NotFound,
             R::SlugTaken { .. }
             | R::DatabaseTaken { .. }
@@ -106,12 +109,14 @@ pub fn error_text(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let said = error.to_string();
+        // An error of the driver says all of its causes at once, and in words that are not those of its own `Display`.
+        let driver = pg::described_cause(error);
+        cause = error.source().filter(|_| driver.is_none());
+        let said = driver.unwrap_or_else(|| error.to_string());
         if !text.contains(&said) {
             text.push_str(": ");
             text.push_str(&said);
         }
-        cause = error.source();
     }
     text
 }

@@ -38,12 +38,22 @@ pub enum Prepared {
         /// Whether what was known of it changed.
         changed: bool,
     },
+    /// The shared databases are about to be closed to PUBLIC, as a person wants it: nothing is changed yet.
+    Closing {
+        /// Those that are open now, with the login roles that get in through PUBLIC alone and will be shut out.
+        databases: Vec<StaysOpen>,
+    },
     /// Databases that every role could enter are closed, as far as they are this installation's to close.
     Secured {
         /// Those that were closed just now.
         closed: Vec<String>,
         /// Those that stay open to every role.
         open: Vec<StaysOpen>,
+    },
+    /// Roles of others can let themselves into every laboratory: CREATEROLE up to PostgreSQL 15.
+    RoleCreators {
+        /// Their names.
+        roles: Vec<String>,
     },
     /// The template that laboratories are cloned from is there.
     Template {
@@ -78,7 +88,8 @@ impl Platform {
     ) -> Result<(), PlatformError> {
         let name = self.registry.target().database.clone();
         let close_shared = prepare.close_shared || self.is_embedded();
-        self.require_fit(&name, close_shared, prepare.new_registry)
+        let state = self
+            .require_fit(&name, close_shared, prepare.new_registry)
             .await?;
         let created = self.ensure_registry_database(&name).await?;
         done(Prepared::Database {
@@ -94,9 +105,20 @@ impl Platform {
         if close_shared {
             to_close.extend(migrator::SHARED_DATABASES);
         }
+        if close_shared && !self.is_embedded() {
+            let mut databases = migrator::stays_open(&self.server, &self.namespace, &name).await?;
+            databases.retain(|stays| stays.open.is_shared());
+            if !databases.is_empty() {
+                done(Prepared::Closing { databases });
+            }
+        }
         let closed = migrator::close_to_public(&self.server, &self.namespace, &to_close).await?;
         let open = migrator::stays_open(&self.server, &self.namespace, &name).await?;
         done(Prepared::Secured { closed, open });
+        if !state.role_creators.is_empty() {
+            let roles = state.role_creators;
+            done(Prepared::RoleCreators { roles });
+        }
         let template = migrator::template_ensure(&self.server, &self.namespace).await?;
         done(Prepared::Template { name: template });
         let unmet = self.provisioner.unmet(&main_server()).await;
@@ -119,7 +141,7 @@ impl Platform {
         registry_database: &str,
         close_shared: bool,
         new_registry: bool,
-    ) -> Result<(), PlatformError> {
+    ) -> Result<ServerState, PlatformError> {
         let mut state = migrator::server_look(&self.server, &self.namespace, registry_database)
             .await
             .map_err(|error| match error {
@@ -137,7 +159,7 @@ impl Platform {
             });
         }
         if new_registry {
-            return Ok(());
+            return Ok(state);
         }
         match self.unknown_laboratories(&state).await? {
             Some(names) => Err(PlatformError::OtherRegistry {
@@ -146,7 +168,7 @@ impl Platform {
                 server: format!("{}:{}", self.server.host, self.server.port),
                 names,
             }),
-            None => Ok(()),
+            None => Ok(state),
         }
     }
 

@@ -118,6 +118,16 @@ pub enum RegistryError {
         /// What it does instead.
         does: &'static str,
     },
+    /// The master database takes no writes, which were needed. Nothing was changed.
+    #[error(
+        "the registry's database {database} takes no writes now (SQLSTATE 25006): it is a standby, as after a failover, or \
+         default_transaction_read_only is on, as where a provider keeps a full disk from filling further; name the primary \
+         (MASTER_PGHOST), give it room, or look who set it. Nothing was changed"
+    )]
+    ReadOnly {
+        /// Its database.
+        database: String,
+    },
     /// A migration of the registry itself failed.
     #[error("the registry's schema could not be brought up to date: {reason}")]
     Migrate {
@@ -156,6 +166,11 @@ impl RegistryError {
             return Self::Unavailable { reason };
         }
         Self::Db { doing, source }
+    }
+
+    /// Whether a statement failed that may have been prepared before a change of the schema.
+    pub(crate) fn is_outdated(&self) -> bool {
+        matches!(self, Self::Db { source, .. } if pg::is_outdated(source))
     }
 
     /// The constraint that a statement ran into, if that is what happened.

@@ -1,6 +1,13 @@
 //! The way in: a small pool of connections to the master database, every wait of it bounded.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use deadpool_postgres::{
     Manager, ManagerConfig, Pool, PoolConfig, PoolError, QueueMode, RecyclingMethod, Runtime, TimeoutType,
@@ -45,12 +52,17 @@ const SESSION_LIMITS: &str =
 /// How long the kernel resends to a peer that does not answer before it gives the connection up.
 const TCP_UNANSWERED_MAX: Duration = Duration::from_secs(20);
 
+/// How often a transaction is begun whose statements turn out to be outdated: the schema may change once more meanwhile.
+const ATTEMPTS_MAX: u32 = 3;
+
 /// The master database. Clones share one pool.
 #[derive(Clone)]
 pub struct Registry {
     target: Arc<ConnectTarget>,
     options: RegistryOptions,
     pool: Pool,
+    /// How many changes of the schema its connections' prepared statements are after.
+    changes_seen: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Registry {
@@ -95,6 +107,7 @@ impl Registry {
             target: Arc::new(target.clone()),
             options,
             pool,
+            changes_seen: Arc::new(AtomicU64::new(sql::changes_seen())),
         }
     }
 
@@ -103,9 +116,15 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Unavailable`] when none is free in time or the server cannot be reached.
     pub async fn client(&self) -> Result<RegistryClient, RegistryError> {
-        self.pool.get().await.map_err(|error| RegistryError::Unavailable {
+        let client = self.pool.get().await;
+        let client = client.map_err(|error| RegistryError::Unavailable {
             reason: self.explain(&error),
-        })
+        })?;
+        let changes = sql::changes_seen();
+        if self.changes_seen.swap(changes, Relaxed) != changes {
+            self.pool.manager().statement_caches.clear();
+        }
+        Ok(client)
     }
 
     /// Runs `work` on a connection, for `limit` at most. Cut off in the middle, by the limit or because the caller went away,
@@ -130,11 +149,37 @@ impl Registry {
         tokio::time::timeout(limit, running).await.map_err(cut_off)?
     }
 
-    /// Runs `work` in a transaction and commits it, or rolls it back when `work` fails.
+    /// Runs `work` in a transaction and commits it, or rolls it back when `work` fails. It is run again from its beginning when it
+    /// failed because a statement had been prepared before a change of the schema; nothing was kept of it then.
     ///
     /// # Errors
     /// What `work` fails with; [`RegistryError::Unavailable`] when the registry cannot be reached.
     pub async fn in_txn<T>(
+        &self,
+        work: impl AsyncFn(&Transaction<'_>) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let failed = |error| RegistryError::from_driver("changing the registry", error);
+        let mut attempt = 1;
+        loop {
+            let mut client = self.client().await?;
+            let txn = client.transaction().await.map_err(failed)?;
+            match work(&txn).await {
+                Ok(done) => {
+                    txn.commit().await.map_err(failed)?;
+                    return Ok(done);
+                }
+                Err(error) if attempt < ATTEMPTS_MAX && error.is_outdated() => attempt += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// As [`Registry::in_txn`], but never run again: for work whose caller comes back to it by itself, and whose future has to be `Send`,
+    /// which the compiler cannot see of a closure that may be run several times.
+    ///
+    /// # Errors
+    /// As [`Registry::in_txn`].
+    pub async fn in_txn_once<T>(
         &self,
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {

@@ -110,10 +110,20 @@ impl Registry {
     /// Brings the schema to this binary's version. Any number of processes may call it at once.
     ///
     /// # Errors
-    /// [`RegistryError::VersionMismatch`] when the database is newer than the code; nothing is changed then.
+    /// [`RegistryError::VersionMismatch`] when the database is newer than the code, [`RegistryError::ReadOnly`]; nothing is changed
+    /// then.
     pub async fn migrate(&self) -> Result<SchemaVersion, RegistryError> {
         let mut client = connect(self.target()).await?;
         lock(&client).await?;
+        let read_only = "SELECT current_setting('transaction_read_only')::boolean";
+        let asked = client.query_one(read_only, &[]).await;
+        let asked =
+            asked.map_err(|e| RegistryError::from_driver("asking whether the registry takes writes", e))?;
+        if asked.get(0) {
+            return Err(RegistryError::ReadOnly {
+                database: self.target().database.clone(),
+            });
+        }
         let found = history_version(&client).await?;
         self.refuse_another_use(&client, found).await?;
         if found > latest() {

@@ -179,6 +179,36 @@ impl TenantClient {
         }
     }
 
+    /// As [`Self::read`], for work that cannot be run twice, as where a client has read some of its outcome: only what comes `first`
+    /// is run again when a statement had been prepared before a change of the schema. What `work` itself reads with statements that
+    /// are prepared in this transaction cannot be outdated.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_once<T, E: From<ResolveError>>(
+        &mut self,
+        first: impl AsyncFn(&TenantTransaction<'_>) -> Result<(), E>,
+        work: impl AsyncFnOnce(&TenantTransaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut attempt = 1;
+        loop {
+            let transaction = self.read_only_transaction().await?;
+            let outcome = match first(&transaction).await {
+                Ok(()) => {
+                    let outcome = work(&transaction).await;
+                    let _settled = transaction.rollback().await;
+                    return outcome;
+                }
+                Err(error) => error,
+            };
+            let _settled = transaction.rollback().await;
+            if attempt == ATTEMPTS_MAX || !self.statements_outdated() {
+                return Err(outcome);
+            }
+            attempt += 1;
+        }
+    }
+
     /// Runs `work` in a transaction and commits it, or rolls it back when `work` fails. It is run again from its beginning when
     /// it failed because a statement had been prepared before a change of the schema; nothing was kept of it then.
     ///

@@ -83,18 +83,15 @@ impl Session {
     /// `body`: the beginning of an ErrorResponse.
     fn note_error(&self, body: &[u8]) {
         match sqlstate(body) {
-            Some(code) if OUTDATED.contains(&code) => self.outdated.store(true, Relaxed),
+            Some(code) if pg::OUTDATED.iter().any(|outdated| outdated.as_bytes() == code) => {
+                self.outdated.store(true, Relaxed);
+            }
             // A server that became a standby stays one for this connection, while another one may lead to its successor.
             Some(READ_ONLY) => self.spent.store(true, Relaxed),
             _ => {}
         }
     }
 }
-
-/// What statements fail with that were prepared before a change of the schema: their result's types are no longer those
-/// (0A000, "cached plan must not change result type"), their parameters' types are (42804, 42883, 42846, 42725), or the server
-/// has forgotten them (26000). Most of these have other causes as well; then preparing again changes nothing.
-const OUTDATED: [&[u8]; 6] = [b"0A000", b"26000", b"42804", b"42883", b"42846", b"42725"];
 
 /// `read_only_sql_transaction`.
 const READ_ONLY: &[u8] = b"25006";

@@ -10,7 +10,6 @@ use std::{net::IpAddr, time::Duration};
 
 use identity::{ChosenPassword, Lane, PasswordContext, Passwords, Principal, Requester};
 use jiff::Timestamp;
-use lab::LabError;
 use model::{ClientNetwork, Email, SessionEpoch, StaffId, TenantId};
 use provisioner::{Invited, RequestedBy};
 use registry::{
@@ -23,6 +22,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    extract::Undone,
     input::{self, Password},
     problem::{Answer, Kind, Problem},
     staff_invitations,
@@ -229,9 +229,9 @@ struct Entering<'a> {
 impl Entering<'_> {
     async fn write(&self, state: &AppState) -> Answer<Principal> {
         let mut client = state.resolver.checkout(self.standing.admin.tenant).await?;
-        let txn = client.transaction().await?;
-        let outcome = async {
-            let principal = self.in_laboratory(&txn).await?;
+        // Run again when the laboratory's schema had changed under it: nothing is in the registry then, since the laboratory comes first.
+        let both = async |txn: &TenantTransaction<'_>| -> Result<Principal, Undone> {
+            let principal = self.in_laboratory(txn).await?;
             // Behind the laboratory's row: who changes the password meanwhile has passed both, or waits for this one.
             if self.standing.used {
                 self.still_standing(state).await?;
@@ -240,16 +240,7 @@ impl Entering<'_> {
             }
             Ok(principal)
         };
-        match outcome.await {
-            Ok(principal) => {
-                txn.commit().await.map_err(LabError::from)?;
-                Ok(principal)
-            }
-            Err(problem) => {
-                let _settled = txn.rollback().await;
-                Err(problem)
-            }
-        }
+        Ok(client.write(both).await?)
     }
 
     async fn in_laboratory(&self, txn: &TenantTransaction<'_>) -> Answer<Principal> {

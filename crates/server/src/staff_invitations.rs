@@ -4,18 +4,19 @@
 use identity::{Lane, PasswordContext, Principal, Requester};
 use jiff::Timestamp;
 use lab::{
-    Action, LabError,
+    Action,
     invitations::{Invited, NewInvitation},
 };
 use model::{ClientNetwork, Email, StaffId, TenantId};
 use provisioner::RequestedBy;
 use registry::admin_by_id;
+use resolver::TenantTransaction;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    extract::Tenant,
+    extract::{Tenant, Undone},
     input::{self, Password},
     invitations::{Bearer, Circumstances, Options, refused},
     problem::{Answer, Problem},
@@ -166,10 +167,11 @@ pub async fn accept(
     let epoch = snapshot.session_epoch;
     let person = {
         let mut client = state.resolver.checkout(tenant).await?;
-        let txn = client.transaction().await?;
-        let found = lab::invitations::person_by_digest(&txn, &digest, epoch).await;
-        let _settled = txn.rollback().await;
-        found?
+        let find = async |txn: &TenantTransaction<'_>| {
+            Ok::<_, Undone>(lab::invitations::person_by_digest(txn, &digest, epoch).await?)
+        };
+        // Not read-only: it locks the rows.
+        client.write(find).await?
     };
     let Some(person) = person else {
         state.attempts.guessed(client).await?;
@@ -189,10 +191,9 @@ pub async fn accept(
     // On no connection: hashing waits for its turn.
     let hash: SecretString = passwords.hash(&chosen).await?.into();
     let mut client = state.resolver.checkout(tenant).await?;
-    let txn = client.transaction().await?;
-    let set = async {
+    let set = async |txn: &TenantTransaction<'_>| -> Result<Principal, Undone> {
         // Used, taken back or replaced meanwhile: then it is good for nothing.
-        let person = lab::invitations::person_by_digest(&txn, &digest, epoch).await?;
+        let person = lab::invitations::person_by_digest(txn, &digest, epoch).await?;
         let person = person.ok_or_else(refused)?;
         let actor = lab::Actor {
             staff: person.id,
@@ -200,8 +201,8 @@ pub async fn accept(
             request_id: from.request_id.clone(),
             client_ip: from.client_ip,
         };
-        let set = lab::staff::password_set(&txn, &actor, person.id, hash.expose_secret()).await?;
-        Ok::<_, Problem>(Principal::Staff {
+        let set = lab::staff::password_set(txn, &actor, person.id, hash.expose_secret()).await?;
+        Ok(Principal::Staff {
             staff: person.id,
             tenant,
             role: person.role,
@@ -209,14 +210,12 @@ pub async fn accept(
             tenant_epoch: epoch,
         })
     };
-    match set.await {
+    match client.write(set).await.map_err(Problem::from) {
         Ok(principal) => {
-            txn.commit().await.map_err(LabError::from)?;
             attempt.succeeded();
             Ok(principal)
         }
         Err(problem) => {
-            let _settled = txn.rollback().await;
             if problem.kind().status().is_client_error() {
                 attempt.failed();
             }

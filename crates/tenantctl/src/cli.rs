@@ -34,7 +34,7 @@ Exit codes:
   3    partly failed: some laboratories were migrated, others not; or the doctor's findings are left
   4    there is no such laboratory, operation or archive
   5    refused: the state does not allow it, or the name is taken
-  6    the registry or a server cannot be reached
+  6    the registry or a server cannot be reached, or takes no writes
   130  interrupted; what was under way can be taken up again
 
 A laboratory is named by its slug or its id; operations, archives and webhooks by their ids or the first digits of those.
@@ -76,7 +76,8 @@ pub(crate) enum Command {
         #[arg(long)]
         no_serve: bool,
         /// Take PUBLIC's rights on `postgres` and `template1` of a server that others may use, too; without it they stay as they are
-        /// and are listed with those whom it would shut out. On the embedded server they are closed in any case
+        /// and are listed with those whom it would shut out, which it says before it does so. On the embedded server they are closed in
+        /// any case
         #[arg(long)]
         close_shared: bool,
         /// Make a registry on a server whose laboratories belong to another one
@@ -207,7 +208,7 @@ pub(crate) enum Command {
                       laboratory's data and never lowers a recorded version."
     )]
     Doctor {
-        /// Also open each laboratory's database and read its own migration history
+        /// Also open each laboratory's database, read its own migration history and who has rights there, and log in as its role
         #[arg(long)]
         deep: bool,
         /// Mend what is safe to mend
@@ -228,6 +229,15 @@ pub(crate) enum Command {
     /// The platform's own staff, who use the admin API
     #[command(subcommand)]
     Operator(Operator),
+    /// List log-ins that were refused, counted by hour, account and client; kept for 90 days
+    Refusals {
+        /// Only those of this laboratory
+        #[arg(long, value_name = "SLUG|ID")]
+        tenant: Option<TenantRef>,
+        /// The most lines to list
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+    },
     /// Addresses to which events are sent
     #[command(subcommand)]
     Webhooks(Webhooks),

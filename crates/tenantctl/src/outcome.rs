@@ -21,7 +21,7 @@ pub(crate) enum Refusal {
     #[error("{failed} of {of} laboratories could not be migrated")]
     Partly { failed: usize, of: usize },
     /// The doctor's, which were told already.
-    #[error("{0} findings are left")]
+    #[error("{}", left(*.0))]
     Findings(usize),
     /// Nothing has that name.
     #[error("{0}")]
@@ -42,6 +42,31 @@ pub(crate) enum Refusal {
         "{error}\nsee `tenantctl operations show {operation}`; `tenantctl operations retry {operation}` tries again"
     )]
     Failed { operation: OperationId, error: String },
+}
+
+fn left(findings: usize) -> String {
+    match findings {
+        1 => "1 finding is left".to_owned(),
+        more => format!("{more} findings are left"),
+    }
+}
+
+/// A number of things, as `1 server` or `2 servers`.
+pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        number => format!("{number} {many}"),
+    }
+}
+
+/// What is said of roles that can let themselves into every laboratory.
+pub(crate) fn role_creators_note<'a>(roles: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = roles.map(model::quote_ident).collect();
+    format!(
+        "PostgreSQL 15 and earlier let a role with CREATEROLE grant itself any role that is no superuser, and so enter every \
+         laboratory: {}. Take it from those that are not trusted with all of them (ALTER ROLE … NOCREATEROLE), or use PostgreSQL 16",
+        names.join(", ")
+    )
 }
 
 /// Tells an error and gives the exit code. With `--json` the error is a document on standard output, unless the command
@@ -110,6 +135,11 @@ fn of_provision(error: &ProvisionError) -> Exit {
     match error {
         P::Registry(inner) => Exit::of_registry(inner),
         P::Connect(_) => Exit::Unreachable,
+        P::Db { source, .. } | P::Migrate(migrator::MigrateError::Db { source, .. })
+            if pg::is_read_only(source) =>
+        {
+            Exit::Unreachable
+        }
         P::Invalid { .. } | P::WhichServer { .. } => Exit::Usage,
         P::NoSuchDatabase { .. } => Exit::NotFound,
         P::IdempotencyMismatch { .. }

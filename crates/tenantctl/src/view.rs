@@ -44,6 +44,40 @@ impl From<&Tenant> for TenantView {
     }
 }
 
+/// Refused log-ins of one hour.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RefusalsView {
+    since: jiff::Timestamp,
+    last_at: jiff::Timestamp,
+    refusals: i64,
+    audience: String,
+    reason: String,
+    tenant_id: Option<model::TenantId>,
+    tenant: Option<model::Slug>,
+    email: Option<String>,
+    client: Option<String>,
+    last_request_id: Option<String>,
+}
+
+impl From<&registry::Refusals> for RefusalsView {
+    fn from(row: &registry::Refusals) -> Self {
+        let row = row.clone();
+        Self {
+            since: row.since,
+            last_at: row.last_at,
+            refusals: row.refusals,
+            audience: row.audience,
+            reason: row.reason,
+            tenant_id: row.tenant,
+            tenant: row.tenant_slug,
+            email: row.email,
+            client: row.client,
+            last_request_id: row.last_request_id,
+        }
+    }
+}
+
 /// An operation.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -106,3 +106,45 @@ async fn a_connection_on_which_a_statement_was_cut_off_is_not_lent_again() {
     unavailable(asleep.await, "within 200 ms");
     assert_ne!(pid(&registry.client().await.unwrap()).await, first);
 }
+
+/// As an upgrade does it while processes of the version before go on: what they prepared is of no use any more.
+#[tokio::test]
+async fn a_change_of_a_columns_type_is_seen_by_no_caller() {
+    let stage = Stage::new().await;
+    let one_only = RegistryOptions {
+        pool_max: 1,
+        ..RegistryOptions::default()
+    };
+    let registry = Registry::new(&stage.space.registry, one_only);
+    let owner = stage.client().await;
+    let by_itself = async || {
+        let client = registry.client().await.unwrap();
+        servers_list(&client).await.map(|servers| servers.len())
+    };
+    let in_txn = async || {
+        let read = registry.in_txn(async |txn| servers_list(txn).await);
+        read.await.map(|servers| servers.len())
+    };
+    let begun_by_hand = async || {
+        let mut client = registry.client().await.unwrap();
+        let txn = client.transaction().await.unwrap();
+        servers_list(&txn).await.map(|servers| servers.len())
+    };
+    let change = async |to: u32| {
+        let sql = format!("ALTER TABLE servers ALTER COLUMN host TYPE varchar({to})");
+        owner.batch_execute(&sql).await.unwrap();
+    };
+    for at in [100, 200, 300] {
+        for warm in [by_itself().await, in_txn().await, begun_by_hand().await] {
+            assert_eq!(warm.unwrap(), 1);
+        }
+        change(at).await;
+        assert_eq!(by_itself().await.unwrap(), 1);
+        change(at + 1).await;
+        assert_eq!(in_txn().await.unwrap(), 1);
+        change(at + 2).await;
+        // A transaction that its caller holds cannot be begun again for the caller, but it fails once and not for good.
+        let _outdated = begun_by_hand().await;
+        assert_eq!(begun_by_hand().await.unwrap(), 1);
+    }
+}

@@ -112,3 +112,44 @@ async fn a_statement_that_the_server_has_forgotten_is_prepared_again() {
     let rows = client.query("SELECT text FROM notes", &[]).await.unwrap();
     assert_eq!(rows.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn work_that_cannot_be_run_twice_is_begun_when_what_comes_first_has_passed() {
+    let world = World::new().await;
+    let alpha = world.tenant("alpha").await;
+    let resolver = world.resolver(world.config()).await;
+    let mut client = resolver.checkout(alpha).await.unwrap();
+    let runs = std::sync::atomic::AtomicUsize::new(0);
+    for to in ["varchar(20)", "varchar(30)"] {
+        assert!(cached_note(&mut client).await.is_ok());
+        change_type(&world, alpha, to).await;
+        let first = async |txn: &resolver::TenantTransaction<'_>| -> Result<(), Failed> {
+            let statement = txn.prepare_cached("SELECT text FROM notes").await?;
+            txn.query_one(&statement, &[]).await?;
+            Ok(())
+        };
+        let work = async |txn: &resolver::TenantTransaction<'_>| -> Result<String, Failed> {
+            runs.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let statement = txn.prepare_cached("SELECT text FROM notes").await?;
+            Ok(txn.query_one(&statement, &[]).await?.get(0))
+        };
+        assert_eq!(client.read_once(first, work).await.unwrap(), "alpha");
+    }
+    assert_eq!(runs.into_inner(), 2);
+}
+
+/// Any error of such work.
+#[derive(Debug)]
+struct Failed;
+
+impl From<tokio_postgres::Error> for Failed {
+    fn from(_: tokio_postgres::Error) -> Self {
+        Self
+    }
+}
+
+impl From<resolver::ResolveError> for Failed {
+    fn from(_: resolver::ResolveError) -> Self {
+        Self
+    }
+}

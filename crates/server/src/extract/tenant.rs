@@ -171,16 +171,11 @@ impl Tenant {
     ) -> Answer<T> {
         self.allow(action)?;
         let mut client = self.resolver.checkout(self.id()).await?;
-        // What the work itself reads it prepares anew, so only this may find the schema changed; and it cannot be run twice.
-        client
-            .read(async |txn: &TenantTransaction<'_>| self.standing(txn).await)
-            .await?;
-        let txn = client.read_only_transaction().await?;
-        export::snapshot(&txn).await?;
-        self.standing(&txn).await?;
-        let outcome = work(&txn).await;
-        let _settled = txn.rollback().await;
-        outcome
+        let first = async |txn: &TenantTransaction<'_>| {
+            export::snapshot(txn).await?;
+            self.standing(txn).await.map(drop)
+        };
+        client.read_once(first, work).await
     }
 
     /// Runs `work` in a transaction and commits it, or rolls it back when `work` refuses. When it was the loser of a
@@ -317,7 +312,7 @@ impl Tenant {
 }
 
 /// Why a transaction was not committed.
-enum Undone {
+pub(crate) enum Undone {
     Lab(LabError),
     Told(Problem),
 }

@@ -138,7 +138,7 @@ kinds! {
     TenantServerUnavailable = "tenant-server-unavailable", SERVICE_UNAVAILABLE, "The laboratory's database server cannot be reached",
         "The server that hosts the laboratory's database does not answer. Try again after Retry-After.";
     TenantLoginRefused = "tenant-login-refused", SERVICE_UNAVAILABLE, "The laboratory's database does not let this service in",
-        "The database server answers and refuses the log-in: the laboratory is being closed or changed just now, or its role was changed on the server. Try again after Retry-After. Operators, if it stays: `tenantctl doctor --deep` names the cause, and `--fix` puts the stored password and the right to connect back.";
+        "The database server answers and refuses the log-in: the laboratory is being closed or changed just now, or its role was changed on the server. Try again after Retry-After. Operators, if it stays: `tenantctl doctor --deep` names the cause and what to do about it.";
     DatabaseReadOnly = "database-read-only", SERVICE_UNAVAILABLE, "The database takes no writes at the moment",
         "Nothing was changed, and reading goes on. The server is a standby, or is kept from writing while its disk is full. Try again after Retry-After. Operators: `tenantctl doctor` names the server.";
     PoolTimeout = "pool-timeout", SERVICE_UNAVAILABLE, "All connections of the laboratory are busy",

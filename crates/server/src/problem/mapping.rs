@@ -85,6 +85,7 @@ impl From<RegistryError> for Problem {
             }
             E::IdempotencyKeyUsed { .. } => Self::with(Kind::IdempotencyKeyReused, error.to_string()),
             E::Db { source, .. } if unstorable(source) => Self::with(Kind::Invalid, UNSTORABLE),
+            E::ReadOnly { .. } => Self::caused(Kind::DatabaseReadOnly, error),
             E::Db { source, .. } if pg::is_read_only(source) => Self::caused(Kind::DatabaseReadOnly, error),
             E::CorruptRow { .. }
             | E::VersionMismatch { .. }

@@ -71,3 +71,39 @@ async fn a_change_of_a_columns_type_under_traffic_is_seen_by_no_client() {
     tokio::join!(changes, join_all((0..CLIENTS).map(client)));
     world.stop().await;
 }
+
+/// An acceptance is a transaction of two databases, and a person who follows a link tries it once.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invitation_is_accepted_right_after_a_change_of_a_columns_type() {
+    let world = World::start().await;
+    let lab = world.lab("acme-lab").await;
+    let d = &world.server;
+    let mut tokens = Vec::new();
+    for name in ["one", "two", "three"] {
+        let body =
+            json!({ "email": format!("{name}@acme.example"), "displayName": name, "role": "technician" });
+        let made = d.post(&lab.admin, "/api/v1/staff", body).await.expect(201);
+        tokens.push(made["invitation"]["token"].as_str().unwrap().to_owned());
+    }
+    let database = format!("{}_tenant_{}", world.space.namespace.as_str(), lab.slug);
+    let owner = connect(&world.space.server.with_database(database)).await;
+    let registry = connect(&world.space.registry).await;
+    for (at, token) in tokens.iter().enumerate() {
+        let body = json!({ "token": token, "password": "a pass phrase that is long" });
+        let reply = d.post("", "/api/v1/auth/invitations/accept", body).await;
+        assert_eq!(reply.status, 200, "{at}: {}", reply.text);
+        let to = 300 + at;
+        owner
+            .batch_execute(&format!(
+                "BEGIN; DROP TRIGGER staff_form ON staff; ALTER TABLE staff ALTER COLUMN display_name TYPE varchar({to});
+                 CREATE TRIGGER staff_form BEFORE INSERT OR UPDATE OF display_name ON staff
+                   FOR EACH ROW EXECUTE FUNCTION refuse_other_forms('display_name');
+                 COMMIT"
+            ))
+            .await
+            .unwrap();
+        let sql = format!("ALTER TABLE tenants ALTER COLUMN time_zone TYPE varchar({to})");
+        registry.batch_execute(&sql).await.unwrap();
+    }
+    world.stop().await;
+}

@@ -4,7 +4,7 @@ use provisioner::{Finding, Report};
 
 use crate::{
     context::Context,
-    outcome::Refusal,
+    outcome::{Refusal, count, role_creators_note},
     output::{pairs, table},
 };
 
@@ -20,6 +20,13 @@ pub(crate) async fn run(context: &Context, deep: bool, fix: bool) -> anyhow::Res
     } else {
         context.out.answer(&text(&report))?;
         context.out.note(&looked_at(&report));
+        if let Some(counts) = counted(&report, fix) {
+            context.out.note(&counts);
+        }
+        if !report.role_creators.is_empty() {
+            let roles = report.role_creators.iter().map(|creator| creator.role.as_str());
+            context.out.note(&role_creators_note(roles));
+        }
         if !report.reachable.is_empty() {
             let names: Vec<String> = report
                 .reachable
@@ -45,18 +52,31 @@ pub(crate) async fn run(context: &Context, deep: bool, fix: bool) -> anyhow::Res
 
 fn looked_at(report: &Report) -> String {
     let seen = &report.examined;
-    format!(
-        "looked at {} servers, {} laboratories, {} databases, {} roles, {} operations under way, {} archives, {} migration \
-         histories in {} ms",
-        seen.servers,
-        seen.laboratories,
-        seen.databases,
-        seen.roles,
-        seen.operations,
-        seen.archives,
-        seen.histories,
-        report.took_ms
-    )
+    let parts = [
+        count(seen.servers, "server", "servers"),
+        count(seen.laboratories, "laboratory", "laboratories"),
+        count(seen.databases, "database", "databases"),
+        count(seen.roles, "role", "roles"),
+        count(seen.operations, "operation under way", "operations under way"),
+        count(seen.archives, "archive", "archives"),
+        count(seen.histories, "migration history", "migration histories"),
+    ];
+    format!("looked at {} in {} ms", parts.join(", "), report.took_ms)
+}
+
+/// How many findings there were, and what came of them.
+fn counted(report: &Report, fix: bool) -> Option<String> {
+    let found = report.findings.len();
+    let counted = count(found, "finding", "findings");
+    match (found, fix) {
+        (0, _) => None,
+        (_, false) => Some(counted),
+        (_, true) => Some(format!(
+            "{counted}, {} fixed, {} left",
+            report.mended(),
+            report.left()
+        )),
+    }
 }
 
 /// A table of what was found, then each finding with what to do.

@@ -14,6 +14,7 @@ mod offboard;
 mod operations;
 mod operator;
 mod provision;
+mod refusals;
 mod restore;
 mod show;
 mod up;
@@ -103,6 +104,7 @@ async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> 
         Command::Archives(what) => archives::run(context, what).await,
         Command::Operations(what) => operations::run(context, what).await,
         Command::Operator(what) => operator::run(context, what).await,
+        Command::Refusals { tenant, limit } => refusals::run(context, tenant.as_ref(), limit).await,
         Command::Webhooks(what) => webhooks::run(context, what).await,
         Command::Up { .. } | Command::Config(_) | Command::Completions { .. } | Command::Version => {
             unreachable!("they need no open platform and were done before")

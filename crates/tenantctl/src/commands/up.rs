@@ -39,7 +39,14 @@ pub(crate) async fn run(global: &Global, out: Out, no_serve: bool, prepare: Prep
         .await;
     // tenantd starts the embedded server anew as its owner: it then ends with tenantd, however that one ends.
     let closed = context.close().await;
-    prepared.context("preparing stopped here; `tenantctl up` goes on from there")?;
+    if let Err(error) = prepared {
+        let refused = error.changed_nothing() || steps.is_empty();
+        let error = anyhow::Error::new(error);
+        return Err(match refused {
+            true => error,
+            false => error.context("preparing stopped here; `tenantctl up` goes on from there"),
+        });
+    }
     closed?;
     match tenantd {
         None => {
@@ -114,10 +121,42 @@ fn words(step: &Prepared) -> String {
         } => {
             format!("tenant server {address} known as {}", platform::MAIN_SERVER)
         }
+        Prepared::Closing { databases } => closing(databases),
         Prepared::Secured { closed, open } => secured(closed, open),
+        Prepared::RoleCreators { roles } => role_creators(roles),
         Prepared::Template { name } => format!("template {} ready", name.as_str()),
         Prepared::Unmet { why } => format!("warning: {why}"),
     }
+}
+
+/// Whom it shuts out, and what keeps them in: said before it is done.
+fn closing(databases: &[StaysOpen]) -> String {
+    let mut lines = Vec::new();
+    for stays in databases {
+        let database = model::quote_ident(&stays.open.database);
+        let line = match stays.through_public.as_slice() {
+            [] => format!("{database} is closed to PUBLIC now: no login role of others needs that"),
+            roles => {
+                let names: Vec<String> = roles.iter().map(|role| model::quote_ident(role)).collect();
+                format!(
+                    "{database} is closed to PUBLIC now, which shuts out {} login roles; to let them in again: GRANT CONNECT ON \
+                     DATABASE {database} TO {}",
+                    roles.len(),
+                    names.join(", ")
+                )
+            }
+        };
+        lines.push(line);
+    }
+    lines.join("\n")
+}
+
+/// What PostgreSQL lets roles with CREATEROLE do.
+fn role_creators(roles: &[String]) -> String {
+    format!(
+        "warning: {}",
+        crate::outcome::role_creators_note(roles.iter().map(String::as_str))
+    )
 }
 
 /// How many roles are named that a database would be closed to.
@@ -166,6 +205,18 @@ fn secured(closed: &[String], open: &[StaysOpen]) -> String {
     lines.join("\n")
 }
 
+fn opened(databases: &[StaysOpen]) -> Vec<serde_json::Value> {
+    let each = databases.iter().map(|stays| {
+        json!({
+            "database": stays.open.database,
+            "owner": stays.open.owner,
+            "rights": stays.open.rights,
+            "throughPublic": stays.through_public,
+        })
+    });
+    each.collect()
+}
+
 fn document(step: &Prepared) -> serde_json::Value {
     match step {
         Prepared::Database { name, created } => json!({"step": "database", "name": name, "created": created}),
@@ -173,17 +224,11 @@ fn document(step: &Prepared) -> serde_json::Value {
         Prepared::Server { address, changed } => {
             json!({"step": "server", "name": platform::MAIN_SERVER, "address": address, "changed": changed})
         }
+        Prepared::Closing { databases } => json!({"step": "closing", "databases": opened(databases)}),
         Prepared::Secured { closed, open } => {
-            let open = open.iter().map(|stays| {
-                json!({
-                    "database": stays.open.database,
-                    "owner": stays.open.owner,
-                    "rights": stays.open.rights,
-                    "throughPublic": stays.through_public,
-                })
-            });
-            json!({"step": "secured", "closed": closed, "open": open.collect::<Vec<_>>()})
+            json!({"step": "secured", "closed": closed, "open": opened(open)})
         }
+        Prepared::RoleCreators { roles } => json!({"step": "role_creators", "roles": roles}),
         Prepared::Template { name } => json!({"step": "template", "name": name}),
         Prepared::Unmet { why } => json!({"step": "unmet", "why": why}),
     }

@@ -86,6 +86,11 @@ impl Ctl {
         self
     }
 
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.env.retain(|(known, _)| known != name);
+        self
+    }
+
     pub(crate) fn installed_at(mut self, program: PathBuf) -> Self {
         self.program = program;
         self

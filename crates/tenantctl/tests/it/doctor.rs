@@ -12,7 +12,7 @@ async fn the_doctor_says_what_is_wrong_and_mends_it() {
     ctl.provision("acme-lab");
     let healthy = ctl.run(&["doctor", "--deep"]).expect(0);
     assert_eq!(healthy.stdout, "nothing is wrong\n");
-    assert!(healthy.stderr.contains("1 laboratories"), "{healthy:?}");
+    assert!(healthy.stderr.contains("1 laboratory,"), "{healthy:?}");
 
     let server = pg::connect(&space.server, "ctl test", std::time::Duration::from_secs(30))
         .await

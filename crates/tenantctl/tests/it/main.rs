@@ -21,6 +21,8 @@ mod messages;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod shared_server;
+#[cfg(test)]
 mod story;
 #[cfg(test)]
 mod truth;

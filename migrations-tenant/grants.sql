@@ -27,7 +27,7 @@ GRANT SELECT, INSERT, DELETE, UPDATE (token_sha256, session_epoch, created_by, c
 
 -- The catalogue.
 GRANT SELECT, INSERT, UPDATE (name, loinc, section, value_type, unit, decimals, allowed_values, critical_values, members, delta_pct, delta_days, tat_minutes, active) ON test_def TO {group};
-GRANT SELECT, INSERT, UPDATE (valid_to) ON ref_range TO {group};
+GRANT SELECT, INSERT, UPDATE (valid_to, limits_withdrawn) ON ref_range TO {group};
 
 -- The work. What the guards evaluate (range, limits, flag) has no column here.
 GRANT SELECT, INSERT, UPDATE (national_id, family_name, given_name, family_key, given_key, sex, birth_date, merged_into, merge_reason) ON patient TO {group};
@@ -59,7 +59,8 @@ GRANT EXECUTE ON FUNCTION
   mark_outdated(uuid[], text),
   may_be_critical(text, numeric, text, numeric, numeric),
   counted_notice(uuid, uuid, int, int),
-  fits_test(text, numeric, text, text)
+  fits_test(text, numeric, text, text),
+  limits_lost(ref_range)
   TO {group};
 -- Asked by the trigger that keeps texts in one form.
 GRANT EXECUTE ON FUNCTION is_normal_line(text) TO {group};

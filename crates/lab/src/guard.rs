@@ -38,6 +38,8 @@ pub enum Guard {
     Overlap,
     /// LAB17: the critical mark of a waiting value was lifted: a notice or a confirmation is needed.
     Lifted,
+    /// LAB18: closing a range would leave people without a critical limit.
+    LimitsLost,
 }
 
 impl Guard {
@@ -60,6 +62,7 @@ impl Guard {
         Self::Fit,
         Self::Overlap,
         Self::Lifted,
+        Self::LimitsLost,
     ];
 
     /// The SQLSTATE that the database raises for it.
@@ -83,6 +86,7 @@ impl Guard {
             Self::Fit => "LAB15",
             Self::Overlap => "LAB16",
             Self::Lifted => "LAB17",
+            Self::LimitsLost => "LAB18",
         }
     }
 

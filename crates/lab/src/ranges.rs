@@ -1,6 +1,7 @@
 //! Reference ranges. A range is never edited: it is closed, and another begins, so that what an old result was judged by
 //! stays readable. Two ranges for the same sex that overlap in age are refused: which one holds must never be luck. So are two
-//! whose ages meet for some people and leave a gap of days for others, such as until P1M and from P31D.
+//! whose ages meet for some people and leave a gap of days for others, such as until P1M and from P31D. A critical limit ends only
+//! when somebody says so: closing or replacing a range leaves nobody without a limit who had one, unless the person states why.
 
 use jiff::{Timestamp, civil::Date};
 use tokio_postgres::Row;
@@ -9,11 +10,11 @@ use crate::{
     Actor, Age, LabError, Number, RangeId, RangeSex, Txn, ValueType, audit, catalogue,
     evaluation::{self, Affected},
     rows::Reader,
-    text::Problems,
+    text::{Line, Problems},
 };
 
 /// A range to add.
-#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewRange {
     /// `F` or `M`; for everybody when absent. A person of other or unknown sex has the stricter critical limits of both.
@@ -40,6 +41,20 @@ pub struct NewRange {
     /// Without it an overlap is refused.
     #[serde(default)]
     pub replace: bool,
+    /// The unit that the bounds are written in, which must be the test's; not compared when absent.
+    pub unit: Option<String>,
+    /// Why people need no critical limit any more who have one now. Needed where this range replaces one with a critical limit
+    /// and states none; at most 200 characters.
+    pub without_limits: Option<String>,
+}
+
+/// How a range is closed.
+#[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CloseRange {
+    /// Why people need no critical limit any more who have one by this range. Needed where no other range has one for them; at most
+    /// 200 characters.
+    pub without_limits: Option<String>,
 }
 
 /// A range.
@@ -74,10 +89,11 @@ pub struct RangeView {
     pub valid_from: Timestamp,
     /// In force until; absent while it is.
     pub valid_to: Option<Timestamp>,
+    /// Why nobody needs its critical limits any more; absent where others took their place.
+    pub without_limits: Option<String>,
 }
 
-const COLUMNS: &str =
-    "id, test_code, sex, age_from, age_to, low, high, crit_low, crit_high, valid_from, valid_to";
+const COLUMNS: &str = "id, test_code, sex, age_from, age_to, low, high, crit_low, crit_high, valid_from, valid_to, limits_withdrawn";
 
 /// All ranges of a test, those in force first.
 ///
@@ -110,31 +126,40 @@ pub(crate) async fn in_force(txn: &Txn<'_>, codes: &[String]) -> Result<Vec<Rang
 /// Adds a range, in force from now on: also for open results of the test, which are evaluated again.
 ///
 /// # Errors
-/// [`LabError::Conflict`] `overlap` when one in force covers part of the same ages, [`LabError::Invalid`] for bad fields, and for ages
-/// that meet those of another range for some people only.
+/// [`LabError::Conflict`]: `overlap` when one in force covers part of the same ages, `limits_lost` when people would have no critical
+/// limit any more. [`LabError::Invalid`] for bad fields, another unit than the test's, and ages that meet those of another range for
+/// some people only.
 pub async fn create(
     txn: &Txn<'_>,
     actor: &Actor,
     test_code: &str,
     new: &NewRange,
 ) -> Result<RangeView, LabError> {
-    check(new)?;
+    let without_limits = check(new)?;
     // The test's row serialises changes to its ranges: two overlapping ones must not slip in side by side.
     txn.query_opt(
         "SELECT 1 FROM test_def WHERE code = $1 FOR NO KEY UPDATE",
         &[&test_code],
     )
     .await?;
-    if catalogue::get(txn, test_code).await?.value_type != ValueType::Quantity {
+    let test = catalogue::get(txn, test_code).await?;
+    if test.value_type != ValueType::Quantity {
         return Err(LabError::invalid(
             "testCode",
             "only a quantity has reference ranges",
         ));
     }
+    if new.unit.is_some() && new.unit != test.unit {
+        let unit = test.unit.unwrap_or_default();
+        return Err(LabError::invalid(
+            "unit",
+            format!("results of {test_code} are in {unit}, and so are its ranges"),
+        ));
+    }
     let age_from = new.age_from.unwrap_or(Age::BIRTH);
     let in_force = in_force(txn, &[test_code.to_owned()]).await?;
     meets_evenly(txn, new, &in_force).await?;
-    let mut rests = Vec::new();
+    let (mut closed, mut rests) = (Vec::new(), Vec::new());
     for other in in_force.iter().filter(|other| other.sex == new.sex) {
         if !overlap((age_from, new.age_to), (other.age_from, other.age_to)) {
             continue;
@@ -151,13 +176,15 @@ pub async fn create(
                 ),
             ));
         }
-        close_row(txn, actor, other.id).await?;
+        close_row(txn, actor, other.id, without_limits.as_ref()).await?;
+        closed.push(other.id);
         rests.extend(rests_of(other, age_from, new.age_to));
     }
     let id = insert(txn, actor, test_code, new, None).await?;
     for (of, rest) in &rests {
         insert(txn, actor, test_code, rest, Some(*of)).await?;
     }
+    limits_kept(txn, &closed).await?;
     evaluation::again(txn, actor, Affected::Test(test_code), "the test's ranges changed").await?;
     get(txn, id).await
 }
@@ -209,7 +236,7 @@ fn rests_of(other: &RangeView, from: Age, to: Option<Age>) -> Vec<(RangeId, NewR
             high: other.high,
             crit_low: other.crit_low,
             crit_high: other.crit_high,
-            replace: false,
+            ..NewRange::default()
         };
         (other.id, range)
     };
@@ -252,13 +279,27 @@ async fn meets_evenly(txn: &Txn<'_>, new: &NewRange, in_force: &[RangeView]) -> 
 /// Closes a range from now on. Released results keep what they were evaluated by; open ones are evaluated again.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] when it is closed already.
-pub async fn close(txn: &Txn<'_>, actor: &Actor, id: RangeId) -> Result<RangeView, LabError> {
+/// [`LabError::NotFound`]; [`LabError::Conflict`] when it is `closed` already, `limits_lost` when people would have no critical limit any
+/// more and `close` does not say why; [`LabError::Invalid`] for a reason that is too long.
+pub async fn close(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    id: RangeId,
+    close: &CloseRange,
+) -> Result<RangeView, LabError> {
+    let without_limits = reason(close.without_limits.as_deref())?;
     let range = get(txn, id).await?;
-    if range.valid_to.is_some() {
+    txn.query_opt(
+        "SELECT 1 FROM test_def WHERE code = $1 FOR NO KEY UPDATE",
+        &[&range.test_code],
+    )
+    .await?;
+    // Again, since another request may have closed it meanwhile.
+    if get(txn, id).await?.valid_to.is_some() {
         return Err(LabError::conflict("closed", "this range is closed already"));
     }
-    close_row(txn, actor, id).await?;
+    close_row(txn, actor, id, without_limits.as_ref()).await?;
+    limits_kept(txn, &[id]).await?;
     evaluation::again(
         txn,
         actor,
@@ -269,11 +310,35 @@ pub async fn close(txn: &Txn<'_>, actor: &Actor, id: RangeId) -> Result<RangeVie
     get(txn, id).await
 }
 
-async fn close_row(txn: &Txn<'_>, actor: &Actor, id: RangeId) -> Result<(), LabError> {
-    // Not before it began: a clock that was set back must not make a range end before its start.
-    let sql = "UPDATE ref_range SET valid_to = greatest(now(), valid_from) WHERE id = $1";
-    txn.execute(&txn.prepare_cached(sql).await?, &[&id]).await?;
-    audit::write(txn, actor, "range.closed", "range", id, None).await
+async fn close_row(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    id: RangeId,
+    without_limits: Option<&Line>,
+) -> Result<(), LabError> {
+    // The guard sets the time.
+    let sql = "UPDATE ref_range SET valid_to = now(), limits_withdrawn = $2 WHERE id = $1";
+    txn.execute(&txn.prepare_cached(sql).await?, &[&id, &without_limits])
+        .await?;
+    let detail = without_limits.map(|why| serde_json::json!({ "withoutLimits": why.as_str() }));
+    audit::write(txn, actor, "range.closed", "range", id, detail).await
+}
+
+/// That nobody has lost a critical limit with the ranges that were just closed, unless a reason was given.
+async fn limits_kept(txn: &Txn<'_>, closed: &[RangeId]) -> Result<(), LabError> {
+    let sql = "SELECT lost FROM ref_range g, limits_lost(g) AS lost
+                WHERE g.id = ANY($1) AND g.limits_withdrawn IS NULL AND lost IS NOT NULL LIMIT 1";
+    let statement = txn.prepare_cached(sql).await?;
+    match txn.query_opt(&statement, &[&closed]).await? {
+        None => Ok(()),
+        Some(row) => Err(LabError::conflict(
+            "limits_lost",
+            format!(
+                "{}, which they have now; state it, or say in withoutLimits why nobody needs to be told any more",
+                row.get::<_, String>(0)
+            ),
+        )),
+    }
 }
 
 async fn get(txn: &Txn<'_>, id: RangeId) -> Result<RangeView, LabError> {
@@ -284,8 +349,21 @@ async fn get(txn: &Txn<'_>, id: RangeId) -> Result<RangeView, LabError> {
     view(&row.ok_or_else(|| LabError::not_found("range", id))?)
 }
 
-fn check(new: &NewRange) -> Result<(), LabError> {
+fn reason(without_limits: Option<&str>) -> Result<Option<Line>, LabError> {
     let mut problems = Problems::default();
+    let without_limits = problems.optional_line("withoutLimits", without_limits, crate::text::LINE_MAX);
+    problems.done()?;
+    Ok(without_limits)
+}
+
+/// Gives the reason for which nobody needs a limit, in its normal form.
+fn check(new: &NewRange) -> Result<Option<Line>, LabError> {
+    let mut problems = Problems::default();
+    let without_limits = problems.optional_line(
+        "withoutLimits",
+        new.without_limits.as_deref(),
+        crate::text::LINE_MAX,
+    );
     if new
         .age_to
         .is_some_and(|to| on_calendar(to) <= on_calendar(new.age_from.unwrap_or(Age::BIRTH)))
@@ -303,7 +381,8 @@ fn check(new: &NewRange) -> Result<(), LabError> {
     if !given.is_sorted() {
         problems.add("low", "the bounds must ascend: critLow, low, high, critHigh");
     }
-    problems.done()
+    problems.done()?;
+    Ok(without_limits)
 }
 
 /// Where an age ends for somebody born on a fixed day: makes ages of different units comparable, to a day or two.
@@ -331,5 +410,6 @@ fn view(row: &Row) -> Result<RangeView, LabError> {
         crit_high: row.get("crit_high")?,
         valid_from: row.get("valid_from")?,
         valid_to: row.get("valid_to")?,
+        without_limits: row.get("limits_withdrawn")?,
     })
 }

@@ -5,7 +5,7 @@ use lab::{
     Age, Comparator, Flag, Number, Sex, Txn,
     catalogue::{self, NewTest, TestPatch},
     orders, patients,
-    ranges::{self, NewRange},
+    ranges::{self, CloseRange, NewRange},
     results::{self, ResultView},
     specimens::{self, When},
 };
@@ -163,14 +163,10 @@ pub(crate) fn lead() -> NewTest {
 
 fn range(age_from: &str, age_to: Option<&str>, high: &str) -> NewRange {
     NewRange {
-        sex: None,
         age_from: Some(Age::parse(age_from).unwrap()),
         age_to: age_to.map(|age| Age::parse(age).unwrap()),
-        low: None,
         high: n(high),
-        crit_low: None,
-        crit_high: None,
-        replace: false,
+        ..NewRange::default()
     }
 }
 
@@ -216,8 +212,9 @@ async fn a_new_range_judges_from_now_on_and_old_results_keep_theirs() {
         "closed, not gone"
     );
     let open = all.iter().find(|r| r.valid_to.is_none()).unwrap().id;
-    ranges::close(&txn, &lab.admin, open).await.unwrap();
-    assert_eq!(conflict(ranges::close(&txn, &lab.admin, open).await), "closed");
+    let close = async || ranges::close(&txn, &lab.admin, open, &CloseRange::default()).await;
+    close().await.unwrap();
+    assert_eq!(conflict(close().await), "closed");
 }
 
 #[tokio::test]

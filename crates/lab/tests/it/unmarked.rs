@@ -75,14 +75,9 @@ pub(crate) async fn changed(txn: &Txn<'_>, lab: &Lab, id: PatientId, patch: Pati
 pub(crate) fn limits(crit_low: Option<&str>, crit_high: Option<&str>) -> NewRange {
     let number = |text: Option<&str>| text.map(|text| Number::parse(text).unwrap());
     NewRange {
-        sex: None,
-        age_from: None,
-        age_to: None,
-        low: None,
-        high: None,
         crit_low: number(crit_low),
         crit_high: number(crit_high),
-        replace: false,
+        ..NewRange::default()
     }
 }
 

@@ -6,7 +6,7 @@ use lab::{
     amendments::{self, AmendmentEntry},
     patients::{self, PatientPatch},
     profile::{self, ProfilePatch},
-    ranges::{self, NewRange},
+    ranges::{self, CloseRange, NewRange},
     results, signoff,
     specimens::{self, When},
 };
@@ -26,7 +26,10 @@ fn aged(mut range: NewRange, from: Option<&str>, to: Option<&str>) -> NewRange {
 async fn close_all(txn: &lab::Txn<'_>, lab: &Lab, test: &str) {
     for range in ranges::list(txn, test).await.unwrap() {
         if range.valid_to.is_none() {
-            ranges::close(txn, &lab.admin, range.id).await.unwrap();
+            let close = CloseRange {
+                without_limits: Some("not measured any more".to_owned()),
+            };
+            ranges::close(txn, &lab.admin, range.id, &close).await.unwrap();
         }
     }
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use testkit::Space;
+use tokio_postgres::Client;
 
 use crate::support::numbered_migrations;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Somebody of unknown sex with a haemoglobin of 3, and a child with a potassium of 9.9, as earlier versions wrote them; and an
-/// adult whose evaluation is right.
+/// A laboratory with two people, and a function that writes a result as earlier versions did.
 const BEFORE: &str = "
     INSERT INTO lab_profile (tenant_id, name, tz) VALUES (gen_random_uuid(), 'x', 'Europe/Berlin');
     INSERT INTO staff (id, display_name, email, role) VALUES
@@ -41,7 +41,11 @@ const BEFORE: &str = "
         INSERT INTO result_amendment (id, result_id, base_rev, kind, value_num, reason, entered_by)
         VALUES (gen_random_uuid(), r, 1, 'corrected', 2, 'typo', a);
       END IF;
-    END $$;
+    END $$;";
+
+/// Somebody of unknown sex with a haemoglobin of 3, and a child with a potassium of 9.9, as earlier versions wrote them; and an
+/// adult whose evaluation is right.
+const PEOPLE: &str = "
     SELECT pg_temp.result('unknown-released', 'U', '1980-01-01', 'HGB', 3, 'g/dL', NULL, 'released');
     SELECT pg_temp.result('unknown-verified', 'U', '1980-01-01', 'HGB', 3, 'g/dL', NULL, 'verified');
     SELECT pg_temp.result('unknown-proposed', 'U', '1980-01-01', 'HGB', 13, 'g/dL', NULL, 'proposed');
@@ -49,23 +53,27 @@ const BEFORE: &str = "
     SELECT pg_temp.result('adult-entered', 'F', '1980-01-01', 'K', 4.0, 'mmol/L', 'N', 'entered');
     SELECT pg_temp.result('adult-released', 'F', '1980-01-01', 'K', 4.0, 'mmol/L', 'N', 'released');";
 
-#[tokio::test]
-async fn open_work_is_evaluated_and_what_was_released_unflagged_is_marked() {
-    let space = Space::new().await;
+/// A laboratory with these rows of before the migration that says `since`, brought to the latest version.
+async fn upgraded(space: &Space, since: &str, rows: &str) -> Client {
     let client = pg::connect(&space.registry, "lab test", LIMIT).await.unwrap();
     let migrations = numbered_migrations();
     let at = migrations
         .iter()
-        .position(|(_, sql)| sql.contains("CREATE FUNCTION evaluation("))
+        .position(|(_, sql)| sql.contains(since))
         .unwrap();
     let (before, after) = migrations.split_at(at);
-    for (_, sql) in before {
+    let before = before.iter().map(|(_, sql)| sql.as_str());
+    let after = after.iter().map(|(_, sql)| sql.as_str());
+    for sql in before.chain([BEFORE, rows]).chain(after) {
         client.batch_execute(sql).await.unwrap();
     }
-    client.batch_execute(BEFORE).await.unwrap();
-    for (_, sql) in after {
-        client.batch_execute(sql).await.unwrap();
-    }
+    client
+}
+
+#[tokio::test]
+async fn open_work_is_evaluated_and_what_was_released_unflagged_is_marked() {
+    let space = Space::new().await;
+    let client = upgraded(&space, "CREATE FUNCTION evaluation(", PEOPLE).await;
     let rows = client
         .query(
             "SELECT p.mrn, coalesce(r.flag, '-'), coalesce(r.crit_low::text, '-'), coalesce(r.no_range, '-'), r.rev, r.outdated_since IS NOT NULL,
@@ -126,23 +134,7 @@ const MARKS: &str = "
 #[tokio::test]
 async fn notices_count_where_they_are_certain_and_lifted_and_missing_marks_are_found() {
     let space = Space::new().await;
-    let client = pg::connect(&space.registry, "lab test", LIMIT).await.unwrap();
-    let migrations = numbered_migrations();
-    let at = migrations
-        .iter()
-        .position(|(_, sql)| sql.contains("CREATE TABLE critical_lift"))
-        .unwrap();
-    let (before, after) = migrations.split_at(at);
-    for (_, sql) in before {
-        client.batch_execute(sql).await.unwrap();
-    }
-    let people = BEFORE.split("SELECT pg_temp.result(").next().unwrap();
-    for statement in [people, MARKS] {
-        client.batch_execute(statement).await.unwrap();
-    }
-    for (_, sql) in after {
-        client.batch_execute(sql).await.unwrap();
-    }
+    let client = upgraded(&space, "CREATE TABLE critical_lift", MARKS).await;
     let rows = client
         .query(
             "SELECT p.mrn, r.status, coalesce(r.flag, '-'), coalesce(l.flag, '-'), r.notice_id IS NOT NULL,
@@ -174,5 +166,50 @@ async fn notices_count_where_they_are_certain_and_lifted_and_missing_marks_are_f
     assert_eq!(
         found,
         expected.map(|(words, marks)| (words.map(str::to_owned), marks))
+    );
+}
+
+/// Released as not critical, and critical by what the database knows now, each for another cause; and two that are not.
+const RELEASED_BARE: &str = "
+    SELECT pg_temp.result('unknown-below', 'U', '1980-01-01', 'HGB', 10, 'g/dL', NULL, 'entered');
+    UPDATE result SET comparator = '<', change_reason = 'measured again' WHERE status = 'entered';
+    UPDATE result SET status = 'verified', verified_by = '00000000-0000-0000-0000-00000000000b' WHERE status = 'entered';
+    UPDATE result SET status = 'released', released_by = '00000000-0000-0000-0000-00000000000b' WHERE status = 'verified';
+    SELECT pg_temp.result('born-earlier', 'F', '2015-01-01', 'K', 9.9, 'mmol/L', NULL, 'released');
+    UPDATE patient SET birth_date = '1960-01-01' WHERE mrn = 'born-earlier';
+    SELECT pg_temp.result('child', 'F', '2015-01-01', 'K', 9.9, 'mmol/L', NULL, 'released');
+    SELECT pg_temp.result('usual', 'F', '1980-01-01', 'K', 4.0, 'mmol/L', 'N', 'released');
+    INSERT INTO ref_range (id, test_code, sex, age_from, low, high) VALUES (gen_random_uuid(), 'K', 'F', 'P18Y', 3.4, 4.9);
+    SELECT pg_temp.result('hidden-limit', 'F', '1980-01-01', 'K', 9.9, 'mmol/L', NULL, 'released');";
+
+#[tokio::test]
+async fn what_was_released_as_not_critical_and_is_critical_is_marked() {
+    let space = Space::new().await;
+    let client = upgraded(&space, "CREATE FUNCTION evaluation(", RELEASED_BARE).await;
+    let sql = "SELECT p.mrn FROM result r JOIN patient p ON p.id = r.patient_id
+                WHERE r.outdated_since IS NOT NULL ORDER BY p.mrn";
+    let rows = client.query(sql, &[]).await.unwrap();
+    let marked: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(marked, ["born-earlier", "hidden-limit", "unknown-below"]);
+}
+
+#[tokio::test]
+async fn a_gap_of_days_and_an_abbreviated_time_zone_are_put_right() {
+    let space = Space::new().await;
+    let before = "
+        INSERT INTO ref_range (id, test_code, age_to, crit_high) VALUES (gen_random_uuid(), 'K', 'P1M', 6.5);
+        INSERT INTO ref_range (id, test_code, age_from, age_to, crit_high) VALUES (gen_random_uuid(), 'K', 'P31D', 'P18Y', 6.4);
+        UPDATE lab_profile SET tz = 'CET';";
+    let client = upgraded(&space, "CREATE FUNCTION evaluation(", before).await;
+    let sql = "SELECT string_agg(concat_ws('-', age_from, age_to, crit_high), ' ' ORDER BY crit_high), (SELECT tz FROM lab_profile)
+                 FROM ref_range WHERE test_code = 'K' AND valid_to IS NULL AND age_to IS NOT NULL";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    let found: (String, String) = (row.get(0), row.get(1));
+    assert_eq!(
+        found,
+        (
+            "P1M-P18Y-6.4 P0D-P1M-6.5".to_owned(),
+            "Europe/Brussels".to_owned()
+        )
     );
 }

@@ -245,7 +245,8 @@ fn refused(guard: Guard) -> Kind {
         | Guard::Evaluation
         | Guard::Fit
         | Guard::Overlap
-        | Guard::Lifted => Kind::Conflict,
+        | Guard::Lifted
+        | Guard::LimitsLost => Kind::Conflict,
     }
 }
 

@@ -3,12 +3,12 @@
 use actix_web::{HttpRequest, HttpResponse, get, post};
 use lab::{
     Action, Page, RangeId,
-    ranges::{self, NewRange, RangeView},
+    ranges::{self, CloseRange, NewRange, RangeView},
 };
 
 use crate::{
     answer::{self, Created},
-    extract::{Body, IdempotencyKey, PathId, PathText, Tenant},
+    extract::{Body, IdempotencyKey, MaybeBody, PathId, PathText, Tenant},
     problem::Answer,
 };
 
@@ -53,14 +53,19 @@ pub(crate) async fn create(
     work.await
 }
 
-/// Closes a range from now on.
-#[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = RangeView)))]
+/// Closes a range from now on. Refused while people have a critical limit by this range alone, unless the body says why nobody needs
+/// to be told any more.
+#[utoipa::path(tag = "laboratory", request_body = Option<CloseRange>, params(("id" = Uuid, Path)), responses((status = 200, body = RangeView)))]
 #[post("/ranges/{id}/close")]
-pub(crate) async fn close(tenant: Tenant, id: PathId<RangeId>) -> Answer<HttpResponse> {
+pub(crate) async fn close(
+    tenant: Tenant,
+    id: PathId<RangeId>,
+    body: MaybeBody<CloseRange>,
+) -> Answer<HttpResponse> {
     Ok(answer::ok(
         &tenant
             .write(Action::CatalogueChange, async |txn, actor| {
-                ranges::close(txn, actor, id.0).await
+                ranges::close(txn, actor, id.0, &body.0).await
             })
             .await?,
     ))

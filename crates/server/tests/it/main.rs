@@ -13,6 +13,8 @@ mod crash;
 #[cfg(test)]
 mod exports;
 #[cfg(test)]
+mod feed;
+#[cfg(test)]
 mod fence;
 #[cfg(test)]
 mod figures;

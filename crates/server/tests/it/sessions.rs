@@ -165,7 +165,7 @@ async fn a_reset_by_invitation_ends_the_tokens_of_before() {
     world.stop().await;
 }
 
-async fn backed_up(world: &World, lab: &Lab) -> String {
+pub(crate) async fn backed_up(world: &World, lab: &Lab) -> String {
     let (d, operator) = (&world.server, &world.operator);
     let path = format!("/api/v1/tenants/{}/backups", lab.id);
     let asked = d.post(operator, &path, json!({})).await;
@@ -180,7 +180,7 @@ async fn newest_archive(world: &World, lab: &Lab) -> String {
     archives["items"][0]["id"].as_str().unwrap().to_owned()
 }
 
-async fn restore(world: &World, archive: &str, body: Value) {
+pub(crate) async fn restore(world: &World, archive: &str, body: Value) {
     let (d, operator) = (&world.server, &world.operator);
     let path = format!("/api/v1/archives/{archive}/restore");
     let asked = d.post(operator, &path, body).await;
@@ -189,7 +189,7 @@ async fn restore(world: &World, archive: &str, body: Value) {
     assert_eq!(ended["status"], "succeeded", "{ended}");
 }
 
-async fn serves(d: &Tenantd, email: &str) -> String {
+pub(crate) async fn serves(d: &Tenantd, email: &str) -> String {
     eventually("the laboratory serves", LIMIT, async || {
         d.try_log_in(email, PASSWORD, Some("acme-lab")).await.status == 200
     })

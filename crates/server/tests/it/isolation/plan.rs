@@ -151,7 +151,10 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             scene.suspend().await;
             post(tenant("/resume"), 200, After::Serve)
         }
-        ("POST", "/api/v1/tenants/{id}/migrate") => post(tenant("/migrate"), 202, After::Finish),
+        ("POST", "/api/v1/tenants/{id}/migrate") => {
+            scene.idle().await;
+            post(tenant("/migrate"), 202, After::Finish)
+        }
         ("POST", "/api/v1/operations/{id}/cancel") => {
             let removal = scene.removal().await;
             post(at("operations", &removal, "/cancel"), 202, After::Serve)
@@ -168,6 +171,7 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             post(at("operations", &done, "/retry"), 409, After::Nothing)
         }
         ("POST", "/api/v1/tenants/{id}/offboard") => {
+            scene.idle().await;
             let call = Call::new("POST", tenant("/offboard")).json(&at_once(&scene.a.slug));
             Plan::Operators(call, 202, After::Finish)
         }

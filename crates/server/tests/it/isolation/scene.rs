@@ -32,6 +32,18 @@ impl Scene {
         list["items"][0].clone()
     }
 
+    /// Waits until no operation on A is under way: one that was called off may still be undone, and A's schedule may have begun a backup.
+    pub(super) async fn idle(&self) {
+        let (server, operator) = (&self.world.server, &self.world.operator);
+        let path = format!("/api/v1/operations?tenantId={}", self.a.id);
+        testkit::eventually("A's operations to end", LIMIT, async || {
+            let list = server.get(operator, &path).await.expect(200);
+            let items = list["items"].as_array().unwrap();
+            items.iter().all(|operation| !operation["finishedAt"].is_null())
+        })
+        .await;
+    }
+
     /// A's first administrator.
     pub(super) async fn admin(&self) -> Value {
         let path = format!("/api/v1/tenants/{}/admins", self.a.id);

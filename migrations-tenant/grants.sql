@@ -38,12 +38,12 @@ GRANT SELECT, INSERT, UPDATE (status, collected_at, collected_by, received_at, r
 GRANT SELECT, INSERT, UPDATE (
   specimen_id, status, value_num, comparator, value_text, unit, comment, instrument, resulted_at, import_id,
   delta_flag, delta_previous, entered_by, entered_at, verified_by, verified_at, self_verified, released_by, amendment_id,
-  outdated_since, outdated_reason, lift_confirmation, change_reason, closed_reason, changed_by
+  outdated_since, outdated_reason, lift_confirmation, conflict_confirmation, change_reason, closed_reason, changed_by
 ) ON result TO {group};
 GRANT SELECT, INSERT, UPDATE (status, verified_by, evaluated_at, change_reason, lift_confirmation) ON result_amendment TO {group};
 
 -- Append-only.
-GRANT SELECT, INSERT ON audit_event, critical_notice, import_batch, import_run, import_error TO {group};
+GRANT SELECT, INSERT ON audit_event, critical_notice, import_batch, import_run, import_error, import_conflict TO {group};
 -- Read by queries, and by guards that run with the rights of whoever writes.
 GRANT EXECUTE ON FUNCTION
   lab_day(timestamptz),

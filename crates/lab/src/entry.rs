@@ -134,6 +134,8 @@ pub(crate) struct Bench {
     pub(crate) specimen_status: SpecimenStatus,
     /// The value that it has.
     pub(crate) value: Option<Value>,
+    /// Which of its values that is.
+    pub(crate) rev: i32,
 }
 
 /// Locks results (their patients and specimens first, against a rejection or a correction at this moment) and reads how far they are.
@@ -152,7 +154,7 @@ pub(crate) async fn bench(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<Res
     txn.query(&statement, &[&ids]).await?;
     let statement = txn
         .prepare_cached(
-            "SELECT r.id, r.version, r.status, r.test_code, s.status AS specimen_status, r.value_num, r.comparator, r.value_text
+            "SELECT r.id, r.version, r.status, r.test_code, s.status AS specimen_status, r.value_num, r.comparator, r.value_text, r.rev
              FROM result r JOIN specimen s ON s.id = r.specimen_id WHERE r.id = ANY($1)",
         )
         .await?;
@@ -171,6 +173,7 @@ fn bench_row(row: &Row) -> Result<Bench, LabError> {
         test_code: row.get("test_code")?,
         specimen_status: row.get("specimen_status")?,
         value: stored(&row)?,
+        rev: row.get("rev")?,
     })
 }
 

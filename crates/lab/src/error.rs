@@ -18,7 +18,8 @@ pub struct FieldProblem {
 pub struct ItemProblem {
     /// The result.
     pub id: ResultId,
-    /// A stable word for programs: `version`, `state`, `self_verification`, `critical_notice` or `critical_lifted`.
+    /// A stable word for programs: `version`, `state`, `self_verification`, `critical_notice`, `critical_lifted` or
+    /// `contradicted`.
     pub code: &'static str,
     /// What is wrong and what to do.
     pub message: String,

@@ -40,6 +40,8 @@ pub enum Guard {
     Lifted,
     /// LAB18: closing a range would leave people without a critical limit.
     LimitsLost,
+    /// LAB19: a file contradicts the value: it must be repeated or replaced, or confirmed.
+    Contradicted,
 }
 
 impl Guard {
@@ -63,6 +65,7 @@ impl Guard {
         Self::Overlap,
         Self::Lifted,
         Self::LimitsLost,
+        Self::Contradicted,
     ];
 
     /// The SQLSTATE that the database raises for it.
@@ -87,6 +90,7 @@ impl Guard {
             Self::Overlap => "LAB16",
             Self::Lifted => "LAB17",
             Self::LimitsLost => "LAB18",
+            Self::Contradicted => "LAB19",
         }
     }
 

@@ -9,7 +9,8 @@
 //! may have written already.
 //!
 //! Locks are taken in one order: patients by id, specimens by id, then results by id, then a result's amendment, then orders by id; the
-//! change feed's last, at commit. Who adds specimens or results to an order holds its specimens first. Where a row moved
+//! change feed's last, at commit. Who enters, verifies or releases a value shares its patient's lock, so that a change of the
+//! patient's data is waited for, or waits. Who adds specimens or results to an order holds its specimens first. Where a row moved
 //! between two of these locks a deadlock remains possible; PostgreSQL ends it, and [`LabError::may_pass_on_retry`] tells it
 //! from a failure.
 //!

@@ -88,6 +88,7 @@ fn withhold(result: &mut ResultView) {
     result.no_range_reason = None;
     result.evaluation_outdated = None;
     result.critical_lifted = None;
+    result.contradicted_by = Vec::new();
     result.delta = None;
 }
 

@@ -3,12 +3,12 @@
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    Comparator, Flag, LabError, NoRange, Number, OrderId, OutdatedEvaluation, PatientId, RangeId, ResultId,
-    ResultStatus, SpecimenId, Txn, change_pct,
+    Comparator, Flag, ImportId, LabError, NoRange, Number, OrderId, OutdatedEvaluation, PatientId, RangeId,
+    ResultId, ResultStatus, SpecimenId, Txn, change_pct,
     critical::{self, CRITICAL, LIFT_COLUMNS, LIFTED, LiftedMark, NOTIFIED},
     rows::Reader,
 };
@@ -34,6 +34,16 @@ impl Delta {
             exceeded,
         })
     }
+}
+
+/// A row of an imported file that has another value than the result; the import's errors show the row.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Contradiction {
+    /// The import.
+    pub import_id: ImportId,
+    /// The line of its file.
+    pub line: i32,
 }
 
 /// One result.
@@ -99,6 +109,11 @@ pub struct ResultView {
     pub critical_notified: bool,
     /// Set when the value was critical, and an evaluation took that mark away although the value is the same.
     pub critical_lifted: Option<LiftedMark>,
+    /// Rows of imported files that have another value for this result than the one that is there. Before such a value is released somebody has to
+    /// look which is right.
+    pub contradicted_by: Vec<Contradiction>,
+    /// Why it was released although a file contradicts it.
+    pub conflict_confirmation: Option<String>,
     /// The instrument.
     pub instrument: Option<String>,
     /// When the instrument had it.
@@ -127,6 +142,11 @@ pub struct ResultView {
     pub updated_at: Timestamp,
 }
 
+/// The rows of files that contradict the present value of `r` (result).
+const CONTRADICTIONS: &str =
+    "(SELECT coalesce(jsonb_agg(DISTINCT jsonb_build_object('importId', c.batch_id, 'line', c.line)), '[]')
+      FROM import_conflict c WHERE c.result_id = r.id AND c.rev = r.rev)";
+
 /// `SELECT` of everything a [`ResultView`] needs; append conditions on `r` (result), `t` (test_def) or `s` (specimen).
 pub(crate) static SELECT: LazyLock<String> = LazyLock::new(|| {
     format!("
@@ -137,6 +157,7 @@ pub(crate) static SELECT: LazyLock<String> = LazyLock::new(|| {
            r.closed_reason, r.rev, r.updated_at,
            {CRITICAL} OR {LIFTED} AS critical, {NOTIFIED} AS notified,
            CASE WHEN r.outdated_since IS NOT NULL THEN would_be_critical(r.id) END AS outdated_critical, r.lift_confirmation, {LIFT_COLUMNS},
+           r.conflict_confirmation, {CONTRADICTIONS} AS contradicted_by,
            EXISTS (SELECT FROM result_amendment a WHERE a.result_id = r.id AND a.status = 'proposed') AS amendment_pending
     FROM result r JOIN test_def t ON t.code = r.test_code JOIN specimen s ON s.id = r.specimen_id
     LEFT JOIN critical_lift lift ON lift.id = r.lift_id")
@@ -200,6 +221,8 @@ pub(crate) fn view(row: &Row) -> Result<ResultView, LabError> {
         notice_required: critical,
         critical_notified: row.get("notified")?,
         critical_lifted: critical::lifted_mark(&row)?,
+        contradicted_by: row.get::<Json<_>>("contradicted_by")?.0,
+        conflict_confirmation: row.get("conflict_confirmation")?,
         instrument: row.get("instrument")?,
         resulted_at: row.get("resulted_at")?,
         entered_by: row.get("entered_by")?,

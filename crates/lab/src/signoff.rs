@@ -38,6 +38,8 @@ pub struct Item {
     pub version: i32,
     /// Only when verifying a value whose critical mark was lifted (`criticalLifted`): why it is right that it is not marked any more.
     pub confirm_lifted: Option<String>,
+    /// Only when releasing a value that a file contradicts (`contradictedBy`): why it is the right one all the same.
+    pub confirm_conflict: Option<String>,
 }
 
 /// What became of the items, in their order.
@@ -66,7 +68,15 @@ pub struct SignedItem {
 /// [`LabError::NotFound`] when an id is unknown here; [`LabError::Items`] with every item that cannot be verified (`version`,
 /// `state`, `self_verification`, `critical_lifted`): then nothing was.
 pub async fn verify(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signed, LabError> {
-    let confirmations = confirmations(items)?;
+    if let Some(n) = items
+        .items
+        .iter()
+        .position(|item| item.confirm_conflict.is_some())
+    {
+        let message = "it goes with a release: the person who releases has seen what contradicts the value";
+        return Err(LabError::invalid(format!("items[{n}].confirmConflict"), message));
+    }
+    let confirmations = confirmations(items, "confirmLifted", |item| item.confirm_lifted.as_deref())?;
     let rows = lock(txn, items).await?;
     let self_allowed = profile::get(txn).await?.allow_self_verify;
     let mut problems = Vec::new();
@@ -95,34 +105,52 @@ pub async fn verify(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signe
     let rows = txn
         .query(&statement, &[&ids, &actor.staff.as_uuid(), &confirmations])
         .await?;
-    for row in &rows {
-        let row = Reader::new("result", row);
-        if let Some(reason) = row.get::<Option<String>>("lift_confirmation")? {
-            let id: ResultId = row.get("id")?;
-            let detail = serde_json::json!({ "reason": reason });
-            audit::write(
-                txn,
-                actor,
-                "result.critical_lift_confirmed",
-                "result",
-                id,
-                Some(detail),
-            )
-            .await?;
-        }
-    }
+    confirmed(
+        txn,
+        actor,
+        &rows,
+        "lift_confirmation",
+        "result.critical_lift_confirmed",
+    )
+    .await?;
     signed(txn, actor, items, &rows, "result.verified").await
 }
 
 const LIFTED_ADVICE: &str = "its critical mark was lifted since it was entered (criticalLifted says when and why); record whom you \
                              notified (critical-notice), or verify it with confirmLifted and the reason";
 
-/// The reasons for which lifted marks are accepted, one for each item.
-fn confirmations(items: &Items) -> Result<Vec<Option<Line>>, LabError> {
+const CONTRADICTED_ADVICE: &str = "a file has another value for this result (contradictedBy says where); repeat or replace it, or release \
+                                   it with confirmConflict and the reason";
+
+/// Writes down which items were confirmed, and why.
+async fn confirmed(
+    txn: &Txn<'_>,
+    actor: &Actor,
+    rows: &[Row],
+    column: &'static str,
+    action: &str,
+) -> Result<(), LabError> {
+    for row in rows {
+        let row = Reader::new("result", row);
+        if let Some(reason) = row.get::<Option<String>>(column)? {
+            let id: ResultId = row.get("id")?;
+            let detail = serde_json::json!({ "reason": reason });
+            audit::write(txn, actor, action, "result", id, Some(detail)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The reasons given for a confirmation, one for each item.
+fn confirmations<'a>(
+    items: &'a Items,
+    field: &str,
+    given: impl Fn(&'a Item) -> Option<&'a str>,
+) -> Result<Vec<Option<Line>>, LabError> {
     let mut problems = Problems::default();
-    let of = |(n, item): (usize, &Item)| {
-        let field = format!("items[{n}].confirmLifted");
-        problems.optional_line(&field, item.confirm_lifted.as_deref(), REASON_MAX)
+    let of = |(n, item): (usize, &'a Item)| {
+        let field = format!("items[{n}].{field}");
+        problems.optional_line(&field, given(item), REASON_MAX)
     };
     let confirmations = items.items.iter().take(ITEMS_MAX).enumerate().map(of).collect();
     problems.done()?;
@@ -133,13 +161,14 @@ fn confirmations(items: &Items) -> Result<Vec<Option<Line>>, LabError> {
 ///
 /// # Errors
 /// [`LabError::NotFound`] when an id is unknown here; [`LabError::Items`] with every item that cannot be released (`version`,
-/// `state`, `critical_notice`, `critical_lifted`): then nothing was. [`LabError::Invalid`] for a confirmation, which goes with a
+/// `state`, `critical_notice`, `critical_lifted`, `contradicted`): then nothing was. [`LabError::Invalid`] for a confirmation, which goes with a
 /// verification.
 pub async fn release(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signed, LabError> {
     if let Some(n) = items.items.iter().position(|item| item.confirm_lifted.is_some()) {
         let message = "it goes with a verification: the person who verifies accepts a lifted mark";
         return Err(LabError::invalid(format!("items[{n}].confirmLifted"), message));
     }
+    let confirmations = confirmations(items, "confirmConflict", |item| item.confirm_conflict.as_deref())?;
     let rows = lock(txn, items).await?;
     let mut problems = Vec::new();
     for item in &items.items {
@@ -151,15 +180,29 @@ pub async fn release(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Sign
             problems.push(problem(item.id, "critical_notice", message));
         } else if row.lifted && !row.notified {
             problems.push(problem(item.id, "critical_lifted", LIFTED_ADVICE));
+        } else if row.contradicted && item.confirm_conflict.is_none() {
+            problems.push(problem(item.id, "contradicted", CONTRADICTED_ADVICE));
         }
     }
     if !problems.is_empty() {
         return Err(LabError::Items(problems));
     }
-    let sql = "UPDATE result SET status = 'released', released_by = $2, changed_by = $2 WHERE id = ANY($1) RETURNING id, version, status";
+    let sql = "UPDATE result r SET status = 'released', released_by = $2, changed_by = $2, conflict_confirmation = u.confirmation
+               FROM unnest($1::uuid[], $3::text[]) AS u (id, confirmation) WHERE r.id = u.id
+               RETURNING r.id, r.version, r.status, r.conflict_confirmation";
     let ids: Vec<ResultId> = items.items.iter().map(|item| item.id).collect();
     let statement = txn.prepare_cached(sql).await?;
-    let released = txn.query(&statement, &[&ids, &actor.staff.as_uuid()]).await?;
+    let released = txn
+        .query(&statement, &[&ids, &actor.staff.as_uuid(), &confirmations])
+        .await?;
+    confirmed(
+        txn,
+        actor,
+        &released,
+        "conflict_confirmation",
+        "result.conflict_confirmed",
+    )
+    .await?;
     let signed = signed(txn, actor, items, &released, "result.released").await?;
     let orders: BTreeSet<OrderId> = rows.values().map(|row| row.order).collect();
     orders::settle(txn, actor, &orders.into_iter().collect::<Vec<_>>()).await?;
@@ -174,6 +217,8 @@ struct Locked {
     critical: bool,
     lifted: bool,
     notified: bool,
+    /// Whether a file has another value for it.
+    contradicted: bool,
 }
 
 /// Locks all items in the order of their ids. An id that is not there is not this laboratory's: the whole call is refused
@@ -194,7 +239,8 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
     let statement = txn
         .prepare_cached(&format!(
             "SELECT r.id, r.order_id, r.version, r.status, r.entered_by,
-                    {CRITICAL} AS critical, {LIFTED} AS lifted, {NOTIFIED} AS notified
+                    {CRITICAL} AS critical, {LIFTED} AS lifted, {NOTIFIED} AS notified,
+                    EXISTS (SELECT FROM import_conflict c WHERE c.result_id = r.id AND c.rev = r.rev) AS contradicted
              FROM result r WHERE r.id = ANY($1) ORDER BY r.id FOR NO KEY UPDATE OF r",
         ))
         .await?;
@@ -209,6 +255,7 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
             critical: row.get("critical")?,
             lifted: row.get("lifted")?,
             notified: row.get("notified")?,
+            contradicted: row.get("contradicted")?,
         };
         found.insert(row.get("id")?, locked);
     }

@@ -42,6 +42,9 @@ impl Landing {
 
 type Reject = (&'static str, String);
 
+/// The code of a row that contradicts a value which is there.
+pub(crate) const CONFLICT: &str = "conflict";
+
 /// What the laboratory knows about the barcodes of a file.
 struct Known {
     tests: HashMap<String, Test>,
@@ -65,6 +68,8 @@ pub(crate) struct Matched {
     pub(crate) unchanged: usize,
     /// Rows that say that nothing was measured.
     pub(crate) not_done: usize,
+    /// Rows that contradict a value which is there: line, result and which of its values.
+    pub(crate) contradicting: Vec<(i32, ResultId, i32)>,
 }
 
 /// What a row comes to by itself.
@@ -91,7 +96,14 @@ pub(crate) async fn match_rows(
             Ok(Fit::Lands(bench, value)) => fitting.push((row, bench, value)),
             Ok(Fit::Unchanged) => matched.unchanged += 1,
             Ok(Fit::NotDone) => matched.not_done += 1,
-            Err(reject) => set_aside.push(refused(row, reject)),
+            Err(reject) => {
+                if reject.0 == CONFLICT
+                    && let Ok(bench) = find(&row, &known)
+                {
+                    matched.contradicting.push((row.line, bench.id, bench.rev));
+                }
+                set_aside.push(refused(row, reject));
+            }
         }
     }
     let same_result = group(fitting.iter().enumerate().map(|(n, (_, bench, _))| (bench.id, n)));
@@ -264,6 +276,13 @@ fn fit<'a>(row: &ImportRow, known: &'a Known) -> Result<Fit<'a>, Reject> {
     let value = match &row.value {
         // A word that a coded test has for its own is a value there.
         Some(value) if is_value(test, value) => value,
+        _ if row.comparator.is_some() => {
+            return Err((
+                "bad_value",
+                "it has a comparator and no value; something was measured, and the row does not say what"
+                    .to_owned(),
+            ));
+        }
         _ => return Ok(Fit::NotDone),
     };
     let value = entry::read(test, value, row.comparator, row.unit.as_deref()).map_err(|bad| {
@@ -325,7 +344,7 @@ fn taken(status: ResultStatus, there: Option<&Value>, given: Option<&Value>) -> 
     let closed = matches!(status, ResultStatus::Cancelled | ResultStatus::Voided);
     if !closed && given.is_some() && there.is_some() && there != given {
         return (
-            "conflict",
+            CONFLICT,
             format!(
                 "the result is {status} and has another value; an import replaces none: look which is right, and repeat or amend it"
             ),

@@ -19,7 +19,7 @@ use tokio_postgres::{Row, types::Json};
 use uuid::Uuid;
 
 use crate::{
-    Actor, ImportFormat, ImportId, LabError, Page, PageRequest, Txn, audit, entry, paging::Cursor,
+    Actor, ImportFormat, ImportId, LabError, Page, PageRequest, ResultId, Txn, audit, entry, paging::Cursor,
     rows::Reader,
 };
 
@@ -249,7 +249,7 @@ async fn work(
         unchanged: count(matched.unchanged) + landed,
         not_done: count(matched.not_done) + not_done_before,
         rejected: count(set_aside.len()),
-        conflicting: count(set_aside.iter().filter(|row| row.code == "conflict").count()),
+        conflicting: count(matched.contradicting.len()),
     };
     let answer = |runs, last_run_at| ImportBatch {
         runs,
@@ -284,6 +284,7 @@ async fn work(
     let run_at: Timestamp = txn.query_one(&statement, &params).await?.get(0);
     store_set_aside(txn, batch.id, run, &set_aside).await?;
     if !batch.dry_run {
+        store_contradicting(txn, batch.id, run, &matched.contradicting).await?;
         let entries: Vec<entry::Entry<'_>> = matched.landing.iter().map(matching::Landing::entry).collect();
         entry::write(txn, actor, Some(batch.id), &entries).await?;
     }
@@ -387,6 +388,27 @@ async fn store_set_aside(txn: &Txn<'_>, id: ImportId, run: i32, rows: &[SetAside
         )
         .await?;
     txn.execute(&statement, &[&id, &run, &lines, &raws, &codes, &reasons, &fields])
+        .await?;
+    Ok(())
+}
+
+/// Keeps which results the rows contradict: such a value is not released before somebody has looked.
+async fn store_contradicting(
+    txn: &Txn<'_>,
+    id: ImportId,
+    run: i32,
+    rows: &[(i32, ResultId, i32)],
+) -> Result<(), LabError> {
+    let lines: Vec<i32> = rows.iter().map(|row| row.0).collect();
+    let results: Vec<ResultId> = rows.iter().map(|row| row.1).collect();
+    let revs: Vec<i32> = rows.iter().map(|row| row.2).collect();
+    let statement = txn
+        .prepare_cached(
+            "INSERT INTO import_conflict (batch_id, run, line, result_id, rev)
+             SELECT $1, $2, u.* FROM unnest($3::int[], $4::uuid[], $5::int[]) AS u",
+        )
+        .await?;
+    txn.execute(&statement, &[&id, &run, &lines, &results, &revs])
         .await?;
     Ok(())
 }

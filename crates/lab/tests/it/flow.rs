@@ -197,6 +197,7 @@ async fn verification_is_all_or_nothing_and_lists_every_item_in_the_way() {
         id: ResultId::generate(),
         version: 1,
         confirm_lifted: None,
+        confirm_conflict: None,
     });
     is_missing(signoff::verify(&txn, &lab.supervisor, &foreign).await);
     is_invalid(
@@ -209,11 +210,13 @@ async fn verification_is_all_or_nothing_and_lists_every_item_in_the_way() {
                 id: ids[0],
                 version: 1,
                 confirm_lifted: None,
+                confirm_conflict: None,
             },
             Item {
                 id: ids[0],
                 version: 1,
                 confirm_lifted: None,
+                confirm_conflict: None,
             },
         ],
     };

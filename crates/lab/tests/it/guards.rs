@@ -281,6 +281,7 @@ async fn nothing_is_deleted_truncated_or_rewritten_in_the_trail() {
         "import_batch",
         "import_run",
         "import_error",
+        "import_conflict",
         "specimen_revision",
     ] {
         let column = scene

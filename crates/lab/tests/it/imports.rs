@@ -280,6 +280,7 @@ async fn thousands_of_rows_are_imported_verified_and_released_in_bulk() {
                     id: *id,
                     version,
                     confirm_lifted: None,
+                    confirm_conflict: None,
                 })
                 .collect(),
         };

@@ -279,6 +279,7 @@ pub(crate) async fn items(txn: &Txn<'_>, ids: &[ResultId]) -> Items {
             id: *id,
             version,
             confirm_lifted: None,
+            confirm_conflict: None,
         });
     }
     Items { items }

@@ -246,7 +246,8 @@ fn refused(guard: Guard) -> Kind {
         | Guard::Fit
         | Guard::Overlap
         | Guard::Lifted
-        | Guard::LimitsLost => Kind::Conflict,
+        | Guard::LimitsLost
+        | Guard::Contradicted => Kind::Conflict,
     }
 }
 

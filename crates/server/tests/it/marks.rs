@@ -56,7 +56,8 @@ async fn close_ranges(d: &Tenantd, lab: &Lab) {
     let ranges = d.get(&lab.admin, "/api/v1/tests/K/ranges").await.expect(200);
     for range in ranges["items"].as_array().unwrap() {
         let path = format!("/api/v1/ranges/{}/close", range["id"].as_str().unwrap());
-        d.post(&lab.admin, &path, json!({})).await.expect(200);
+        let why = json!({ "withoutLimits": "of another method" });
+        d.post(&lab.admin, &path, why).await.expect(200);
     }
 }
 

@@ -89,14 +89,84 @@ async fn a_value_that_contradicts_another_file_is_a_conflict_and_an_equal_one_is
     );
     assert_eq!(other["rowsConflicting"], 1, "{other}");
     let now = order_again(d, &lab, &order).await;
-    for code in ["K", "NA"] {
-        let verified = lab.verify(d, by_code(&now, code)).await;
-        lab.release(d, &verified).await;
-    }
+    let verified = lab.verify(d, by_code(&now, "NA")).await;
+    lab.release(d, &verified).await;
     let late = deliver(d, &lab, &file("6.8", "140")).await;
     assert_eq!(
         set_aside(d, &lab, &late).await,
         [(2, "conflict".to_owned()), (3, "already_final".to_owned())]
+    );
+    world.stop().await;
+}
+
+/// The analyser measured again by itself, and the second value is another one.
+#[tokio::test]
+async fn a_value_that_a_file_contradicts_is_not_released_before_somebody_looked() {
+    let world = World::start().await;
+    let lab = world.lab("acme-lab").await;
+    let d = &world.server;
+    let (_, order) = lab.received_order(d, &["CA", "K", "NA"]).await;
+    let barcode = order["specimens"][0]["barcode"].as_str().unwrap();
+    let head = "barcode,code,value,comparator,unit\n";
+    let first = format!("{head}{barcode},CA,9.0,,mg/dL\n{barcode},K,4.1,,mmol/L\n{barcode},NA,140,,mmol/L\n");
+    assert_eq!(deliver(d, &lab, &first).await["rowsOk"], 3);
+    let verified = async |code: &str| {
+        let now = order_again(d, &lab, &order).await;
+        lab.verify(d, by_code(&now, code)).await
+    };
+    let (ca, k, na) = (verified("CA").await, verified("K").await, verified("NA").await);
+    lab.release(d, &na).await;
+    let second =
+        format!("{head}{barcode},CA,16.0,,mg/dL\n{barcode},K,4.9,,mmol/L\n{barcode},NA,141,,mmol/L\n");
+    let again = deliver(d, &lab, &second).await;
+    assert_eq!(again["rowsConflicting"], 3, "{again}");
+
+    let release = async |item: Value| {
+        let body = json!({ "items": [item] });
+        d.post(&lab.supervisor, "/api/v1/releases", body).await
+    };
+    let held = release(ca.clone()).await;
+    held.refused(422, "unknown-field");
+    let item = |signed: &Value| json!({ "id": signed["id"], "version": signed["version"] });
+    for signed in [&ca, &k] {
+        let held = release(item(signed)).await;
+        held.refused(409, "items-refused");
+        assert_eq!(held.json["errors"][0]["code"], "contradicted", "{}", held.text);
+    }
+    let shown = order_again(d, &lab, &order).await;
+    for (code, line) in [("CA", 2), ("K", 3), ("NA", 4)] {
+        assert_eq!(
+            by_code(&shown, code)["contradictedBy"],
+            json!([{ "importId": again["id"], "line": line }]),
+            "{code}"
+        );
+    }
+    // The verifier has nothing to confirm; who releases does, with a reason.
+    let mut confirmed = item(&ca);
+    confirmed["confirmConflict"] = json!("the second tube was haemolysed");
+    let body = json!({ "items": [confirmed] });
+    d.post(&lab.supervisor, "/api/v1/verifications", body)
+        .await
+        .refused(422, "invalid");
+    release(confirmed).await.expect(200);
+    let shown = order_again(d, &lab, &order).await;
+    assert_eq!(
+        by_code(&shown, "CA")["conflictConfirmation"],
+        "the second tube was haemolysed"
+    );
+    // Or the value is measured again: what contradicted the former one says nothing of this one.
+    send_back(d, &lab, &order, "K").await;
+    let shown = order_again(d, &lab, &order).await;
+    lab.enter(d, by_code(&shown, "K"), "4.9").await;
+    let k = verified("K").await;
+    release(item(&k)).await.expect(200);
+    // A comparator without a value is no "nothing was measured".
+    let (_, order) = lab.received_order(d, &["K"]).await;
+    let barcode = order["specimens"][0]["barcode"].as_str().unwrap();
+    let odd = deliver(d, &lab, &format!("{head}{barcode},K,--,>,mmol/L\n")).await;
+    assert_eq!(
+        (&odd["rowsNotDone"], set_aside(d, &lab, &odd).await),
+        (&json!(0), vec![(2, "bad_value".to_owned())])
     );
     world.stop().await;
 }

@@ -32,9 +32,12 @@ impl Scene {
         list["items"][0].clone()
     }
 
-    /// Waits until no operation on A is under way: one that was called off may still be undone, and A's schedule may have begun a backup.
+    /// Ends A's schedule of backups, and waits until no operation on A is under way: one that was called off may still be undone.
     pub(super) async fn idle(&self) {
         let (server, operator) = (&self.world.server, &self.world.operator);
+        let path = format!("/api/v1/tenants/{}/backup-schedule", self.a.id);
+        let ended = server.send(&Call::new("DELETE", path), operator).await;
+        assert!([204, 404].contains(&ended.status), "{}", ended.text);
         let path = format!("/api/v1/operations?tenantId={}", self.a.id);
         testkit::eventually("A's operations to end", LIMIT, async || {
             let list = server.get(operator, &path).await.expect(200);

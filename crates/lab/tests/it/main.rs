@@ -26,6 +26,8 @@ mod imports;
 #[cfg(test)]
 mod judging;
 #[cfg(test)]
+mod lifted;
+#[cfg(test)]
 mod limits_kept;
 #[cfg(test)]
 mod notices;

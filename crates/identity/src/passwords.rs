@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::{
     ChosenPassword,
     permits::{NoPermit, Permit, Permits, Requester},
-    rules::LENGTH_MAX,
+    rules::PASSWORD_CHARS_MAX,
 };
 
 // OWASP Password Storage Cheat Sheet, argon2id: "a minimum configuration of 19 MiB of memory, an iteration count of 2,
@@ -209,15 +209,15 @@ impl Passwords {
 /// ever accepted.
 fn forms(password: &SecretString) -> Vec<SecretString> {
     let typed = password.expose_secret();
-    if typed.len() > 12 * LENGTH_MAX {
+    if typed.len() > 12 * PASSWORD_CHARS_MAX {
         return Vec::new();
     }
     let normal = text::nfc(typed);
     let mut forms = Vec::new();
-    if normal.chars().count() <= LENGTH_MAX {
+    if normal.chars().count() <= PASSWORD_CHARS_MAX {
         forms.push(SecretString::from(&*normal));
     }
-    if normal != typed && typed.chars().count() <= LENGTH_MAX {
+    if normal != typed && typed.chars().count() <= PASSWORD_CHARS_MAX {
         forms.push(password.clone());
     }
     forms

@@ -13,9 +13,9 @@ use crate::generate_password;
 
 /// The fewest characters of a password. NIST SP 800-63B asks for 8 at the least in its third revision and for 15 in its
 /// fourth where a password stands alone; no rule about kinds of characters, as NIST advises against them.
-const LENGTH_MIN: usize = 12;
+pub const PASSWORD_CHARS_MIN: usize = 12;
 /// The most characters: NIST wants 64 at the least to be allowed.
-pub(crate) const LENGTH_MAX: usize = 128;
+pub const PASSWORD_CHARS_MAX: usize = 128;
 /// The fewest different characters, against "aaaaaaaaaaaa".
 const DISTINCT_MIN: usize = 4;
 /// How many characters are estimated: guessing the rest comes on top, and the work grows with the square.
@@ -29,10 +29,10 @@ const PART_MIN: usize = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WeakPassword {
     /// It has too few characters.
-    #[error("the password must have at least {LENGTH_MIN} characters; several words make a good one")]
+    #[error("the password must have at least {PASSWORD_CHARS_MIN} characters; several words make a good one")]
     TooShort,
     /// It has too many characters.
-    #[error("the password must have at most {LENGTH_MAX} characters")]
+    #[error("the password must have at most {PASSWORD_CHARS_MAX} characters")]
     TooLong,
     /// It repeats the same few characters.
     #[error("the password must have at least {DISTINCT_MIN} different characters")]
@@ -117,24 +117,34 @@ impl fmt::Debug for ChosenPassword {
 }
 
 impl ChosenPassword {
+    /// Refuses a password that nobody may choose, whoever they are: it is too short or too long.
+    ///
+    /// # Errors
+    /// [`WeakPassword::TooShort`], [`WeakPassword::TooLong`].
+    pub fn check_length(password: &SecretString) -> Result<(), WeakPassword> {
+        let typed = password.expose_secret();
+        // Four bytes a character at most, and NFC shortens a text to a third at most (UAX #15, 9.1).
+        if typed.len() > 12 * PASSWORD_CHARS_MAX {
+            return Err(WeakPassword::TooLong);
+        }
+        let length = text::nfc(typed).chars().count();
+        if length < PASSWORD_CHARS_MIN {
+            return Err(WeakPassword::TooShort);
+        }
+        if length > PASSWORD_CHARS_MAX {
+            return Err(WeakPassword::TooLong);
+        }
+        Ok(())
+    }
+
     /// Accepts a password that a person has chosen.
     ///
     /// # Errors
     /// [`WeakPassword`] says what to do instead.
     pub fn check(password: &SecretString, context: &PasswordContext) -> Result<Self, WeakPassword> {
         let typed = password.expose_secret();
-        // Four bytes a character at most, and NFC shortens a text to a third at most (UAX #15, 9.1).
-        if typed.len() > 12 * LENGTH_MAX {
-            return Err(WeakPassword::TooLong);
-        }
+        Self::check_length(password)?;
         let normal = text::nfc(typed);
-        let length = normal.chars().count();
-        if length < LENGTH_MIN {
-            return Err(WeakPassword::TooShort);
-        }
-        if length > LENGTH_MAX {
-            return Err(WeakPassword::TooLong);
-        }
         let distinct: std::collections::HashSet<char> = normal.chars().collect();
         if distinct.len() < DISTINCT_MIN {
             return Err(WeakPassword::TooUniform);

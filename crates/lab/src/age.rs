@@ -74,6 +74,18 @@ impl Age {
     }
 }
 
+model::schema!(
+    Age,
+    model::openapi::text(3, 19)
+        .pattern(Some(
+            "^P(0*([0-9]{1,2}|1[0-4][0-9]|150)Y)?([0-9]{1,4}M)?([0-9]{1,5}D)?$"
+        ))
+        .examples(["P18Y"])
+        .description(Some(
+            "An age as an ISO 8601 duration of years, months and days: at most 150 years, 1,800 months and 54,750 days."
+        ))
+);
+
 impl fmt::Display for Age {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::BIRTH {

@@ -24,6 +24,7 @@ use crate::{
     result_view::{Delta, ResultView},
     results,
     rows::Reader,
+    schema,
     text::{Line, Problems, REASON_MAX},
 };
 
@@ -32,12 +33,15 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AmendmentEntry {
     /// The right value, in the unit of the result; absent when only the comment changes.
+    #[schema(value_type = Option<schema::ValueText>)]
     pub value: Option<String>,
     /// What stands before the new value; only with `value`.
     pub comparator: Option<Comparator>,
     /// The new comment; the present one stays when absent.
+    #[schema(value_type = Option<schema::Note>)]
     pub comment: Option<String>,
     /// Why.
+    #[schema(value_type = schema::RequiredReason)]
     pub reason: String,
 }
 
@@ -185,6 +189,7 @@ pub struct AmendmentVerification {
     /// The version of the amendment that was looked at; refused when it was evaluated otherwise since.
     pub version: Option<i32>,
     /// Only of a value whose critical mark was lifted (`criticalLifted`): why it is right that it is not marked any more.
+    #[schema(value_type = Option<schema::RequiredReason>)]
     pub confirm_lifted: Option<String>,
 }
 

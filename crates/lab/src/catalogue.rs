@@ -12,6 +12,7 @@ use crate::{
     number::Number,
     patch,
     rows::Reader,
+    schema,
     text::{LINE_MAX, Line, Problems},
 };
 
@@ -19,9 +20,13 @@ use crate::{
 pub const COVERAGE_NOTE: &str = "The reference ranges and critical limits of the standard catalogue hold from 18 years. Values of younger \
      patients get no flag and no critical limit, and their results say so (noRangeReason), until the laboratory adds ranges for them.";
 
-const CODE_MAX: usize = 16;
-const GROUP_MAX: usize = 64;
+/// Most characters of a test's code.
+pub(crate) const CODE_MAX: usize = 16;
+/// Most characters of a section or a kind of specimen.
+pub(crate) const GROUP_MAX: usize = 64;
 const MEMBERS_MAX: usize = 100;
+// The descriptions of `NewTest` and `TestPatch` say so.
+const _: () = assert!(MEMBERS_MAX == 100);
 /// Most tests of one laboratory: the whole catalogue is read at once when values are judged.
 const TESTS_MAX: i64 = 5_000;
 
@@ -30,35 +35,45 @@ const TESTS_MAX: i64 = 5_000;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewTest {
     /// Short code: 1 to 16 capital letters, digits and underscores.
+    #[schema(value_type = schema::TestCode)]
     pub code: String,
     /// Name.
+    #[schema(value_type = schema::Line)]
     pub name: String,
     /// LOINC code; its check digit must be right.
+    #[schema(value_type = Option<schema::Loinc>)]
     pub loinc: Option<String>,
     /// Section of the laboratory, such as `chemistry`.
+    #[schema(value_type = schema::Group)]
     pub section: String,
     /// What must be drawn, such as `serum`; one specimen serves all tests of an order with the same words here.
+    #[schema(value_type = schema::Group)]
     pub specimen_type: String,
     /// What kind of value it has.
     pub value_type: ValueType,
     /// UCUM unit; required for a quantity, and only there.
+    #[schema(value_type = Option<schema::Unit>)]
     pub unit: Option<String>,
     /// How many decimals a screen offers for entry; values are kept as given.
     #[schema(minimum = 0, maximum = 9)]
     pub decimals: Option<i16>,
     /// The values that a coded test may have.
+    #[schema(value_type = Option<Vec<schema::Line>>, min_items = 1, max_items = 100)]
     pub allowed_values: Option<Vec<String>>,
     /// Critical values of a test without numbers: of a coded test some of its values; of a text test words that a critical text
     /// contains, in any case of letters. Such a value is flagged `AA`, and is not released before somebody was told.
+    #[schema(value_type = Option<Vec<schema::Line>>, min_items = 1, max_items = 100)]
     pub critical_values: Option<Vec<String>>,
     /// Codes of the tests that a panel stands for.
+    #[schema(value_type = Option<Vec<schema::TestCode>>, min_items = 1, max_items = 100)]
     pub members: Option<Vec<String>>,
     /// Mark a quantity that differs from the patient's previous one by more percent than this; with `deltaDays`.
-    #[schema(value_type = Option<String>)]
     pub delta_pct: Option<Number>,
     /// How old the previous value may be, in days; with `deltaPct`.
+    #[schema(minimum = 1, maximum = 3_650)]
     pub delta_days: Option<i32>,
     /// How soon a result is expected, in minutes; a day when absent.
+    #[schema(minimum = 1, maximum = 525_600)]
     pub tat_minutes: Option<i32>,
 }
 
@@ -68,32 +83,35 @@ pub struct NewTest {
 pub struct TestPatch {
     /// Name.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = schema::Line, required = false)]
     pub name: Option<String>,
     /// LOINC code.
     #[serde(default, deserialize_with = "patch::clearable")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<schema::Loinc>)]
     pub loinc: Option<Option<String>>,
     /// Section.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = schema::Group, required = false)]
     pub section: Option<String>,
     /// Kind of value, with what goes with it: `unit`, `allowedValues` or `members`.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = ValueType, required = false)]
     pub value_type: Option<ValueType>,
     /// UCUM unit.
     #[serde(default, deserialize_with = "patch::clearable")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<schema::Unit>)]
     pub unit: Option<Option<String>>,
     /// Values of a coded test.
     #[serde(default, deserialize_with = "patch::clearable")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<schema::Line>>, min_items = 1, max_items = 100)]
     pub allowed_values: Option<Option<Vec<String>>>,
     /// Critical values of a test without numbers. Results that are not released are evaluated again.
     #[serde(default, deserialize_with = "patch::clearable")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<schema::Line>>, min_items = 1, max_items = 100)]
     pub critical_values: Option<Option<Vec<String>>>,
     /// Members of a panel.
     #[serde(default, deserialize_with = "patch::clearable")]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<schema::TestCode>>, min_items = 1, max_items = 100)]
     pub members: Option<Option<Vec<String>>>,
     /// Decimals for entry.
     #[serde(default, deserialize_with = "patch::clearable")]
@@ -101,17 +119,19 @@ pub struct TestPatch {
     pub decimals: Option<Option<i16>>,
     /// How soon a result is expected, in minutes.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = i32, required = false, minimum = 1, maximum = 525_600)]
     pub tat_minutes: Option<i32>,
     /// Offer it or not. Open orders go on.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = bool, required = false)]
     pub active: Option<bool>,
     /// Delta check, percent; with `deltaDays`.
     #[serde(default, deserialize_with = "patch::clearable")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<Number>)]
     pub delta_pct: Option<Option<Number>>,
     /// Delta check, days; with `deltaPct`.
     #[serde(default, deserialize_with = "patch::clearable")]
-    #[schema(value_type = Option<i32>)]
+    #[schema(value_type = Option<i32>, minimum = 1, maximum = 3_650)]
     pub delta_days: Option<Option<i32>>,
 }
 
@@ -548,7 +568,7 @@ fn goes_with_kind(problems: &mut Problems, kind: ValueType, unit: bool, allowed_
         if given != (kind == owner) {
             problems.add(
                 field,
-                format!("it goes with a {owner}, and only there; this test is a {kind}"),
+                format!("it goes with tests of the kind {owner}, and with no others; this one is of the kind {kind}"),
             );
         }
     }
@@ -656,13 +676,11 @@ fn figures_check(
     if pct.is_some() != days.is_some() {
         problems.add("deltaPct", "deltaPct and deltaDays go together");
     }
-    if pct.is_some_and(|pct| pct.as_decimal() <= rust_decimal::Decimal::ZERO)
-        || days.is_some_and(|days| !(1..=3_650).contains(&days))
-    {
-        problems.add(
-            "deltaPct",
-            "deltaPct must be more than 0, and deltaDays between 1 and 3650",
-        );
+    if pct.is_some_and(|pct| pct.as_decimal() <= rust_decimal::Decimal::ZERO) {
+        problems.add("deltaPct", "it must be more than 0");
+    }
+    if days.is_some_and(|days| !(1..=3_650).contains(&days)) {
+        problems.add("deltaDays", "it must be between 1 and 3650");
     }
     if tat.is_some_and(|minutes| !(1..=525_600).contains(&minutes)) {
         problems.add("tatMinutes", "it must be between 1 and 525600");

@@ -4,6 +4,7 @@
 //! needs a confirmation, and a wrong one is corrected with a reason, which evaluates the values again.
 
 use jiff::{SignedDuration, Timestamp, civil::Date};
+use model::time::Moment;
 
 use crate::{
     Actor, LabError, OrderStatus, SpecimenStatus, Txn, audit,
@@ -11,6 +12,7 @@ use crate::{
     evaluation::{self, Affected},
     patch,
     rows::Reader,
+    schema,
     specimens::{self, Specimen, When, moment},
     text::{Problems, REASON_MAX},
 };
@@ -24,12 +26,15 @@ const UNLIKELY: SignedDuration = SignedDuration::from_hours(72);
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CollectionCorrection {
     /// When it was drawn.
-    #[serde(default, deserialize_with = "patch::kept")]
+    #[serde(default, deserialize_with = "patch::kept_as::<Moment, _, _>")]
+    #[schema(value_type = Timestamp, required = false)]
     pub collected_at: Option<Timestamp>,
     /// When it came in; only of a specimen that has.
-    #[serde(default, deserialize_with = "patch::kept")]
+    #[serde(default, deserialize_with = "patch::kept_as::<Moment, _, _>")]
+    #[schema(value_type = Timestamp, required = false)]
     pub received_at: Option<Timestamp>,
     /// Why.
+    #[schema(value_type = schema::RequiredReason)]
     pub reason: String,
     /// Take a time that is unlikely, as at collection.
     #[serde(default)]

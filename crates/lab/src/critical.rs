@@ -9,14 +9,17 @@
 //! until somebody was told, or until the person who verifies it accepts that with a reason.
 
 use jiff::Timestamp;
+use model::time::Moment;
 use uuid::Uuid;
 
 use crate::{
     Actor, AmendmentId, AmendmentStatus, Flag, LabError, NoticeId, Number, ResultId, ResultStatus, Txn,
     amendments, audit,
     error::same_version,
+    patch,
     result_view::{self, ResultView},
     rows::Reader,
+    schema,
     specimens::moment,
     text::{LINE_MAX, Problems},
 };
@@ -26,8 +29,10 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CriticalNoticeEntry {
     /// The person who was told, such as "Dr. Osei, ward 3".
+    #[schema(value_type = schema::Line)]
     pub notified_to: String,
     /// When; now when absent. Not in the future, and not before the value was there.
+    #[serde(default, deserialize_with = "patch::optional::<Moment, _, _>")]
     pub at: Option<Timestamp>,
     /// Whether they read the value back. A notice that was not is recorded, and counts only where the laboratory's settings say so.
     pub read_back: bool,

@@ -32,7 +32,8 @@ pub(crate) struct BadValue {
     pub(crate) message: String,
 }
 
-const TEXT_VALUE_MAX: usize = 4_000;
+/// Most characters of a value that is a text.
+pub(crate) const TEXT_VALUE_MAX: usize = 4_000;
 
 /// Reads a value for a test: number, unit and comparator, or one of the allowed words, or text.
 pub(crate) fn read(

@@ -16,6 +16,8 @@ pub struct FieldProblem {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ItemProblem {
+    /// Where the item stands in the request, from 0.
+    pub index: usize,
     /// The result.
     pub id: ResultId,
     /// A stable word for programs: `version`, `state`, `self_verification`, `critical_notice`, `critical_lifted` or
@@ -43,6 +45,14 @@ pub enum LabError {
         code: &'static str,
         /// What is in the way and what to do.
         message: String,
+    },
+    /// As `source`, because of what one field of the request names.
+    #[error("{source}")]
+    At {
+        /// The field's name as in the request, such as `patientId` or `items[3].id`.
+        field: String,
+        /// What is wrong with it.
+        source: Box<LabError>,
     },
     /// 409: items of an all-or-nothing list; nothing of the list was done.
     #[error("{} of the items cannot be done; none was", .0.len())]
@@ -109,6 +119,14 @@ impl LabError {
             field: field.into(),
             message: message.into(),
         }])
+    }
+
+    /// The same, with the field of the request that is to blame.
+    pub(crate) fn at(self, field: impl Into<String>) -> Self {
+        Self::At {
+            field: field.into(),
+            source: Box::new(self),
+        }
     }
 
     pub(crate) fn conflict(code: &'static str, message: impl Into<String>) -> Self {

@@ -50,6 +50,7 @@ pub mod report;
 mod result_view;
 pub mod results;
 mod rows;
+mod schema;
 pub mod signoff;
 pub mod specimens;
 pub mod staff;
@@ -73,8 +74,8 @@ pub use paging::{PAGE_ROWS_MAX, Page, PageRequest};
 pub use permission::{Action, may};
 pub use profile::{LabSeed, seed};
 pub use words::{
-    AmendmentKind, AmendmentStatus, Comparator, Flag, ImportFormat, NoRange, OrderStatus, Priority, RangeSex,
-    ResultStatus, Sex, SpecimenStatus, ValueType,
+    AmendmentKind, AmendmentStatus, Comparator, Flag, ImportFormat, NoRange, OpenStatus, OrderStatus,
+    Priority, RangeSex, ResultStatus, Sex, SpecimenStatus, ValueType,
 };
 
 /// The transaction that everything here runs on.

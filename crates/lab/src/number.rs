@@ -94,6 +94,23 @@ impl<'de> serde::Deserialize<'de> for Number {
     }
 }
 
+impl utoipa::PartialSchema for Number {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        let (whole, fraction) = (Self::WHOLE_DIGITS_MAX - 1, Self::FRACTION_DIGITS_MAX);
+        let pattern = format!(r"^-?(0|[1-9][0-9]{{0,{whole}}})(\.[0-9]{{1,{fraction}}})?$");
+        // A sign, the digits and the point.
+        model::openapi::text(1, Self::WHOLE_DIGITS_MAX + Self::FRACTION_DIGITS_MAX + 2)
+            .pattern(Some(pattern))
+            .examples(["5.0"])
+            .description(Some(
+                "A plain decimal number, as a text so that every digit is kept.",
+            ))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for Number {}
+
 impl<'a> FromSql<'a> for Number {
     fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
         Decimal::from_sql(ty, raw).map(Self)

@@ -16,13 +16,16 @@ use crate::{
     patients, result_view,
     result_view::ResultView,
     rows::Reader,
+    schema,
     specimens::{self, Specimen},
     text::{self, LINE_MAX, Line, Problems},
 };
 
 /// Most tests of one order.
 pub const ORDER_TESTS_MAX: usize = 200;
-const PLACER_MAX: usize = 64;
+// The descriptions of `NewOrder` and `AddTests` say so.
+const _: () = assert!(ORDER_TESTS_MAX == 200);
+const PLACER_MAX: usize = schema::IDENTIFIER_MAX;
 const DUPLICATE: &str = "this requester has an order with this placerOrderNo already";
 
 /// An order to place.
@@ -34,12 +37,16 @@ pub struct NewOrder {
     /// How soon; `routine` when absent.
     pub priority: Option<Priority>,
     /// Who asks for it.
+    #[schema(value_type = Option<schema::Line>)]
     pub requester: Option<String>,
     /// The requester's own number; unique among that requester's orders.
+    #[schema(value_type = Option<schema::Identifier>)]
     pub placer_order_no: Option<String>,
     /// What the laboratory should know.
+    #[schema(value_type = Option<schema::Note>)]
     pub clinical_note: Option<String>,
     /// Codes of tests and panels.
+    #[schema(value_type = Vec<schema::TestCode>, min_items = 1, max_items = 200)]
     pub tests: Vec<String>,
 }
 
@@ -48,6 +55,7 @@ pub struct NewOrder {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AddTests {
     /// Codes of tests and panels.
+    #[schema(value_type = Vec<schema::TestCode>, min_items = 1, max_items = 200)]
     pub tests: Vec<String>,
 }
 
@@ -56,6 +64,7 @@ pub struct AddTests {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Reason {
     /// In a person's words.
+    #[schema(value_type = schema::RequiredReason)]
     pub reason: String,
 }
 
@@ -133,11 +142,14 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewOrder) -> Result<Orde
     let placer = problems.optional_identifier("placerOrderNo", new.placer_order_no.as_deref(), PLACER_MAX);
     problems.note("clinicalNote", new.clinical_note.as_deref());
     problems.done()?;
-    if patients::get(txn, new.patient_id).await?.merged_into.is_some() {
-        return Err(LabError::conflict(
-            "merged",
-            "this patient is merged into another; order for that one",
-        ));
+    let patient = patients::get(txn, new.patient_id).await;
+    if patient
+        .map_err(|error| named(error, "patientId"))?
+        .merged_into
+        .is_some()
+    {
+        let message = "this patient is merged into another; order for that one";
+        return Err(LabError::conflict("merged", message).at("patientId"));
     }
     let tests = expand(txn, &new.tests).await?;
     placer_claim(txn, requester.as_ref(), placer.as_ref()).await?;
@@ -186,7 +198,7 @@ async fn placer_claim(
         )
         .await?;
     if txn.query_one(&statement, &[&requester, placer]).await?.get(0) {
-        return Err(LabError::conflict("duplicate", DUPLICATE));
+        return Err(LabError::conflict("duplicate", DUPLICATE).at("placerOrderNo"));
     }
     Ok(())
 }
@@ -276,11 +288,12 @@ pub async fn add_tests(txn: &Txn<'_>, actor: &Actor, id: OrderId, add: &AddTests
     let tests = expand(txn, &add.tests).await?;
     let has = |test: &&Test| order.results.iter().any(|r| r.code == test.code && is_live(r));
     let there: Vec<&str> = tests.iter().filter(has).map(|t| t.code.as_str()).collect();
-    if !there.is_empty() {
-        return Err(LabError::conflict(
-            "duplicate",
-            format!("the order has these tests already: {}", there.join(", ")),
-        ));
+    if let Some(first) = there.first() {
+        let message = format!("the order has these tests already: {}", there.join(", "));
+        // One that a panel stands for is named as the list.
+        let field = (add.tests.iter().position(|code| code == first))
+            .map_or_else(|| "tests".to_owned(), |index| format!("tests[{index}]"));
+        return Err(LabError::conflict("duplicate", message).at(field));
     }
     attach(
         txn,
@@ -399,6 +412,14 @@ fn open(order: &OrderHead) -> Result<(), LabError> {
             "order_closed",
             format!("this order is {status}; place a new one"),
         )),
+    }
+}
+
+/// Names the field by which a record was looked for that is not there.
+fn named(error: LabError, field: &str) -> LabError {
+    match error {
+        LabError::NotFound { .. } => error.at(field),
+        other => other,
     }
 }
 

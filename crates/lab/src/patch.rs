@@ -19,3 +19,24 @@ pub(crate) fn kept<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> 
         )),
     }
 }
+
+/// As [`kept`], for a value that is read as a stricter type of its own.
+pub(crate) fn kept_as<'de, W: Deserialize<'de> + Into<T>, T, D: Deserializer<'de>>(
+    field: D,
+) -> Result<Option<T>, D::Error> {
+    kept::<W, D>(field).map(|value| value.map(W::into))
+}
+
+/// A value that must be there, read as a stricter type of its own.
+pub(crate) fn given<'de, W: Deserialize<'de> + Into<T>, T, D: Deserializer<'de>>(
+    field: D,
+) -> Result<T, D::Error> {
+    W::deserialize(field).map(W::into)
+}
+
+/// With `#[serde(default)]`: a value that may be absent or null, read as a stricter type of its own.
+pub(crate) fn optional<'de, W: Deserialize<'de> + Into<T>, T, D: Deserializer<'de>>(
+    field: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Option::<W>::deserialize(field)?.map(W::into))
+}

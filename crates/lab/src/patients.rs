@@ -1,7 +1,7 @@
 //! Patients: registered, found, corrected, and merged when one person was registered twice.
 
 use jiff::{Timestamp, civil::Date};
-use model::text::TextError;
+use model::{text::TextError, time::Day};
 use tokio_postgres::{Row, types::Json};
 
 use crate::{
@@ -13,11 +13,13 @@ use crate::{
     paging::Cursor,
     patch,
     rows::Reader,
+    schema,
     text::{self, LINE_MAX, Line, Problems, like_prefix, search_key},
 };
 
-const NATIONAL_ID_MAX: usize = 64;
-const SEARCH_MAX: usize = 100;
+const NATIONAL_ID_MAX: usize = schema::IDENTIFIER_MAX;
+/// Most characters of a search.
+pub const SEARCH_CHARS_MAX: usize = 100;
 /// The constraint, and the lock under which a number is taken (also by the database's own guard).
 const NUMBER: &str = "patient_national_id";
 const DUPLICATE: &str = "a patient with this nationalId is registered already; find that one instead";
@@ -27,14 +29,18 @@ const DUPLICATE: &str = "a patient with this nationalId is registered already; f
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewPatient {
     /// National or insurance number; unique among the patients who have one.
+    #[schema(value_type = Option<schema::Identifier>)]
     pub national_id: Option<String>,
     /// Family name, as typed but for blanks and invisible characters at its ends and doubled blanks.
+    #[schema(value_type = schema::Line)]
     pub family_name: String,
     /// Given name, likewise.
+    #[schema(value_type = schema::Line)]
     pub given_name: String,
     /// Sex, for reference ranges.
     pub sex: Sex,
     /// Date of birth.
+    #[serde(deserialize_with = "patch::given::<Day, _, _>")]
     pub birth_date: Date,
 }
 
@@ -44,19 +50,23 @@ pub struct NewPatient {
 pub struct PatientPatch {
     /// National or insurance number.
     #[serde(default, deserialize_with = "patch::clearable")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<schema::Identifier>)]
     pub national_id: Option<Option<String>>,
     /// Family name.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = schema::Line, required = false)]
     pub family_name: Option<String>,
     /// Given name.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = schema::Line, required = false)]
     pub given_name: Option<String>,
     /// Sex. Results that are not released are evaluated again; released ones that would be evaluated otherwise are marked.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = Sex, required = false)]
     pub sex: Option<Sex>,
     /// Date of birth; as for sex. Not after a specimen was collected.
-    #[serde(default, deserialize_with = "patch::kept")]
+    #[serde(default, deserialize_with = "patch::kept_as::<Day, _, _>")]
+    #[schema(value_type = Date, required = false)]
     pub birth_date: Option<Date>,
 }
 
@@ -67,6 +77,7 @@ pub struct PatientMerge {
     /// The patient to keep.
     pub into: PatientId,
     /// Why they are the same person.
+    #[schema(value_type = schema::RequiredReason)]
     pub reason: String,
 }
 
@@ -204,7 +215,7 @@ pub async fn search(
 ) -> Result<Page<Patient>, LabError> {
     // A search for nothing but blanks is one for everybody.
     let q = match &search.q {
-        Some(q) => match model::text::line(q, SEARCH_MAX) {
+        Some(q) => match model::text::line(q, SEARCH_CHARS_MAX) {
             Ok(q) => Some(q),
             Err(TextError::Empty) => None,
             Err(error) => return Err(LabError::invalid("q", format!("it {error}"))),
@@ -405,7 +416,11 @@ pub async fn merge(
         ));
     }
     lock(txn, &[id, merge.into]).await?;
-    let (from, into) = (get(txn, id).await?, get(txn, merge.into).await?);
+    let from = get(txn, id).await?;
+    let into = get(txn, merge.into).await.map_err(|error| match error {
+        LabError::NotFound { .. } => error.at("into"),
+        other => other,
+    })?;
     if from.merged_into.is_some() || into.merged_into.is_some() {
         return Err(LabError::conflict(
             "merged",

@@ -10,8 +10,12 @@ use crate::{
     evaluation::{self, Affected},
     patch,
     rows::Reader,
+    schema,
     text::Problems,
 };
+
+/// Most characters of the beginning of accession numbers.
+pub(crate) const ACCESSION_PREFIX_MAX: usize = 6;
 
 /// What a new laboratory begins with.
 #[derive(Debug, Clone)]
@@ -151,19 +155,24 @@ pub struct Profile {
 pub struct ProfilePatch {
     /// New name.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = schema::Line, required = false)]
     pub name: Option<String>,
     /// New time zone, for accession numbers and ages from now on; open results are evaluated again, and released ones that would be
     /// evaluated otherwise are marked. A place such as Europe/Berlin, or UTC.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = schema::TimeZone, required = false)]
     pub time_zone: Option<String>,
     /// New prefix of accession numbers: up to six capital letters and digits.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = schema::AccessionPrefix, required = false)]
     pub accession_prefix: Option<String>,
     /// Allow or forbid one person to enter and verify.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = bool, required = false)]
     pub allow_self_verify: Option<bool>,
     /// Accept notices of critical values that were not read back, or no longer. It holds for what is not released yet.
     #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = bool, required = false)]
     pub accept_notice_without_read_back: Option<bool>,
 }
 
@@ -204,7 +213,7 @@ pub async fn update(
     let mut problems = Problems::default();
     let name = problems.optional_line("name", patch.name.as_deref(), crate::text::LINE_MAX);
     if let Some(prefix) = &patch.accession_prefix
-        && (prefix.len() > 6
+        && (prefix.len() > ACCESSION_PREFIX_MAX
             || !prefix
                 .bytes()
                 .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()))

@@ -10,6 +10,7 @@ use crate::{
     Actor, Age, LabError, Number, RangeId, RangeSex, Txn, ValueType, audit, catalogue,
     evaluation::{self, Affected},
     rows::Reader,
+    schema,
     text::{Line, Problems},
 };
 
@@ -20,31 +21,27 @@ pub struct NewRange {
     /// `F` or `M`; for everybody when absent. A person of other or unknown sex has the stricter critical limits of both.
     pub sex: Option<RangeSex>,
     /// From this age on, an ISO 8601 duration such as `P18Y`; from birth when absent.
-    #[schema(value_type = Option<String>, example = "P18Y")]
     pub age_from: Option<Age>,
     /// Until just before this age; without end when absent.
-    #[schema(value_type = Option<String>, example = "P65Y")]
     pub age_to: Option<Age>,
     /// Lowest usual value.
-    #[schema(value_type = Option<String>)]
     pub low: Option<Number>,
     /// Highest usual value.
-    #[schema(value_type = Option<String>)]
     pub high: Option<Number>,
     /// Below it somebody must be told.
-    #[schema(value_type = Option<String>)]
     pub crit_low: Option<Number>,
     /// Above it somebody must be told.
-    #[schema(value_type = Option<String>)]
     pub crit_high: Option<Number>,
     /// Take the place of the ranges that it overlaps, from now on; for the ages that they cover beside it they go on as they are.
     /// Without it an overlap is refused.
     #[serde(default)]
     pub replace: bool,
     /// The unit that the bounds are written in, which must be the test's; not compared when absent.
+    #[schema(value_type = Option<schema::Unit>)]
     pub unit: Option<String>,
     /// Why people need no critical limit any more who have one now. Needed where this range replaces one with a critical limit
-    /// and states none; at most 200 characters.
+    /// and states none.
+    #[schema(value_type = Option<schema::Line>)]
     pub without_limits: Option<String>,
 }
 
@@ -52,8 +49,8 @@ pub struct NewRange {
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CloseRange {
-    /// Why people need no critical limit any more who have one by this range. Needed where no other range has one for them; at most
-    /// 200 characters.
+    /// Why people need no critical limit any more who have one by this range. Needed where no other range has one for them.
+    #[schema(value_type = Option<schema::Line>)]
     pub without_limits: Option<String>,
 }
 

@@ -7,6 +7,7 @@ use crate::{
     orders::{self, Reason},
     result_view,
     rows::Reader,
+    schema,
     text::{self, Problems, REASON_MAX},
 };
 
@@ -17,15 +18,18 @@ pub use crate::result_view::{Delta, ResultView};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ValueEntry {
     /// A decimal string such as `5.0` for a quantity, kept to the digit; else a word or text.
-    #[schema(example = "5.0")]
+    #[schema(value_type = schema::ValueText)]
     pub value: String,
     /// What the instrument put before it.
     pub comparator: Option<Comparator>,
     /// The test's UCUM unit, exactly; required for a quantity.
+    #[schema(value_type = Option<schema::Unit>)]
     pub unit: Option<String>,
     /// Remark.
+    #[schema(value_type = Option<schema::Note>)]
     pub comment: Option<String>,
     /// Why an entered value is replaced; required when there is one.
+    #[schema(value_type = Option<schema::RequiredReason>)]
     pub reason: Option<String>,
 }
 

@@ -14,17 +14,21 @@ use crate::{
     critical::{CRITICAL, LIFTED, NOTIFIED},
     orders, patients, profile,
     rows::Reader,
+    schema,
     text::{Line, Problems, REASON_MAX},
 };
 
 /// Most items of one call.
 pub const ITEMS_MAX: usize = 1_000;
+// The description of `Items` says so.
+const _: () = assert!(ITEMS_MAX == 1_000);
 
 /// Results as the caller has seen them.
 #[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Items {
     /// 1 to 1,000 different results.
+    #[schema(min_items = 1, max_items = 1_000)]
     pub items: Vec<Item>,
 }
 
@@ -37,8 +41,10 @@ pub struct Item {
     /// The version that was looked at.
     pub version: i32,
     /// Only when verifying a value whose critical mark was lifted (`criticalLifted`): why it is right that it is not marked any more.
+    #[schema(value_type = Option<schema::RequiredReason>)]
     pub confirm_lifted: Option<String>,
     /// Only when releasing a value that a file contradicts (`contradictedBy`): why it is the right one all the same.
+    #[schema(value_type = Option<schema::RequiredReason>)]
     pub confirm_conflict: Option<String>,
 }
 
@@ -80,18 +86,19 @@ pub async fn verify(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signe
     let rows = lock(txn, items).await?;
     let self_allowed = profile::get(txn).await?.allow_self_verify;
     let mut problems = Vec::new();
-    for item in &items.items {
+    for (index, item) in items.items.iter().enumerate() {
         let row = &rows[&item.id];
-        if let Some(problem) = stale(item, row, ResultStatus::Entered) {
+        if let Some(problem) = stale(index, item, row, ResultStatus::Entered) {
             problems.push(problem);
         } else if row.entered_by == Some(actor.staff) && !self_allowed {
             problems.push(problem(
+                index,
                 item.id,
                 "self_verification",
                 "you entered this value; another person must verify it",
             ));
         } else if row.lifted && !row.notified && item.confirm_lifted.is_none() {
-            problems.push(problem(item.id, "critical_lifted", LIFTED_ADVICE));
+            problems.push(problem(index, item.id, "critical_lifted", LIFTED_ADVICE));
         }
     }
     if !problems.is_empty() {
@@ -171,17 +178,17 @@ pub async fn release(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Sign
     let confirmations = confirmations(items, "confirmConflict", |item| item.confirm_conflict.as_deref())?;
     let rows = lock(txn, items).await?;
     let mut problems = Vec::new();
-    for item in &items.items {
+    for (index, item) in items.items.iter().enumerate() {
         let row = &rows[&item.id];
-        if let Some(problem) = stale(item, row, ResultStatus::Verified) {
+        if let Some(problem) = stale(index, item, row, ResultStatus::Verified) {
             problems.push(problem);
         } else if row.critical && !row.notified {
             let message = "the value is or may be critical; record whom you notified and that it was read back (critical-notice) first";
-            problems.push(problem(item.id, "critical_notice", message));
+            problems.push(problem(index, item.id, "critical_notice", message));
         } else if row.lifted && !row.notified {
-            problems.push(problem(item.id, "critical_lifted", LIFTED_ADVICE));
+            problems.push(problem(index, item.id, "critical_lifted", LIFTED_ADVICE));
         } else if row.contradicted && item.confirm_conflict.is_none() {
-            problems.push(problem(item.id, "contradicted", CONTRADICTED_ADVICE));
+            problems.push(problem(index, item.id, "contradicted", CONTRADICTED_ADVICE));
         }
     }
     if !problems.is_empty() {
@@ -231,9 +238,10 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
             format!("name 1 to {ITEMS_MAX} results"),
         ));
     }
-    let distinct: BTreeSet<ResultId> = ids.iter().copied().collect();
-    if distinct.len() != ids.len() {
-        return Err(LabError::invalid("items", "each result may be named once"));
+    let mut distinct = BTreeSet::new();
+    if let Some(index) = ids.iter().position(|id| !distinct.insert(*id)) {
+        let message = "this result is named twice; name each once";
+        return Err(LabError::invalid(format!("items[{index}].id"), message));
     }
     patients::hold(txn, &ids).await?;
     let statement = txn
@@ -259,25 +267,29 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
         };
         found.insert(row.get("id")?, locked);
     }
-    match ids.iter().find(|id| !found.contains_key(*id)) {
-        Some(missing) => Err(LabError::not_found("result", missing)),
+    match ids.iter().position(|id| !found.contains_key(id)) {
+        Some(index) => Err(LabError::not_found("result", ids[index]).at(format!("items[{index}].id"))),
         None => Ok(found),
     }
 }
 
-fn stale(item: &Item, row: &Locked, wanted: ResultStatus) -> Option<ItemProblem> {
+fn stale(index: usize, item: &Item, row: &Locked, wanted: ResultStatus) -> Option<ItemProblem> {
     if row.version != item.version {
         let message = format!(
             "it is at version {} now, not {}; look at it again",
             row.version, item.version
         );
-        return Some(problem(item.id, "version", message));
+        return Some(problem(index, item.id, "version", message));
     }
-    (row.status != wanted).then(|| problem(item.id, "state", format!("it is {}, not {wanted}", row.status)))
+    (row.status != wanted).then(|| {
+        let message = format!("it is {}, not {wanted}", row.status);
+        problem(index, item.id, "state", message)
+    })
 }
 
-fn problem(id: ResultId, code: &'static str, message: impl Into<String>) -> ItemProblem {
+fn problem(index: usize, id: ResultId, code: &'static str, message: impl Into<String>) -> ItemProblem {
     ItemProblem {
+        index,
         id,
         code,
         message: message.into(),

@@ -3,15 +3,16 @@
 //! Which times can be and how they are corrected: `collection`.
 
 use jiff::Timestamp;
+use model::time::Moment;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
     Actor, LabError, OrderId, ResultStatus, SpecimenId, SpecimenStatus, Txn, audit,
     collection::{Times, confirmed, facts},
-    orders, results,
+    orders, patch, results,
     rows::Reader,
-    text,
+    schema, text,
 };
 
 pub use crate::collection::{CollectionCorrection, correct};
@@ -21,6 +22,7 @@ pub use crate::collection::{CollectionCorrection, correct};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct When {
     /// The moment; now when absent. Not in the future, and not before the patient's birth.
+    #[serde(default, deserialize_with = "patch::optional::<Moment, _, _>")]
     pub at: Option<Timestamp>,
     /// Take a time that is unlikely: collected more than three days away from the order, or more than three days on the way.
     /// Without it such a time is answered with 409 `unlikely_time`.
@@ -53,6 +55,7 @@ pub struct SpecimenRevision {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rejection {
     /// Why, such as "haemolysed".
+    #[schema(value_type = schema::RequiredReason)]
     pub reason: String,
     /// Draw another: a replacement specimen is expected, and open results wait for it. Otherwise they are cancelled.
     #[serde(default)]

@@ -14,11 +14,11 @@ use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 use crate::{FieldProblem, LabError, units};
 
 /// Most characters of a name or another single line.
-pub(crate) const LINE_MAX: usize = 200;
+pub(crate) const LINE_MAX: usize = model::text::LINE_CHARS_MAX;
 /// Most characters of a reason.
-pub(crate) const REASON_MAX: usize = 500;
+pub(crate) const REASON_MAX: usize = model::Reason::CHARS_MAX;
 /// Most characters of a comment or note.
-pub(crate) const NOTE_MAX: usize = 4_000;
+pub(crate) const NOTE_MAX: usize = model::text::NOTE_CHARS_MAX;
 
 /// A single line in normal form. It is what a statement is given, instead of the text as it came in.
 #[must_use = "the normal form is what is stored and compared"]

@@ -162,6 +162,27 @@ words!(
     Voided => "voided",
 });
 
+words!(
+    /// Where a result stands that is still worked on.
+    OpenStatus, "status of open work", {
+    /// No value yet.
+    Pending => "pending",
+    /// A value was entered or imported.
+    Entered => "entered",
+    /// Another person has verified it.
+    Verified => "verified",
+});
+
+impl From<OpenStatus> for ResultStatus {
+    fn from(status: OpenStatus) -> Self {
+        match status {
+            OpenStatus::Pending => Self::Pending,
+            OpenStatus::Entered => Self::Entered,
+            OpenStatus::Verified => Self::Verified,
+        }
+    }
+}
+
 impl ResultStatus {
     /// Released in any form: the value counts, and changes only by amendment.
     #[must_use]

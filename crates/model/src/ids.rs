@@ -6,9 +6,19 @@
 macro_rules! uuid_id {
     ($(#[$attribute:meta])* $name:ident) => {
         $(#[$attribute])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ::serde::Serialize, ::serde::Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ::serde::Serialize)]
         #[serde(transparent)]
         pub struct $name(::uuid::Uuid);
+
+        impl<'de> ::serde::Deserialize<'de> for $name {
+            fn deserialize<D: ::serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> ::std::result::Result<Self, D::Error> {
+                let text = <::std::string::String as ::serde::Deserialize>::deserialize(deserializer)?;
+                let wrong = "it must be an id (a UUID), for example 0190a5b0-0000-7000-8000-000000000001";
+                text.parse().map_err(|_| <D::Error as ::serde::de::Error>::custom(wrong))
+            }
+        }
 
         impl $name {
             /// A new id. UUID version 7 (RFC 9562): ids made later sort later, which keeps index pages warm.

@@ -9,13 +9,17 @@ mod email;
 mod event;
 mod id_prefix;
 mod ids;
+pub mod input;
 mod names;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod operation;
 mod reason;
 mod role;
 mod slug;
 mod state;
 pub mod text;
+pub mod time;
 mod version;
 
 pub use client::ClientNetwork;

@@ -30,6 +30,9 @@ macro_rules! identifier {
         pub struct $name(String);
 
         impl $name {
+            /// The most bytes.
+            pub const BYTES_MAX: usize = IDENTIFIER_BYTES_MAX;
+
             /// Takes over a name that the registry or the server's own catalogue holds.
             ///
             /// # Errors
@@ -91,12 +94,15 @@ identifier!(
 pub struct ServerName(String);
 
 impl ServerName {
+    /// The most characters.
+    pub const LENGTH_MAX: usize = 40;
+
     /// Checks a server's name: 1 to 40 lower-case letters, digits and hyphens.
     ///
     /// # Errors
     /// [`NameError`] otherwise.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        let fits = (1..=40).contains(&text.len())
+        let fits = (1..=Self::LENGTH_MAX).contains(&text.len())
             && text
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');

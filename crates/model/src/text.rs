@@ -13,6 +13,11 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 use unicode_script::{Script, UnicodeScript as _};
 use unicode_security::MixedScript as _;
 
+/// Most characters of a name or another single line.
+pub const LINE_CHARS_MAX: usize = 200;
+/// Most characters of a comment or a note.
+pub const NOTE_CHARS_MAX: usize = 4_000;
+
 /// Why a text has no normal form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {

@@ -148,7 +148,7 @@ pub fn limit(asked: Option<u32>) -> Answer<u32> {
         limit @ 1..=PAGE_ROWS_MAX => Ok(limit),
         limit => {
             let detail = format!("limit must be between 1 and {PAGE_ROWS_MAX}, not {limit}.");
-            Err(Problem::with(Kind::Invalid, detail))
+            Err(Problem::field(Kind::Invalid, "limit", detail))
         }
     }
 }
@@ -156,8 +156,9 @@ pub fn limit(asked: Option<u32>) -> Answer<u32> {
 /// The refusal of a cursor that this service never gave out.
 #[must_use]
 pub fn bad_cursor() -> Problem {
-    Problem::with(
+    Problem::field(
         Kind::Invalid,
+        "after",
         "after is no cursor of this list; start without it, and follow the Link header.",
     )
 }

@@ -2,12 +2,37 @@
 
 use std::fmt;
 
-use identity::{ChosenPassword, PasswordContext, Passwords};
-use model::Email;
+use identity::{
+    ChosenPassword, PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN, PasswordContext, Passwords, WeakPassword,
+};
+use model::{Email, EventType, openapi::text, text_schema};
 use secrecy::SecretString;
 use serde::Deserialize;
+use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat, schema::Type};
 
 use crate::problem::{Answer, Kind, Problem};
+
+text_schema!(
+    /// A password that somebody chooses.
+    pub NewPassword,
+    text(PASSWORD_CHARS_MIN, PASSWORD_CHARS_MAX)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password)))
+        .description(Some(
+            "A new password: no common one, and nothing made of the person's address or the laboratory's name."
+        ))
+);
+
+text_schema!(
+    /// A type of event that an address can ask for.
+    pub WantedEvent,
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(
+        EventType::ALL
+            .iter()
+            .filter(|kind| **kind != EventType::WebhookTest)
+            .map(|kind| kind.as_str())
+            .collect::<Vec<_>>()
+    ))
+);
 
 /// A password as it came in; it never shows itself.
 #[derive(Clone, Deserialize)]
@@ -34,13 +59,24 @@ impl Password {
     }
 }
 
-/// The password, if the person of whom `context` tells may choose it.
+/// Refuses the password in this field if nobody may choose it, before anything is looked up.
 ///
 /// # Errors
 /// 422.
-pub fn chosen(password: &Password, context: &PasswordContext) -> Answer<ChosenPassword> {
-    ChosenPassword::check(password.secret(), context)
-        .map_err(|weak| Problem::with(Kind::WeakPassword, weak.to_string()))
+pub fn check_length(field: &str, password: &Password) -> Answer<()> {
+    ChosenPassword::check_length(password.secret()).map_err(|weak| refused(field, weak))
+}
+
+/// The password in this field, if the person of whom `context` tells may choose it.
+///
+/// # Errors
+/// 422.
+pub fn chosen(field: &str, password: &Password, context: &PasswordContext) -> Answer<ChosenPassword> {
+    ChosenPassword::check(password.secret(), context).map_err(|weak| refused(field, weak))
+}
+
+fn refused(field: &str, weak: WeakPassword) -> Problem {
+    Problem::field(Kind::WeakPassword, field, weak.to_string())
 }
 
 /// The hash of a new password.
@@ -49,10 +85,11 @@ pub fn chosen(password: &Password, context: &PasswordContext) -> Answer<ChosenPa
 /// 422 when it is weak, 503 when too many are being hashed.
 pub async fn hashed(
     passwords: &Passwords,
+    field: &str,
     password: &Password,
     context: &PasswordContext,
 ) -> Answer<SecretString> {
-    let chosen = chosen(password, context)?;
+    let chosen = chosen(field, password, context)?;
     Ok(passwords.hash(&chosen).await?.into())
 }
 

@@ -45,7 +45,6 @@ pub struct InvitationView {
     /// Who is invited.
     #[schema(value_type = Uuid)]
     admin_id: StaffId,
-    #[schema(value_type = String)]
     email: Email,
     /// What `POST /auth/invitations/accept` takes.
     token: String,
@@ -146,7 +145,7 @@ pub async fn accept(
     snapshot.admit(state.window())?;
     let context =
         PasswordContext::of(&standing.admin.email).and_laboratory(&snapshot.name, snapshot.slug.as_str());
-    let chosen = input::chosen(password, &context)?;
+    let chosen = input::chosen("password", password, &context)?;
     let key = hex::encode(token_sha256);
     let attempt = state.attempts.begin_invitation(&key, client).await?;
     let passwords = state.passwords.on_behalf_of(Requester {

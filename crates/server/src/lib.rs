@@ -11,6 +11,7 @@ pub mod admins;
 pub mod answer;
 pub mod app;
 pub mod attempts;
+pub mod bodies;
 pub mod exporting;
 pub mod extract;
 pub mod fallback;

@@ -24,7 +24,7 @@ use crate::problem::{ItemError, Kind, ProblemBody};
         description = "A laboratory's work: patients, orders, specimens, results, reports. Which laboratory is decided by \
                        the token alone. Refusals are RFC 9457 problem details; their types are listed at /problems.",
     ),
-    components(schemas(ProblemBody, ItemError)),
+    components(schemas(ProblemBody, ItemError, lab::imports::Fields)),
     modifiers(&Bearer),
     security(("bearer" = [])),
     tags(

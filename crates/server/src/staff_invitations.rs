@@ -31,7 +31,6 @@ pub struct StaffInvitationView {
     /// Who is invited.
     #[schema(value_type = Uuid)]
     staff_id: StaffId,
-    #[schema(value_type = String)]
     email: Email,
     /// What `POST /auth/invitations/accept` takes.
     token: String,
@@ -181,7 +180,7 @@ pub async fn accept(
     let email = Email::from_stored(person.email);
     let context = PasswordContext::of(&email).and_laboratory(&snapshot.name, snapshot.slug.as_str());
     bearer.email = Some(email);
-    let chosen = input::chosen(password, &context)?;
+    let chosen = input::chosen("password", password, &context)?;
     let key = hex::encode(digest);
     let attempt = state.attempts.begin_invitation(&key, client).await?;
     let passwords = state.passwords.on_behalf_of(Requester {

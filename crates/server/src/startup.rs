@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     app::app,
     attempts::Attempts,
+    bodies::Bodies,
     exporting::Exports,
     instance, invitations,
     lifecycle::Lifecycle,
@@ -140,6 +141,7 @@ fn state(settings: &Settings, platform: &Platform) -> AppState {
             body_max_bytes: settings.http.body_max_bytes,
             request_timeout: Duration::from_millis(settings.http.request_timeout_ms),
         },
+        bodies: Bodies::new(settings.http.bodies_max_bytes),
         lifecycle: Lifecycle::default(),
         metrics: Metrics::default(),
     }

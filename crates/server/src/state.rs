@@ -11,8 +11,8 @@ use resolver::Resolver;
 use settings::DefaultTenant;
 
 use crate::{
-    attempts::Attempts, exporting::Exports, invitations, lifecycle::Lifecycle, metrics::Metrics,
-    problem::Answer, proxies::TrustedProxies,
+    attempts::Attempts, bodies::Bodies, exporting::Exports, invitations, lifecycle::Lifecycle,
+    metrics::Metrics, problem::Answer, proxies::TrustedProxies,
 };
 
 /// The parts of one `tenantd`. Handlers of laboratories see none of it: they get a [`crate::extract::Tenant`].
@@ -45,6 +45,8 @@ pub struct AppState {
     pub exports: Exports,
     /// Bounds on requests.
     pub limits: Limits,
+    /// The memory that bodies may take together.
+    pub bodies: Bodies,
     /// Closing or not, and requests under way.
     pub lifecycle: Lifecycle,
     /// Figures.

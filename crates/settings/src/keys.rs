@@ -105,6 +105,7 @@ pub const KEYS: &[Key] = &[
     key("http.listen", "TENANTRY_HTTP_LISTEN", Text("127.0.0.1:8080"), Accept::Socket, "where tenantd listens"),
     key("http.public_url", "TENANTRY_HTTP_PUBLIC_URL", Unset("links are shown without it"), Accept::WebAddress, "where people reach this tenantd, through the proxy before it: what links in invitations begin with"),
     key("http.body_max_bytes", "TENANTRY_HTTP_BODY_MAX_BYTES", Number(16_777_216), count(1_024, 1_073_741_824), "largest file that is imported; a larger one gets 413, as does any other body above 1 MiB, or 16 KiB before log-in"),
+    key("http.bodies_max_bytes", "TENANTRY_HTTP_BODIES_MAX_BYTES", Number(67_108_864), count(16_777_216, 4_294_967_295), "memory of one process for all bodies above 16 KiB that are being read or worked on; a request that finds none free for five seconds gets 503"),
     key("http.trusted_proxies", "TENANTRY_HTTP_TRUSTED_PROXIES", Unset("the peer of a connection is the client"), Accept::Networks, "reverse proxies whose word is taken for who the client is, separated by commas: log-ins are limited for each client, and the audit names it"),
     key("http.client_header", "TENANTRY_HTTP_CLIENT_HEADER", Text("x-forwarded-for"), Accept::Word(&["x-forwarded-for", "forwarded"]), "the header in which they write it; choose the one that your proxy sets itself and does not pass on from clients"),
     key("http.request_timeout_ms", "TENANTRY_HTTP_REQUEST_TIMEOUT_MS", Number(30_000), WAIT_MS, "limit on one request, from its head to its answer"),

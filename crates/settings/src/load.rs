@@ -88,6 +88,7 @@ impl Settings {
                     .text("http.public_url")
                     .map(|url| url.trim_end_matches('/').to_owned()),
                 body_max_bytes: count("http.body_max_bytes"),
+                bodies_max_bytes: count("http.bodies_max_bytes"),
                 trusted_proxies: values
                     .text("http.trusted_proxies")
                     .and_then(networks)

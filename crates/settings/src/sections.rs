@@ -152,6 +152,8 @@ pub struct Http {
     pub public_url: Option<String>,
     /// Largest file that is imported.
     pub body_max_bytes: usize,
+    /// Most bytes of all larger bodies together.
+    pub bodies_max_bytes: usize,
     /// Reverse proxies that say for whom they ask.
     pub trusted_proxies: Vec<IpNet>,
     /// Where they say it.

@@ -5,15 +5,21 @@
 //! record ends at its line.
 
 use jiff::Timestamp;
-use model::text::TextError;
+use model::{
+    input::{self, Node},
+    text::TextError,
+    time::Moment,
+};
 use sha2::{Digest, Sha256};
 
 use super::{IMPORT_ROWS_MAX, SetAside};
-use crate::{Comparator, ImportFormat, LabError, text::block};
+use crate::{Comparator, ImportFormat, LabError, schema, text::block};
 
 const RAW_CHARS_MAX: usize = 2_000;
-const FIELD_CHARS_MAX: usize = 4_000;
-const INSTRUMENT_CHARS_MAX: usize = 100;
+/// Most characters of a field.
+pub(crate) const FIELD_CHARS_MAX: usize = 4_000;
+/// Most characters of an instrument's name.
+pub(crate) const INSTRUMENT_CHARS_MAX: usize = 100;
 /// Most lines of one record.
 const RECORD_LINES_MAX: usize = 100;
 const COLUMNS: [&str; 8] = [
@@ -54,25 +60,42 @@ pub(crate) struct Parsed {
     pub(crate) set_aside: Vec<SetAside>,
 }
 
-/// One row's fields as text, whatever the file's format.
-#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, serde::Serialize)]
+/// One row of a file: a line of NDJSON is such an object, and the columns of CSV have these names. `code` or `loinc` must be there.
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Fields {
+#[schema(as = ImportRow)]
+pub struct Fields {
+    /// The specimen's barcode.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = schema::ImportKey)]
     barcode: Option<String>,
+    /// The test, by its code,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::ImportText>)]
     code: Option<String>,
+    /// or by its LOINC code.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::ImportText>)]
     loinc: Option<String>,
+    /// The value; absent, empty or a word such as `NA` when nothing was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::ImportValue>)]
     value: Option<String>,
+    /// What stands before the value.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Comparator>)]
     comparator: Option<String>,
+    /// The test's unit.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::ImportText>)]
     unit: Option<String>,
+    /// What measured it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Instrument>)]
     instrument: Option<String>,
+    /// When.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Timestamp>)]
     resulted_at: Option<String>,
 }
 
@@ -331,8 +354,7 @@ fn row(format: ImportFormat, header: &[&str], record: &Record<'_>, raw: &str) ->
         return Err(bad_row("the line holds a NUL character".to_owned()));
     }
     let fields = match format {
-        ImportFormat::Ndjson => serde_json::from_str::<Fields>(text)
-            .map_err(|error| bad_row(format!("not a row in JSON: {error}")))?,
+        ImportFormat::Ndjson => ndjson_fields(text).map_err(bad_row)?,
         ImportFormat::Csv => csv_fields(header, record).map_err(bad_row)?,
     };
     let fields = fields.normal().map_err(|reason| ("bad_value", reason))?;
@@ -350,18 +372,13 @@ pub(crate) fn read(line: i32, raw: String, fields: Fields) -> Result<ImportRow, 
         .as_ref()
         .map(|word| word.parse::<Comparator>())
         .transpose()
-        .map_err(|error| ("bad_value", error.to_string()))?;
+        .map_err(|error| ("bad_value", format!("comparator: {error}")))?;
     let resulted_at = fields
         .resulted_at
         .as_ref()
-        .map(|text| text.parse::<Timestamp>())
+        .map(|text| Moment::parse(text).map(Timestamp::from))
         .transpose()
-        .map_err(|_| {
-            (
-                "bad_value",
-                "resultedAt must be a time with an offset, such as 2026-01-31T08:00:00+01:00".to_owned(),
-            )
-        })?;
+        .map_err(|error| ("bad_value", format!("resultedAt: {error}")))?;
     Ok(ImportRow {
         line,
         raw,
@@ -375,6 +392,11 @@ pub(crate) fn read(line: i32, raw: String, fields: Fields) -> Result<ImportRow, 
         resulted_at,
         fields,
     })
+}
+
+fn ndjson_fields(text: &str) -> Result<Fields, String> {
+    let document: Node = serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))?;
+    input::read(document).map_err(|refusal| format!("it is not such a row: {refusal}"))
 }
 
 fn csv_fields(header: &[&str], record: &Record<'_>) -> Result<Fields, String> {

@@ -11,6 +11,9 @@
 mod lines;
 mod matching;
 
+pub use lines::Fields;
+pub(crate) use lines::{FIELD_CHARS_MAX, INSTRUMENT_CHARS_MAX};
+
 use std::collections::HashMap;
 
 use jiff::Timestamp;

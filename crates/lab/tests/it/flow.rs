@@ -220,7 +220,10 @@ async fn verification_is_all_or_nothing_and_lists_every_item_in_the_way() {
             },
         ],
     };
-    is_invalid(signoff::verify(&txn, &lab.supervisor, &twice).await, "items");
+    is_invalid(
+        signoff::verify(&txn, &lab.supervisor, &twice).await,
+        "items[1].id",
+    );
 
     let own = items(&txn, &[order.results.iter().find(|r| r.code == "K").unwrap().id]).await;
     let Err(LabError::Items(problems)) = signoff::verify(&txn, &lab.technician, &own).await else {

@@ -174,9 +174,17 @@ pub(crate) fn actor(staff: StaffId, role: Role) -> Actor {
     }
 }
 
+/// What is wrong, whichever field it is that it is wrong with.
+fn cause<T: std::fmt::Debug>(outcome: Result<T, LabError>) -> Result<T, LabError> {
+    match outcome {
+        Err(LabError::At { source, .. }) => Err(*source),
+        other => other,
+    }
+}
+
 /// The code of a conflict; panics on any other outcome.
 pub(crate) fn conflict<T: std::fmt::Debug>(outcome: Result<T, LabError>) -> &'static str {
-    match outcome {
+    match cause(outcome) {
         Err(LabError::Conflict { code, .. }) => code,
         other => panic!("expected a conflict, got {other:?}"),
     }
@@ -192,6 +200,7 @@ pub(crate) fn is_invalid<T: std::fmt::Debug>(outcome: Result<T, LabError>, field
 }
 
 pub(crate) fn is_missing<T: std::fmt::Debug>(outcome: Result<T, LabError>) {
+    let outcome = cause(outcome);
     assert!(matches!(outcome, Err(LabError::NotFound { .. })), "{outcome:?}");
 }
 

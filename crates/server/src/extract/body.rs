@@ -1,8 +1,9 @@
 //! Bodies: read up to the limit and no further, JSON refused with its position, unknown fields refused by name.
 //!
-//! Invariant: for a request without a valid token no more than [`PUBLIC_BYTES_MAX`] are read, and those in
+//! Invariant: for a request without a valid token no more than [`SMALL_BYTES_MAX`] are read, and those in
 //! [`PUBLIC_TIME_MAX`]. Which limit applies is the extractor's type: [`PublicBody`] before log-in; [`Body`] and [`MaybeBody`]
-//! for JSON, [`RawBody`] for files, all three behind a token.
+//! for JSON, [`RawBody`] for files, all three behind a token. Larger bodies of all connections share one budget of memory
+//! ([`crate::bodies`]). What a JSON document may look like: [`model::input`].
 
 use std::time::Duration;
 
@@ -13,17 +14,19 @@ use actix_web::{
     web::{Bytes, BytesMut},
 };
 use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture};
+use model::input::{self, Node, Refusal, RefusalKind};
 use serde::de::DeserializeOwned;
-use serde_json::error::Category;
 
 use super::caller::{principal, state};
 use crate::{
+    bodies::Held,
     observe::Notes,
-    problem::{Answer, Kind, Problem},
+    problem::{Answer, ItemError, Kind, Problem},
 };
 
-/// The largest body of a call that needs no token: a password of 128 characters, each of them escaped, has 1.5 KiB.
-const PUBLIC_BYTES_MAX: usize = 16 * 1024;
+/// The largest body of a call that needs no token: a password of 128 characters, each of them escaped, has 1.5 KiB. A body
+/// that is announced as no larger than this is not counted in the budget of all bodies.
+const SMALL_BYTES_MAX: usize = 16 * 1024;
 /// The longest time in which such a body may come.
 const PUBLIC_TIME_MAX: Duration = Duration::from_secs(10);
 /// The largest JSON body.
@@ -51,8 +54,8 @@ impl<T: DeserializeOwned + 'static> FromRequest for PublicBody<T> {
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (req, mut payload) = (req.clone(), payload.take());
         async move {
-            let bytes = read(&req, &mut payload, Class::Public).await?;
-            Ok(Self(json(&req, &bytes)?))
+            let whole = read(&req, &mut payload, Class::Public).await?;
+            Ok(Self(json(&req, &whole.bytes)?))
         }
         .boxed_local()
     }
@@ -65,6 +68,7 @@ pub struct Body<T> {
     pub value: T,
     /// The bytes as they came.
     pub bytes: Bytes,
+    _held: Option<Held>,
 }
 
 impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
@@ -74,15 +78,19 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (req, mut payload) = (req.clone(), payload.take());
         async move {
-            let bytes = read(&req, &mut payload, Class::Json).await?;
+            let Whole { bytes, held } = read(&req, &mut payload, Class::Json).await?;
             let value = json(&req, &bytes)?;
-            Ok(Self { value, bytes })
+            Ok(Self {
+                value,
+                bytes,
+                _held: held,
+            })
         }
         .boxed_local()
     }
 }
 
-/// A JSON body that may be left out: then it is the default.
+/// A JSON body that may be left out, or be null: then it is the default.
 #[derive(Debug)]
 pub struct MaybeBody<T>(pub T);
 
@@ -94,7 +102,7 @@ impl<T: DeserializeOwned + Default + 'static> FromRequest for MaybeBody<T> {
         let (req, mut payload) = (req.clone(), payload.take());
         async move {
             match read(&req, &mut payload, Class::Json).await {
-                Ok(bytes) => Ok(Self(json(&req, &bytes)?)),
+                Ok(whole) => Ok(Self(json::<Option<T>>(&req, &whole.bytes)?.unwrap_or_default())),
                 Err(problem) if problem.kind() == Kind::BodyEmpty => Ok(Self(T::default())),
                 Err(problem) => Err(problem),
             }
@@ -110,6 +118,7 @@ pub struct RawBody {
     pub content_type: String,
     /// The bytes as they came.
     pub bytes: Bytes,
+    _held: Option<Held>,
 }
 
 impl RawBody {
@@ -127,25 +136,32 @@ impl FromRequest for RawBody {
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (req, mut payload) = (req.clone(), payload.take());
         async move {
-            let bytes = read(&req, &mut payload, Class::File).await?;
+            let Whole { bytes, held } = read(&req, &mut payload, Class::File).await?;
             Ok(Self {
-                content_type: req.content_type().to_ascii_lowercase(),
+                content_type: media_type(&req)?,
                 bytes,
+                _held: held,
             })
         }
         .boxed_local()
     }
 }
 
+/// A whole body, and the part of the budget that it has for as long as it is kept.
+struct Whole {
+    bytes: Bytes,
+    held: Option<Held>,
+}
+
 /// Reads the whole body, or refuses: at once without the token that its class needs or when its stated length passes the
 /// limit, else as soon as it does.
-async fn read(req: &HttpRequest, payload: &mut Payload, class: Class) -> Answer<Bytes> {
+async fn read(req: &HttpRequest, payload: &mut Payload, class: Class) -> Answer<Whole> {
     if class != Class::Public {
         principal(req)?;
     }
     let largest = state(req).limits.body_max_bytes;
     let limit = match class {
-        Class::Public => largest.min(PUBLIC_BYTES_MAX),
+        Class::Public => largest.min(SMALL_BYTES_MAX),
         Class::Json => largest.min(JSON_BYTES_MAX),
         Class::File => largest,
     };
@@ -162,6 +178,13 @@ async fn read(req: &HttpRequest, payload: &mut Payload, class: Class) -> Answer<
         let detail = "Send the body without Content-Encoding.";
         return Err(Problem::with(Kind::UnsupportedMediaType, detail));
     }
+    // One whose length is not announced may become as large as the limit.
+    let length = stated.map_or(limit, |length| usize::try_from(length).unwrap_or(limit));
+    let held = if class == Class::Public || length <= SMALL_BYTES_MAX {
+        None
+    } else {
+        Some(state(req).bodies.hold(length).await?)
+    };
     let notes = req.extensions().get::<Notes>().cloned().unwrap_or_default();
     notes.awaits_body(true);
     let collected = match class {
@@ -176,7 +199,8 @@ async fn read(req: &HttpRequest, payload: &mut Payload, class: Class) -> Answer<
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Problem::new(Kind::BodyEmpty));
     }
-    Ok(bytes.freeze())
+    let bytes = bytes.freeze();
+    Ok(Whole { bytes, held })
 }
 
 async fn collect(payload: &mut Payload, limit: usize) -> Answer<BytesMut> {
@@ -191,9 +215,34 @@ async fn collect(payload: &mut Payload, limit: usize) -> Answer<BytesMut> {
     Ok(bytes)
 }
 
+/// The content type without its parameters, in lower case. Every text that is read here is UTF-8.
+fn media_type(req: &HttpRequest) -> Answer<String> {
+    let header = req.headers().get(header::CONTENT_TYPE);
+    let text = header.map_or(Ok(""), |value| value.to_str()).map_err(|_| {
+        let detail = "Content-Type holds other characters than ASCII.";
+        Problem::with(Kind::UnsupportedMediaType, detail)
+    })?;
+    let mut parts = text.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+    for parameter in parts {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = value.trim().trim_matches('"');
+        let utf8 = ["utf-8", "utf8", "us-ascii"]
+            .iter()
+            .any(|known| value.eq_ignore_ascii_case(known));
+        if name.trim().eq_ignore_ascii_case("charset") && !utf8 {
+            let shown: String = value.chars().take(40).collect();
+            let detail =
+                format!("Bodies are read as UTF-8 only, and not as {shown:?}: send charset=utf-8, or none.");
+            return Err(Problem::with(Kind::UnsupportedMediaType, detail));
+        }
+    }
+    Ok(essence)
+}
+
 /// Reads JSON of this type.
 fn json<T: DeserializeOwned>(req: &HttpRequest, bytes: &[u8]) -> Answer<T> {
-    let content_type = req.content_type().to_ascii_lowercase();
+    let content_type = media_type(req)?;
     if content_type != "application/json" && !content_type.ends_with("+json") {
         return Err(wrong_type(&content_type, "application/json"));
     }
@@ -202,54 +251,36 @@ fn json<T: DeserializeOwned>(req: &HttpRequest, bytes: &[u8]) -> Answer<T> {
 
 /// Reads JSON, and names the field of whatever is refused.
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
-    if let Some(pointer) = unstorable_field(bytes) {
-        let detail = format!("{pointer} holds the character U+0000, which cannot be stored; take it out.");
-        return Err(Problem::field(Kind::Invalid, &pointer, detail));
-    }
-    // Every body is an object. Serde would take an array as well, by the order in which the fields are declared.
-    if bytes.trim_ascii_start().first() == Some(&b'[')
-        && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
-    {
-        return Err(Problem::field(
-            Kind::Invalid,
-            "",
-            "the body is an array; send an object with named fields",
-        ));
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let pointer = error.path().to_string();
-        refused_json(bytes, &pointer, error.inner())
+    let document: Node = serde_json::from_slice(bytes).map_err(|error| {
+        let detail = error.to_string();
+        if detail.starts_with("recursion limit exceeded") {
+            return Problem::field(Kind::Invalid, "", "the body is nested too deeply");
+        }
+        Problem::with(Kind::MalformedJson, detail)
     })?;
-    deserializer
-        .end()
-        .map_err(|error| refused_json(bytes, ".", &error))?;
-    Ok(value)
+    input::read(document).map_err(|refusal| refused(&refusal, "the body", Kind::Invalid, Kind::UnknownField))
 }
 
-/// The first text that holds U+0000, which JSON can write and PostgreSQL cannot store.
-fn unstorable_field(bytes: &[u8]) -> Option<String> {
-    fn find(value: &serde_json::Value, path: String) -> Option<String> {
-        match value {
-            serde_json::Value::String(text) => text.contains('\0').then_some(path),
-            serde_json::Value::Array(items) => {
-                let mut items = items.iter().enumerate();
-                items.find_map(|(at, item)| find(item, format!("{path}[{at}]")))
-            }
-            serde_json::Value::Object(fields) => fields.iter().find_map(|(name, field)| {
-                let path = if path.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{path}.{name}")
-                };
-                find(field, path)
-            }),
-            _ => None,
-        }
-    }
-    // Seldom there, so that bodies are parsed once as a rule.
-    memchr::memmem::find(bytes, b"\\u0000")?;
-    find(&serde_json::from_slice(bytes).ok()?, String::new())
+/// A document that was refused: `whole` is what the whole of it is called.
+pub(super) fn refused(refusal: &Refusal, whole: &str, invalid: Kind, unknown: Kind) -> Problem {
+    let kind = match refusal.kind {
+        RefusalKind::Invalid => invalid,
+        RefusalKind::Unknown => unknown,
+        RefusalKind::Unstorable => Kind::Invalid,
+    };
+    let pointer = refusal.pointer();
+    let detail = if pointer.is_empty() {
+        format!("{whole}: {refusal}")
+    } else {
+        refusal.to_string()
+    };
+    let item = ItemError {
+        pointer,
+        detail: refusal.message.clone(),
+        code: None,
+        id: None,
+    };
+    Problem::with(kind, detail).items(vec![item])
 }
 
 fn too_large(limit: usize) -> Problem {
@@ -267,38 +298,6 @@ fn wrong_type(given: &str, accepted: &str) -> Problem {
         format!("{given:?} is not taken here; send {accepted}.")
     };
     Problem::with(Kind::UnsupportedMediaType, detail)
-}
-
-/// What cannot be read as the type that is wanted. `path` is where that was found, "." for the whole.
-fn refused_json(bytes: &[u8], path: &str, error: &serde_json::Error) -> Problem {
-    let detail = error.to_string();
-    // A value of another kind can look like wrong syntax to a type's parser.
-    let is_json = std::str::from_utf8(bytes)
-        .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
-    if !is_json && error.classify() != Category::Data {
-        return Problem::with(Kind::MalformedJson, detail);
-    }
-    let kind = if detail.starts_with("unknown field") {
-        Kind::UnknownField
-    } else {
-        Kind::Invalid
-    };
-    Problem::field(kind, &pointer(path, &detail), detail)
-}
-
-/// The field's name. Of a field that is unknown or missing serde names the object that it should be in, and the field in the
-/// message.
-fn pointer(path: &str, detail: &str) -> String {
-    let named = ["unknown field `", "missing field `"]
-        .iter()
-        .find_map(|start| detail.strip_prefix(start)?.split('`').next());
-    match (path, named) {
-        (".", Some(name)) => name.to_owned(),
-        (".", None) => String::new(),
-        (path, Some(name)) if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
-        (path, Some(name)) => format!("{path}.{name}"),
-        (path, None) => path.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -355,6 +354,16 @@ mod tests {
             ),
             ("[]", Kind::Invalid, ""),
             (r#"["a", []]"#, Kind::Invalid, ""),
+            (
+                r#"{"familyName": "a", "items": [[1]]}"#,
+                Kind::Invalid,
+                "items[0]",
+            ),
+            (
+                r#"{"familyName": "a", "items": [], "items": []}"#,
+                Kind::Invalid,
+                "items",
+            ),
         ] {
             let problem = parse_json::<Outer>(body.as_bytes()).unwrap_err();
             assert_eq!(

@@ -3,9 +3,11 @@
 use std::future::{Ready, ready};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
+use model::input;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::body::refused;
 use crate::problem::{Kind, Problem};
 
 /// The `{id}` of the path. A text that is no UUID names no record, so it is answered as one that does not exist.
@@ -65,18 +67,11 @@ impl<T: DeserializeOwned> FromRequest for Params<T> {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let query =
-            serde_urlencoded::Deserializer::new(form_urlencoded::parse(req.query_string().as_bytes()));
-        ready(match serde_path_to_error::deserialize(query) {
+        let pairs = form_urlencoded::parse(req.query_string().as_bytes());
+        let query = input::pairs(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())));
+        ready(match input::read(query) {
             Ok(query) => Ok(Self(query)),
-            Err(error) => {
-                let detail = error.inner().to_string();
-                let pointer = match error.path().to_string() {
-                    path if path == "." => detail.split('`').nth(1).unwrap_or_default().to_owned(),
-                    path => path,
-                };
-                Err(Problem::field(Kind::BadQuery, &pointer, detail))
-            }
+            Err(refusal) => Err(refused(&refusal, "the query", Kind::BadQuery, Kind::BadQuery)),
         })
     }
 }

@@ -208,9 +208,11 @@ impl From<LabError> for Problem {
                     pointer: String::new(),
                     detail: message.clone(),
                     code: Some(code.to_owned()),
+                    id: None,
                 };
                 Self::with(Kind::Conflict, message).items(vec![item])
             }
+            E::At { field, source } => Self::from(*source).blaming(&field),
             E::Items(ref items) => Self::with(Kind::ItemsRefused, error.to_string())
                 .items(items.iter().map(ItemError::from).collect()),
             E::Refused { guard, .. } => Self::with(refused(guard), error.to_string()),
@@ -286,9 +288,10 @@ fn database(error: &tokio_postgres::Error) -> Problem {
 impl From<&ItemProblem> for ItemError {
     fn from(item: &ItemProblem) -> Self {
         Self {
-            pointer: item.id.to_string(),
+            pointer: format!("items[{}]", item.index),
             detail: item.message.clone(),
             code: Some(item.code.to_owned()),
+            id: Some(item.id.as_uuid()),
         }
     }
 }
@@ -299,6 +302,7 @@ impl From<&FieldProblem> for ItemError {
             pointer: field.field.clone(),
             detail: field.message.clone(),
             code: None,
+            id: None,
         }
     }
 }

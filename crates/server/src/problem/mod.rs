@@ -11,6 +11,7 @@ use std::fmt;
 use actix_web::{HttpResponse, ResponseError, body::BoxBody, http::StatusCode, http::header};
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 pub use kind::Kind;
 
@@ -40,13 +41,17 @@ pub struct ProblemBody {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ItemError {
-    /// Which value or item: a field's name, or an item's id.
+    /// Which value or item of the request, by its path in the body such as `items[3].id`, or a parameter's name. Empty when it is
+    /// no single one.
     pub pointer: String,
     /// What is wrong with it.
     pub detail: String,
     /// The reason's short word, for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// The id of the record that the item names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
 }
 
 /// A refusal on its way out. Every handler and extractor fails with this one.
@@ -126,6 +131,7 @@ impl Problem {
             pointer: pointer.to_owned(),
             detail: detail.clone(),
             code: None,
+            id: None,
         };
         Self::with(kind, detail).items(vec![item])
     }
@@ -134,6 +140,34 @@ impl Problem {
     #[must_use]
     pub fn pointers(&self) -> Vec<&str> {
         self.0.errors.iter().map(|item| item.pointer.as_str()).collect()
+    }
+
+    /// Names the field that is to blame, in place of what is named by now.
+    #[must_use]
+    pub fn blaming(mut self, pointer: &str) -> Self {
+        match self.0.errors.as_mut_slice() {
+            [only] => pointer.clone_into(&mut only.pointer),
+            _ => {
+                let detail = self.0.detail.clone();
+                let item = ItemError {
+                    pointer: pointer.to_owned(),
+                    detail: detail.unwrap_or_else(|| self.0.kind.title().to_owned()),
+                    code: None,
+                    id: None,
+                };
+                self.0.errors = vec![item];
+            }
+        }
+        self
+    }
+
+    /// The same with a field's name in the API in place of its name within.
+    #[must_use]
+    pub fn renaming(mut self, within: &str, name: &str) -> Self {
+        for item in self.0.errors.iter_mut().filter(|item| item.pointer == within) {
+            name.clone_into(&mut item.pointer);
+        }
+        self
     }
 
     /// Names the single values or items that are to blame.

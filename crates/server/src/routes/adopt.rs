@@ -2,7 +2,11 @@
 
 use actix_web::{HttpResponse, post, web};
 use identity::PasswordContext;
-use model::{DbName, Email, SchemaVersion, ServerName, Slug};
+use model::{
+    DbName, Email, SchemaVersion, ServerName, Slug,
+    openapi::{Line, TIME_ZONE_CHARS_MAX, TimeZone},
+    text::LINE_CHARS_MAX,
+};
 use provisioner::{AdminEntry, Adoption};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -10,7 +14,7 @@ use utoipa::ToSchema;
 use super::operations::Accepted;
 use crate::{
     extract::{Body, IdempotencyKey, OperatorCaller},
-    input::{self, Password},
+    input::{self, NewPassword, Password},
     invitations,
     problem::{Answer, Kind, Problem},
     state::AppState,
@@ -21,18 +25,21 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdoptBody {
     /// The database; it keeps its name.
-    #[schema(example = "lab_demo")]
+    #[schema(value_type = DbName)]
     database: String,
-    /// 2 to 40 lower-case letters, digits and single hyphens, a letter first.
-    #[schema(example = "demo")]
+    #[schema(value_type = Slug)]
     slug: String,
     /// The server that has it, by its name in the registry; may be left out while there is only one.
+    #[schema(value_type = Option<ServerName>)]
     server: Option<String>,
     /// The schema version that it is at, where that cannot be told by what is there. It is checked.
+    #[schema(maximum = 4_294_967_295_i64)]
     baseline: Option<u32>,
     /// The laboratory's name, where its database does not say.
+    #[schema(value_type = Option<Line>)]
     name: Option<String>,
-    /// IANA name, where its database does not say.
+    /// Where its database does not say.
+    #[schema(value_type = Option<TimeZone>)]
     time_zone: Option<String>,
     /// Its administrator; the longest serving lab_admin of its database unless given.
     admin: Option<AdoptAdminBody>,
@@ -47,17 +54,34 @@ pub struct AdoptBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdoptAdminBody {
     /// Log-in name.
-    #[schema(value_type = String, example = "admin@demo.example")]
     email: Email,
     /// For a person whom its database does not know; the address unless given.
+    #[schema(value_type = Option<Line>)]
     display_name: Option<String>,
     /// For a person who has no password in its database; whoever has one keeps it.
-    #[schema(value_type = Option<String>, format = Password)]
+    #[schema(value_type = Option<NewPassword>)]
     password: Option<Password>,
 }
 
-fn invalid(error: &impl std::fmt::Display) -> Problem {
-    Problem::with(Kind::Invalid, error.to_string())
+fn invalid(field: &str, error: &impl std::fmt::Display) -> Problem {
+    Problem::field(Kind::Invalid, field, error.to_string())
+}
+
+/// What can be the name of a time zone. Whether there is one of this name is looked up with the database.
+fn zone(text: String) -> Answer<String> {
+    let letters = |b: u8| b.is_ascii_alphanumeric() || b"_+-/".contains(&b);
+    if (1..=TIME_ZONE_CHARS_MAX).contains(&text.len()) && text.bytes().all(letters) {
+        return Ok(text);
+    }
+    let why = "it must be an IANA name such as Europe/Berlin or UTC";
+    Err(invalid("timeZone", &why))
+}
+
+/// A name in its normal form.
+fn line(field: &str, text: Option<String>) -> Answer<Option<String>> {
+    text.map(|text| model::text::line(&text, LINE_CHARS_MAX))
+        .transpose()
+        .map_err(|error| invalid(field, &format!("it {error}")))
 }
 
 /// Makes a laboratory of a database that exists: its tables, rows and people stay, missing migrations are run, and only its own role
@@ -83,12 +107,12 @@ pub(crate) async fn adopt(
     } = body.value;
     let server = server.as_deref().map(ServerName::parse).transpose();
     let mut adoption = Adoption {
-        database: DbName::from_catalog(database).map_err(|error| invalid(&error))?,
+        database: DbName::from_catalog(database).map_err(|error| invalid("database", &error))?,
         slug: Slug::parse(&slug)?,
-        server: server.map_err(|error| invalid(&error))?,
+        server: server.map_err(|error| invalid("server", &error))?,
         baseline: baseline.map(SchemaVersion::new),
-        name,
-        time_zone,
+        name: line("name", name)?,
+        time_zone: time_zone.map(zone).transpose()?,
         admin_email: None,
         admin_name: None,
         admin_entry: if invite {
@@ -101,15 +125,17 @@ pub(crate) async fn adopt(
         if let Some(password) = &admin.password {
             if invite {
                 return Err(invalid(
+                    "invite",
                     &"`invite` goes with no `admin.password`: whoever is given one needs no link",
                 ));
             }
             let name = adoption.name.as_deref().unwrap_or_default();
             let context = PasswordContext::of(&admin.email).and_laboratory(name, adoption.slug.as_str());
-            let hash = input::hashed(&state.passwords, password, &context).await?;
+            let hash = input::hashed(&state.passwords, "admin.password", password, &context).await?;
             adoption.admin_entry = AdminEntry::Password(hash);
         }
-        let display_name = admin.display_name.unwrap_or_else(|| admin.email.to_string());
+        let display_name = line("admin.displayName", admin.display_name)?;
+        let display_name = display_name.unwrap_or_else(|| admin.email.to_string());
         adoption.admin_name = Some(display_name);
         adoption.admin_email = Some(admin.email);
     }

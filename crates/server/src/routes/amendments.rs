@@ -45,15 +45,15 @@ pub(crate) async fn propose(
 }
 
 /// Verifies an amendment that another person proposed, and applies it. The body may be left out.
-#[utoipa::path(tag = "laboratory", request_body = Option<AmendmentVerification>, params(("id" = Uuid, Path)),
+#[utoipa::path(tag = "laboratory", request_body(content = Option<AmendmentVerification>), params(("id" = Uuid, Path)),
     responses((status = 200, body = Amended, headers(("ETag" = String)))))]
 #[post("/amendments/{id}/verify")]
 pub(crate) async fn verify(
     tenant: Tenant,
     id: PathId<AmendmentId>,
-    body: MaybeBody<Option<AmendmentVerification>>,
+    body: MaybeBody<AmendmentVerification>,
 ) -> Answer<HttpResponse> {
-    let how = body.0.unwrap_or_default();
+    let MaybeBody(how) = body;
     let amended = tenant
         .write(Action::ResultAmend, async |txn, actor| {
             amendments::verify(txn, actor, id.0, &how).await

@@ -25,7 +25,6 @@ pub struct ArchiveView {
     id: ArchiveId,
     #[schema(value_type = Uuid)]
     tenant_id: TenantId,
-    #[schema(value_type = String)]
     tenant_slug: Slug,
     tenant_name: String,
     #[schema(value_type = Option<Uuid>)]
@@ -168,10 +167,8 @@ pub(crate) async fn import(
 ) -> Answer<HttpResponse> {
     let location = body.value.location;
     if location.is_empty() || location.len() > 2000 {
-        return Err(Problem::with(
-            Kind::Invalid,
-            "`location` has 1 to 2,000 characters".to_owned(),
-        ));
+        let why = "it must have 1 to 2,000 bytes";
+        return Err(Problem::field(Kind::Invalid, "location", why));
     }
     let by = operator.requested_by(key);
     let asked = state.provisioner.request_import(&location, false, by).await?;
@@ -183,7 +180,7 @@ pub(crate) async fn import(
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RestoreBody {
     /// As another laboratory with this slug; the removed one itself, under its id and slug, unless given.
-    #[schema(example = "acme-lab-copy")]
+    #[schema(value_type = Option<Slug>)]
     r#as: Option<String>,
     /// In place of what its laboratory holds now, which is archived first.
     #[serde(default)]
@@ -191,9 +188,8 @@ pub struct RestoreBody {
     /// The laboratory's slug once more: needed for `inPlace`.
     confirm_slug: Option<String>,
     /// The server to host it; where it lived unless given.
+    #[schema(value_type = Option<ServerName>)]
     server: Option<String>,
-    /// Why, for the audit: one line.
-    #[schema(value_type = Option<String>, max_length = 500)]
     reason: Option<Reason>,
 }
 
@@ -210,21 +206,23 @@ pub(crate) async fn restore(
     state: web::Data<AppState>,
 ) -> Answer<HttpResponse> {
     let MaybeBody(body) = body;
-    let invalid = |why: String| Problem::with(Kind::Invalid, why);
+    let invalid = |field: &str, why: String| Problem::field(Kind::Invalid, field, why);
     let mut by = operator.requested_by(key);
     by.reason = body.reason;
     if !body.in_place {
-        let slug = body.r#as.as_deref().map(Slug::parse).transpose()?;
+        let slug = body.r#as.as_deref().map(Slug::parse).transpose();
+        let slug = slug.map_err(|error| Problem::from(error).renaming("slug", "as"))?;
         let server = body.server.as_deref().map(ServerName::parse).transpose();
         let restore_as = RestoreAs {
             slug,
-            server: server.map_err(|error| invalid(error.to_string()))?,
+            server: server.map_err(|error| invalid("server", error.to_string()))?,
         };
         let (tenant, operation) = state.provisioner.request_restore(id.0, restore_as, by).await?;
         return Ok(Accepted::answer(tenant.id, operation));
     }
     if body.r#as.is_some() || body.server.is_some() {
         return Err(invalid(
+            "inPlace",
             "`inPlace` goes with neither `as` nor `server`".to_owned(),
         ));
     }
@@ -235,7 +233,7 @@ pub(crate) async fn restore(
     let slug = living.map_or(found.tenant_slug, |tenant| tenant.slug);
     if body.confirm_slug.as_deref() != Some(slug.as_str()) {
         let why = "what the laboratory holds is replaced: its slug is needed once more, in `confirmSlug`";
-        return Err(invalid(why.to_owned()));
+        return Err(invalid("confirmSlug", why.to_owned()));
     }
     drop(client);
     let (tenant, operation) = state.provisioner.request_restore_in_place(id.0, by).await?;

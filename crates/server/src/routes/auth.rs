@@ -28,7 +28,6 @@ const OPERATOR: &str = "operator";
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LoginBody {
-    #[schema(value_type = String, example = "admin@acme-lab.example")]
     #[serde(deserialize_with = "input::known_email")]
     email: Email,
     #[schema(value_type = String, format = Password)]
@@ -43,7 +42,6 @@ pub struct LoginBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OperatorLoginBody {
-    #[schema(value_type = String, example = "ops@platform.example")]
     #[serde(deserialize_with = "input::known_email")]
     email: Email,
     #[schema(value_type = String, format = Password)]

@@ -40,7 +40,6 @@ pub(crate) async fn create(
 pub struct ScheduleView {
     #[schema(value_type = Uuid)]
     tenant_id: TenantId,
-    #[schema(value_type = String)]
     tenant_slug: Slug,
     every_seconds: u64,
     /// A backup is kept while it is one of the last so many,
@@ -85,13 +84,13 @@ impl From<BackupSchedule> for ScheduleView {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ScheduleBody {
-    /// 3,600 to 31,622,400.
-    #[schema(example = 86_400)]
+    /// From an hour to 366 days.
+    #[schema(example = 86_400, minimum = 3_600, maximum = 31_622_400)]
     every_seconds: u64,
-    /// 1 to 10,000.
-    #[schema(example = 7)]
+    #[schema(example = 7, minimum = 1, maximum = 10_000)]
     keep_last: u32,
-    /// At least so long each; only the number counts unless given.
+    /// At least so long each, from an hour to 36,600 days; only the number counts unless given.
+    #[schema(minimum = 3_600, maximum = 3_162_240_000_i64)]
     keep_for_seconds: Option<u64>,
 }
 
@@ -133,7 +132,11 @@ pub(crate) async fn set_schedule(
     let set = state
         .provisioner
         .set_backup_schedule(id.0, Some(schedule), by)
-        .await?;
+        .await
+        .map_err(|error| {
+            let problem = Problem::from(error).renaming("every", "everySeconds");
+            problem.renaming("keepFor", "keepForSeconds")
+        })?;
     let set = set.ok_or_else(|| Problem::internal("a schedule that was set is not there"))?;
     Ok(answer::ok(&ScheduleView::from(set)))
 }

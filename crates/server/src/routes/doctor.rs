@@ -46,12 +46,10 @@ pub struct FindingView {
     /// `error` or `warning`.
     #[schema(example = "warning")]
     severity: &'static str,
-    #[schema(value_type = Option<String>)]
     server: Option<ServerName>,
     /// Which database, role, operation, laboratory or file.
     subject: String,
     /// The laboratory that it concerns, where one does.
-    #[schema(value_type = Option<String>)]
     slug: Option<Slug>,
     /// What was seen.
     seen: String,

@@ -3,10 +3,14 @@
 use actix_web::{HttpRequest, HttpResponse, get, post};
 use lab::{
     Action, ImportFormat, ImportId, Page, PageRequest,
-    imports::{self, ImportBatch, ImportError},
+    imports::{self, IMPORT_BYTES_MAX, IMPORT_ROWS_MAX, ImportBatch, ImportError},
 };
+use model::text_schema;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{
+    IntoParams,
+    openapi::{ObjectBuilder, schema::Type},
+};
 
 use crate::{
     answer::{self, Created},
@@ -24,10 +28,33 @@ pub struct ImportQuery {
     dry_run: bool,
 }
 
+text_schema!(
+    /// A file of CSV.
+    pub CsvFile,
+    file("text/csv", "RFC 4180 with a header line, whose names are the fields of `ImportRow`, each at most once: `barcode`, `value`, \
+         and `code` or `loinc` at least. In UTF-8.")
+);
+
+text_schema!(
+    /// A file of NDJSON.
+    pub NdjsonFile,
+    file("application/x-ndjson", "One `ImportRow` a line. In UTF-8.")
+);
+
+fn file(media_type: &str, description: &str) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .content_media_type(media_type)
+        .description(Some(format!(
+            "{description} At most {IMPORT_ROWS_MAX} rows and {IMPORT_BYTES_MAX} bytes."
+        )))
+}
+
 /// Takes a file of results. Rows that match nothing are set aside with their reason and stop no other. The same file gives the same
 /// batch and is worked on again: rows whose cause is gone land now, and `rowsOk` counts only what this delivery did.
 #[utoipa::path(tag = "laboratory", params(ImportQuery, ("Idempotency-Key" = Option<String>, Header)),
-    request_body(content((String = "text/csv"), (String = "application/x-ndjson"))),
+    request_body(content((CsvFile = "text/csv"), (NdjsonFile = "application/x-ndjson"))),
     responses((status = 202, body = ImportBatch, headers(("Location" = String)))))]
 #[post("/imports")]
 pub(crate) async fn create(

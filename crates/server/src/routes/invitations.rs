@@ -20,7 +20,7 @@ use super::auth::{Session, session};
 use crate::{
     answer,
     extract::{IdempotencyKey, OperatorCaller, PathId, PublicBody, client_ip, request_id},
-    input::Password,
+    input::{self, NewPassword, Password},
     invitations::{self, Bearer, Circumstances, InvitationView},
     problem::{Answer, Kind, Problem},
     state::AppState,
@@ -33,8 +33,7 @@ pub struct AcceptBody {
     /// The part of the link behind the `#`.
     #[schema(value_type = String)]
     token: Password,
-    /// At least 12 characters.
-    #[schema(value_type = String, format = Password)]
+    #[schema(value_type = NewPassword)]
     password: Password,
 }
 
@@ -48,6 +47,7 @@ pub(crate) async fn accept(
     state: web::Data<AppState>,
 ) -> Answer<HttpResponse> {
     let AcceptBody { token, password } = body.0;
+    input::check_length("password", &password)?;
     let from = Circumstances {
         request_id: request_id(&req),
         client_ip: client_ip(&req),
@@ -99,7 +99,6 @@ pub struct AdminView {
     /// The id that the person also has in the laboratory's staff list.
     #[schema(value_type = Uuid)]
     id: StaffId,
-    #[schema(value_type = String)]
     email: Email,
     display_name: String,
     /// Whether they have set a password; who has none cannot log in.

@@ -74,7 +74,6 @@ pub struct OperationView {
     #[schema(value_type = Uuid)]
     tenant_id: TenantId,
     /// The slug that the laboratory had when it was asked for.
-    #[schema(value_type = String)]
     tenant_slug: Slug,
     /// One of pending, running, undoing, succeeded, failed, cancelled.
     status: OperationStatus,
@@ -253,8 +252,6 @@ pub struct EndGraceBody {
     /// The laboratory's slug once more, since nothing brings the database back then but a restore.
     #[schema(example = "acme-lab")]
     confirm_slug: String,
-    /// Why, for the audit: one line.
-    #[schema(value_type = Option<String>, max_length = 500)]
     reason: Option<Reason>,
 }
 
@@ -278,7 +275,7 @@ pub(crate) async fn end_grace(
     if confirm_slug != operation.tenant_slug.as_str() {
         let why =
             "`confirmSlug` is not the slug of the laboratory that this operation removes; type it once more";
-        return Err(Problem::with(Kind::Invalid, why));
+        return Err(Problem::field(Kind::Invalid, "confirmSlug", why));
     }
     let mut by = operator.requested_by(IdempotencyKey(None));
     by.reason = reason;

@@ -7,6 +7,7 @@ use lab::{
     orders::{self, AddTests, NewOrder, Order, OrderFilter, OrderHead, Reason},
     report::Report,
 };
+use model::{openapi::Line, time::Day};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -27,13 +28,17 @@ pub struct ListQuery {
     /// Only those in this status.
     status: Option<OrderStatus>,
     /// Only the one with this accession number.
+    #[param(value_type = Option<Line>, inline)]
     accession_no: Option<String>,
     /// Only those with this number of the requester's.
+    #[param(value_type = Option<Line>, inline)]
     placer_order_no: Option<String>,
     /// Only those of this requester.
+    #[param(value_type = Option<Line>, inline)]
     requester: Option<String>,
-    /// Only those placed on this day of the laboratory's calendar.
-    ordered_on: Option<Date>,
+    /// Only those placed on this day of the laboratory's calendar, from 1900 on.
+    #[param(value_type = Option<Date>)]
+    ordered_on: Option<Day>,
     /// Where the page starts: `next` of the page before.
     after: Option<String>,
     /// The most items, 1 to 200; 50 unless given.
@@ -87,7 +92,7 @@ pub(crate) async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQue
         accession_no,
         placer_order_no,
         requester,
-        ordered_on,
+        ordered_on: ordered_on.map(Date::from),
     };
     let page = PageRequest { limit, after };
     let found = tenant

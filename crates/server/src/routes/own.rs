@@ -13,7 +13,7 @@ use crate::{
     admins,
     attempts::{Account, Audience},
     extract::{Body, Caller, IdempotencyKey, OperatorCaller, Tenant, client_ip},
-    input::{self, Password},
+    input::{self, NewPassword, Password},
     problem::{Answer, Kind, Problem},
     state::AppState,
 };
@@ -25,8 +25,8 @@ pub struct OwnPasswordBody {
     /// The one that they log in with now.
     #[schema(value_type = String, format = Password)]
     current_password: Password,
-    /// 12 to 128 characters; no common password, and nothing made of one's address or the laboratory's name.
-    #[schema(value_type = String, format = Password)]
+    /// Not the current one.
+    #[schema(value_type = NewPassword)]
     new_password: Password,
 }
 
@@ -39,6 +39,7 @@ pub(crate) async fn change_password(
     body: Body<OwnPasswordBody>,
     state: web::Data<AppState>,
 ) -> Answer<HttpResponse> {
+    input::check_length("newPassword", &body.value.new_password)?;
     let change = Change {
         state: &state,
         req: &req,
@@ -136,10 +137,10 @@ impl Change<'_> {
             return Err(Problem::new(Kind::WrongPassword));
         }
         attempt.succeeded();
-        let chosen = input::chosen(new, context)?;
+        let chosen = input::chosen("newPassword", new, context)?;
         if state.passwords.verify(new.secret(), stored).await? {
             let detail = "the new password is the current one; choose another";
-            return Err(Problem::with(Kind::WeakPassword, detail));
+            return Err(Problem::field(Kind::WeakPassword, "newPassword", detail));
         }
         Ok(state.passwords.hash(&chosen).await?.into())
     }

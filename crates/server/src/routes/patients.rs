@@ -8,6 +8,7 @@ use lab::{
     over_time::{self, TimeFilter, TimedResult},
     patients::{self, NewPatient, Patient, PatientMerge, PatientPatch, PatientSearch},
 };
+use model::{openapi::Line, time::Day};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -17,14 +18,22 @@ use crate::{
     problem::Answer,
 };
 
+// The description of `SearchQuery` says so.
+const _: () = assert!(patients::SEARCH_CHARS_MAX == 100);
+
 /// Whom to find.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct SearchQuery {
     /// The beginning of a name, in any case and with or without accents, or a whole number (MRN or national).
+    #[param(
+        max_length = 100,
+        pattern = "^[^\\u0000-\\u001F\\u007F-\\u009F\\u2028\\u2029]*$"
+    )]
     q: Option<String>,
-    birth_date: Option<Date>,
+    #[param(value_type = Option<Date>)]
+    birth_date: Option<Day>,
     /// Where the page starts: `next` of the page before.
     after: Option<String>,
     /// The most items, 1 to 200; 50 unless given.
@@ -74,7 +83,10 @@ pub(crate) async fn search(
         after,
         limit,
     }) = query;
-    let wanted = PatientSearch { q, birth_date };
+    let wanted = PatientSearch {
+        q,
+        birth_date: birth_date.map(Date::from),
+    };
     let page = PageRequest { limit, after };
     let found = tenant
         .read(Action::PatientRead, async |txn, _| {
@@ -154,6 +166,7 @@ pub(crate) async fn unmerge(
 #[into_params(parameter_in = Query)]
 pub struct ResultsQuery {
     /// Only those of this test.
+    #[param(value_type = Option<Line>, inline)]
     code: Option<String>,
     /// Also those without a released value: open, cancelled and voided ones.
     #[serde(default)]

@@ -5,7 +5,7 @@ use lab::{
     Action, Page, PageRequest,
     staff::{self, NewStaff, Staff, StaffPatch},
 };
-use model::{Email, Role, StaffId};
+use model::{Email, Role, StaffId, openapi::Line};
 use registry::AdminPatch;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -37,8 +37,8 @@ pub struct ListQuery {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewStaffBody {
     /// Log-in name.
-    #[schema(value_type = String, example = "tina@acme-lab.example")]
     email: Email,
+    #[schema(value_type = Line)]
     display_name: String,
     /// One of receptionist, technician, supervisor, lab_admin.
     role: Role,
@@ -63,15 +63,18 @@ pub struct AddedStaff {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StaffPatchBody {
     #[serde(default, deserialize_with = "input::present")]
+    #[schema(value_type = Line, required = false)]
     display_name: Option<String>,
-    #[schema(value_type = Option<String>)]
     #[serde(default, deserialize_with = "input::present")]
+    #[schema(value_type = Email, required = false)]
     email: Option<Email>,
     /// Ends the person's tokens at once; the next one is for the new role.
     #[serde(default, deserialize_with = "input::present")]
+    #[schema(value_type = Role, required = false)]
     role: Option<Role>,
     /// Closes or opens the account, at once.
     #[serde(default, deserialize_with = "input::present")]
+    #[schema(value_type = bool, required = false)]
     active: Option<bool>,
     /// Nobody sets another's password.
     #[schema(ignore)]

@@ -6,8 +6,11 @@ use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use identity::PasswordContext;
 use jiff::Timestamp;
 use lab::Page;
-use model::{Email, Reason, ServerName, Slug, TenantId, TenantState};
-use provisioner::{GRACE_UNCONFIRMED_MIN, NewAdmin, NewLab};
+use model::{
+    Email, Reason, ServerName, Slug, TenantId, TenantState,
+    openapi::{Line, TimeZone},
+};
+use provisioner::{GRACE_MAX, GRACE_UNCONFIRMED_MIN, NewAdmin, NewLab};
 use registry::{Tenant, TenantFilter, tenant_by_id, tenants_list};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -16,7 +19,7 @@ use super::operations::Accepted;
 use crate::{
     answer,
     extract::{Body, IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
-    input::{self, Password},
+    input::{self, NewPassword, Password},
     invitations,
     problem::{Answer, Kind, Problem},
     state::AppState,
@@ -28,13 +31,11 @@ use crate::{
 pub struct TenantView {
     #[schema(value_type = Uuid)]
     id: TenantId,
-    #[schema(value_type = String, example = "acme-lab")]
     slug: Slug,
     name: String,
     /// IANA name.
     #[schema(example = "Europe/Vienna")]
     time_zone: String,
-    #[schema(value_type = String)]
     server: ServerName,
     /// The name of its database.
     database: String,
@@ -114,16 +115,16 @@ pub(crate) async fn list(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewTenantBody {
-    /// 2 to 40 lower-case letters, digits and single hyphens, a letter first.
-    #[schema(example = "acme-lab")]
+    #[schema(value_type = Slug)]
     slug: String,
     /// The name that people read.
-    #[schema(example = "Acme Laboratory")]
+    #[schema(value_type = Line)]
     name: String,
-    /// IANA name; UTC unless given.
-    #[schema(example = "Europe/Vienna")]
+    /// UTC unless given.
+    #[schema(value_type = Option<TimeZone>)]
     time_zone: Option<String>,
     /// The server to host it, by its name in the registry; the first one unless given.
+    #[schema(value_type = Option<ServerName>)]
     server: Option<String>,
     /// Its first admin, who is also its first staff member.
     admin: NewAdminBody,
@@ -134,11 +135,11 @@ pub struct NewTenantBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewAdminBody {
     /// Log-in name.
-    #[schema(value_type = String, example = "admin@acme-lab.example")]
     email: Email,
+    #[schema(value_type = Line)]
     display_name: String,
-    /// At least 12 characters. Without one they are invited to set it: the answer has the link, once.
-    #[schema(value_type = Option<String>, format = Password)]
+    /// Without one they are invited to set it: the answer has the link, once.
+    #[schema(value_type = Option<NewPassword>)]
     password: Option<Password>,
 }
 
@@ -167,11 +168,11 @@ pub(crate) async fn provision(
         .as_deref()
         .map(ServerName::parse)
         .transpose()
-        .map_err(|error| invalid(&error))?;
+        .map_err(|error| Problem::field(Kind::Invalid, "server", error.to_string()))?;
     let password_hash = match &admin.password {
         Some(password) => {
             let context = PasswordContext::of(&admin.email).and_laboratory(&name, slug.as_str());
-            Some(input::hashed(&state.passwords, password, &context).await?)
+            Some(input::hashed(&state.passwords, "admin.password", password, &context).await?)
         }
         None => None,
     };
@@ -202,10 +203,6 @@ pub(crate) async fn provision(
         invitation,
         &[lab::catalogue::COVERAGE_NOTE],
     ))
-}
-
-fn invalid(error: &impl std::fmt::Display) -> Problem {
-    Problem::with(Kind::Invalid, error.to_string())
 }
 
 /// One laboratory.
@@ -281,22 +278,24 @@ async fn confirm(state: &AppState, id: TenantId, slug: Option<&str>) -> Answer<(
     }
     let why =
         "for a grace period of less than an hour the laboratory's slug is needed once more, in `confirmSlug`";
-    Err(invalid(&why))
+    Err(Problem::field(Kind::Invalid, "confirmSlug", why))
 }
+
+// The description of `OffboardBody` says so.
+const _: () = assert!(GRACE_MAX.as_secs() == 315_360_000);
 
 /// How a laboratory is to be removed.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OffboardBody {
     /// How long the removal can be called off once the archive is proved; as configured (30 days) unless given.
-    #[schema(example = 2_592_000)]
+    #[schema(example = 2_592_000, maximum = 315_360_000)]
     grace_seconds: Option<u64>,
     /// The laboratory's slug once more: needed for a grace period of less than an hour, since nothing brings the database back
     /// then but a restore.
     #[schema(example = "acme-lab")]
     confirm_slug: Option<String>,
     /// Why, for the audit: one line.
-    #[schema(value_type = Option<String>, max_length = 500)]
     reason: Option<Reason>,
 }
 
@@ -324,6 +323,7 @@ pub(crate) async fn offboard(
     }
     let mut by = operator.requested_by(key);
     by.reason = reason;
-    let operation = state.provisioner.request_offboard(id.0, grace, by).await?;
+    let asked = state.provisioner.request_offboard(id.0, grace, by).await;
+    let operation = asked.map_err(|error| Problem::from(error).renaming("grace", "graceSeconds"))?;
     Ok(Accepted::answer(id.0, operation))
 }

@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, delete, get, http::header, post, web}
 use jiff::Timestamp;
 use lab::Page;
 use model::{DeliveryId, DeliveryStatus, EventId, EventType, WebhookId};
-use outbox::NewAddress;
+use outbox::{NewAddress, OVERLAP_MAX};
 use registry::{Attempt, Delivery, DeliveryFilter, Webhook, deliveries_list, webhook_by_id};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -15,9 +15,13 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     answer,
     extract::{Body, IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
+    input::WantedEvent,
     problem::{Answer, Kind, Problem},
     state::AppState,
 };
+
+// The description of `RotateBody` says so.
+const _: () = assert!(OVERLAP_MAX.as_secs() == 2_592_000);
 
 /// How long the secret before is valid unless a request says otherwise: a day.
 const OVERLAP_S: u64 = 86_400;
@@ -164,13 +168,19 @@ pub(crate) async fn list(_operator: OperatorCaller, state: web::Data<AppState>) 
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewWebhookBody {
     /// `https://…`, or `http://…`; an address of the internet unless the settings allow others.
-    #[schema(example = "https://billing.example/hooks/tenantry")]
+    #[schema(
+        example = "https://billing.example/hooks/tenantry",
+        max_length = 2_000,
+        pattern = "^https?://[^\\s#@]+$"
+    )]
     url: String,
-    /// What it is for, in at most 200 characters.
+    /// What it is for, without control characters.
     #[serde(default)]
+    #[schema(max_length = 200, pattern = "^[^\\u0000-\\u001F\\u007F-\\u009F]*$")]
     description: String,
     /// Which types it gets; all unless given.
     #[serde(default)]
+    #[schema(value_type = Vec<WantedEvent>)]
     event_types: Vec<EventType>,
 }
 
@@ -231,7 +241,7 @@ pub(crate) async fn remove(
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RotateBody {
     /// How long deliveries are signed with the secret before too; a day unless given, 30 days at most.
-    #[schema(example = 86_400)]
+    #[schema(example = 86_400, maximum = 2_592_000)]
     overlap_seconds: Option<u64>,
 }
 
@@ -248,7 +258,9 @@ pub(crate) async fn rotate(
     let MaybeBody(RotateBody { overlap_seconds }) = body;
     let overlap = Duration::from_secs(overlap_seconds.unwrap_or(OVERLAP_S));
     let by = operator.requested_by(IdempotencyKey(None));
-    let (webhook, secret) = state.outbox.rotate(id.0, overlap, &by.change()).await?;
+    let rotated = state.outbox.rotate(id.0, overlap, &by.change()).await;
+    let (webhook, secret) =
+        rotated.map_err(|error| Problem::from(error).renaming("overlap", "overlapSeconds"))?;
     Ok(answer::ok(&WebhookView::with_secret(webhook, &secret)))
 }
 

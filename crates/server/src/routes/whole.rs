@@ -8,7 +8,7 @@ use bytes::Bytes;
 use export::{About, ExportError, LIMIT, MEDIA_TYPE, Plan, Source};
 use futures_util::stream;
 use lab::Action;
-use model::{Clock as _, TenantId, TenantState};
+use model::{Clock as _, TenantId, TenantState, openapi::File};
 use registry::tenant_by_id;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -128,7 +128,7 @@ fn too_long() -> Problem {
 /// All data of the laboratory: a ZIP of CSV files with their description (Data Package) and a manifest, read at one moment.
 /// Passwords are left out. One export of a laboratory runs at a time in each `tenantd`; another gets 409 until it has ended.
 #[utoipa::path(tag = "laboratory",
-    responses((status = 200, body = Vec<u8>, content_type = "application/zip", description = "The archive, streamed")))]
+    responses((status = 200, body = File, content_type = "application/zip", description = "The archive, streamed")))]
 #[get("/exports/archive")]
 pub(crate) async fn own(tenant: Tenant, state: web::Data<AppState>) -> Answer<HttpResponse> {
     tenant.allow(Action::ExportAll)?;
@@ -155,7 +155,7 @@ pub(crate) async fn own(tenant: Tenant, state: web::Data<AppState>) -> Answer<Ht
 /// All data of one laboratory, also of one that is suspended, as its own admin gets it. One export of a laboratory runs at a
 /// time; another gets 409 until it has ended.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)),
-    responses((status = 200, body = Vec<u8>, content_type = "application/zip", description = "The archive, streamed")))]
+    responses((status = 200, body = File, content_type = "application/zip", description = "The archive, streamed")))]
 #[get("/tenants/{id}/export")]
 pub(crate) async fn of_tenant(
     operator: OperatorCaller,

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, get, http::header};
 use lab::{
-    Action, PageRequest, ResultStatus,
+    Action, OpenStatus, PageRequest, ResultStatus,
     worklist::{self, Worklist, WorklistFilter},
 };
 use serde::Deserialize;
@@ -21,8 +21,9 @@ use crate::{
 pub struct WorklistQuery {
     /// Only this section's.
     section: Option<String>,
-    /// Only results in this status: pending, entered or verified.
-    status: Option<ResultStatus>,
+    /// Only results in this status.
+    #[param(inline)]
+    status: Option<OpenStatus>,
     /// Where the page starts: `next` of the page before.
     after: Option<String>,
     /// The most items, 1 to 1,000; 1,000 unless given.
@@ -45,6 +46,7 @@ pub(crate) async fn list(
         after,
         limit,
     }) = query;
+    let status = status.map(ResultStatus::from);
     let (filter, page) = (WorklistFilter { section, status }, PageRequest { limit, after });
     let (etag, list) = tenant
         .read(Action::WorklistRead, async |txn, _| {

@@ -44,18 +44,21 @@ async fn a_schedule_has_bounds_and_is_gone_with_its_end() {
     let none = world.server.get(&world.operator, &path).await;
     none.refused(404, "not-found");
     for (body, pointer) in [
-        (json!({ "everySeconds": 3_599, "keepLast": 1 }), "every"),
-        (json!({ "everySeconds": 31_622_401, "keepLast": 1 }), "every"),
-        (json!({ "everySeconds": u64::MAX, "keepLast": 1 }), "every"),
+        (json!({ "everySeconds": 3_599, "keepLast": 1 }), "everySeconds"),
+        (
+            json!({ "everySeconds": 31_622_401, "keepLast": 1 }),
+            "everySeconds",
+        ),
+        (json!({ "everySeconds": u64::MAX, "keepLast": 1 }), "everySeconds"),
         (json!({ "everySeconds": 3_600, "keepLast": 0 }), "keepLast"),
         (json!({ "everySeconds": 3_600, "keepLast": 10_001 }), "keepLast"),
         (
             json!({ "everySeconds": 3_600, "keepLast": 1, "keepForSeconds": 3_599 }),
-            "keepFor",
+            "keepForSeconds",
         ),
         (
             json!({ "everySeconds": 3_600, "keepLast": 1, "keepForSeconds": u64::MAX }),
-            "keepFor",
+            "keepForSeconds",
         ),
     ] {
         let refused = put(&world, &path, &body).await;

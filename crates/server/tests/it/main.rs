@@ -11,6 +11,8 @@ mod bodies;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod described;
+#[cfg(test)]
 mod exports;
 #[cfg(test)]
 mod feed;
@@ -54,6 +56,8 @@ mod sessions;
 mod standing;
 #[cfg(test)]
 mod story;
+#[cfg(test)]
+mod strict;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

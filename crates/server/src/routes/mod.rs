@@ -10,6 +10,7 @@ pub mod auth;
 pub mod backups;
 pub mod doctor;
 pub mod exports;
+pub mod forget;
 pub mod health;
 pub mod imports;
 pub mod invitations;
@@ -139,6 +140,7 @@ fn operators(config: &mut ServiceConfig<'_>) {
         .service(tenants::resume)
         .service(tenants::migrate)
         .service(tenants::offboard)
+        .service(forget::forget)
         .service(invitations::list)
         .service(invitations::renew)
         .service(invitations::revoke)

@@ -21,6 +21,8 @@ mod fence;
 #[cfg(test)]
 mod figures;
 #[cfg(test)]
+mod forget;
+#[cfg(test)]
 mod guessing;
 #[cfg(test)]
 mod invitations;

@@ -170,6 +170,11 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
             let done = scene.operation().await;
             post(at("operations", &done, "/retry"), 409, After::Nothing)
         }
+        // A's database is there, so the operator is told so.
+        ("POST", "/api/v1/tenants/{id}/forget") => {
+            let call = Call::new("POST", tenant("/forget")).json(&json!({ "confirmSlug": scene.a.slug }));
+            Plan::Operators(call, 409, After::Nothing)
+        }
         ("POST", "/api/v1/tenants/{id}/offboard") => {
             scene.idle().await;
             let call = Call::new("POST", tenant("/offboard")).json(&at_once(&scene.a.slug));

@@ -36,7 +36,8 @@ BEGIN
        AND CASE t.value_type WHEN 'coded' THEN critical = words ELSE strpos(lower(words), lower(critical)) > 0 END);
 END $$;
 
--- As before, and with the critical words of tests that have no numbers.
+-- As before, with the critical words of tests that have no numbers; and a range for one sex that states critical limits alone leaves what
+-- is usual to the range for everybody.
 DROP FUNCTION evaluation(text, text, date, date, timestamptz, numeric, text);
 CREATE FUNCTION evaluation(of_test text, of_sex text, born date, drawn date, as_of timestamptz, number numeric, comparator text, words text DEFAULT NULL,
   OUT ref_range_id uuid, OUT ref_low numeric, OUT ref_high numeric, OUT crit_low numeric, OUT crit_high numeric, OUT flag text, OUT no_range text)
@@ -83,7 +84,8 @@ BEGIN
     END IF;
     crit_low := coalesce(own.crit_low, everybody.crit_low);
     crit_high := coalesce(own.crit_high, everybody.crit_high);
-    IF own.id IS NOT NULL THEN
+    -- A range that states critical limits alone says nothing of what is usual.
+    IF own.id IS NOT NULL AND (num_nonnulls(own.low, own.high) > 0 OR everybody.id IS NULL) THEN
       usual := own;
     ELSE
       usual := everybody;

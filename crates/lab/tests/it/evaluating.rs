@@ -86,7 +86,9 @@ fn evaluate(bands: &[Band], case: &Case) -> Evaluated {
     let (usual, crit_low, crit_high) = match case.sex {
         Sex::Female | Sex::Male => {
             let own = if case.sex == Sex::Female { female } else { male };
-            (own.or(everybody), limit(own, 0), limit(own, 3))
+            // What states critical limits alone says nothing of what is usual.
+            let usual = own.filter(|band| band.bounds[1].is_some() || band.bounds[2].is_some());
+            (usual.or(everybody).or(own), limit(own, 0), limit(own, 3))
         }
         Sex::Other | Sex::Unknown => {
             let usual = |band: &Band| (band.bounds[1], band.bounds[2]);

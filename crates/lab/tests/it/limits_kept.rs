@@ -142,6 +142,21 @@ async fn nobody_loses_a_limit_unless_somebody_says_why() {
 }
 
 #[tokio::test]
+async fn a_range_with_a_limit_alone_hides_no_usual_bounds() {
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    let mut women = limits(Some("2.8"), None);
+    women.sex = Some("F".parse().unwrap());
+    ranges::create(&txn, &lab.admin, "K", &women).await.unwrap();
+    let patient = person(&txn, &lab, Sex::Female, date(1980, 1, 1)).await;
+    let high = verified(&txn, &lab, &patient, "K", &value("5.9", "mmol/L")).await;
+    assert_eq!(shown(&txn, high, "flag").await, "H");
+    let low = verified(&txn, &lab, &patient, "K", &value("2.7", "mmol/L")).await;
+    is_held(&txn, &lab, low, "LL").await;
+}
+
+#[tokio::test]
 async fn a_range_is_written_in_the_unit_of_its_test() {
     let lab = Lab::new().await;
     let mut client = lab.client().await;

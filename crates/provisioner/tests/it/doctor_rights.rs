@@ -329,6 +329,22 @@ async fn people_of_an_adopted_laboratory_are_no_findings() {
         .unwrap();
     let (tenant, _) = adopted(&rig, &old, "people").await;
     rig.healthy().await;
+    // What everybody may do with the laboratory's own tables is told and left to a person: its people may need it.
+    let grant = "GRANT SELECT ON patient, own_notes TO PUBLIC";
+    inside.batch_execute(grant).await.unwrap();
+    let report = rig.provisioner.examine(true).await.unwrap();
+    let [finding] = report.findings.as_slice() else {
+        panic!("{:#?}", report.findings)
+    };
+    assert!(
+        finding.kind.as_str() == "rights_of_others"
+            && !finding.mendable
+            && !finding.seen.contains("own_notes"),
+        "{finding:#?}"
+    );
+    let back = "REVOKE SELECT ON patient FROM PUBLIC";
+    inside.batch_execute(back).await.unwrap();
+    rig.healthy().await;
     let archive = rig.backed_up(&tenant).await;
     rig.healthy().await;
     let restore_as = RestoreAs {

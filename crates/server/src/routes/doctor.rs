@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, get, post, web};
 use model::{ServerName, Slug};
-use provisioner::{Examined, Finding, Report};
+use provisioner::{Examined, Finding, Reachable, Report, RoleCreator};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -33,7 +33,34 @@ pub struct ReportView {
     /// Errors first.
     findings: Vec<FindingView>,
     examined: ExaminedView,
+    /// Databases of others that every laboratory's role can connect to. PostgreSQL makes them so; these are no findings.
+    reachable: Vec<ReachableView>,
+    /// Roles of others that could let themselves into every laboratory, which PostgreSQL allows up to version 15. No findings either.
+    role_creators: Vec<RoleCreatorView>,
     took_ms: u64,
+}
+
+/// A database of others that is open to every role on its server.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReachableView {
+    #[schema(value_type = String)]
+    server: ServerName,
+    #[schema(example = "postgres")]
+    database: String,
+    owner: String,
+    /// What every role may do with it.
+    #[schema(example = "CONNECT, TEMPORARY")]
+    rights: String,
+}
+
+/// A role with CREATEROLE.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleCreatorView {
+    #[schema(value_type = String)]
+    server: ServerName,
+    role: String,
 }
 
 /// One thing that is not as it should be.
@@ -83,7 +110,33 @@ impl From<Report> for ReportView {
             left: report.left(),
             findings: report.findings.into_iter().map(FindingView::from).collect(),
             examined: report.examined.into(),
+            reachable: report.reachable.into_iter().map(ReachableView::from).collect(),
+            role_creators: report
+                .role_creators
+                .into_iter()
+                .map(RoleCreatorView::from)
+                .collect(),
             took_ms: report.took_ms,
+        }
+    }
+}
+
+impl From<Reachable> for ReachableView {
+    fn from(reachable: Reachable) -> Self {
+        Self {
+            server: reachable.server,
+            database: reachable.open.database,
+            owner: reachable.open.owner,
+            rights: reachable.open.rights,
+        }
+    }
+}
+
+impl From<RoleCreator> for RoleCreatorView {
+    fn from(creator: RoleCreator) -> Self {
+        Self {
+            server: creator.server,
+            role: creator.role,
         }
     }
 }

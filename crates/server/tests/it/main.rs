@@ -13,6 +13,8 @@ mod crash;
 #[cfg(test)]
 mod described;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod exports;
 #[cfg(test)]
 mod feed;

@@ -127,12 +127,15 @@ impl Document {
                 };
                 for length in [length.saturating_sub(1), length, length + 1] {
                     let length = usize::try_from(length).unwrap();
-                    let digits = "7".repeat(length);
-                    found.extend([
-                        json!(varied(length)),
-                        json!(varied(length).to_uppercase()),
-                        json!(digits),
-                    ]);
+                    let text = varied(length);
+                    // Other letters where these do not fit.
+                    if part["pattern"]
+                        .as_str()
+                        .is_some_and(|pattern| !fits(pattern, &text))
+                    {
+                        found.extend([json!(text.to_uppercase()), json!("7".repeat(length))]);
+                    }
+                    found.push(json!(text));
                     // Of letters and not of bytes.
                     if !part["description"].as_str().unwrap_or_default().contains("bytes") {
                         found.push(json!("é".repeat(length)));
@@ -224,8 +227,12 @@ fn within(schema: &Value, min: &str, max: &str, have: usize) -> bool {
     schema[min].as_u64().is_none_or(|min| have >= min) && schema[max].as_u64().is_none_or(|max| have <= max)
 }
 
+fn fits(pattern: &str, text: &str) -> bool {
+    Regex::new(pattern).unwrap().is_match(text)
+}
+
 fn text_fits(schema: &Value, text: &str) -> bool {
-    let matches = |pattern: &str| Regex::new(pattern).unwrap().is_match(text);
+    let matches = |pattern: &str| fits(pattern, text);
     let format = match schema["format"].as_str() {
         Some("uuid") => matches("^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"),
         Some("date") => matches(r"^\d{4}-\d{2}-\d{2}$") && text.parse::<jiff::civil::Date>().is_ok(),

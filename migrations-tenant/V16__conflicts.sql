@@ -19,6 +19,16 @@ CREATE INDEX import_conflict_result ON import_conflict (result_id, rev);
 CREATE TRIGGER import_conflict_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON import_conflict
   FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+-- The rows that contradict a value. One that was only evaluated again is the same value, which has the same time of entry.
+CREATE FUNCTION contradictions(of_result uuid, of_rev int, of_entry timestamptz) RETURNS SETOF import_conflict
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN QUERY SELECT c.* FROM public.import_conflict c
+    WHERE c.result_id = of_result AND c.rev <= of_rev
+      AND NOT EXISTS (SELECT FROM public.result_revision v WHERE v.result_id = of_result AND v.rev >= c.rev AND v.rev < of_rev
+                         AND v.entered_at IS DISTINCT FROM of_entry);
+END $$;
+
 ALTER TABLE result
   -- Why it was released although a file contradicts it.
   ADD COLUMN conflict_confirmation text CHECK (char_length(conflict_confirmation) BETWEEN 1 AND 500);
@@ -182,7 +192,7 @@ BEGIN
     IF NOT public.fits_test(NEW.test_code, NEW.value_num, NEW.value_text, NEW.unit) THEN
       RAISE EXCEPTION 'the value does not fit test %: its kind or its unit', NEW.test_code USING ERRCODE = 'LAB15';
     END IF;
-    IF EXISTS (SELECT FROM public.import_conflict c WHERE c.result_id = NEW.id AND c.rev = OLD.rev) THEN
+    IF EXISTS (SELECT FROM public.contradictions(NEW.id, OLD.rev, OLD.entered_at)) THEN
       IF conflict_confirmation IS NULL THEN
         RAISE EXCEPTION 'a file has another value for this result: repeat or replace it, or confirm it' USING ERRCODE = 'LAB19';
       END IF;

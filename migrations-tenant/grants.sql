@@ -53,6 +53,7 @@ GRANT EXECUTE ON FUNCTION
   evaluation(text, text, date, date, timestamptz, numeric, text, text),
   correction_evaluation(uuid, numeric, text, text),
   would_be_critical(uuid),
+  contradictions(uuid, int, timestamptz),
   is_critical_word(text, text),
   ages_cross(text, text),
   drawn_on_another_day(text, text),

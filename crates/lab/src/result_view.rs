@@ -145,7 +145,7 @@ pub struct ResultView {
 /// The rows of files that contradict the present value of `r` (result).
 const CONTRADICTIONS: &str =
     "(SELECT coalesce(jsonb_agg(DISTINCT jsonb_build_object('importId', c.batch_id, 'line', c.line)), '[]')
-      FROM import_conflict c WHERE c.result_id = r.id AND c.rev = r.rev)";
+      FROM contradictions(r.id, r.rev, r.entered_at) AS c)";
 
 /// `SELECT` of everything a [`ResultView`] needs; append conditions on `r` (result), `t` (test_def) or `s` (specimen).
 pub(crate) static SELECT: LazyLock<String> = LazyLock::new(|| {

@@ -248,7 +248,7 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
         .prepare_cached(&format!(
             "SELECT r.id, r.order_id, r.version, r.status, r.entered_by,
                     {CRITICAL} AS critical, {LIFTED} AS lifted, {NOTIFIED} AS notified,
-                    EXISTS (SELECT FROM import_conflict c WHERE c.result_id = r.id AND c.rev = r.rev) AS contradicted
+                    EXISTS (SELECT FROM contradictions(r.id, r.rev, r.entered_at)) AS contradicted
              FROM result r WHERE r.id = ANY($1) ORDER BY r.id FOR NO KEY UPDATE OF r",
         ))
         .await?;

@@ -114,7 +114,7 @@ async fn a_value_that_a_file_contradicts_is_not_released_before_somebody_looked(
         let now = order_again(d, &lab, &order).await;
         lab.verify(d, by_code(&now, code)).await
     };
-    let (ca, k, na) = (verified("CA").await, verified("K").await, verified("NA").await);
+    let (first_ca, first_k, na) = (verified("CA").await, verified("K").await, verified("NA").await);
     lab.release(d, &na).await;
     let second =
         format!("{head}{barcode},CA,16.0,,mg/dL\n{barcode},K,4.9,,mmol/L\n{barcode},NA,141,,mmol/L\n");
@@ -125,15 +125,24 @@ async fn a_value_that_a_file_contradicts_is_not_released_before_somebody_looked(
         let body = json!({ "items": [item] });
         d.post(&lab.supervisor, "/api/v1/releases", body).await
     };
-    let held = release(ca.clone()).await;
-    held.refused(422, "unknown-field");
     let item = |signed: &Value| json!({ "id": signed["id"], "version": signed["version"] });
-    for signed in [&ca, &k] {
+    for signed in [&first_ca, &first_k] {
         let held = release(item(signed)).await;
         held.refused(409, "items-refused");
         assert_eq!(held.json["errors"][0]["code"], "contradicted", "{}", held.text);
     }
+    // Evaluated by other data, it is the same value, and contradicted as before.
+    let path = format!("/api/v1/patients/{}", order["patientId"].as_str().unwrap());
+    let person = d.get(&lab.receptionist, &path).await.expect(200);
+    let child = json!({ "birthDate": "2015-01-01" });
+    patch(d, &lab.receptionist, &path, &person["version"], &child)
+        .await
+        .expect(200);
     let shown = order_again(d, &lab, &order).await;
+    let (ca, k) = (by_code(&shown, "CA").clone(), by_code(&shown, "K").clone());
+    let held = release(item(&ca)).await;
+    assert_eq!(held.json["errors"][0]["code"], "contradicted", "{}", held.text);
+    assert_ne!(k["rev"], json!(1));
     for (code, line) in [("CA", 2), ("K", 3), ("NA", 4)] {
         assert_eq!(
             by_code(&shown, code)["contradictedBy"],

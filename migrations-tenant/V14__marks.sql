@@ -15,7 +15,7 @@
 -- Critical words -----------------------------------------------------------------------------------------------------------
 
 ALTER TABLE test_def
-  -- Of a coded test some of its values; of a text test words that a critical text contains, without regard to case.
+  -- Of a coded test some of its values; of a text test words that a critical text contains (plain_words).
   ADD COLUMN critical_values text[] CHECK (cardinality(critical_values) BETWEEN 1 AND 100),
   ADD CONSTRAINT test_def_critical_values CHECK (
     critical_values IS NULL OR value_type = 'text' OR value_type = 'coded' AND critical_values <@ allowed_values);
@@ -27,13 +27,25 @@ ALTER TABLE result_amendment
   DROP CONSTRAINT result_amendment_flag_check,
   ADD CONSTRAINT result_amendment_flag_check CHECK (flag IN ('N', 'L', 'H', 'LL', 'HH', 'AA'));
 
+-- Words in the form in which they are compared: however they are composed, in whatever case, with any blank, line break or hyphen in between,
+-- and without what cannot be seen. Instruments wrap lines, and word processors write hyphens of their own.
+CREATE FUNCTION plain_words(words text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT regexp_replace(
+    translate(
+      regexp_replace(lower(normalize(words, NFKC)), '[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]', '', 'g'),
+      U&'\2010\2011\2012\2013\2014\2015\2212', '-------'),
+    '[\s\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+', ' ', 'g')
+$$;
+
 CREATE FUNCTION is_critical_word(of_test text, words text) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RETURN EXISTS (
     SELECT FROM public.test_def t CROSS JOIN unnest(t.critical_values) AS critical
      WHERE t.code = of_test
-       AND CASE t.value_type WHEN 'coded' THEN critical = words ELSE strpos(lower(words), lower(critical)) > 0 END);
+       AND CASE t.value_type WHEN 'coded' THEN critical = words ELSE strpos(public.plain_words(words), public.plain_words(critical)) > 0 END);
 END $$;
 
 -- As before, with the critical words of tests that have no numbers; and a range for one sex that states critical limits alone leaves what

@@ -55,6 +55,7 @@ GRANT EXECUTE ON FUNCTION
   would_be_critical(uuid),
   contradictions(uuid, int, timestamptz),
   is_critical_word(text, text),
+  plain_words(text),
   ages_cross(text, text),
   drawn_on_another_day(text, text),
   mark_outdated(uuid[], text),

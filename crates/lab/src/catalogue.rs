@@ -109,6 +109,10 @@ pub struct TestPatch {
     #[serde(default, deserialize_with = "patch::clearable")]
     #[schema(value_type = Option<Vec<schema::Line>>, min_items = 1, max_items = 100)]
     pub critical_values: Option<Option<Vec<String>>>,
+    /// Why nobody needs to be told of a value any more that is critical now. Needed where `criticalValues` leaves one out.
+    #[serde(default, deserialize_with = "patch::kept")]
+    #[schema(value_type = schema::Line, required = false)]
+    pub without_limits: Option<String>,
     /// Members of a panel.
     #[serde(default, deserialize_with = "patch::clearable")]
     #[schema(value_type = Option<Vec<schema::TestCode>>, min_items = 1, max_items = 100)]
@@ -321,7 +325,8 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test,
 /// Changes a test. A change that changes nothing writes nothing.
 ///
 /// # Errors
-/// [`LabError::Version`] when somebody was faster, [`LabError::Invalid`] for bad fields.
+/// [`LabError::Version`] when somebody was faster, [`LabError::Invalid`] for bad fields, [`LabError::Conflict`] `limits_lost` when a
+/// critical value is left out without a reason.
 pub async fn update(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -332,6 +337,7 @@ pub async fn update(
     let mut problems = Problems::default();
     let name = problems.optional_line("name", patch.name.as_deref(), LINE_MAX);
     let section = problems.optional_line("section", patch.section.as_deref(), GROUP_MAX);
+    let without_limits = problems.optional_line("withoutLimits", patch.without_limits.as_deref(), LINE_MAX);
     loinc_check(&mut problems, patch.loinc.as_ref().and_then(Option::as_deref));
     if patch.delta_pct.is_some() != patch.delta_days.is_some() {
         problems.add("deltaPct", "deltaPct and deltaDays go together");
@@ -384,8 +390,23 @@ pub async fn update(
     if after == before {
         return Ok(before);
     }
+    let left_out = before.critical_values.iter().flatten().find(|word| {
+        let still = after.critical_values.as_deref().unwrap_or_default();
+        !still.contains(word)
+    });
+    if let Some(word) = left_out
+        && without_limits.is_none()
+    {
+        return Err(LabError::conflict(
+            "limits_lost",
+            format!(
+                "nobody would be told of {word:?} any more; keep it, or say in withoutLimits why nobody needs to be"
+            ),
+        ));
+    }
     write(txn, &after).await?;
-    let detail = serde_json::json!({ "before": before });
+    let without_limits = without_limits.as_deref();
+    let detail = serde_json::json!({ "before": before, "withoutLimits": without_limits });
     audit::write(txn, actor, "test.changed", "test", code, Some(detail)).await?;
     if after.critical_values != before.critical_values {
         let reason = "the test's critical values changed";

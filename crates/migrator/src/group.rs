@@ -68,6 +68,10 @@ pub async fn rights_settle(
     } else {
         String::new()
     };
+    // Its rights are its group's: what was granted to the role itself goes, but for the right to connect.
+    if has_rights_inside(&txn, own).await.map_err(failed())? {
+        sql.push_str(&rights_take(own));
+    }
     let strangers = strangers(&txn, namespace, group, own).await.map_err(failed())?;
     for stranger in &strangers {
         sql.push_str(&rights_take(stranger));
@@ -98,6 +102,22 @@ pub fn rights_take(role: &RoleName) -> String {
         .collect();
     sql.push_str(&format!("REVOKE ALL ON SCHEMA public FROM {role};"));
     sql
+}
+
+/// Whether a role has rights on things in the connected database that it does not own.
+async fn has_rights_inside(
+    client: &impl GenericClient,
+    role: &RoleName,
+) -> Result<bool, tokio_postgres::Error> {
+    let row = client
+        .query_one(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid
+                 WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND r.rolname = $1 AND s.deptype = 'a'
+                   AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))",
+            &[&role.as_str()],
+        )
+        .await?;
+    Ok(row.get(0))
 }
 
 /// Roles of the installation that have rights in the connected database, or on it, and should have none.

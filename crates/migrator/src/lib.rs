@@ -14,6 +14,7 @@
 mod baseline;
 mod clone;
 mod error;
+mod granted;
 mod group;
 mod history;
 mod lock;
@@ -28,12 +29,13 @@ mod template;
 pub use baseline::{baseline_write, migrate_scratch};
 pub use clone::{CREATES_AT_ONCE_MAX, CloneStrategy, create_database, create_turn};
 pub use error::MigrateError;
+pub use granted::{Granted, granted};
 pub use group::{group_ensure, group_make, rights_settle, rights_take};
 pub use history::history_version;
 pub use lock::{MAINTENANCE_DATABASE, comparing_begin, comparing_is_under_way};
 pub use plain::{PlainError, plain_rows};
 pub use run::migrate_database;
-pub use secure::{close_to_public, secure_server};
+pub use secure::{close_to_public, secure_server, would_close};
 pub use server::{
     LABORATORY_MARK, Marked, OpenDatabase, SHARED_DATABASES, ServerState, StaysOpen, server_look,
     server_state, stays_open,

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use crate::{
     MigrateError,
     lock::{Guarded, MAINTENANCE_DATABASE, acquire, session},
-    server::SHARED_DATABASES,
+    server::{OpenDatabase, SHARED_DATABASES, StaysOpen, roles_through_public},
 };
 
 /// Takes every right on `postgres`, `template1` and, where it is on this server, the registry's database from PUBLIC, as
@@ -76,6 +76,33 @@ pub async fn close_to_public(
             owner: left.owner,
         }),
     }
+}
+
+/// Those among these databases that [`close_to_public`] would close and that every role may connect to, with whom that shuts out.
+///
+/// # Errors
+/// [`MigrateError::Connect`], [`MigrateError::Db`].
+pub async fn would_close(
+    admin: &ConnectTarget,
+    namespace: &Namespace,
+    databases: &[&str],
+) -> Result<Vec<StaysOpen>, MigrateError> {
+    let target = admin.with_database(MAINTENANCE_DATABASE);
+    let client = session(&target).await?;
+    let mut found = Vec::new();
+    for rights in public_rights(&client, &target, databases).await? {
+        if !rights.privileges.contains("CONNECT") {
+            continue;
+        }
+        let through_public = roles_through_public(&client, namespace, &rights.database).await?;
+        let open = OpenDatabase {
+            database: rights.database,
+            owner: rights.owner,
+            rights: rights.privileges,
+        };
+        found.push(StaysOpen { open, through_public });
+    }
+    Ok(found)
 }
 
 struct PublicRights {

@@ -164,7 +164,7 @@ fn lacks(superuser: bool, create_database: bool, create_role: bool) -> Vec<Strin
 
 /// The login roles that get into a database through PUBLIC alone: whom closing it shuts out. Not superusers, and not the
 /// installation's own.
-async fn roles_through_public(
+pub(crate) async fn roles_through_public(
     client: &impl GenericClient,
     namespace: &Namespace,
     database: &str,
@@ -193,7 +193,7 @@ pub struct StaysOpen {
     /// The database.
     pub open: OpenDatabase,
     /// The login roles that get in through PUBLIC alone, and would not any more if it were closed; known for the shared
-    /// databases.
+    /// databases and the registry's.
     pub through_public: Vec<String>,
 }
 

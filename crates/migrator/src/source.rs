@@ -10,7 +10,7 @@ mod embedded {
 }
 
 /// What a laboratory's role may do; `{group}` stands for the laboratory's group role.
-const GRANTS: &str = include_str!("../../../migrations-tenant/grants.sql");
+pub(crate) const GRANTS: &str = include_str!("../../../migrations-tenant/grants.sql");
 
 /// The server's own functions that the grants close to PUBLIC: a database that is adopted and given back gets them back.
 pub const CLOSED_FUNCTIONS: [&str; 5] = [

@@ -38,7 +38,8 @@ pub enum Prepared {
         /// Whether what was known of it changed.
         changed: bool,
     },
-    /// The shared databases are about to be closed to PUBLIC, as a person wants it: nothing is changed yet.
+    /// Databases are about to be closed to PUBLIC: the registry's, where it was there before and is open, and the shared ones, where a
+    /// person wants it. Their rights are not changed yet.
     Closing {
         /// Those that are open now, with the login roles that get in through PUBLIC alone and will be shut out.
         databases: Vec<StaysOpen>,
@@ -80,13 +81,15 @@ impl Platform {
     /// The same, with what a person has decided.
     ///
     /// # Errors
-    /// As [`Platform::prepare`]; [`PlatformError::Unfit`] and [`PlatformError::OtherRegistry`] before anything was changed.
+    /// As [`Platform::prepare`]; [`registry::RegistryError::NotARegistry`], [`PlatformError::Unfit`] and
+    /// [`PlatformError::OtherRegistry`] before anything was changed.
     pub async fn prepare_with(
         &self,
         prepare: Prepare,
         mut done: impl FnMut(Prepared),
     ) -> Result<(), PlatformError> {
         let name = self.registry.target().database.clone();
+        self.registry.require_usable().await?;
         let close_shared = prepare.close_shared || self.is_embedded();
         let state = self
             .require_fit(&name, close_shared, prepare.new_registry)
@@ -105,9 +108,10 @@ impl Platform {
         if close_shared {
             to_close.extend(migrator::SHARED_DATABASES);
         }
-        if close_shared && !self.is_embedded() {
-            let mut databases = migrator::stays_open(&self.server, &self.namespace, &name).await?;
-            databases.retain(|stays| stays.open.is_shared());
+        if !self.is_embedded() {
+            let mut databases = migrator::would_close(&self.server, &self.namespace, &to_close).await?;
+            // Of the registry's own nothing is to be said when nobody uses it.
+            databases.retain(|stays| stays.open.is_shared() || !stays.through_public.is_empty());
             if !databases.is_empty() {
                 done(Prepared::Closing { databases });
             }

@@ -44,19 +44,14 @@ pub async fn ensure_database(admin: &ConnectTarget, database: &str) -> Result<bo
     let name = DbName::from_catalog(database).map_err(|e| RegistryError::Migrate {
         reason: e.to_string(),
     })?;
-    if SERVERS_OWN.contains(&database) {
-        return Err(RegistryError::NotARegistry {
-            database: database.to_owned(),
-            why: "it is the server's own, in which its other users work or from which databases are made"
-                .to_owned(),
-        });
-    }
+    refuse_servers_own(database)?;
     let client = connect(admin).await?;
     lock(&client).await?;
-    // Closed and without rights of its own is what a creation leaves that was killed before its second statement.
+    // Closed and without rights of its own is what a creation leaves that was killed before its second statement. One of somebody
+    // else's stays closed.
     let found = client
         .query_opt(
-            "SELECT NOT datallowconn AND datacl IS NULL FROM pg_database WHERE datname = $1",
+            "SELECT NOT datallowconn AND datacl IS NULL AND pg_get_userbyid(datdba) = current_user FROM pg_database WHERE datname = $1",
             &[&database],
         )
         .await
@@ -85,6 +80,17 @@ pub async fn ensure_database(admin: &ConnectTarget, database: &str) -> Result<bo
     }
 }
 
+fn refuse_servers_own(database: &str) -> Result<(), RegistryError> {
+    if !SERVERS_OWN.contains(&database) {
+        return Ok(());
+    }
+    Err(RegistryError::NotARegistry {
+        database: database.to_owned(),
+        why: "it is the server's own, in which its other users work or from which databases are made"
+            .to_owned(),
+    })
+}
+
 /// Lets the registry's own user in and not everybody, in one transaction.
 async fn open_database(client: &Client, name: &DbName) -> Result<(), RegistryError> {
     let sql = format!(
@@ -107,12 +113,30 @@ async fn lock(client: &Client) -> Result<(), RegistryError> {
 }
 
 impl Registry {
+    /// Refuses a database that cannot become the registry, and changes nothing: one of the server's own; one that is there and is
+    /// neither a registry nor empty; an empty one that belongs to somebody else. One that is not there yet may become it.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotARegistry`]; [`RegistryError::Migrate`] for a history that no migration wrote.
+    pub async fn require_usable(&self) -> Result<(), RegistryError> {
+        refuse_servers_own(&self.target().database)?;
+        let client = match connect(self.target()).await {
+            Ok(client) => client,
+            // It is not there, or its server does not answer, which whatever comes next says.
+            Err(RegistryError::Unavailable { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let found = history_version(&client).await?;
+        self.refuse_another_use(&client, found).await
+    }
+
     /// Brings the schema to this binary's version. Any number of processes may call it at once.
     ///
     /// # Errors
-    /// [`RegistryError::VersionMismatch`] when the database is newer than the code, [`RegistryError::ReadOnly`]; nothing is changed
-    /// then.
+    /// [`RegistryError::VersionMismatch`] when the database is newer than the code, [`RegistryError::ReadOnly`], and as
+    /// [`Registry::require_usable`]; nothing is changed then.
     pub async fn migrate(&self) -> Result<SchemaVersion, RegistryError> {
+        refuse_servers_own(&self.target().database)?;
         let mut client = connect(self.target()).await?;
         lock(&client).await?;
         let read_only = "SELECT current_setting('transaction_read_only')::boolean";
@@ -143,8 +167,8 @@ impl Registry {
         Ok(latest())
     }
 
-    /// Refuses a database that another application uses: before the first migration it must be empty, and a history that it
-    /// has must be ours.
+    /// Refuses a database that another application uses: before the first migration it must be empty and belong to the role that
+    /// migrates it, or to a role of which that one is a member; and a history that it has must be ours.
     async fn refuse_another_use(&self, client: &Client, found: SchemaVersion) -> Result<(), RegistryError> {
         let failed = |e| RegistryError::from_driver("looking at what the registry's database holds", e);
         let why = if found == SchemaVersion::new(0) {
@@ -161,7 +185,13 @@ impl Registry {
                 )
                 .await
                 .map_err(failed)?;
-            row.map(|row| format!("it is not empty, it holds {} for example", row.get::<_, &str>(0)))
+            match row {
+                Some(row) => Some(format!(
+                    "it is not empty, it holds {} for example",
+                    row.get::<_, &str>(0)
+                )),
+                None => owned_by_another(client).await.map_err(failed)?,
+            }
         } else {
             let ours = embedded::migrations::runner();
             let ours = ours
@@ -205,12 +235,40 @@ impl Registry {
     }
 }
 
+/// Whose the connected database is, where it is somebody else's. A superuser counts as a member of those roles alone that it was made
+/// a member of.
+async fn owned_by_another(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
+    let row = client
+        .query_opt(
+            "SELECT quote_ident(o.rolname), quote_ident(me.rolname), quote_ident(d.datname)
+               FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles o ON o.oid = d.datdba
+               JOIN pg_catalog.pg_roles me ON me.rolname = current_user
+              WHERE d.datname = pg_catalog.current_database() AND o.oid <> me.oid
+                AND (me.rolsuper OR NOT pg_catalog.pg_has_role(me.oid, o.oid, 'MEMBER'))
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE m.roleid = o.oid AND m.member = me.oid)",
+            &[],
+        )
+        .await?;
+    Ok(row.map(|row| {
+        let (owner, user, name): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
+        format!(
+            "it is empty and belongs to {owner}, who may need it; if it was made to be the registry, say so with ALTER DATABASE {name} \
+             OWNER TO {user}"
+        )
+    }))
+}
+
 async fn connect(target: &ConnectTarget) -> Result<Client, RegistryError> {
-    pg::connect(target, "tenantry registry migrations", CONNECT_LIMIT)
-        .await
-        .map_err(|e| RegistryError::Unavailable {
-            reason: e.to_string(),
-        })
+    pg::connect_with(
+        target,
+        "tenantry registry migrations",
+        CONNECT_LIMIT,
+        "-c search_path=public",
+    )
+    .await
+    .map_err(|e| RegistryError::Unavailable {
+        reason: e.to_string(),
+    })
 }
 
 /// The newest version in the history table; zero when there is none.

@@ -315,3 +315,65 @@ async fn refused_log_ins_can_be_listed() {
     assert_eq!(refusals[0]["tenant"], "acme-lab");
     assert_eq!(refusals[0]["email"], "ada@example.org");
 }
+
+/// A database that is others' is neither made a registry of nor closed to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_of_others_are_no_registry_and_stay_as_they_are() {
+    let existing = Existing::start().await;
+    existing.run("CREATE DATABASE openapp OWNER monitoring").await;
+    existing.run("CREATE DATABASE \"by the DBA\"").await;
+    for (name, statement) in [
+        ("postgres", "MASTER_PGDATABASE"),
+        ("template0", "MASTER_PGDATABASE"),
+        ("template1", "MASTER_PGDATABASE"),
+        ("openapp", "ALTER DATABASE openapp OWNER TO"),
+    ] {
+        let ctl = existing.ctl().with("MASTER_PGDATABASE", name);
+        let said = ctl.run(&["up", "--no-serve"]).expect(5);
+        let expected = said.stderr.contains(statement) && said.stderr.contains("Nothing was changed");
+        assert!(expected, "{name}: {said:?}");
+    }
+    let target = existing.cluster.target();
+    for name in ["postgres", "template1", "openapp"] {
+        let client = pg::connect(&target.with_database(name), "test", LIMIT)
+            .await
+            .unwrap();
+        let sql = "SELECT (SELECT count(*) FROM pg_tables WHERE schemaname = 'public'),
+                          has_database_privilege('monitoring', current_database(), 'CONNECT')";
+        let row = client.query_one(sql, &[]).await.unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, bool>(1)), (0, true), "{name}");
+    }
+    // An empty one of the administrator's own is taken, and whom closing it shuts out is said before.
+    let ctl = existing.ctl().with("MASTER_PGDATABASE", "by the DBA");
+    let said = ctl.run(&["up", "--no-serve"]).expect(0);
+    let at = |part: &str| {
+        let found = said.stderr.find(part);
+        found.unwrap_or_else(|| panic!("{part}: {said:?}"))
+    };
+    let grant = "GRANT CONNECT ON DATABASE \"by the DBA\" TO \"De ployer\", \"monitoring\"";
+    assert!(at(grant) < at("closed to PUBLIC: "), "{said:?}");
+    assert!(
+        said.stderr.contains("stays open to every role: postgres"),
+        "{said:?}"
+    );
+    // Whoever owns it later, what is a registry already stays one.
+    existing
+        .run("ALTER DATABASE \"by the DBA\" OWNER TO \"De ployer\"")
+        .await;
+    ctl.run(&["up", "--no-serve"]).expect(0);
+}
+
+/// An administrator's own settings say nothing of where the registry's and laboratories' tables are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_path_of_the_administrators_changes_nothing() {
+    let existing = Existing::start().await;
+    existing
+        .run("ALTER ROLE CURRENT_USER SET search_path = elsewhere")
+        .await;
+    let ctl = existing.ctl();
+    ctl.run(&["up", "--no-serve"]).expect(0);
+    ctl.provision("acme-lab");
+    ctl.run(&["list"]).expect(0);
+    ctl.run(&["backup", "acme-lab"]).expect(0);
+    ctl.run(&["doctor", "--deep"]).expect(0);
+}

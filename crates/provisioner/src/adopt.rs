@@ -438,7 +438,8 @@ fn admin_of(wanted: &Adoption, known: Option<Known>) -> Result<(StaffId, NewAdmi
         (Some(hash), _) => Some(hash.into()),
         (None, Ok(given)) => given,
         (None, Err(())) => {
-            let why = "the laboratory's administrator has no password in its database; give one, invite them, or name another";
+            let why = "the laboratory's administrator has no password in its database: invite them (`tenantctl adopt --invite`), give one (--admin-email \
+                       with --admin-password-stdin), or name another (--admin-email); over the API: `invite`, `admin`";
             return invalid("admin.password", why);
         }
     };

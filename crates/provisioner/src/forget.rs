@@ -6,6 +6,7 @@ use registry::{OperationFilter, Tenant};
 
 use crate::{
     ProvisionError, Provisioner, RequestedBy,
+    preconditions::renamed,
     request::{begin, commit, not_found},
     steps::look,
 };
@@ -34,12 +35,13 @@ impl Provisioner {
                 found.slug
             ));
         }
+        if let Some(renamed) = renamed(&held, &found).await? {
+            return refused(renamed);
+        }
         let archives = registry::archives_list(&client, Some(tenant), None, 1).await?;
         if archives.is_empty() {
             return refused(
-                "no archive of it is recorded; bring one back first (`tenantctl archives import`), or look whether its database was \
-                 renamed"
-                    .to_owned(),
+                "no archive of it is recorded; bring one back first (`tenantctl archives import`)".to_owned(),
             );
         }
         let live = OperationFilter {

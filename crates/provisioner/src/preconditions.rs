@@ -204,10 +204,7 @@ async fn absence(session: &Session, tenant: &Tenant) -> Result<Option<String>, P
         .map_err(ProvisionError::db("looking for the database", &session.target))?;
     let (there, renamed): (bool, Option<String>) = (row.get(0), row.get(1));
     Ok((!there).then(|| match renamed {
-        Some(renamed) => format!(
-            "its database {} is called {renamed} now, which has its mark: run ALTER DATABASE {renamed} RENAME TO {name}",
-            name.as_str()
-        ),
+        Some(renamed) => renamed_words(&renamed, name),
         None => format!(
             "its database {} is not there, nor any other with its mark; was it removed by hand? `tenantctl archives list --tenant {}` \
              shows what is left of it",
@@ -215,6 +212,27 @@ async fn absence(session: &Session, tenant: &Tenant) -> Result<Option<String>, P
             tenant.slug
         ),
     }))
+}
+
+fn renamed_words(renamed: &str, name: &DbName) -> String {
+    format!(
+        "its database {} is called {renamed} now, which has its mark: run ALTER DATABASE {renamed} RENAME TO {name}",
+        name.as_str()
+    )
+}
+
+/// That a database with the laboratory's mark is there under another name.
+pub(crate) async fn renamed(session: &Session, tenant: &Tenant) -> Result<Option<String>, ProvisionError> {
+    let row = session
+        .client
+        .query_opt(
+            "SELECT quote_ident(datname) FROM pg_database
+              WHERE shobj_description(oid, 'pg_database') = $2 AND datname <> $1 LIMIT 1",
+            &[&tenant.db_name.as_str(), &mark_of(tenant)],
+        )
+        .await
+        .map_err(ProvisionError::db("looking for the database", &session.target))?;
+    Ok(row.map(|row| renamed_words(row.get(0), &tenant.db_name)))
 }
 
 /// A closed database lets in superusers only, and its administrator must dump it then.

@@ -14,7 +14,7 @@ use tokio_postgres::{
 };
 
 use super::finding::{Ailment, Finding, Remedy};
-use crate::{ProvisionError, reach::Session};
+use crate::{ProvisionError, RolePolicy, reach::Session};
 
 /// One question. Its SQL begins after [`LABORATORIES`] and gives: the laboratory's role, the subject, what was seen, the statements
 /// that take it back, and whether the doctor may run them.
@@ -91,7 +91,7 @@ labs AS (
 )";
 
 /// What a look at the server's shared catalogue shows.
-const ON_SERVER: [Check; 8] = [
+const ON_SERVER: [Check; 12] = [
     Check {
         kind: Ailment::RoleAttributes,
         sql: "
@@ -112,6 +112,24 @@ SELECT o.role, o.rolname::text,
               to_char(r.rolvaliduntil AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SSZ')),
        ARRAY[format('ALTER ROLE %I VALID UNTIL ''infinity''', o.rolname)], true
   FROM own o JOIN pg_roles r ON r.oid = o.oid WHERE o.rolname = o.role AND r.rolvaliduntil < 'infinity'",
+    },
+    Check {
+        kind: Ailment::RoleAttributes,
+        sql: "
+SELECT o.role, o.rolname::text, 'it has NOINHERIT, with which it has none of its group''s rights',
+       ARRAY[format('ALTER ROLE %I INHERIT', o.rolname)], true
+  FROM own o JOIN pg_roles r ON r.oid = o.oid WHERE o.rolname = o.role AND NOT r.rolinherit",
+    },
+    Check {
+        kind: Ailment::RoleMembership,
+        sql: "
+SELECT DISTINCT o.role, format('%s in %s (ADMIN OPTION)', o.rolname, g.rolname),
+       format('%I has the ADMIN OPTION on %I, and may let any other role into it', o.rolname, g.rolname),
+       ARRAY[format('REVOKE ADMIN OPTION FOR %I FROM %I', g.rolname, o.rolname)
+             || CASE WHEN current_setting('server_version_num')::int >= 160000
+                THEN format(' GRANTED BY %I', pg_get_userbyid(m.grantor)) ELSE '' END], true
+  FROM own o JOIN pg_auth_members m ON m.member = o.oid JOIN pg_roles g ON g.oid = m.roleid
+ WHERE o.rolname = o.role AND g.rolname = o.own_group AND m.admin_option",
     },
     Check {
         kind: Ailment::RoleMembership,
@@ -148,7 +166,10 @@ SELECT d.role, format('%s in %s', r.rolname, d.datname), format('%I may %s', r.r
  WHERE NOT d.has_people AND NOT r.rolsuper AND r.oid NOT IN (TABLE installation) AND r.rolname <> current_user
 UNION ALL
 SELECT d.role, format('%s in %s', r.rolname, d.datname), format('%I owns the database', r.rolname),
-       ARRAY[format('ALTER DATABASE %I OWNER TO %I', d.datname, current_user)], false
+       -- The rights of an owner go over to the next one, the laboratory's own to connect among them.
+       ARRAY[format('ALTER DATABASE %I OWNER TO %I', d.datname, current_user)]
+       || CASE WHEN r.oid = d.role_oid THEN ARRAY[format('GRANT CONNECT ON DATABASE %I TO %I', d.datname, r.rolname)]
+          ELSE '{}' END, false
   FROM databases d JOIN pg_roles r ON r.oid = d.datdba
  WHERE NOT d.has_people AND NOT r.rolsuper AND r.rolname <> current_user",
     },
@@ -175,6 +196,23 @@ SELECT d.role, d.datname::text,
          SELECT database, count(*) AS held, current_setting('max_locks_per_transaction')::int
                 * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) AS room
            FROM pg_locks WHERE locktype = 'advisory' GROUP BY database) k ON k.database = d.oid AND k.held > k.room / 10",
+    },
+    // 0 is a log-in that is refused, and told as such. An adopted laboratory may have had a limit before.
+    Check {
+        kind: Ailment::DatabaseSettings,
+        sql: "
+SELECT d.role, format('%s (CONNECTION LIMIT)', d.datname),
+       format('it takes %s sessions, fewer than roles.connections_max = %s', p.datconnlimit, $9::int),
+       ARRAY[format('ALTER DATABASE %I CONNECTION LIMIT -1', d.datname)], true
+  FROM databases d JOIN pg_database p ON p.oid = d.oid
+ WHERE p.datconnlimit > 0 AND p.datconnlimit < $9::int AND NOT d.has_people",
+    },
+    Check {
+        kind: Ailment::DatabaseSettings,
+        sql: "
+SELECT d.role, format('%s (IS_TEMPLATE)', d.datname), 'it is a template, which every role with CREATEDB may copy',
+       ARRAY[format('ALTER DATABASE %I IS_TEMPLATE false', d.datname)], true
+  FROM databases d JOIN pg_database p ON p.oid = d.oid WHERE p.datistemplate",
     },
     Check {
         kind: Ailment::DatabaseSettings,
@@ -255,6 +293,7 @@ impl Laboratory {
 pub(super) async fn on_server(
     session: &Session,
     namespace: &Namespace,
+    policy: &RolePolicy,
     laboratories: &[Laboratory],
 ) -> Result<Vec<Sighting>, ProvisionError> {
     if laboratories.is_empty() {
@@ -268,7 +307,8 @@ pub(super) async fn on_server(
     let people: Vec<bool> = laboratories.iter().map(|l| l.has_people).collect();
     let (names, harmless): (Vec<&str>, Vec<&str>) = SETTINGS.into_iter().unzip();
     let shared = namespace.shared_group();
-    let params: [(&(dyn ToSql + Sync), Type); 8] = [
+    let connections_max = i32::try_from(policy.connections_max).unwrap_or(i32::MAX);
+    let params: [(&(dyn ToSql + Sync), Type); 9] = [
         (&roles, Type::TEXT_ARRAY),
         (&groups, Type::TEXT_ARRAY),
         (&databases, Type::TEXT_ARRAY),
@@ -277,6 +317,7 @@ pub(super) async fn on_server(
         (&names, Type::TEXT_ARRAY),
         (&harmless, Type::TEXT_ARRAY),
         (&shared.as_str(), Type::TEXT),
+        (&connections_max, Type::INT4),
     ];
     let asked = ON_SERVER.iter().map(|check| async {
         let sql = format!("{LABORATORIES}{}", check.sql);

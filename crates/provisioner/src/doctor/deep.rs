@@ -12,7 +12,7 @@ use super::{
     checks::{self, Laboratory},
     facts::{Facts, UnderWay},
     finding::{Ailment, Finding, Remedy},
-    laboratory,
+    grants, laboratory,
 };
 use crate::{Inner, ProvisionError};
 
@@ -110,13 +110,16 @@ async fn read(
     let client = inner.connect_inside(target).await?;
     let version = migrator::history_version(&client).await?;
     let namespace = &inner.config.namespace;
-    let rights = checks::inside(&client, target, namespace, laboratory)
-        .await?
-        .into_iter();
-    Ok((
-        version,
-        rights.map(|sighting| sighting.told(laboratory)).collect(),
-    ))
+    let rights = checks::inside(&client, target, namespace, laboratory).await?;
+    let mut found: Vec<Finding> = rights
+        .into_iter()
+        .map(|sighting| sighting.told(laboratory))
+        .collect();
+    // The grants name the tables and columns of this code's version; the migration of one that is older gives them.
+    if version == migrator::latest() {
+        found.extend(grants::compared(&client, target, laboratory).await?);
+    }
+    Ok((version, found))
 }
 
 pub(super) async fn as_before(inner: &Inner, tenant: &Tenant) -> Result<bool, ProvisionError> {

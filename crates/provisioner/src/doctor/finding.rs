@@ -7,7 +7,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ailment {
-    /// A server cannot be asked, so nothing is known of what is on it.
+    /// A server cannot be asked, so nothing is known of what is on it; or it has no connection left for laboratories' roles.
     ServerUnreachable,
     /// The client programs of this process cannot dump or restore a server's databases.
     ClientPrograms,
@@ -35,19 +35,19 @@ pub enum Ailment {
     RoleCannotLogIn,
     /// A laboratory's role may connect to a database that is not its own, or has rights in one.
     RoleReachesElsewhere,
-    /// A laboratory's role has its rights through a group that it shares with others, or has none.
+    /// A laboratory's role has its rights through a group that it shares with others, or has others than the grants give.
     RightsUnsettled,
     /// A laboratory's role has no limit on sessions or temporary files, or one that is lower than configured.
     RoleUnbounded,
     /// A laboratory's role has settings of its own that change what its statements mean.
     RoleSettings,
-    /// A laboratory's role, or its group, has an attribute such as CREATEROLE, or its password expires.
+    /// A laboratory's role, or its group, has an attribute such as CREATEROLE or NOINHERIT, or its password expires.
     RoleAttributes,
     /// A laboratory's role or group is a member of another role, or another role of it.
     RoleMembership,
     /// Roles of others have rights on a laboratory's database or in it.
     RightsOfOthers,
-    /// A laboratory's database has settings that change what statements in it mean.
+    /// A laboratory's database has settings that change what statements in it mean, is a template, or takes too few sessions.
     DatabaseSettings,
     /// A line of `pg_hba.conf` lets laboratories' roles in without a password.
     LogInWithoutPassword,

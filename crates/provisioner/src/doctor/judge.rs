@@ -217,6 +217,8 @@ impl Judge<'_> {
                 "its role has no LOGIN"
             } else if !database.connectable {
                 "its database lets nobody in"
+            } else if database.connections_max == 0 {
+                "its database takes no sessions (CONNECTION LIMIT 0)"
             } else if !self.seen.reach_of(name).contains(tenant.db_name.as_str()) && !role.superuser {
                 "its role may not CONNECT to its database"
             } else {
@@ -389,8 +391,9 @@ impl Judge<'_> {
             (Some(_), Some(id)) => (
                 format!("it is marked as the laboratory {id}, which the registry does not know"),
                 format!(
-                    "`tenantctl adopt --database {name} --slug {}` takes it back under that id, as after the registry was restored \
-                     from an older backup; is it the right registry (MASTER_PGDATABASE)?",
+                    "`tenantctl adopt --database {name} --slug {} --invite` takes it back under that id, as after the registry was \
+                     restored from an older backup, and invites an administrator whose password was in the registry alone; is it the \
+                     right registry (MASTER_PGDATABASE)?",
                     self.slug_of(name)
                 ),
             ),

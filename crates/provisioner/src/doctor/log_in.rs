@@ -67,9 +67,15 @@ pub(super) async fn findings(
         // What was seen may have been in the middle of a change that has begun, or ended, since.
         if !suspected.is_empty() && as_before(inner, tenant).await.unwrap_or(false) {
             let suspected = suspected.into_iter();
-            found.extend(suspected.map(|finding| finding.on(&tenant.server).of(&tenant.slug)));
+            found.extend(suspected.map(|finding| match finding.kind {
+                Ailment::ServerUnreachable => finding.on(&tenant.server),
+                _ => finding.on(&tenant.server).of(&tenant.slug),
+            }));
         }
     }
+    // A full server is told once and not for each laboratory.
+    let mut told = BTreeSet::new();
+    found.retain(|finding| told.insert(finding.owned_key()));
     found
 }
 
@@ -120,7 +126,57 @@ async fn rejecting(
     Ok(lines)
 }
 
-/// A server that is full, or away, says nothing of the role.
+/// Whether the role or its database has as many sessions as it may have: then it is not the server that is full.
+async fn is_at_its_limit(
+    inner: &Inner,
+    admin: &ConnectTarget,
+    tenant: &Tenant,
+) -> Result<bool, ProvisionError> {
+    let session = inner.session(admin.clone()).await?;
+    let row = session
+        .client
+        .query_one(
+            "SELECT coalesce(bool_or(have >= may), false) FROM (
+                 SELECT r.rolconnlimit AS may, (SELECT count(*) FROM pg_stat_activity WHERE usesysid = r.oid) AS have
+                   FROM pg_roles r WHERE r.rolname = $1
+                 UNION ALL SELECT d.datconnlimit, (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid)
+                   FROM pg_database d WHERE d.datname = $2) AS limits WHERE may >= 0",
+            &[&tenant.role_name.as_str(), &tenant.db_name.as_str()],
+        )
+        .await
+        .map_err(ProvisionError::db("counting sessions", &session.target))?;
+    inner.put_back(session);
+    Ok(row.get(0))
+}
+
+/// No room for another session, of the laboratory or of the whole server.
+async fn no_room(inner: &Inner, admin: &ConnectTarget, tenant: &Tenant, seen: String) -> Finding {
+    let sessions = |of: String| {
+        format!(
+            "`SELECT pid, datname, usename, application_name, state, state_change FROM pg_stat_activity{of} ORDER BY state_change` shows \
+             who has them"
+        )
+    };
+    // A server that does not answer that question either is full, or on its way out.
+    if is_at_its_limit(inner, admin, tenant).await.unwrap_or(false) {
+        let of = format!(
+            " WHERE usename = '{}' OR datname = '{}'",
+            tenant.role_name.as_str(),
+            tenant.db_name.as_str()
+        );
+        let advice = format!("{}; roles.connections_max bounds them", sessions(of));
+        return Finding::new(Ailment::RoleCannotLogIn, tenant.role_name.as_str(), seen, advice)
+            .of(&tenant.slug);
+    }
+    let subject = format!("{}:{}", admin.host, admin.port);
+    let advice = format!(
+        "{}; lower router.budget (TENANTRY_ROUTER_BUDGET), or raise max_connections and restart the server",
+        sessions(String::new())
+    );
+    Finding::new(Ailment::ServerUnreachable, subject, seen, advice)
+}
+
+/// A server that is away says nothing of the role.
 async fn refused(
     inner: &Inner,
     admin: &ConnectTarget,
@@ -134,6 +190,13 @@ async fn refused(
         Finding::new(Ailment::RoleCannotLogIn, tenant.role_name.as_str(), seen, advice)
     };
     match refusal.code()? {
+        code if *code == SqlState::TOO_MANY_CONNECTIONS => {
+            let seen = format!(
+                "{} is active, and there is no room for another session of its role: {refusal} (SQLSTATE 53300)",
+                tenant.slug
+            );
+            Some(no_room(inner, admin, tenant, seen).await)
+        }
         code if *code == SqlState::INVALID_PASSWORD => {
             let seen = format!(
                 "{} is active, and the server does not take the password that the registry has for its role: it was changed there, \

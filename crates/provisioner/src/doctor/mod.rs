@@ -13,6 +13,7 @@ mod checks;
 mod deep;
 mod facts;
 mod finding;
+mod grants;
 mod hba;
 mod judge;
 mod log_in;
@@ -80,11 +81,15 @@ impl Provisioner {
             // Only a further look shows what came of it, and what was hidden behind it.
             let again = examine(&self.inner, deep).await?;
             let (known, mut fresh) = split(&report.findings, again.findings);
-            for finding in report.findings.iter_mut().filter(|finding| finding.mended) {
-                if known.contains(&finding.owned_key()) {
-                    finding.mended = false;
+            for finding in &mut report.findings {
+                let is_there = known.contains(&finding.owned_key());
+                if finding.mended && is_there {
                     finding.not_mended = Some("it was found again right after it was mended".to_owned());
+                } else if !is_there {
+                    // It went with what was mended.
+                    finding.not_mended = None;
                 }
+                finding.mended = !is_there;
             }
             mend_all(&mut mender, &mut fresh).await;
             let done = fresh.iter().all(|finding| !finding.mended);
@@ -199,17 +204,31 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
             .filter(|finding| finding.kind == Ailment::MissingDatabase)
             .map(|finding| finding.subject.clone())
             .collect();
-        findings.extend(
-            differing
-                .into_iter()
-                .filter(|finding| !missing.contains(&finding.subject)),
-        );
+        // Without its group a laboratory lacks every right, which was named, too.
+        let unsettled: BTreeSet<Option<Slug>> = findings
+            .iter()
+            .filter(|finding| finding.kind == Ailment::RightsUnsettled)
+            .map(|finding| finding.slug.clone())
+            .collect();
+        findings.extend(differing.into_iter().filter(|finding| {
+            !missing.contains(&finding.subject)
+                && !(finding.kind == Ailment::RightsUnsettled && unsettled.contains(&finding.slug))
+        }));
         examined.histories = histories;
     }
     findings.sort_by(by_severity);
     let reachable = visits.iter().flat_map(|visit| {
-        let open = visit.state.open.iter();
-        open.map(|open| Reachable {
+        let told = |name: &str| {
+            let mut found = findings.iter();
+            found.any(|finding| {
+                finding.kind == Ailment::OpenToPublic
+                    && finding.subject == name
+                    && finding.server.as_ref() == Some(&visit.server)
+            })
+        };
+        let open = visit.state.open.iter().filter(|open| !told(&open.database));
+        let open: Vec<_> = open.collect();
+        open.into_iter().map(|open| Reachable {
             server: visit.server.clone(),
             open: open.clone(),
         })
@@ -221,10 +240,11 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
             role: role.clone(),
         })
     });
+    let reachable: Vec<Reachable> = reachable.collect();
     Ok(Report {
         findings,
         examined,
-        reachable: reachable.collect(),
+        reachable,
         role_creators: role_creators.collect(),
         took_ms: 0,
     })
@@ -353,7 +373,7 @@ async fn rights(
     for finding in &mut found {
         finding.server = Some(visit.server.clone());
     }
-    let first = checks::on_server(&visit.session, namespace, &here).await?;
+    let first = checks::on_server(&visit.session, namespace, &inner.config.roles, &here).await?;
     if first.is_empty() {
         return Ok(found);
     }
@@ -365,7 +385,8 @@ async fn rights(
         told.collect::<Vec<_>>()
     };
     let first: BTreeSet<OwnedKey> = told(first).iter().map(|(_, f)| f.owned_key()).collect();
-    for (id, finding) in told(checks::on_server(&visit.session, namespace, &here).await?) {
+    for (id, finding) in told(checks::on_server(&visit.session, namespace, &inner.config.roles, &here).await?)
+    {
         let tenant = facts.by_id(id);
         if first.contains(&finding.owned_key())
             && let Some(tenant) = tenant

@@ -26,7 +26,7 @@ impl Judge<'_> {
                 self.registry_database
             ),
             "look whether MASTER_PGDATABASE and MASTER_PGHOST name the right registry. If the registry was lost, take each back: \
-             `tenantctl adopt --database NAME --slug SLUG` with the slug that it had. Drop nothing: the databases may be all that \
+             `tenantctl adopt --database NAME --slug SLUG --invite` with the slug that it had. Drop nothing: the databases may be all that \
              there is of these laboratories",
         )
     }

@@ -11,6 +11,8 @@ pub(super) struct SeenDatabase {
     pub(super) is_template: bool,
     /// Whether anybody at all is let in.
     pub(super) connectable: bool,
+    /// The most sessions that it may have beside superusers'; -1: any number.
+    pub(super) connections_max: i32,
     /// What every role may do, as `CONNECT, TEMPORARY`.
     pub(super) public: Option<String>,
     /// The roles that may connect beside PUBLIC, the owner among them.
@@ -134,7 +136,7 @@ async fn databases(session: &Session) -> Result<BTreeMap<String, SeenDatabase>, 
     let rows = session
         .client
         .query(
-            "SELECT d.datname::text, m.description, d.datistemplate, d.datallowconn, a.public, a.connect
+            "SELECT d.datname::text, m.description, d.datistemplate, d.datallowconn, d.datconnlimit, a.public, a.connect
                FROM pg_database d
                LEFT JOIN pg_shdescription m ON m.objoid = d.oid AND m.classoid = 'pg_database'::regclass
               CROSS JOIN LATERAL (
@@ -151,8 +153,9 @@ async fn databases(session: &Session) -> Result<BTreeMap<String, SeenDatabase>, 
             mark: row.get(1),
             is_template: row.get(2),
             connectable: row.get(3),
-            public: row.get(4),
-            connect: row.get(5),
+            connections_max: row.get(4),
+            public: row.get(5),
+            connect: row.get(6),
         };
         (row.get(0), database)
     });

@@ -11,22 +11,22 @@ use crate::{
 };
 
 /// A laboratory with a neighbour and a role that has nothing to do with either.
-struct Scene {
-    rig: Rig,
-    tenant: Tenant,
+pub(crate) struct Scene {
+    pub(crate) rig: Rig,
+    pub(crate) tenant: Tenant,
     neighbour: Tenant,
     outsider: String,
 }
 
 /// Where a statement is run, and where the statement that takes it back must be.
 #[derive(Clone, Copy, PartialEq)]
-enum At {
+pub(crate) enum At {
     Server,
     Inside,
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let rig = Rig::new().await;
         let (tenant, neighbour) = (
             rig.provisioned("planted").await,
@@ -46,7 +46,7 @@ impl Scene {
         scene
     }
 
-    async fn run(&self, at: At, sql: &str) {
+    pub(crate) async fn run(&self, at: At, sql: &str) {
         let client = match at {
             At::Server => connect(&self.rig.space.server).await,
             At::Inside => self.rig.inside(&self.tenant).await,
@@ -58,7 +58,7 @@ impl Scene {
     }
 
     /// Plants a fault and expects it to be the one finding, of this kind.
-    async fn planted(&self, at: At, kind: &str, sql: &str) -> Finding {
+    pub(crate) async fn planted(&self, at: At, kind: &str, sql: &str) -> Finding {
         let sql = self.filled(sql);
         self.run(at, &sql).await;
         let mut report = self.rig.provisioner.examine(true).await.unwrap();
@@ -67,7 +67,7 @@ impl Scene {
         report.findings.remove(0)
     }
 
-    fn filled(&self, sql: &str) -> String {
+    pub(crate) fn filled(&self, sql: &str) -> String {
         let namespace = &self.rig.space.namespace;
         sql.replace("{role}", &self.tenant.role_name.to_string())
             .replace("{group}", &namespace.tenant_group(self.tenant.id).to_string())
@@ -82,7 +82,7 @@ impl Scene {
     }
 
     /// `--fix` takes it back, says so, and it stays so.
-    async fn is_fixed(&self, finding: &Finding) {
+    pub(crate) async fn is_fixed(&self, finding: &Finding) {
         assert!(finding.mendable, "{finding:#?}");
         let report = self.rig.provisioner.mend(true, by()).await.unwrap();
         assert_eq!(report.left(), 0, "{:#?}", report.findings);
@@ -91,7 +91,7 @@ impl Scene {
     }
 
     /// `--fix` leaves it to a person, who gets the statements.
-    async fn is_advised(&self, at: At, finding: &Finding) {
+    pub(crate) async fn is_advised(&self, at: At, finding: &Finding) {
         assert!(!finding.mendable, "{finding:#?}");
         let mut parts = finding.advice.split('`');
         let sql = parts

@@ -15,6 +15,8 @@ mod doctor;
 #[cfg(test)]
 mod doctor_rights;
 #[cfg(test)]
+mod doctor_service;
+#[cfg(test)]
 mod fence;
 #[cfg(test)]
 mod hosts;

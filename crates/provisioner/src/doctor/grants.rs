@@ -41,7 +41,7 @@ WITH wanted AS (
     SELECT 'FUNCTION', p.oid::regprocedure::text, p.oid, '', p.proowner, p.proacl
       FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
 ), held AS (
-    SELECT t.*, a.privilege_type, a.is_grantable, a.grantee = to_regrole(quote_ident($2)) AS directly
+    SELECT t.*, a.privilege_type, a.is_grantable, coalesce(a.grantee = to_regrole(quote_ident($2)), false) AS directly
       FROM things t CROSS JOIN LATERAL aclexplode(t.acl) a
      WHERE a.grantee IN (to_regrole(quote_ident($1)), to_regrole(quote_ident($2))) AND a.grantee <> t.owner
 )

@@ -210,10 +210,12 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
             .filter(|finding| finding.kind == Ailment::RightsUnsettled)
             .map(|finding| finding.slug.clone())
             .collect();
-        findings.extend(differing.into_iter().filter(|finding| {
-            !missing.contains(&finding.subject)
-                && !(finding.kind == Ailment::RightsUnsettled && unsettled.contains(&finding.slug))
-        }));
+        let is_told = |finding: &Finding| {
+            missing.contains(&finding.subject)
+                || (finding.kind == Ailment::RightsUnsettled && unsettled.contains(&finding.slug))
+        };
+        findings.extend(differing.into_iter().filter(|finding| !is_told(finding)));
+
         examined.histories = histories;
     }
     findings.sort_by(by_severity);

@@ -114,7 +114,8 @@ pub enum ArchiveError {
     },
     /// The archive is not what was recorded, or is not there.
     #[error(
-        "the archive {location} cannot be trusted: {why}; nothing was dropped, and a new dump is made when the operation runs again"
+        "the archive {location} cannot be trusted: {why}; nothing was dropped. A backup or removal that \
+         runs again makes another dump; to restore, take another archive (`tenantctl archives list`)"
     )]
     Broken {
         /// The dump or its manifest.

@@ -1,7 +1,8 @@
 //! The grants as a list: what a laboratory's group has to have, and nothing beyond it.
 //!
-//! Read from `grants.sql` itself, so that there is no second list. Applying the file in a transaction that is rolled back would say the
-//! same, and would write to the catalogue of every laboratory each time that somebody only looks.
+//! Read from `grants.sql` itself, so that there is no second list. Applying the file in a transaction that is
+//! rolled back would say the same, and would write to the catalogue of every laboratory each time that
+//! somebody only looks.
 
 use crate::source::GRANTS;
 
@@ -10,7 +11,8 @@ use crate::source::GRANTS;
 pub struct Granted {
     /// `SCHEMA`, `TABLE`, `SEQUENCE` or `FUNCTION`.
     pub kind: &'static str,
-    /// The name of the thing as the grants write it, in the schema `public`; a function's with the types of its arguments.
+    /// The name of the thing as the grants write it, in the schema `public`; a function's with the types of
+    /// its arguments.
     pub name: &'static str,
     /// The column; empty for the thing as a whole.
     pub column: &'static str,

@@ -65,6 +65,12 @@ pub enum PlatformError {
         /// Databases and roles that are marked as laboratories'.
         names: Vec<String>,
     },
+    /// The registry's laboratories were made in another namespace.
+    #[error("{why}")]
+    OtherNamespace {
+        /// In which, and what to set.
+        why: String,
+    },
     /// A server cannot hold as many connections as this process is allowed to take.
     #[error(
         "server {server} cannot hold router.budget = {} connections of this process beside router.reserve = {} of others: its \
@@ -145,6 +151,7 @@ impl PlatformError {
             self,
             Self::Unfit { .. }
                 | Self::OtherRegistry { .. }
+                | Self::OtherNamespace { .. }
                 | Self::Moved { .. }
                 | Self::Unreachable(_)
                 | Self::Registry(
@@ -169,6 +176,7 @@ impl PlatformError {
             | Self::Moved { .. }
             | Self::Unfit { .. }
             | Self::OtherRegistry { .. }
+            | Self::OtherNamespace { .. }
             | Self::BudgetTooLarge { .. }
             | Self::KeyLost { .. }
             | Self::OtherSigningKey { .. }

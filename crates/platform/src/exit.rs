@@ -71,6 +71,7 @@ impl Exit {
             PlatformError::BudgetTooLarge { .. } => Some(Self::Usage),
             PlatformError::Unfit { .. }
             | PlatformError::OtherRegistry { .. }
+            | PlatformError::OtherNamespace { .. }
             | PlatformError::Moved { .. } => Some(Self::Conflict),
             other if other.is_unreachable() => Some(Self::Unreachable),
             _ => Some(Self::Failed),

@@ -3,6 +3,7 @@
 
 use migrator::{MigrateError, ServerState, StaysOpen};
 use model::{DbName, SchemaVersion, TenantId};
+use provisioner::ProvisionError;
 use registry::RegistryError;
 
 use crate::{Platform, PlatformError, register::main_server};
@@ -81,8 +82,8 @@ impl Platform {
     /// The same, with what a person has decided.
     ///
     /// # Errors
-    /// As [`Platform::prepare`]; [`registry::RegistryError::NotARegistry`], [`PlatformError::Unfit`] and
-    /// [`PlatformError::OtherRegistry`] before anything was changed.
+    /// As [`Platform::prepare`]; [`registry::RegistryError::NotARegistry`], [`PlatformError::OtherNamespace`],
+    /// [`PlatformError::Unfit`] and [`PlatformError::OtherRegistry`] before anything was changed.
     pub async fn prepare_with(
         &self,
         prepare: Prepare,
@@ -90,6 +91,10 @@ impl Platform {
     ) -> Result<(), PlatformError> {
         let name = self.registry.target().database.clone();
         self.registry.require_usable().await?;
+        // A registry that is not there, or does not answer, says so itself.
+        if let Err(ProvisionError::Refused { why }) = self.provisioner.require_namespace().await {
+            return Err(PlatformError::OtherNamespace { why });
+        }
         let close_shared = prepare.close_shared || self.is_embedded();
         let state = self
             .require_fit(&name, close_shared, prepare.new_registry)

@@ -12,13 +12,19 @@ use crate::{
 };
 
 impl Provisioner {
-    /// Removes a laboratory's row from the registry. Nothing is dropped: its database must be gone from its server already, and a
-    /// proved archive of it must be recorded, from which it can be restored.
+    /// Removes a laboratory's row from the registry. Nothing is dropped: its database must be gone from its server already, under
+    /// whatever name, and a proved archive of it must be recorded, from which it can be restored, unless `without_archive` says that
+    /// nothing of it is left to keep.
     ///
     /// # Errors
     /// [`ProvisionError::Refused`] says what stands against it; [`registry::RegistryError::OperationInProgress`],
     /// [`registry::RegistryError::NotFound`]; [`ProvisionError::Connect`] when its server cannot be asked.
-    pub async fn forget(&self, tenant: TenantId, by: RequestedBy) -> Result<Tenant, ProvisionError> {
+    pub async fn forget(
+        &self,
+        tenant: TenantId,
+        without_archive: bool,
+        by: RequestedBy,
+    ) -> Result<Tenant, ProvisionError> {
         let inner = &self.inner;
         let mut client = inner.config.registry.client().await?;
         let found = registry::tenant_by_id(&client, tenant).await?;
@@ -39,10 +45,12 @@ impl Provisioner {
             return refused(renamed);
         }
         let archives = registry::archives_list(&client, Some(tenant), None, 1).await?;
-        if archives.is_empty() {
-            return refused(
-                "no archive of it is recorded; bring one back first (`tenantctl archives import`)".to_owned(),
-            );
+        if archives.is_empty() && !without_archive {
+            return refused(format!(
+                "no archive of it is recorded; bring one back first (`tenantctl archives import`), or, where nothing of it is left to \
+                 keep, `tenantctl forget {slug} --confirm {slug} --without-archive`",
+                slug = found.slug
+            ));
         }
         let live = OperationFilter {
             tenant: Some(tenant),

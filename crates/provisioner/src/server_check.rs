@@ -18,11 +18,21 @@ impl Provisioner {
     pub fn unfit(&self, state: &ServerState) -> Vec<String> {
         self.inner.unfit(state)
     }
+
+    /// Refuses to work in another namespace than that of the registry's laboratories, as from a shell without its settings: names of
+    /// roles and databases would be made in it beside those that are there.
+    ///
+    /// # Errors
+    /// [`ProvisionError::Refused`] names a role that is there and the setting; [`ProvisionError::Registry`].
+    pub async fn require_namespace(&self) -> Result<(), ProvisionError> {
+        self.inner.require_namespace().await
+    }
 }
 
 impl Inner {
     /// Refuses a server on which no laboratory can be made, as it says itself. One that does not answer refuses nothing.
     pub(crate) async fn require_fit(&self, server: &ServerName) -> Result<(), ProvisionError> {
+        self.require_namespace().await?;
         let asked = async {
             let session = self.session(self.admin_on(server).await?).await?;
             let state = self.server_state(&session).await?;
@@ -43,6 +53,22 @@ impl Inner {
             kind: OperationKind::Provision,
             why,
         })
+    }
+
+    pub(crate) async fn require_namespace(&self) -> Result<(), ProvisionError> {
+        let namespace = self.config.namespace.as_str();
+        let client = self.config.registry.client().await?;
+        let prefix = format!("{namespace}_tenant_");
+        match registry::role_of_another_namespace(&client, &prefix).await? {
+            None => Ok(()),
+            Some(role) => Err(ProvisionError::Refused {
+                why: format!(
+                    "names.namespace (TENANTRY_NAMES_NAMESPACE) is {namespace}, and the laboratories of this registry were made in \
+                     another namespace, such as the one with the role {role}; set the namespace with which they were made. \
+                     Nothing was changed"
+                ),
+            }),
+        }
     }
 
     pub(crate) async fn server_state(&self, session: &Session) -> Result<ServerState, ProvisionError> {

@@ -103,9 +103,9 @@ pub use schema::{ensure_database, latest};
 pub use servers::{NewServer, Server, server_by_name, server_upsert, servers_list};
 pub use steps::{StepRow, step_begin, step_done, step_failed, steps_of};
 pub use tenants::{
-    NewTenant, Tenant, TenantFilter, laboratories_known, tenant_by_db_name, tenant_by_id, tenant_by_slug,
-    tenant_insert_in_txn, tenant_lock_in_txn, tenant_set_db_version, tenant_set_role_secret,
-    tenant_unchanged_for, tenants_list,
+    NewTenant, Tenant, TenantFilter, laboratories_known, role_of_another_namespace, tenant_by_db_name,
+    tenant_by_id, tenant_by_slug, tenant_insert_in_txn, tenant_lock_in_txn, tenant_set_db_version,
+    tenant_set_role_secret, tenant_unchanged_for, tenants_list,
 };
 pub use transition::{tenant_delete_in_txn, tenant_transition_in_txn};
 pub use webhooks::{

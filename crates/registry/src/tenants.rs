@@ -171,6 +171,26 @@ pub async fn tenant_by_db_name(
     row.as_ref().map(Tenant::from_row).transpose()
 }
 
+/// The role of a laboratory whose name does not begin with `prefix`, where there are laboratories and none has a role that does: they
+/// were made in another namespace.
+///
+/// # Errors
+/// [`RegistryError`] when the registry cannot be asked.
+pub async fn role_of_another_namespace(
+    client: &impl GenericClient,
+    prefix: &str,
+) -> Result<Option<String>, RegistryError> {
+    let doing = "looking for the namespace of the laboratories";
+    let there = "SELECT to_regclass('tenants') IS NOT NULL";
+    if !sql::row_one(client, doing, there, &[]).await?.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let statement = "SELECT role_name FROM tenants WHERE NOT EXISTS (SELECT FROM tenants WHERE starts_with(role_name, $1))
+                      ORDER BY created_at LIMIT 1";
+    let rows = sql::rows(client, doing, statement, &[&prefix]).await?;
+    Ok(rows.first().map(|row| row.get(0)))
+}
+
 /// Which of these ids the registry has ever had a laboratory for: one that is there, or one whose operations are remembered. None
 /// where the registry has no tables yet.
 ///

@@ -198,6 +198,9 @@ pub(crate) enum Command {
         /// The laboratory's slug typed once more
         #[arg(long, value_name = "SLUG")]
         confirm: String,
+        /// Also where no archive of it is recorded: nothing of it is left then
+        #[arg(long)]
+        without_archive: bool,
         /// Why, for the audit
         #[arg(long)]
         reason: Option<Reason>,

@@ -12,8 +12,9 @@ use super::{
 };
 use crate::ProvisionError;
 
-/// $1 and $2 are the group and the role, $3 to $6 the rights that the grants name, $7 whether the laboratory has people of its own: of
-/// their things nothing is said. Gives what is lacking and what is there beyond the grants.
+/// $1 and $2 are the group and the role, $3 to $6 the rights that the grants name, $7 whether the laboratory
+/// has people of its own: of their things nothing is said. Gives what is lacking and what is there beyond the
+/// grants.
 const COMPARED: &str = "
 WITH wanted AS (
     SELECT w.*, CASE w.kind
@@ -61,8 +62,8 @@ SELECT ARRAY(
 /// How many rights are named.
 const SHOWN_MAX: usize = 5;
 
-/// Compares what the group has with what the grants give, in a database at this code's version and a session whose `search_path` is
-/// empty.
+/// Compares what the group has with what the grants give, in a database at this code's version and a session
+/// whose `search_path` is empty.
 pub(super) async fn compared(
     client: &Client,
     target: &ConnectTarget,

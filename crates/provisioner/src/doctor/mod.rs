@@ -57,7 +57,8 @@ impl Provisioner {
     /// its own migration history.
     ///
     /// # Errors
-    /// When the registry or the archives cannot be read. A server that cannot be reached is a finding.
+    /// When the registry or the archives cannot be read, and as [`Provisioner::require_namespace`]. A server that cannot be reached is
+    /// a finding.
     pub async fn examine(&self, deep: bool) -> Result<Report, ProvisionError> {
         let began = Instant::now();
         let mut report = examine(&self.inner, deep).await?;
@@ -143,6 +144,7 @@ struct Visit {
 }
 
 async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
+    inner.require_namespace().await?;
     let registry = &inner.config.registry;
     let before = Facts::read(registry).await?;
     let servers = registry::servers_list(&registry.client().await?).await?;
@@ -276,8 +278,15 @@ async fn visit_all(inner: &Inner, servers: &[Server]) -> (Vec<Visit>, Vec<Findin
             Err(ProvisionError::Sealed { .. }) => {}
             Err(error) => {
                 let subject = format!("{}:{}", server.host, server.port);
-                let advice = "start the server, or see to the network and the administrator's password; what is on it was not \
-                              examined";
+                let is_wrong_password =
+                    matches!(&error, ProvisionError::Connect(refusal) if refusal.is_wrong_password());
+                let advice = if is_wrong_password {
+                    "the registry keeps the administrator's password as it was when it was stored: set the one that the server has now \
+                     (TENANT_PGPASSWORD or the file that TENANT_PGPASSWORD_FILE names, else the registry's), then `tenantctl up \
+                     --no-serve` stores it; what is on the server was not examined"
+                } else {
+                    "start the server, or see to the network; what is on it was not examined"
+                };
                 let finding = Finding::new(Ailment::ServerUnreachable, subject, error.to_string(), advice);
                 findings.push(finding.on(&server.name));
             }

@@ -1,5 +1,5 @@
-//! What keeps a laboratory from working although its role can log in, or is refused for another reason than its password: the doctor
-//! finds each, and `--fix` brings the laboratory back to service.
+//! What keeps a laboratory from working although its role can log in, or is refused for another reason than
+//! its password: the doctor finds each, and `--fix` brings the laboratory back to service.
 
 use crate::{
     doctor_rights::{At, Scene},
@@ -138,7 +138,8 @@ async fn a_database_that_is_a_finding_is_not_listed_as_open_once_more() {
     assert!(!listed, "{:#?}", report.reachable);
 }
 
-/// Renamed is not gone: what it holds is the laboratory's, and forgetting it would leave the data without an owner.
+/// Renamed is not gone: what it holds is the laboratory's, and forgetting it would leave the data without an
+/// owner.
 #[tokio::test]
 async fn a_laboratory_whose_database_was_only_renamed_is_not_forgotten() {
     let scene = Scene::new().await;
@@ -148,7 +149,12 @@ async fn a_laboratory_whose_database_was_only_renamed_is_not_forgotten() {
     let quoted = model::quote_ident(&elsewhere);
     let sql = scene.filled(&format!("ALTER DATABASE {{database}} RENAME TO {quoted}"));
     scene.run(At::Server, &sql).await;
-    let refused = scene.rig.provisioner.forget(tenant.id, by()).await.unwrap_err();
+    let refused = scene
+        .rig
+        .provisioner
+        .forget(tenant.id, true, by())
+        .await
+        .unwrap_err();
     let message = refused.to_string();
     assert!(
         message.contains("RENAME TO") && message.contains(&elsewhere),

@@ -54,7 +54,7 @@ pub(crate) async fn forget(
     }
     let mut by = operator.requested_by(IdempotencyKey(None));
     by.reason = reason;
-    let gone = state.provisioner.forget(id.0, by).await?;
+    let gone = state.provisioner.forget(id.0, false, by).await?;
     Ok(answer::ok(&Forgotten {
         tenant_id: gone.id,
         slug: gone.slug,

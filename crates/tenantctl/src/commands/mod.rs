@@ -96,8 +96,9 @@ async fn on_platform(context: &Context, command: Command) -> anyhow::Result<()> 
         Command::Forget {
             tenant,
             confirm,
+            without_archive,
             reason,
-        } => offboard::forget(context, &tenant, &confirm, reason).await,
+        } => offboard::forget(context, &tenant, &confirm, without_archive, reason).await,
         Command::Doctor { deep, fix } => doctor::run(context, deep, fix).await,
         Command::Backup(what) => backup::run(context, what).await,
         Command::Restore(what) => restore::run(context, what).await,

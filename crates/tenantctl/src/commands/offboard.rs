@@ -96,12 +96,14 @@ pub(crate) async fn forget(
     context: &Context,
     wanted: &TenantRef,
     confirm: &str,
+    without_archive: bool,
     reason: Option<Reason>,
 ) -> anyhow::Result<()> {
     let found = tenant(&context.client().await?, wanted).await?;
     same(confirm, &found)?;
     let by = context.requested_by(reason);
-    let gone = context.platform.provisioner.forget(found.id, by).await?;
+    let provisioner = &context.platform.provisioner;
+    let gone = provisioner.forget(found.id, without_archive, by).await?;
     if context.out.json {
         return context
             .out

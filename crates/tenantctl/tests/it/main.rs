@@ -5,6 +5,8 @@ mod adopt;
 #[cfg(test)]
 mod backups;
 #[cfg(test)]
+mod by_hand;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod ctl;

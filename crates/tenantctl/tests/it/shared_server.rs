@@ -10,13 +10,13 @@ use crate::ctl::Ctl;
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// A PostgreSQL that was there before, with roles of others.
-struct Existing {
+pub(crate) struct Existing {
     cluster: Cluster,
     dir: TempDir,
 }
 
 impl Existing {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let options = ThrowawayOptions {
             bin: testkit::pg_bin(),
             ..ThrowawayOptions::default()
@@ -31,12 +31,12 @@ impl Existing {
         existing
     }
 
-    async fn run(&self, sql: &str) {
+    pub(crate) async fn run(&self, sql: &str) {
         let client = pg::connect(self.cluster.target(), "test", LIMIT).await.unwrap();
         client.batch_execute(sql).await.unwrap();
     }
 
-    fn ctl(&self) -> Ctl {
+    pub(crate) fn ctl(&self) -> Ctl {
         let target = self.cluster.target();
         Ctl::bare(self.dir.path())
             .with("MASTER_PGHOST", &target.host)

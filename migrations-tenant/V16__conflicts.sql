@@ -1,38 +1,64 @@
--- A file that has another value for a result than the one that is there is a matter for a person: it is kept beside the result, and the result is
--- not released before the value is repeated, replaced or confirmed. A value that was released already is shown with it.
+-- A row of a file that has another value for a result than the one that is there is a matter for a person: what the row said is kept beside
+-- the result, and the result is not released, nor amended to a value that differs, before the value is repeated, replaced by the one that the
+-- row has, or confirmed. A value that was released already is shown with it.
 --
--- SQLSTATE that the guard raises beside those of the earlier migrations
+-- SQLSTATE that the guards raise beside those of the earlier migrations
 --   LAB19  a file contradicts the value: it must be repeated or replaced, or confirmed
 
+ALTER TABLE result
+  -- Which measurement it waits for or has: raised when it goes back to the bench or gets another specimen. What a file said of an
+  -- earlier measurement says nothing of a later one.
+  ADD COLUMN attempt int NOT NULL DEFAULT 1,
+  -- Why it was released although a file contradicts it.
+  ADD COLUMN conflict_confirmation text CHECK (char_length(conflict_confirmation) BETWEEN 1 AND 500);
+ALTER TABLE result_revision ADD COLUMN conflict_confirmation text;
+ALTER TABLE result_amendment ADD COLUMN conflict_confirmation text CHECK (char_length(conflict_confirmation) BETWEEN 1 AND 500);
+
+-- What rows that were set aside said of a result.
 CREATE TABLE import_conflict (
   batch_id    uuid NOT NULL,
   run         int NOT NULL,
   line        int NOT NULL,
   result_id   uuid NOT NULL REFERENCES result (id),
-  -- Which value of the result it contradicts.
-  rev         int NOT NULL,
+  -- Of which measurement it speaks.
+  attempt     int NOT NULL,
+  -- As it was read, in the test's unit; none when it cannot be read or has another unit: then it differs from every value.
+  value_num   numeric,
+  comparator  text,
+  value_text  text,
   recorded_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (batch_id, run, line),
-  FOREIGN KEY (batch_id, run, line) REFERENCES import_error (batch_id, run, line)
+  FOREIGN KEY (batch_id, run, line) REFERENCES import_error (batch_id, run, line),
+  CHECK (num_nonnulls(value_num, value_text) <= 1)
 );
-CREATE INDEX import_conflict_result ON import_conflict (result_id, rev);
+CREATE INDEX import_conflict_result ON import_conflict (result_id, attempt);
 CREATE TRIGGER import_conflict_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON import_conflict
   FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- The rows that contradict a value. One that was only evaluated again is the same value, which has the same time of entry.
-CREATE FUNCTION contradictions(of_result uuid, of_rev int, of_entry timestamptz) RETURNS SETOF import_conflict
+-- The rows that contradict a value of a result, be it the present one or a proposed one. Without a value there is nothing to contradict.
+CREATE FUNCTION contradictions(of_result uuid, of_num numeric, of_comparator text, of_text text) RETURNS SETOF import_conflict
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN QUERY SELECT c.* FROM public.import_conflict c
-    WHERE c.result_id = of_result AND c.rev <= of_rev
-      AND NOT EXISTS (SELECT FROM public.result_revision v WHERE v.result_id = of_result AND v.rev >= c.rev AND v.rev < of_rev
-                         AND v.entered_at IS DISTINCT FROM of_entry);
+  RETURN QUERY SELECT c.* FROM public.import_conflict c JOIN public.result r ON r.id = c.result_id AND r.attempt = c.attempt
+    WHERE c.result_id = of_result AND num_nonnulls(of_num, of_text) = 1
+      AND (num_nonnulls(c.value_num, c.value_text) = 0
+           OR (c.value_num, c.comparator, c.value_text) IS DISTINCT FROM (of_num, of_comparator, of_text));
 END $$;
 
-ALTER TABLE result
-  -- Why it was released although a file contradicts it.
-  ADD COLUMN conflict_confirmation text CHECK (char_length(conflict_confirmation) BETWEEN 1 AND 500);
-ALTER TABLE result_revision ADD COLUMN conflict_confirmation text;
+-- Whoever verifies an amendment has seen what contradicts its value. It runs after result_amendment_guard.
+CREATE FUNCTION result_amendment_unconfirmed() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NEW.status <> 'verified' OR NOT EXISTS (
+       SELECT FROM public.contradictions(NEW.result_id, NEW.value_num, NEW.comparator, NEW.value_text)) THEN
+    NEW.conflict_confirmation := NULL;
+  ELSIF NEW.conflict_confirmation IS NULL THEN
+    RAISE EXCEPTION 'a file has another value for this result: amend it to that one, or confirm it' USING ERRCODE = 'LAB19';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER result_amendment_unconfirmed BEFORE INSERT OR UPDATE ON result_amendment
+  FOR EACH ROW EXECUTE FUNCTION result_amendment_unconfirmed();
 
 -- SECURITY DEFINER: it writes result_revision and critical_lift, which the laboratory's role can only read.
 CREATE OR REPLACE FUNCTION public.result_guard() RETURNS trigger
@@ -78,6 +104,10 @@ BEGIN
   NEW.lift_confirmation := OLD.lift_confirmation;
   NEW.notice_id := OLD.notice_id;
   NEW.conflict_confirmation := CASE WHEN OLD.status = ANY (published) THEN OLD.conflict_confirmation END;
+  NEW.attempt := OLD.attempt;
+  IF NEW.status = 'pending' AND (OLD.status <> 'pending' OR OLD.specimen_id <> NEW.specimen_id) THEN
+    NEW.attempt := OLD.attempt + 1;
+  END IF;
 
   IF step IN ('pending>entered', 'entered>entered', 'verified>verified', 'verified>released') OR OLD.status = ANY (published) AND OLD.status = NEW.status THEN
     -- A change of the person's data waits, or is waited for.
@@ -192,7 +222,7 @@ BEGIN
     IF NOT public.fits_test(NEW.test_code, NEW.value_num, NEW.value_text, NEW.unit) THEN
       RAISE EXCEPTION 'the value does not fit test %: its kind or its unit', NEW.test_code USING ERRCODE = 'LAB15';
     END IF;
-    IF EXISTS (SELECT FROM public.contradictions(NEW.id, OLD.rev, OLD.entered_at)) THEN
+    IF EXISTS (SELECT FROM public.contradictions(NEW.id, OLD.value_num, OLD.comparator, OLD.value_text)) THEN
       IF conflict_confirmation IS NULL THEN
         RAISE EXCEPTION 'a file has another value for this result: repeat or replace it, or confirm it' USING ERRCODE = 'LAB19';
       END IF;
@@ -239,7 +269,11 @@ BEGIN
     NEW.evaluated_at := amendment.evaluated_at;
     NEW.lift_id := amendment.lift_id;
     NEW.lift_confirmation := amendment.lift_confirmation;
-    NEW.conflict_confirmation := NULL;
+    NEW.conflict_confirmation := amendment.conflict_confirmation;
+    IF NEW.conflict_confirmation IS NULL
+       AND EXISTS (SELECT FROM public.contradictions(NEW.id, NEW.value_num, NEW.comparator, NEW.value_text)) THEN
+      RAISE EXCEPTION 'a file has another value for this result: amend it to that one, or confirm it' USING ERRCODE = 'LAB19';
+    END IF;
     IF NEW.status = 'corrected' THEN
       NEW.outdated_since := NULL;
       NEW.outdated_reason := NULL;

@@ -40,7 +40,7 @@ GRANT SELECT, INSERT, UPDATE (
   delta_flag, delta_previous, entered_by, entered_at, verified_by, verified_at, self_verified, released_by, amendment_id,
   outdated_since, outdated_reason, lift_confirmation, conflict_confirmation, change_reason, closed_reason, changed_by
 ) ON result TO {group};
-GRANT SELECT, INSERT, UPDATE (status, verified_by, evaluated_at, change_reason, lift_confirmation) ON result_amendment TO {group};
+GRANT SELECT, INSERT, UPDATE (status, verified_by, evaluated_at, change_reason, lift_confirmation, conflict_confirmation) ON result_amendment TO {group};
 
 -- Append-only.
 GRANT SELECT, INSERT ON audit_event, critical_notice, import_batch, import_run, import_error, import_conflict TO {group};
@@ -53,7 +53,7 @@ GRANT EXECUTE ON FUNCTION
   evaluation(text, text, date, date, timestamptz, numeric, text, text),
   correction_evaluation(uuid, numeric, text, text),
   would_be_critical(uuid),
-  contradictions(uuid, int, timestamptz),
+  contradictions(uuid, numeric, text, text),
   is_critical_word(text, text),
   plain_words(text),
   ages_cross(text, text),

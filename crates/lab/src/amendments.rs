@@ -8,7 +8,7 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use jiff::Timestamp;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::Json};
 use uuid::Uuid;
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     jumped,
     paging::Cursor,
     patients, profile, result_view,
-    result_view::{Delta, ResultView},
+    result_view::{Contradiction, Delta, ResultView},
     results,
     rows::Reader,
     schema,
@@ -86,6 +86,10 @@ pub struct Amendment {
     pub critical_notified: bool,
     /// Set when the proposed value was critical, and an evaluation took that mark away.
     pub critical_lifted: Option<LiftedMark>,
+    /// While it waits: rows of imported files that have another value for this measurement than the proposed one, or one that cannot be read.
+    pub contradicted_by: Vec<Contradiction>,
+    /// Why it was verified although a file contradicts it.
+    pub conflict_confirmation: Option<String>,
     /// Raised whenever the proposed value is evaluated otherwise; a notice names it.
     pub version: i32,
     /// The delta check of the new value, against the previous one as it is now.
@@ -125,13 +129,16 @@ static SELECT: LazyLock<String> = LazyLock::new(|| {
                 a.result_id, a.kind, a.status, a.value_num, a.value_text, a.comparator,
                 a.comment, a.flag, a.no_range, a.ref_low, a.ref_high, a.crit_low, a.crit_high, a.delta_flag, a.delta_previous,
                 a.reason, a.entered_by, a.entered_at, a.verified_by, a.verified_at, a.self_verified, a.version,
-                a.lift_confirmation, {LIFT_COLUMNS}
+                a.lift_confirmation, a.conflict_confirmation, {LIFT_COLUMNS},
+                (SELECT coalesce(jsonb_agg(DISTINCT jsonb_build_object('importId', c.batch_id, 'line', c.line)), '[]')
+                 FROM contradictions(a.result_id, a.value_num, a.comparator, a.value_text) AS c
+                 WHERE a.status = 'proposed') AS contradicted_by
          FROM result_amendment a LEFT JOIN critical_lift lift ON lift.id = a.lift_id"
     )
 });
 
 /// Enters an amendment. Where the laboratory allows one person to enter and verify, it is applied at once, unless its value
-/// is critical: then the notice comes first, and verification after it.
+/// is critical or a file contradicts it: then the notice or the confirmation comes first, and verification after it.
 ///
 /// # Errors
 /// [`LabError::Version`]; [`LabError::Conflict`] `state`, or `open_amendment` when another one waits;
@@ -176,8 +183,12 @@ pub async fn propose(
         Some(serde_json::json!({ "amendment": amendment })),
     )
     .await?;
-    if profile::get(txn).await?.allow_self_verify && !get(txn, amendment).await?.notice_required {
-        return apply(txn, actor, amendment, id, None).await;
+    let entered = get(txn, amendment).await?;
+    if profile::get(txn).await?.allow_self_verify
+        && !entered.notice_required
+        && entered.contradicted_by.is_empty()
+    {
+        return apply(txn, actor, amendment, id, None, None).await;
     }
     amended(txn, amendment, id).await
 }
@@ -191,12 +202,15 @@ pub struct AmendmentVerification {
     /// Only of a value whose critical mark was lifted (`criticalLifted`): why it is right that it is not marked any more.
     #[schema(value_type = Option<schema::RequiredReason>)]
     pub confirm_lifted: Option<String>,
+    /// Only of a value that a file contradicts (`contradictedBy`): why it is the right one all the same.
+    #[schema(value_type = Option<schema::RequiredReason>)]
+    pub confirm_conflict: Option<String>,
 }
 
 /// Verifies an amendment that another person entered, and applies it.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `self_verification`, `critical_notice` or `critical_lifted`.
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `self_verification`, `critical_notice`, `critical_lifted` or `contradicted`.
 pub async fn verify(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -205,6 +219,7 @@ pub async fn verify(
 ) -> Result<Amended, LabError> {
     let mut problems = Problems::default();
     let confirmation = problems.optional_line("confirmLifted", how.confirm_lifted.as_deref(), REASON_MAX);
+    let conflict = problems.optional_line("confirmConflict", how.confirm_conflict.as_deref(), REASON_MAX);
     problems.done()?;
     let amendment = locked(txn, id).await?;
     if let Some(version) = how.version {
@@ -230,8 +245,23 @@ pub async fn verify(
                        (critical-notice) first";
         return Err(LabError::conflict("critical_notice", message));
     }
+    let contradicted = !amendment.contradicted_by.is_empty();
+    if contradicted && conflict.is_none() {
+        let message = "a file has another value for this result (contradictedBy says where); amend it to that value, or verify this \
+                       one with confirmConflict and the reason";
+        return Err(LabError::conflict("contradicted", message));
+    }
     let confirmation = confirmation.filter(|_| lifted);
-    apply(txn, actor, id, amendment.result_id, confirmation.as_ref()).await
+    let conflict = conflict.filter(|_| contradicted);
+    apply(
+        txn,
+        actor,
+        id,
+        amendment.result_id,
+        confirmation.as_ref(),
+        conflict.as_ref(),
+    )
+    .await
 }
 
 /// Takes a proposal back; it stays readable.
@@ -482,15 +512,20 @@ async fn apply(
     id: AmendmentId,
     result: ResultId,
     confirmation: Option<&Line>,
+    conflict: Option<&Line>,
 ) -> Result<Amended, LabError> {
     let statement = txn
         .prepare_cached(
-            "UPDATE result_amendment SET status = 'verified', verified_by = $2, lift_confirmation = coalesce($3, lift_confirmation)
+            "UPDATE result_amendment SET status = 'verified', verified_by = $2, lift_confirmation = coalesce($3, lift_confirmation),
+               conflict_confirmation = $4
              WHERE id = $1",
         )
         .await?;
-    txn.execute(&statement, &[&id, &actor.staff.as_uuid(), &confirmation])
-        .await?;
+    txn.execute(
+        &statement,
+        &[&id, &actor.staff.as_uuid(), &confirmation, &conflict],
+    )
+    .await?;
     // The guard copies everything from the amendment itself.
     let statement = txn
         .prepare_cached(
@@ -505,7 +540,7 @@ async fn apply(
         "amendment.verified",
         "result",
         result,
-        Some(serde_json::json!({ "amendment": id, "confirmLifted": confirmation })),
+        Some(serde_json::json!({ "amendment": id, "confirmLifted": confirmation, "confirmConflict": conflict })),
     )
     .await?;
     amended(txn, id, result).await
@@ -547,6 +582,8 @@ fn amendment(row: &Row) -> Result<Amendment, LabError> {
         notice_required: row.get("critical")?,
         critical_notified: row.get("notified")?,
         critical_lifted: critical::lifted_mark(&row)?,
+        contradicted_by: row.get::<Json<_>>("contradicted_by")?.0,
+        conflict_confirmation: row.get("conflict_confirmation")?,
         version: row.get("version")?,
         delta: Delta::of(row.get("delta_previous")?, number, row.get("delta_flag")?),
         reason: row.get("reason")?,

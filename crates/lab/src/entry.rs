@@ -135,8 +135,6 @@ pub(crate) struct Bench {
     pub(crate) specimen_status: SpecimenStatus,
     /// The value that it has.
     pub(crate) value: Option<Value>,
-    /// Which of its values that is.
-    pub(crate) rev: i32,
 }
 
 /// Locks results (their patients and specimens first, against a rejection or a correction at this moment) and reads how far they are.
@@ -155,7 +153,7 @@ pub(crate) async fn bench(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<Res
     txn.query(&statement, &[&ids]).await?;
     let statement = txn
         .prepare_cached(
-            "SELECT r.id, r.version, r.status, r.test_code, s.status AS specimen_status, r.value_num, r.comparator, r.value_text, r.rev
+            "SELECT r.id, r.version, r.status, r.test_code, s.status AS specimen_status, r.value_num, r.comparator, r.value_text
              FROM result r JOIN specimen s ON s.id = r.specimen_id WHERE r.id = ANY($1)",
         )
         .await?;
@@ -174,7 +172,6 @@ fn bench_row(row: &Row) -> Result<Bench, LabError> {
         test_code: row.get("test_code")?,
         specimen_status: row.get("specimen_status")?,
         value: stored(&row)?,
-        rev: row.get("rev")?,
     })
 }
 

@@ -109,8 +109,8 @@ pub struct ResultView {
     pub critical_notified: bool,
     /// Set when the value was critical, and an evaluation took that mark away although the value is the same.
     pub critical_lifted: Option<LiftedMark>,
-    /// Rows of imported files that have another value for this result than the one that is there. Before such a value is released somebody has to
-    /// look which is right.
+    /// Rows of imported files that have another value for this measurement than the one that is there, or one that cannot be read. Before
+    /// such a value is released somebody has to look which is right.
     pub contradicted_by: Vec<Contradiction>,
     /// Why it was released although a file contradicts it.
     pub conflict_confirmation: Option<String>,
@@ -145,7 +145,7 @@ pub struct ResultView {
 /// The rows of files that contradict the present value of `r` (result).
 const CONTRADICTIONS: &str =
     "(SELECT coalesce(jsonb_agg(DISTINCT jsonb_build_object('importId', c.batch_id, 'line', c.line)), '[]')
-      FROM contradictions(r.id, r.rev, r.entered_at) AS c)";
+      FROM contradictions(r.id, r.value_num, r.comparator, r.value_text) AS c)";
 
 /// `SELECT` of everything a [`ResultView`] needs; append conditions on `r` (result), `t` (test_def) or `s` (specimen).
 pub(crate) static SELECT: LazyLock<String> = LazyLock::new(|| {

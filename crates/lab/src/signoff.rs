@@ -126,8 +126,8 @@ pub async fn verify(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signe
 const LIFTED_ADVICE: &str = "its critical mark was lifted since it was entered (criticalLifted says when and why); record whom you \
                              notified (critical-notice), or verify it with confirmLifted and the reason";
 
-const CONTRADICTED_ADVICE: &str = "a file has another value for this result (contradictedBy says where); repeat or replace it, or release \
-                                   it with confirmConflict and the reason";
+const CONTRADICTED_ADVICE: &str = "a file has another value for this result (contradictedBy says where); repeat it, replace it by \
+                                   that value, or release it with confirmConflict and the reason";
 
 /// Writes down which items were confirmed, and why.
 async fn confirmed(
@@ -248,7 +248,7 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
         .prepare_cached(&format!(
             "SELECT r.id, r.order_id, r.version, r.status, r.entered_by,
                     {CRITICAL} AS critical, {LIFTED} AS lifted, {NOTIFIED} AS notified,
-                    EXISTS (SELECT FROM contradictions(r.id, r.rev, r.entered_at)) AS contradicted
+                    EXISTS (SELECT FROM contradictions(r.id, r.value_num, r.comparator, r.value_text)) AS contradicted
              FROM result r WHERE r.id = ANY($1) ORDER BY r.id FOR NO KEY UPDATE OF r",
         ))
         .await?;

@@ -46,10 +46,12 @@ pub(crate) struct ImportRow {
     pub(crate) loinc: Option<String>,
     /// Absent when the row says that nothing was measured.
     pub(crate) value: Option<String>,
-    pub(crate) comparator: Option<Comparator>,
+    /// Or why it cannot be read.
+    pub(crate) comparator: Result<Option<Comparator>, String>,
     pub(crate) unit: Option<String>,
     pub(crate) instrument: Option<String>,
-    pub(crate) resulted_at: Option<Timestamp>,
+    /// Or why it cannot be read.
+    pub(crate) resulted_at: Result<Option<Timestamp>, String>,
     /// The fields as they are kept when the row is set aside, to be tried again.
     pub(crate) fields: Fields,
 }
@@ -372,7 +374,7 @@ fn row(format: ImportFormat, header: &[&str], record: &Record<'_>, raw: &str) ->
     read(record.line, raw.to_owned(), fields)
 }
 
-/// A row from its fields, which are in normal form.
+/// A row from its fields, which are in normal form. One that says of which result it speaks is a row, whatever else of it cannot be read.
 pub(crate) fn read(line: i32, raw: String, fields: Fields) -> Result<ImportRow, Reject> {
     let missing = |name: &str| ("bad_row", format!("{name} is missing"));
     if fields.code.is_none() && fields.loinc.is_none() {
@@ -383,13 +385,13 @@ pub(crate) fn read(line: i32, raw: String, fields: Fields) -> Result<ImportRow, 
         .as_ref()
         .map(|word| word.parse::<Comparator>())
         .transpose()
-        .map_err(|error| ("bad_value", format!("comparator: {error}")))?;
+        .map_err(|error| format!("comparator: {error}"));
     let resulted_at = fields
         .resulted_at
         .as_ref()
         .map(|text| Moment::parse(text).map(Timestamp::from))
         .transpose()
-        .map_err(|error| ("bad_value", format!("resultedAt: {error}")))?;
+        .map_err(|error| format!("resultedAt: {error}"));
     Ok(ImportRow {
         line,
         raw,

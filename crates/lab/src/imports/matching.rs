@@ -34,7 +34,7 @@ impl Landing {
             value: self.value.clone(),
             comment: None,
             instrument: self.row.instrument.as_deref(),
-            resulted_at: self.row.resulted_at,
+            resulted_at: self.row.resulted_at.as_ref().ok().copied().flatten(),
             reason: None,
         }
     }
@@ -44,6 +44,12 @@ type Reject = (&'static str, String);
 
 /// The code of a row that contradicts a value which is there.
 pub(crate) const CONFLICT: &str = "conflict";
+
+/// The code of a row that contradicts another one of its file.
+const CONTRADICTION: &str = "contradiction";
+const BAD_VALUE: &str = "bad_value";
+const WRONG_UNIT: &str = "wrong_unit";
+const NOT_RECEIVED: &str = "not_received";
 
 /// What the laboratory knows about the barcodes of a file.
 struct Known {
@@ -60,7 +66,15 @@ struct Known {
     now: Timestamp,
 }
 
-/// What became of the rows that were not set aside.
+/// What a row that is set aside says of a result: a person has to look at it when the value that is there, or comes, is another one.
+pub(crate) struct Said {
+    pub(crate) line: i32,
+    pub(crate) result: ResultId,
+    /// Absent when it cannot be read, or has another unit: then it differs from every value.
+    pub(crate) value: Option<Value>,
+}
+
+/// What became of the rows.
 #[derive(Default)]
 pub(crate) struct Matched {
     pub(crate) landing: Vec<Landing>,
@@ -68,8 +82,8 @@ pub(crate) struct Matched {
     pub(crate) unchanged: usize,
     /// Rows that say that nothing was measured.
     pub(crate) not_done: usize,
-    /// Rows that contradict a value which is there: line, result and which of its values.
-    pub(crate) contradicting: Vec<(i32, ResultId, i32)>,
+    /// What rows that are set aside say of results.
+    pub(crate) said: Vec<Said>,
 }
 
 /// What a row comes to by itself.
@@ -97,11 +111,7 @@ pub(crate) async fn match_rows(
             Ok(Fit::Unchanged) => matched.unchanged += 1,
             Ok(Fit::NotDone) => matched.not_done += 1,
             Err(reject) => {
-                if reject.0 == CONFLICT
-                    && let Ok(bench) = find(&row, &known)
-                {
-                    matched.contradicting.push((row.line, bench.id, bench.rev));
-                }
+                matched.said.extend(said(&row, &known, reject.0));
                 set_aside.push(refused(row, reject));
             }
         }
@@ -119,7 +129,16 @@ pub(crate) async fn match_rows(
                 value,
                 row,
             }),
-            Some(reject) => set_aside.push(refused(row, reject)),
+            Some(reject) => {
+                if reject.0 == CONTRADICTION {
+                    matched.said.push(Said {
+                        line: row.line,
+                        result: bench.id,
+                        value: Some(value),
+                    });
+                }
+                set_aside.push(refused(row, reject));
+            }
         }
     }
     Ok(matched)
@@ -132,7 +151,7 @@ fn among(fitting: &[(ImportRow, &Bench, Value)], same: &[usize], n: usize) -> Op
         let line = fitting[other].0.line;
         let reason =
             format!("line {line} has another value for the same specimen and test; neither was taken");
-        return Some(("contradiction", reason));
+        return Some((CONTRADICTION, reason));
     }
     let first = same[0];
     (first != n).then(|| {
@@ -260,49 +279,23 @@ fn fit<'a>(row: &ImportRow, known: &'a Known) -> Result<Fit<'a>, Reject> {
             "this is control material, not a patient's specimen".to_owned(),
         ));
     }
-    let bench = find(row, known)?;
-    let test = known
-        .tests
-        .get(&bench.test_code)
-        .ok_or(("unknown_test", "the test is gone".to_owned()))?;
-    if let (Some(_), Some(loinc)) = (&row.code, &row.loinc)
-        && test.loinc.as_ref() != Some(loinc)
-    {
-        return Err((
-            "unknown_test",
-            format!("code {} does not have this loinc in the catalogue", test.code),
-        ));
+    // A row's own fault comes first, whatever has become of the result.
+    let fault = row.comparator.as_ref().err().or(row.resulted_at.as_ref().err());
+    if let Some(fault) = fault {
+        return Err((BAD_VALUE, fault.clone()));
     }
-    let value = match &row.value {
-        // A word that a coded test has for its own is a value there.
-        Some(value) if is_value(test, value) => value,
-        _ if row.comparator.is_some() => {
-            return Err((
-                "bad_value",
-                "it has a comparator and no value; something was measured, and the row does not say what"
-                    .to_owned(),
-            ));
-        }
-        _ => return Ok(Fit::NotDone),
+    let (bench, test) = find(row, known)?;
+    let Some(value) = read(row, test)? else {
+        return Ok(Fit::NotDone);
     };
-    let value = entry::read(test, value, row.comparator, row.unit.as_deref()).map_err(|bad| {
-        let code = if bad.field == "unit" {
-            "wrong_unit"
-        } else {
-            "bad_value"
-        };
-        (code, bad.message)
-    });
+    let resulted_at = row.resulted_at.as_ref().ok().copied().flatten();
     let landed = known.landed.get(&bench.id);
-    let landed_itself = landed
-        .zip(value.as_ref().ok())
-        .is_some_and(|(landed, value)| landed.contains(value));
+    let landed_itself = landed.is_some_and(|landed| landed.contains(&value));
     let same_measurement = || {
-        let (Some(at), Ok(value)) = (row.resulted_at, &value) else {
-            return false;
-        };
         let before = known.measured.get(&bench.id).map_or(&[][..], Vec::as_slice);
-        before.iter().any(|(seen, when)| seen == value && *when == at)
+        before
+            .iter()
+            .any(|(seen, when)| *seen == value && Some(*when) == resulted_at)
     };
     match bench.status {
         ResultStatus::Pending if landed.is_some() => {
@@ -322,27 +315,78 @@ fn fit<'a>(row: &ImportRow, known: &'a Known) -> Result<Fit<'a>, Reject> {
         }
         ResultStatus::Pending => {}
         _ if landed_itself => return Ok(Fit::Unchanged),
-        status => return Err(taken(status, bench.value.as_ref(), value.as_ref().ok())),
+        status => return Err(taken(status, bench.value.as_ref(), &value)),
     }
     if bench.specimen_status != SpecimenStatus::Received {
         return Err((
-            "not_received",
+            NOT_RECEIVED,
             format!(
                 "the specimen is {}; a value needs a received one",
                 bench.specimen_status
             ),
         ));
     }
-    if let Some(at) = row.resulted_at {
-        plausible(at, known.now).map_err(|message| ("bad_value", format!("resultedAt: {message}")))?;
+    if let Some(at) = resulted_at {
+        plausible(at, known.now).map_err(|message| (BAD_VALUE, format!("resultedAt: {message}")))?;
     }
-    Ok(Fit::Lands(bench, value?))
+    Ok(Fit::Lands(bench, value))
+}
+
+/// The value of a row; `None` when it says that nothing was measured.
+fn read(row: &ImportRow, test: &Test) -> Result<Option<Value>, Reject> {
+    let comparator = row
+        .comparator
+        .as_ref()
+        .map_err(|fault| (BAD_VALUE, fault.clone()))?;
+    let value = match &row.value {
+        // A word that a coded test has for its own is a value there.
+        Some(value) if is_value(test, value) => value,
+        _ if comparator.is_some() => {
+            let reason =
+                "it has a comparator and no value; something was measured, and the row does not say what";
+            return Err((BAD_VALUE, reason.to_owned()));
+        }
+        _ => return Ok(None),
+    };
+    entry::read(test, value, *comparator, row.unit.as_deref())
+        .map(Some)
+        .map_err(|bad| {
+            let code = if bad.field == "unit" {
+                WRONG_UNIT
+            } else {
+                BAD_VALUE
+            };
+            (code, bad.message)
+        })
+}
+
+/// What a row that is refused with this code says of its result: a value that is not the one which is there, or comes. One that cannot
+/// be read differs from a value that is there; whoever enters the first one has it at hand.
+fn said(row: &ImportRow, known: &Known, code: &str) -> Option<Said> {
+    if ![CONFLICT, NOT_RECEIVED, BAD_VALUE, WRONG_UNIT].contains(&code) {
+        return None;
+    }
+    let (bench, test) = find(row, known).ok()?;
+    let value = match read(row, test) {
+        Ok(Some(value)) => Some(value),
+        Ok(None) => return None,
+        Err(_) if bench.value.is_some() => None,
+        Err(_) => return None,
+    };
+    (!is_closed(bench.status)).then_some(Said {
+        line: row.line,
+        result: bench.id,
+        value,
+    })
+}
+
+fn is_closed(status: ResultStatus) -> bool {
+    matches!(status, ResultStatus::Cancelled | ResultStatus::Voided)
 }
 
 /// Why a row does not land where there is a value: it says the same, or somebody has to look which is right.
-fn taken(status: ResultStatus, there: Option<&Value>, given: Option<&Value>) -> Reject {
-    let closed = matches!(status, ResultStatus::Cancelled | ResultStatus::Voided);
-    if !closed && given.is_some() && there.is_some() && there != given {
+fn taken(status: ResultStatus, there: Option<&Value>, given: &Value) -> Reject {
+    if !is_closed(status) && there != Some(given) {
         return (
             CONFLICT,
             format!(
@@ -368,7 +412,8 @@ fn is_value(test: &Test, value: &str) -> bool {
     !lines::is_not_done(value) || allowed.iter().any(|word| word == value)
 }
 
-fn find<'a>(row: &ImportRow, known: &'a Known) -> Result<&'a Bench, Reject> {
+/// The result of a row, and its test.
+fn find<'a>(row: &ImportRow, known: &'a Known) -> Result<(&'a Bench, &'a Test), Reject> {
     let candidates = candidates(row, &known.by_loinc);
     if !candidates.iter().any(|code| known.tests.contains_key(code)) {
         return Err((
@@ -383,15 +428,30 @@ fn find<'a>(row: &ImportRow, known: &'a Known) -> Result<&'a Bench, Reject> {
         let id = known.results.get(&(row.barcode.clone(), code.clone()))?;
         known.bench.get(id)
     });
-    match (found.next(), found.next()) {
-        (Some(bench), None) => Ok(bench),
-        (Some(_), Some(_)) => Err((
-            "ambiguous",
-            "several tests of this specimen have this loinc; name the code".to_owned(),
-        )),
-        (None, _) => Err((
-            "not_ordered",
-            "this test is not ordered on this specimen".to_owned(),
-        )),
+    let bench = match (found.next(), found.next()) {
+        (Some(bench), None) => bench,
+        (Some(_), Some(_)) => {
+            let reason = "several tests of this specimen have this loinc; name the code";
+            return Err(("ambiguous", reason.to_owned()));
+        }
+        (None, _) => {
+            return Err((
+                "not_ordered",
+                "this test is not ordered on this specimen".to_owned(),
+            ));
+        }
+    };
+    let test = known
+        .tests
+        .get(&bench.test_code)
+        .ok_or(("unknown_test", "the test is gone".to_owned()))?;
+    if let (Some(_), Some(loinc)) = (&row.code, &row.loinc)
+        && test.loinc.as_ref() != Some(loinc)
+    {
+        return Err((
+            "unknown_test",
+            format!("code {} does not have this loinc in the catalogue", test.code),
+        ));
     }
+    Ok((bench, test))
 }

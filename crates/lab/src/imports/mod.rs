@@ -59,7 +59,8 @@ pub struct ImportBatch {
     pub rows_not_done: i32,
     /// Rows that are set aside.
     pub rows_rejected: i32,
-    /// Those of them that contradict a value which is there (`conflict`): somebody has to look which is right.
+    /// Those of them that contradict a value which is there (`conflict`): somebody has to look which is right. A row with a fault of its own
+    /// (`bad_value`, `wrong_unit`) is not among them, but is shown with the value, too (`contradictedBy`).
     pub rows_conflicting: i32,
     /// Who imported it.
     pub created_by: Uuid,
@@ -252,7 +253,12 @@ async fn work(
         unchanged: count(matched.unchanged) + landed,
         not_done: count(matched.not_done) + not_done_before,
         rejected: count(set_aside.len()),
-        conflicting: count(matched.contradicting.len()),
+        conflicting: count(
+            set_aside
+                .iter()
+                .filter(|row| row.code == matching::CONFLICT)
+                .count(),
+        ),
     };
     let answer = |runs, last_run_at| ImportBatch {
         runs,
@@ -287,7 +293,7 @@ async fn work(
     let run_at: Timestamp = txn.query_one(&statement, &params).await?.get(0);
     store_set_aside(txn, batch.id, run, &set_aside).await?;
     if !batch.dry_run {
-        store_contradicting(txn, batch.id, run, &matched.contradicting).await?;
+        store_said(txn, batch.id, run, &matched.said).await?;
         let entries: Vec<entry::Entry<'_>> = matched.landing.iter().map(matching::Landing::entry).collect();
         entry::write(txn, actor, Some(batch.id), &entries).await?;
     }
@@ -395,24 +401,33 @@ async fn store_set_aside(txn: &Txn<'_>, id: ImportId, run: i32, rows: &[SetAside
     Ok(())
 }
 
-/// Keeps which results the rows contradict: such a value is not released before somebody has looked.
-async fn store_contradicting(
-    txn: &Txn<'_>,
-    id: ImportId,
-    run: i32,
-    rows: &[(i32, ResultId, i32)],
-) -> Result<(), LabError> {
-    let lines: Vec<i32> = rows.iter().map(|row| row.0).collect();
-    let results: Vec<ResultId> = rows.iter().map(|row| row.1).collect();
-    let revs: Vec<i32> = rows.iter().map(|row| row.2).collect();
+/// Keeps what the rows say of results: a value that differs is not released before somebody has looked.
+async fn store_said(txn: &Txn<'_>, id: ImportId, run: i32, said: &[matching::Said]) -> Result<(), LabError> {
+    let lines: Vec<i32> = said.iter().map(|row| row.line).collect();
+    let results: Vec<ResultId> = said.iter().map(|row| row.result).collect();
+    let (mut numbers, mut comparators, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+    for row in said {
+        let (number, comparator, text) = match &row.value {
+            Some(entry::Value::Number(number, comparator)) => (Some(*number), *comparator, None),
+            Some(entry::Value::Text(text)) => (None, None, Some(text.as_str())),
+            None => (None, None, None),
+        };
+        numbers.push(number);
+        comparators.push(comparator);
+        texts.push(text);
+    }
     let statement = txn
         .prepare_cached(
-            "INSERT INTO import_conflict (batch_id, run, line, result_id, rev)
-             SELECT $1, $2, u.* FROM unnest($3::int[], $4::uuid[], $5::int[]) AS u",
+            "INSERT INTO import_conflict (batch_id, run, line, result_id, attempt, value_num, comparator, value_text)
+             SELECT $1, $2, u.line, r.id, r.attempt, u.value_num, u.comparator, u.value_text
+             FROM unnest($3::int[], $4::uuid[], $5::numeric[], $6::text[], $7::text[])
+                    AS u (line, id, value_num, comparator, value_text)
+             JOIN result r ON r.id = u.id",
         )
         .await?;
-    txn.execute(&statement, &[&id, &run, &lines, &results, &revs])
-        .await?;
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+        [&id, &run, &lines, &results, &numbers, &comparators, &texts];
+    txn.execute(&statement, &params).await?;
     Ok(())
 }
 

@@ -225,6 +225,7 @@ async fn a_proposed_value_that_loses_its_mark_waits_too() {
             AmendmentVerification {
                 version: Some(waiting.version),
                 confirm_lifted: Some("she is a child".to_owned()),
+                confirm_conflict: None,
             }
         };
         let done = amendments::verify(&txn, &lab.second_supervisor, proposed.id, &how)

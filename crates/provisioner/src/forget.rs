@@ -48,7 +48,8 @@ impl Provisioner {
         if archives.is_empty() && !without_archive {
             return refused(format!(
                 "no archive of it is recorded; bring one back first (`tenantctl archives import`), or, where nothing of it is left to \
-                 keep, `tenantctl forget {slug} --confirm {slug} --without-archive`",
+                 keep, `tenantctl forget {slug} --confirm {slug} --without-archive` (over the API \
+                 `withoutArchive`): its data are lost then",
                 slug = found.slug
             ));
         }

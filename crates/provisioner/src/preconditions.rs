@@ -10,7 +10,11 @@ use archive::{Manifest, Programs};
 use model::{DbName, OperationKind, ServerName, quote_ident};
 use registry::{Archive, Tenant};
 
-use crate::{Inner, ProvisionError, Provisioner, reach::Session, steps::mark_of};
+use crate::{
+    Inner, ProvisionError, Provisioner,
+    reach::Session,
+    steps::{look_for_own, mark_of},
+};
 
 /// How long a request waits for its server's answers.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -19,7 +23,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Planned<'a> {
     pub(crate) kind: OperationKind,
     pub(crate) server: &'a ServerName,
-    /// The laboratory whose database is archived, closed or replaced.
+    /// The laboratory whose database is archived, closed, replaced or migrated.
     pub(crate) tenant: Option<&'a Tenant>,
     /// The archive that is restored.
     pub(crate) manifest: Option<&'a Manifest>,
@@ -37,7 +41,12 @@ impl<'a> Planned<'a> {
     }
 
     fn writes_archive(&self) -> bool {
-        self.tenant.is_some()
+        self.tenant.is_some() && self.uses_programs()
+    }
+
+    /// Whether a database is dumped or restored.
+    fn uses_programs(&self) -> bool {
+        self.kind != OperationKind::Migrate
     }
 
     fn closes(&self) -> bool {
@@ -113,6 +122,18 @@ impl Provisioner {
     }
 }
 
+impl Provisioner {
+    /// Refuses when the database under the laboratory's name does not carry the laboratory's mark: for whoever is about to hand
+    /// out what it holds.
+    ///
+    /// # Errors
+    /// [`ProvisionError::Refused`] says where the laboratory's own database is, where that is known; [`ProvisionError::Connect`] when its
+    /// server cannot be asked.
+    pub async fn require_own_database(&self, tenant: &Tenant) -> Result<(), ProvisionError> {
+        self.inner.require_database(tenant).await
+    }
+}
+
 impl Inner {
     /// Refuses what could not be done to its end, with all that is missing.
     pub(crate) async fn require(&self, planned: &Planned<'_>) -> Result<(), ProvisionError> {
@@ -143,6 +164,17 @@ impl Inner {
         }
     }
 
+    /// Refuses when the database under the laboratory's name is not there, or was not made for it.
+    pub(crate) async fn require_database(&self, tenant: &Tenant) -> Result<(), ProvisionError> {
+        let session = self.session(self.admin(tenant).await?).await?;
+        let absence = absence(&session, tenant).await?;
+        self.put_back(session);
+        match absence {
+            None => Ok(()),
+            Some(why) => Err(ProvisionError::Refused { why }),
+        }
+    }
+
     /// The store takes new archives, and the keys fit.
     pub(crate) async fn writable_store(&self) -> Result<(), ProvisionError> {
         self.config.archive.keys.check()?;
@@ -155,7 +187,9 @@ impl Inner {
         planned: &Planned<'_>,
     ) -> Result<Vec<String>, ProvisionError> {
         let mut unmet = Vec::new();
-        if let Some(why) = self.unfit_programs(session).await? {
+        if planned.uses_programs()
+            && let Some(why) = self.unfit_programs(session).await?
+        {
             unmet.push(why);
         }
         if planned.closes() {
@@ -190,25 +224,21 @@ impl Inner {
     }
 }
 
-/// That the laboratory's database is not there under its name, and where it is if somebody renamed it.
+/// That the laboratory's database is not there under its name, or that another one is, and where its own is if somebody renamed it.
 async fn absence(session: &Session, tenant: &Tenant) -> Result<Option<String>, ProvisionError> {
-    let name = &tenant.db_name;
-    let row = session
-        .client
-        .query_one(
-            "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1),
-                    (SELECT quote_ident(datname) FROM pg_database WHERE shobj_description(oid, 'pg_database') = $2 LIMIT 1)",
-            &[&name.as_str(), &mark_of(tenant)],
-        )
-        .await
-        .map_err(ProvisionError::db("looking for the database", &session.target))?;
-    let (there, renamed): (bool, Option<String>) = (row.get(0), row.get(1));
-    Ok((!there).then(|| match renamed {
-        Some(renamed) => renamed_words(&renamed, name),
-        None => format!(
+    let other = match look_for_own(session, tenant).await {
+        Ok(Some(_own)) => return Ok(None),
+        Ok(None) => None,
+        Err(error @ ProvisionError::NotOurs { .. }) => Some(error.to_string()),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(match (other, renamed(session, tenant).await?) {
+        (Some(other), Some(renamed)) => format!("{other}; {renamed}"),
+        (Some(only), None) | (None, Some(only)) => only,
+        (None, None) => format!(
             "its database {} is not there, nor any other with its mark; was it removed by hand? `tenantctl archives list --tenant {}` \
              shows what is left of it",
-            name.as_str(),
+            tenant.db_name.as_str(),
             tenant.slug
         ),
     }))

@@ -77,13 +77,15 @@ impl Provisioner {
     /// laboratory's own role is locked out while it is suspended. Who asks for that stands in the audit from then on.
     ///
     /// # Errors
-    /// When the registry cannot be asked, or the administrator's password cannot be opened.
+    /// When the registry or the server cannot be asked, or the administrator's password cannot be opened; [`ProvisionError::Refused`]
+    /// when the database is not there or does not carry the laboratory's mark.
     pub async fn open_for_export(
         &self,
         tenant: &Tenant,
         by: &RequestedBy,
     ) -> Result<ConnectTarget, ProvisionError> {
         let target = self.inner.admin(tenant).await?;
+        self.inner.require_database(tenant).await?;
         let client = self.inner.config.registry.client().await?;
         let entry = NewAudit {
             actor: &by.actor,

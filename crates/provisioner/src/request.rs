@@ -12,7 +12,7 @@ use registry::{Actor, Change, NewAudit, NewOperation, Operation, RegistryError, 
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use crate::{ProvisionError, Provisioner};
+use crate::{ProvisionError, Provisioner, preconditions::Planned};
 
 /// The most characters of a laboratory's or a person's name.
 const NAME_MAX: usize = 200;
@@ -230,7 +230,8 @@ impl Provisioner {
     /// Asks for a laboratory's schema to be brought to this code's version.
     ///
     /// # Errors
-    /// [`ProvisionError::NotMigratable`], [`RegistryError::OperationInProgress`].
+    /// [`ProvisionError::NotMigratable`], [`RegistryError::OperationInProgress`]; [`ProvisionError::Unmet`] when its database is not
+    /// there or was not made for it.
     pub async fn request_migrate(
         &self,
         tenant: TenantId,
@@ -241,22 +242,32 @@ impl Provisioner {
         {
             return Ok(earlier.id);
         }
+        let found = migratable(&client, tenant).await?;
+        let planned = Planned::of(OperationKind::Migrate, &found);
+        self.inner.require(&planned).await?;
         let txn = begin(&mut client).await?;
-        let found = registry::tenant_by_id(&txn, tenant)
-            .await?
-            .ok_or_else(|| not_found(tenant))?;
-        if !matches!(found.status, TenantState::Active | TenantState::Suspended) {
-            return Err(ProvisionError::NotMigratable {
-                slug: found.slug,
-                state: found.status,
-            });
-        }
+        let found = migratable(&txn, tenant).await?;
         let operation = OperationId::generate();
         let written =
             insert_operation(&txn, operation, OperationKind::Migrate, &found, json!({}), &by).await?;
         audit(&txn, "tenant.migrate_requested", &written, &by).await?;
         commit(txn).await?;
         Ok(operation)
+    }
+}
+
+async fn migratable(
+    client: &impl deadpool_postgres::GenericClient,
+    tenant: TenantId,
+) -> Result<Tenant, ProvisionError> {
+    let found = registry::tenant_by_id(client, tenant).await?;
+    let found = found.ok_or_else(|| not_found(tenant))?;
+    match found.status {
+        TenantState::Active | TenantState::Suspended => Ok(found),
+        state => Err(ProvisionError::NotMigratable {
+            slug: found.slug,
+            state,
+        }),
     }
 }
 

@@ -198,7 +198,7 @@ pub(crate) enum Command {
         /// The laboratory's slug typed once more
         #[arg(long, value_name = "SLUG")]
         confirm: String,
-        /// Also where no archive of it is recorded: nothing of it is left then
+        /// Also where no archive of it is recorded: its data are lost then, and nothing can restore them
         #[arg(long)]
         without_archive: bool,
         /// Why, for the audit

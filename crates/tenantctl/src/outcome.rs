@@ -145,6 +145,7 @@ fn of_provision(error: &ProvisionError) -> Exit {
         P::IdempotencyMismatch { .. }
         | P::NotAdoptable { .. }
         | P::NotMigratable { .. }
+        | P::NotOurs { .. }
         | P::Refused { .. }
         | P::Unmet { .. }
         | P::ArchiveTooNew { .. }

@@ -1,7 +1,7 @@
 //! What only a look into each database can show: its own migration history, beside the version in the registry, and who has rights
 //! in it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use futures_util::{StreamExt, stream};
 use model::{SchemaVersion, ServerName, TenantId, TenantState};
@@ -20,16 +20,18 @@ use crate::{Inner, ProvisionError};
 const PARALLEL_MAX: usize = 8;
 
 /// Reads the history of each laboratory that serves or is suspended, on the servers that answered. Gives what is wrong and
-/// how many were read.
+/// how many were read. Databases of `strangers`, which are not the laboratories', are not entered.
 pub(super) async fn findings(
     inner: &Inner,
     servers: &HashMap<ServerName, ConnectTarget>,
     facts: &Facts,
     under_way: &UnderWay,
+    strangers: &BTreeSet<TenantId>,
 ) -> (Vec<Finding>, usize) {
     let whole = facts.tenants.iter().filter(|tenant| {
         matches!(tenant.status, TenantState::Active | TenantState::Suspended)
             && !under_way.changes(tenant.id)
+            && !strangers.contains(&tenant.id)
             && servers.contains_key(&tenant.server)
     });
     let looks = stream::iter(whole)

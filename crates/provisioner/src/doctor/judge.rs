@@ -170,7 +170,8 @@ impl Judge<'_> {
             format!("{slug} is {} and has no database", tenant.status),
             format!(
                 "look whether it was renamed on the server and rename it back; otherwise it comes back from an archive: \
-                 `tenantctl archives list --tenant {slug}` shows them"
+                 `tenantctl archives list --tenant {slug}` shows them. Without any archive its data are lost: `tenantctl forget \
+                 {slug} --confirm {slug} --without-archive` removes the laboratory from the registry"
             ),
         )
     }
@@ -193,6 +194,16 @@ impl Judge<'_> {
             Some(mark) => format!("it is marked {mark:?} and not as {}'s", tenant.slug),
             None => format!("it has no mark, though {} should own it", tenant.slug),
         };
+        if let (Some(own), "database") = (self.renamed(tenant), what) {
+            let advice = format!(
+                "{}'s own database is called {own}, which has its mark: look whose this one is and rename it, then run ALTER \
+                 DATABASE {} RENAME TO {}",
+                tenant.slug,
+                model::quote_ident(own),
+                tenant.db_name
+            );
+            return self.finding(Ailment::NotOurs, name, seen, advice);
+        }
         self.finding(
             Ailment::NotOurs,
             name,
@@ -241,6 +252,10 @@ impl Judge<'_> {
     fn open(&self, name: &str, database: &SeenDatabase) -> Option<Finding> {
         let public = database.public.as_ref().filter(|_| database.connectable)?;
         let tenant = self.known(name);
+        // Told as not the laboratory's: whoever owns it may need it open.
+        if tenant.is_some_and(|tenant| database.mark.as_deref() != Some(&mark_of(tenant))) {
+            return None;
+        }
         let ours =
             tenant.is_some() || name == self.registry_database || named(self.namespace, name).is_some();
         if !ours || tenant.is_some_and(|tenant| self.under_way.changes(tenant.id)) {

@@ -15,7 +15,9 @@ use crate::{
     reach::Session,
     request::{not_found, role_secret_context},
     rights::settle,
-    steps::{await_empty, create_role, end_subscriptions, look, open_to_nobody_else, role_is_there},
+    steps::{
+        await_empty, create_role, end_subscriptions, look, open_to_nobody_else, require_own, role_is_there,
+    },
 };
 
 /// Sessions on the servers that something is mended on.
@@ -171,6 +173,7 @@ async fn settle_rights(inner: &Inner, id: TenantId) -> Result<(), ProvisionError
     let tenant = tenant.ok_or_else(|| not_found(id))?;
     drop(client);
     let session = inner.session(inner.admin(&tenant).await?).await?;
+    require_own(&session, &tenant).await?;
     settle(inner, &session, &tenant, &tenant.db_name).await
 }
 

@@ -32,7 +32,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use migrator::ServerState;
-use model::{ServerName, Slug, TenantState};
+use model::{ServerName, Slug, TenantId, TenantState};
 use pg::ConnectTarget;
 use registry::{Server, Tenant};
 
@@ -45,7 +45,7 @@ use self::{
     mend::Mender,
     seen::Seen,
 };
-use crate::{Inner, ProvisionError, Provisioner, RequestedBy, reach::Session};
+use crate::{Inner, ProvisionError, Provisioner, RequestedBy, reach::Session, steps::mark_of};
 
 /// How many servers are asked at once.
 const SERVERS_PARALLEL_MAX: usize = 8;
@@ -182,7 +182,8 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
     examined.archives = recorded;
     if deep {
         let reached = targets(&visits);
-        let (differing, histories) = deep::findings(inner, &reached, &after, &under_way).await;
+        let (differing, histories) =
+            deep::findings(inner, &reached, &after, &under_way, &strangers(&visits, &after)).await;
         let named: BTreeSet<String> = findings.iter().map(|finding| finding.subject.clone()).collect();
         let open = |database: &str| {
             let of_all = visits
@@ -314,6 +315,19 @@ fn unfit(inner: &Inner, visit: &Visit) -> Option<Finding> {
     let advice = "see to what is named; until then no laboratory is made on this server";
     let subject = visit.session.target.host.clone();
     (!unmet.is_empty()).then(|| Finding::new(Ailment::ServerUnfit, subject, seen, advice).on(&visit.server))
+}
+
+/// The laboratories under whose name a database lies that does not carry their mark: what is in it is not theirs.
+fn strangers(visits: &[Visit], facts: &Facts) -> BTreeSet<TenantId> {
+    let displaced = facts.tenants.iter().filter(|tenant| {
+        let mark = mark_of(tenant);
+        let mut here = visits.iter().filter(|visit| visit.names.contains(&tenant.server));
+        here.any(|visit| {
+            let named = visit.seen.databases.get(tenant.db_name.as_str());
+            named.is_some_and(|named| named.mark.as_deref() != Some(&mark))
+        })
+    });
+    displaced.map(|tenant| tenant.id).collect()
 }
 
 fn targets(visits: &[Visit]) -> HashMap<ServerName, ConnectTarget> {

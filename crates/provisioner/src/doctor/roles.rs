@@ -171,7 +171,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether the database is a laboratory's of this server whose own name is free.
+    /// Whether the database is a laboratory's of this server under another name.
     pub(super) fn is_renamed(&self, database: &SeenDatabase) -> bool {
         let id = database
             .mark
@@ -179,7 +179,8 @@ impl Judge<'_> {
             .and_then(|mark| mark.strip_prefix(migrator::LABORATORY_MARK));
         let tenant = id.and_then(|id| self.facts.by_id(id.parse().ok()?));
         tenant.is_some_and(|tenant| {
-            self.names.contains(&tenant.server) && !self.seen.databases.contains_key(tenant.db_name.as_str())
+            let named = self.seen.databases.get(tenant.db_name.as_str());
+            self.names.contains(&tenant.server) && named.is_none_or(|named| named.mark != database.mark)
         })
     }
 

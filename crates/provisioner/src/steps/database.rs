@@ -37,7 +37,7 @@ pub(crate) async fn look(held: &Session, name: &DbName) -> Result<Option<Found>,
 
 /// Looks for the laboratory's database. One of its name that is not marked as this laboratory's is an error: its data
 /// are somebody else's, perhaps of an earlier laboratory that had the same slug.
-pub(super) async fn look_for_own(held: &Session, tenant: &Tenant) -> Result<Option<Found>, ProvisionError> {
+pub(crate) async fn look_for_own(held: &Session, tenant: &Tenant) -> Result<Option<Found>, ProvisionError> {
     match look(held, &tenant.db_name).await? {
         Some(found) if found.mark.as_deref() != Some(&mark_of(tenant)) => Err(ProvisionError::NotOurs {
             what: "database",
@@ -49,7 +49,7 @@ pub(super) async fn look_for_own(held: &Session, tenant: &Tenant) -> Result<Opti
 }
 
 /// As [`look_for_own`], where it must be there.
-pub(super) async fn require_own(held: &Session, tenant: &Tenant) -> Result<Found, ProvisionError> {
+pub(crate) async fn require_own(held: &Session, tenant: &Tenant) -> Result<Found, ProvisionError> {
     let found = look_for_own(held, tenant).await?;
     found.ok_or_else(|| ProvisionError::Missing {
         what: "database",

@@ -23,7 +23,9 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 pub(crate) use adopt::{agrees, version_by_shape};
-pub(crate) use database::{await_empty, end_subscriptions, look, open_to_nobody_else};
+pub(crate) use database::{
+    await_empty, end_subscriptions, look, look_for_own, open_to_nobody_else, require_own,
+};
 pub(crate) use offboard::Grace;
 pub(crate) use role::{create as create_role, role_is_there};
 

@@ -6,13 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-use model::{DbName, ServerName, TenantId};
+use model::{DbName, OperationKind, ServerName, TenantId};
 use registry::Tenant;
 use sha2::{Digest, Sha256};
 use tokio::sync::{MappedMutexGuard, MutexGuard};
 use tokio_postgres::{Client, types::Type};
 
-use super::Context;
+use super::{Context, require_own};
 use crate::{ProvisionError, error::StepError, reach::Session};
 
 /// How long a predecessor's session may take to end by itself.
@@ -48,10 +48,14 @@ impl Context<'_> {
     }
 
     /// A session on the laboratory's own database as the administrator, kept from step to step like the other. Only for
-    /// operations that do not drop it.
+    /// operations that do not drop it. A database without the laboratory's mark is not entered; an adoption, which gives it the mark, looks
+    /// for itself.
     pub(super) async fn inside(&self, tenant: &Tenant) -> Result<MappedMutexGuard<'_, Client>, StepError> {
         let mut kept = self.inside.lock().await;
         if kept.as_ref().is_none_or(Client::is_closed) {
+            if self.operation.kind != OperationKind::Adopt {
+                require_own(&self.maintenance(tenant).await?, tenant).await?;
+            }
             let target = self.inner.admin(tenant).await?;
             let target = target.with_database(tenant.db_name.as_str());
             *kept = Some(self.inner.connect_inside(&target).await?);

@@ -27,6 +27,8 @@ mod killed_server;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod not_ours;
+
 mod preconditions;
 #[cfg(test)]
 mod recording;

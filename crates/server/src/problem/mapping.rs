@@ -158,7 +158,7 @@ impl From<ProvisionError> for Problem {
             E::NotMigratable { .. } | E::Refused { .. } | E::ArchiveTooNew { .. } => {
                 Self::with(Kind::IllegalTransition, error.to_string())
             }
-            E::Unmet { .. } => Self::with(Kind::PreconditionUnmet, error.to_string()),
+            E::Unmet { .. } | E::NotOurs { .. } => Self::with(Kind::PreconditionUnmet, error.to_string()),
             E::CalledOff { .. } => Self::with(Kind::Conflict, error.to_string()),
             E::TenantGone { .. } => Self::with(Kind::UnknownTenant, error.to_string()),
             E::Db { ref source, .. } if pg::is_read_only(source) => {
@@ -167,7 +167,6 @@ impl From<ProvisionError> for Problem {
             E::Migrate(_)
             | E::Db { .. }
             | E::Sealed { .. }
-            | E::NotOurs { .. }
             | E::Missing { .. }
             | E::Check { .. }
             | E::Seed { .. }

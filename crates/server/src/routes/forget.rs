@@ -20,6 +20,9 @@ pub struct ForgetBody {
     /// The laboratory's slug once more, since its row goes.
     #[schema(example = "acme-lab")]
     confirm_slug: String,
+    /// Also when no archive of it is recorded: its data are lost then, and nothing can restore them.
+    #[serde(default)]
+    without_archive: bool,
     reason: Option<Reason>,
 }
 
@@ -35,7 +38,7 @@ pub struct Forgotten {
 
 /// Removes the registry's row of a laboratory whose database is gone from its server already, as after the registry was restored
 /// from a backup that is older than the laboratory's removal. Nothing is dropped, and its archives stay. 409 while the database is
-/// there, or when no archive is recorded from which it could be restored.
+/// there, also under another name, or when no archive is recorded from which it could be restored and `withoutArchive` is not true.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), request_body = ForgetBody,
     responses((status = 200, body = Forgotten)))]
 #[post("/tenants/{id}/forget")]
@@ -45,7 +48,11 @@ pub(crate) async fn forget(
     body: Body<ForgetBody>,
     state: web::Data<AppState>,
 ) -> Answer<HttpResponse> {
-    let ForgetBody { confirm_slug, reason } = body.value;
+    let ForgetBody {
+        confirm_slug,
+        without_archive,
+        reason,
+    } = body.value;
     let found = tenant_by_id(&state.registry_client().await?, id.0).await?;
     let found = found.ok_or_else(|| Problem::new(Kind::UnknownTenant))?;
     if confirm_slug != found.slug.as_str() {
@@ -54,7 +61,7 @@ pub(crate) async fn forget(
     }
     let mut by = operator.requested_by(IdempotencyKey(None));
     by.reason = reason;
-    let gone = state.provisioner.forget(id.0, false, by).await?;
+    let gone = state.provisioner.forget(id.0, without_archive, by).await?;
     Ok(answer::ok(&Forgotten {
         tenant_id: gone.id,
         slug: gone.slug,

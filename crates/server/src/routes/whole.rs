@@ -133,13 +133,14 @@ fn too_long() -> Problem {
 pub(crate) async fn own(tenant: Tenant, state: web::Data<AppState>) -> Answer<HttpResponse> {
     tenant.allow(Action::ExportAll)?;
     let (sender, receiver) = pair(&state, tenant.id())?;
+    let found = tenant_by_id(&state.registry_client().await?, tenant.id()).await?;
+    let found = found.ok_or_else(|| Problem::new(Kind::UnknownTenant))?;
+    state.provisioner.require_own_database(&found).await?;
     tenant
         .write(Action::ExportAll, async |txn, actor| {
             lab::exports::record_archive(txn, actor).await
         })
         .await?;
-    let found = tenant_by_id(&state.registry_client().await?, tenant.id()).await?;
-    let found = found.ok_or_else(|| Problem::new(Kind::UnknownTenant))?;
     let about = platform::about_laboratory(&found, state.clock.now());
     rt::spawn(async move {
         let reading = tenant.read_snapshot(Action::ExportAll, async |txn| {

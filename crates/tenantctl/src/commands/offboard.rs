@@ -104,10 +104,18 @@ pub(crate) async fn forget(
     let by = context.requested_by(reason);
     let provisioner = &context.platform.provisioner;
     let gone = provisioner.forget(found.id, without_archive, by).await?;
+    let archives = registry::archives_list(&context.client().await?, Some(gone.id), None, 1).await?;
     if context.out.json {
         return context
             .out
-            .document(&json!({ "tenantId": gone.id, "slug": gone.slug, "forgotten": true }));
+            .document(&json!({ "tenantId": gone.id, "slug": gone.slug, "forgotten": true, "archived": !archives.is_empty() }));
+    }
+    if archives.is_empty() {
+        let answer = format!(
+            "{} is forgotten; no archive of it is recorded, so its data are lost",
+            gone.slug
+        );
+        return context.out.answer(&answer);
     }
     context.out.note(&format!(
         "`tenantctl archives list --tenant {}` shows what it can be restored from",

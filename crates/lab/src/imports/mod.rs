@@ -4,9 +4,9 @@
 //! control sample or cannot be read is set aside with its line, its text and the reason; it is never dropped and never stops the
 //! others. A row that says that nothing was measured is neither.
 //!
-//! The same file, or one that says the same with other line ends, quotes or order, is the same batch, and is worked on again each time that it comes: what was set aside may land now, and what
-//! landed before does nothing. `retry` does the same for the rows set aside without the file. Each run's counts say what that run
-//! did. A dry run goes the whole way except for writing values, and takes nothing from the real run.
+//! The same file, or one that says the same with other line ends, quotes or order, is the same batch, and is worked on again each
+//! time that it comes: what was set aside may land now, and what landed before does nothing. `retry` does the same for the rows set
+//! aside without the file. Each run's counts say what that run did. A dry run goes the whole way except for writing values, and takes nothing from the real run.
 
 mod lines;
 mod matching;

@@ -268,7 +268,8 @@ impl Core {
             pools_max: self.pools.pools_max(),
             evictions: counters.evictions(),
             waiting_for_room: self.pools.waiting_for_room(),
-            connections: self.pools.census.total(),
+            // Not the census: it counts a connection out after its slot is free, when another may already be counted in.
+            connections: servers.iter().map(|server| server.slots_taken).sum(),
             connects_total: servers.iter().map(|server| server.connects_total).sum(),
             connect_errors_total: servers.iter().map(|server| server.connect_errors_total).sum(),
             discarded_total: counters.discarded.load(Relaxed),

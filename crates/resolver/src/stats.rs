@@ -120,7 +120,7 @@ pub struct ResolverStats {
     pub evictions: Evictions,
     /// Callers that wait for room for another pool.
     pub waiting_for_room: usize,
-    /// Connections that live in this process, those of closed pools included.
+    /// Connections that live in this process, those of closed pools included: never more than the budgets of its servers.
     pub connections: usize,
     /// Connections made.
     pub connects_total: u64,

@@ -1,6 +1,13 @@
 //! The budget: the server itself is the judge, with room for exactly as many connections as the budget says.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
 
 use resolver::{ResolveError, ResolverConfig};
 use testkit::eventually;
@@ -27,6 +34,17 @@ async fn many_busy_tenants_share_few_connections_and_none_starves() {
         ..world.config()
     };
     let resolver = world.resolver(config).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let watched = {
+        let (resolver, done) = (resolver.clone(), Arc::clone(&done));
+        thread::spawn(move || {
+            let mut most = 0;
+            while !done.load(SeqCst) {
+                most = most.max(resolver.stats().connections);
+            }
+            most
+        })
+    };
     let mut callers = JoinSet::new();
     // Closed loop: each asks again as soon as it is served, until every other has been served as often.
     let tenants = Arc::new(tenants);
@@ -44,6 +62,8 @@ async fn many_busy_tenants_share_few_connections_and_none_starves() {
     while let Some(served) = callers.join_next().await {
         served.unwrap();
     }
+    done.store(true, SeqCst);
+    assert_eq!(watched.join().unwrap(), 2, "the most connections that the figures showed");
     let stats = resolver.stats();
     assert!(
         stats.servers[0].yields_total + stats.servers[0].taken_idle_total > 0,

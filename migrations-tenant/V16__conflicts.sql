@@ -70,7 +70,8 @@ DECLARE
     IS DISTINCT FROM (NEW.value_num::text, NEW.comparator, NEW.value_text, NEW.unit, NEW.comment, NEW.instrument, NEW.resulted_at, NEW.import_id);
   delta_changed boolean := (OLD.delta_flag, OLD.delta_previous) IS DISTINCT FROM (NEW.delta_flag, NEW.delta_previous);
   mark_changed boolean := (OLD.outdated_since, OLD.outdated_reason) IS DISTINCT FROM (NEW.outdated_since, NEW.outdated_reason);
-  judged_changed boolean := delta_changed OR (OLD.ref_range_id, OLD.ref_low, OLD.ref_high, OLD.crit_low, OLD.crit_high, OLD.flag, OLD.no_range, OLD.evaluated_at)
+  evaluation_changed boolean :=
+    (OLD.ref_range_id, OLD.ref_low, OLD.ref_high, OLD.crit_low, OLD.crit_high, OLD.flag, OLD.no_range, OLD.evaluated_at)
     IS DISTINCT FROM (NEW.ref_range_id, NEW.ref_low, NEW.ref_high, NEW.crit_low, NEW.crit_high, NEW.flag, NEW.no_range, NEW.evaluated_at);
   entry_changed boolean := (OLD.entered_by, OLD.entered_at) IS DISTINCT FROM (NEW.entered_by, NEW.entered_at);
   verification_changed boolean := (OLD.verified_by, OLD.verified_at, OLD.self_verified) IS DISTINCT FROM (NEW.verified_by, NEW.verified_at, NEW.self_verified);
@@ -179,7 +180,8 @@ BEGIN
     supersedes := true;
 
   ELSIF step = 'entered>verified' THEN
-    IF value_changed OR judged_changed OR entry_changed OR release_changed OR amendment_changed THEN
+    -- The delta may be measured again: the patient's previous value may have been released since.
+    IF value_changed OR evaluation_changed OR entry_changed OR release_changed OR amendment_changed THEN
       RAISE EXCEPTION 'verifying changes no value, range, flag or entry' USING ERRCODE = 'LAB03';
     END IF;
     IF NEW.verified_by IS NULL THEN
@@ -196,7 +198,7 @@ BEGIN
 
   ELSIF step = 'verified>verified' AND evaluated_anew THEN
     -- Evaluated again: the revision keeps what was verified, and whoever releases has to have seen this version.
-    IF value_changed OR judged_changed OR entry_changed OR verification_changed OR release_changed OR amendment_changed THEN
+    IF value_changed OR delta_changed OR evaluation_changed OR entry_changed OR verification_changed OR release_changed OR amendment_changed THEN
       RAISE EXCEPTION 'evaluating again changes no value and no signature' USING ERRCODE = 'LAB03';
     END IF;
     NEW.ref_range_id := e.ref_range_id;
@@ -210,7 +212,7 @@ BEGIN
     supersedes := true;
 
   ELSIF step = 'verified>released' THEN
-    IF value_changed OR judged_changed OR entry_changed OR verification_changed OR amendment_changed THEN
+    IF value_changed OR evaluation_changed OR entry_changed OR verification_changed OR amendment_changed THEN
       RAISE EXCEPTION 'releasing changes no value, range, flag or signature' USING ERRCODE = 'LAB03';
     END IF;
     IF NEW.released_by IS NULL THEN
@@ -233,7 +235,7 @@ BEGIN
 
   ELSIF step IN ('pending>cancelled', 'entered>cancelled', 'verified>cancelled')
         OR (OLD.status = ANY (published) AND NEW.status = 'voided') THEN
-    IF value_changed OR judged_changed OR entry_changed OR verification_changed OR release_changed OR amendment_changed THEN
+    IF value_changed OR delta_changed OR evaluation_changed OR entry_changed OR verification_changed OR release_changed OR amendment_changed THEN
       RAISE EXCEPTION 'closing a result changes nothing that it says' USING ERRCODE = 'LAB03';
     END IF;
     IF NEW.closed_reason IS NULL THEN
@@ -296,13 +298,13 @@ BEGIN
 
   ELSIF step = 'pending>pending' THEN
     -- Only the specimen may change: a replacement was collected.
-    IF value_changed OR judged_changed OR entry_changed OR verification_changed OR release_changed OR amendment_changed THEN
+    IF value_changed OR delta_changed OR evaluation_changed OR entry_changed OR verification_changed OR release_changed OR amendment_changed THEN
       RAISE EXCEPTION 'a pending result has no value and no signature' USING ERRCODE = 'LAB03';
     END IF;
 
   ELSIF OLD.status = ANY (published) AND NEW.status = OLD.status AND mark_changed THEN
     -- Only the mark, and only as it is true.
-    IF value_changed OR judged_changed OR entry_changed OR verification_changed OR release_changed OR amendment_changed
+    IF value_changed OR delta_changed OR evaluation_changed OR entry_changed OR verification_changed OR release_changed OR amendment_changed
        OR NEW.change_reason IS NOT NULL OR NEW.closed_reason IS NOT NULL THEN
       RAISE EXCEPTION 'a mark changes nothing that a result says' USING ERRCODE = 'LAB03';
     END IF;

@@ -16,9 +16,9 @@ use crate::{
     PageRequest, ResultId, Txn, audit,
     catalogue::{self, Test},
     critical::{self, LIFT_COLUMNS, LiftedMark},
+    delta::{self, Compared},
     entry,
     error::same_version,
-    jumped,
     paging::Cursor,
     patients, profile, result_view,
     result_view::{Contradiction, Delta, ResultView},
@@ -439,9 +439,16 @@ async fn new_delta(
     let Some((number, allowed)) = number.zip(test.delta_pct) else {
         return Ok((false, None));
     };
-    let previous = entry::previous(txn, &[id]).await?.remove(&id);
-    let exceeded = previous.is_some_and(|before| jumped(before, number, allowed.as_decimal()));
-    Ok((exceeded, previous))
+    let compared = Compared {
+        result: id,
+        value: number,
+        allowed_pct: allowed,
+    };
+    let delta = delta::measure(txn, &[compared], &[]).await?.remove(&id);
+    Ok((
+        delta.is_some_and(|delta| delta.exceeded),
+        delta.map(|delta| delta.previous),
+    ))
 }
 
 fn new_value(

@@ -13,7 +13,8 @@ use crate::{
     Actor, Comparator, ImportId, LabError, Number, ResultId, ResultStatus, SpecimenStatus, Txn, ValueType,
     audit,
     catalogue::{self, Test},
-    jumped, patients,
+    delta::{self, Compared, Measured},
+    patients,
     rows::Reader,
     text, units,
 };
@@ -209,11 +210,10 @@ pub(crate) async fn write(
         codes
     };
     let tests = catalogue::by_codes(txn, &codes).await?;
-    let previous = previous_values(txn, &tests, entries).await?;
+    let deltas = deltas(txn, &tests, entries).await?;
     let mut columns = Columns::default();
     for entry in entries {
-        let allowed = tests.get(&entry.bench.test_code).and_then(|test| test.delta_pct);
-        columns.push(entry, previous.get(&entry.bench.id).copied(), allowed);
+        columns.push(entry, deltas.get(&entry.bench.id).copied());
     }
     columns.update(txn, actor, import, &tests).await?;
     let ids: Vec<String> = entries.iter().map(|e| e.bench.id.to_string()).collect();
@@ -221,54 +221,27 @@ pub(crate) async fn write(
     audit::write_each(txn, actor, "result.entered", "result", &ids, detail.as_ref()).await
 }
 
-/// The previous values of those entries whose test has a delta check. A value with a comparator is no number to compare.
-async fn previous_values(
+/// The deltas of those entries whose test has a delta check. A value with a comparator is no number to compare.
+async fn deltas(
     txn: &Txn<'_>,
     tests: &HashMap<String, Test>,
     entries: &[Entry<'_>],
-) -> Result<HashMap<ResultId, Number>, LabError> {
-    let checked = |entry: &&Entry<'_>| {
-        matches!(entry.value, Value::Number(_, None))
-            && tests
-                .get(&entry.bench.test_code)
-                .is_some_and(|t| t.delta_pct.is_some())
-    };
-    let ids: Vec<ResultId> = entries.iter().filter(checked).map(|e| e.bench.id).collect();
-    previous(txn, &ids).await
-}
-
-/// The patient's previous released value of the same test, drawn before this one and within the test's days. A value with
-/// a comparator is no number to compare with. A merged duplicate is the same person.
-pub(crate) async fn previous(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<ResultId, Number>, LabError> {
-    if ids.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let statement = txn
-        .prepare_cached(
-            "SELECT cur.id, before.value_num
-             FROM result cur
-             JOIN test_def t ON t.code = cur.test_code
-             JOIN specimen cs ON cs.id = cur.specimen_id
-             JOIN patient me ON me.id = cur.patient_id
-             CROSS JOIN LATERAL (
-               SELECT p.value_num FROM result p JOIN specimen ps ON ps.id = p.specimen_id
-               WHERE p.patient_id IN (SELECT x.id FROM patient x
-                                      WHERE x.id IN (me.id, me.merged_into) OR x.merged_into = coalesce(me.merged_into, me.id))
-                 AND p.test_code = cur.test_code AND p.id <> cur.id AND p.status IN ('released', 'corrected', 'amended')
-                 AND p.value_num IS NOT NULL AND p.comparator IS NULL
-                 AND coalesce(ps.collected_at, ps.received_at) <= coalesce(cs.collected_at, cs.received_at)
-                 AND coalesce(ps.collected_at, ps.received_at) >= coalesce(cs.collected_at, cs.received_at) - make_interval(days => t.delta_days)
-               ORDER BY coalesce(ps.collected_at, ps.received_at) DESC, p.id DESC LIMIT 1) AS before
-             WHERE cur.id = ANY($1)",
-        )
-        .await?;
-    let rows = txn.query(&statement, &[&ids]).await?;
-    rows.iter()
-        .map(|row| {
-            let row = Reader::new("result", row);
-            Ok((row.get("id")?, row.get("value_num")?))
+) -> Result<HashMap<ResultId, Measured>, LabError> {
+    let compared: Vec<Compared> = entries
+        .iter()
+        .filter_map(|entry| {
+            let Value::Number(value, None) = entry.value else {
+                return None;
+            };
+            let allowed_pct = tests.get(&entry.bench.test_code)?.delta_pct?;
+            Some(Compared {
+                result: entry.bench.id,
+                value,
+                allowed_pct,
+            })
         })
-        .collect()
+        .collect();
+    delta::measure(txn, &compared, &[]).await
 }
 
 /// The entries as columns, for one statement.
@@ -288,15 +261,11 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn push(&mut self, entry: &'a Entry<'a>, previous: Option<Number>, allowed: Option<Number>) {
+    fn push(&mut self, entry: &'a Entry<'a>, delta: Option<Measured>) {
         let (number, comparator, text) = match &entry.value {
             Value::Number(number, comparator) => (Some(*number), *comparator, None),
             Value::Text(text) => (None, None, Some(text.as_str())),
         };
-        let jump = number
-            .zip(previous)
-            .zip(allowed)
-            .is_some_and(|((now, before), allowed)| jumped(before, now, allowed.as_decimal()));
         self.ids.push(entry.bench.id);
         self.codes.push(&entry.bench.test_code);
         self.numbers.push(number);
@@ -305,8 +274,8 @@ impl<'a> Columns<'a> {
         self.comments.push(entry.comment);
         self.instruments.push(entry.instrument);
         self.resulted.push(entry.resulted_at);
-        self.delta_flags.push(jump);
-        self.delta_previous.push(previous);
+        self.delta_flags.push(delta.is_some_and(|delta| delta.exceeded));
+        self.delta_previous.push(delta.map(|delta| delta.previous));
         self.reasons.push(entry.reason);
     }
 

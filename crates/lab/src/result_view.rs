@@ -100,7 +100,7 @@ pub struct ResultView {
     /// Above it somebody must be told.
     #[schema(value_type = Option<String>)]
     pub crit_high: Option<Number>,
-    /// The delta check.
+    /// The delta check, as of the entry, the verification or the release: whichever was last.
     pub delta: Option<Delta>,
     /// Whether the value is critical, or may be by its comparator, or its critical mark was lifted and nobody has accepted that: then it
     /// is not released before somebody was told.

@@ -10,8 +10,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    Actor, ItemProblem, LabError, OrderId, ResultId, ResultStatus, Txn, audit,
+    Actor, ItemProblem, LabError, Number, OrderId, ResultId, ResultStatus, Txn, audit,
     critical::{CRITICAL, LIFTED, NOTIFIED},
+    delta::{self, Compared},
     orders, patients, profile,
     rows::Reader,
     schema,
@@ -83,7 +84,7 @@ pub async fn verify(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signe
         return Err(LabError::invalid(format!("items[{n}].confirmConflict"), message));
     }
     let confirmations = confirmations(items, "confirmLifted", |item| item.confirm_lifted.as_deref())?;
-    let rows = lock(txn, items).await?;
+    let mut rows = lock(txn, items).await?;
     let self_allowed = profile::get(txn).await?.allow_self_verify;
     let mut problems = Vec::new();
     for (index, item) in items.items.iter().enumerate() {
@@ -104,13 +105,25 @@ pub async fn verify(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signe
     if !problems.is_empty() {
         return Err(LabError::Items(problems));
     }
-    let sql = "UPDATE result r SET status = 'verified', verified_by = $2, changed_by = $2, lift_confirmation = u.confirmation
-               FROM unnest($1::uuid[], $3::text[]) AS u (id, confirmation) WHERE r.id = u.id
-               RETURNING r.id, r.version, r.status, r.lift_confirmation";
     let ids: Vec<ResultId> = items.items.iter().map(|item| item.id).collect();
+    let deltas = Deltas::measure(txn, &ids, &mut rows, &[]).await?;
+    let sql = "UPDATE result r SET status = 'verified', verified_by = $2, changed_by = $2, lift_confirmation = u.confirmation,
+                 delta_flag = u.delta_flag, delta_previous = u.delta_previous
+               FROM unnest($1::uuid[], $3::text[], $4::bool[], $5::numeric[])
+                 AS u (id, confirmation, delta_flag, delta_previous) WHERE r.id = u.id
+               RETURNING r.id, r.version, r.status, r.lift_confirmation";
     let statement = txn.prepare_cached(sql).await?;
     let rows = txn
-        .query(&statement, &[&ids, &actor.staff.as_uuid(), &confirmations])
+        .query(
+            &statement,
+            &[
+                &ids,
+                &actor.staff.as_uuid(),
+                &confirmations,
+                &deltas.exceeded,
+                &deltas.previous,
+            ],
+        )
         .await?;
     confirmed(
         txn,
@@ -176,7 +189,7 @@ pub async fn release(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Sign
         return Err(LabError::invalid(format!("items[{n}].confirmLifted"), message));
     }
     let confirmations = confirmations(items, "confirmConflict", |item| item.confirm_conflict.as_deref())?;
-    let rows = lock(txn, items).await?;
+    let mut rows = lock(txn, items).await?;
     let mut problems = Vec::new();
     for (index, item) in items.items.iter().enumerate() {
         let row = &rows[&item.id];
@@ -194,13 +207,25 @@ pub async fn release(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Sign
     if !problems.is_empty() {
         return Err(LabError::Items(problems));
     }
-    let sql = "UPDATE result r SET status = 'released', released_by = $2, changed_by = $2, conflict_confirmation = u.confirmation
-               FROM unnest($1::uuid[], $3::text[]) AS u (id, confirmation) WHERE r.id = u.id
-               RETURNING r.id, r.version, r.status, r.conflict_confirmation";
     let ids: Vec<ResultId> = items.items.iter().map(|item| item.id).collect();
+    let deltas = Deltas::measure(txn, &ids, &mut rows, &ids).await?;
+    let sql = "UPDATE result r SET status = 'released', released_by = $2, changed_by = $2, conflict_confirmation = u.confirmation,
+                 delta_flag = u.delta_flag, delta_previous = u.delta_previous
+               FROM unnest($1::uuid[], $3::text[], $4::bool[], $5::numeric[])
+                 AS u (id, confirmation, delta_flag, delta_previous) WHERE r.id = u.id
+               RETURNING r.id, r.version, r.status, r.conflict_confirmation";
     let statement = txn.prepare_cached(sql).await?;
     let released = txn
-        .query(&statement, &[&ids, &actor.staff.as_uuid(), &confirmations])
+        .query(
+            &statement,
+            &[
+                &ids,
+                &actor.staff.as_uuid(),
+                &confirmations,
+                &deltas.exceeded,
+                &deltas.previous,
+            ],
+        )
         .await?;
     confirmed(
         txn,
@@ -226,6 +251,34 @@ struct Locked {
     notified: bool,
     /// Whether a file has another value for it.
     contradicted: bool,
+    /// What a delta check compares, if its test has one.
+    compared: Option<Compared>,
+}
+
+/// The deltas of the items, as columns in the order of the ids.
+struct Deltas {
+    exceeded: Vec<bool>,
+    previous: Vec<Option<Number>>,
+}
+
+impl Deltas {
+    async fn measure(
+        txn: &Txn<'_>,
+        ids: &[ResultId],
+        rows: &mut HashMap<ResultId, Locked>,
+        releasing: &[ResultId],
+    ) -> Result<Self, LabError> {
+        let compared: Vec<Compared> = rows.values_mut().filter_map(|row| row.compared.take()).collect();
+        let measured = delta::measure(txn, &compared, releasing).await?;
+        let of = |id| measured.get(id);
+        Ok(Self {
+            exceeded: ids
+                .iter()
+                .map(|id| of(id).is_some_and(|delta| delta.exceeded))
+                .collect(),
+            previous: ids.iter().map(|id| of(id).map(|delta| delta.previous)).collect(),
+        })
+    }
 }
 
 /// Locks all items in the order of their ids. An id that is not there is not this laboratory's: the whole call is refused
@@ -247,14 +300,20 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
     let statement = txn
         .prepare_cached(&format!(
             "SELECT r.id, r.order_id, r.version, r.status, r.entered_by,
+                    t.delta_pct, CASE WHEN r.comparator IS NULL THEN r.value_num END AS compared,
                     {CRITICAL} AS critical, {LIFTED} AS lifted, {NOTIFIED} AS notified,
                     EXISTS (SELECT FROM contradictions(r.id, r.value_num, r.comparator, r.value_text)) AS contradicted
-             FROM result r WHERE r.id = ANY($1) ORDER BY r.id FOR NO KEY UPDATE OF r",
+             FROM result r JOIN test_def t ON t.code = r.test_code
+             WHERE r.id = ANY($1) ORDER BY r.id FOR NO KEY UPDATE OF r",
         ))
         .await?;
     let mut found = HashMap::with_capacity(ids.len());
     for row in &txn.query(&statement, &[&ids]).await? {
         let row = Reader::new("result", row);
+        let id = row.get("id")?;
+        let compared = row
+            .get::<Option<Number>>("compared")?
+            .zip(row.get::<Option<Number>>("delta_pct")?);
         let locked = Locked {
             order: row.get("order_id")?,
             version: row.get("version")?,
@@ -264,8 +323,13 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
             lifted: row.get("lifted")?,
             notified: row.get("notified")?,
             contradicted: row.get("contradicted")?,
+            compared: compared.map(|(value, allowed_pct)| Compared {
+                result: id,
+                value,
+                allowed_pct,
+            }),
         };
-        found.insert(row.get("id")?, locked);
+        found.insert(id, locked);
     }
     match ids.iter().position(|id| !found.contains_key(id)) {
         Some(index) => Err(LabError::not_found("result", ids[index]).at(format!("items[{index}].id"))),

@@ -7,10 +7,13 @@ use lab::{
     orders, patients,
     ranges::{self, CloseRange, NewRange},
     results::{self, ResultView},
+    signoff,
     specimens::{self, When},
 };
 
-use crate::support::{Lab, conflict, is_invalid, new_order, new_patient, received, released, value};
+use crate::support::{
+    Lab, conflict, is_invalid, items, new_order, new_patient, received, released, sign, value,
+};
 
 fn n(text: &str) -> Option<Number> {
     Some(Number::parse(text).unwrap())
@@ -261,4 +264,80 @@ async fn a_jump_from_the_previous_released_value_is_marked() {
         (delta.previous.to_string(), delta.exceeded),
         ("9.0".into(), false)
     );
+}
+
+#[tokio::test]
+async fn the_delta_is_measured_again_when_a_value_is_verified_and_released() {
+    let lab = Lab::new().await;
+    let mut client = lab.client().await;
+    let txn = client.transaction().await.unwrap();
+    catalogue::create(&txn, &lab.admin, &lead()).await.unwrap();
+    let patient = crate::support::adult(&txn, &lab).await;
+    let mut ids = Vec::new();
+    for (drawn, number) in [
+        ("2026-03-02T08:00:00Z", "2.00"),
+        ("2026-03-03T08:00:00Z", "3.0"),
+        ("2026-03-04T08:00:00Z", "9.0"),
+    ] {
+        let order = drawn_at(&txn, &lab, &patient, drawn).await;
+        let result = &order.results[0];
+        results::enter(
+            &txn,
+            &lab.technician,
+            result.id,
+            result.version,
+            &value(number, "ug/dL"),
+        )
+        .await
+        .unwrap();
+        ids.push(result.id);
+    }
+    let delta = async |id| {
+        let delta = results::get(&txn, id).await.unwrap().delta;
+        delta.map(|delta| (delta.previous.to_string(), delta.exceeded))
+    };
+    for id in &ids {
+        assert_eq!(
+            delta(*id).await,
+            None,
+            "nothing was released before it was entered"
+        );
+    }
+    sign(&txn, &lab, ids[0]).await;
+    signoff::verify(&txn, &lab.supervisor, &items(&txn, &ids[1..]).await)
+        .await
+        .unwrap();
+    assert_eq!(delta(ids[1]).await, Some(("2.00".to_owned(), false)));
+    assert_eq!(delta(ids[2]).await, Some(("2.00".to_owned(), true)));
+    signoff::release(&txn, &lab.supervisor, &items(&txn, &ids[1..]).await)
+        .await
+        .unwrap();
+    assert_eq!(delta(ids[1]).await, Some(("2.00".to_owned(), false)));
+    assert_eq!(
+        delta(ids[2]).await,
+        Some(("3.0".to_owned(), true)),
+        "its previous value was released in the same call"
+    );
+}
+
+async fn drawn_at(txn: &Txn<'_>, lab: &Lab, patient: &patients::Patient, drawn: &str) -> orders::Order {
+    let order = orders::create(txn, &lab.receptionist, &new_order(patient, &["LEAD"]))
+        .await
+        .unwrap();
+    let barcode = &order.specimens[0].barcode;
+    let at = When {
+        at: Some(drawn.parse().unwrap()),
+        confirm_unlikely: true,
+    };
+    specimens::collect(txn, &lab.receptionist, barcode, &at)
+        .await
+        .unwrap();
+    let now = When {
+        at: None,
+        confirm_unlikely: true,
+    };
+    specimens::receive(txn, &lab.technician, barcode, &now)
+        .await
+        .unwrap();
+    orders::get(txn, order.head.id).await.unwrap()
 }

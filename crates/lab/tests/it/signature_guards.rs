@@ -10,7 +10,7 @@ use crate::{
 #[tokio::test]
 async fn verifying_and_releasing_change_no_value_range_flag_or_signature() {
     let mut scene = Scene::new().await;
-    let [_, entered, verified, _] = scene.results().await;
+    let [_, entered, verified, released] = scene.results().await;
     let (technician, supervisor) = (scene.lab.technician.staff, scene.lab.supervisor.staff);
     let verify = |more: &str| {
         format!(
@@ -34,12 +34,20 @@ async fn verifying_and_releasing_change_no_value_range_flag_or_signature() {
         ", ref_low = 3.6",
         ", ref_range_id = NULL, flag = NULL",
         ", ref_high = 3, flag = 'H'",
-        ", delta_flag = true",
         &format!(", entered_by = '{}'", scene.lab.admin.staff),
     ] {
         scene.refused(&verify(change), "LAB03").await;
         scene.refused(&release(change), "LAB03").await;
     }
+    // The delta is measured again until the release, and never after it.
+    assert_eq!(state(&scene.role, &verify(", delta_flag = true")).await, None);
+    assert_eq!(state(&scene.role, &release(", delta_flag = true")).await, None);
+    scene
+        .refused(
+            &format!("UPDATE result SET delta_flag = true WHERE id = '{released}'"),
+            "LAB03",
+        )
+        .await;
     scene
         .refused(
             &release(&format!(", verified_by = '{technician}', self_verified = true")),

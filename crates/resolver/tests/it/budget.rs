@@ -63,7 +63,11 @@ async fn many_busy_tenants_share_few_connections_and_none_starves() {
         served.unwrap();
     }
     done.store(true, SeqCst);
-    assert_eq!(watched.join().unwrap(), 2, "the most connections that the figures showed");
+    assert_eq!(
+        watched.join().unwrap(),
+        2,
+        "the most connections that the figures showed"
+    );
     let stats = resolver.stats();
     assert!(
         stats.servers[0].yields_total + stats.servers[0].taken_idle_total > 0,

@@ -27,16 +27,18 @@ ALTER TABLE result_amendment
   DROP CONSTRAINT result_amendment_flag_check,
   ADD CONSTRAINT result_amendment_flag_check CHECK (flag IN ('N', 'L', 'H', 'LL', 'HH', 'AA'));
 
--- Words in the form in which they are compared: however they are composed, in whatever case, with any blank, line break or hyphen in between,
--- and without what cannot be seen. Instruments wrap lines, and word processors write hyphens of their own.
+-- Words in the form in which they are compared: composed in one way (NFKC), in lower case, without white space, hyphens and what cannot be
+-- seen (control characters and Default_Ignorable_Code_Point of UAX #44). Instruments wrap lines, also at a hyphen, and word processors write
+-- hyphens and blanks of their own.
 CREATE FUNCTION plain_words(words text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT regexp_replace(
-    translate(
-      regexp_replace(lower(normalize(words, NFKC)), '[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]', '', 'g'),
-      U&'\2010\2011\2012\2013\2014\2015\2212', '-------'),
-    '[\s\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+', ' ', 'g')
+  SELECT replace(replace(lower(normalize(regexp_replace(normalize(words, NFKC),
+    '[\s\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u2800\u3000'
+      '\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8'
+      '\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff'
+      '\u02d7\u058a\u1806\u2010-\u2015\u2043\u2212\ufe58-]',
+    '', 'g'), NFKC)), 'ß', 'ss'), 'ı', 'i')
 $$;
 
 CREATE FUNCTION is_critical_word(of_test text, words text) RETURNS boolean
@@ -45,7 +47,9 @@ BEGIN
   RETURN EXISTS (
     SELECT FROM public.test_def t CROSS JOIN unnest(t.critical_values) AS critical
      WHERE t.code = of_test
-       AND CASE t.value_type WHEN 'coded' THEN critical = words ELSE strpos(public.plain_words(words), public.plain_words(critical)) > 0 END);
+       AND CASE WHEN t.value_type = 'coded' THEN lower(critical) = lower(words)
+                WHEN public.plain_words(critical) = '' THEN strpos(words, critical) > 0
+                ELSE strpos(public.plain_words(words), public.plain_words(critical)) > 0 END);
 END $$;
 
 -- As before, with the critical words of tests that have no numbers; and a range for one sex that states critical limits alone leaves what

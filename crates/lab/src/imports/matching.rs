@@ -141,6 +141,12 @@ pub(crate) async fn match_rows(
             }
         }
     }
+    // Where there is no value, whoever enters the first one has the file at hand: a row that cannot be read contradicts nothing.
+    let landing: HashSet<ResultId> = matched.landing.iter().map(|landing| landing.bench.id).collect();
+    matched.said.retain(|said| {
+        let result = said.result;
+        said.value.is_some() || landing.contains(&result) || known.bench[&result].value.is_some()
+    });
     Ok(matched)
 }
 
@@ -360,8 +366,7 @@ fn read(row: &ImportRow, test: &Test) -> Result<Option<Value>, Reject> {
         })
 }
 
-/// What a row that is refused with this code says of its result: a value that is not the one which is there, or comes. One that cannot
-/// be read differs from a value that is there; whoever enters the first one has it at hand.
+/// What a row that is refused with this code says of its result: a value that is not the one which is there, or comes.
 fn said(row: &ImportRow, known: &Known, code: &str) -> Option<Said> {
     if ![CONFLICT, NOT_RECEIVED, BAD_VALUE, WRONG_UNIT].contains(&code) {
         return None;
@@ -370,8 +375,7 @@ fn said(row: &ImportRow, known: &Known, code: &str) -> Option<Said> {
     let value = match read(row, test) {
         Ok(Some(value)) => Some(value),
         Ok(None) => return None,
-        Err(_) if bench.value.is_some() => None,
-        Err(_) => return None,
+        Err(_) => None,
     };
     (!is_closed(bench.status)).then_some(Said {
         line: row.line,

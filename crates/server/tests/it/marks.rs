@@ -321,7 +321,7 @@ async fn a_critical_word_holds_a_result_back() {
         body
     };
     let add = async |body: Value| d.post(&lab.admin, "/api/v1/tests", body).await;
-    let words = json!(["negative", "positive"]);
+    let words = json!(["negative", "positive", "POSITIVE"]);
     let bad = new(
         "BC",
         json!({ "valueType": "coded", "allowedValues": words, "criticalValues": ["pos"] }),
@@ -363,6 +363,10 @@ async fn a_critical_word_holds_a_result_back() {
         "acid\u{2011}fast\u{a0}bacilli",
         "acid-f\u{ad}ast bac\u{200b}illi",
         "acid-fast \u{2028}bacilli",
+        "acid-\nfast bacilli",
+        "acid\u{58a} fast\u{200b}bacilli",
+        "ac\u{34f}id-fast\u{1}bac\u{fe0f}\u{2800}illi",
+        "ACID-FAST BACıLLI",
     ] {
         let (_, order) = lab.received_order(d, &["SMEAR"]).await;
         let result = by_code(&order, "SMEAR");
@@ -372,7 +376,7 @@ async fn a_critical_word_holds_a_result_back() {
     }
     let plain = enter("PLAIN", "positive").await;
     assert_eq!((&gram["flag"], &plain["flag"]), (&json!("AA"), &Value::Null));
-    let culture = enter("BC", "positive").await;
+    let culture = enter("BC", "POSITIVE").await;
     assert_eq!(
         (&culture["flag"], &culture["noticeRequired"]),
         (&json!("AA"), &json!(true))

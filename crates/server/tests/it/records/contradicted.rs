@@ -132,6 +132,17 @@ async fn a_row_with_a_fault_of_its_own_is_never_taken_for_equal_and_holds_the_va
         assert_eq!(set_aside(d, &lab, &batch).await, [(2, code.to_owned())]);
         assert_eq!(k.release().await, None, "the same value");
     }
+    // The row that can be read lands, and the other one of the same file speaks against it.
+    for (rows, other) in [
+        (["4.0,,mmol/L", ">9.0,,mmol/L"], 3),
+        (["9000,,umol/L", "4.0,,mmol/L"], 2),
+    ] {
+        let k = Potassium::received(d, &lab).await;
+        k.file(&rows).await;
+        assert_eq!(k.now().await["value"], "4.0", "{rows:?}");
+        assert_eq!(k.contradicted_by().await, [other], "{rows:?}");
+        assert_eq!(k.release().await.as_deref(), Some("contradicted"), "{rows:?}");
+    }
     world.stop().await;
 }
 

@@ -4,7 +4,9 @@ use identity::{KeyStore, PasswordOptions, Passwords, Sealer};
 use model::{Clock, Namespace, SystemClock};
 use outbox::{Outbox, OutboxConfig};
 use pg::ConnectTarget;
-use provisioner::{ArchiveOptions, Bounds, OpenRule, Provisioner, ProvisionerConfig, RolePolicy};
+use provisioner::{
+    ArchiveOptions, Bounds, OpenRule, ProvisionError, Provisioner, ProvisionerConfig, RolePolicy,
+};
 use registry::{Registry, RegistryClock, RegistryOptions};
 use secrecy::SecretString;
 use settings::{ServerAddress, Settings};
@@ -107,12 +109,24 @@ impl Platform {
     /// [`PlatformError`] says what to do; usually to run `tenantctl up`.
     pub async fn ready(&self) -> Result<(), PlatformError> {
         self.registry.check_version().await?;
+        self.require_namespace().await?;
         self.clock.measure(&self.registry).await?;
         if self.embedded.is_some() {
             self.register_server().await?;
             Ok(())
         } else {
             self.check_keys().await
+        }
+    }
+
+    /// Refuses to work in another namespace than that of the registry's laboratories.
+    pub(crate) async fn require_namespace(&self) -> Result<(), PlatformError> {
+        match self.provisioner.require_namespace().await {
+            Ok(()) => Ok(()),
+            Err(ProvisionError::Registry(error)) => Err(error.into()),
+            Err(refused) => Err(PlatformError::OtherNamespace {
+                why: refused.to_string(),
+            }),
         }
     }
 

@@ -3,7 +3,6 @@
 
 use migrator::{MigrateError, ServerState, StaysOpen};
 use model::{DbName, SchemaVersion, TenantId};
-use provisioner::ProvisionError;
 use registry::RegistryError;
 
 use crate::{Platform, PlatformError, register::main_server};
@@ -92,8 +91,8 @@ impl Platform {
         let name = self.registry.target().database.clone();
         self.registry.require_usable().await?;
         // A registry that is not there, or does not answer, says so itself.
-        if let Err(ProvisionError::Refused { why }) = self.provisioner.require_namespace().await {
-            return Err(PlatformError::OtherNamespace { why });
+        if let Err(error @ PlatformError::OtherNamespace { .. }) = self.require_namespace().await {
+            return Err(error);
         }
         let close_shared = prepare.close_shared || self.is_embedded();
         let state = self

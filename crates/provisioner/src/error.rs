@@ -85,7 +85,8 @@ pub enum ProvisionError {
     },
     /// Something of the needed name exists and was not made for this laboratory.
     #[error(
-        "the {what} {name} exists on {place} and was not made for this laboratory; look at it, then rename or drop it by hand"
+        "the {what} {name} on {place} was not made for this laboratory: it lacks its mark, a comment, so it is left alone; \
+         `tenantctl doctor` says how to give the mark back if it is the laboratory's own after all; if it is another's, rename it"
     )]
     NotOurs {
         /// Database or role.

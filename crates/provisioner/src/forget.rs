@@ -8,7 +8,7 @@ use crate::{
     ProvisionError, Provisioner, RequestedBy,
     preconditions::renamed,
     request::{begin, commit, not_found},
-    steps::look,
+    steps::look_for_own,
 };
 
 impl Provisioner {
@@ -34,12 +34,17 @@ impl Provisioner {
             Err(ProvisionError::Refused { why })
         };
         let held = inner.session(inner.admin(&found).await?).await?;
-        if look(&held, &found.db_name).await?.is_some() {
-            let name = found.db_name.as_str();
-            return refused(format!(
-                "its database {name} is there; `tenantctl offboard {}` archives and removes it",
-                found.slug
-            ));
+        match look_for_own(&held, &found).await {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                let name = found.db_name.as_str();
+                return refused(format!(
+                    "its database {name} is there; `tenantctl offboard {}` archives and removes it",
+                    found.slug
+                ));
+            }
+            Err(not_ours @ ProvisionError::NotOurs { .. }) => return refused(not_ours.to_string()),
+            Err(error) => return Err(error),
         }
         if let Some(renamed) = renamed(&held, &found).await? {
             return refused(renamed);

@@ -167,24 +167,16 @@ impl Registry {
         Ok(latest())
     }
 
-    /// Refuses a database that another application uses: before the first migration it must be empty and belong to the role that
-    /// migrates it, or to a role of which that one is a member; and a history that it has must be ours.
+    /// Refuses a template, and a database that another application uses: before the first migration it must be empty and belong to
+    /// the role that migrates it, or to a role of which that one is a member; and a history that it has must be ours.
     async fn refuse_another_use(&self, client: &Client, found: SchemaVersion) -> Result<(), RegistryError> {
         let failed = |e| RegistryError::from_driver("looking at what the registry's database holds", e);
-        let why = if found == SchemaVersion::new(0) {
-            let row = client
-                .query_opt(
-                    "SELECT n.nspname || '.' || c.relname
-                       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                      WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-                        AND c.relname <> 'refinery_schema_history'
-                        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                             WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
-                      ORDER BY 1 LIMIT 1",
-                    &[],
-                )
-                .await
-                .map_err(failed)?;
+        let template =
+            "SELECT datistemplate FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
+        let why = if client.query_one(template, &[]).await.map_err(failed)?.get(0) {
+            Some("it is a template, which every role with CREATEDB may copy; ALTER DATABASE … IS_TEMPLATE false ends that".to_owned())
+        } else if found == SchemaVersion::new(0) {
+            let row = client.query_opt(HELD_BY_OTHERS, &[]).await.map_err(failed)?;
             match row {
                 Some(row) => Some(format!(
                     "it is not empty, it holds {} for example",
@@ -234,6 +226,27 @@ impl Registry {
         })
     }
 }
+
+/// What somebody else has made in the connected database: any object but those of extensions, which a site's template1 may hold,
+/// and the history table of a first migration that was interrupted. PostgreSQL's own have an oid below 16384
+/// (FirstNormalObjectId).
+const HELD_BY_OTHERS: &str = "
+    SELECT pg_catalog.format('%s %s', kind, name) FROM (
+      SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' WHEN 'S' THEN 'sequence' ELSE 'table' END AS kind,
+             c.relname::text AS name, c.oid, 'pg_catalog.pg_class'::pg_catalog.regclass AS class
+        FROM pg_catalog.pg_class c
+       WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND c.relname <> 'refinery_schema_history'
+      UNION ALL SELECT 'function', p.proname::text, p.oid, 'pg_catalog.pg_proc' FROM pg_catalog.pg_proc p
+      UNION ALL SELECT 'type', t.typname::text, t.oid, 'pg_catalog.pg_type'
+        FROM pg_catalog.pg_type t WHERE t.typrelid = 0 AND t.typelem = 0
+      UNION ALL SELECT 'schema', n.nspname::text, n.oid, 'pg_catalog.pg_namespace'
+        FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_'
+      UNION ALL SELECT 'large object', l.oid::text, l.oid, 'pg_catalog.pg_largeobject'
+        FROM pg_catalog.pg_largeobject_metadata l) AS held
+     WHERE held.oid >= 16384
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+            WHERE d.classid = held.class AND d.objid = held.oid AND d.deptype = 'e')
+     ORDER BY kind = 'table' DESC, kind, name LIMIT 1";
 
 /// Whose the connected database is, where it is somebody else's. A superuser counts as a member of those roles alone that it was made
 /// a member of.

@@ -41,7 +41,7 @@ pub enum ResolveError {
     },
     /// Its schema is older than this binary understands.
     #[error(
-        "laboratory {tenant} has schema version {have} and this program needs {need}; run `tenantctl migrate`"
+        "laboratory {tenant} has schema version {have} and this program needs {need}; run `tenantctl migrate --all`"
     )]
     Behind {
         /// Which tenant.

@@ -228,9 +228,26 @@ SELECT d.role, d.datname::text, format('%s (ALTER DATABASE … SET), which chang
 
 /// What a look into one laboratory's database shows; $1 to $3 are its role, its group and whether it has people of its own, $4 is the
 /// group that earlier versions shared, of which [`Ailment::RightsUnsettled`] tells.
-const INSIDE: [Check; 1] = [Check {
-    kind: Ailment::RightsOfOthers,
-    sql: "
+const INSIDE: [Check; 2] = [
+    // Of a laboratory that was adopted, tables of its people may be meant to be so.
+    Check {
+        kind: Ailment::DatabaseSettings,
+        sql: "
+SELECT $1, format('%s in %s', c.oid::regclass, current_database()), found.seen, found.statements, true
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ CROSS JOIN LATERAL (
+       SELECT 'row security is on, which hides its rows from the laboratory',
+              ARRAY[format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', c.oid::regclass)] WHERE c.relrowsecurity
+       UNION ALL
+       SELECT format('triggers are off, and with them what guards its rows: %s',
+                     array_to_string((array_agg(t.tgname ORDER BY t.tgisinternal, t.tgname))[1:5], ', ')),
+              array_agg(format('ALTER TABLE %s ENABLE TRIGGER %I', c.oid::regclass, t.tgname) ORDER BY t.tgname)
+         FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgenabled IN ('D', 'R') HAVING count(*) > 0) AS found (seen, statements)
+ WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT $3",
+    },
+    Check {
+        kind: Ailment::RightsOfOthers,
+        sql: "
 WITH space AS (
     SELECT n.* FROM pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ), things AS (
@@ -277,7 +294,8 @@ SELECT $1, format('%s in %s', coalesce(r.rolname, 'PUBLIC'), current_database())
  WHERE g.grantee = 0 OR NOT (r.rolsuper OR r.rolname IN ($1, $2, $4, current_user, 'pg_database_owner')
        OR starts_with(coalesce(shobj_description(r.oid, 'pg_authid'), ''), 'tenantry laboratory '))
  GROUP BY g.grantee, r.rolname",
-}];
+    },
+];
 
 /// How many statements an advice shows; the next look shows the rest.
 const STATEMENTS_SHOWN_MAX: usize = 20;

@@ -78,7 +78,8 @@ impl Judge<'_> {
         } else {
             return found;
         };
-        let advice = "`tenantctl doctor --fix` gives it a group of its own; so does `tenantctl migrate`";
+        let advice =
+            "`tenantctl doctor --fix` gives it a group of its own; so does `tenantctl migrate --all`";
         let finding = self.finding(Ailment::RightsUnsettled, name, why, advice);
         found.push(finding.mended_by(Remedy::Settle(tenant.id)));
         found

@@ -173,7 +173,8 @@ pub(super) async fn close_and_drop(cx: &Context<'_>, held: &Session, name: &DbNa
 async fn close_then_drop(cx: &Context<'_>, held: &Session, name: &DbName) -> Result<(), StepError> {
     held.run(
         "closing the database",
-        &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"),
+        // PostgreSQL drops no template, which somebody may have made of it by hand.
+        &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false"),
     )
     .await?;
     cx.reach(Step::DropDatabase, Moment::Closed).await;

@@ -28,6 +28,23 @@ async fn what_keeps_a_role_from_working_is_found_and_fixed() {
 }
 
 #[tokio::test]
+async fn tables_that_hide_their_rows_or_are_not_guarded_are_found_and_fixed() {
+    let scene = Scene::new().await;
+    for (sql, named) in [
+        (
+            "ALTER TABLE staff ENABLE ROW LEVEL SECURITY",
+            "row security is on",
+        ),
+        ("ALTER TABLE result DISABLE TRIGGER ALL", "triggers are off"),
+        ("ALTER TABLE result DISABLE TRIGGER result_guard", "result_guard"),
+    ] {
+        let finding = scene.planted(At::Inside, "database_settings", sql).await;
+        assert!(finding.seen.contains(named), "{sql}: {finding:#?}");
+        scene.is_fixed(&finding).await;
+    }
+}
+
+#[tokio::test]
 async fn rights_that_a_laboratory_lacks_or_has_beyond_the_grants_are_found_and_settled() {
     let scene = Scene::new().await;
     for (sql, named) in [

@@ -42,6 +42,17 @@ async fn a_database_that_was_closed_to_be_dropped_can_still_be_archived_anew() {
     assert_eq!(files_in(&archives, "").len(), 2);
 }
 
+#[tokio::test]
+async fn a_database_that_was_made_a_template_by_hand_is_dropped_all_the_same() {
+    let rig = Rig::new().await;
+    let tenant = rig.provisioned("template").await;
+    let sql = format!("ALTER DATABASE {} IS_TEMPLATE true", tenant.db_name);
+    run_sql(&rig, sql).await;
+    rig.removed(&tenant).await;
+    assert!(rig.tenant(tenant.id).await.is_none());
+    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+}
+
 /// As behind a server's address that was changed: nothing of the laboratory is there, and nothing of it was dropped.
 #[tokio::test]
 async fn a_database_that_is_not_there_and_was_not_dropped_by_us_is_not_taken_for_dropped() {

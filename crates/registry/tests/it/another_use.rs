@@ -17,6 +17,11 @@ async fn tables(space: &Space) -> i64 {
 async fn a_database_that_holds_something_else_is_refused_and_left_as_it_is() {
     for sql in [
         "CREATE TABLE account (id int)",
+        "CREATE SCHEMA crm",
+        "CREATE FUNCTION answer() RETURNS int LANGUAGE sql AS 'SELECT 42'",
+        "CREATE TYPE colour AS ENUM ('red')",
+        "SELECT lo_create(0)",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I IS_TEMPLATE true', current_database()); END $$",
         // It has the name of a table of ours.
         "CREATE TABLE operations (id int)",
         "CREATE TABLE refinery_schema_history (version int4 PRIMARY KEY, name text, applied_on text, checksum text);
@@ -25,11 +30,15 @@ async fn a_database_that_holds_something_else_is_refused_and_left_as_it_is() {
         let space = Space::new().await;
         let client = pg::connect(&space.registry, "registry test", LIMIT).await.unwrap();
         client.batch_execute(sql).await.unwrap();
+        let before = tables(&space).await;
         let registry = Registry::new(&space.registry, RegistryOptions::default());
         let refused = registry.migrate().await.unwrap_err();
         assert!(matches!(refused, RegistryError::NotARegistry { .. }), "{refused}");
         assert!(refused.to_string().contains("MASTER_PGDATABASE"), "{refused}");
-        assert_eq!(tables(&space).await, 1, "{sql}");
+        assert_eq!(tables(&space).await, before, "{sql}");
+        let no_template =
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I IS_TEMPLATE false', current_database()); END $$";
+        client.batch_execute(no_template).await.unwrap();
     }
 }
 
@@ -43,4 +52,15 @@ async fn the_servers_own_databases_are_no_registry() {
             "{name}: {refused}"
         );
     }
+}
+
+#[tokio::test]
+async fn what_an_extension_holds_is_no_other_use() {
+    let space = Space::new().await;
+    let client = pg::connect(&space.registry, "registry test", LIMIT)
+        .await
+        .unwrap();
+    client.batch_execute("CREATE EXTENSION btree_gist").await.unwrap();
+    let registry = Registry::new(&space.registry, RegistryOptions::default());
+    registry.migrate().await.unwrap();
 }

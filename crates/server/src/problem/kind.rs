@@ -130,7 +130,7 @@ kinds! {
     TenantProvisioning = "tenant-provisioning", SERVICE_UNAVAILABLE, "The laboratory is still being made",
         "Wait as long as Retry-After says, then try again.";
     VersionBehind = "version-behind", SERVICE_UNAVAILABLE, "The laboratory's database must be migrated first",
-        "Its schema is older than this service needs. Operators: `tenantctl migrate`.";
+        "Its schema is older than this service needs. Operators: `tenantctl migrate --all`.";
     VersionAhead = "version-ahead", SERVICE_UNAVAILABLE, "The laboratory's database is newer than this service",
         "A newer service has migrated it. Operators: update this `tenantd`.";
     RegistryUnavailable = "registry-unavailable", SERVICE_UNAVAILABLE, "The registry cannot be reached",

@@ -18,6 +18,9 @@ async fn another_namespace_than_the_laboratories_is_refused_before_anything_is_c
         &["up", "--no-serve"][..],
         &["doctor"],
         &["doctor", "--deep", "--fix"],
+        &["list"],
+        &["migrate", "acme-lab"],
+        &["migrate", "--all"],
         &[
             "provision",
             "b-lab",

@@ -55,7 +55,7 @@ impl Key {
     }
 }
 
-/// The table of all keys for the README.
+/// The table of all keys for docs/configuration.md.
 #[must_use]
 pub fn markdown_table() -> String {
     let mut table =

@@ -2,7 +2,7 @@
 //!
 //! Four layers, the later wins: built-in defaults, one TOML file, files that hold one secret each, the environment. Every key stands once, in
 //! [`KEYS`]: its environment name, its default, what it accepts and what it means. Reading, refusing, explaining and
-//! the table in the README all come from there, so they cannot disagree.
+//! the table in docs/configuration.md all come from there, so they cannot disagree.
 //!
 //! Invariant: a [`Settings`] that exists is valid. A key that is unknown or a value that is not accepted is refused by
 //! its name, with where it came from and what would be accepted; all problems are told at once. Settings never opens

@@ -100,17 +100,18 @@ fn what_needs_no_server_works_without_one() {
 }
 
 #[test]
-fn the_readmes_configuration_table_is_the_generated_one() {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
-    let text = std::fs::read_to_string(readme).unwrap();
+fn the_configuration_table_of_the_documents_is_the_generated_one() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+    let text = std::fs::read_to_string(page).unwrap();
     let (_, rest) = text
         .split_once("<!-- config:begin -->\n")
-        .expect("README has the begin marker");
+        .expect("docs/configuration.md has the begin marker");
     let (table, _) = rest
         .split_once("<!-- config:end -->")
-        .expect("README has the end marker");
+        .expect("docs/configuration.md has the end marker");
     assert!(
         table.trim() == settings::markdown_table().trim(),
-        "README's table is not the code's; put the output of `tenantctl config keys --markdown` between the markers"
+        "the table in docs/configuration.md is not the code's; put the output of \
+         `tenantctl config keys --markdown` between the markers"
     );
 }

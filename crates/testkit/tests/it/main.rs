@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod links;
+#[cfg(test)]
 mod reliability;
 #[cfg(test)]
 mod setup;

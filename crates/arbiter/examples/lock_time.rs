@@ -14,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use arbiter::{Arbiter, Hold, Micros, Refusal, Rules, Seat, Slot};
+use arbiter::{Arbiter, ConnectionGuard, Micros, PoolHandle, Refusal, Rules, Slot};
 
 struct Pool {
     tenant: usize,
@@ -30,13 +30,13 @@ type Connects = Arc<Mutex<Vec<(usize, Slot<Pool>)>>>;
 
 struct Conn {
     tenant: usize,
-    hold: Hold<Pool>,
+    guard: ConnectionGuard<Pool>,
     slot: Option<Slot<Pool>>,
 }
 
-impl AsRef<Hold<Pool>> for Conn {
-    fn as_ref(&self) -> &Hold<Pool> {
-        &self.hold
+impl AsRef<ConnectionGuard<Pool>> for Conn {
+    fn as_ref(&self) -> &ConnectionGuard<Pool> {
+        &self.guard
     }
 }
 
@@ -44,7 +44,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Seat for Pool {
+impl PoolHandle for Pool {
     type Tenant = usize;
     type Idle = Conn;
 
@@ -78,7 +78,7 @@ impl Seat for Pool {
     fn refuse(&self, _: Refusal) {}
 }
 
-struct World {
+struct Harness {
     arbiter: Arc<Arbiter<Pool>>,
     clock: Arc<AtomicU64>,
     connects: Connects,
@@ -86,12 +86,12 @@ struct World {
     conns: VecDeque<Conn>,
 }
 
-impl World {
+impl Harness {
     fn new(budget: usize, waiting: usize) -> Self {
         let clock = Arc::new(AtomicU64::new(1_000_000));
         let now = Arc::clone(&clock);
         let arbiter = Arbiter::new(Rules::new(budget), move || now.load(Relaxed), || 500, || {});
-        let mut world = Self {
+        let mut harness = Self {
             arbiter: Arc::new(arbiter),
             clock,
             connects: Arc::default(),
@@ -99,18 +99,18 @@ impl World {
             conns: VecDeque::new(),
         };
         for tenant in 0..budget + waiting {
-            world.pools.push(Arc::new(Pool {
+            harness.pools.push(Arc::new(Pool {
                 tenant,
                 waits: AtomicBool::new(true),
                 idle: Mutex::default(),
                 last_used: AtomicU64::new(0),
                 uses: AtomicU64::new(0),
-                connects: Arc::clone(&world.connects),
+                connects: Arc::clone(&harness.connects),
             }));
-            let _never_down = world.arbiter.want(&world.pools[tenant]);
-            world.connect();
+            let _never_down = harness.arbiter.request_slot(&harness.pools[tenant]);
+            harness.connect();
         }
-        world
+        harness
     }
 
     /// The connect under way succeeds, if there is one.
@@ -121,7 +121,7 @@ impl World {
             slot.connected();
             self.conns.push_back(Conn {
                 tenant,
-                hold: slot.hold(),
+                guard: slot.guard(),
                 slot: Some(slot),
             });
         }
@@ -140,40 +140,43 @@ fn time(what: &str, times: u32, mut act: impl FnMut()) {
 fn main() {
     for (budget, waiting) in [(64, 100), (500, 1_000), (500, 10_000)] {
         println!("{budget} slots, {waiting} tenants waiting");
-        let mut world = World::new(budget, waiting);
-        let arbiter = Arc::clone(&world.arbiter);
-        let last = Arc::clone(&world.pools[budget + waiting - 1]);
+        let mut harness = Harness::new(budget, waiting);
+        let arbiter = Arc::clone(&harness.arbiter);
+        let last = Arc::clone(&harness.pools[budget + waiting - 1]);
         time(
             "one more caller of a waiting tenant, nothing idle",
             20_000,
             || {
-                let _never_down = black_box(arbiter.want(&last));
+                let _never_down = black_box(arbiter.request_slot(&last));
             },
         );
         time("a tick, nothing idle", 20_000, || {
-            world.clock.fetch_add(1_000, Relaxed);
+            harness.clock.fetch_add(1_000, Relaxed);
             black_box(arbiter.tick());
         });
         time("a give-back within the tenure", 1_000_000, || {
-            black_box(arbiter.yields(&world.conns[0].hold, 0, Micros::MAX));
+            black_box(arbiter.should_yield(&harness.conns[0].guard, 0, Micros::MAX));
         });
         time("a give-back past it: given up, closed, granted", 50, || {
-            let mut conn = world.conns.pop_front().expect("one is lent");
-            assert!(arbiter.yields(&conn.hold, conn.tenant, 0), "somebody waits");
+            let mut conn = harness.conns.pop_front().expect("one is lent");
+            assert!(
+                arbiter.should_yield(&conn.guard, conn.tenant, 0),
+                "somebody waits"
+            );
             drop(conn.slot.take());
-            world.connect();
+            harness.connect();
         });
 
         // All idle: the one that is missed least is looked for among all.
-        let mut world = World::new(budget, waiting);
-        world.clock.fetch_add(1_000_000, Relaxed);
-        for conn in world.conns.drain(..) {
-            lock(&world.pools[conn.tenant].idle).push(conn);
+        let mut harness = Harness::new(budget, waiting);
+        harness.clock.fetch_add(1_000_000, Relaxed);
+        for conn in harness.conns.drain(..) {
+            lock(&harness.pools[conn.tenant].idle).push(conn);
         }
-        let arbiter = Arc::clone(&world.arbiter);
+        let arbiter = Arc::clone(&harness.arbiter);
         time("an idle one chosen among all, closed, granted", 50, || {
             arbiter.tick();
-            world.connect();
+            harness.connect();
         });
     }
 }

@@ -1,9 +1,9 @@
 use std::fmt;
 
 use crate::{
-    Hold, Micros, Refusal, Rules, Seat, Slot, Verdict,
-    ledger::{Deed, Ledger},
-    slot::End,
+    ConnectionGuard, FailureKind, Micros, PoolHandle, Refusal, Rules, Slot,
+    slot::Closing,
+    state::{Action, State},
     sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering},
 };
 
@@ -14,10 +14,10 @@ type Clock = Box<dyn Fn() -> Micros + Send + Sync>;
 type Jitter = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// One server's budget of connections, and the line of those who wait for one.
-pub struct Arbiter<S: Seat> {
-    ledger: Mutex<Ledger<S>>,
-    /// Somebody waits for a slot and no idle connection could be taken: whoever gives one back asks [`Arbiter::yields`].
-    pressed: AtomicBool,
+pub struct Arbiter<P: PoolHandle> {
+    state: Mutex<State<P>>,
+    /// Somebody waits for a slot and no idle connection could be taken: whoever gives one back asks [`Arbiter::should_yield`].
+    contended: AtomicBool,
     /// The server does not answer: nobody is lent a connection to it.
     silent: AtomicBool,
     clock: Clock,
@@ -28,7 +28,7 @@ pub struct Arbiter<S: Seat> {
 
 /// How things stand at one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Standing {
+pub struct ArbiterStats {
     /// The most slots.
     pub budget: usize,
     /// Slots that are out: connects under way, open connections, and those that are ending.
@@ -36,9 +36,9 @@ pub struct Standing {
     /// Connects under way.
     pub connecting: usize,
     /// Connections that are ending.
-    pub ending: usize,
+    pub closing: usize,
     /// Connections that an earlier process of ours still has there.
-    pub others: usize,
+    pub predecessors: usize,
     /// Tenants in the line.
     pub tenants_waiting: usize,
     /// Whether the breaker is open.
@@ -51,7 +51,7 @@ pub struct Standing {
     pub refused_total: u64,
 }
 
-impl<S: Seat> Arbiter<S> {
+impl<P: PoolHandle> Arbiter<P> {
     /// An arbiter with the whole budget free. `wake` is called when [`Arbiter::tick`] should be called from time to time.
     pub fn new(
         rules: Rules,
@@ -60,8 +60,8 @@ impl<S: Seat> Arbiter<S> {
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         Self {
-            ledger: Mutex::new(Ledger::new(rules)),
-            pressed: AtomicBool::new(false),
+            state: Mutex::new(State::new(rules)),
+            contended: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             clock: Box::new(clock),
             jitter: Box::new(jitter),
@@ -73,17 +73,22 @@ impl<S: Seat> Arbiter<S> {
     ///
     /// # Errors
     /// The breaker is open.
-    pub fn want(self: &Arc<Self>, seat: &Arc<S>) -> Result<(), Refusal> {
-        self.work(|ledger, now, deeds| ledger.want(seat, now, deeds))
+    pub fn request_slot(self: &Arc<Self>, pool: &Arc<P>) -> Result<(), Refusal> {
+        self.work(|state, now, actions| state.request_slot(pool, now, actions))
     }
 
     /// Whether a connection that is given back should be closed for somebody who waits; then it must be. Cheap while nobody
     /// waits.
-    pub fn yields(self: &Arc<Self>, hold: &Hold<S>, tenant: S::Tenant, tenure_ends: Micros) -> bool {
+    pub fn should_yield(
+        self: &Arc<Self>,
+        guard: &ConnectionGuard<P>,
+        tenant: P::Tenant,
+        tenure_ends: Micros,
+    ) -> bool {
         // Relaxed: whoever misses the flag by a moment is found idle by the next tick.
-        self.pressed.load(Ordering::Relaxed)
+        self.contended.load(Ordering::Relaxed)
             && (self.clock)() >= tenure_ends
-            && self.work(|ledger, now, _| ledger.yields(hold, tenant, now))
+            && self.work(|state, now, _| state.should_yield(guard, tenant, now))
     }
 
     /// Whether the server is taken to be silent: it did not answer several times in a row.
@@ -93,118 +98,121 @@ impl<S: Seat> Arbiter<S> {
 
     /// Looks whether an idle connection may be taken by now, or a connect tried again. True: call again in a millisecond.
     pub fn tick(self: &Arc<Self>) -> bool {
-        self.work(|ledger, now, deeds| ledger.tick(now, deeds))
+        self.work(|state, now, actions| state.tick(now, actions))
     }
 
     /// A connection that was thought lost has answered.
     pub fn answered(self: &Arc<Self>) {
-        self.work(|ledger, _, _| ledger.answered());
+        self.work(|state, _, _| state.answered());
     }
 
     /// A statement was given up because the server did not even answer a cancel.
     pub fn unanswered(self: &Arc<Self>) {
         let jitter = (self.jitter)();
-        self.work(|ledger, now, deeds| ledger.verdict(Verdict::Silent, now, jitter, deeds));
+        self.work(|state, now, actions| state.note_failure(FailureKind::Silent, now, jitter, actions));
     }
 
     /// The pool is closed: it neither wants nor gives anything any more. Its slots come back as its connections end.
-    pub fn leave(self: &Arc<Self>, seat: &Arc<S>) {
-        self.work(|ledger, now, deeds| ledger.leave(seat, now, deeds));
+    pub fn remove_pool(self: &Arc<Self>, pool: &Arc<P>) {
+        self.work(|state, now, actions| state.remove_pool(pool, now, actions));
     }
 
     /// How many connections another process of ours, an earlier one, still has on this server.
-    pub fn set_others(self: &Arc<Self>, others: usize) {
-        self.work(|ledger, now, deeds| ledger.set_others(others, now, deeds));
+    pub fn set_predecessors(self: &Arc<Self>, predecessors: usize) {
+        self.work(|state, now, actions| state.set_predecessors(predecessors, now, actions));
     }
 
     /// How many slots a tenant holds; those of connects that failed are nobody's.
-    pub fn held(&self, tenant: S::Tenant) -> usize {
+    pub fn held(&self, tenant: P::Tenant) -> usize {
         self.lock().held(tenant)
     }
 
     /// The open pools that have connections.
-    pub fn seats(&self) -> Vec<Arc<S>> {
-        self.lock().seats().cloned().collect()
+    pub fn pools(&self) -> Vec<Arc<P>> {
+        self.lock().pools().cloned().collect()
     }
 
     /// The figures of this moment.
-    pub fn standing(&self) -> Standing {
-        self.lock().standing()
+    pub fn stats(&self) -> ArbiterStats {
+        self.lock().stats()
     }
 
-    pub(crate) fn connected(self: &Arc<Self>, tenant: S::Tenant, end: &End) {
-        self.work(|ledger, now, deeds| ledger.connected(tenant, end, now, deeds));
+    pub(crate) fn connected(self: &Arc<Self>, tenant: P::Tenant, closing: &Closing) {
+        self.work(|state, now, actions| state.connected(tenant, closing, now, actions));
     }
 
-    pub(crate) fn failed(self: &Arc<Self>, tenant: S::Tenant, end: &End, verdict: Verdict) {
+    pub(crate) fn failed(self: &Arc<Self>, tenant: P::Tenant, closing: &Closing, kind: FailureKind) {
         let jitter = (self.jitter)();
-        self.work(|ledger, now, deeds| ledger.failed(tenant, end, verdict, now, jitter, deeds));
+        self.work(|state, now, actions| state.failed(tenant, closing, kind, now, jitter, actions));
     }
 
-    pub(crate) fn dropped(self: &Arc<Self>, tenant: S::Tenant, end: &End) {
-        self.work(|ledger, now, deeds| ledger.dropped(tenant, end, now, deeds));
+    pub(crate) fn dropped(self: &Arc<Self>, tenant: P::Tenant, closing: &Closing) {
+        self.work(|state, now, actions| state.dropped(tenant, closing, now, actions));
     }
 
-    pub(crate) fn released(self: &Arc<Self>, tenant: S::Tenant, failed: bool, end: &End) {
-        self.work(|ledger, now, deeds| ledger.released(tenant, failed, end, now, deeds));
+    pub(crate) fn released(self: &Arc<Self>, tenant: P::Tenant, failed: bool, closing: &Closing) {
+        self.work(|state, now, actions| state.released(tenant, failed, closing, now, actions));
     }
 
-    /// Decides under the lock and acts outside it.
-    fn work<T>(self: &Arc<Self>, decide: impl FnOnce(&mut Ledger<S>, Micros, &mut Vec<Deed<S>>) -> T) -> T {
-        let mut deeds = Vec::new();
+    /// Decides under the lock and ready outside it.
+    fn work<T>(self: &Arc<Self>, decide: impl FnOnce(&mut State<P>, Micros, &mut Vec<Action<P>>) -> T) -> T {
+        let mut actions = Vec::new();
         let now = (self.clock)();
-        let mut ledger = self.lock();
-        let outcome = decide(&mut ledger, now, &mut deeds);
-        self.pressed.store(ledger.is_pressed(), Ordering::Relaxed);
-        self.silent.store(ledger.is_silent(), Ordering::Relaxed);
-        let ticks = ledger.ticks();
-        drop(ledger);
+        let mut state = self.lock();
+        let outcome = decide(&mut state, now, &mut actions);
+        self.contended.store(state.is_contended(), Ordering::Relaxed);
+        self.silent.store(state.is_silent(), Ordering::Relaxed);
+        let ticks = state.ticks();
+        drop(state);
         if ticks {
             (self.wake)();
         }
         // Every slot that was granted gets its owner before anything else runs that could panic.
-        let acts: Vec<Act<S>> = deeds.into_iter().map(|deed| Act::new(self, deed)).collect();
-        for act in acts {
-            match act {
-                Act::Connect(seat, slot) => seat.connect(slot),
-                Act::Close(idle) => drop(idle),
-                Act::Refuse(seat, refusal) => seat.refuse(refusal),
+        let ready: Vec<ReadyAction<P>> = actions
+            .into_iter()
+            .map(|action| ReadyAction::new(self, action))
+            .collect();
+        for action in ready {
+            match action {
+                ReadyAction::Connect(pool, slot) => pool.connect(slot),
+                ReadyAction::Close(idle) => drop(idle),
+                ReadyAction::Refuse(pool, refusal) => pool.refuse(refusal),
             }
         }
         outcome
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ledger<S>> {
-        self.ledger
+    fn lock(&self) -> MutexGuard<'_, State<P>> {
+        self.state
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-/// A [`Deed`] whose slot has an owner.
-enum Act<S: Seat> {
-    Connect(Arc<S>, Slot<S>),
-    Close(S::Idle),
-    Refuse(Arc<S>, Refusal),
+/// A [`Action`] whose slot has an owner.
+enum ReadyAction<P: PoolHandle> {
+    Connect(Arc<P>, Slot<P>),
+    Close(P::Idle),
+    Refuse(Arc<P>, Refusal),
 }
 
-impl<S: Seat> Act<S> {
-    fn new(arbiter: &Arc<Arbiter<S>>, deed: Deed<S>) -> Self {
-        match deed {
-            Deed::Connect(seat) => {
-                let slot = Slot::new(arbiter, seat.tenant());
-                Self::Connect(seat, slot)
+impl<P: PoolHandle> ReadyAction<P> {
+    fn new(arbiter: &Arc<Arbiter<P>>, action: Action<P>) -> Self {
+        match action {
+            Action::Connect(pool) => {
+                let slot = Slot::new(arbiter, pool.tenant());
+                Self::Connect(pool, slot)
             }
-            Deed::Close(idle) => Self::Close(idle),
-            Deed::Refuse(seat, refusal) => Self::Refuse(seat, refusal),
+            Action::Close(idle) => Self::Close(idle),
+            Action::Refuse(pool, refusal) => Self::Refuse(pool, refusal),
         }
     }
 }
 
-impl<S: Seat> fmt::Debug for Arbiter<S> {
+impl<P: PoolHandle> fmt::Debug for Arbiter<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arbiter")
-            .field("standing", &self.standing())
+            .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
 }

@@ -49,12 +49,12 @@ impl Breaker {
     }
 
     /// What became of a connect is not known: a pause, and the failures before it stand.
-    pub(crate) fn hold(&mut self, now: Micros) {
+    pub(crate) fn outcome_unknown(&mut self, now: Micros) {
         self.not_before = self.not_before.max(now + PAUSE_MIN / 2);
     }
 
     /// The server is there, and full: a pause, for which nobody is refused.
-    pub(crate) fn pause(&mut self, now: Micros, jitter: u64) {
+    pub(crate) fn server_full(&mut self, now: Micros, jitter: u64) {
         self.failures = 0;
         self.not_before = now + PAUSE_MIN / 2 + PAUSE_MIN / 2 * jitter.min(1_000) / 1_000;
     }
@@ -91,7 +91,7 @@ mod tests {
         for _ in 0..FAILURES_MAX {
             breaker.failed(0, 500);
         }
-        breaker.pause(0, 500);
+        breaker.server_full(0, 500);
         assert!(!breaker.is_open());
         assert!(!breaker.admits(PAUSE_MIN / 2 - 1, 0) && breaker.admits(PAUSE_MIN, 0));
     }

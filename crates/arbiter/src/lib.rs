@@ -13,29 +13,29 @@
 //!   or transaction under way.
 //! - The tenant with the fewest connections is first, among equals the one that has waited longest. So a tenant without a
 //!   connection is served after at most (tenants before it) ÷ budget tenures and connects; none starves.
-//! - Nothing here waits, spawns or reads a clock of its own: a [`Seat`] connects, and the clock is passed in.
+//! - Nothing here waits, spawns or reads a clock of its own: a [`PoolHandle`] connects, and the clock is passed in.
 //!
 //! Why not a pool per tenant and a semaphore for all: the semaphore hands a slot to the next *request*, so with five times
 //! more busy tenants than slots every query costs a connect. Here a slot goes to a *tenant* for a while.
 
-mod account;
 mod arbiter;
 mod breaker;
-mod heat;
-mod ledger;
-mod line;
+mod frequency;
+mod pool_handle;
+mod preemption;
 mod rules;
-mod seat;
 mod slot;
+mod state;
 mod sync;
-mod taking;
+mod tenant_entry;
+mod wait_queue;
 
 pub use crate::{
-    arbiter::{Arbiter, Standing},
+    arbiter::{Arbiter, ArbiterStats},
     breaker::FAILURES_MAX,
+    pool_handle::{PoolHandle, Refusal},
     rules::Rules,
-    seat::{Refusal, Seat},
-    slot::{Hold, Slot, Verdict},
+    slot::{ConnectionGuard, FailureKind, Slot},
 };
 
 /// Microseconds since some moment that the caller chose.

@@ -14,7 +14,7 @@
 
 use crate::Micros;
 
-/// The bounds and times of one server's arbiter. Why these: the notes on this module and on `heat`.
+/// The bounds and times of one server's arbiter. Why these: the notes on this module and on `frequency`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// The most connections to the server that exist at once, from before a connect until the backend is gone.

@@ -1,17 +1,17 @@
 use std::fmt;
 
 use crate::{
-    Arbiter, Micros, Seat,
+    Arbiter, Micros, PoolHandle,
     sync::{Arc, AtomicU64, Ordering},
 };
 
 /// The right to one connection. Whoever drives the socket holds it, from before the connect until the backend is gone;
 /// dropping it gives the slot back.
 #[must_use = "a slot that is dropped is free"]
-pub struct Slot<S: Seat> {
-    arbiter: Arc<Arbiter<S>>,
-    tenant: S::Tenant,
-    end: Arc<End>,
+pub struct Slot<P: PoolHandle> {
+    arbiter: Arc<Arbiter<P>>,
+    tenant: P::Tenant,
+    closing: Arc<Closing>,
     connecting: bool,
     /// The connect came to nothing.
     failed: bool,
@@ -19,17 +19,17 @@ pub struct Slot<S: Seat> {
 
 /// Kept with a connection's handle: when it is dropped the slot is known to come back soon, so that no second connection
 /// is closed for the same waiting tenant.
-pub struct Hold<S: Seat> {
-    arbiter: Arc<Arbiter<S>>,
-    tenant: S::Tenant,
-    end: Arc<End>,
+pub struct ConnectionGuard<P: PoolHandle> {
+    arbiter: Arc<Arbiter<P>>,
+    tenant: P::Tenant,
+    closing: Arc<Closing>,
 }
 
-/// When a connection began to end, if it has. The slot and the hold share it. Only the ledger writes it, under its lock: else
+/// When a connection began to end, if it has. The slot and the hold share it. Only the state writes it, under its lock: else
 /// a slot could come back between the moment in which its connection is said to end and the one in which that is booked.
-pub(crate) struct End(AtomicU64);
+pub(crate) struct Closing(AtomicU64);
 
-impl End {
+impl Closing {
     const NOT_YET: Micros = Micros::MAX;
 
     fn new() -> Self {
@@ -53,7 +53,7 @@ impl End {
 
 /// What a connect that came to nothing says about the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum FailureKind {
     /// It did not answer in time.
     Silent,
     /// It cannot be reached, or it is shutting down or starting.
@@ -68,75 +68,75 @@ pub enum Verdict {
     Lost,
 }
 
-impl<S: Seat> Slot<S> {
-    pub(crate) fn new(arbiter: &Arc<Arbiter<S>>, tenant: S::Tenant) -> Self {
+impl<P: PoolHandle> Slot<P> {
+    pub(crate) fn new(arbiter: &Arc<Arbiter<P>>, tenant: P::Tenant) -> Self {
         Self {
             arbiter: Arc::clone(arbiter),
             tenant,
-            end: Arc::new(End::new()),
+            closing: Arc::new(Closing::new()),
             connecting: true,
             failed: false,
         }
     }
 
     /// The log-in is done: the next connect may begin. The tenant is not put into the line again by itself: whoever hands the
-    /// connection over looks whether callers still wait, and says so with [`Arbiter::want`].
+    /// connection over looks whether callers still wait, and says so with [`Arbiter::request_slot`].
     pub fn connected(&mut self) {
         if std::mem::take(&mut self.connecting) {
-            self.arbiter.connected(self.tenant, &self.end);
+            self.arbiter.connected(self.tenant, &self.closing);
         }
     }
 
     /// The connect came to nothing. The slot stays taken until it is dropped, for a backend may have begun; it hardly
     /// counts against the tenant's own bound any more, or a server that does not answer would be tried once and never found out.
-    pub fn failed(&mut self, verdict: Verdict) {
+    pub fn failed(&mut self, kind: FailureKind) {
         if std::mem::take(&mut self.connecting) {
             self.failed = true;
-            self.arbiter.failed(self.tenant, &self.end, verdict);
+            self.arbiter.failed(self.tenant, &self.closing, kind);
         }
     }
 
     /// Goes with the handle of this slot's connection.
     #[must_use]
-    pub fn hold(&self) -> Hold<S> {
-        Hold {
+    pub fn guard(&self) -> ConnectionGuard<P> {
+        ConnectionGuard {
             arbiter: Arc::clone(&self.arbiter),
             tenant: self.tenant,
-            end: Arc::clone(&self.end),
+            closing: Arc::clone(&self.closing),
         }
     }
 }
 
-impl<S: Seat> Drop for Slot<S> {
+impl<P: PoolHandle> Drop for Slot<P> {
     fn drop(&mut self) {
         // A connect that ended without a word (it panicked, its runtime went down) is not begun anew at once: that could go on
         // without end.
-        self.failed(Verdict::Lost);
-        self.arbiter.released(self.tenant, self.failed, &self.end);
+        self.failed(FailureKind::Lost);
+        self.arbiter.released(self.tenant, self.failed, &self.closing);
     }
 }
 
-impl<S: Seat> Hold<S> {
-    pub(crate) fn end(&self) -> &End {
-        &self.end
+impl<P: PoolHandle> ConnectionGuard<P> {
+    pub(crate) fn closing(&self) -> &Closing {
+        &self.closing
     }
 }
 
-impl<S: Seat> AsRef<Self> for Hold<S> {
+impl<P: PoolHandle> AsRef<Self> for ConnectionGuard<P> {
     fn as_ref(&self) -> &Self {
         self
     }
 }
 
-impl<S: Seat> Drop for Hold<S> {
+impl<P: PoolHandle> Drop for ConnectionGuard<P> {
     fn drop(&mut self) {
-        if self.end.began().is_none() {
-            self.arbiter.dropped(self.tenant, &self.end);
+        if self.closing.began().is_none() {
+            self.arbiter.dropped(self.tenant, &self.closing);
         }
     }
 }
 
-impl<S: Seat> fmt::Debug for Slot<S> {
+impl<P: PoolHandle> fmt::Debug for Slot<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slot")
             .field("connecting", &self.connecting)
@@ -144,8 +144,8 @@ impl<S: Seat> fmt::Debug for Slot<S> {
     }
 }
 
-impl<S: Seat> fmt::Debug for Hold<S> {
+impl<P: PoolHandle> fmt::Debug for ConnectionGuard<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hold").finish_non_exhaustive()
+        f.debug_struct("ConnectionGuard").finish_non_exhaustive()
     }
 }

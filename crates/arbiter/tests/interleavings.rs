@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use arbiter::{Arbiter, Hold, Micros, Refusal, Rules, Seat, Slot, Verdict};
+use arbiter::{Arbiter, ConnectionGuard, FailureKind, Micros, PoolHandle, Refusal, Rules, Slot};
 use shuttle::{
     Config, MaxSteps, Runner,
     rand::Rng,
@@ -29,7 +29,7 @@ const MS: Micros = 1_000;
 const TENANTS: usize = 3;
 
 /// What one run of a scenario shares.
-struct World {
+struct Harness {
     rules: Rules,
     arbiter: Arc<Arbiter<Pool>>,
     clock: Arc<AtomicU64>,
@@ -87,7 +87,7 @@ struct Inner {
 struct Conn {
     backend: Option<(Slot<Pool>, Arc<Server>)>,
     tenure_ends: Micros,
-    hold: Hold<Pool>,
+    guard: ConnectionGuard<Pool>,
 }
 
 impl Drop for Conn {
@@ -98,9 +98,9 @@ impl Drop for Conn {
     }
 }
 
-impl AsRef<Hold<Pool>> for Conn {
-    fn as_ref(&self) -> &Hold<Pool> {
-        &self.hold
+impl AsRef<ConnectionGuard<Pool>> for Conn {
+    fn as_ref(&self) -> &ConnectionGuard<Pool> {
+        &self.guard
     }
 }
 
@@ -114,7 +114,7 @@ impl Inner {
     }
 }
 
-impl Seat for Pool {
+impl PoolHandle for Pool {
     type Tenant = Tenant;
     type Idle = Conn;
 
@@ -206,7 +206,7 @@ impl Server {
     }
 }
 
-impl World {
+impl Harness {
     fn new(rules: Rules, failing: usize) -> Arc<Self> {
         let clock = Arc::new(AtomicU64::new(1_000 * MS));
         let timer = Arc::<Timer>::default();
@@ -254,22 +254,22 @@ impl World {
             };
             let failing = self.server.failing.load(SeqCst);
             if failing > 0 && shuttle::rand::thread_rng().gen_range(0..failing) == 0 {
-                slot.failed(Verdict::Unreachable);
+                slot.failed(FailureKind::Unreachable);
                 self.server.end(slot);
                 continue;
             }
             let now = self.clock.load(SeqCst);
-            let hold = slot.hold();
+            let guard = slot.guard();
             slot.connected();
             let tenure_ends = now + self.rules.tenure;
             lock(&pool.inner).tenure_ends = tenure_ends;
             pool.put(Conn {
                 backend: Some((slot, Arc::clone(&self.server))),
                 tenure_ends,
-                hold,
+                guard,
             });
             if pool.waiting_since().is_some() {
-                let _refused_callers_are_told = self.arbiter.want(&pool);
+                let _refused_callers_are_told = self.arbiter.request_slot(&pool);
             }
         }
     }
@@ -313,7 +313,7 @@ impl World {
         let mut conn = inner.idle.pop();
         if conn.is_none() {
             drop(inner);
-            let refused = self.arbiter.want(pool).is_err();
+            let refused = self.arbiter.request_slot(pool).is_err();
             inner = lock(&pool.inner);
             while !refused && conn.is_none() && inner.refusals == heard && !inner.closed {
                 conn = inner.idle.pop();
@@ -335,7 +335,10 @@ impl World {
     }
 
     fn give_back(&self, pool: &Arc<Pool>, conn: Conn) {
-        if !self.arbiter.yields(&conn.hold, pool.tenant, conn.tenure_ends) {
+        if !self
+            .arbiter
+            .should_yield(&conn.guard, pool.tenant, conn.tenure_ends)
+        {
             lock(&pool.inner).last_used = self.clock.load(SeqCst);
             pool.put(conn);
         }
@@ -362,49 +365,49 @@ impl World {
         drop(inner);
         pool.changed.notify_all();
         drop(idle);
-        self.arbiter.leave(&pool);
+        self.arbiter.remove_pool(&pool);
     }
 }
 
 /// What a thread does.
-type Work = Box<dyn FnOnce(&World) + Send>;
+type Work = Box<dyn FnOnce(&Harness) + Send>;
 
 /// Runs the clients to their end, then everything else, and looks what is left.
-fn run(world: &Arc<World>, clients: Vec<Work>) {
+fn run(harness: &Arc<Harness>, clients: Vec<Work>) {
     let spawn = |work: Work| {
-        let world = Arc::clone(world);
-        thread::spawn(move || work(&world))
+        let harness = Arc::clone(harness);
+        thread::spawn(move || work(&harness))
     };
-    let ticker = spawn(Box::new(World::tick));
-    let servers = [spawn(Box::new(World::serve)), spawn(Box::new(World::serve))];
+    let ticker = spawn(Box::new(Harness::tick));
+    let servers = [spawn(Box::new(Harness::serve)), spawn(Box::new(Harness::serve))];
     for client in clients.into_iter().map(spawn).collect::<Vec<_>>() {
         client.join().expect("the client was served or sent home");
     }
     for tenant in 0..TENANTS {
-        world.close_pool(tenant);
+        harness.close_pool(tenant);
     }
-    world.timer.over.store(true, SeqCst);
-    let woken = lock(&world.timer.woken);
-    world.timer.wake.notify_all();
+    harness.timer.over.store(true, SeqCst);
+    let woken = lock(&harness.timer.woken);
+    harness.timer.wake.notify_all();
     drop(woken);
     ticker.join().expect("the ticker ends");
-    let jobs = lock(&world.server.jobs);
-    world.server.closed.store(true, SeqCst);
-    world.server.new.notify_all();
+    let jobs = lock(&harness.server.jobs);
+    harness.server.closed.store(true, SeqCst);
+    harness.server.new.notify_all();
     drop(jobs);
     for server in servers {
         server.join().expect("the server's thread ends");
     }
-    let standing = world.arbiter.standing();
+    let stats = harness.arbiter.stats();
     assert_eq!(
         (
-            standing.taken,
-            standing.connecting,
-            standing.ending,
-            standing.tenants_waiting
+            stats.taken,
+            stats.connecting,
+            stats.closing,
+            stats.tenants_waiting
         ),
         (0, 0, 0, 0),
-        "{standing:?}"
+        "{stats:?}"
     );
 }
 
@@ -436,14 +439,14 @@ const FOR_EVER: usize = usize::MAX;
 #[test]
 fn everybody_who_waits_is_served() {
     let scenario = || {
-        let world = World::new(rules(), 0);
+        let harness = Harness::new(rules(), 0);
         run(
-            &world,
+            &harness,
             vec![
-                Box::new(|world| world.call(0, 2, FOR_EVER)),
-                Box::new(|world| world.call(0, 1, FOR_EVER)),
-                Box::new(|world| world.call(1, 2, FOR_EVER)),
-                Box::new(|world| world.call(2, 2, FOR_EVER)),
+                Box::new(|harness| harness.call(0, 2, FOR_EVER)),
+                Box::new(|harness| harness.call(0, 1, FOR_EVER)),
+                Box::new(|harness| harness.call(1, 2, FOR_EVER)),
+                Box::new(|harness| harness.call(2, 2, FOR_EVER)),
             ],
         );
     };
@@ -453,14 +456,14 @@ fn everybody_who_waits_is_served() {
 #[test]
 fn callers_who_give_up_and_connects_that_fail_lose_nothing() {
     let scenario = || {
-        let world = World::new(rules(), 4);
+        let harness = Harness::new(rules(), 4);
         run(
-            &world,
+            &harness,
             vec![
-                Box::new(|world| world.call(0, 2, 0)),
-                Box::new(|world| world.call(0, 2, FOR_EVER)),
-                Box::new(|world| world.call(1, 2, 1)),
-                Box::new(|world| world.call(2, 2, FOR_EVER)),
+                Box::new(|harness| harness.call(0, 2, 0)),
+                Box::new(|harness| harness.call(0, 2, FOR_EVER)),
+                Box::new(|harness| harness.call(1, 2, 1)),
+                Box::new(|harness| harness.call(2, 2, FOR_EVER)),
             ],
         );
     };
@@ -470,14 +473,14 @@ fn callers_who_give_up_and_connects_that_fail_lose_nothing() {
 #[test]
 fn a_pool_that_is_closed_and_opened_again_loses_nothing() {
     let scenario = || {
-        let world = World::new(rules(), 0);
+        let harness = Harness::new(rules(), 0);
         run(
-            &world,
+            &harness,
             vec![
-                Box::new(|world| world.call(0, 3, FOR_EVER)),
-                Box::new(|world| world.close_pool(0)),
-                Box::new(|world| world.call(1, 2, FOR_EVER)),
-                Box::new(|world| world.call(2, 1, FOR_EVER)),
+                Box::new(|harness| harness.call(0, 3, FOR_EVER)),
+                Box::new(|harness| harness.close_pool(0)),
+                Box::new(|harness| harness.call(1, 2, FOR_EVER)),
+                Box::new(|harness| harness.call(2, 1, FOR_EVER)),
             ],
         );
     };

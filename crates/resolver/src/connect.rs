@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use arbiter::{Hold, Micros, Slot, Verdict};
+use arbiter::{ConnectionGuard, FailureKind, Micros, Slot};
 use deadpool_postgres::ClientWrapper;
 use pg::{ConnectTarget, Lent};
 use tokio::{
@@ -80,7 +80,7 @@ pub(crate) enum ConnectFailure {
 pub(crate) struct Connection {
     client: ClientWrapper,
     pub(crate) session: Arc<Session>,
-    pub(crate) hold: Hold<TenantPool>,
+    pub(crate) guard: ConnectionGuard<TenantPool>,
     pub(crate) tenure_ends: Micros,
     pub(crate) idle_since: Micros,
     /// The session's count of answers when this was last lent.
@@ -160,7 +160,7 @@ pub(crate) fn begin(pool: Arc<TenantPool>, slot: Slot<TenantPool>) {
 
 async fn connect(pool: Arc<TenantPool>, mut begun: Begun) {
     if pool.is_closed() {
-        begun.occupied.slot().failed(Verdict::NotTried);
+        begun.occupied.slot().failed(FailureKind::NotTried);
         return;
     }
     let server = Arc::clone(pool.server());
@@ -178,8 +178,8 @@ async fn connect(pool: Arc<TenantPool>, mut begun: Begun) {
         Ok(made) => made,
         Err(failure) => {
             server.connect_errors.fetch_add(1, Relaxed);
-            let verdict = failure.verdict();
-            if verdict == Verdict::Full {
+            let kind = failure.kind();
+            if kind == FailureKind::Full {
                 server.connects_refused.fetch_add(1, Relaxed);
             }
             if failure.is_final() {
@@ -189,7 +189,7 @@ async fn connect(pool: Arc<TenantPool>, mut begun: Begun) {
                 // It is tried again as long as somebody waits, or until the breaker opens.
                 pool.errors_add();
             }
-            occupied.slot().failed(verdict);
+            occupied.slot().failed(kind);
             // A backend may have begun. The slot is free when it is gone.
             return occupied.end().await;
         }
@@ -204,7 +204,7 @@ async fn connect(pool: Arc<TenantPool>, mut begun: Begun) {
         client: ClientWrapper::new(client, tokio::spawn(std::future::ready(()))),
         answers: session.answers(),
         session,
-        hold: occupied.slot().hold(),
+        guard: occupied.slot().guard(),
         tenure_ends: now + micros(limits.tenure),
         idle_since: now,
         idle_max: jittered(limits.idle_timeout),
@@ -315,13 +315,13 @@ impl ConnectFailure {
         )
     }
 
-    fn verdict(&self) -> Verdict {
+    fn kind(&self) -> FailureKind {
         match self {
-            Self::TimedOut { .. } => Verdict::Silent,
-            Self::Unavailable { .. } => Verdict::Unreachable,
-            Self::Full { .. } => Verdict::Full,
-            Self::Refused { .. } | Self::TooLarge(_) => Verdict::Refused,
-            Self::NoPassword(_) => Verdict::NotTried,
+            Self::TimedOut { .. } => FailureKind::Silent,
+            Self::Unavailable { .. } => FailureKind::Unreachable,
+            Self::Full { .. } => FailureKind::Full,
+            Self::Refused { .. } | Self::TooLarge(_) => FailureKind::Refused,
+            Self::NoPassword(_) => FailureKind::NotTried,
         }
     }
 }
@@ -374,7 +374,7 @@ async fn wait_for_predecessors(pool: &TenantPool, connection: &Connection) {
         let Ok(others) = predecessors(connection, &pool.limits().application_name).await else {
             break;
         };
-        server.arbiter.set_others(others);
+        server.arbiter.set_predecessors(others);
         if others == 0 {
             server.note_well();
             return;
@@ -386,7 +386,7 @@ async fn wait_for_predecessors(pool: &TenantPool, connection: &Connection) {
         sleep(PREDECESSOR_PAUSE).await;
     }
     tracing::warn!(server = %server.name, "the connections of an earlier process are no longer counted");
-    server.arbiter.set_others(0);
+    server.arbiter.set_predecessors(0);
 }
 
 /// A tenth less or more at random, so that connections made together do not end together.
@@ -408,8 +408,8 @@ impl DerefMut for Connection {
     }
 }
 
-impl AsRef<Hold<TenantPool>> for Connection {
-    fn as_ref(&self) -> &Hold<TenantPool> {
-        &self.hold
+impl AsRef<ConnectionGuard<TenantPool>> for Connection {
+    fn as_ref(&self) -> &ConnectionGuard<TenantPool> {
+        &self.guard
     }
 }

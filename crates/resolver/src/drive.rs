@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arbiter::{Slot, Verdict};
+use arbiter::{FailureKind, Slot};
 use pg::{Lent, Socket};
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use tokio_postgres::{Connection, tls::NoTlsStream};
@@ -136,7 +136,7 @@ impl Drop for Occupied {
         let Some(mut place) = self.place.take() else {
             return;
         };
-        place.slot.failed(Verdict::Lost);
+        place.slot.failed(FailureKind::Lost);
         if let Ok(arrive) = socket.leave_runtime() {
             self.runtime.spawn(async move {
                 if let Ok(mut socket) = arrive() {

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use arbiter::{Micros, Refusal, Seat, Slot};
+use arbiter::{Micros, PoolHandle, Refusal, Slot};
 use deadpool::unmanaged::{self, Object};
 use identity::Sealer;
 use model::TenantId;
@@ -199,7 +199,7 @@ impl TenantPool {
             {
                 return Err(NoLoan::Error(self.explain(failure.clone())));
             }
-            if let Err(refusal) = self.server.arbiter.want(self)
+            if let Err(refusal) = self.server.arbiter.request_slot(self)
                 && !self.has_hope()
             {
                 return Err(NoLoan::Error(self.server_down(refusal)));
@@ -231,7 +231,7 @@ impl TenantPool {
         self.tenure_ends.fetch_max(connection.tenure_ends, Relaxed);
         self.put(connection);
         if self.waiting_since().is_some() {
-            let _refused_callers_hear_it_themselves = self.server.arbiter.want(self);
+            let _refused_callers_hear_it_themselves = self.server.arbiter.request_slot(self);
         }
     }
 
@@ -247,7 +247,7 @@ impl TenantPool {
         }
         if self.is_closed()
             || !connection.is_fit(now)
-            || arbiter.yields(&connection.hold, self.snapshot.tenant, connection.tenure_ends)
+            || arbiter.should_yield(&connection.guard, self.snapshot.tenant, connection.tenure_ends)
         {
             drop(Object::take(connection));
             return;
@@ -304,7 +304,7 @@ impl TenantPool {
 
     fn closed(self: &Arc<Self>) {
         drop(self.room.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.server.arbiter.leave(self);
+        self.server.arbiter.remove_pool(self);
         self.drop_idle();
         self.told.notify_waiters();
     }
@@ -440,7 +440,10 @@ impl TenantPool {
         if !arbiter.is_silent() {
             return None;
         }
-        arbiter.want(self).err().map(|refusal| self.server_down(refusal))
+        arbiter
+            .request_slot(self)
+            .err()
+            .map(|refusal| self.server_down(refusal))
     }
 
     fn used(&self, now: Micros) {
@@ -479,7 +482,7 @@ impl Drop for InLine<'_> {
     }
 }
 
-impl Seat for TenantPool {
+impl PoolHandle for TenantPool {
     type Tenant = TenantId;
     type Idle = Connection;
 

@@ -17,7 +17,7 @@ use std::{
     },
 };
 
-use arbiter::{Micros, Seat as _};
+use arbiter::{Micros, PoolHandle as _};
 use model::{ServerName, TenantId};
 use registry::Budgets;
 use tokio::{
@@ -287,7 +287,7 @@ impl Pools {
     pub(crate) fn sweep(&self) {
         let now = self.common.clock.now();
         let servers: Vec<_> = self.lock_servers().values().map(Arc::clone).collect();
-        for pool in servers.iter().flat_map(|server| server.arbiter.seats()) {
+        for pool in servers.iter().flat_map(|server| server.arbiter.pools()) {
             pool.sweep(now);
         }
     }

@@ -147,25 +147,25 @@ impl Server {
     }
 
     pub(crate) fn stats(&self) -> ServerStats {
-        let standing = self.arbiter.standing();
+        let stats = self.arbiter.stats();
         let room = self.lock_room();
         ServerStats {
             server: self.name.clone(),
             capacity: room.capacity,
             overbooked: room.overbooked,
-            budget: standing.budget,
-            slots_taken: standing.taken,
-            connecting: standing.connecting,
-            closing: standing.ending,
-            predecessors: standing.others,
-            tenants_waiting: standing.tenants_waiting,
-            breaker_open: standing.breaker_open,
+            budget: stats.budget,
+            slots_taken: stats.taken,
+            connecting: stats.connecting,
+            closing: stats.closing,
+            predecessors: stats.predecessors,
+            tenants_waiting: stats.tenants_waiting,
+            breaker_open: stats.breaker_open,
             connects_total: self.connects.load(Relaxed),
             connect_errors_total: self.connect_errors.load(Relaxed),
             connects_refused_total: self.connects_refused.load(Relaxed),
-            yields_total: standing.yields_total,
-            taken_idle_total: standing.taken_idle_total,
-            fail_fast_total: standing.refused_total,
+            yields_total: stats.yields_total,
+            taken_idle_total: stats.taken_idle_total,
+            fail_fast_total: stats.refused_total,
         }
     }
 }

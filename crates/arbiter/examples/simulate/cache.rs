@@ -2,7 +2,7 @@
 //! and closes the connection that the rule likes least.
 
 use crate::{
-    heat::{Climate, Heat},
+    frequency::{Frequency, FrequencyTracker},
     trace::{Day, Trace},
 };
 
@@ -35,12 +35,12 @@ impl Rule {
 
     fn choose(self, tenants: usize, slots: usize) -> Box<dyn Choice> {
         match self {
-            Self::Lru => Box::new(Recency(vec![0; tenants])),
-            Self::Lfu => Box::new(Frequency(vec![(0, 0); tenants])),
+            Self::Lru => Box::new(LeastRecent(vec![0; tenants])),
+            Self::Lfu => Box::new(LeastFrequent(vec![(0, 0); tenants])),
             Self::Halving { ageing_uses, memory } => Box::new(Halving {
-                climate: Climate::new(ageing_uses * slots as u64, memory * slots),
+                tracker: FrequencyTracker::new(ageing_uses * slots as u64, memory * slots),
                 uses: vec![0; tenants],
-                heats: vec![None; tenants],
+                counts: vec![None; tenants],
                 last: vec![0; tenants],
             }),
             Self::Lfuda => Box::new(DynamicAgeing {
@@ -121,9 +121,9 @@ fn least<K: PartialOrd>(open: &[usize], mut key: impl FnMut(usize) -> K) -> usiz
     best
 }
 
-struct Recency(Vec<u64>);
+struct LeastRecent(Vec<u64>);
 
-impl Choice for Recency {
+impl Choice for LeastRecent {
     fn used(&mut self, tenant: usize, time: u64) {
         self.0[tenant] = time;
     }
@@ -132,9 +132,9 @@ impl Choice for Recency {
     }
 }
 
-struct Frequency(Vec<(u64, u64)>);
+struct LeastFrequent(Vec<(u64, u64)>);
 
-impl Choice for Frequency {
+impl Choice for LeastFrequent {
     fn used(&mut self, tenant: usize, time: u64) {
         self.0[tenant] = (self.0[tenant].0 + 1, time);
     }
@@ -145,29 +145,29 @@ impl Choice for Frequency {
 
 /// The arbiter's own.
 struct Halving {
-    climate: Climate<usize>,
+    tracker: FrequencyTracker<usize>,
     uses: Vec<u64>,
-    heats: Vec<Option<Heat>>,
+    counts: Vec<Option<Frequency>>,
     last: Vec<u64>,
 }
 
 impl Choice for Halving {
     fn used(&mut self, tenant: usize, time: u64) {
-        let (climate, uses) = (&mut self.climate, &mut self.uses[tenant]);
-        self.heats[tenant].get_or_insert_with(|| climate.recall(&tenant, *uses));
+        let (tracker, uses) = (&mut self.tracker, &mut self.uses[tenant]);
+        self.counts[tenant].get_or_insert_with(|| tracker.recall(&tenant, *uses));
         *uses += 1;
         self.last[tenant] = time;
     }
     fn victim(&mut self, open: &[usize]) -> usize {
-        let (climate, heats) = (&mut self.climate, &mut self.heats);
+        let (tracker, counts) = (&mut self.tracker, &mut self.counts);
         let victim = least(open, |tenant| {
-            let heat = heats[tenant].as_mut();
-            let heat = heat.map(|heat| climate.read(heat, self.uses[tenant]));
-            (heat, self.last[tenant])
+            let count = counts[tenant].as_mut();
+            let count = count.map(|count| tracker.read(count, self.uses[tenant]));
+            (count, self.last[tenant])
         });
-        climate.age();
-        if let Some(heat) = heats[open[victim]].take() {
-            climate.remember(open[victim], heat);
+        tracker.age();
+        if let Some(count) = counts[open[victim]].take() {
+            tracker.remember(open[victim], count);
         }
         victim
     }

@@ -4,9 +4,9 @@ use arbiter::{Micros, Rules};
 
 use crate::{
     cache::{self, Rule},
+    simulation::{Arrivals, Caller, Pools, Results, Simulation},
     table::{Cell, Table, number, percent, text},
     trace::{Day, Trace},
-    world::{Arrivals, Caller, Figures, Pools, World},
 };
 
 const SECOND: Micros = 1_000_000;
@@ -108,7 +108,7 @@ fn candidates() -> Vec<Rule> {
 }
 
 /// Requests that come at a rate, whatever becomes of them.
-fn open_loop(options: &Options, rules: Rules, tenants: usize, per_second: f64, day: Day) -> Figures {
+fn open_loop(options: &Options, rules: Rules, tenants: usize, per_second: f64, day: Day) -> Results {
     let (warm_up, time) = (options.seconds(10), options.seconds(40));
     let requests = (per_second * time as f64 / 1e6) as usize;
     let mut trace = Trace::new(day, tenants, requests, options.seed);
@@ -116,7 +116,7 @@ fn open_loop(options: &Options, rules: Rules, tenants: usize, per_second: f64, d
         tenants: &mut trace,
         per_second,
     };
-    World::new(rules, tenants, 8, options.seed).run(&[], Some(arrivals), warm_up, time)
+    Simulation::new(rules, tenants, 8, options.seed).run(&[], Some(arrivals), warm_up, time)
 }
 
 fn zipf(options: &Options) {
@@ -140,15 +140,15 @@ fn zipf(options: &Options) {
         (100_000, [250.0, 500.0, 750.0, 1_000.0, 1_500.0]),
     ] {
         let mut row = |day: Day, rate: f64| {
-            let figures = open_loop(options, Rules::new(SLOTS), tenants, rate, day);
+            let results = open_loop(options, Rules::new(SLOTS), tenants, rate, day);
             table.row(vec![
                 number(tenants as f64, 0),
                 text(day.name()),
                 number(rate, 0),
-                number(figures.per_second(), 0),
-                percent(figures.misses()),
-                number(figures.p99_ms(0..tenants), 1),
-                number(figures.longest_ms(), 0),
+                number(results.per_second(), 0),
+                percent(results.misses()),
+                number(results.p99_ms(0..tenants), 1),
+                number(results.longest_ms(), 0),
             ]);
         };
         for rate in rates {
@@ -201,15 +201,15 @@ fn pools(options: &Options) {
                 tenants: &mut trace,
                 per_second: rate,
             };
-            let world = World::new(Rules::new(SLOTS), tenants, 8, options.seed).with_pools(bound);
-            let figures = world.run(&[], Some(arrivals), warm_up, time);
+            let simulation = Simulation::new(Rules::new(SLOTS), tenants, 8, options.seed).with_pools(bound);
+            let results = simulation.run(&[], Some(arrivals), warm_up, time);
             table.row(vec![
                 number(tenants as f64, 0),
                 number(rate, 0),
                 text(name),
-                percent(figures.misses()),
-                number(figures.misses() / best, 3),
-                number(figures.p99_ms(0..tenants), 1),
+                percent(results.misses()),
+                number(results.misses() / best, 3),
+                number(results.p99_ms(0..tenants), 1),
             ]);
         }
     }
@@ -271,7 +271,7 @@ fn cold(options: &Options) {
 }
 
 /// Forty tenants on eight slots, each with one caller, who thinks for so long.
-fn closed_loop(options: &Options, rules: Rules, think: f64) -> Figures {
+fn closed_loop(options: &Options, rules: Rules, think: f64) -> Results {
     let callers: Vec<Caller> = (0..40)
         .map(|tenant| Caller {
             tenant,
@@ -280,7 +280,7 @@ fn closed_loop(options: &Options, rules: Rules, think: f64) -> Figures {
         })
         .collect();
     let (warm_up, time) = (options.seconds(2), options.seconds(12));
-    World::new(rules, 40, 8, options.seed).run(&callers, None, warm_up, time)
+    Simulation::new(rules, 40, 8, options.seed).run(&callers, None, warm_up, time)
 }
 
 const CLOSED: &[&str] = &[
@@ -292,14 +292,14 @@ const CLOSED: &[&str] = &[
     "connects per s",
 ];
 
-fn closed_row(value: Micros, think: f64, figures: &Figures) -> Vec<Cell> {
+fn closed_row(value: Micros, think: f64, results: &Results) -> Vec<Cell> {
     vec![
         number(value as f64 / 1e3, 1),
         number(think / 1e3, 1),
-        number(figures.per_second(), 0),
-        number(figures.longest_ms(), 0),
-        number(figures.jain(), 3),
-        number(figures.connects as f64 / figures.seconds(), 0),
+        number(results.per_second(), 0),
+        number(results.longest_ms(), 0),
+        number(results.jain(), 3),
+        number(results.connects as f64 / results.seconds(), 0),
     ]
 }
 
@@ -360,15 +360,15 @@ fn grow(options: &Options) {
         options.json,
     );
     for grow_after in [1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000] {
-        let mut row = |load: &str, figures: &Figures, tenants: usize| {
+        let mut row = |load: &str, results: &Results, tenants: usize| {
             table.row(vec![
                 number(grow_after as f64 / 1e3, 1),
                 text(load),
-                number(figures.per_second(), 0),
-                percent(figures.misses()),
-                number(figures.p99_ms(0..tenants), 1),
-                number(figures.longest_ms(), 0),
-                number(figures.jain(), 3),
+                number(results.per_second(), 0),
+                percent(results.misses()),
+                number(results.p99_ms(0..tenants), 1),
+                number(results.longest_ms(), 0),
+                number(results.jain(), 3),
             ]);
         };
         for (load, tenants, rate) in [
@@ -399,8 +399,8 @@ fn grow(options: &Options) {
                 ..Rules::new(8)
             };
             let (warm_up, time) = (options.seconds(2), options.seconds(12));
-            let figures = World::new(rules, tenants, 8, options.seed).run(&callers, None, warm_up, time);
-            row(load, &figures, tenants);
+            let results = Simulation::new(rules, tenants, 8, options.seed).run(&callers, None, warm_up, time);
+            row(load, &results, tenants);
         }
     }
     table.print();
@@ -440,9 +440,9 @@ fn noisy(options: &Options) {
             });
             let (warm_up, time) = (options.seconds(2), options.seconds(22));
             let callers: Vec<Caller> = noisy.clone().chain(quiet).collect();
-            let both = World::new(rules, 17, 8, options.seed).run(&callers, None, warm_up, time);
+            let both = Simulation::new(rules, 17, 8, options.seed).run(&callers, None, warm_up, time);
             let noisy: Vec<Caller> = noisy.collect();
-            let alone = World::new(rules, 17, 8, options.seed).run(&noisy, None, warm_up, time);
+            let alone = Simulation::new(rules, 17, 8, options.seed).run(&noisy, None, warm_up, time);
             let quiet = &both.answered[1..];
             table.row(vec![
                 number(tenure as f64 / 1e3, 0),
@@ -485,12 +485,13 @@ fn morning(options: &Options) {
                     think: None,
                 })
                 .collect();
-            let figures = World::new(rules, tenants, 8, options.seed).run(&callers, None, 0, SECOND * 60);
-            let connects = figures.connects as f64;
+            let results =
+                Simulation::new(rules, tenants, 8, options.seed).run(&callers, None, 0, SECOND * 60);
+            let connects = results.connects as f64;
             table.row(vec![
                 number(tenants as f64, 0),
                 number(connects_max as f64, 0),
-                number(figures.longest_ms(), 0),
+                number(results.longest_ms(), 0),
                 number(connects, 0),
                 number(connects * 2_200.0 / 1e3, 0),
             ]);

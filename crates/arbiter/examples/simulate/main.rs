@@ -6,18 +6,18 @@
 //!
 //! The experiments are `rules` (which connection to close, by misses alone), and with the arbiter itself on a simulated machine:
 //! `zipf`, `pools`, `tenure`, `anticipation`, `grow`, `noisy`, `morning`. Without a name all are run. The same seed gives the same figures
-//! on any machine; those in the notes on `rules` and `heat` come from the default one.
+//! on any machine; those in the notes on `rules` and `frequency` come from the default one.
 
 mod cache;
 mod experiments;
-#[path = "../../src/heat.rs"]
+#[path = "../../src/frequency.rs"]
 #[expect(dead_code, reason = "a cache without pools has no pool to open again")]
-mod heat;
+mod frequency;
 mod machine;
 mod random;
+mod simulation;
 mod table;
 mod trace;
-mod world;
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Figures as a table for people, or as one JSON object a row.
+//! Results as a table for people, or as one JSON object a row.
 
 pub(crate) enum Cell {
     Text(String),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arbiter::{Micros, Rules};
 use proptest::prelude::*;
 
-use crate::world::{Asked, MS, Tenant, World};
+use crate::harness::{Asked, Harness, MS, Tenant};
 
 const STEP: Micros = MS / 2;
 const CONNECT: Micros = 3 * MS;
@@ -32,26 +32,26 @@ fn busy() -> impl Strategy<Value = Busy> {
 
 /// A server that takes its time, and what every tenant has waited for at most.
 struct Play {
-    world: World,
+    harness: Harness,
     tenants: Vec<Busy>,
     /// When each lent connection comes back, each connect is done and each backend is gone.
     due: BTreeMap<u64, Micros>,
     connects: Vec<Micros>,
-    endings: Vec<Micros>,
+    closings: Vec<Micros>,
     served: Vec<(u64, Micros)>,
     longest: Micros,
 }
 
 impl Play {
     fn new(rules: Rules, tenants: Vec<Busy>) -> Self {
-        let world = World::new(rules, rules.budget);
-        let served = vec![(0, world.now()); tenants.len()];
+        let harness = Harness::new(rules, rules.budget);
+        let served = vec![(0, harness.now()); tenants.len()];
         Self {
-            world,
+            harness,
             tenants,
             due: BTreeMap::new(),
             connects: Vec::new(),
-            endings: Vec::new(),
+            closings: Vec::new(),
             served,
             longest: 0,
         }
@@ -63,50 +63,55 @@ impl Play {
                 self.ask(tenant);
             }
         }
-        let end = self.world.now() + time;
-        while self.world.now() < end {
-            self.world.pass(STEP);
+        let end = self.harness.now() + time;
+        while self.harness.now() < end {
+            self.harness.pass(STEP);
             self.step();
-            self.world.check();
+            self.harness.check();
         }
     }
 
     fn ask(&mut self, tenant: Tenant) {
-        assert_ne!(self.world.ask(tenant), Asked::Refused);
+        assert_ne!(self.harness.ask(tenant), Asked::Refused);
     }
 
     fn step(&mut self) {
-        let now = self.world.now();
+        let now = self.harness.now();
         let is_due = |due: &Vec<Micros>| due.first().is_some_and(|&at| at <= now);
-        while is_due(&self.endings) {
-            self.endings.remove(0);
-            self.world.backend_gone(0);
+        while is_due(&self.closings) {
+            self.closings.remove(0);
+            self.harness.backend_gone(0);
             self.look();
         }
         while is_due(&self.connects) {
             self.connects.remove(0);
-            self.world.connect_succeeds(0);
+            self.harness.connect_succeeds(0);
             self.look();
         }
-        for number in self.world.lent_numbers() {
+        for number in self.harness.lent_numbers() {
             if self.due.get(&number).is_some_and(|&at| at <= now) {
                 self.due.remove(&number);
-                let index = self.world.lent_numbers().iter().position(|&one| one == number);
+                let index = self.harness.lent_numbers().iter().position(|&one| one == number);
                 let index = index.expect("it is lent");
-                let tenant = self.world.lent_to()[index];
-                self.world.give_back(index);
+                let tenant = self.harness.lent_to()[index];
+                self.harness.give_back(index);
                 self.ask(tenant);
                 self.look();
             }
         }
-        self.world.arbiter.tick();
+        self.harness.arbiter.tick();
         self.look();
     }
 
     /// Notes what began since the last look.
     fn look(&mut self) {
-        let now = self.world.now();
-        for (number, tenant) in self.world.lent_numbers().into_iter().zip(self.world.lent_to()) {
+        let now = self.harness.now();
+        for (number, tenant) in self
+            .harness
+            .lent_numbers()
+            .into_iter()
+            .zip(self.harness.lent_to())
+        {
             let index = usize::try_from(tenant).expect("it is small");
             if !self.due.contains_key(&number) {
                 self.due.insert(number, now + self.tenants[index].keeps);
@@ -115,8 +120,8 @@ impl Play {
                 (*times, *last) = (*times + 1, now);
             }
         }
-        self.connects.resize(self.world.connects(), now + CONNECT);
-        self.endings.resize(self.world.endings(), now + CLOSE);
+        self.connects.resize(self.harness.connects(), now + CONNECT);
+        self.closings.resize(self.harness.closings(), now + CLOSE);
     }
 }
 

@@ -5,8 +5,8 @@
 #[cfg(test)]
 mod fairness;
 #[cfg(test)]
+mod harness;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod stories;
-#[cfg(test)]
-mod world;

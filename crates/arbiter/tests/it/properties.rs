@@ -1,9 +1,9 @@
 //! Whatever happens in whatever order: no slot is lost, doubled or given out beyond the budget, and who waits is served.
 
-use arbiter::{Rules, Verdict};
+use arbiter::{FailureKind, Rules};
 use proptest::prelude::*;
 
-use crate::world::{MS, Tenant, World};
+use crate::harness::{Harness, MS, Tenant};
 
 /// One thing that happens. Numbers are taken modulo what there is.
 #[derive(Debug, Clone)]
@@ -11,7 +11,7 @@ enum Event {
     Ask(Tenant),
     Cancel(Tenant),
     ConnectSucceeds { nth: usize, handed_over_first: bool },
-    ConnectFails(usize, Verdict),
+    ConnectFails(usize, FailureKind),
     ConnectAbandoned(usize),
     GiveBack(usize),
     LentBreaks(usize),
@@ -21,7 +21,7 @@ enum Event {
     Tick(u64),
     ClosePool(Tenant),
     AskTooLate,
-    Others(usize),
+    Predecessors(usize),
     Unanswered,
     Answered,
 }
@@ -31,20 +31,20 @@ const TENANTS: Tenant = 7;
 fn event() -> impl Strategy<Value = Event> {
     let tenant = || 0..TENANTS;
     let nth = || 0..8_usize;
-    let verdict = prop_oneof![
-        Just(Verdict::Silent),
-        Just(Verdict::Unreachable),
-        Just(Verdict::Full),
-        Just(Verdict::Refused),
-        Just(Verdict::NotTried),
-        Just(Verdict::Lost),
+    let kind = prop_oneof![
+        Just(FailureKind::Silent),
+        Just(FailureKind::Unreachable),
+        Just(FailureKind::Full),
+        Just(FailureKind::Refused),
+        Just(FailureKind::NotTried),
+        Just(FailureKind::Lost),
     ];
     prop_oneof![
         12 => tenant().prop_map(Event::Ask),
         2 => tenant().prop_map(Event::Cancel),
         8 => (nth(), any::<bool>())
             .prop_map(|(nth, handed_over_first)| Event::ConnectSucceeds { nth, handed_over_first }),
-        2 => (nth(), verdict).prop_map(|(nth, verdict)| Event::ConnectFails(nth, verdict)),
+        2 => (nth(), kind).prop_map(|(nth, kind)| Event::ConnectFails(nth, kind)),
         1 => nth().prop_map(Event::ConnectAbandoned),
         8 => nth().prop_map(Event::GiveBack),
         1 => nth().prop_map(Event::LentBreaks),
@@ -54,7 +54,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => prop_oneof![Just(1), Just(5), Just(30), Just(1_500)].prop_map(Event::Tick),
         1 => tenant().prop_map(Event::ClosePool),
         1 => Just(Event::AskTooLate),
-        1 => (0..6_usize).prop_map(Event::Others),
+        1 => (0..6_usize).prop_map(Event::Predecessors),
         1 => Just(Event::Unanswered),
         1 => Just(Event::Answered),
     ]
@@ -72,69 +72,71 @@ fn rules() -> impl Strategy<Value = (Rules, usize)> {
     })
 }
 
-fn happen(world: &mut World, event: &Event) {
+fn happen(harness: &mut Harness, event: &Event) {
     match *event {
         Event::Ask(tenant) => {
-            world.ask(tenant);
+            harness.ask(tenant);
         }
-        Event::Cancel(tenant) => world.cancel(tenant),
+        Event::Cancel(tenant) => harness.cancel(tenant),
         Event::ConnectSucceeds {
             nth,
             handed_over_first,
         } => {
-            world.connect_ends(nth % world.connects().max(1), Ok(handed_over_first));
+            harness.connect_ends(nth % harness.connects().max(1), Ok(handed_over_first));
         }
-        Event::ConnectFails(nth, verdict) => world.connect_fails(nth % world.connects().max(1), verdict),
-        Event::ConnectAbandoned(nth) => world.connect_abandoned(nth),
+        Event::ConnectFails(nth, kind) => harness.connect_fails(nth % harness.connects().max(1), kind),
+        Event::ConnectAbandoned(nth) => harness.connect_abandoned(nth),
         Event::GiveBack(nth) => {
-            world.give_back(nth % world.lent().max(1));
+            harness.give_back(nth % harness.lent().max(1));
         }
-        Event::LentBreaks(nth) => world.lent_breaks(nth),
-        Event::IdleCloses(tenant) => world.idle_closes(tenant),
-        Event::BackendDies(nth) => world.backend_dies(nth),
-        Event::BackendGone(nth) => world.backend_gone(nth),
+        Event::LentBreaks(nth) => harness.lent_breaks(nth),
+        Event::IdleCloses(tenant) => harness.idle_closes(tenant),
+        Event::BackendDies(nth) => harness.backend_dies(nth),
+        Event::BackendGone(nth) => harness.backend_gone(nth),
         Event::Tick(ms) => {
-            world.pass(ms * MS);
-            world.arbiter.tick();
+            harness.pass(ms * MS);
+            harness.arbiter.tick();
         }
-        Event::ClosePool(tenant) => world.close_pool(tenant),
-        Event::AskTooLate => world.ask_too_late(),
-        Event::Others(others) => world.arbiter.set_others(others),
-        Event::Unanswered => world.arbiter.unanswered(),
-        Event::Answered => world.arbiter.answered(),
+        Event::ClosePool(tenant) => harness.close_pool(tenant),
+        Event::AskTooLate => harness.ask_too_late(),
+        Event::Predecessors(predecessors) => harness.arbiter.set_predecessors(predecessors),
+        Event::Unanswered => harness.arbiter.unanswered(),
+        Event::Answered => harness.arbiter.answered(),
     }
 }
 
 /// From here on the server is well: connects and closes succeed, but for some backends that do not end, and callers give back
 /// after a millisecond.
-fn all_are_served(world: &mut World, stuck: usize) {
-    world.arbiter.set_others(0);
+fn all_are_served(harness: &mut Harness, stuck: usize) {
+    harness.arbiter.set_predecessors(0);
     // One that takes a tenant's last slot, or the last of all, does hold somebody up.
     let stuck = stuck
-        .min(world.endings())
-        .min(world.rules.budget - 1)
-        .min(world.slots_max - 1);
+        .min(harness.closings())
+        .min(harness.rules.budget - 1)
+        .min(harness.slots_max - 1);
     // The longest pause of the breaker, and for each tenant a tenure, a connect and a close, one after the other.
     let limit = 2_000 + 100 * u64::from(TENANTS);
     for _ in 0..limit {
-        if !world.anybody_waits() {
+        if !harness.anybody_waits() {
             return;
         }
-        world.pass(MS);
-        for _ in stuck..world.endings() {
-            world.backend_gone(stuck);
+        harness.pass(MS);
+        for _ in stuck..harness.closings() {
+            harness.backend_gone(stuck);
         }
-        for _ in 0..world.lent() {
-            world.give_back(0);
+        for _ in 0..harness.lent() {
+            harness.give_back(0);
         }
-        for _ in 0..world.connects() {
-            world.connect_succeeds(0);
+        for _ in 0..harness.connects() {
+            harness.connect_succeeds(0);
         }
-        world.arbiter.tick();
-        world.check();
+        harness.arbiter.tick();
+        harness.check();
     }
-    let waiting: Vec<Tenant> = (0..TENANTS).filter(|&tenant| world.is_waiting(tenant)).collect();
-    panic!("{waiting:?} still wait: {:?}", world.standing());
+    let waiting: Vec<Tenant> = (0..TENANTS)
+        .filter(|&tenant| harness.is_waiting(tenant))
+        .collect();
+    panic!("{waiting:?} still wait: {:?}", harness.stats());
 }
 
 proptest! {
@@ -146,19 +148,19 @@ proptest! {
         events in prop::collection::vec(event(), 1..120),
         slots_end_first in any::<bool>(),
     ) {
-        let mut world = World::new(rules, slots_max);
+        let mut harness = Harness::new(rules, slots_max);
         for event in &events {
-            let calm = !world.anybody_waits() && !world.standing().breaker_open;
-            let before = world.standing();
-            let begun = world.connects_begun();
-            happen(&mut world, event);
-            world.check();
-            if world.connects_begun() > begun {
-                let now = world.standing();
-                prop_assert!(now.taken + now.others <= now.budget, "granted beside others: {now:?}");
+            let calm = !harness.anybody_waits() && !harness.stats().breaker_open;
+            let before = harness.stats();
+            let begun = harness.connects_begun();
+            happen(&mut harness, event);
+            harness.check();
+            if harness.connects_begun() > begun {
+                let now = harness.stats();
+                prop_assert!(now.taken + now.predecessors <= now.budget, "granted beside others: {now:?}");
             }
-            if calm && !world.anybody_waits() {
-                let after = world.standing();
+            if calm && !harness.anybody_waits() {
+                let after = harness.stats();
                 prop_assert_eq!(
                     (before.taken_idle_total, before.yields_total),
                     (after.taken_idle_total, after.yields_total),
@@ -166,20 +168,20 @@ proptest! {
                 );
             }
         }
-        world.end_all(slots_end_first);
+        harness.end_all(slots_end_first);
 
         // The whole budget can be had again.
-        let mut world = world;
-        world.pass(2_000 * MS);
+        let mut harness = harness;
+        harness.pass(2_000 * MS);
         for tenant in 0..Tenant::try_from(rules.budget).expect("it is small") {
-            world.ask(100 + tenant);
-            world.pass(2_000 * MS);
-            world.arbiter.tick();
-            world.connect_succeeds(0);
-            world.check();
+            harness.ask(100 + tenant);
+            harness.pass(2_000 * MS);
+            harness.arbiter.tick();
+            harness.connect_succeeds(0);
+            harness.check();
         }
-        prop_assert_eq!(world.standing().taken, rules.budget);
-        world.end_all(slots_end_first);
+        prop_assert_eq!(harness.stats().taken, rules.budget);
+        harness.end_all(slots_end_first);
     }
 
     #[test]
@@ -188,11 +190,11 @@ proptest! {
         events in prop::collection::vec(event(), 1..80),
         stuck in 0..4_usize,
     ) {
-        let mut world = World::new(rules, slots_max);
+        let mut harness = Harness::new(rules, slots_max);
         for event in &events {
-            happen(&mut world, event);
+            happen(&mut harness, event);
         }
-        all_are_served(&mut world, stuck);
-        world.end_all(true);
+        all_are_served(&mut harness, stuck);
+        harness.end_all(true);
     }
 }

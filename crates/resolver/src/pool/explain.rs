@@ -21,7 +21,7 @@ impl TenantPool {
             let max = self.common.pool_size_max;
             ResolveError::PoolTimeout { tenant, max, waited }
         } else if trouble.is_empty() {
-            let budget = self.server.arbiter.standing().budget;
+            let budget = self.server.arbiter.stats().budget;
             ResolveError::BudgetBusy {
                 tenant,
                 server,

@@ -8,7 +8,9 @@ use std::{
     },
 };
 
-use arbiter::{Arbiter, Hold, Micros, Refusal, Rules, Seat, Slot, Standing, Verdict};
+use arbiter::{
+    Arbiter, ArbiterStats, ConnectionGuard, FailureKind, Micros, PoolHandle, Refusal, Rules, Slot,
+};
 
 pub(crate) type Tenant = u32;
 
@@ -16,7 +18,7 @@ pub(crate) type Tenant = u32;
 pub(crate) const MS: Micros = 1_000;
 
 /// One server, its arbiter, and everything that this process has there.
-pub(crate) struct World {
+pub(crate) struct Harness {
     pub(crate) rules: Rules,
     pub(crate) arbiter: Arc<Arbiter<Pool>>,
     pub(crate) slots_max: usize,
@@ -32,7 +34,7 @@ pub(crate) struct World {
     numbers: u64,
 }
 
-/// What pools leave behind for the world to act on.
+/// What pools leave behind for the harness to act on.
 #[derive(Default)]
 struct Wire {
     connects: Mutex<VecDeque<(Arc<Pool>, Slot<Pool>)>>,
@@ -60,7 +62,7 @@ struct Inner {
     tenure_ends: Micros,
     uses: u64,
     /// Connections that callers have: one of them may come back to those who wait.
-    on_loan: usize,
+    checked_out: usize,
     closed: bool,
 }
 
@@ -69,7 +71,7 @@ pub(crate) struct Conn {
     number: u64,
     pool: Arc<Pool>,
     tenure_ends: Micros,
-    hold: Hold<Pool>,
+    guard: ConnectionGuard<Pool>,
 }
 
 impl Drop for Conn {
@@ -78,9 +80,9 @@ impl Drop for Conn {
     }
 }
 
-impl AsRef<Hold<Pool>> for Conn {
-    fn as_ref(&self) -> &Hold<Pool> {
-        &self.hold
+impl AsRef<ConnectionGuard<Pool>> for Conn {
+    fn as_ref(&self) -> &ConnectionGuard<Pool> {
+        &self.guard
     }
 }
 
@@ -88,7 +90,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no test panics while it holds this")
 }
 
-impl Seat for Pool {
+impl PoolHandle for Pool {
     type Tenant = Tenant;
     type Idle = Conn;
 
@@ -134,12 +136,12 @@ impl Seat for Pool {
 impl Inner {
     /// The server is down. With a connection of theirs on loan callers wait for that one.
     fn lose_hope(&mut self) {
-        if self.on_loan == 0 {
-            self.send_home();
+        if self.checked_out == 0 {
+            self.refuse_waiting();
         }
     }
 
-    fn send_home(&mut self) {
+    fn refuse_waiting(&mut self) {
         self.callers.clear();
         self.waiting_since = None;
     }
@@ -164,7 +166,7 @@ pub(crate) enum Asked {
     Refused,
 }
 
-impl World {
+impl Harness {
     pub(crate) fn new(rules: Rules, slots_max: usize) -> Self {
         let clock = Arc::new(AtomicU64::new(1_000_000));
         let now = Arc::clone(&clock);
@@ -216,12 +218,12 @@ impl World {
         inner.waiting_since.get_or_insert(now);
         if let Some(conn) = inner.idle.pop() {
             inner.serve(now);
-            inner.on_loan += 1;
+            inner.checked_out += 1;
             self.lent.push(conn);
             return Asked::Lent;
         }
         drop(inner);
-        if self.arbiter.want(&pool).is_err() {
+        if self.arbiter.request_slot(&pool).is_err() {
             lock(&pool.inner).lose_hope();
             return Asked::Refused;
         }
@@ -244,12 +246,12 @@ impl World {
     }
 
     /// The nth of the connects under way fails.
-    pub(crate) fn connect_fails(&mut self, nth: usize, verdict: Verdict) {
-        self.connect_ends(nth, Err(verdict));
+    pub(crate) fn connect_fails(&mut self, nth: usize, kind: FailureKind) {
+        self.connect_ends(nth, Err(kind));
     }
 
     /// The nth of the connects under way comes to an end; if well, either the arbiter hears of it last or first.
-    pub(crate) fn connect_ends(&mut self, nth: usize, outcome: Result<bool, Verdict>) -> Option<Micros> {
+    pub(crate) fn connect_ends(&mut self, nth: usize, outcome: Result<bool, FailureKind>) -> Option<Micros> {
         let (pool, mut slot) = lock(&self.wire.connects).remove(nth)?;
         self.numbers += 1;
         let number = self.numbers;
@@ -263,7 +265,7 @@ impl World {
                     number,
                     pool: Arc::clone(&pool),
                     tenure_ends: now + self.rules.tenure,
-                    hold: slot.hold(),
+                    guard: slot.guard(),
                 };
                 self.backends.insert(number, slot);
                 let mut inner = lock(&pool.inner);
@@ -275,15 +277,15 @@ impl World {
                     slot.connected();
                 }
                 if lock(&pool.inner).waiting_since.is_some() {
-                    self.want_again(&pool);
+                    self.request_again(&pool);
                 }
                 waited
             }
-            Err(verdict) => {
-                if matches!(verdict, Verdict::Refused | Verdict::NotTried) {
-                    lock(&pool.inner).send_home();
+            Err(kind) => {
+                if matches!(kind, FailureKind::Refused | FailureKind::NotTried) {
+                    lock(&pool.inner).refuse_waiting();
                 }
-                slot.failed(verdict);
+                slot.failed(kind);
                 self.backends.insert(number, slot);
                 lock(&self.wire.ended).push(number);
                 None
@@ -304,14 +306,14 @@ impl World {
         }
         let conn = self.lent.remove(nth);
         let mut inner = lock(&conn.pool.inner);
-        inner.on_loan -= 1;
+        inner.checked_out -= 1;
         (inner.last_used, inner.last_answered) = (self.now(), self.now());
         drop(inner);
         let is_gone = !self.backends.contains_key(&conn.number);
         if is_gone
             || self
                 .arbiter
-                .yields(&conn.hold, conn.pool.tenant, conn.tenure_ends)
+                .should_yield(&conn.guard, conn.pool.tenant, conn.tenure_ends)
         {
             return None;
         }
@@ -328,7 +330,7 @@ impl World {
         }
         match inner.serve(now) {
             Some(since) => {
-                inner.on_loan += 1;
+                inner.checked_out += 1;
                 self.lent.push(conn);
                 Some(now - since)
             }
@@ -339,8 +341,8 @@ impl World {
         }
     }
 
-    fn want_again(&self, pool: &Arc<Pool>) {
-        if self.arbiter.want(pool).is_err() {
+    fn request_again(&self, pool: &Arc<Pool>) {
+        if self.arbiter.request_slot(pool).is_err() {
             lock(&pool.inner).lose_hope();
         }
     }
@@ -350,14 +352,14 @@ impl World {
         if nth < self.lent.len() {
             let conn = self.lent.remove(nth);
             let mut inner = lock(&conn.pool.inner);
-            inner.on_loan -= 1;
-            let hopeless = inner.on_loan == 0 && inner.waiting_since.is_some();
+            inner.checked_out -= 1;
+            let hopeless = inner.checked_out == 0 && inner.waiting_since.is_some();
             drop(inner);
             let pool = Arc::clone(&conn.pool);
             drop(conn);
             if hopeless {
                 // Its place in the pool is free: whoever waits asks again.
-                self.want_again(&pool);
+                self.request_again(&pool);
             }
         }
     }
@@ -393,11 +395,11 @@ impl World {
         if let Some(pool) = self.pools.remove(&tenant) {
             let mut inner = lock(&pool.inner);
             inner.closed = true;
-            inner.send_home();
+            inner.refuse_waiting();
             let idle = std::mem::take(&mut inner.idle);
             drop(inner);
             drop(idle);
-            self.arbiter.leave(&pool);
+            self.arbiter.remove_pool(&pool);
             self.closed = Some(pool);
         }
     }
@@ -410,8 +412,8 @@ impl World {
         inner.callers.push_back(now);
         inner.waiting_since = Some(now);
         drop(inner);
-        let _outcome = self.arbiter.want(&pool);
-        lock(&pool.inner).send_home();
+        let _outcome = self.arbiter.request_slot(&pool);
+        lock(&pool.inner).refuse_waiting();
     }
 
     pub(crate) fn is_waiting(&self, tenant: Tenant) -> bool {
@@ -456,12 +458,12 @@ impl World {
         connects.iter().map(|(pool, _)| pool.tenant).collect()
     }
 
-    pub(crate) fn standing(&self) -> Standing {
-        self.arbiter.standing()
+    pub(crate) fn stats(&self) -> ArbiterStats {
+        self.arbiter.stats()
     }
 
     /// Backends that exist, whose handles are gone.
-    pub(crate) fn endings(&self) -> usize {
+    pub(crate) fn closings(&self) -> usize {
         let ended = lock(&self.wire.ended);
         ended
             .iter()
@@ -474,22 +476,19 @@ impl World {
     /// # Panics
     /// They are not.
     pub(crate) fn check(&self) {
-        let standing = self.standing();
+        let stats = self.stats();
         let connecting = self.connecting_for();
         assert_eq!(
-            standing.taken,
+            stats.taken,
             connecting.len() + self.backends.len(),
-            "slots out: {standing:?}"
+            "slots out: {stats:?}"
         );
-        assert_eq!(standing.connecting, connecting.len(), "connecting: {standing:?}");
-        assert_eq!(standing.ending, self.endings(), "ending: {standing:?}");
-        assert!(
-            standing.taken <= self.rules.budget,
-            "over the budget: {standing:?}"
-        );
+        assert_eq!(stats.connecting, connecting.len(), "connecting: {stats:?}");
+        assert_eq!(stats.closing, self.closings(), "closing: {stats:?}");
+        assert!(stats.taken <= self.rules.budget, "over the budget: {stats:?}");
         assert!(
             connecting.len() <= self.rules.connects_max,
-            "connects at once: {standing:?}"
+            "connects at once: {stats:?}"
         );
         let mut held = 0;
         for &tenant in self.pools.keys() {
@@ -499,7 +498,7 @@ impl World {
             let connects = connecting.iter().filter(|&&one| one == tenant).count();
             assert!(connects <= 1, "tenant {tenant} makes {connects} connects at once");
         }
-        assert!(held <= standing.taken, "held {held}: {standing:?}");
+        assert!(held <= stats.taken, "held {held}: {stats:?}");
     }
 
     /// Everything ends, in the order that `first_slots` says, and the arbiter is as new.
@@ -516,18 +515,18 @@ impl World {
         self.lent.clear();
         lock(&self.wire.connects).clear();
         self.backends.clear();
-        self.arbiter.set_others(0);
+        self.arbiter.set_predecessors(0);
         self.check();
-        let standing = self.standing();
+        let stats = self.stats();
         assert_eq!(
             (
-                standing.taken,
-                standing.connecting,
-                standing.ending,
-                standing.tenants_waiting
+                stats.taken,
+                stats.connecting,
+                stats.closing,
+                stats.tenants_waiting
             ),
             (0, 0, 0, 0),
-            "{standing:?}"
+            "{stats:?}"
         );
         self.closed = None;
         for pool in pools {

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use arbiter::{Arbiter, Hold, Micros, Refusal, Rules, Seat, Slot};
+use arbiter::{Arbiter, ConnectionGuard, Micros, PoolHandle, Refusal, Rules, Slot};
 
 use crate::{
     machine::{Machine, costs},
@@ -50,7 +50,7 @@ pub(crate) struct Arrivals<'a> {
 }
 
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Figures {
+pub(crate) struct Results {
     /// Requests that were answered, by tenant.
     pub(crate) answered: Vec<u64>,
     /// How long each waited for its connection.
@@ -62,7 +62,7 @@ pub(crate) struct Figures {
     pub(crate) time: Micros,
 }
 
-pub(crate) struct World<'a> {
+pub(crate) struct Simulation<'a> {
     arbiter: Arc<Arbiter<Pool>>,
     rules: Rules,
     clock: Arc<AtomicU64>,
@@ -81,13 +81,13 @@ pub(crate) struct World<'a> {
     random: Random,
     arrivals: Option<Arrivals<'a>>,
     warm_from: Micros,
-    figures: Figures,
+    results: Results,
 }
 
 /// What is done on a processor.
 enum Work {
     Connect(Arc<Pool>, Slot<Pool>),
-    Query(Loan),
+    Query(CheckedOut),
     Close(u64),
 }
 
@@ -95,7 +95,7 @@ enum Event {
     Asks(Caller),
     Arrives,
     Connected(Arc<Pool>, Slot<Pool>),
-    Answered(Loan),
+    Answered(CheckedOut),
     Gone(u64),
     Tick,
 }
@@ -123,12 +123,12 @@ impl Ord for Timed {
     }
 }
 
-struct Loan {
+struct CheckedOut {
     conn: Conn,
     caller: Caller,
 }
 
-/// What the arbiter asked for and the world has not begun yet.
+/// What the arbiter asked for and the simulation has not begun yet.
 #[derive(Default)]
 struct Outbox {
     connects: Vec<(Arc<Pool>, Slot<Pool>)>,
@@ -158,7 +158,7 @@ struct Inner {
 pub(crate) struct Conn {
     number: u64,
     tenure_ends: Micros,
-    hold: Hold<Pool>,
+    guard: ConnectionGuard<Pool>,
     outbox: Arc<Mutex<Outbox>>,
 }
 
@@ -168,9 +168,9 @@ impl Drop for Conn {
     }
 }
 
-impl AsRef<Hold<Pool>> for Conn {
-    fn as_ref(&self) -> &Hold<Pool> {
-        &self.hold
+impl AsRef<ConnectionGuard<Pool>> for Conn {
+    fn as_ref(&self) -> &ConnectionGuard<Pool> {
+        &self.guard
     }
 }
 
@@ -178,7 +178,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Seat for Pool {
+impl PoolHandle for Pool {
     type Tenant = usize;
     type Idle = Conn;
 
@@ -218,7 +218,7 @@ impl Seat for Pool {
     }
 }
 
-impl<'a> World<'a> {
+impl<'a> Simulation<'a> {
     pub(crate) fn new(rules: Rules, tenants: usize, slots_max: usize, seed: u64) -> Self {
         let clock = Arc::new(AtomicU64::new(1));
         let outbox = Arc::<Mutex<Outbox>>::default();
@@ -247,10 +247,10 @@ impl<'a> World<'a> {
             random: Random::new(seed),
             arrivals: None,
             warm_from: 0,
-            figures: Figures {
+            results: Results {
                 answered: vec![0; tenants],
                 waits: vec![Vec::new(); tenants],
-                ..Figures::default()
+                ..Results::default()
             },
         }
     }
@@ -267,7 +267,7 @@ impl<'a> World<'a> {
         arrivals: Option<Arrivals<'a>>,
         warm_up: Micros,
         time: Micros,
-    ) -> Figures {
+    ) -> Results {
         for &caller in callers {
             // Not all in the same microsecond.
             let at = self.random.below(1_000) as u64;
@@ -302,15 +302,15 @@ impl<'a> World<'a> {
         self.finish(time)
     }
 
-    fn finish(mut self, time: Micros) -> Figures {
+    fn finish(mut self, time: Micros) -> Results {
         for pool in self.pools.iter().flatten() {
             for &(since, _) in &lock(&pool.inner).callers {
-                self.figures.left += 1;
-                self.figures.left_longest = self.figures.left_longest.max(time - since);
+                self.results.left += 1;
+                self.results.left_longest = self.results.left_longest.max(time - since);
             }
         }
-        self.figures.time = time - self.warm_from;
-        self.figures
+        self.results.time = time - self.warm_from;
+        self.results
     }
 
     fn now(&self) -> Micros {
@@ -339,7 +339,7 @@ impl<'a> World<'a> {
             Event::Asks(caller) => self.ask(caller),
             Event::Arrives => self.arrive(),
             Event::Connected(pool, slot) => self.connected(&pool, slot),
-            Event::Answered(loan) => self.answered(loan),
+            Event::Answered(checked_out) => self.answered(checked_out),
             Event::Gone(number) => {
                 self.slots.remove(&number);
             }
@@ -355,7 +355,10 @@ impl<'a> World<'a> {
     fn is_done(&mut self, work: Work) {
         match work {
             Work::Connect(pool, slot) => self.after(costs::CONNECT_WAIT, Event::Connected(pool, slot)),
-            Work::Query(loan) => self.after(costs::QUERY_WAIT + loan.caller.sleep, Event::Answered(loan)),
+            Work::Query(checked_out) => self.after(
+                costs::QUERY_WAIT + checked_out.caller.sleep,
+                Event::Answered(checked_out),
+            ),
             Work::Close(number) => self.after(costs::CLOSE_WAIT, Event::Gone(number)),
         }
     }
@@ -422,7 +425,7 @@ impl<'a> World<'a> {
         inner.closed = true;
         let idle = std::mem::take(&mut inner.idle);
         drop(inner);
-        self.arbiter.leave(&pool);
+        self.arbiter.remove_pool(&pool);
         drop(idle);
     }
 
@@ -456,7 +459,7 @@ impl<'a> World<'a> {
         }
         inner.callers.push_back((now, caller));
         drop(inner);
-        let _it_is_never_refused = self.arbiter.want(&pool);
+        let _it_is_never_refused = self.arbiter.request_slot(&pool);
     }
 
     fn lend(&mut self, pool: &Pool, conn: Conn, since: Micros, caller: Caller) {
@@ -467,19 +470,19 @@ impl<'a> World<'a> {
         inner.last_used = now;
         drop(inner);
         if self.counts() {
-            self.figures.waits[caller.tenant].push(now - since);
+            self.results.waits[caller.tenant].push(now - since);
         }
-        let work = Work::Query(Loan { conn, caller });
+        let work = Work::Query(CheckedOut { conn, caller });
         self.machine.begin(now, 1.0, costs::QUERY_WORK, work);
     }
 
     fn connected(&mut self, pool: &Arc<Pool>, mut slot: Slot<Pool>) {
         self.numbers += 1;
-        self.figures.connects += u64::from(self.counts());
+        self.results.connects += u64::from(self.counts());
         let conn = Conn {
             number: self.numbers,
             tenure_ends: self.now() + self.rules.tenure,
-            hold: slot.hold(),
+            guard: slot.guard(),
             outbox: Arc::clone(&self.outbox),
         };
         lock(&pool.inner).tenure_ends = conn.tenure_ends;
@@ -487,7 +490,7 @@ impl<'a> World<'a> {
         self.slots.insert(self.numbers, slot);
         self.hand_over(pool, conn);
         if !lock(&pool.inner).callers.is_empty() {
-            let _it_is_never_refused = self.arbiter.want(pool);
+            let _it_is_never_refused = self.arbiter.request_slot(pool);
         }
     }
 
@@ -503,9 +506,9 @@ impl<'a> World<'a> {
         }
     }
 
-    fn answered(&mut self, loan: Loan) {
-        let Loan { conn, caller } = loan;
-        self.figures.answered[caller.tenant] += u64::from(self.counts());
+    fn answered(&mut self, checked_out: CheckedOut) {
+        let CheckedOut { conn, caller } = checked_out;
+        self.results.answered[caller.tenant] += u64::from(self.counts());
         if let Some(think) = caller.think {
             let pause = if think > 0.0 { self.random.pause(think) } else { 0 };
             self.after(pause, Event::Asks(caller));
@@ -515,13 +518,16 @@ impl<'a> World<'a> {
         inner.last_used = self.now();
         inner.lent -= 1;
         drop(inner);
-        if !self.arbiter.yields(&conn.hold, caller.tenant, conn.tenure_ends) {
+        if !self
+            .arbiter
+            .should_yield(&conn.guard, caller.tenant, conn.tenure_ends)
+        {
             self.hand_over(&pool, conn);
         }
     }
 }
 
-impl Figures {
+impl Results {
     pub(crate) fn per_second(&self) -> f64 {
         self.answered.iter().sum::<u64>() as f64 / self.seconds()
     }

@@ -30,7 +30,7 @@ const COLD: f32 = 0.05;
 
 /// One tenant's count, as of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(crate) struct Heat {
+pub(crate) struct Frequency {
     count: f32,
     epoch: u32,
     /// The reading of the pool's own counter that `count` includes.
@@ -39,14 +39,14 @@ pub(crate) struct Heat {
 
 /// When the counts age, and what is remembered of tenants without a connection.
 #[derive(Debug)]
-pub(crate) struct Climate<K: Eq + Hash> {
+pub(crate) struct FrequencyTracker<K: Eq + Hash> {
     epoch: u32,
     uses: u64,
     uses_max: u64,
-    absent: LruCache<K, Heat>,
+    absent: LruCache<K, Frequency>,
 }
 
-impl Heat {
+impl Frequency {
     /// Goes on under a new pool, whose counter reads `seen`.
     pub(crate) fn restart(&mut self, seen: u64) {
         self.seen = seen;
@@ -59,7 +59,7 @@ impl Heat {
     }
 }
 
-impl<K: Copy + Eq + Hash> Climate<K> {
+impl<K: Copy + Eq + Hash> FrequencyTracker<K> {
     /// `uses_max`: after how many uses of all tenants together the counts are halved. `memory`: how many absent tenants
     /// are remembered.
     pub(crate) fn new(uses_max: u64, memory: usize) -> Self {
@@ -72,14 +72,14 @@ impl<K: Copy + Eq + Hash> Climate<K> {
     }
 
     /// Takes in what happened since the last look; `uses` is the reading of the pool's counter, which only grows.
-    pub(crate) fn read(&mut self, heat: &mut Heat, uses: u64) -> f32 {
-        let new = uses.saturating_sub(heat.seen);
+    pub(crate) fn read(&mut self, frequency: &mut Frequency, uses: u64) -> f32 {
+        let new = uses.saturating_sub(frequency.seen);
         #[expect(
             clippy::cast_precision_loss,
             reason = "a guess at a frequency needs no more than a float's digits"
         )]
-        let count = heat.value(self.epoch) + new as f32;
-        *heat = Heat {
+        let count = frequency.value(self.epoch) + new as f32;
+        *frequency = Frequency {
             count,
             epoch: self.epoch,
             seen: uses,
@@ -88,7 +88,7 @@ impl<K: Copy + Eq + Hash> Climate<K> {
         count
     }
 
-    /// Halves the counts when it is time. Not within [`Climate::read`], so that all that are compared are of one age.
+    /// Halves the counts when it is time. Not within [`FrequencyTracker::read`], so that all that are compared are of one age.
     pub(crate) fn age(&mut self) {
         if self.uses >= self.uses_max {
             // After a long calm, in which nobody reads, the counts are many times what a period brings. As many halvings bring
@@ -100,16 +100,19 @@ impl<K: Copy + Eq + Hash> Climate<K> {
     }
 
     /// Remembers a tenant that has no connection any more.
-    pub(crate) fn remember(&mut self, tenant: K, heat: Heat) {
-        if heat.value(self.epoch) > COLD {
-            self.absent.put(tenant, heat);
+    pub(crate) fn remember(&mut self, tenant: K, frequency: Frequency) {
+        if frequency.value(self.epoch) > COLD {
+            self.absent.put(tenant, frequency);
         }
     }
 
     /// What is remembered of a tenant; `seen` is the present reading of its (perhaps new) pool's counter.
-    pub(crate) fn recall(&mut self, tenant: &K, seen: u64) -> Heat {
-        let count = self.absent.pop(tenant).map_or(0.0, |heat| heat.value(self.epoch));
-        Heat {
+    pub(crate) fn recall(&mut self, tenant: &K, seen: u64) -> Frequency {
+        let count = self
+            .absent
+            .pop(tenant)
+            .map_or(0.0, |frequency| frequency.value(self.epoch));
+        Frequency {
             count,
             epoch: self.epoch,
             seen,
@@ -123,57 +126,57 @@ mod tests {
 
     #[test]
     fn what_was_popular_once_does_not_stay_for_ever() {
-        let mut climate = Climate::<u8>::new(100, 4);
-        let (mut old, mut new) = (Heat::default(), Heat::default());
-        climate.read(&mut old, 400);
+        let mut tracker = FrequencyTracker::<u8>::new(100, 4);
+        let (mut old, mut new) = (Frequency::default(), Frequency::default());
+        tracker.read(&mut old, 400);
         for uses in (50..=800).step_by(50) {
-            climate.read(&mut new, uses);
-            climate.age();
+            tracker.read(&mut new, uses);
+            tracker.age();
         }
         assert!(
-            climate.read(&mut new, 800) > climate.read(&mut old, 400),
+            tracker.read(&mut new, 800) > tracker.read(&mut old, 400),
             "the counts are {new:?} and {old:?}"
         );
     }
 
     #[test]
     fn a_long_calm_weighs_no_more_than_a_period() {
-        let mut climate = Climate::<u8>::new(100, 4);
-        let (mut old, mut new) = (Heat::default(), Heat::default());
-        climate.read(&mut old, 1_000_000);
-        climate.read(&mut new, 1_000);
-        climate.age();
+        let mut tracker = FrequencyTracker::<u8>::new(100, 4);
+        let (mut old, mut new) = (Frequency::default(), Frequency::default());
+        tracker.read(&mut old, 1_000_000);
+        tracker.read(&mut new, 1_000);
+        tracker.age();
         assert!(
-            climate.read(&mut old, 1_000_000) <= 100.0,
+            tracker.read(&mut old, 1_000_000) <= 100.0,
             "the counts are {old:?}"
         );
-        climate.read(&mut new, 1_200);
-        climate.age();
+        tracker.read(&mut new, 1_200);
+        tracker.age();
         assert!(
-            climate.read(&mut new, 1_200) > climate.read(&mut old, 1_000_000),
+            tracker.read(&mut new, 1_200) > tracker.read(&mut old, 1_000_000),
             "the counts are {new:?} and {old:?}"
         );
     }
 
     #[test]
     fn an_absent_tenant_comes_back_with_what_it_had() {
-        let mut climate = Climate::<u8>::new(1_000, 2);
-        let mut heat = climate.recall(&1, 0);
-        climate.read(&mut heat, 9);
-        climate.remember(1, heat);
+        let mut tracker = FrequencyTracker::<u8>::new(1_000, 2);
+        let mut frequency = tracker.recall(&1, 0);
+        tracker.read(&mut frequency, 9);
+        tracker.remember(1, frequency);
         // A new pool counts from zero again.
-        let mut heat = climate.recall(&1, 0);
-        assert!((climate.read(&mut heat, 1) - 10.0).abs() < 0.01);
+        let mut frequency = tracker.recall(&1, 0);
+        assert!((tracker.read(&mut frequency, 1) - 10.0).abs() < 0.01);
     }
 
     #[test]
     fn memory_is_bounded() {
-        let mut climate = Climate::<u32>::new(1_000_000, 8);
+        let mut tracker = FrequencyTracker::<u32>::new(1_000_000, 8);
         for tenant in 0..100 {
-            let mut heat = climate.recall(&tenant, 0);
-            climate.read(&mut heat, 3);
-            climate.remember(tenant, heat);
+            let mut frequency = tracker.recall(&tenant, 0);
+            tracker.read(&mut frequency, 3);
+            tracker.remember(tenant, frequency);
         }
-        assert_eq!(climate.absent.len(), 8);
+        assert_eq!(tracker.absent.len(), 8);
     }
 }

@@ -1,13 +1,13 @@
 use std::hash::Hash;
 
-use crate::{Hold, Micros, Slot, sync::Arc};
+use crate::{ConnectionGuard, Micros, Slot, sync::Arc};
 
 /// What the arbiter sees of one tenant's pool, and asks of it.
-pub trait Seat: Sized {
+pub trait PoolHandle: Sized {
     /// Names the tenant.
     type Tenant: Copy + Eq + Hash;
     /// An idle connection that was taken out of its pool; dropping it ends the connection.
-    type Idle: AsRef<Hold<Self>>;
+    type Idle: AsRef<ConnectionGuard<Self>>;
 
     // Called under the arbiter's lock: quick, never blocking, never calling the arbiter.
 

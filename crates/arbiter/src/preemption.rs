@@ -7,7 +7,7 @@
 
 use std::cmp::Ordering;
 
-use crate::{Micros, Rules, Seat, account::Account};
+use crate::{Micros, PoolHandle, Rules, tenant_entry::TenantEntry};
 
 /// Where a further connection for one tenant leaves another one with fewer than that one has, it is a matter of taking turns,
 /// for which a connect is a high price: so many tenures must the callers have waited.
@@ -15,7 +15,7 @@ const TURN_TENURES: Micros = 4;
 
 /// A tenant that takes a slot.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Taker {
+pub(crate) struct Claimant {
     /// How many connections it has.
     pub(crate) live: usize,
     /// Its callers have waited long enough to take a further one from somebody who has more.
@@ -26,25 +26,25 @@ pub(crate) struct Taker {
 
 /// A tenant with an idle connection.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Owner {
+pub(crate) struct Victim {
     pub(crate) live: usize,
-    pub(crate) heat: f32,
+    pub(crate) frequency: f32,
     pub(crate) last_used: Micros,
     pub(crate) tenure_ends: Micros,
 }
 
 /// What closing a connection costs. The least is best.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Loss {
+pub(crate) struct EvictionCost {
     /// It is its tenant's last one.
     last: bool,
     /// It was used within the last tenure.
     active: bool,
-    heat: f32,
+    frequency: f32,
     since: Micros,
 }
 
-impl Taker {
+impl Claimant {
     /// One that has nothing yet.
     pub(crate) const FIRST: Self = Self {
         live: 0,
@@ -52,43 +52,43 @@ impl Taker {
         its_turn: true,
     };
 
-    pub(crate) fn new<S: Seat>(rules: &Rules, account: &Account<S>, now: Micros) -> Self {
-        let waited = account.waited(now);
+    pub(crate) fn new<P: PoolHandle>(rules: &Rules, entry: &TenantEntry<P>, now: Micros) -> Self {
+        let waited = entry.waited(now);
         Self {
-            live: account.live(),
+            live: entry.live(),
             may_grow: waited.is_some_and(|waited| waited >= rules.grow_after),
             its_turn: waited.is_some_and(|waited| waited >= TURN_TENURES * rules.tenure),
         }
     }
 
     /// Whether it may take from anybody at all: for its first connection at once.
-    pub(crate) fn may_take(self) -> bool {
+    pub(crate) fn may_preempt(self) -> bool {
         self.live == 0 || self.may_grow
     }
 
     /// Whether it may have a connection that is in use, past its tenure, when it is given back.
-    pub(crate) fn may_take_busy(self, owner_live: usize) -> bool {
+    pub(crate) fn may_preempt_busy(self, victim_live: usize) -> bool {
         if self.live == 0 {
-            return owner_live > 0;
+            return victim_live > 0;
         }
-        let fairer = owner_live > self.live + 1;
-        (fairer && self.may_grow) || (owner_live > self.live && self.its_turn)
+        let fairer = victim_live > self.live + 1;
+        (fairer && self.may_grow) || (victim_live > self.live && self.its_turn)
     }
 
-    pub(crate) fn may_take_idle(self, rules: &Rules, owner: &Owner, now: Micros) -> bool {
-        if self.live > 0 && owner.live == 1 {
+    pub(crate) fn may_preempt_idle(self, rules: &Rules, victim: &Victim, now: Micros) -> bool {
+        if self.live > 0 && victim.live == 1 {
             // Somebody's last connection, for somebody who has one: idle is idle, tenure or not, for its owner will get another
             // by right as soon as it asks.
-            return self.may_grow && owner.idle_for(now) >= rules.anticipation;
+            return self.may_grow && victim.idle_for(now) >= rules.anticipation;
         }
         // Its next request is often a moment away.
-        let ripe = now >= owner.tenure_ends || owner.idle_for(now) >= rules.anticipation;
+        let ripe = now >= victim.tenure_ends || victim.idle_for(now) >= rules.anticipation;
         // One that is idle while others wait may go even if its tenant has no more than they.
-        ripe && (self.live == 0 || self.its_turn || (owner.live > self.live + 1 && self.may_grow))
+        ripe && (self.live == 0 || self.its_turn || (victim.live > self.live + 1 && self.may_grow))
     }
 }
 
-impl Owner {
+impl Victim {
     fn idle_for(&self, now: Micros) -> Micros {
         now.saturating_sub(self.last_used)
     }
@@ -98,21 +98,21 @@ impl Owner {
         self.idle_for(now) < 2 * rules.anticipation
     }
 
-    pub(crate) fn loss(&self, rules: &Rules, now: Micros) -> Loss {
+    pub(crate) fn eviction_cost(&self, rules: &Rules, now: Micros) -> EvictionCost {
         let active = self.is_active(rules, now);
-        Loss {
+        EvictionCost {
             last: self.live == 1,
             active,
-            heat: if active { 0.0 } else { self.heat },
+            frequency: if active { 0.0 } else { self.frequency },
             since: if active { self.tenure_ends } else { self.last_used },
         }
     }
 }
 
-impl Loss {
+impl EvictionCost {
     pub(crate) fn total_cmp(&self, other: &Self) -> Ordering {
         let by_kind = (self.last, self.active).cmp(&(other.last, other.active));
-        let by_heat = by_kind.then(self.heat.total_cmp(&other.heat));
-        by_heat.then(self.since.cmp(&other.since))
+        let by_frequency = by_kind.then(self.frequency.total_cmp(&other.frequency));
+        by_frequency.then(self.since.cmp(&other.since))
     }
 }

@@ -1,0 +1,440 @@
+//! The state of one server's arbiter and every decision about it, without locks, clocks or effects.
+
+use std::{
+    collections::{HashMap, VecDeque, hash_map::DefaultHasher},
+    hash::BuildHasherDefault,
+};
+
+use crate::{
+    ArbiterStats, ConnectionGuard, FAILURES_MAX, FailureKind, Micros, PoolHandle, Refusal, Rules,
+    breaker::Breaker, frequency::FrequencyTracker, slot::Closing, sync::Arc, tenant_entry::TenantEntry,
+    wait_queue::WaitQueue,
+};
+
+/// The order in which tenants are gone through decides between equals. With a hasher of its own it is the same in every
+/// run, so that a failure can be replayed. Tenants' names come from the registry, not from strangers.
+type Entries<P> = HashMap<<P as PoolHandle>::Tenant, TenantEntry<P>, BuildHasherDefault<DefaultHasher>>;
+
+mod dispatch;
+
+pub(crate) struct State<P: PoolHandle> {
+    rules: Rules,
+    /// Slots out: connects under way, open connections, and those that are ending.
+    taken: usize,
+    connecting: usize,
+    closing: usize,
+    /// When those began to end whose slots are expected any moment.
+    closing_soon: VecDeque<Micros>,
+    /// Slots that an earlier process's backends still occupy.
+    predecessors: usize,
+    entries: Entries<P>,
+    queue: WaitQueue<P::Tenant>,
+    tracker: FrequencyTracker<P::Tenant>,
+    breaker: Breaker,
+    /// Whether the last failure was silence, and nothing was heard on any other connection either.
+    silence: bool,
+    /// When the last of the failures in a row came.
+    failed_at: Option<Micros>,
+    /// Whose log-in is used to find out whether a server that was down is back.
+    probe: Option<Arc<P>>,
+    contended: bool,
+    /// When no idle connection was found, and how many connections the tenant had for which it was looked.
+    fruitless_scan: Option<(Micros, usize)>,
+    ticks: bool,
+    taken_idle_total: u64,
+    yields_total: u64,
+    refused_total: u64,
+}
+
+/// What is to be done once the lock is free.
+pub(crate) enum Action<P: PoolHandle> {
+    Connect(Arc<P>),
+    Close(P::Idle),
+    Refuse(Arc<P>, Refusal),
+}
+
+impl<P: PoolHandle> State<P> {
+    pub(crate) fn new(rules: Rules) -> Self {
+        let uses = rules.ageing_uses.saturating_mul(rules.budget as u64);
+        Self {
+            rules: Rules {
+                budget: rules.budget.max(1),
+                connects_max: rules.connects_max.max(1),
+                ..rules
+            },
+            taken: 0,
+            connecting: 0,
+            closing: 0,
+            closing_soon: VecDeque::new(),
+            predecessors: 0,
+            entries: Entries::<P>::default(),
+            queue: WaitQueue::new(),
+            tracker: FrequencyTracker::new(uses, rules.memory.saturating_mul(rules.budget)),
+            breaker: Breaker::default(),
+            silence: false,
+            failed_at: None,
+            probe: None,
+            contended: false,
+            fruitless_scan: None,
+            ticks: false,
+            taken_idle_total: 0,
+            yields_total: 0,
+            refused_total: 0,
+        }
+    }
+
+    pub(crate) fn request_slot(
+        &mut self,
+        pool: &Arc<P>,
+        now: Micros,
+        actions: &mut Vec<Action<P>>,
+    ) -> Result<(), Refusal> {
+        if self.breaker.is_open() {
+            self.refused_total += 1;
+            if !pool.is_closed() {
+                // One whose own log-ins hang finds out nothing about the server.
+                let entry = self.entries.get(&pool.tenant());
+                if self.probe.is_none() || entry.is_none_or(|entry| entry.stuck < FAILURES_MAX as usize) {
+                    self.probe = Some(Arc::clone(pool));
+                }
+                self.ticks = true;
+            }
+            return Err(self.refusal(now));
+        }
+        if pool.is_closed() {
+            return Ok(());
+        }
+        let tenant = pool.tenant();
+        self.open_entry(pool);
+        self.enqueue(tenant);
+        self.dispatch(now, actions);
+        self.forget_if_empty(tenant);
+        Ok(())
+    }
+
+    pub(crate) fn connected(
+        &mut self,
+        tenant: P::Tenant,
+        closing: &Closing,
+        now: Micros,
+        actions: &mut Vec<Action<P>>,
+    ) {
+        self.connecting -= 1;
+        let mut for_nobody = closing.began().is_some();
+        if let Some(entry) = self.entries.get_mut(&tenant) {
+            entry.grown_at = now;
+            for_nobody |= entry.connect_ended();
+        }
+        // Else whoever hands it over asks for more if need be.
+        if for_nobody {
+            self.enqueue(tenant);
+        }
+        self.note_server_up();
+        self.dispatch(now, actions);
+    }
+
+    pub(crate) fn failed(
+        &mut self,
+        tenant: P::Tenant,
+        closing: &Closing,
+        kind: FailureKind,
+        now: Micros,
+        jitter: u64,
+        actions: &mut Vec<Action<P>>,
+    ) {
+        self.begin_closing(tenant, closing, now);
+        self.connecting -= 1;
+        let for_closed_pool = self.entries.get_mut(&tenant).is_some_and(|entry| {
+            entry.held -= 1;
+            entry.closing -= 1;
+            entry.stuck += 1;
+            entry.connect_ended()
+        });
+        // Tried again before the backend is gone, which takes long where the server is silent. But not what would fail
+        // anyhow: the callers are just being told.
+        if for_closed_pool || !matches!(kind, FailureKind::Refused | FailureKind::NotTried) {
+            self.enqueue(tenant);
+        }
+        if kind == FailureKind::NotTried && self.probe.as_ref().is_some_and(|probe| probe.tenant() == tenant)
+        {
+            self.probe = None;
+        }
+        self.note_failure(kind, now, jitter, actions);
+    }
+
+    pub(crate) fn note_failure(
+        &mut self,
+        kind: FailureKind,
+        now: Micros,
+        jitter: u64,
+        actions: &mut Vec<Action<P>>,
+    ) {
+        match kind {
+            FailureKind::Silent | FailureKind::Unreachable => {
+                let since = self.failed_at.replace(now).unwrap_or(now);
+                self.silence = kind == FailureKind::Silent && !self.has_answered_since(since);
+                if self.breaker.failed(now, jitter) {
+                    self.refuse_waiting(now, actions);
+                }
+            }
+            FailureKind::Full => {
+                self.note_server_up();
+                self.breaker.server_full(now, jitter);
+            }
+            FailureKind::Refused => self.note_server_up(),
+            FailureKind::NotTried => {}
+            FailureKind::Lost => self.breaker.outcome_unknown(now),
+        }
+        self.dispatch(now, actions);
+    }
+
+    /// A connection has answered while the server was thought silent. Whether it takes new ones is for a probe to find out.
+    pub(crate) fn answered(&mut self) {
+        self.silence = false;
+    }
+
+    fn has_answered_since(&self, since: Micros) -> bool {
+        let mut pools = self.entries.values().filter_map(|entry| entry.pool.as_ref());
+        pools.any(|pool| pool.last_answered() > since)
+    }
+
+    fn note_server_up(&mut self) {
+        let was_open = self.breaker.is_open();
+        self.breaker.succeeded();
+        self.silence = false;
+        self.failed_at = None;
+        self.probe = None;
+        if was_open {
+            // Some went on waiting, for a connection of theirs that was on loan.
+            for tenant in self.entries.keys().copied().collect::<Vec<_>>() {
+                self.enqueue(tenant);
+            }
+        }
+    }
+
+    /// A connection of the tenant is about to end. False: that was known.
+    fn begin_closing(&mut self, tenant: P::Tenant, closing: &Closing, now: Micros) -> bool {
+        let newly = closing.begin(now);
+        if newly {
+            self.closing += 1;
+            self.closing_soon.push_back(now);
+            if let Some(entry) = self.entries.get_mut(&tenant) {
+                entry.closing += 1;
+            }
+            self.update_ticket(tenant);
+            // Its callers wait from now on for another one, not until the backend is gone.
+            self.enqueue(tenant);
+        }
+        newly
+    }
+
+    /// A connection was dropped by whoever had it.
+    pub(crate) fn dropped(
+        &mut self,
+        tenant: P::Tenant,
+        closing: &Closing,
+        now: Micros,
+        actions: &mut Vec<Action<P>>,
+    ) {
+        if self.begin_closing(tenant, closing, now) {
+            self.dispatch(now, actions);
+        }
+    }
+
+    pub(crate) fn released(
+        &mut self,
+        tenant: P::Tenant,
+        failed: bool,
+        closing: &Closing,
+        now: Micros,
+        actions: &mut Vec<Action<P>>,
+    ) {
+        let began = closing.began();
+        if let Some(began) = began {
+            let expected = self.closing_soon.iter().position(|&one| one == began);
+            expected.and_then(|index| self.closing_soon.remove(index));
+        }
+        // From now on its hold has nothing to say.
+        closing.begin(now);
+        let was_closing = usize::from(began.is_some());
+        self.taken -= 1;
+        self.closing -= was_closing;
+        match self.entries.get_mut(&tenant) {
+            Some(entry) if failed => entry.stuck -= 1,
+            Some(entry) => {
+                entry.held -= 1;
+                entry.closing -= was_closing;
+            }
+            None => {}
+        }
+        self.update_ticket(tenant);
+        self.enqueue(tenant);
+        self.forget_if_empty(tenant);
+        self.dispatch(now, actions);
+    }
+
+    pub(crate) fn remove_pool(&mut self, pool: &Arc<P>, now: Micros, actions: &mut Vec<Action<P>>) {
+        let tenant = pool.tenant();
+        if self.probe.as_ref().is_some_and(|probe| Arc::ptr_eq(probe, pool)) {
+            self.probe = None;
+        }
+        let Some(entry) = self.entries.get_mut(&tenant) else {
+            return;
+        };
+        if !entry.is_open_pool(pool) {
+            return;
+        }
+        self.tracker.read(&mut entry.frequency, pool.uses());
+        entry.pool = None;
+        entry.connecting_for_closed_pool = entry.connecting > 0;
+        self.dequeue(tenant);
+        self.dispatch(now, actions);
+    }
+
+    pub(crate) fn set_predecessors(
+        &mut self,
+        predecessors: usize,
+        now: Micros,
+        actions: &mut Vec<Action<P>>,
+    ) {
+        self.predecessors = predecessors;
+        self.dispatch(now, actions);
+    }
+
+    /// Whether a connection past its tenure goes to somebody who waits.
+    pub(crate) fn should_yield(
+        &mut self,
+        guard: &ConnectionGuard<P>,
+        tenant: P::Tenant,
+        now: Micros,
+    ) -> bool {
+        let Some(next) = self.next_claimant(now) else {
+            self.contended = false;
+            return false;
+        };
+        let live = self.entries.get(&tenant).map_or(0, TenantEntry::live);
+        let claimant = self.claimant(Some(next), now);
+        let given_up = next != tenant
+            && claimant.may_preempt_busy(live)
+            && self.begin_closing(tenant, guard.closing(), now);
+        self.yields_total += u64::from(given_up);
+        given_up
+    }
+
+    /// Looks again at everything that time alone may have changed. Whether to look again soon.
+    pub(crate) fn tick(&mut self, now: Micros, actions: &mut Vec<Action<P>>) -> bool {
+        self.fruitless_scan = None;
+        self.dispatch(now, actions);
+        self.ticks
+    }
+
+    /// The tenant's entry, with this pool as the one that is open.
+    fn open_entry(&mut self, pool: &Arc<P>) -> &mut TenantEntry<P> {
+        let (tenant, tracker) = (pool.tenant(), &mut self.tracker);
+        let entry = self
+            .entries
+            .entry(tenant)
+            .or_insert_with(|| TenantEntry::new(tracker.recall(&tenant, pool.uses())));
+        if !entry.is_open_pool(pool) {
+            entry.frequency.restart(pool.uses());
+            entry.pool = Some(Arc::clone(pool));
+        }
+        entry
+    }
+
+    /// Puts the tenant in the line if it has need of another connection.
+    fn enqueue(&mut self, tenant: P::Tenant) {
+        if let Some(entry) = self.entries.get_mut(&tenant)
+            && entry.needs_ticket()
+        {
+            entry.ticket = Some(self.queue.push(entry.live(), tenant));
+        }
+    }
+
+    /// Moves the tenant in the line when the number of its connections has changed.
+    fn update_ticket(&mut self, tenant: P::Tenant) {
+        if let Some(entry) = self.entries.get_mut(&tenant) {
+            let live = entry.live();
+            if let Some(ticket) = &mut entry.ticket {
+                self.queue.reposition(ticket, live);
+            }
+        }
+    }
+
+    fn dequeue(&mut self, tenant: P::Tenant) {
+        if let Some(entry) = self.entries.get_mut(&tenant)
+            && let Some(ticket) = entry.ticket.take()
+        {
+            self.queue.remove(ticket);
+        }
+        self.forget_if_empty(tenant);
+    }
+
+    fn forget_if_empty(&mut self, tenant: P::Tenant) {
+        if self.entries.get(&tenant).is_some_and(TenantEntry::is_empty)
+            && let Some(mut entry) = self.entries.remove(&tenant)
+        {
+            if let Some(pool) = &entry.pool {
+                self.tracker.read(&mut entry.frequency, pool.uses());
+            }
+            self.tracker.remember(tenant, entry.frequency);
+        }
+    }
+
+    /// Everybody who waits hears that the server is down: also those whose connect has just failed, who stand in no line.
+    fn refuse_waiting(&mut self, now: Micros, actions: &mut Vec<Action<P>>) {
+        let refusal = self.refusal(now);
+        for pool in self.entries.values().filter_map(|entry| entry.pool.as_ref()) {
+            if pool.waiting_since().is_some() {
+                self.probe = Some(Arc::clone(pool));
+                actions.push(Action::Refuse(Arc::clone(pool), refusal));
+            }
+        }
+        for tenant in self.queue.iter().collect::<Vec<_>>() {
+            self.dequeue(tenant);
+        }
+    }
+
+    fn refusal(&self, now: Micros) -> Refusal {
+        Refusal {
+            retry_after: self.breaker.not_before().saturating_sub(now).max(1_000),
+        }
+    }
+
+    pub(crate) fn is_contended(&self) -> bool {
+        self.contended
+    }
+
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silence && self.breaker.is_open()
+    }
+
+    /// Whether time alone may change something.
+    pub(crate) fn ticks(&self) -> bool {
+        self.ticks
+    }
+
+    pub(crate) fn held(&self, tenant: P::Tenant) -> usize {
+        self.entries.get(&tenant).map_or(0, |entry| entry.held)
+    }
+
+    pub(crate) fn pools(&self) -> impl Iterator<Item = &Arc<P>> {
+        let holding = self.entries.values().filter(|entry| entry.held > 0);
+        holding.filter_map(|entry| entry.pool.as_ref())
+    }
+
+    pub(crate) fn stats(&self) -> ArbiterStats {
+        ArbiterStats {
+            budget: self.rules.budget,
+            taken: self.taken,
+            connecting: self.connecting,
+            closing: self.closing,
+            predecessors: self.predecessors,
+            tenants_waiting: self.queue.len(),
+            breaker_open: self.breaker.is_open(),
+            taken_idle_total: self.taken_idle_total,
+            yields_total: self.yields_total,
+            refused_total: self.refused_total,
+        }
+    }
+}

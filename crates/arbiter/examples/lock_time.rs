@@ -14,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use arbiter::{Arbiter, ConnectionGuard, Micros, PoolHandle, Refusal, Rules, Slot};
+use arbiter::{Arbiter, ConnectionGuard, PoolHandle, Refusal, Rules, Slot, Timestamp};
 
 struct Pool {
     tenant: usize,
@@ -54,17 +54,17 @@ impl PoolHandle for Pool {
     fn slots_max(&self) -> usize {
         8
     }
-    fn waiting_since(&self) -> Option<Micros> {
-        self.waits.load(Relaxed).then_some(0)
+    fn waiting_since(&self) -> Option<Timestamp> {
+        self.waits.load(Relaxed).then_some(Timestamp::ZERO)
     }
     fn idle(&self) -> usize {
         lock(&self.idle).len()
     }
-    fn last_used(&self) -> Micros {
-        self.last_used.load(Relaxed)
+    fn last_used(&self) -> Timestamp {
+        Timestamp::from_micros(self.last_used.load(Relaxed))
     }
-    fn tenure_ends(&self) -> Micros {
-        self.last_used.load(Relaxed)
+    fn tenure_ends(&self) -> Timestamp {
+        Timestamp::from_micros(self.last_used.load(Relaxed))
     }
     fn uses(&self) -> u64 {
         self.uses.load(Relaxed)
@@ -90,7 +90,12 @@ impl Harness {
     fn new(budget: usize, waiting: usize) -> Self {
         let clock = Arc::new(AtomicU64::new(1_000_000));
         let now = Arc::clone(&clock);
-        let arbiter = Arbiter::new(Rules::new(budget), move || now.load(Relaxed), || 500, || {});
+        let arbiter = Arbiter::new(
+            Rules::new(budget),
+            move || Timestamp::from_micros(now.load(Relaxed)),
+            || 500,
+            || {},
+        );
         let mut harness = Self {
             arbiter: Arc::new(arbiter),
             clock,
@@ -155,12 +160,12 @@ fn main() {
             black_box(arbiter.tick());
         });
         time("a give-back within the tenure", 1_000_000, || {
-            black_box(arbiter.should_yield(&harness.conns[0].guard, 0, Micros::MAX));
+            black_box(arbiter.should_yield(&harness.conns[0].guard, 0, Timestamp::MAX));
         });
         time("a give-back past it: given up, closed, granted", 50, || {
             let mut conn = harness.conns.pop_front().expect("one is lent");
             assert!(
-                arbiter.should_yield(&conn.guard, conn.tenant, 0),
+                arbiter.should_yield(&conn.guard, conn.tenant, Timestamp::ZERO),
                 "somebody waits"
             );
             drop(conn.slot.take());

@@ -1,17 +1,17 @@
 use std::fmt;
 
 use crate::{
-    ConnectionGuard, FailureKind, Micros, PoolHandle, Refusal, Rules, Slot,
+    ConnectionGuard, FailureKind, PoolHandle, Refusal, Rules, Slot, Timestamp,
     slot::Closing,
     state::{Action, State},
     sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering},
 };
 
-/// The time, in microseconds since a moment of the caller's choice.
-type Clock = Box<dyn Fn() -> Micros + Send + Sync>;
+/// The time on the caller's monotonic clock.
+type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// A random number of 0 to 1,000, so that routers do not come back all at once.
-type Jitter = Box<dyn Fn() -> u64 + Send + Sync>;
+type Jitter = Box<dyn Fn() -> u32 + Send + Sync>;
 
 /// One server's budget of connections, and the line of those who wait for one.
 pub struct Arbiter<P: PoolHandle> {
@@ -55,8 +55,8 @@ impl<P: PoolHandle> Arbiter<P> {
     /// An arbiter with the whole budget free. `wake` is called when [`Arbiter::tick`] should be called from time to time.
     pub fn new(
         rules: Rules,
-        clock: impl Fn() -> Micros + Send + Sync + 'static,
-        jitter: impl Fn() -> u64 + Send + Sync + 'static,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+        jitter: impl Fn() -> u32 + Send + Sync + 'static,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -83,7 +83,7 @@ impl<P: PoolHandle> Arbiter<P> {
         self: &Arc<Self>,
         guard: &ConnectionGuard<P>,
         tenant: P::Tenant,
-        tenure_ends: Micros,
+        tenure_ends: Timestamp,
     ) -> bool {
         // Relaxed: whoever misses the flag by a moment is found idle by the next tick.
         self.contended.load(Ordering::Relaxed)
@@ -155,7 +155,10 @@ impl<P: PoolHandle> Arbiter<P> {
     }
 
     /// Decides under the lock and ready outside it.
-    fn work<T>(self: &Arc<Self>, decide: impl FnOnce(&mut State<P>, Micros, &mut Vec<Action<P>>) -> T) -> T {
+    fn work<T>(
+        self: &Arc<Self>,
+        decide: impl FnOnce(&mut State<P>, Timestamp, &mut Vec<Action<P>>) -> T,
+    ) -> T {
         let mut actions = Vec::new();
         let now = (self.clock)();
         let mut state = self.lock();

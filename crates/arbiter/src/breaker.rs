@@ -4,19 +4,21 @@
 //! probe at a time finds out whether the server is back. Between failures the pause doubles, with jitter so that many routers
 //! do not come back together.
 
-use crate::Micros;
+use std::time::Duration;
+
+use crate::Timestamp;
 
 /// How many failures in a row open the breaker.
 pub const FAILURES_MAX: u32 = 3;
 /// The pause after the first failure.
-const PAUSE_MIN: Micros = 50_000;
+const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause: with a connect on top, a server that is back is noticed within two seconds.
-const PAUSE_MAX: Micros = 1_000_000;
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
     failures: u32,
-    not_before: Micros,
+    not_before: Timestamp,
 }
 
 impl Breaker {
@@ -25,12 +27,12 @@ impl Breaker {
     }
 
     /// Whether a connect may begin now; while it is open only if no other one is under way.
-    pub(crate) fn admits(&self, now: Micros, connecting: usize) -> bool {
+    pub(crate) fn admits(&self, now: Timestamp, connecting: usize) -> bool {
         now >= self.not_before && !(self.is_open() && connecting > 0)
     }
 
     /// When a connect may begin.
-    pub(crate) fn not_before(&self) -> Micros {
+    pub(crate) fn not_before(&self) -> Timestamp {
         self.not_before
     }
 
@@ -39,22 +41,22 @@ impl Breaker {
     }
 
     /// `jitter` is a random number of 0 to 1,000. Says whether this failure opened it.
-    pub(crate) fn failed(&mut self, now: Micros, jitter: u64) -> bool {
+    pub(crate) fn failed(&mut self, now: Timestamp, jitter: u32) -> bool {
         let was_open = self.is_open();
         self.failures = self.failures.saturating_add(1);
-        let pause = (PAUSE_MIN << self.failures.saturating_sub(1).min(10)).min(PAUSE_MAX);
+        let pause = (PAUSE_MIN * (1 << self.failures.saturating_sub(1).min(10))).min(PAUSE_MAX);
         // Half of it at least, so that a jitter of zero is no busy loop.
         self.not_before = now + pause / 2 + pause / 2 * jitter.min(1_000) / 1_000;
         !was_open && self.is_open()
     }
 
     /// What became of a connect is not known: a pause, and the failures before it stand.
-    pub(crate) fn outcome_unknown(&mut self, now: Micros) {
+    pub(crate) fn outcome_unknown(&mut self, now: Timestamp) {
         self.not_before = self.not_before.max(now + PAUSE_MIN / 2);
     }
 
     /// The server is there, and full: a pause, for which nobody is refused.
-    pub(crate) fn server_full(&mut self, now: Micros, jitter: u64) {
+    pub(crate) fn server_full(&mut self, now: Timestamp, jitter: u32) {
         self.failures = 0;
         self.not_before = now + PAUSE_MIN / 2 + PAUSE_MIN / 2 * jitter.min(1_000) / 1_000;
     }
@@ -64,18 +66,21 @@ impl Breaker {
 mod tests {
     use super::*;
 
+    const START: Timestamp = Timestamp::ZERO;
+
     #[test]
     fn it_opens_after_three_failures_in_a_row_and_lets_one_probe_through_at_a_time() {
         let mut breaker = Breaker::default();
-        assert!(!breaker.failed(0, 500));
-        assert!(!breaker.failed(0, 500));
+        assert!(!breaker.failed(START, 500));
+        assert!(!breaker.failed(START, 500));
         breaker.succeeded();
-        assert!(!breaker.failed(0, 500) && !breaker.failed(0, 500));
-        assert!(breaker.failed(0, 500), "the third in a row opens it");
+        assert!(!breaker.failed(START, 500) && !breaker.failed(START, 500));
+        assert!(breaker.failed(START, 500), "the third in a row opens it");
         assert!(breaker.is_open());
 
         let now = breaker.not_before();
-        assert!(!breaker.admits(now - 1, 0));
+        let before = Timestamp::from_micros(now.as_micros() - 1);
+        assert!(!breaker.admits(before, 0));
         assert!(breaker.admits(now, 0));
         assert!(!breaker.admits(now + PAUSE_MAX, 1), "a probe is under way");
         assert!(!breaker.failed(now, 0), "it is open already");
@@ -89,28 +94,29 @@ mod tests {
     fn a_full_server_is_there() {
         let mut breaker = Breaker::default();
         for _ in 0..FAILURES_MAX {
-            breaker.failed(0, 500);
+            breaker.failed(START, 500);
         }
-        breaker.server_full(0, 500);
+        breaker.server_full(START, 500);
         assert!(!breaker.is_open());
-        assert!(!breaker.admits(PAUSE_MIN / 2 - 1, 0) && breaker.admits(PAUSE_MIN, 0));
+        let before = START + (PAUSE_MIN / 2 - Duration::from_micros(1));
+        assert!(!breaker.admits(before, 0) && breaker.admits(START + PAUSE_MIN, 0));
     }
 
     #[test]
     fn pauses_grow_within_bounds_and_are_never_none() {
         let mut breaker = Breaker::default();
-        let mut last = 0;
+        let mut last = Duration::ZERO;
         for failure in 0..50 {
-            breaker.failed(0, 0);
-            let pause = breaker.not_before();
+            breaker.failed(START, 0);
+            let pause = breaker.not_before().since(START);
             assert!(
                 pause >= PAUSE_MIN / 2 && pause >= last,
-                "failure {failure}: {pause}"
+                "failure {failure}: {pause:?}"
             );
             assert!(pause <= PAUSE_MAX);
             last = pause;
         }
-        breaker.failed(0, 1_000);
-        assert_eq!(breaker.not_before(), PAUSE_MAX);
+        breaker.failed(START, 1_000);
+        assert_eq!(breaker.not_before(), START + PAUSE_MAX);
     }
 }

@@ -28,6 +28,7 @@ mod slot;
 mod state;
 mod sync;
 mod tenant_entry;
+mod timestamp;
 mod wait_queue;
 
 pub use crate::{
@@ -36,7 +37,5 @@ pub use crate::{
     pool_handle::{PoolHandle, Refusal},
     rules::Rules,
     slot::{ConnectionGuard, FailureKind, Slot},
+    timestamp::Timestamp,
 };
-
-/// Microseconds since some moment that the caller chose.
-pub type Micros = u64;

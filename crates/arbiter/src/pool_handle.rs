@@ -1,6 +1,6 @@
-use std::hash::Hash;
+use std::{hash::Hash, time::Duration};
 
-use crate::{ConnectionGuard, Micros, Slot, sync::Arc};
+use crate::{ConnectionGuard, Slot, Timestamp, sync::Arc};
 
 /// What the arbiter sees of one tenant's pool, and asks of it.
 pub trait PoolHandle: Sized {
@@ -21,17 +21,17 @@ pub trait PoolHandle: Sized {
         false
     }
     /// Since when callers have been waiting without a break; none while nobody waits.
-    fn waiting_since(&self) -> Option<Micros>;
+    fn waiting_since(&self) -> Option<Timestamp>;
     /// How many connections are idle. Not those that callers who wait are about to pick up.
     fn idle(&self) -> usize;
     /// When a connection was last lent or given back.
-    fn last_used(&self) -> Micros;
+    fn last_used(&self) -> Timestamp;
     /// When the server last answered on one of the connections; zero: never.
-    fn last_answered(&self) -> Micros {
-        0
+    fn last_answered(&self) -> Timestamp {
+        Timestamp::ZERO
     }
     /// When the tenure of the latest connection ends.
-    fn tenure_ends(&self) -> Micros;
+    fn tenure_ends(&self) -> Timestamp;
     /// How often connections were lent since the pool was opened.
     fn uses(&self) -> u64;
     /// Takes an idle connection out of the pool, if one is still there.
@@ -49,5 +49,5 @@ pub trait PoolHandle: Sized {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// How soon it is tried again.
-    pub retry_after: Micros,
+    pub retry_after: Duration,
 }

@@ -5,13 +5,13 @@
 //! tenants want one, there is no favourite: whoever keeps a connection is used more often *because* it has it, and by
 //! frequency it would keep it for ever. Then it is a processor to be shared, and the one whose tenure ended first goes.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, time::Duration};
 
-use crate::{Micros, PoolHandle, Rules, tenant_entry::TenantEntry};
+use crate::{PoolHandle, Rules, Timestamp, tenant_entry::TenantEntry};
 
 /// Where a further connection for one tenant leaves another one with fewer than that one has, it is a matter of taking turns,
 /// for which a connect is a high price: so many tenures must the callers have waited.
-const TURN_TENURES: Micros = 4;
+const TURN_TENURES: u32 = 4;
 
 /// A tenant that takes a slot.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +29,8 @@ pub(crate) struct Claimant {
 pub(crate) struct Victim {
     pub(crate) live: usize,
     pub(crate) frequency: f32,
-    pub(crate) last_used: Micros,
-    pub(crate) tenure_ends: Micros,
+    pub(crate) last_used: Timestamp,
+    pub(crate) tenure_ends: Timestamp,
 }
 
 /// What closing a connection costs. The least is best.
@@ -41,7 +41,7 @@ pub(crate) struct EvictionCost {
     /// It was used within the last tenure.
     active: bool,
     frequency: f32,
-    since: Micros,
+    since: Timestamp,
 }
 
 impl Claimant {
@@ -52,12 +52,12 @@ impl Claimant {
         its_turn: true,
     };
 
-    pub(crate) fn new<P: PoolHandle>(rules: &Rules, entry: &TenantEntry<P>, now: Micros) -> Self {
+    pub(crate) fn new<P: PoolHandle>(rules: &Rules, entry: &TenantEntry<P>, now: Timestamp) -> Self {
         let waited = entry.waited(now);
         Self {
             live: entry.live(),
             may_grow: waited.is_some_and(|waited| waited >= rules.grow_after),
-            its_turn: waited.is_some_and(|waited| waited >= TURN_TENURES * rules.tenure),
+            its_turn: waited.is_some_and(|waited| waited >= rules.tenure * TURN_TENURES),
         }
     }
 
@@ -75,7 +75,7 @@ impl Claimant {
         (fairer && self.may_grow) || (victim_live > self.live && self.its_turn)
     }
 
-    pub(crate) fn may_preempt_idle(self, rules: &Rules, victim: &Victim, now: Micros) -> bool {
+    pub(crate) fn may_preempt_idle(self, rules: &Rules, victim: &Victim, now: Timestamp) -> bool {
         if self.live > 0 && victim.live == 1 {
             // Somebody's last connection, for somebody who has one: idle is idle, tenure or not, for its owner will get another
             // by right as soon as it asks.
@@ -89,16 +89,16 @@ impl Claimant {
 }
 
 impl Victim {
-    fn idle_for(&self, now: Micros) -> Micros {
-        now.saturating_sub(self.last_used)
+    fn idle_for(&self, now: Timestamp) -> Duration {
+        now.since(self.last_used)
     }
 
     /// Whether it is used again and again.
-    fn is_active(&self, rules: &Rules, now: Micros) -> bool {
-        self.idle_for(now) < 2 * rules.anticipation
+    fn is_active(&self, rules: &Rules, now: Timestamp) -> bool {
+        self.idle_for(now) < rules.anticipation * 2
     }
 
-    pub(crate) fn eviction_cost(&self, rules: &Rules, now: Micros) -> EvictionCost {
+    pub(crate) fn eviction_cost(&self, rules: &Rules, now: Timestamp) -> EvictionCost {
         let active = self.is_active(rules, now);
         EvictionCost {
             last: self.live == 1,

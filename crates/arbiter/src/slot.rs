@@ -1,7 +1,7 @@
 use std::fmt;
 
 use crate::{
-    Arbiter, Micros, PoolHandle,
+    Arbiter, PoolHandle, Timestamp,
     sync::{Arc, AtomicU64, Ordering},
 };
 
@@ -30,24 +30,24 @@ pub struct ConnectionGuard<P: PoolHandle> {
 pub(crate) struct Closing(AtomicU64);
 
 impl Closing {
-    const NOT_YET: Micros = Micros::MAX;
+    const NOT_YET: u64 = u64::MAX;
 
     fn new() -> Self {
         Self(AtomicU64::new(Self::NOT_YET))
     }
 
     /// The end begins; false if it had begun before.
-    pub(crate) fn begin(&self, now: Micros) -> bool {
-        let now = now.min(Self::NOT_YET - 1);
+    pub(crate) fn begin(&self, now: Timestamp) -> bool {
+        let now = now.as_micros().min(Self::NOT_YET - 1);
         self.0
             .compare_exchange(Self::NOT_YET, now, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
     }
 
     /// When it began.
-    pub(crate) fn began(&self) -> Option<Micros> {
+    pub(crate) fn began(&self) -> Option<Timestamp> {
         let began = self.0.load(Ordering::SeqCst);
-        (began != Self::NOT_YET).then_some(began)
+        (began != Self::NOT_YET).then_some(Timestamp::from_micros(began))
     }
 }
 

@@ -3,10 +3,11 @@
 use std::{
     collections::{HashMap, VecDeque, hash_map::DefaultHasher},
     hash::BuildHasherDefault,
+    time::Duration,
 };
 
 use crate::{
-    ArbiterStats, ConnectionGuard, FAILURES_MAX, FailureKind, Micros, PoolHandle, Refusal, Rules,
+    ArbiterStats, ConnectionGuard, FAILURES_MAX, FailureKind, PoolHandle, Refusal, Rules, Timestamp,
     breaker::Breaker, frequency::FrequencyTracker, slot::Closing, sync::Arc, tenant_entry::TenantEntry,
     wait_queue::WaitQueue,
 };
@@ -24,7 +25,7 @@ pub(crate) struct State<P: PoolHandle> {
     connecting: usize,
     closing: usize,
     /// When those began to end whose slots are expected any moment.
-    closing_soon: VecDeque<Micros>,
+    closing_soon: VecDeque<Timestamp>,
     /// Slots that an earlier process's backends still occupy.
     predecessors: usize,
     entries: Entries<P>,
@@ -34,12 +35,12 @@ pub(crate) struct State<P: PoolHandle> {
     /// Whether the last failure was silence, and nothing was heard on any other connection either.
     silence: bool,
     /// When the last of the failures in a row came.
-    failed_at: Option<Micros>,
+    failed_at: Option<Timestamp>,
     /// Whose log-in is used to find out whether a server that was down is back.
     probe: Option<Arc<P>>,
     contended: bool,
     /// When no idle connection was found, and how many connections the tenant had for which it was looked.
-    fruitless_scan: Option<(Micros, usize)>,
+    fruitless_scan: Option<(Timestamp, usize)>,
     ticks: bool,
     taken_idle_total: u64,
     yields_total: u64,
@@ -86,7 +87,7 @@ impl<P: PoolHandle> State<P> {
     pub(crate) fn request_slot(
         &mut self,
         pool: &Arc<P>,
-        now: Micros,
+        now: Timestamp,
         actions: &mut Vec<Action<P>>,
     ) -> Result<(), Refusal> {
         if self.breaker.is_open() {
@@ -116,7 +117,7 @@ impl<P: PoolHandle> State<P> {
         &mut self,
         tenant: P::Tenant,
         closing: &Closing,
-        now: Micros,
+        now: Timestamp,
         actions: &mut Vec<Action<P>>,
     ) {
         self.connecting -= 1;
@@ -138,8 +139,8 @@ impl<P: PoolHandle> State<P> {
         tenant: P::Tenant,
         closing: &Closing,
         kind: FailureKind,
-        now: Micros,
-        jitter: u64,
+        now: Timestamp,
+        jitter: u32,
         actions: &mut Vec<Action<P>>,
     ) {
         self.begin_closing(tenant, closing, now);
@@ -165,8 +166,8 @@ impl<P: PoolHandle> State<P> {
     pub(crate) fn note_failure(
         &mut self,
         kind: FailureKind,
-        now: Micros,
-        jitter: u64,
+        now: Timestamp,
+        jitter: u32,
         actions: &mut Vec<Action<P>>,
     ) {
         match kind {
@@ -193,7 +194,7 @@ impl<P: PoolHandle> State<P> {
         self.silence = false;
     }
 
-    fn has_answered_since(&self, since: Micros) -> bool {
+    fn has_answered_since(&self, since: Timestamp) -> bool {
         let mut pools = self.entries.values().filter_map(|entry| entry.pool.as_ref());
         pools.any(|pool| pool.last_answered() > since)
     }
@@ -213,7 +214,7 @@ impl<P: PoolHandle> State<P> {
     }
 
     /// A connection of the tenant is about to end. False: that was known.
-    fn begin_closing(&mut self, tenant: P::Tenant, closing: &Closing, now: Micros) -> bool {
+    fn begin_closing(&mut self, tenant: P::Tenant, closing: &Closing, now: Timestamp) -> bool {
         let newly = closing.begin(now);
         if newly {
             self.closing += 1;
@@ -233,7 +234,7 @@ impl<P: PoolHandle> State<P> {
         &mut self,
         tenant: P::Tenant,
         closing: &Closing,
-        now: Micros,
+        now: Timestamp,
         actions: &mut Vec<Action<P>>,
     ) {
         if self.begin_closing(tenant, closing, now) {
@@ -246,7 +247,7 @@ impl<P: PoolHandle> State<P> {
         tenant: P::Tenant,
         failed: bool,
         closing: &Closing,
-        now: Micros,
+        now: Timestamp,
         actions: &mut Vec<Action<P>>,
     ) {
         let began = closing.began();
@@ -273,7 +274,7 @@ impl<P: PoolHandle> State<P> {
         self.dispatch(now, actions);
     }
 
-    pub(crate) fn remove_pool(&mut self, pool: &Arc<P>, now: Micros, actions: &mut Vec<Action<P>>) {
+    pub(crate) fn remove_pool(&mut self, pool: &Arc<P>, now: Timestamp, actions: &mut Vec<Action<P>>) {
         let tenant = pool.tenant();
         if self.probe.as_ref().is_some_and(|probe| Arc::ptr_eq(probe, pool)) {
             self.probe = None;
@@ -294,7 +295,7 @@ impl<P: PoolHandle> State<P> {
     pub(crate) fn set_predecessors(
         &mut self,
         predecessors: usize,
-        now: Micros,
+        now: Timestamp,
         actions: &mut Vec<Action<P>>,
     ) {
         self.predecessors = predecessors;
@@ -306,7 +307,7 @@ impl<P: PoolHandle> State<P> {
         &mut self,
         guard: &ConnectionGuard<P>,
         tenant: P::Tenant,
-        now: Micros,
+        now: Timestamp,
     ) -> bool {
         let Some(next) = self.next_claimant(now) else {
             self.contended = false;
@@ -322,7 +323,7 @@ impl<P: PoolHandle> State<P> {
     }
 
     /// Looks again at everything that time alone may have changed. Whether to look again soon.
-    pub(crate) fn tick(&mut self, now: Micros, actions: &mut Vec<Action<P>>) -> bool {
+    pub(crate) fn tick(&mut self, now: Timestamp, actions: &mut Vec<Action<P>>) -> bool {
         self.fruitless_scan = None;
         self.dispatch(now, actions);
         self.ticks
@@ -382,7 +383,7 @@ impl<P: PoolHandle> State<P> {
     }
 
     /// Everybody who waits hears that the server is down: also those whose connect has just failed, who stand in no line.
-    fn refuse_waiting(&mut self, now: Micros, actions: &mut Vec<Action<P>>) {
+    fn refuse_waiting(&mut self, now: Timestamp, actions: &mut Vec<Action<P>>) {
         let refusal = self.refusal(now);
         for pool in self.entries.values().filter_map(|entry| entry.pool.as_ref()) {
             if pool.waiting_since().is_some() {
@@ -395,9 +396,9 @@ impl<P: PoolHandle> State<P> {
         }
     }
 
-    fn refusal(&self, now: Micros) -> Refusal {
+    fn refusal(&self, now: Timestamp) -> Refusal {
         Refusal {
-            retry_after: self.breaker.not_before().saturating_sub(now).max(1_000),
+            retry_after: self.breaker.not_before().since(now).max(Duration::from_millis(1)),
         }
     }
 

@@ -1,4 +1,6 @@
-use crate::{FAILURES_MAX, Micros, PoolHandle, frequency::Frequency, sync::Arc, wait_queue::Ticket};
+use std::time::Duration;
+
+use crate::{FAILURES_MAX, PoolHandle, Timestamp, frequency::Frequency, sync::Arc, wait_queue::Ticket};
 
 /// What the state knows of a tenant that holds a slot or stands in the line.
 pub(crate) struct TenantEntry<P> {
@@ -13,7 +15,7 @@ pub(crate) struct TenantEntry<P> {
     /// Slots of connects that failed, whose backends are not known to be gone. They are in none of the other numbers.
     pub(crate) stuck: usize,
     /// When its latest connection came.
-    pub(crate) grown_at: Micros,
+    pub(crate) grown_at: Timestamp,
     pub(crate) ticket: Option<Ticket>,
     pub(crate) frequency: Frequency,
 }
@@ -27,7 +29,7 @@ impl<P: PoolHandle> TenantEntry<P> {
             connecting_for_closed_pool: false,
             closing: 0,
             stuck: 0,
-            grown_at: 0,
+            grown_at: Timestamp::ZERO,
             ticket: None,
             frequency,
         }
@@ -53,7 +55,7 @@ impl<P: PoolHandle> TenantEntry<P> {
     }
 
     /// Since when its callers wait. Those of a pool that is being closed are on their way out.
-    pub(crate) fn waiting_since(&self) -> Option<Micros> {
+    pub(crate) fn waiting_since(&self) -> Option<Timestamp> {
         let pool = self.pool.as_ref().filter(|pool| !pool.is_closed())?;
         pool.waiting_since()
     }
@@ -76,8 +78,8 @@ impl<P: PoolHandle> TenantEntry<P> {
 
     /// For how long its callers have waited without a break for a further connection. One that has just come has not had the
     /// time to serve them.
-    pub(crate) fn waited(&self, now: Micros) -> Option<Micros> {
+    pub(crate) fn waited(&self, now: Timestamp) -> Option<Duration> {
         let since = self.waiting_since()?;
-        Some(now.saturating_sub(since.max(self.grown_at)))
+        Some(now.since(since.max(self.grown_at)))
     }
 }

@@ -9,9 +9,9 @@
 //! `INTERLEAVINGS=<number>` tries so many instead of a few hundred.
 #![cfg(feature = "shuttle")]
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
-use arbiter::{Arbiter, ConnectionGuard, FailureKind, Micros, PoolHandle, Refusal, Rules, Slot};
+use arbiter::{Arbiter, ConnectionGuard, FailureKind, PoolHandle, Refusal, Rules, Slot, Timestamp};
 use shuttle::{
     Config, MaxSteps, Runner,
     rand::Rng,
@@ -25,7 +25,8 @@ use shuttle::{
 
 type Tenant = usize;
 
-const MS: Micros = 1_000;
+/// Microseconds in a millisecond.
+const MS: u64 = 1_000;
 const TENANTS: usize = 3;
 
 /// What one run of a scenario shares.
@@ -74,11 +75,11 @@ struct Pool {
 struct Inner {
     idle: Vec<Conn>,
     waiting: usize,
-    waiting_since: Micros,
+    waiting_since: Timestamp,
     /// How often the callers were told that the server is down.
     refusals: usize,
-    last_used: Micros,
-    tenure_ends: Micros,
+    last_used: Timestamp,
+    tenure_ends: Timestamp,
     uses: u64,
     closed: bool,
 }
@@ -86,7 +87,7 @@ struct Inner {
 /// A connection's handle. When it goes the server hears of it first, and may end the backend before the hold says a word.
 struct Conn {
     backend: Option<(Slot<Pool>, Arc<Server>)>,
-    tenure_ends: Micros,
+    tenure_ends: Timestamp,
     guard: ConnectionGuard<Pool>,
 }
 
@@ -127,7 +128,7 @@ impl PoolHandle for Pool {
     fn is_closed(&self) -> bool {
         lock(&self.inner).closed
     }
-    fn waiting_since(&self) -> Option<Micros> {
+    fn waiting_since(&self) -> Option<Timestamp> {
         let inner = lock(&self.inner);
         inner.waits().then_some(inner.waiting_since)
     }
@@ -135,10 +136,10 @@ impl PoolHandle for Pool {
         let inner = lock(&self.inner);
         inner.idle.len().saturating_sub(inner.waiting)
     }
-    fn last_used(&self) -> Micros {
+    fn last_used(&self) -> Timestamp {
         lock(&self.inner).last_used
     }
-    fn tenure_ends(&self) -> Micros {
+    fn tenure_ends(&self) -> Timestamp {
         lock(&self.inner).tenure_ends
     }
     fn uses(&self) -> u64 {
@@ -221,7 +222,7 @@ impl Harness {
         let (now, waker) = (Arc::clone(&clock), Arc::clone(&timer));
         let arbiter = Arbiter::new(
             rules,
-            move || now.load(SeqCst),
+            move || Timestamp::from_micros(now.load(SeqCst)),
             || 500,
             move || {
                 *lock(&waker.woken) = true;
@@ -236,6 +237,10 @@ impl Harness {
             server,
             timer,
         })
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.clock.load(SeqCst))
     }
 
     fn pool(&self, tenant: Tenant) -> Arc<Pool> {
@@ -258,7 +263,7 @@ impl Harness {
                 self.server.end(slot);
                 continue;
             }
-            let now = self.clock.load(SeqCst);
+            let now = self.now();
             let guard = slot.guard();
             slot.connected();
             let tenure_ends = now + self.rules.tenure;
@@ -303,7 +308,7 @@ impl Harness {
     /// One caller: waits for a connection until it has one or is told that there is none. `patience`: how often it is woken
     /// before it gives up.
     fn check_out(&self, pool: &Arc<Pool>, mut patience: usize) -> Option<Conn> {
-        let now = self.clock.load(SeqCst);
+        let now = self.now();
         let mut inner = lock(&pool.inner);
         let heard = inner.refusals;
         if inner.waiting == 0 {
@@ -339,7 +344,7 @@ impl Harness {
             .arbiter
             .should_yield(&conn.guard, pool.tenant, conn.tenure_ends)
         {
-            lock(&pool.inner).last_used = self.clock.load(SeqCst);
+            lock(&pool.inner).last_used = self.now();
             pool.put(conn);
         }
     }
@@ -429,7 +434,7 @@ fn check(scenario: fn()) {
 fn rules() -> Rules {
     Rules {
         connects_max: 2,
-        grow_after: 3 * MS,
+        grow_after: Duration::from_millis(3),
         ..Rules::new(2)
     }
 }

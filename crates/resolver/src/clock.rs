@@ -1,9 +1,12 @@
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
-use arbiter::Micros;
+use arbiter::Timestamp;
 use tokio::time::Instant;
 
-/// Microseconds since the resolver started: they fit an atomic, and the arbiter reckons in them.
+/// The time since the resolver started, in the form in which the arbiter and atomics hold it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: Instant,
@@ -16,11 +19,35 @@ impl Clock {
         }
     }
 
-    pub(crate) fn now(self) -> Micros {
-        micros(self.start.elapsed())
+    pub(crate) fn now(self) -> Timestamp {
+        Timestamp::from_micros(micros(self.start.elapsed()))
     }
 }
 
-pub(crate) fn micros(duration: Duration) -> Micros {
-    Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX)
+/// A [`Timestamp`] that is read and written without a lock. It orders nothing else.
+#[derive(Debug)]
+pub(crate) struct AtomicTimestamp(AtomicU64);
+
+impl AtomicTimestamp {
+    pub(crate) fn new(at: Timestamp) -> Self {
+        Self(AtomicU64::new(at.as_micros()))
+    }
+
+    pub(crate) fn get(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Relaxed))
+    }
+
+    pub(crate) fn set(&self, at: Timestamp) {
+        self.0.store(at.as_micros(), Relaxed);
+    }
+
+    /// Sets it unless it holds a later moment already.
+    pub(crate) fn advance(&self, at: Timestamp) {
+        self.0.fetch_max(at.as_micros(), Relaxed);
+    }
+}
+
+/// Whole microseconds, as counters hold durations.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use arbiter::{ConnectionGuard, FailureKind, Micros, Slot};
+use arbiter::{ConnectionGuard, FailureKind, Slot, Timestamp};
 use deadpool_postgres::ClientWrapper;
 use pg::{ConnectTarget, Lent};
 use tokio::{
@@ -21,7 +21,6 @@ use tokio_postgres::{Client, NoTls, error::SqlState};
 use crate::{
     ResolverConfig,
     capacity::{Capacity, CapacityError},
-    clock::micros,
     drive::{Driven, Hosted, Occupied},
     pool::TenantPool,
     server::jitter,
@@ -81,12 +80,12 @@ pub(crate) struct Connection {
     client: ClientWrapper,
     pub(crate) session: Arc<Session>,
     pub(crate) guard: ConnectionGuard<TenantPool>,
-    pub(crate) tenure_ends: Micros,
-    pub(crate) idle_since: Micros,
+    pub(crate) tenure_ends: Timestamp,
+    pub(crate) idle_since: Timestamp,
     /// The session's count of answers when this was last lent.
     answers: u32,
-    idle_max: Micros,
-    expires_at: Micros,
+    idle_max: Duration,
+    expires_at: Timestamp,
     /// Dropped with the handle: tells the task that drives the socket that nobody is left to ask anything.
     _handle: oneshot::Sender<()>,
 }
@@ -109,13 +108,13 @@ impl ConnectLimits {
 
 impl Connection {
     /// Whether it may be lent once more.
-    pub(crate) fn is_fit(&self, now: Micros) -> bool {
+    pub(crate) fn is_fit(&self, now: Timestamp) -> bool {
         !self.client.is_closed() && now < self.expires_at
     }
 
     /// Whether it has been idle, or alive, for too long.
-    pub(crate) fn is_stale(&self, now: Micros) -> bool {
-        !self.is_fit(now) || now.saturating_sub(self.idle_since) >= self.idle_max
+    pub(crate) fn is_stale(&self, now: Timestamp) -> bool {
+        !self.is_fit(now) || now.since(self.idle_since) >= self.idle_max
     }
 
     /// Whether the server has answered anything since this was last asked.
@@ -205,7 +204,7 @@ async fn connect(pool: Arc<TenantPool>, mut begun: Begun) {
         answers: session.answers(),
         session,
         guard: occupied.slot().guard(),
-        tenure_ends: now + micros(limits.tenure),
+        tenure_ends: now + limits.tenure,
         idle_since: now,
         idle_max: jittered(limits.idle_timeout),
         expires_at: now + jittered(limits.lifetime_max),
@@ -390,8 +389,8 @@ async fn wait_for_predecessors(pool: &TenantPool, connection: &Connection) {
 }
 
 /// A tenth less or more at random, so that connections made together do not end together.
-fn jittered(limit: Duration) -> Micros {
-    micros(limit) / 10_000 * (9_000 + 2 * jitter())
+fn jittered(limit: Duration) -> Duration {
+    (limit / 10_000).saturating_mul(9_000 + 2 * jitter())
 }
 
 impl Deref for Connection {

@@ -16,13 +16,13 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{
             AtomicU64, AtomicUsize,
-            Ordering::{Acquire, Relaxed, SeqCst},
+            Ordering::{Relaxed, SeqCst},
         },
     },
     time::Duration,
 };
 
-use arbiter::{Micros, PoolHandle, Refusal, Slot};
+use arbiter::{PoolHandle, Refusal, Slot, Timestamp};
 use deadpool::unmanaged::{self, Object};
 use identity::Sealer;
 use model::TenantId;
@@ -37,7 +37,7 @@ use tokio::{
 use crate::{
     PoolStatus, ResolveError, Snapshot, TenantPoolStats,
     census::{Census, Counted},
-    clock::{Clock, micros},
+    clock::{AtomicTimestamp, Clock, micros},
     connect::{self, ConnectFailure, ConnectLimits, Connection},
     server::Server,
     stats::Counters,
@@ -72,10 +72,10 @@ pub(crate) struct TenantPool {
     connections: unmanaged::Pool<Box<Connection>>,
     visitors: AtomicUsize,
     waiting: AtomicUsize,
-    waiting_since: AtomicU64,
-    last_used: AtomicU64,
-    last_answered: AtomicU64,
-    tenure_ends: AtomicU64,
+    waiting_since: AtomicTimestamp,
+    last_used: AtomicTimestamp,
+    last_answered: AtomicTimestamp,
+    tenure_ends: AtomicTimestamp,
     uses: AtomicU64,
     figures: Figures,
     /// The latest bad news, and how many there were.
@@ -122,10 +122,10 @@ impl TenantPool {
             connections,
             visitors: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
-            waiting_since: AtomicU64::new(0),
-            last_used: AtomicU64::new(common.clock.now()),
-            last_answered: AtomicU64::new(0),
-            tenure_ends: AtomicU64::new(0),
+            waiting_since: AtomicTimestamp::new(Timestamp::ZERO),
+            last_used: AtomicTimestamp::new(common.clock.now()),
+            last_answered: AtomicTimestamp::new(Timestamp::ZERO),
+            tenure_ends: AtomicTimestamp::new(Timestamp::ZERO),
             uses: AtomicU64::new(0),
             figures: Figures::default(),
             news: Mutex::default(),
@@ -154,7 +154,7 @@ impl TenantPool {
     }
 
     /// A connection that is there, without waiting.
-    pub(crate) fn try_take(self: &Arc<Self>, now: Micros) -> Option<Object<Box<Connection>>> {
+    pub(crate) fn try_take(self: &Arc<Self>, now: Timestamp) -> Option<Object<Box<Connection>>> {
         loop {
             let connection = self.connections.try_get().ok()?;
             if connection.is_fit(now) {
@@ -178,7 +178,7 @@ impl TenantPool {
         let _in_line = self.line_up()?;
         let asked = self.common.clock.now();
         let outcome = timeout_at(deadline, self.wait_in_line(heard)).await;
-        let waited = Duration::from_micros(self.common.clock.now().saturating_sub(asked));
+        let waited = self.common.clock.now().since(asked);
         self.figures.waits.fetch_add(1, Relaxed);
         self.figures.waited_us.fetch_add(micros(waited), Relaxed);
         self.common.counters.note_wait(waited);
@@ -228,7 +228,7 @@ impl TenantPool {
     /// Takes a connection that the arbiter granted.
     pub(crate) fn add(self: &Arc<Self>, connection: Box<Connection>) {
         self.figures.connects.fetch_add(1, Relaxed);
-        self.tenure_ends.fetch_max(connection.tenure_ends, Relaxed);
+        self.tenure_ends.advance(connection.tenure_ends);
         self.put(connection);
         if self.waiting_since().is_some() {
             let _refused_callers_hear_it_themselves = self.server.arbiter.request_slot(self);
@@ -240,7 +240,7 @@ impl TenantPool {
         let now = self.common.clock.now();
         let arbiter = &self.server.arbiter;
         if connection.has_answered() {
-            self.last_answered.store(now, Relaxed);
+            self.last_answered.set(now);
             if arbiter.is_silent() {
                 arbiter.answered();
             }
@@ -254,7 +254,7 @@ impl TenantPool {
         }
         connection.trim_statements(self.common.limits.statements_max);
         connection.idle_since = now;
-        self.last_used.store(now, Relaxed);
+        self.last_used.set(now);
         drop(connection);
         // Closed in the meantime: then nobody else clears it away.
         if self.is_closed() {
@@ -271,7 +271,7 @@ impl TenantPool {
     }
 
     /// Ends the connections that have been idle, or alive, for too long.
-    pub(crate) fn sweep(&self, now: Micros) {
+    pub(crate) fn sweep(&self, now: Timestamp) {
         let mut fresh = Vec::new();
         while let Ok(connection) = self.connections.try_get() {
             if connection.is_stale(now) {
@@ -446,8 +446,8 @@ impl TenantPool {
             .map(|refusal| self.server_down(refusal))
     }
 
-    fn used(&self, now: Micros) {
-        self.last_used.store(now, Relaxed);
+    fn used(&self, now: Timestamp) {
+        self.last_used.set(now);
         // Not a fetch_add: a use that is lost now and then changes no frequency, and this is the warm path.
         self.uses.store(self.uses.load(Relaxed) + 1, Relaxed);
     }
@@ -455,7 +455,7 @@ impl TenantPool {
     fn line_up(&self) -> Result<InLine<'_>, NoLoan> {
         let waiting = self.waiting.fetch_add(1, SeqCst);
         if waiting == 0 {
-            self.waiting_since.store(self.common.clock.now(), Relaxed);
+            self.waiting_since.set(self.common.clock.now());
         }
         let in_line = InLine(self);
         if waiting >= self.common.waiting_max {
@@ -498,25 +498,25 @@ impl PoolHandle for TenantPool {
         Self::is_closed(self)
     }
 
-    fn waiting_since(&self) -> Option<Micros> {
+    fn waiting_since(&self) -> Option<Timestamp> {
         // Idle ones that are there while somebody waits are on their way to whoever waits.
-        (self.waiting.load(SeqCst) > self.idle()).then(|| self.waiting_since.load(Relaxed))
+        (self.waiting.load(SeqCst) > self.idle()).then(|| self.waiting_since.get())
     }
 
     fn idle(&self) -> usize {
         self.connections.status().available
     }
 
-    fn last_used(&self) -> Micros {
-        self.last_used.load(Relaxed)
+    fn last_used(&self) -> Timestamp {
+        self.last_used.get()
     }
 
-    fn last_answered(&self) -> Micros {
-        self.last_answered.load(Relaxed)
+    fn last_answered(&self) -> Timestamp {
+        self.last_answered.get()
     }
 
-    fn tenure_ends(&self) -> Micros {
-        self.tenure_ends.load(Acquire)
+    fn tenure_ends(&self) -> Timestamp {
+        self.tenure_ends.get()
     }
 
     fn uses(&self) -> u64 {

@@ -15,9 +15,10 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
+    time::Duration,
 };
 
-use arbiter::{Micros, PoolHandle as _};
+use arbiter::{PoolHandle as _, Timestamp};
 use model::{ServerName, TenantId};
 use registry::Budgets;
 use tokio::{
@@ -30,7 +31,7 @@ use crate::{
     PoolStatus, ResolveError, ResolverConfig, ServerStats, Snapshot, TenantPoolStats,
     cache::View,
     census::Census,
-    clock::{Clock, micros},
+    clock::Clock,
     connect::ConnectLimits,
     fence::{Fence, Stamp},
     pool::{Common, TenantPool},
@@ -45,7 +46,7 @@ pub(crate) struct Pools {
     listed: Mutex<Recency>,
     room: Arc<Semaphore>,
     pools_max: usize,
-    snapshot_ttl: Micros,
+    snapshot_ttl: Duration,
     servers: Mutex<HashMap<ServerName, Arc<Server>>>,
     config: ResolverConfig,
     fence: Arc<Fence>,
@@ -60,7 +61,7 @@ pub(crate) struct Entry {
     pub(crate) snapshot: Arc<Snapshot>,
     /// The state of the fence under which the snapshot passed the gate; none if it was only remembered.
     passed: Option<Stamp>,
-    fresh_until: Micros,
+    fresh_until: Timestamp,
 }
 
 /// A caller's presence in a pool.
@@ -98,7 +99,7 @@ impl Pools {
             listed: Mutex::default(),
             room: Arc::new(Semaphore::new(pools_max)),
             pools_max,
-            snapshot_ttl: micros(config.snapshot_ttl),
+            snapshot_ttl: config.snapshot_ttl,
             servers: Mutex::default(),
             config: config.clone(),
             fence,
@@ -114,7 +115,7 @@ impl Pools {
 
     /// The warm path: the tenant has a pool, and nothing was announced and its snapshot has not grown old since it passed
     /// the gate. Saves the look into the cache and the gate, not the fence.
-    pub(crate) fn revisit(&self, tenant: TenantId, now: Micros) -> Option<Visit> {
+    pub(crate) fn revisit(&self, tenant: TenantId, now: Timestamp) -> Option<Visit> {
         let entry = Arc::clone(self.open.pin().get(&tenant)?);
         let current = entry.passed == Some(self.fence.stamp(tenant)) && now < entry.fresh_until;
         if current { Visit::begin(entry) } else { None }
@@ -206,12 +207,12 @@ impl Pools {
     fn list(&self, listed: &mut Recency, view: &View, pool: Arc<TenantPool>) -> Arc<Entry> {
         let tenant = view.snapshot.tenant;
         let now = self.common.clock.now();
-        let age = micros(view.snapshot.read_at.elapsed());
+        let age = view.snapshot.read_at.elapsed();
         let entry = Arc::new(Entry {
             pool,
             snapshot: Arc::clone(&view.snapshot),
             passed: view.passed(),
-            fresh_until: (now + self.snapshot_ttl).saturating_sub(age),
+            fresh_until: now + self.snapshot_ttl.saturating_sub(age),
         });
         self.open.pin().insert(tenant, Arc::clone(&entry));
         listed.file(tenant, entry.pool.last_used());

@@ -10,18 +10,18 @@ use std::{
     ops::Bound,
 };
 
-use arbiter::Micros;
+use arbiter::Timestamp;
 use model::TenantId;
 
 #[derive(Debug, Default)]
 pub(crate) struct Recency {
-    order: BTreeSet<(Micros, TenantId)>,
-    filed: HashMap<TenantId, Micros>,
+    order: BTreeSet<(Timestamp, TenantId)>,
+    filed: HashMap<TenantId, Timestamp>,
 }
 
 impl Recency {
     /// Files a tenant under the time of its last use.
-    pub(crate) fn file(&mut self, tenant: TenantId, used: Micros) {
+    pub(crate) fn file(&mut self, tenant: TenantId, used: Timestamp) {
         self.remove(tenant);
         self.filed.insert(tenant, used);
         self.order.insert((used, tenant));
@@ -34,7 +34,7 @@ impl Recency {
     }
 
     /// The tenant whose last use, as filed, is the oldest of those behind `after`.
-    pub(crate) fn oldest_after(&self, after: Option<(Micros, TenantId)>) -> Option<(Micros, TenantId)> {
+    pub(crate) fn oldest_after(&self, after: Option<(Timestamp, TenantId)>) -> Option<(Timestamp, TenantId)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.order.range((from, Bound::Unbounded)).next().copied()
     }

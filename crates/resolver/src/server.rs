@@ -17,7 +17,7 @@ use model::ServerName;
 use registry::Budgets;
 use tokio::{runtime::Handle, sync::Notify, time::sleep};
 
-use crate::{Capacity, ResolverConfig, ServerStats, clock::Clock, clock::micros, pool::TenantPool};
+use crate::{Capacity, ResolverConfig, ServerStats, clock::Clock, pool::TenantPool};
 
 /// How often the arbiter looks again while time alone may free a slot.
 const TICK: Duration = Duration::from_millis(1);
@@ -53,7 +53,7 @@ impl Server {
     ) -> Arc<Self> {
         let rules = Rules {
             connects_max: config.connects_max,
-            tenure: micros(config.tenure),
+            tenure: config.tenure,
             ..Rules::new(config.budget)
         };
         let stir = Arc::new(Notify::new());
@@ -171,6 +171,6 @@ impl Server {
 }
 
 /// A random number of 0 to 1,000.
-pub(crate) fn jitter() -> u64 {
-    RandomState::new().hash_one(0_u8) % 1_001
+pub(crate) fn jitter() -> u32 {
+    u32::try_from(RandomState::new().hash_one(0_u8) % 1_001).unwrap_or_default()
 }

@@ -1,15 +1,17 @@
 //! What is tried, and the tables of what came of it.
 
-use arbiter::{Micros, Rules};
+use std::time::Duration;
+
+use arbiter::Rules;
 
 use crate::{
     cache::{self, Rule},
-    simulation::{Arrivals, Caller, Pools, Results, Simulation},
+    simulation::{Arrivals, Caller, Pools, Results, Simulation, ms},
     table::{Cell, Table, number, percent, text},
     trace::{Day, Trace},
 };
 
-const SECOND: Micros = 1_000_000;
+const SECOND: Duration = Duration::from_secs(1);
 /// Slots of the server with hundreds of tenants and more: `max_connections` 100, less those reserved.
 const SLOTS: usize = 90;
 
@@ -31,7 +33,7 @@ impl Default for Options {
 }
 
 impl Options {
-    fn seconds(&self, seconds: u64) -> Micros {
+    fn seconds(&self, seconds: u32) -> Duration {
         if self.quick {
             SECOND * seconds.div_ceil(5)
         } else {
@@ -110,7 +112,7 @@ fn candidates() -> Vec<Rule> {
 /// Requests that come at a rate, whatever becomes of them.
 fn open_loop(options: &Options, rules: Rules, tenants: usize, per_second: f64, day: Day) -> Results {
     let (warm_up, time) = (options.seconds(10), options.seconds(40));
-    let requests = (per_second * time as f64 / 1e6) as usize;
+    let requests = (per_second * time.as_secs_f64()) as usize;
     let mut trace = Trace::new(day, tenants, requests, options.seed);
     let arrivals = Arrivals {
         tenants: &mut trace,
@@ -177,7 +179,7 @@ fn pools(options: &Options) {
     );
     for (tenants, rate) in [(300, 1_000.0), (1_000, 500.0), (1_000, 1_000.0), (10_000, 500.0)] {
         let (warm_up, time) = (options.seconds(10), options.seconds(40));
-        let requests = (rate * time as f64 / 1e6) as usize;
+        let requests = (rate * time.as_secs_f64()) as usize;
         let best = cache::best_static(Day::Steady, tenants, SLOTS, requests, options.seed);
         for (name, bound) in [
             ("unbounded", Pools::UNBOUNDED),
@@ -275,7 +277,7 @@ fn closed_loop(options: &Options, rules: Rules, think: f64) -> Results {
     let callers: Vec<Caller> = (0..40)
         .map(|tenant| Caller {
             tenant,
-            sleep: 0,
+            sleep: Duration::ZERO,
             think: Some(think),
         })
         .collect();
@@ -292,9 +294,9 @@ const CLOSED: &[&str] = &[
     "connects per s",
 ];
 
-fn closed_row(value: Micros, think: f64, results: &Results) -> Vec<Cell> {
+fn closed_row(value: Duration, think: f64, results: &Results) -> Vec<Cell> {
     vec![
-        number(value as f64 / 1e3, 1),
+        number(ms(value), 1),
         number(think / 1e3, 1),
         number(results.per_second(), 0),
         number(results.longest_ms(), 0),
@@ -311,7 +313,7 @@ fn tenure(options: &Options) {
         CLOSED,
         options.json,
     );
-    for tenure in [5_000, 10_000, 25_000, 50_000, 100_000] {
+    for tenure in [5_000, 10_000, 25_000, 50_000, 100_000].map(Duration::from_micros) {
         for think in THINKS {
             let rules = Rules {
                 tenure,
@@ -329,7 +331,7 @@ fn anticipation(options: &Options) {
         CLOSED,
         options.json,
     );
-    for anticipation in [0, 500, 1_000, 2_000, 5_000, 10_000] {
+    for anticipation in [0, 500, 1_000, 2_000, 5_000, 10_000].map(Duration::from_micros) {
         for think in THINKS {
             let rules = Rules {
                 anticipation,
@@ -359,10 +361,10 @@ fn grow(options: &Options) {
         ],
         options.json,
     );
-    for grow_after in [1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000] {
+    for grow_after in [1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000].map(Duration::from_micros) {
         let mut row = |load: &str, results: &Results, tenants: usize| {
             table.row(vec![
-                number(grow_after as f64 / 1e3, 1),
+                number(ms(grow_after), 1),
                 text(load),
                 number(results.per_second(), 0),
                 percent(results.misses()),
@@ -386,7 +388,10 @@ fn grow(options: &Options) {
                 tenants,
             );
         }
-        for (load, tenants, callers, sleep) in [("5 tenants x 8", 5, 8, 5_000), ("6 tenants x 2", 6, 2, 0)] {
+        for (load, tenants, callers, sleep) in [
+            ("5 tenants x 8", 5, 8, Duration::from_millis(5)),
+            ("6 tenants x 2", 6, 2, Duration::ZERO),
+        ] {
             let callers: Vec<Caller> = (0..tenants * callers)
                 .map(|one| Caller {
                     tenant: one % tenants,
@@ -422,7 +427,7 @@ fn noisy(options: &Options) {
         ],
         options.json,
     );
-    for tenure in [10_000, 25_000, 50_000] {
+    for tenure in [10_000, 25_000, 50_000].map(Duration::from_micros) {
         for think in [0.0, 20_000.0, 50_000.0, 100_000.0, 1_000_000.0] {
             let rules = Rules {
                 tenure,
@@ -430,12 +435,12 @@ fn noisy(options: &Options) {
             };
             let noisy = (0..32).map(|_| Caller {
                 tenant: 0,
-                sleep: 20_000,
+                sleep: Duration::from_millis(20),
                 think: Some(0.0),
             });
             let quiet = (1..17).map(|tenant| Caller {
                 tenant,
-                sleep: 0,
+                sleep: Duration::ZERO,
                 think: Some(think),
             });
             let (warm_up, time) = (options.seconds(2), options.seconds(22));
@@ -445,7 +450,7 @@ fn noisy(options: &Options) {
             let alone = Simulation::new(rules, 17, 8, options.seed).run(&noisy, None, warm_up, time);
             let quiet = &both.answered[1..];
             table.row(vec![
-                number(tenure as f64 / 1e3, 0),
+                number(ms(tenure), 0),
                 number(think / 1e3, 0),
                 number(both.p99_ms(1..17), 1),
                 number(quiet.iter().sum::<u64>() as f64 / both.seconds(), 0),
@@ -481,12 +486,16 @@ fn morning(options: &Options) {
             let callers: Vec<Caller> = (0..callers)
                 .map(|one| Caller {
                     tenant: one % tenants,
-                    sleep: 0,
+                    sleep: Duration::ZERO,
                     think: None,
                 })
                 .collect();
-            let results =
-                Simulation::new(rules, tenants, 8, options.seed).run(&callers, None, 0, SECOND * 60);
+            let results = Simulation::new(rules, tenants, 8, options.seed).run(
+                &callers,
+                None,
+                Duration::ZERO,
+                SECOND * 60,
+            );
             let connects = results.connects as f64;
             table.row(vec![
                 number(tenants as f64, 0),

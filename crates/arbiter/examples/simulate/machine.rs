@@ -3,6 +3,8 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
+use arbiter::Timestamp;
+
 /// Processors.
 const CORES: f64 = 2.0;
 
@@ -10,13 +12,15 @@ const CORES: f64 = 2.0;
 /// measured figures: one connection answers 9.7k queries a second, eight 52k; a connect takes 3.5 ms alone, and no more than 400
 /// a second are made (367 with SCRAM, 536 without); a close takes 1 ms.
 pub(crate) mod costs {
+    use std::time::Duration;
+
     pub(crate) const QUERY_WORK: f64 = 33.0;
-    pub(crate) const QUERY_WAIT: u64 = 65;
+    pub(crate) const QUERY_WAIT: Duration = Duration::from_micros(65);
     /// Both ends work at the same time.
     pub(crate) const CONNECT_WORK: f64 = 2_200.0;
-    pub(crate) const CONNECT_WAIT: u64 = 1_300;
+    pub(crate) const CONNECT_WAIT: Duration = Duration::from_micros(1_300);
     pub(crate) const CLOSE_WORK: f64 = 500.0;
-    pub(crate) const CLOSE_WAIT: u64 = 500;
+    pub(crate) const CLOSE_WAIT: Duration = Duration::from_micros(500);
 }
 
 pub(crate) struct Machine<J> {
@@ -65,8 +69,8 @@ impl<J> Machine<J> {
     }
 
     /// Begins `work` on `weight` processors at once.
-    pub(crate) fn begin(&mut self, now: u64, weight: f64, work: f64, job: J) {
-        self.advance(now as f64);
+    pub(crate) fn begin(&mut self, now: Timestamp, weight: f64, work: f64, job: J) {
+        self.advance(now.as_micros() as f64);
         self.number += 1;
         self.at_work += weight;
         self.ends.push(Reverse(End {
@@ -78,16 +82,17 @@ impl<J> Machine<J> {
     }
 
     /// When the next one is done, if nothing else begins before.
-    pub(crate) fn next_end(&self) -> Option<u64> {
+    pub(crate) fn next_end(&self) -> Option<Timestamp> {
         let Reverse(end) = self.ends.peek()?;
         let left = (end.attained - self.attained).max(0.0);
-        Some((self.now + left / self.rate()).ceil() as u64)
+        let end = (self.now + left / self.rate()).ceil();
+        Some(Timestamp::from_micros(end as u64))
     }
 
     /// Takes the next one, at the time that [`Machine::next_end`] said.
-    pub(crate) fn end(&mut self, now: u64) -> Option<J> {
+    pub(crate) fn end(&mut self, now: Timestamp) -> Option<J> {
         let Reverse(end) = self.ends.pop()?;
-        self.advance(now as f64);
+        self.advance(now.as_micros() as f64);
         self.at_work -= end.weight;
         Some(end.job)
     }

@@ -1,6 +1,8 @@
 //! A small generator whose numbers are the same on every machine and in every year: the figures in the documentation depend
 //! on them (SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 
+use std::time::Duration;
+
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
@@ -26,9 +28,10 @@ impl Random {
         (self.unit() * bound as f64) as usize
     }
 
-    /// A pause between two independent events that come `mean` apart on average.
-    pub(crate) fn pause(&mut self, mean: f64) -> u64 {
-        (-(1.0 - self.unit()).ln() * mean).round() as u64
+    /// A pause between two independent events that come `mean` microseconds apart on average.
+    pub(crate) fn pause(&mut self, mean: f64) -> Duration {
+        let micros = (-(1.0 - self.unit()).ln() * mean).round();
+        Duration::from_micros(micros as u64)
     }
 
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {

@@ -7,16 +7,17 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use arbiter::{Arbiter, ConnectionGuard, Micros, PoolHandle, Refusal, Rules, Slot};
+use arbiter::{Arbiter, ConnectionGuard, PoolHandle, Refusal, Rules, Slot, Timestamp};
 
 use crate::{
     machine::{Machine, costs},
     random::Random,
 };
 
-const TICK: Micros = 1_000;
+const TICK: Duration = Duration::from_millis(1);
 
 /// The bound of open pools beside that of slots.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +39,7 @@ impl Pools {
 pub(crate) struct Caller {
     pub(crate) tenant: usize,
     /// How long the server sleeps within its query.
-    pub(crate) sleep: Micros,
+    pub(crate) sleep: Duration,
     /// How long it thinks on average before it asks again; none: it asks only once.
     pub(crate) think: Option<f64>,
 }
@@ -54,12 +55,12 @@ pub(crate) struct Results {
     /// Requests that were answered, by tenant.
     pub(crate) answered: Vec<u64>,
     /// How long each waited for its connection.
-    pub(crate) waits: Vec<Vec<Micros>>,
+    pub(crate) waits: Vec<Vec<Duration>>,
     pub(crate) connects: u64,
     /// Callers who still wait at the end, and the longest time among them.
     pub(crate) left: usize,
-    pub(crate) left_longest: Micros,
-    pub(crate) time: Micros,
+    pub(crate) left_longest: Duration,
+    pub(crate) time: Duration,
 }
 
 pub(crate) struct Simulation<'a> {
@@ -80,7 +81,7 @@ pub(crate) struct Simulation<'a> {
     ticking: bool,
     random: Random,
     arrivals: Option<Arrivals<'a>>,
-    warm_from: Micros,
+    warm_from: Timestamp,
     results: Results,
 }
 
@@ -101,7 +102,7 @@ enum Event {
 }
 
 struct Timed {
-    at: Micros,
+    at: Timestamp,
     order: u64,
     event: Event,
 }
@@ -146,10 +147,10 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct Inner {
     idle: Vec<Conn>,
-    callers: VecDeque<(Micros, Caller)>,
-    waiting_since: Micros,
-    last_used: Micros,
-    tenure_ends: Micros,
+    callers: VecDeque<(Timestamp, Caller)>,
+    waiting_since: Timestamp,
+    last_used: Timestamp,
+    tenure_ends: Timestamp,
     uses: u64,
     lent: usize,
     closed: bool,
@@ -157,7 +158,7 @@ struct Inner {
 
 pub(crate) struct Conn {
     number: u64,
-    tenure_ends: Micros,
+    tenure_ends: Timestamp,
     guard: ConnectionGuard<Pool>,
     outbox: Arc<Mutex<Outbox>>,
 }
@@ -172,6 +173,10 @@ impl AsRef<ConnectionGuard<Pool>> for Conn {
     fn as_ref(&self) -> &ConnectionGuard<Pool> {
         &self.guard
     }
+}
+
+pub(crate) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -191,17 +196,17 @@ impl PoolHandle for Pool {
     fn is_closed(&self) -> bool {
         lock(&self.inner).closed
     }
-    fn waiting_since(&self) -> Option<Micros> {
+    fn waiting_since(&self) -> Option<Timestamp> {
         let inner = lock(&self.inner);
         (!inner.callers.is_empty()).then_some(inner.waiting_since)
     }
     fn idle(&self) -> usize {
         lock(&self.inner).idle.len()
     }
-    fn last_used(&self) -> Micros {
+    fn last_used(&self) -> Timestamp {
         lock(&self.inner).last_used
     }
-    fn tenure_ends(&self) -> Micros {
+    fn tenure_ends(&self) -> Timestamp {
         lock(&self.inner).tenure_ends
     }
     fn uses(&self) -> u64 {
@@ -225,7 +230,7 @@ impl<'a> Simulation<'a> {
         let (now, bell) = (Arc::clone(&clock), Arc::clone(&outbox));
         let arbiter = Arbiter::new(
             rules,
-            move || now.load(Ordering::Relaxed),
+            move || Timestamp::from_micros(now.load(Ordering::Relaxed)),
             || 500,
             move || lock(&bell).wake = true,
         );
@@ -246,7 +251,7 @@ impl<'a> Simulation<'a> {
             ticking: false,
             random: Random::new(seed),
             arrivals: None,
-            warm_from: 0,
+            warm_from: Timestamp::ZERO,
             results: Results {
                 answered: vec![0; tenants],
                 waits: vec![Vec::new(); tenants],
@@ -265,19 +270,20 @@ impl<'a> Simulation<'a> {
         mut self,
         callers: &[Caller],
         arrivals: Option<Arrivals<'a>>,
-        warm_up: Micros,
-        time: Micros,
+        warm_up: Duration,
+        time: Duration,
     ) -> Results {
         for &caller in callers {
             // Not all in the same microsecond.
-            let at = self.random.below(1_000) as u64;
+            let at = Timestamp::from_micros(self.random.below(1_000) as u64);
             self.at(at, Event::Asks(caller));
         }
         self.arrivals = arrivals;
         if self.arrivals.is_some() {
-            self.at(1, Event::Arrives);
+            self.at(Timestamp::from_micros(1), Event::Arrives);
         }
-        self.warm_from = warm_up;
+        self.warm_from = Timestamp::ZERO + warm_up;
+        let end = Timestamp::ZERO + time;
         loop {
             let event_at = self.events.peek().map(|Reverse(timed)| timed.at);
             let work_at = self.machine.next_end();
@@ -286,10 +292,10 @@ impl<'a> Simulation<'a> {
                 (Some(at), None) | (None, Some(at)) => at,
                 (Some(a), Some(b)) => a.min(b),
             };
-            if now >= time {
+            if now >= end {
                 break;
             }
-            self.clock.fetch_max(now, Ordering::Relaxed);
+            self.clock.fetch_max(now.as_micros(), Ordering::Relaxed);
             if event_at == Some(now) {
                 if let Some(Reverse(timed)) = self.events.pop() {
                     self.happens(timed.event);
@@ -299,29 +305,29 @@ impl<'a> Simulation<'a> {
             }
             self.send();
         }
-        self.finish(time)
+        self.finish(end)
     }
 
-    fn finish(mut self, time: Micros) -> Results {
+    fn finish(mut self, end: Timestamp) -> Results {
         for pool in self.pools.iter().flatten() {
             for &(since, _) in &lock(&pool.inner).callers {
                 self.results.left += 1;
-                self.results.left_longest = self.results.left_longest.max(time - since);
+                self.results.left_longest = self.results.left_longest.max(end.since(since));
             }
         }
-        self.results.time = time - self.warm_from;
+        self.results.time = end.since(self.warm_from);
         self.results
     }
 
-    fn now(&self) -> Micros {
-        self.clock.load(Ordering::Relaxed)
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.clock.load(Ordering::Relaxed))
     }
 
     fn counts(&self) -> bool {
         self.now() >= self.warm_from
     }
 
-    fn at(&mut self, at: Micros, event: Event) {
+    fn at(&mut self, at: Timestamp, event: Event) {
         self.order += 1;
         self.events.push(Reverse(Timed {
             at,
@@ -330,7 +336,7 @@ impl<'a> Simulation<'a> {
         }));
     }
 
-    fn after(&mut self, pause: Micros, event: Event) {
+    fn after(&mut self, pause: Duration, event: Event) {
         self.at(self.now() + pause, event);
     }
 
@@ -439,7 +445,7 @@ impl<'a> Simulation<'a> {
         let pause = self.random.pause(1e6 / arrivals.per_second);
         self.ask(Caller {
             tenant,
-            sleep: 0,
+            sleep: Duration::ZERO,
             think: None,
         });
         self.after(pause, Event::Arrives);
@@ -462,7 +468,7 @@ impl<'a> Simulation<'a> {
         let _it_is_never_refused = self.arbiter.request_slot(&pool);
     }
 
-    fn lend(&mut self, pool: &Pool, conn: Conn, since: Micros, caller: Caller) {
+    fn lend(&mut self, pool: &Pool, conn: Conn, since: Timestamp, caller: Caller) {
         let now = self.now();
         let mut inner = lock(&pool.inner);
         inner.uses += 1;
@@ -470,7 +476,7 @@ impl<'a> Simulation<'a> {
         inner.last_used = now;
         drop(inner);
         if self.counts() {
-            self.results.waits[caller.tenant].push(now - since);
+            self.results.waits[caller.tenant].push(now.since(since));
         }
         let work = Work::Query(CheckedOut { conn, caller });
         self.machine.begin(now, 1.0, costs::QUERY_WORK, work);
@@ -510,7 +516,11 @@ impl<'a> Simulation<'a> {
         let CheckedOut { conn, caller } = checked_out;
         self.results.answered[caller.tenant] += u64::from(self.counts());
         if let Some(think) = caller.think {
-            let pause = if think > 0.0 { self.random.pause(think) } else { 0 };
+            let pause = if think > 0.0 {
+                self.random.pause(think)
+            } else {
+                Duration::ZERO
+            };
             self.after(pause, Event::Asks(caller));
         }
         let pool = self.pool(caller.tenant);
@@ -533,7 +543,7 @@ impl Results {
     }
 
     pub(crate) fn seconds(&self) -> f64 {
-        self.time as f64 / 1e6
+        self.time.as_secs_f64()
     }
 
     /// Connects for each request that was answered.
@@ -542,18 +552,18 @@ impl Results {
     }
 
     pub(crate) fn longest_ms(&self) -> f64 {
-        let longest = self.waits.iter().flatten().copied().max().unwrap_or(0);
-        longest.max(self.left_longest) as f64 / 1e3
+        let longest = self.waits.iter().flatten().copied().max().unwrap_or_default();
+        ms(longest.max(self.left_longest))
     }
 
     /// The wait below which 99 of 100 of these tenants' requests stay.
     pub(crate) fn p99_ms(&self, tenants: impl IntoIterator<Item = usize>) -> f64 {
-        let mut waits: Vec<Micros> = tenants
+        let mut waits: Vec<Duration> = tenants
             .into_iter()
             .flat_map(|tenant| self.waits[tenant].iter().copied())
             .collect();
         waits.sort_unstable();
-        waits.get(waits.len() * 99 / 100).copied().unwrap_or(0) as f64 / 1e3
+        ms(waits.get(waits.len() * 99 / 100).copied().unwrap_or_default())
     }
 
     /// Jain's index of fairness: 1 if all got the same, 1 ÷ n if one got all (Jain, Chiu and Hawe, 1984).

@@ -1,7 +1,9 @@
 //! Who gets what is free, and what is taken for those who wait.
 
+use std::time::Duration;
+
 use crate::{
-    Micros, PoolHandle,
+    PoolHandle, Timestamp,
     preemption::{Claimant, EvictionCost, Victim},
     state::{Action, State},
     sync::Arc,
@@ -11,18 +13,18 @@ use crate::{
 /// How long a backend usually takes at most to be gone once its connection ends. One that takes longer (a statement that does
 /// not hear of its cancel, a socket without an answer) is waited for no more: its slot comes when it comes, and
 /// those who wait get another.
-const CLOSES_WITHIN: Micros = 50_000;
+const CLOSES_WITHIN: Duration = Duration::from_millis(50);
 
 /// With so many slots one idle connection more may be ended before it can be used: it would be missed, and there are predecessors.
 const SLOTS_FOR_ONE_AHEAD: usize = 32;
 
 /// Having looked at every tenant in vain, it is not done again within so long, however many callers come: a connection that
 /// is given back meanwhile is seen when it is, and the next tick looks again.
-const LOOKS_AGAIN: Micros = 500;
+const LOOKS_AGAIN: Duration = Duration::from_micros(500);
 
 impl<P: PoolHandle> State<P> {
     /// Gives out what can be given: free slots first, then those of idle connections.
-    pub(super) fn dispatch(&mut self, now: Micros, actions: &mut Vec<Action<P>>) {
+    pub(super) fn dispatch(&mut self, now: Timestamp, actions: &mut Vec<Action<P>>) {
         self.contended = false;
         self.ticks = false;
         while self
@@ -65,7 +67,7 @@ impl<P: PoolHandle> State<P> {
     }
 
     /// While the breaker is open: one connect at a time, for whoever asked last.
-    fn dispatch_probe(&mut self, now: Micros, actions: &mut Vec<Action<P>>) {
+    fn dispatch_probe(&mut self, now: Timestamp, actions: &mut Vec<Action<P>>) {
         let Some(pool) = self.probe.clone() else { return };
         self.ticks = true;
         if !self.breaker.admits(now, self.connecting) {
@@ -112,7 +114,7 @@ impl<P: PoolHandle> State<P> {
     }
 
     /// The first in the line who may take a slot from another tenant, and for whom none is free or about to be.
-    pub(super) fn next_claimant(&mut self, now: Micros) -> Option<P::Tenant> {
+    pub(super) fn next_claimant(&mut self, now: Timestamp) -> Option<P::Tenant> {
         // As many end or connect at once as may connect, and with a large budget a few more, so that a slot is free when a connect
         // is done. And where others have the whole budget it would be for nothing.
         let connects_max = self.rules.connects_max;
@@ -128,7 +130,7 @@ impl<P: PoolHandle> State<P> {
     }
 
     /// The tenant as one that takes; none: one without a connection.
-    pub(super) fn claimant(&self, tenant: Option<P::Tenant>, now: Micros) -> Claimant {
+    pub(super) fn claimant(&self, tenant: Option<P::Tenant>, now: Timestamp) -> Claimant {
         let entry = tenant.and_then(|tenant| self.entries.get(&tenant));
         entry.map_or(Claimant::FIRST, |entry| Claimant::new(&self.rules, entry, now))
     }
@@ -155,10 +157,9 @@ impl<P: PoolHandle> State<P> {
     }
 
     /// The idle connection that will be missed least, taken out of its pool.
-    fn take_idle(&mut self, wanted_by: Option<P::Tenant>, now: Micros) -> Option<P::Idle> {
+    fn take_idle(&mut self, wanted_by: Option<P::Tenant>, now: Timestamp) -> Option<P::Idle> {
         let claimant = self.claimant(wanted_by, now);
-        let in_vain =
-            |&(at, live): &(Micros, usize)| now.saturating_sub(at) < LOOKS_AGAIN && claimant.live >= live;
+        let in_vain = |&(at, live): &(Timestamp, usize)| now.since(at) < LOOKS_AGAIN && claimant.live >= live;
         if self.fruitless_scan.as_ref().is_some_and(in_vain) {
             return None;
         }
@@ -194,7 +195,7 @@ impl<P: PoolHandle> State<P> {
         None
     }
 
-    fn taken_idle(&mut self, tenant: P::Tenant, idle: &P::Idle, now: Micros) {
+    fn taken_idle(&mut self, tenant: P::Tenant, idle: &P::Idle, now: Timestamp) {
         let newly = self.begin_closing(tenant, idle.as_ref().closing(), now);
         self.taken_idle_total += u64::from(newly);
     }

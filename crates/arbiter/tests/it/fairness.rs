@@ -1,32 +1,32 @@
 //! More busy tenants than slots, some with many callers and slow statements: nobody starves.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use arbiter::{Micros, Rules};
+use arbiter::{Rules, Timestamp};
 use proptest::prelude::*;
 
 use crate::harness::{Asked, Harness, MS, Tenant};
 
-const STEP: Micros = MS / 2;
-const CONNECT: Micros = 3 * MS;
-const CLOSE: Micros = MS;
+const STEP: Duration = Duration::from_micros(500);
+const CONNECT: Duration = Duration::from_millis(3);
+const CLOSE: Duration = MS;
 
 /// A tenant with this many callers, each of whom asks again at once, and how long they keep a connection.
 #[derive(Debug, Clone, Copy)]
 struct Busy {
     callers: usize,
-    keeps: Micros,
+    keeps: Duration,
 }
 
 fn busy() -> impl Strategy<Value = Busy> {
     prop_oneof![
-        8 => (1..3_usize, 1..3_u64),
+        8 => (1..3_usize, 1..3_u32),
         // A noisy one.
-        1 => (8..32_usize, 1..20_u64),
+        1 => (8..32_usize, 1..20_u32),
     ]
     .prop_map(|(callers, ms)| Busy {
         callers,
-        keeps: ms * MS,
+        keeps: MS * ms,
     })
 }
 
@@ -35,11 +35,11 @@ struct Play {
     harness: Harness,
     tenants: Vec<Busy>,
     /// When each lent connection comes back, each connect is done and each backend is gone.
-    due: BTreeMap<u64, Micros>,
-    connects: Vec<Micros>,
-    closings: Vec<Micros>,
-    served: Vec<(u64, Micros)>,
-    longest: Micros,
+    due: BTreeMap<u64, Timestamp>,
+    connects: Vec<Timestamp>,
+    closings: Vec<Timestamp>,
+    served: Vec<(u64, Timestamp)>,
+    longest: Duration,
 }
 
 impl Play {
@@ -53,11 +53,11 @@ impl Play {
             connects: Vec::new(),
             closings: Vec::new(),
             served,
-            longest: 0,
+            longest: Duration::ZERO,
         }
     }
 
-    fn run(&mut self, time: Micros) {
+    fn run(&mut self, time: Duration) {
         for (tenant, busy) in (0..).zip(self.tenants.clone()) {
             for _ in 0..busy.callers {
                 self.ask(tenant);
@@ -77,7 +77,7 @@ impl Play {
 
     fn step(&mut self) {
         let now = self.harness.now();
-        let is_due = |due: &Vec<Micros>| due.first().is_some_and(|&at| at <= now);
+        let is_due = |due: &Vec<Timestamp>| due.first().is_some_and(|&at| at <= now);
         while is_due(&self.closings) {
             self.closings.remove(0);
             self.harness.backend_gone(0);
@@ -116,7 +116,7 @@ impl Play {
             if !self.due.contains_key(&number) {
                 self.due.insert(number, now + self.tenants[index].keeps);
                 let (times, last) = &mut self.served[index];
-                self.longest = self.longest.max(now - *last);
+                self.longest = self.longest.max(now.since(*last));
                 (*times, *last) = (*times + 1, now);
             }
         }
@@ -135,17 +135,18 @@ proptest! {
         tenants in prop::collection::vec(busy(), 1..30),
     ) {
         let rules = Rules { connects_max, ..Rules::new(budget) };
-        let keeps_max = tenants.iter().map(|busy| busy.keeps).max().unwrap_or(0);
-        let count = tenants.len() as u64;
+        let keeps_max = tenants.iter().map(|busy| busy.keeps).max().unwrap_or_default();
+        let small = |number: usize| u32::try_from(number).expect("it is small");
+        let count = small(tenants.len());
         // Rounds of tenures, each with a statement that goes on past it, a close and a connect; and the connects of all, a few
         // at a time. Twice that is no starving.
-        let turn = rules.tenure + keeps_max + CLOSE + CONNECT + 2 * MS;
-        let handover = CLOSE + CONNECT + 2 * STEP;
-        let bound = 2 * ((count / budget as u64 + 2) * turn + count * handover / connects_max as u64);
+        let turn = rules.tenure + keeps_max + CLOSE + CONNECT + MS * 2;
+        let handover = CLOSE + CONNECT + STEP * 2;
+        let bound = (turn * (count / small(budget) + 2) + handover * count / small(connects_max)) * 2;
 
         let mut play = Play::new(rules, tenants);
-        play.run(3 * bound);
-        prop_assert!(play.longest <= bound, "{} ms of {} ms", play.longest / MS, bound / MS);
+        play.run(bound * 3);
+        prop_assert!(play.longest <= bound, "{} ms of {} ms", play.longest.as_millis(), bound.as_millis());
         prop_assert!(play.served.iter().all(|&(times, _)| times > 0), "{:?}", play.served);
     }
 }

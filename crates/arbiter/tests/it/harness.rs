@@ -6,16 +6,17 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arbiter::{
-    Arbiter, ArbiterStats, ConnectionGuard, FailureKind, Micros, PoolHandle, Refusal, Rules, Slot,
+    Arbiter, ArbiterStats, ConnectionGuard, FailureKind, PoolHandle, Refusal, Rules, Slot, Timestamp,
 };
 
 pub(crate) type Tenant = u32;
 
 /// A millisecond.
-pub(crate) const MS: Micros = 1_000;
+pub(crate) const MS: Duration = Duration::from_millis(1);
 
 /// One server, its arbiter, and everything that this process has there.
 pub(crate) struct Harness {
@@ -55,11 +56,11 @@ pub(crate) struct Pool {
 struct Inner {
     idle: Vec<Conn>,
     /// When each caller in the queue came.
-    callers: VecDeque<Micros>,
-    waiting_since: Option<Micros>,
-    last_used: Micros,
-    last_answered: Micros,
-    tenure_ends: Micros,
+    callers: VecDeque<Timestamp>,
+    waiting_since: Option<Timestamp>,
+    last_used: Timestamp,
+    last_answered: Timestamp,
+    tenure_ends: Timestamp,
     uses: u64,
     /// Connections that callers have: one of them may come back to those who wait.
     checked_out: usize,
@@ -70,7 +71,7 @@ struct Inner {
 pub(crate) struct Conn {
     number: u64,
     pool: Arc<Pool>,
-    tenure_ends: Micros,
+    tenure_ends: Timestamp,
     guard: ConnectionGuard<Pool>,
 }
 
@@ -84,6 +85,10 @@ impl AsRef<ConnectionGuard<Pool>> for Conn {
     fn as_ref(&self) -> &ConnectionGuard<Pool> {
         &self.guard
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).expect("a test is short")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -103,19 +108,19 @@ impl PoolHandle for Pool {
     fn is_closed(&self) -> bool {
         lock(&self.inner).closed
     }
-    fn waiting_since(&self) -> Option<Micros> {
+    fn waiting_since(&self) -> Option<Timestamp> {
         lock(&self.inner).waiting_since
     }
     fn idle(&self) -> usize {
         lock(&self.inner).idle.len()
     }
-    fn last_used(&self) -> Micros {
+    fn last_used(&self) -> Timestamp {
         lock(&self.inner).last_used
     }
-    fn last_answered(&self) -> Micros {
+    fn last_answered(&self) -> Timestamp {
         lock(&self.inner).last_answered
     }
-    fn tenure_ends(&self) -> Micros {
+    fn tenure_ends(&self) -> Timestamp {
         lock(&self.inner).tenure_ends
     }
     fn uses(&self) -> u64 {
@@ -147,7 +152,7 @@ impl Inner {
     }
 
     /// Takes the caller who came first, if any is there.
-    fn serve(&mut self, now: Micros) -> Option<Micros> {
+    fn serve(&mut self, now: Timestamp) -> Option<Timestamp> {
         let since = self.callers.pop_front()?;
         if self.callers.is_empty() {
             self.waiting_since = None;
@@ -174,7 +179,7 @@ impl Harness {
             rules,
             arbiter: Arc::new(Arbiter::new(
                 rules,
-                move || now.load(Ordering::Relaxed),
+                move || Timestamp::from_micros(now.load(Ordering::Relaxed)),
                 || 500,
                 || {},
             )),
@@ -189,12 +194,12 @@ impl Harness {
         }
     }
 
-    pub(crate) fn now(&self) -> Micros {
-        self.clock.load(Ordering::Relaxed)
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.clock.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn pass(&self, time: Micros) {
-        self.clock.fetch_add(time, Ordering::Relaxed);
+    pub(crate) fn pass(&self, time: Duration) {
+        self.clock.fetch_add(micros(time), Ordering::Relaxed);
     }
 
     pub(crate) fn pool(&mut self, tenant: Tenant) -> Arc<Pool> {
@@ -241,7 +246,7 @@ impl Harness {
     }
 
     /// The nth of the connects under way succeeds. Says how long the caller had waited who got the connection.
-    pub(crate) fn connect_succeeds(&mut self, nth: usize) -> Option<Micros> {
+    pub(crate) fn connect_succeeds(&mut self, nth: usize) -> Option<Duration> {
         self.connect_ends(nth, Ok(true))
     }
 
@@ -251,7 +256,11 @@ impl Harness {
     }
 
     /// The nth of the connects under way comes to an end; if well, either the arbiter hears of it last or first.
-    pub(crate) fn connect_ends(&mut self, nth: usize, outcome: Result<bool, FailureKind>) -> Option<Micros> {
+    pub(crate) fn connect_ends(
+        &mut self,
+        nth: usize,
+        outcome: Result<bool, FailureKind>,
+    ) -> Option<Duration> {
         let (pool, mut slot) = lock(&self.wire.connects).remove(nth)?;
         self.numbers += 1;
         let number = self.numbers;
@@ -300,7 +309,7 @@ impl Harness {
     }
 
     /// A caller is done with its connection. Says how long the next one had waited who got it.
-    pub(crate) fn give_back(&mut self, nth: usize) -> Option<Micros> {
+    pub(crate) fn give_back(&mut self, nth: usize) -> Option<Duration> {
         if nth >= self.lent.len() {
             return None;
         }
@@ -320,7 +329,7 @@ impl Harness {
         self.hand_over(conn)
     }
 
-    fn hand_over(&mut self, conn: Conn) -> Option<Micros> {
+    fn hand_over(&mut self, conn: Conn) -> Option<Duration> {
         let now = self.now();
         let pool = Arc::clone(&conn.pool);
         let mut inner = lock(&pool.inner);
@@ -332,7 +341,7 @@ impl Harness {
             Some(since) => {
                 inner.checked_out += 1;
                 self.lent.push(conn);
-                Some(now - since)
+                Some(now.since(since))
             }
             None => {
                 inner.idle.push(conn);

@@ -18,7 +18,7 @@ enum Event {
     IdleCloses(Tenant),
     BackendDies(usize),
     BackendGone(usize),
-    Tick(u64),
+    Tick(u32),
     ClosePool(Tenant),
     AskTooLate,
     Predecessors(usize),
@@ -94,7 +94,7 @@ fn happen(harness: &mut Harness, event: &Event) {
         Event::BackendDies(nth) => harness.backend_dies(nth),
         Event::BackendGone(nth) => harness.backend_gone(nth),
         Event::Tick(ms) => {
-            harness.pass(ms * MS);
+            harness.pass(MS * ms);
             harness.arbiter.tick();
         }
         Event::ClosePool(tenant) => harness.close_pool(tenant),
@@ -172,10 +172,10 @@ proptest! {
 
         // The whole budget can be had again.
         let mut harness = harness;
-        harness.pass(2_000 * MS);
+        harness.pass(MS * 2_000);
         for tenant in 0..Tenant::try_from(rules.budget).expect("it is small") {
             harness.ask(100 + tenant);
-            harness.pass(2_000 * MS);
+            harness.pass(MS * 2_000);
             harness.arbiter.tick();
             harness.connect_succeeds(0);
             harness.check();

@@ -1,8 +1,12 @@
 //! How the slots of one server go around, told with a few tenants.
 
+use std::time::Duration;
+
 use arbiter::{FAILURES_MAX, FailureKind, Rules};
 
 use crate::harness::{Asked, Harness, MS};
+
+const MICROSECOND: Duration = Duration::from_micros(1);
 
 const ANNA: u32 = 1;
 const BEN: u32 = 2;
@@ -57,10 +61,10 @@ fn within_its_tenure_a_connection_that_is_idle_for_a_moment_stays() {
     assert_eq!(harness.ask(ANNA), Asked::Lent);
     harness.give_back(0);
 
-    harness.pass(harness.rules.anticipation - 1);
+    harness.pass(harness.rules.anticipation - MICROSECOND);
     harness.arbiter.tick();
     assert_eq!(harness.idle(ANNA), 1);
-    harness.pass(1);
+    harness.pass(MICROSECOND);
     harness.arbiter.tick();
     assert_eq!(harness.idle(ANNA), 0, "it stayed idle");
 }
@@ -73,10 +77,10 @@ fn past_its_tenure_a_busy_connection_goes_to_whoever_waits() {
         assert_eq!(harness.ask(ANNA), Asked::Waits);
     }
     assert_eq!(harness.ask(BEN), Asked::Waits);
-    harness.pass(harness.rules.tenure - 1);
+    harness.pass(harness.rules.tenure - MICROSECOND);
     harness.give_back(0);
     assert_eq!(harness.lent_to(), [ANNA], "Anna's next caller goes on with it");
-    harness.pass(1);
+    harness.pass(MICROSECOND);
     harness.give_back(0);
     assert_eq!(harness.stats().yields_total, 1);
     harness.backend_gone(0);
@@ -95,7 +99,7 @@ fn past_its_tenure_a_busy_connection_goes_to_whoever_waits() {
 fn with_nobody_waiting_a_connection_outlives_its_tenure() {
     let mut harness = Harness::new(Rules::new(2), 2);
     served(&mut harness, ANNA);
-    harness.pass(1_000 * harness.rules.tenure);
+    harness.pass(harness.rules.tenure * 1_000);
     harness.give_back(0);
     harness.arbiter.tick();
     assert_eq!(harness.idle(ANNA), 1);
@@ -187,14 +191,14 @@ fn where_it_would_only_leave_the_other_with_fewer_it_is_a_matter_of_turns() {
     for tenant in [ANNA, ANNA, ANNA, BEN, BEN, BEN, BEN] {
         harness.ask(tenant);
     }
-    harness.pass(2 * harness.rules.tenure);
+    harness.pass(harness.rules.tenure * 2);
     give_all_back(&mut harness);
     assert_eq!(
         harness.lent_to(),
         [ANNA, BEN, BEN],
         "a connect for every tenure would be too dear"
     );
-    harness.pass(2 * harness.rules.tenure);
+    harness.pass(harness.rules.tenure * 2);
     give_all_back(&mut harness);
     assert_eq!(harness.stats().yields_total, 1);
     harness.backend_gone(0);
@@ -252,11 +256,11 @@ fn a_backend_that_does_not_end_holds_nobody_up() {
     served(&mut harness, ANNA);
     served(&mut harness, BEN);
     harness.lent_breaks(0);
-    harness.pass(10 * MS);
+    harness.pass(MS * 10);
     harness.give_back(0);
     assert_eq!(harness.ask(CARL), Asked::Waits);
     assert_eq!(harness.idle(BEN), 1, "Anna's slot is expected any moment");
-    harness.pass(100 * MS);
+    harness.pass(MS * 100);
     harness.arbiter.tick();
     assert_eq!(harness.idle(BEN), 0, "it did not come");
     harness.backend_gone(1);
@@ -288,7 +292,7 @@ fn when_the_server_is_down_all_hear_it_at_once_and_one_connect_at_a_time_tries_a
     assert_eq!(harness.ask(BEN), Asked::Refused);
     harness.arbiter.tick();
     assert_eq!(harness.connects(), 0);
-    harness.pass(1_000 * MS);
+    harness.pass(MS * 1_000);
     for tenant in all {
         assert_eq!(harness.ask(tenant), Asked::Refused);
     }
@@ -314,7 +318,7 @@ fn a_silent_server_is_found_out_by_a_tenant_that_may_have_one_connection() {
         assert_eq!(harness.connecting_for(), [ANNA], "connect {failure}");
         // Whether a backend has begun is not known, and nothing is heard of it.
         harness.connect_fails(0, FailureKind::Silent);
-        harness.pass(1_000 * MS);
+        harness.pass(MS * 1_000);
         if failure < FAILURES_MAX {
             harness.arbiter.tick();
         }
@@ -336,7 +340,7 @@ fn a_tenant_whose_log_ins_hang_does_not_take_the_budget_from_the_others() {
     for round in 0..20 {
         // Ben comes and goes all the while, so the server is well.
         harness.ask(BEN);
-        harness.pass(1_000 * MS);
+        harness.pass(MS * 1_000);
         harness.arbiter.tick();
         let connecting = harness.connecting_for();
         let nth = connecting.iter().position(|&tenant| tenant == BEN);
@@ -365,7 +369,7 @@ fn a_server_that_answers_on_some_connection_is_not_silent() {
     for _ in 0..FAILURES_MAX {
         assert_eq!(harness.ask(ANNA), Asked::Lent);
         harness.ask(BEN);
-        harness.pass(1_000 * MS);
+        harness.pass(MS * 1_000);
         harness.arbiter.tick();
         harness.give_back(0);
         harness.connect_fails(0, FailureKind::Silent);
@@ -388,7 +392,7 @@ fn a_secret_that_cannot_be_opened_says_nothing_about_the_server() {
         harness.connect_fails(0, FailureKind::Unreachable);
     }
     assert!(harness.stats().breaker_open);
-    harness.pass(1_000 * MS);
+    harness.pass(MS * 1_000);
     assert_eq!(harness.ask(DORA), Asked::Refused);
     harness.arbiter.tick();
     assert_eq!(harness.connecting_for(), [DORA]);
@@ -415,7 +419,7 @@ fn whoever_waited_through_an_outage_is_served_after_it() {
     while harness.stats().closing > 0 {
         harness.backend_gone(0);
     }
-    harness.pass(1_000 * MS);
+    harness.pass(MS * 1_000);
     assert_eq!(harness.ask(BEN), Asked::Refused);
     harness.arbiter.tick();
     assert_eq!(harness.connecting_for(), [BEN]);
@@ -430,7 +434,7 @@ fn a_connect_that_is_lost_without_a_word_has_failed() {
     harness.connect_abandoned(0);
     assert_eq!(harness.connects(), 0, "it is not begun anew at once");
     assert_eq!(harness.stats().taken, 0);
-    harness.pass(1_000 * MS);
+    harness.pass(MS * 1_000);
     harness.arbiter.tick();
     assert_eq!(harness.connecting_for(), [ANNA]);
 }

@@ -1,6 +1,6 @@
 //! What callers are told who get no connection: which bound was reached, or what is wrong with the server.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::sync::atomic::Ordering::Relaxed;
 
 use arbiter::Refusal;
 use tokio::time::Instant;
@@ -66,7 +66,7 @@ impl TenantPool {
             tenant: self.snapshot.tenant,
             server: self.server.name.clone(),
             reason: self.server.trouble(),
-            retry_after: Duration::from_micros(refusal.retry_after),
+            retry_after: refusal.retry_after,
         }
     }
 }

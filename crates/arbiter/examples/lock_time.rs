@@ -26,16 +26,16 @@ struct Pool {
 }
 
 /// Connects under way.
-type Connects = Arc<Mutex<Vec<(usize, Slot<Pool>)>>>;
+type Connects = Arc<Mutex<Vec<(usize, Slot<usize>)>>>;
 
 struct Conn {
     tenant: usize,
-    guard: ConnectionGuard<Pool>,
-    slot: Option<Slot<Pool>>,
+    guard: ConnectionGuard<usize>,
+    slot: Option<Slot<usize>>,
 }
 
-impl AsRef<ConnectionGuard<Pool>> for Conn {
-    fn as_ref(&self) -> &ConnectionGuard<Pool> {
+impl AsRef<ConnectionGuard<usize>> for Conn {
+    fn as_ref(&self) -> &ConnectionGuard<usize> {
         &self.guard
     }
 }
@@ -72,7 +72,7 @@ impl PoolHandle for Pool {
     fn take_idle(&self) -> Option<Conn> {
         lock(&self.idle).pop()
     }
-    fn connect(self: &Arc<Self>, slot: Slot<Self>) {
+    fn connect(self: &Arc<Self>, slot: Slot<usize>) {
         lock(&self.connects).push((self.tenant, slot));
     }
     fn refuse(&self, _: Refusal) {}

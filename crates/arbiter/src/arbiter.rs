@@ -1,8 +1,9 @@
 use std::fmt;
 
 use crate::{
-    ConnectionGuard, FailureKind, PoolHandle, Refusal, Rules, Slot, Timestamp,
-    slot::Closing,
+    ArbiterStats, ConnectionGuard, FailureKind, PoolHandle, Refusal, Rules, Slot, Timestamp,
+    closing::Closing,
+    slot::SlotEvents,
     state::{Action, State},
     sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering},
 };
@@ -10,49 +11,26 @@ use crate::{
 /// The time on the caller's monotonic clock.
 type Clock = Box<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// A random number of 0 to 1,000, so that routers do not come back all at once.
+/// A random number from 0 to 1,000, so that routers do not retry a server all at once.
 type Jitter = Box<dyn Fn() -> u32 + Send + Sync>;
 
-/// One server's budget of connections, and the line of those who wait for one.
+/// One server's budget of connections, and the queue of tenants that wait for one.
 pub struct Arbiter<P: PoolHandle> {
     state: Mutex<State<P>>,
-    /// Somebody waits for a slot and no idle connection could be taken: whoever gives one back asks [`Arbiter::should_yield`].
+    /// A tenant waits for a slot, and no idle connection could be taken for it. While this is set, each
+    /// caller that gives a connection back asks [`Arbiter::should_yield`].
     contended: AtomicBool,
-    /// The server does not answer: nobody is lent a connection to it.
+    /// The server does not answer: pools check out no connection to it.
     silent: AtomicBool,
     clock: Clock,
     jitter: Jitter,
-    /// Tells the caller's timer that [`Arbiter::tick`] has something to look at.
+    /// Wakes the caller's timer, which calls [`Arbiter::tick`].
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
-/// How things stand at one server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ArbiterStats {
-    /// The most slots.
-    pub budget: usize,
-    /// Slots that are out: connects under way, open connections, and those that are ending.
-    pub taken: usize,
-    /// Connects under way.
-    pub connecting: usize,
-    /// Connections that are ending.
-    pub closing: usize,
-    /// Connections that an earlier process of ours still has there.
-    pub predecessors: usize,
-    /// Tenants in the line.
-    pub tenants_waiting: usize,
-    /// Whether the breaker is open.
-    pub breaker_open: bool,
-    /// Idle connections taken for another tenant.
-    pub taken_idle_total: u64,
-    /// Connections given up because their tenure was over and another tenant waited.
-    pub yields_total: u64,
-    /// Callers refused at once because the breaker was open.
-    pub refused_total: u64,
-}
-
 impl<P: PoolHandle> Arbiter<P> {
-    /// An arbiter with the whole budget free. `wake` is called when [`Arbiter::tick`] should be called from time to time.
+    /// An arbiter with the whole budget free. It calls `wake` when [`Arbiter::tick`] should be called from
+    /// time to time.
     pub fn new(
         rules: Rules,
         clock: impl Fn() -> Timestamp + Send + Sync + 'static,
@@ -69,7 +47,8 @@ impl<P: PoolHandle> Arbiter<P> {
         }
     }
 
-    /// Callers of this tenant wait for a connection. Nothing happens when it has its share under way already.
+    /// Requests a slot, because callers of this tenant wait for a connection. Does nothing if the tenant has
+    /// all the slots that it may have, or a connect under way.
     ///
     /// # Errors
     /// The breaker is open.
@@ -77,52 +56,54 @@ impl<P: PoolHandle> Arbiter<P> {
         self.work(|state, now, actions| state.request_slot(pool, now, actions))
     }
 
-    /// Whether a connection that is given back should be closed for somebody who waits; then it must be. Cheap while nobody
-    /// waits.
+    /// Whether a connection that is given back must be closed for a tenant that waits. If this returns true,
+    /// the connection counts as closing, and the caller must close it. Cheap while no tenant waits.
     pub fn should_yield(
         self: &Arc<Self>,
-        guard: &ConnectionGuard<P>,
+        guard: &ConnectionGuard<P::Tenant>,
         tenant: P::Tenant,
         tenure_ends: Timestamp,
     ) -> bool {
-        // Relaxed: whoever misses the flag by a moment is found idle by the next tick.
+        // Relaxed: if this misses a flag that is just being set, the next tick finds the connection idle.
         self.contended.load(Ordering::Relaxed)
             && (self.clock)() >= tenure_ends
             && self.work(|state, now, _| state.should_yield(guard, tenant, now))
     }
 
-    /// Whether the server is taken to be silent: it did not answer several times in a row.
+    /// Whether the server counts as silent: it did not answer several times in a row.
     pub fn is_silent(&self) -> bool {
         self.silent.load(Ordering::Relaxed)
     }
 
-    /// Looks whether an idle connection may be taken by now, or a connect tried again. True: call again in a millisecond.
+    /// Checks whether time alone allows more: an idle connection may be taken, or a connect may be tried
+    /// again. Returns true if it should be called again in a millisecond.
     pub fn tick(self: &Arc<Self>) -> bool {
         self.work(|state, now, actions| state.tick(now, actions))
     }
 
-    /// A connection that was thought lost has answered.
+    /// Reports that the server answered on a connection while it counted as silent.
     pub fn answered(self: &Arc<Self>) {
         self.work(|state, _, _| state.answered());
     }
 
-    /// A statement was given up because the server did not even answer a cancel.
+    /// Reports that a statement was given up because the server did not even answer its cancellation.
     pub fn unanswered(self: &Arc<Self>) {
         let jitter = (self.jitter)();
         self.work(|state, now, actions| state.note_failure(FailureKind::Silent, now, jitter, actions));
     }
 
-    /// The pool is closed: it neither wants nor gives anything any more. Its slots come back as its connections end.
+    /// Reports that the pool is closed: it requests no slots any more. Its slots come back as its connections
+    /// close.
     pub fn remove_pool(self: &Arc<Self>, pool: &Arc<P>) {
         self.work(|state, now, actions| state.remove_pool(pool, now, actions));
     }
 
-    /// How many connections another process of ours, an earlier one, still has on this server.
+    /// Sets how many connections an earlier process of this instance still has on the server.
     pub fn set_predecessors(self: &Arc<Self>, predecessors: usize) {
         self.work(|state, now, actions| state.set_predecessors(predecessors, now, actions));
     }
 
-    /// How many slots a tenant holds; those of connects that failed are nobody's.
+    /// How many slots a tenant holds. Slots of failed connects belong to no tenant.
     pub fn held(&self, tenant: P::Tenant) -> usize {
         self.lock().held(tenant)
     }
@@ -137,28 +118,11 @@ impl<P: PoolHandle> Arbiter<P> {
         self.lock().stats()
     }
 
-    pub(crate) fn connected(self: &Arc<Self>, tenant: P::Tenant, closing: &Closing) {
-        self.work(|state, now, actions| state.connected(tenant, closing, now, actions));
-    }
-
-    pub(crate) fn failed(self: &Arc<Self>, tenant: P::Tenant, closing: &Closing, kind: FailureKind) {
-        let jitter = (self.jitter)();
-        self.work(|state, now, actions| state.failed(tenant, closing, kind, now, jitter, actions));
-    }
-
-    pub(crate) fn dropped(self: &Arc<Self>, tenant: P::Tenant, closing: &Closing) {
-        self.work(|state, now, actions| state.dropped(tenant, closing, now, actions));
-    }
-
-    pub(crate) fn released(self: &Arc<Self>, tenant: P::Tenant, failed: bool, closing: &Closing) {
-        self.work(|state, now, actions| state.released(tenant, failed, closing, now, actions));
-    }
-
-    /// Decides under the lock and ready outside it.
-    fn work<T>(
+    /// Decides under the lock and acts after releasing it.
+    fn work<R>(
         self: &Arc<Self>,
-        decide: impl FnOnce(&mut State<P>, Timestamp, &mut Vec<Action<P>>) -> T,
-    ) -> T {
+        decide: impl FnOnce(&mut State<P>, Timestamp, &mut Vec<Action<P>>) -> R,
+    ) -> R {
         let mut actions = Vec::new();
         let now = (self.clock)();
         let mut state = self.lock();
@@ -170,7 +134,7 @@ impl<P: PoolHandle> Arbiter<P> {
         if ticks {
             (self.wake)();
         }
-        // Every slot that was granted gets its owner before anything else runs that could panic.
+        // Every granted slot gets its owner before any other code runs, which could panic.
         let ready: Vec<ReadyAction<P>> = actions
             .into_iter()
             .map(|action| ReadyAction::new(self, action))
@@ -192,9 +156,28 @@ impl<P: PoolHandle> Arbiter<P> {
     }
 }
 
-/// A [`Action`] whose slot has an owner.
+impl<P: PoolHandle> SlotEvents<P::Tenant> for Arbiter<P> {
+    fn connected(self: Arc<Self>, tenant: P::Tenant, closing: &Closing) {
+        self.work(|state, now, actions| state.connected(tenant, closing, now, actions));
+    }
+
+    fn connect_failed(self: Arc<Self>, tenant: P::Tenant, closing: &Closing, kind: FailureKind) {
+        let jitter = (self.jitter)();
+        self.work(|state, now, actions| state.connect_failed(tenant, closing, kind, now, jitter, actions));
+    }
+
+    fn handle_dropped(self: Arc<Self>, tenant: P::Tenant, closing: &Closing) {
+        self.work(|state, now, actions| state.handle_dropped(tenant, closing, now, actions));
+    }
+
+    fn slot_released(self: Arc<Self>, tenant: P::Tenant, failed: bool, closing: &Closing) {
+        self.work(|state, now, actions| state.slot_released(tenant, failed, closing, now, actions));
+    }
+}
+
+/// An [`Action`] whose slot has an owner.
 enum ReadyAction<P: PoolHandle> {
-    Connect(Arc<P>, Slot<P>),
+    Connect(Arc<P>, Slot<P::Tenant>),
     Close(P::Idle),
     Refuse(Arc<P>, Refusal),
 }
@@ -203,7 +186,8 @@ impl<P: PoolHandle> ReadyAction<P> {
     fn new(arbiter: &Arc<Arbiter<P>>, action: Action<P>) -> Self {
         match action {
             Action::Connect(pool) => {
-                let slot = Slot::new(arbiter, pool.tenant());
+                let events = Arc::clone(arbiter);
+                let slot = Slot::new(events, pool.tenant());
                 Self::Connect(pool, slot)
             }
             Action::Close(idle) => Self::Close(idle),

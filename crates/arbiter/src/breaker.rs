@@ -1,8 +1,8 @@
-//! Whether a server is worth a try.
+//! Whether connecting to a server is worth a try.
 //!
-//! Closed: everybody may connect. After [`FAILURES_MAX`] failures in a row it opens: everybody is refused at once, and one
-//! probe at a time finds out whether the server is back. Between failures the pause doubles, with jitter so that many routers
-//! do not come back together.
+//! Closed: every tenant may connect. After [`FAILURES_MAX`] failures in a row the breaker opens: the arbiter
+//! refuses all callers at once, and one probe at a time finds out whether the server is back. The pause
+//! doubles from failure to failure, with jitter so that many routers do not retry together.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::Timestamp;
 pub const FAILURES_MAX: u32 = 3;
 /// The pause after the first failure.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The longest pause: with a connect on top, a server that is back is noticed within two seconds.
+/// The longest pause. With a connect on top, the arbiter notices within two seconds that a server is back.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
@@ -26,12 +26,12 @@ impl Breaker {
         self.failures >= FAILURES_MAX
     }
 
-    /// Whether a connect may begin now; while it is open only if no other one is under way.
+    /// Whether a connect may begin now. While the breaker is open, only if no other connect is under way.
     pub(crate) fn admits(&self, now: Timestamp, connecting: usize) -> bool {
         now >= self.not_before && !(self.is_open() && connecting > 0)
     }
 
-    /// When a connect may begin.
+    /// When the next connect may begin.
     pub(crate) fn not_before(&self) -> Timestamp {
         self.not_before
     }
@@ -40,26 +40,31 @@ impl Breaker {
         *self = Self::default();
     }
 
-    /// `jitter` is a random number of 0 to 1,000. Says whether this failure opened it.
+    /// Counts a failure. Returns whether this failure opened the breaker. `jitter` is a random number from 0
+    /// to 1,000.
     pub(crate) fn failed(&mut self, now: Timestamp, jitter: u32) -> bool {
         let was_open = self.is_open();
         self.failures = self.failures.saturating_add(1);
-        let pause = (PAUSE_MIN * (1 << self.failures.saturating_sub(1).min(10))).min(PAUSE_MAX);
-        // Half of it at least, so that a jitter of zero is no busy loop.
-        self.not_before = now + pause / 2 + pause / 2 * jitter.min(1_000) / 1_000;
+        let doublings = self.failures.saturating_sub(1).min(10);
+        self.not_before = now + jittered((PAUSE_MIN * (1 << doublings)).min(PAUSE_MAX), jitter);
         !was_open && self.is_open()
     }
 
-    /// What became of a connect is not known: a pause, and the failures before it stand.
+    /// The outcome of a connect is unknown: the next one waits, and the failures before it still count.
     pub(crate) fn outcome_unknown(&mut self, now: Timestamp) {
         self.not_before = self.not_before.max(now + PAUSE_MIN / 2);
     }
 
-    /// The server is there, and full: a pause, for which nobody is refused.
+    /// The server answers that it has no room: the next connect waits, and no caller is refused for it.
     pub(crate) fn server_full(&mut self, now: Timestamp, jitter: u32) {
         self.failures = 0;
-        self.not_before = now + PAUSE_MIN / 2 + PAUSE_MIN / 2 * jitter.min(1_000) / 1_000;
+        self.not_before = now + jittered(PAUSE_MIN, jitter);
     }
+}
+
+/// At least half of the pause, so that a jitter of zero does not make a busy loop.
+fn jittered(pause: Duration, jitter: u32) -> Duration {
+    pause / 2 + pause / 2 * jitter.min(1_000) / 1_000
 }
 
 #[cfg(test)]

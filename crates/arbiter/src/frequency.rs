@@ -1,12 +1,13 @@
-//! How often a tenant is used, with ageing.
+//! How often each tenant uses its connections: least frequently used (LFU) with ageing.
 //!
-//! A connection is worth what its next use saves, a connect, times how soon that use comes. The best guess at the latter is how
-//! often the tenant was used lately. Counting alone (LFU) keeps yesterday's favourites for ever, so all counts are halved from
-//! time to time (Karedla, Love and Wherry, "Caching strategies to improve disk system performance", 1994). Time here is the
-//! number of uses, not a clock: the rule is the same for ten requests a minute and for ten thousand a second.
+//! A connection is worth what its next use saves, a connect, times how soon that use comes. The best estimate
+//! of the latter is how often the tenant was used lately. Counting alone (LFU) keeps yesterday's favourites
+//! for ever, so all counts are halved from time to time (Karedla, Love and Wherry, "Caching strategies to
+//! improve disk system performance", 1994). Time is measured in uses here and not by a clock, so the rule is
+//! the same for ten requests a minute and ten thousand a second.
 //!
-//! Misses of the rules that were tried, Zipf(1.0) on 90 slots, in virtual time (`examples/simulate`, experiment `rules`); on a
-//! day whose favourites stay, and on one on which they change:
+//! Misses of the rules that were tried, Zipf(1.0) on 90 slots, in virtual time (`examples/simulate`,
+//! experiment `rules`); on a day whose favourites stay, and on a day on which they change:
 //!
 //! | | 1,000 | 10,000 | 100,000 tenants | 1,000, changing | 10,000 | 100,000 |
 //! |---|---|---|---|---|---|---|
@@ -17,104 +18,109 @@
 //! | LFU without ageing | 32.4% | 48.3% | 58.1% | 40.9% | 56.7% | 65.1% |
 //! | LFU, halved after 64 uses a slot | 32.6% | 48.6% | 58.4% | 33.1% | 49.0% | 58.5% |
 //!
-//! Absent tenants have to be remembered: halved after 256 uses a slot and without a memory the misses are 35.7%, 51.1% and 60.2%,
-//! and 57.6%, 63.3% and 63.7% where favourites change; with 16 remembered for each slot 32.4%, 48.4% and 58.1%, and 34.1%, 50.1%
-//! and 58.7%.
+//! Tenants without a connection must be remembered. When counts are halved after 256 uses a slot and no
+//! tenant is remembered, the misses are 35.7%, 51.1% and 60.2%, and 57.6%, 63.3% and 63.7% where favourites
+//! change. With 16 tenants remembered for each slot, they are 32.4%, 48.4% and 58.1%, and 34.1%, 50.1% and
+//! 58.7%.
 
 use std::{hash::Hash, num::NonZeroUsize};
 
 use lru::LruCache;
 
-/// Counts that stand for less than this are gone: a float never quite reaches zero.
+/// A count below this is forgotten: a float that is halved again and again never reaches zero.
 const COLD: f32 = 0.05;
 
-/// One tenant's count, as of an epoch.
+/// One tenant's count of uses, as of a number of halvings.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Frequency {
     count: f32,
-    epoch: u32,
-    /// The reading of the pool's own counter that `count` includes.
+    halvings: u32,
+    /// The value of the pool's own counter that `count` includes.
     seen: u64,
 }
 
-/// When the counts age, and what is remembered of tenants without a connection.
+/// Ages the counts of all tenants, and remembers those of tenants without a connection.
 #[derive(Debug)]
 pub(crate) struct FrequencyTracker<K: Eq + Hash> {
-    epoch: u32,
+    /// How often all counts have been halved; wraps around.
+    halvings: u32,
     uses: u64,
     uses_max: u64,
     absent: LruCache<K, Frequency>,
 }
 
 impl Frequency {
-    /// Goes on under a new pool, whose counter reads `seen`.
+    /// Continues with a new pool, whose counter stands at `seen`.
     pub(crate) fn restart(&mut self, seen: u64) {
         self.seen = seen;
     }
 
-    /// The count as of now.
-    pub(crate) fn value(&self, epoch: u32) -> f32 {
-        let halvings = epoch.wrapping_sub(self.epoch).min(64);
-        self.count * 0.5_f32.powi(halvings.cast_signed())
+    /// The count after `halvings` halvings.
+    pub(crate) fn value(&self, halvings: u32) -> f32 {
+        let missed = halvings.wrapping_sub(self.halvings).min(64);
+        self.count * 0.5_f32.powi(missed.cast_signed())
     }
 }
 
 impl<K: Copy + Eq + Hash> FrequencyTracker<K> {
-    /// `uses_max`: after how many uses of all tenants together the counts are halved. `memory`: how many absent tenants
-    /// are remembered.
+    /// `uses_max`: after how many uses of all tenants together the counts are halved. `memory`: how many
+    /// tenants without a connection are remembered.
     pub(crate) fn new(uses_max: u64, memory: usize) -> Self {
         Self {
-            epoch: 0,
+            halvings: 0,
             uses: 0,
             uses_max: uses_max.max(1),
             absent: LruCache::new(NonZeroUsize::new(memory).unwrap_or(NonZeroUsize::MIN)),
         }
     }
 
-    /// Takes in what happened since the last look; `uses` is the reading of the pool's counter, which only grows.
+    /// Adds the uses since the last call and returns the count. `uses` is the value of the pool's counter,
+    /// which only grows.
     pub(crate) fn read(&mut self, frequency: &mut Frequency, uses: u64) -> f32 {
         let new = uses.saturating_sub(frequency.seen);
         #[expect(
             clippy::cast_precision_loss,
-            reason = "a guess at a frequency needs no more than a float's digits"
+            reason = "an estimate of a frequency needs no more than a float's digits"
         )]
-        let count = frequency.value(self.epoch) + new as f32;
+        let count = frequency.value(self.halvings) + new as f32;
         *frequency = Frequency {
             count,
-            epoch: self.epoch,
+            halvings: self.halvings,
             seen: uses,
         };
         self.uses += new;
         count
     }
 
-    /// Halves the counts when it is time. Not within [`FrequencyTracker::read`], so that all that are compared are of one age.
+    /// Halves the counts when it is time. [`FrequencyTracker::read`] does not, so that all counts that are
+    /// compared with each other have the same age.
     pub(crate) fn age(&mut self) {
         if self.uses >= self.uses_max {
-            // After a long calm, in which nobody reads, the counts are many times what a period brings. As many halvings bring
-            // them back to it; with one only, what was popular in the calm would stay for as many periods.
+            // While no tenant waits, the counts are not read, and then they are many times what one period
+            // brings. Several halvings bring them back to it. With one halving, the favourites of that time
+            // would stay for many periods.
             let periods = self.uses / self.uses_max;
-            self.epoch = self.epoch.wrapping_add(1 + periods.ilog2());
+            self.halvings = self.halvings.wrapping_add(1 + periods.ilog2());
             self.uses = 0;
         }
     }
 
-    /// Remembers a tenant that has no connection any more.
+    /// Remembers the count of a tenant that has no connection any more.
     pub(crate) fn remember(&mut self, tenant: K, frequency: Frequency) {
-        if frequency.value(self.epoch) > COLD {
+        if frequency.value(self.halvings) > COLD {
             self.absent.put(tenant, frequency);
         }
     }
 
-    /// What is remembered of a tenant; `seen` is the present reading of its (perhaps new) pool's counter.
+    /// The remembered count of a tenant. `seen` is the present value of its (perhaps new) pool's counter.
     pub(crate) fn recall(&mut self, tenant: &K, seen: u64) -> Frequency {
         let count = self
             .absent
             .pop(tenant)
-            .map_or(0.0, |frequency| frequency.value(self.epoch));
+            .map_or(0.0, |frequency| frequency.value(self.halvings));
         Frequency {
             count,
-            epoch: self.epoch,
+            halvings: self.halvings,
             seen,
         }
     }

@@ -1,26 +1,29 @@
-//! Who may take a connection from whom, and which is missed least.
+//! Which tenant may take a connection from which other tenant, and which connection costs least to evict.
 //!
-//! Two different things are called idle. Most connections of a server with many tenants have not been used for a while: it is a
-//! cache, and the one to close is that of the tenant that is seldom used. But where all are used all the time and more
-//! tenants want one, there is no favourite: whoever keeps a connection is used more often *because* it has it, and by
-//! frequency it would keep it for ever. Then it is a processor to be shared, and the one whose tenure ended first goes.
+//! A connection can be idle for two different reasons. Most connections of a server with many tenants have
+//! not been used for a while. They are a cache, and the one to close is that of the tenant that is seldom
+//! used. But where all connections are used all the time and more tenants want one, frequency must not
+//! decide: a tenant with a connection is used more often *because* it has the connection, and by frequency it
+//! would keep it for ever. Such connections are like a processor to be shared, and the one whose tenure ended
+//! first goes.
 
 use std::{cmp::Ordering, time::Duration};
 
 use crate::{PoolHandle, Rules, Timestamp, tenant_entry::TenantEntry};
 
-/// Where a further connection for one tenant leaves another one with fewer than that one has, it is a matter of taking turns,
-/// for which a connect is a high price: so many tenures must the callers have waited.
+/// How many tenures callers must have waited before their tenant takes a further connection that leaves its
+/// former owner with fewer connections than the tenant has. Such tenants take turns, and each turn costs a
+/// connect.
 const TURN_TENURES: u32 = 4;
 
-/// A tenant that takes a slot.
+/// A tenant that wants a slot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Claimant {
     /// How many connections it has.
     pub(crate) live: usize,
-    /// Its callers have waited long enough to take a further one from somebody who has more.
+    /// Its callers have waited long enough to take a further connection from a tenant that has more.
     may_grow: bool,
-    /// They have waited long enough to take one in turn.
+    /// Its callers have waited long enough to take a connection in turn.
     its_turn: bool,
 }
 
@@ -33,19 +36,19 @@ pub(crate) struct Victim {
     pub(crate) tenure_ends: Timestamp,
 }
 
-/// What closing a connection costs. The least is best.
+/// What closing a connection costs. The arbiter evicts the connection with the least cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct EvictionCost {
-    /// It is its tenant's last one.
+    /// The connection is its tenant's last one.
     last: bool,
-    /// It was used within the last tenure.
+    /// The tenant used a connection a moment ago.
     active: bool,
     frequency: f32,
     since: Timestamp,
 }
 
 impl Claimant {
-    /// One that has nothing yet.
+    /// A tenant without a connection.
     pub(crate) const FIRST: Self = Self {
         live: 0,
         may_grow: true,
@@ -61,12 +64,12 @@ impl Claimant {
         }
     }
 
-    /// Whether it may take from anybody at all: for its first connection at once.
+    /// Whether it may take a slot from any other tenant. For its first connection it may do so at once.
     pub(crate) fn may_preempt(self) -> bool {
         self.live == 0 || self.may_grow
     }
 
-    /// Whether it may have a connection that is in use, past its tenure, when it is given back.
+    /// Whether it may take a connection that is in use, once its tenure is over and its caller gives it back.
     pub(crate) fn may_preempt_busy(self, victim_live: usize) -> bool {
         if self.live == 0 {
             return victim_live > 0;
@@ -77,13 +80,14 @@ impl Claimant {
 
     pub(crate) fn may_preempt_idle(self, rules: &Rules, victim: &Victim, now: Timestamp) -> bool {
         if self.live > 0 && victim.live == 1 {
-            // Somebody's last connection, for somebody who has one: idle is idle, tenure or not, for its owner will get another
-            // by right as soon as it asks.
+            // The victim's last connection, for a claimant that has one. The tenure does not protect an idle
+            // connection here: the victim comes first in the queue as soon as it asks again.
             return self.may_grow && victim.idle_for(now) >= rules.anticipation;
         }
-        // Its next request is often a moment away.
+        // The victim's next request is often a moment away.
         let ripe = now >= victim.tenure_ends || victim.idle_for(now) >= rules.anticipation;
-        // One that is idle while others wait may go even if its tenant has no more than they.
+        // A connection that is idle while callers wait may go even if its tenant has no more than the
+        // claimant.
         ripe && (self.live == 0 || self.its_turn || (victim.live > self.live + 1 && self.may_grow))
     }
 }
@@ -93,7 +97,7 @@ impl Victim {
         now.since(self.last_used)
     }
 
-    /// Whether it is used again and again.
+    /// Whether the tenant uses its connections again and again.
     fn is_active(&self, rules: &Rules, now: Timestamp) -> bool {
         self.idle_for(now) < rules.anticipation * 2
     }

@@ -1,77 +1,44 @@
 use std::fmt;
 
-use crate::{
-    Arbiter, PoolHandle, Timestamp,
-    sync::{Arc, AtomicU64, Ordering},
-};
+use crate::{FailureKind, closing::Closing, sync::Arc};
 
-/// The right to one connection. Whoever drives the socket holds it, from before the connect until the backend is gone;
-/// dropping it gives the slot back.
+/// The right to one connection. The task that drives the socket owns it, from before the connect until the
+/// backend is gone. Dropping it gives the slot back.
 #[must_use = "a slot that is dropped is free"]
-pub struct Slot<P: PoolHandle> {
-    arbiter: Arc<Arbiter<P>>,
-    tenant: P::Tenant,
+pub struct Slot<T: Copy> {
+    events: Arc<dyn SlotEvents<T>>,
+    tenant: T,
     closing: Arc<Closing>,
     connecting: bool,
-    /// The connect came to nothing.
+    /// The connect failed.
     failed: bool,
 }
 
-/// Kept with a connection's handle: when it is dropped the slot is known to come back soon, so that no second connection
-/// is closed for the same waiting tenant.
-pub struct ConnectionGuard<P: PoolHandle> {
-    arbiter: Arc<Arbiter<P>>,
-    tenant: P::Tenant,
+/// Belongs to a connection's handle. When it is dropped, the arbiter knows that the slot will come back soon,
+/// and does not close a second connection for the same waiting tenant.
+pub struct ConnectionGuard<T: Copy> {
+    events: Arc<dyn SlotEvents<T>>,
+    tenant: T,
     closing: Arc<Closing>,
 }
 
-/// When a connection began to end, if it has. The slot and the hold share it. Only the state writes it, under its lock: else
-/// a slot could come back between the moment in which its connection is said to end and the one in which that is booked.
-pub(crate) struct Closing(AtomicU64);
-
-impl Closing {
-    const NOT_YET: u64 = u64::MAX;
-
-    fn new() -> Self {
-        Self(AtomicU64::new(Self::NOT_YET))
-    }
-
-    /// The end begins; false if it had begun before.
-    pub(crate) fn begin(&self, now: Timestamp) -> bool {
-        let now = now.as_micros().min(Self::NOT_YET - 1);
-        self.0
-            .compare_exchange(Self::NOT_YET, now, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
-    }
-
-    /// When it began.
-    pub(crate) fn began(&self) -> Option<Timestamp> {
-        let began = self.0.load(Ordering::SeqCst);
-        (began != Self::NOT_YET).then_some(Timestamp::from_micros(began))
-    }
+/// What slots and guards report. The arbiter implements it; as a trait, it keeps this file independent of the
+/// arbiter.
+pub(crate) trait SlotEvents<T>: Send + Sync {
+    /// The log-in succeeded.
+    fn connected(self: Arc<Self>, tenant: T, closing: &Closing);
+    /// The connect failed. The slot is still out.
+    fn connect_failed(self: Arc<Self>, tenant: T, closing: &Closing, kind: FailureKind);
+    /// The connection's handle was dropped. The slot is still out.
+    fn handle_dropped(self: Arc<Self>, tenant: T, closing: &Closing);
+    /// The slot came back. `failed`: its connect had failed.
+    fn slot_released(self: Arc<Self>, tenant: T, failed: bool, closing: &Closing);
 }
 
-/// What a connect that came to nothing says about the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
-    /// It did not answer in time.
-    Silent,
-    /// It cannot be reached, or it is shutting down or starting.
-    Unreachable,
-    /// It is there, and has no room for another connection.
-    Full,
-    /// It is there, and refuses this log-in.
-    Refused,
-    /// It was not even tried: the reason lies on this side, and says nothing about the server.
-    NotTried,
-    /// It is not known: the task that connected went down.
-    Lost,
-}
-
-impl<P: PoolHandle> Slot<P> {
-    pub(crate) fn new(arbiter: &Arc<Arbiter<P>>, tenant: P::Tenant) -> Self {
+impl<T: Copy> Slot<T> {
+    pub(crate) fn new(events: Arc<dyn SlotEvents<T>>, tenant: T) -> Self {
         Self {
-            arbiter: Arc::clone(arbiter),
+            events,
             tenant,
             closing: Arc::new(Closing::new()),
             connecting: true,
@@ -79,64 +46,66 @@ impl<P: PoolHandle> Slot<P> {
         }
     }
 
-    /// The log-in is done: the next connect may begin. The tenant is not put into the line again by itself: whoever hands the
-    /// connection over looks whether callers still wait, and says so with [`Arbiter::request_slot`].
+    /// Reports that the log-in succeeded, so that the next connect may begin. The arbiter does not enqueue
+    /// the tenant again: the pool that takes the connection checks whether callers still wait, and then calls
+    /// [`Arbiter::request_slot`](crate::Arbiter::request_slot).
     pub fn connected(&mut self) {
         if std::mem::take(&mut self.connecting) {
-            self.arbiter.connected(self.tenant, &self.closing);
+            Arc::clone(&self.events).connected(self.tenant, &self.closing);
         }
     }
 
-    /// The connect came to nothing. The slot stays taken until it is dropped, for a backend may have begun; it hardly
-    /// counts against the tenant's own bound any more, or a server that does not answer would be tried once and never found out.
+    /// Reports that the connect failed. The slot stays taken until it is dropped, because a backend may have
+    /// begun. It counts only little against the tenant's own bound from now on: otherwise a tenant with one
+    /// slot would try a silent server once, and never find out that the server is down.
     pub fn failed(&mut self, kind: FailureKind) {
         if std::mem::take(&mut self.connecting) {
             self.failed = true;
-            self.arbiter.failed(self.tenant, &self.closing, kind);
+            Arc::clone(&self.events).connect_failed(self.tenant, &self.closing, kind);
         }
     }
 
-    /// Goes with the handle of this slot's connection.
+    /// A guard for the handle of this slot's connection.
     #[must_use]
-    pub fn guard(&self) -> ConnectionGuard<P> {
+    pub fn guard(&self) -> ConnectionGuard<T> {
         ConnectionGuard {
-            arbiter: Arc::clone(&self.arbiter),
+            events: Arc::clone(&self.events),
             tenant: self.tenant,
             closing: Arc::clone(&self.closing),
         }
     }
 }
 
-impl<P: PoolHandle> Drop for Slot<P> {
+impl<T: Copy> Drop for Slot<T> {
     fn drop(&mut self) {
-        // A connect that ended without a word (it panicked, its runtime went down) is not begun anew at once: that could go on
-        // without end.
+        // If neither `connected` nor `failed` was called, the task panicked or its runtime ended. The arbiter
+        // does not retry such a connect at once, since that could go on without end.
         self.failed(FailureKind::Lost);
-        self.arbiter.released(self.tenant, self.failed, &self.closing);
+        Arc::clone(&self.events).slot_released(self.tenant, self.failed, &self.closing);
     }
 }
 
-impl<P: PoolHandle> ConnectionGuard<P> {
+impl<T: Copy> ConnectionGuard<T> {
     pub(crate) fn closing(&self) -> &Closing {
         &self.closing
     }
 }
 
-impl<P: PoolHandle> AsRef<Self> for ConnectionGuard<P> {
+impl<T: Copy> AsRef<Self> for ConnectionGuard<T> {
     fn as_ref(&self) -> &Self {
         self
     }
 }
 
-impl<P: PoolHandle> Drop for ConnectionGuard<P> {
+impl<T: Copy> Drop for ConnectionGuard<T> {
     fn drop(&mut self) {
         if self.closing.began().is_none() {
-            self.arbiter.dropped(self.tenant, &self.closing);
+            Arc::clone(&self.events).handle_dropped(self.tenant, &self.closing);
         }
     }
 }
 
-impl<P: PoolHandle> fmt::Debug for Slot<P> {
+impl<T: Copy> fmt::Debug for Slot<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slot")
             .field("connecting", &self.connecting)
@@ -144,7 +113,7 @@ impl<P: PoolHandle> fmt::Debug for Slot<P> {
     }
 }
 
-impl<P: PoolHandle> fmt::Debug for ConnectionGuard<P> {
+impl<T: Copy> fmt::Debug for ConnectionGuard<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionGuard").finish_non_exhaustive()
     }

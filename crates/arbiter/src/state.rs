@@ -8,38 +8,39 @@ use std::{
 
 use crate::{
     ArbiterStats, ConnectionGuard, FAILURES_MAX, FailureKind, PoolHandle, Refusal, Rules, Timestamp,
-    breaker::Breaker, frequency::FrequencyTracker, slot::Closing, sync::Arc, tenant_entry::TenantEntry,
+    breaker::Breaker, closing::Closing, frequency::FrequencyTracker, sync::Arc, tenant_entry::TenantEntry,
     wait_queue::WaitQueue,
 };
 
-/// The order in which tenants are gone through decides between equals. With a hasher of its own it is the same in every
-/// run, so that a failure can be replayed. Tenants' names come from the registry, not from strangers.
+/// The iteration order decides between tenants that are otherwise equal. This hasher has no random key, so
+/// the order is the same in every run and a failure can be replayed. Tenants' ids come from the registry, not
+/// from strangers.
 type Entries<P> = HashMap<<P as PoolHandle>::Tenant, TenantEntry<P>, BuildHasherDefault<DefaultHasher>>;
 
 mod dispatch;
 
 pub(crate) struct State<P: PoolHandle> {
     rules: Rules,
-    /// Slots out: connects under way, open connections, and those that are ending.
+    /// Slots that are out: connects under way, open connections, and closing connections.
     taken: usize,
     connecting: usize,
     closing: usize,
-    /// When those began to end whose slots are expected any moment.
+    /// When each connection began to close whose slot is expected back any moment.
     closing_soon: VecDeque<Timestamp>,
-    /// Slots that an earlier process's backends still occupy.
+    /// Connections that an earlier process's backends still occupy.
     predecessors: usize,
     entries: Entries<P>,
     queue: WaitQueue<P::Tenant>,
     tracker: FrequencyTracker<P::Tenant>,
     breaker: Breaker,
-    /// Whether the last failure was silence, and nothing was heard on any other connection either.
+    /// Whether the last failure was silence, and the server answered on no other connection either.
     silence: bool,
-    /// When the last of the failures in a row came.
+    /// When the last of the failures in a row occurred.
     failed_at: Option<Timestamp>,
-    /// Whose log-in is used to find out whether a server that was down is back.
+    /// The pool whose log-in tests whether a server that was down is back.
     probe: Option<Arc<P>>,
     contended: bool,
-    /// When no idle connection was found, and how many connections the tenant had for which it was looked.
+    /// When a scan found no idle connection to take, and how many connections the claimant of that scan had.
     fruitless_scan: Option<(Timestamp, usize)>,
     ticks: bool,
     taken_idle_total: u64,
@@ -47,7 +48,7 @@ pub(crate) struct State<P: PoolHandle> {
     refused_total: u64,
 }
 
-/// What is to be done once the lock is free.
+/// What the arbiter does once it has released the lock.
 pub(crate) enum Action<P: PoolHandle> {
     Connect(Arc<P>),
     Close(P::Idle),
@@ -93,7 +94,7 @@ impl<P: PoolHandle> State<P> {
         if self.breaker.is_open() {
             self.refused_total += 1;
             if !pool.is_closed() {
-                // One whose own log-ins hang finds out nothing about the server.
+                // A tenant whose own log-ins hang is no good probe: it finds out nothing about the server.
                 let entry = self.entries.get(&pool.tenant());
                 if self.probe.is_none() || entry.is_none_or(|entry| entry.stuck < FAILURES_MAX as usize) {
                     self.probe = Some(Arc::clone(pool));
@@ -121,20 +122,20 @@ impl<P: PoolHandle> State<P> {
         actions: &mut Vec<Action<P>>,
     ) {
         self.connecting -= 1;
-        let mut for_nobody = closing.began().is_some();
+        let mut unused = closing.began().is_some();
         if let Some(entry) = self.entries.get_mut(&tenant) {
             entry.grown_at = now;
-            for_nobody |= entry.connect_ended();
+            unused |= entry.connect_ended();
         }
-        // Else whoever hands it over asks for more if need be.
-        if for_nobody {
+        // Otherwise the pool that takes the connection requests another slot if its callers need one.
+        if unused {
             self.enqueue(tenant);
         }
         self.note_server_up();
         self.dispatch(now, actions);
     }
 
-    pub(crate) fn failed(
+    pub(crate) fn connect_failed(
         &mut self,
         tenant: P::Tenant,
         closing: &Closing,
@@ -151,8 +152,8 @@ impl<P: PoolHandle> State<P> {
             entry.stuck += 1;
             entry.connect_ended()
         });
-        // Tried again before the backend is gone, which takes long where the server is silent. But not what would fail
-        // anyhow: the callers are just being told.
+        // The tenant tries again before the backend is gone, which takes long if the server is silent. It
+        // does not retry what would fail again: in that case the pool is just telling its callers.
         if for_closed_pool || !matches!(kind, FailureKind::Refused | FailureKind::NotTried) {
             self.enqueue(tenant);
         }
@@ -189,7 +190,8 @@ impl<P: PoolHandle> State<P> {
         self.dispatch(now, actions);
     }
 
-    /// A connection has answered while the server was thought silent. Whether it takes new ones is for a probe to find out.
+    /// The server has answered on a connection while it counted as silent. Whether it accepts new connections
+    /// is for a probe to find out.
     pub(crate) fn answered(&mut self) {
         self.silence = false;
     }
@@ -206,14 +208,14 @@ impl<P: PoolHandle> State<P> {
         self.failed_at = None;
         self.probe = None;
         if was_open {
-            // Some went on waiting, for a connection of theirs that was on loan.
+            // Some callers kept waiting for a connection of their tenant that was checked out.
             for tenant in self.entries.keys().copied().collect::<Vec<_>>() {
                 self.enqueue(tenant);
             }
         }
     }
 
-    /// A connection of the tenant is about to end. False: that was known.
+    /// Counts a connection of the tenant as closing. Returns false if it was counted before.
     fn begin_closing(&mut self, tenant: P::Tenant, closing: &Closing, now: Timestamp) -> bool {
         let newly = closing.begin(now);
         if newly {
@@ -223,14 +225,14 @@ impl<P: PoolHandle> State<P> {
                 entry.closing += 1;
             }
             self.update_ticket(tenant);
-            // Its callers wait from now on for another one, not until the backend is gone.
+            // From now on the tenant's callers wait for another connection, and not until this backend is
+            // gone.
             self.enqueue(tenant);
         }
         newly
     }
 
-    /// A connection was dropped by whoever had it.
-    pub(crate) fn dropped(
+    pub(crate) fn handle_dropped(
         &mut self,
         tenant: P::Tenant,
         closing: &Closing,
@@ -242,7 +244,7 @@ impl<P: PoolHandle> State<P> {
         }
     }
 
-    pub(crate) fn released(
+    pub(crate) fn slot_released(
         &mut self,
         tenant: P::Tenant,
         failed: bool,
@@ -255,7 +257,7 @@ impl<P: PoolHandle> State<P> {
             let expected = self.closing_soon.iter().position(|&one| one == began);
             expected.and_then(|index| self.closing_soon.remove(index));
         }
-        // From now on its hold has nothing to say.
+        // From now on the connection's guard reports nothing.
         closing.begin(now);
         let was_closing = usize::from(began.is_some());
         self.taken -= 1;
@@ -302,10 +304,11 @@ impl<P: PoolHandle> State<P> {
         self.dispatch(now, actions);
     }
 
-    /// Whether a connection past its tenure goes to somebody who waits.
+    /// Whether a connection whose tenure is over goes to another tenant. If so, it counts as closing from now
+    /// on.
     pub(crate) fn should_yield(
         &mut self,
-        guard: &ConnectionGuard<P>,
+        guard: &ConnectionGuard<P::Tenant>,
         tenant: P::Tenant,
         now: Timestamp,
     ) -> bool {
@@ -322,14 +325,14 @@ impl<P: PoolHandle> State<P> {
         given_up
     }
 
-    /// Looks again at everything that time alone may have changed. Whether to look again soon.
+    /// Repeats every check whose outcome time alone may have changed. Returns whether to repeat them soon.
     pub(crate) fn tick(&mut self, now: Timestamp, actions: &mut Vec<Action<P>>) -> bool {
         self.fruitless_scan = None;
         self.dispatch(now, actions);
         self.ticks
     }
 
-    /// The tenant's entry, with this pool as the one that is open.
+    /// The tenant's entry, with `pool` as its open pool.
     fn open_entry(&mut self, pool: &Arc<P>) -> &mut TenantEntry<P> {
         let (tenant, tracker) = (pool.tenant(), &mut self.tracker);
         let entry = self
@@ -343,7 +346,7 @@ impl<P: PoolHandle> State<P> {
         entry
     }
 
-    /// Puts the tenant in the line if it has need of another connection.
+    /// Adds the tenant to the queue if it needs another connection.
     fn enqueue(&mut self, tenant: P::Tenant) {
         if let Some(entry) = self.entries.get_mut(&tenant)
             && entry.needs_ticket()
@@ -352,7 +355,7 @@ impl<P: PoolHandle> State<P> {
         }
     }
 
-    /// Moves the tenant in the line when the number of its connections has changed.
+    /// Moves the tenant in the queue after the number of its connections has changed.
     fn update_ticket(&mut self, tenant: P::Tenant) {
         if let Some(entry) = self.entries.get_mut(&tenant) {
             let live = entry.live();
@@ -382,7 +385,8 @@ impl<P: PoolHandle> State<P> {
         }
     }
 
-    /// Everybody who waits hears that the server is down: also those whose connect has just failed, who stand in no line.
+    /// Tells all waiting callers that the server is down, also those whose tenant's connect has just failed
+    /// and which is therefore not in the queue.
     fn refuse_waiting(&mut self, now: Timestamp, actions: &mut Vec<Action<P>>) {
         let refusal = self.refusal(now);
         for pool in self.entries.values().filter_map(|entry| entry.pool.as_ref()) {
@@ -397,8 +401,9 @@ impl<P: PoolHandle> State<P> {
     }
 
     fn refusal(&self, now: Timestamp) -> Refusal {
+        let retry_after = self.breaker.not_before().since(now);
         Refusal {
-            retry_after: self.breaker.not_before().since(now).max(Duration::from_millis(1)),
+            retry_after: retry_after.max(Duration::from_millis(1)),
         }
     }
 

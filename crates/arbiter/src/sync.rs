@@ -1,4 +1,4 @@
-//! Locks and atomics: the standard library's, or shuttle's under the feature `shuttle`.
+//! Locks and atomics: those of the standard library, or those of shuttle under the feature `shuttle`.
 
 #[cfg(feature = "shuttle")]
 pub(crate) use shuttle::sync::{

@@ -2,19 +2,20 @@ use std::time::Duration;
 
 use crate::{FAILURES_MAX, PoolHandle, Timestamp, frequency::Frequency, sync::Arc, wait_queue::Ticket};
 
-/// What the state knows of a tenant that holds a slot or stands in the line.
+/// What the arbiter knows of a tenant that holds a slot or waits for one.
 pub(crate) struct TenantEntry<P> {
-    /// The pool that is open now, if any; connections of closed ones count all the same.
+    /// The pool that is open now, if any. Connections of closed pools count in the other fields all the same.
     pub(crate) pool: Option<Arc<P>>,
-    /// Slots: connects under way, connections, and those that are ending.
+    /// Slots of the tenant: connects under way, open connections, and closing connections.
     pub(crate) held: usize,
     pub(crate) connecting: usize,
-    /// The connect under way is for a pool that has left since.
+    /// The connect under way is for a pool that has closed since.
     pub(crate) connecting_for_closed_pool: bool,
     pub(crate) closing: usize,
-    /// Slots of connects that failed, whose backends are not known to be gone. They are in none of the other numbers.
+    /// Slots of failed connects whose backends are not known to be gone. They are in none of the other
+    /// numbers.
     pub(crate) stuck: usize,
-    /// When its latest connection came.
+    /// When the newest connection was made.
     pub(crate) grown_at: Timestamp,
     pub(crate) ticket: Option<Ticket>,
     pub(crate) frequency: Frequency,
@@ -35,12 +36,13 @@ impl<P: PoolHandle> TenantEntry<P> {
         }
     }
 
-    /// Connections that are not about to end, and the one under way.
+    /// Connections that are not closing, and the connect under way.
     pub(crate) fn live(&self) -> usize {
         self.held - self.closing
     }
 
-    /// A connect is over. True: it was for a pool that has left, so the present one still needs its own.
+    /// Counts the end of a connect. Returns true if it was for a pool that has closed since, so that the
+    /// present pool still needs its own connect.
     pub(crate) fn connect_ended(&mut self) -> bool {
         self.connecting -= 1;
         std::mem::take(&mut self.connecting_for_closed_pool)
@@ -54,21 +56,23 @@ impl<P: PoolHandle> TenantEntry<P> {
         self.pool.as_ref().is_some_and(|known| Arc::ptr_eq(known, pool))
     }
 
-    /// Since when its callers wait. Those of a pool that is being closed are on their way out.
+    /// Since when callers have been waiting for the open pool. The callers of a closed pool are about to
+    /// leave it, and do not count.
     pub(crate) fn waiting_since(&self) -> Option<Timestamp> {
         let pool = self.pool.as_ref().filter(|pool| !pool.is_closed())?;
         pool.waiting_since()
     }
 
-    /// Whether its bound allows another connect. Those that failed may exceed it by as many as it takes to find out that a
-    /// server does not answer; a tenant whose log-ins hang while others' do not gets no further than that.
+    /// Whether the tenant's bound allows another connect. Failed connects may exceed the bound by as many as
+    /// it takes to find out that a server does not answer. A tenant whose log-ins hang while others' succeed
+    /// gets no further.
     fn has_room(&self, pool: &P) -> bool {
         let max = pool.slots_max();
         self.held < max && self.held + self.stuck < max + FAILURES_MAX as usize
     }
 
-    /// Whether it should stand in the line and does not. One connect at a time: the connection that it brings may be all
-    /// that is needed.
+    /// Whether the tenant should be in the queue and is not. Only one connect of a tenant runs at a time: the
+    /// connection that it brings may be all that the tenant needs.
     pub(crate) fn needs_ticket(&self) -> bool {
         self.ticket.is_none()
             && self.connecting == 0
@@ -76,8 +80,8 @@ impl<P: PoolHandle> TenantEntry<P> {
             && self.waiting_since().is_some()
     }
 
-    /// For how long its callers have waited without a break for a further connection. One that has just come has not had the
-    /// time to serve them.
+    /// How long callers have been waiting without a break since the tenant's newest connection was made.
+    /// Before that moment, the connection had no chance to serve them.
     pub(crate) fn waited(&self, now: Timestamp) -> Option<Duration> {
         let since = self.waiting_since()?;
         Some(now.since(since.max(self.grown_at)))

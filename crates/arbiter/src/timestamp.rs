@@ -7,7 +7,8 @@ use std::{ops::Add, time::Duration};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The start of the clock. Where a timestamp says when something happened last, it also stands for "never".
+    /// The start of the clock. Where a timestamp says when something happened last, it also stands for
+    /// "never".
     pub const ZERO: Self = Self(0);
     /// Later than any moment that the clock reaches.
     pub const MAX: Self = Self(u64::MAX);

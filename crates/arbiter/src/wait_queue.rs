@@ -1,8 +1,9 @@
-//! The line of those who wait for a slot: fewest connections first, then who came first.
+//! The queue of tenants that wait for a slot: the tenant with the fewest connections first, then first come,
+//! first served.
 
 use std::collections::BTreeMap;
 
-/// A place in the line. The first is the least.
+/// A tenant's position in the queue. The least ticket is served first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket {
     live: usize,
@@ -23,7 +24,7 @@ impl<K: Copy> WaitQueue<K> {
         }
     }
 
-    /// Behind everybody who has as few connections.
+    /// Adds the tenant after all that have as few connections.
     pub(crate) fn push(&mut self, live: usize, tenant: K) -> Ticket {
         self.last_number += 1;
         let ticket = Ticket {
@@ -38,7 +39,7 @@ impl<K: Copy> WaitQueue<K> {
         self.tickets.remove(&ticket);
     }
 
-    /// The tenant has another number of connections now; its turn stays.
+    /// Moves the tenant to where its new number of connections belongs. Its ticket keeps its number.
     pub(crate) fn reposition(&mut self, ticket: &mut Ticket, live: usize) {
         if ticket.live != live
             && let Some(tenant) = self.tickets.remove(ticket)

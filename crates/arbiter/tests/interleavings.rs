@@ -1,12 +1,13 @@
-//! What threads can do to the arbiter: many orders of their steps, chosen by shuttle, on the same code with shuttle's locks and
-//! atomics. Run with `cargo nextest run -p arbiter --features shuttle`.
+//! What threads can do to the arbiter: many orders of their steps, chosen by shuttle, on the same code with
+//! shuttle's locks and atomics. Run with `cargo nextest run -p arbiter --features shuttle`.
 //!
-//! In each, callers of several tenants take and give back, some give up, connects and closes take place on threads of their
-//! own, some connects fail, a timer ticks only when it is woken, a pool is closed and opened again. A caller who is
-//! forgotten ends in a deadlock or in a loop without end, which shuttle reports; the budget is checked at each connect.
+//! In each, callers of several tenants take and give back, some give up, connects and closes take place on
+//! threads of their own, some connects fail, a timer ticks only when it is woken, a pool is closed and opened
+//! again. A caller who is forgotten ends in a deadlock or in a loop without end, which shuttle reports; the
+//! budget is checked at each connect.
 //!
-//! A failure prints the schedule that led to it. `INTERLEAVING=<schedule>` with the test's name runs that one again;
-//! `INTERLEAVINGS=<number>` tries so many instead of a few hundred.
+//! A failure prints the schedule that led to it. `INTERLEAVING=<schedule>` with the test's name runs that one
+//! again; `INTERLEAVINGS=<number>` tries so many instead of a few hundred.
 #![cfg(feature = "shuttle")]
 
 use std::{collections::VecDeque, time::Duration};
@@ -52,8 +53,8 @@ struct Server {
 }
 
 enum Job {
-    Connect(Arc<Pool>, Slot<Pool>),
-    End(Slot<Pool>),
+    Connect(Arc<Pool>, Slot<Tenant>),
+    End(Slot<Tenant>),
 }
 
 /// Wakes whoever ticks.
@@ -84,11 +85,12 @@ struct Inner {
     closed: bool,
 }
 
-/// A connection's handle. When it goes the server hears of it first, and may end the backend before the hold says a word.
+/// A connection's handle. When it goes the server hears of it first, and may end the backend before the hold
+/// says a word.
 struct Conn {
-    backend: Option<(Slot<Pool>, Arc<Server>)>,
+    backend: Option<(Slot<Tenant>, Arc<Server>)>,
     tenure_ends: Timestamp,
-    guard: ConnectionGuard<Pool>,
+    guard: ConnectionGuard<Tenant>,
 }
 
 impl Drop for Conn {
@@ -99,8 +101,8 @@ impl Drop for Conn {
     }
 }
 
-impl AsRef<ConnectionGuard<Pool>> for Conn {
-    fn as_ref(&self) -> &ConnectionGuard<Pool> {
+impl AsRef<ConnectionGuard<Tenant>> for Conn {
+    fn as_ref(&self) -> &ConnectionGuard<Tenant> {
         &self.guard
     }
 }
@@ -148,7 +150,7 @@ impl PoolHandle for Pool {
     fn take_idle(&self) -> Option<Conn> {
         lock(&self.inner).idle.pop()
     }
-    fn connect(self: &Arc<Self>, slot: Slot<Self>) {
+    fn connect(self: &Arc<Self>, slot: Slot<Tenant>) {
         let out = self.server.slots.fetch_add(1, SeqCst) + 1;
         assert!(out <= self.server.budget, "{out} slots are out");
         self.server.push(Job::Connect(Arc::clone(self), slot));
@@ -201,7 +203,7 @@ impl Server {
         }
     }
 
-    fn end(&self, slot: Slot<Pool>) {
+    fn end(&self, slot: Slot<Tenant>) {
         self.slots.fetch_sub(1, SeqCst);
         drop(slot);
     }
@@ -305,8 +307,8 @@ impl Harness {
         }
     }
 
-    /// One caller: waits for a connection until it has one or is told that there is none. `patience`: how often it is woken
-    /// before it gives up.
+    /// One caller: waits for a connection until it has one or is told that there is none. `patience`: how
+    /// often it is woken before it gives up.
     fn check_out(&self, pool: &Arc<Pool>, mut patience: usize) -> Option<Conn> {
         let now = self.now();
         let mut inner = lock(&pool.inner);

@@ -11,6 +11,7 @@ use std::{
 
 use arbiter::{ConnectionGuard, FailureKind, Slot, Timestamp};
 use deadpool_postgres::ClientWrapper;
+use model::TenantId;
 use pg::{ConnectTarget, Lent};
 use tokio::{
     sync::oneshot,
@@ -79,7 +80,7 @@ pub(crate) enum ConnectFailure {
 pub(crate) struct Connection {
     client: ClientWrapper,
     pub(crate) session: Arc<Session>,
-    pub(crate) guard: ConnectionGuard<TenantPool>,
+    pub(crate) guard: ConnectionGuard<TenantId>,
     pub(crate) tenure_ends: Timestamp,
     pub(crate) idle_since: Timestamp,
     /// The session's count of answers when this was last lent.
@@ -147,7 +148,7 @@ struct Begun {
 }
 
 /// Connects for a pool and puts the connection into it. The slot is in good hands whatever happens to the pool.
-pub(crate) fn begin(pool: Arc<TenantPool>, slot: Slot<TenantPool>) {
+pub(crate) fn begin(pool: Arc<TenantPool>, slot: Slot<TenantId>) {
     let callers = pool.callers();
     let begun = Begun {
         hosted: callers.as_ref().map(|runtime| Hosted::new(&pool, runtime)),
@@ -407,8 +408,8 @@ impl DerefMut for Connection {
     }
 }
 
-impl AsRef<ConnectionGuard<TenantPool>> for Connection {
-    fn as_ref(&self) -> &ConnectionGuard<TenantPool> {
+impl AsRef<ConnectionGuard<TenantId>> for Connection {
+    fn as_ref(&self) -> &ConnectionGuard<TenantId> {
         &self.guard
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arbiter::{FailureKind, Slot};
+use model::TenantId;
 use pg::{Lent, Socket};
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use tokio_postgres::{Connection, tls::NoTlsStream};
@@ -33,7 +34,7 @@ pub(crate) struct Occupied {
 
 /// Dropped in this order: whoever waits for the count to be zero finds the slot free.
 struct Place {
-    slot: Slot<TenantPool>,
+    slot: Slot<TenantId>,
     _counted: Counted,
 }
 
@@ -60,7 +61,7 @@ impl Drop for Hosted {
 }
 
 impl Occupied {
-    pub(crate) fn new(runtime: &Handle, slot: Slot<TenantPool>, counted: Counted) -> Self {
+    pub(crate) fn new(runtime: &Handle, slot: Slot<TenantId>, counted: Counted) -> Self {
         Self {
             connection: None,
             returned: None,
@@ -73,7 +74,7 @@ impl Occupied {
         }
     }
 
-    pub(crate) fn slot(&mut self) -> &mut Slot<TenantPool> {
+    pub(crate) fn slot(&mut self) -> &mut Slot<TenantId> {
         let place = self.place.as_mut().expect("it is handed on when this is dropped");
         &mut place.slot
     }

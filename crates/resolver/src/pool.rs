@@ -529,7 +529,7 @@ impl PoolHandle for TenantPool {
         Some(*connection)
     }
 
-    fn connect(self: &Arc<Self>, slot: Slot<Self>) {
+    fn connect(self: &Arc<Self>, slot: Slot<TenantId>) {
         connect::begin(Arc::clone(self), slot);
     }
 

@@ -1,5 +1,5 @@
-//! Which connection to close: rules compared by misses alone, without time. A use of a tenant that has no connection is a miss
-//! and closes the connection that the rule likes least.
+//! Which connection to close: rules compared by misses alone, without time. A use of a tenant that has no
+//! connection is a miss and closes the connection that the rule likes least.
 
 use crate::{
     frequency::{Frequency, FrequencyTracker},
@@ -12,9 +12,11 @@ pub(crate) enum Rule {
     Lru,
     /// Least frequently used, for ever.
     Lfu,
-    /// Least frequently used, halved after so many uses per slot, with so many absent tenants remembered per slot.
+    /// Least frequently used, halved after so many uses per slot, with so many absent tenants remembered per
+    /// slot.
     Halving { ageing_uses: u64, memory: usize },
-    /// Least frequently used with dynamic ageing: a newcomer starts where the last victim ended (Arlitt et al., 2000).
+    /// Least frequently used with dynamic ageing: a newcomer starts where the last victim ended (Arlitt et
+    /// al., 2000).
     Lfuda,
     /// Longest since the use before the last (`O'Neil`, `O'Neil` and Weikum, 1993), all remembered.
     Lru2,
@@ -86,7 +88,8 @@ pub(crate) fn misses_after(
     missed as f64 / (requests - warm) as f64
 }
 
-/// The same for who knows from the start which tenants will be used most in each phase, and keeps their connections open.
+/// The same for who knows from the start which tenants will be used most in each phase, and keeps their
+/// connections open.
 pub(crate) fn best_static(day: Day, tenants: usize, slots: usize, requests: usize, seed: u64) -> f64 {
     let trace = Trace::new(day, tenants, requests, seed);
     let (phases, warm) = (trace.phases(), requests / 5);

@@ -411,7 +411,8 @@ fn grow(options: &Options) {
     table.print();
 }
 
-/// Tenant 0 has 32 callers whose queries sleep for 20 ms; sixteen quiet ones think for a while between theirs.
+/// Tenant 0 has 32 callers whose queries sleep for 20 ms; sixteen quiet ones think for a while between
+/// theirs.
 fn noisy(options: &Options) {
     let mut table = Table::new(
         "Noisy: 32 callers of one tenant with 20 ms each beside 16 quiet tenants, 8 slots",

@@ -1,5 +1,5 @@
-//! A machine with a few processors that everything on it shares: clients, router and server stand on the same one, as in the
-//! measurements. Whoever is at work gets an equal part (processor sharing).
+//! A machine with a few processors that everything on it shares: clients, router and server stand on the same
+//! one, as in the measurements. Whoever is at work gets an equal part (processor sharing).
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -8,9 +8,9 @@ use arbiter::Timestamp;
 /// Processors.
 const CORES: f64 = 2.0;
 
-/// What things cost, in microseconds: of work on a processor, and of waiting besides. Chosen so that the machine has the
-/// measured figures: one connection answers 9.7k queries a second, eight 52k; a connect takes 3.5 ms alone, and no more than 400
-/// a second are made (367 with SCRAM, 536 without); a close takes 1 ms.
+/// What things cost, in microseconds: of work on a processor, and of waiting besides. Chosen so that the
+/// machine has the measured figures: one connection answers 9.7k queries a second, eight 52k; a connect takes
+/// 3.5 ms alone, and no more than 400 a second are made (367 with SCRAM, 536 without); a close takes 1 ms.
 pub(crate) mod costs {
     use std::time::Duration;
 

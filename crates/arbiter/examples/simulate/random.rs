@@ -1,5 +1,6 @@
-//! A small generator whose numbers are the same on every machine and in every year: the figures in the documentation depend
-//! on them (SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+//! A small generator whose numbers are the same on every machine and in every year: the figures in the
+//! documentation depend on them (SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
+//! generators", OOPSLA 2014).
 
 use std::time::Duration;
 

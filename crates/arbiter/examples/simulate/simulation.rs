@@ -73,7 +73,7 @@ pub(crate) struct Simulation<'a> {
     /// Tenants whose pool is open.
     open: Vec<usize>,
     slots_max: usize,
-    slots: HashMap<u64, Slot<Pool>>,
+    slots: HashMap<u64, Slot<usize>>,
     numbers: u64,
     machine: Machine<Work>,
     events: BinaryHeap<Reverse<Timed>>,
@@ -87,7 +87,7 @@ pub(crate) struct Simulation<'a> {
 
 /// What is done on a processor.
 enum Work {
-    Connect(Arc<Pool>, Slot<Pool>),
+    Connect(Arc<Pool>, Slot<usize>),
     Query(CheckedOut),
     Close(u64),
 }
@@ -95,7 +95,7 @@ enum Work {
 enum Event {
     Asks(Caller),
     Arrives,
-    Connected(Arc<Pool>, Slot<Pool>),
+    Connected(Arc<Pool>, Slot<usize>),
     Answered(CheckedOut),
     Gone(u64),
     Tick,
@@ -132,7 +132,7 @@ struct CheckedOut {
 /// What the arbiter asked for and the simulation has not begun yet.
 #[derive(Default)]
 struct Outbox {
-    connects: Vec<(Arc<Pool>, Slot<Pool>)>,
+    connects: Vec<(Arc<Pool>, Slot<usize>)>,
     ended: Vec<u64>,
     wake: bool,
 }
@@ -159,7 +159,7 @@ struct Inner {
 pub(crate) struct Conn {
     number: u64,
     tenure_ends: Timestamp,
-    guard: ConnectionGuard<Pool>,
+    guard: ConnectionGuard<usize>,
     outbox: Arc<Mutex<Outbox>>,
 }
 
@@ -169,8 +169,8 @@ impl Drop for Conn {
     }
 }
 
-impl AsRef<ConnectionGuard<Pool>> for Conn {
-    fn as_ref(&self) -> &ConnectionGuard<Pool> {
+impl AsRef<ConnectionGuard<usize>> for Conn {
+    fn as_ref(&self) -> &ConnectionGuard<usize> {
         &self.guard
     }
 }
@@ -215,7 +215,7 @@ impl PoolHandle for Pool {
     fn take_idle(&self) -> Option<Conn> {
         lock(&self.inner).idle.pop()
     }
-    fn connect(self: &Arc<Self>, slot: Slot<Self>) {
+    fn connect(self: &Arc<Self>, slot: Slot<usize>) {
         lock(&self.outbox).connects.push((Arc::clone(self), slot));
     }
     fn refuse(&self, _: Refusal) {
@@ -482,7 +482,7 @@ impl<'a> Simulation<'a> {
         self.machine.begin(now, 1.0, costs::QUERY_WORK, work);
     }
 
-    fn connected(&mut self, pool: &Arc<Pool>, mut slot: Slot<Pool>) {
+    fn connected(&mut self, pool: &Arc<Pool>, mut slot: Slot<usize>) {
         self.numbers += 1;
         self.results.connects += u64::from(self.counts());
         let conn = Conn {

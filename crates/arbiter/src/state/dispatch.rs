@@ -1,4 +1,4 @@
-//! Who gets what is free, and what is taken for those who wait.
+//! Grants free slots to waiting tenants, and takes connections from other tenants for them.
 
 use std::time::Duration;
 
@@ -10,20 +10,22 @@ use crate::{
     tenant_entry::TenantEntry,
 };
 
-/// How long a backend usually takes at most to be gone once its connection ends. One that takes longer (a statement that does
-/// not hear of its cancel, a socket without an answer) is waited for no more: its slot comes when it comes, and
-/// those who wait get another.
+/// How long a backend usually takes at most to exit once its connection closes. If one takes longer (its
+/// statement ignores the cancellation, its socket gets no answer), the arbiter stops waiting for its slot and
+/// frees another one.
 const CLOSES_WITHIN: Duration = Duration::from_millis(50);
 
-/// With so many slots one idle connection more may be ended before it can be used: it would be missed, and there are predecessors.
+/// For each so many slots of the budget, the arbiter closes one more idle connection ahead of its use. With
+/// fewer slots, the closed connection would be missed.
 const SLOTS_FOR_ONE_AHEAD: usize = 32;
 
-/// Having looked at every tenant in vain, it is not done again within so long, however many callers come: a connection that
-/// is given back meanwhile is seen when it is, and the next tick looks again.
+/// After a scan of all tenants finds no idle connection, the next scan waits so long, however many callers
+/// come. A connection that is given back meanwhile goes through `should_yield`, and the next tick scans
+/// again.
 const LOOKS_AGAIN: Duration = Duration::from_micros(500);
 
 impl<P: PoolHandle> State<P> {
-    /// Gives out what can be given: free slots first, then those of idle connections.
+    /// Serves the queue as far as possible: from free slots first, then from idle connections.
     pub(super) fn dispatch(&mut self, now: Timestamp, actions: &mut Vec<Action<P>>) {
         self.contended = false;
         self.ticks = false;
@@ -48,7 +50,8 @@ impl<P: PoolHandle> State<P> {
             } else {
                 self.next_claimant(now)
             };
-            // Whoever is left may take in a while: a further connection, or the place of a backend that does not end.
+            // The tenants that are left may be served in a while: with a further connection, or instead of a
+            // backend that does not exit.
             self.ticks = !self.queue.is_empty();
             let Some(next) = next else { return };
             if !self.breaker.admits(now, self.connecting) {
@@ -66,7 +69,7 @@ impl<P: PoolHandle> State<P> {
         }
     }
 
-    /// While the breaker is open: one connect at a time, for whoever asked last.
+    /// While the breaker is open: one connect at a time, for the tenant that asked last.
     fn dispatch_probe(&mut self, now: Timestamp, actions: &mut Vec<Action<P>>) {
         let Some(pool) = self.probe.clone() else { return };
         self.ticks = true;
@@ -80,7 +83,7 @@ impl<P: PoolHandle> State<P> {
         if room && !full {
             self.grant(tenant, actions);
         } else if full && !closing {
-            // It has all that it may have, and nothing is known of any: one of them makes way.
+            // The tenant has all the connections that it may have. One of them makes room for the probe.
             if let Some(idle) = pool.take_idle() {
                 self.taken_idle(tenant, &idle, now);
                 actions.push(Action::Close(idle));
@@ -113,10 +116,12 @@ impl<P: PoolHandle> State<P> {
         self.rules.budget.saturating_sub(self.taken + self.predecessors)
     }
 
-    /// The first in the line who may take a slot from another tenant, and for whom none is free or about to be.
+    /// The first tenant in the queue that may take a slot from another tenant, and for which no slot is free
+    /// or about to be.
     pub(super) fn next_claimant(&mut self, now: Timestamp) -> Option<P::Tenant> {
-        // As many end or connect at once as may connect, and with a large budget a few more, so that a slot is free when a connect
-        // is done. And where others have the whole budget it would be for nothing.
+        // At most `connects_max` connections close or connect at once; with a large budget a few more, so
+        // that a slot is free when a connect is done. If predecessors have the whole budget, closing a
+        // connection frees no slot.
         let connects_max = self.rules.connects_max;
         let ahead = connects_max.min(self.rules.budget / SLOTS_FOR_ONE_AHEAD);
         let under_way = self.connecting + self.closing_soon.len();
@@ -129,13 +134,14 @@ impl<P: PoolHandle> State<P> {
         self.next(coming, |entry| Claimant::new(&rules, entry, now).may_preempt())
     }
 
-    /// The tenant as one that takes; none: one without a connection.
+    /// The tenant as a claimant; `None` stands for a tenant without a connection.
     pub(super) fn claimant(&self, tenant: Option<P::Tenant>, now: Timestamp) -> Claimant {
         let entry = tenant.and_then(|tenant| self.entries.get(&tenant));
         entry.map_or(Claimant::FIRST, |entry| Claimant::new(&self.rules, entry, now))
     }
 
-    /// The first in the line for whom `may` holds, but for the first few. Those whose callers have gone lose their place.
+    /// The first tenant in the queue that satisfies `may`, after skipping the first `skip` tenants. Removes
+    /// tenants from the queue whose callers have gone.
     fn next(&mut self, skip: usize, may: impl Fn(&TenantEntry<P>) -> bool) -> Option<P::Tenant> {
         let (mut gone, mut found, mut ahead) = (Vec::new(), None, 0);
         for tenant in self.queue.iter() {
@@ -156,11 +162,12 @@ impl<P: PoolHandle> State<P> {
         found
     }
 
-    /// The idle connection that will be missed least, taken out of its pool.
+    /// Takes the idle connection with the least eviction cost out of its pool.
     fn take_idle(&mut self, wanted_by: Option<P::Tenant>, now: Timestamp) -> Option<P::Idle> {
         let claimant = self.claimant(wanted_by, now);
-        let in_vain = |&(at, live): &(Timestamp, usize)| now.since(at) < LOOKS_AGAIN && claimant.live >= live;
-        if self.fruitless_scan.as_ref().is_some_and(in_vain) {
+        let too_soon =
+            |&(at, live): &(Timestamp, usize)| now.since(at) < LOOKS_AGAIN && claimant.live >= live;
+        if self.fruitless_scan.as_ref().is_some_and(too_soon) {
             return None;
         }
         let mut candidates = Vec::new();
@@ -172,7 +179,7 @@ impl<P: PoolHandle> State<P> {
             let victim = Victim {
                 live: entry.live(),
                 frequency: self.tracker.read(&mut entry.frequency, pool.uses()),
-                // One that has just come has had no time to be used.
+                // A new connection has had no time to be used.
                 last_used: pool.last_used().max(entry.grown_at),
                 tenure_ends: pool.tenure_ends(),
             };
@@ -181,7 +188,7 @@ impl<P: PoolHandle> State<P> {
             }
         }
         self.tracker.age();
-        // The best is nearly always still there: no need to sort them all.
+        // The best candidate is nearly always still there, so sorting them all would be a waste.
         while let Some(best) = position_of_least(&candidates) {
             let tenant = candidates.swap_remove(best).1;
             let entry = self.entries.get(&tenant);

@@ -138,8 +138,8 @@ proptest! {
         let keeps_max = tenants.iter().map(|busy| busy.keeps).max().unwrap_or_default();
         let small = |number: usize| u32::try_from(number).expect("it is small");
         let count = small(tenants.len());
-        // Rounds of tenures, each with a statement that goes on past it, a close and a connect; and the connects of all, a few
-        // at a time. Twice that is no starving.
+        // Rounds of tenures, each with a statement that goes on past it, a close and a connect; and the
+        // connects of all, a few at a time. Twice that is no starving.
         let turn = rules.tenure + keeps_max + CLOSE + CONNECT + MS * 2;
         let handover = CLOSE + CONNECT + STEP * 2;
         let bound = (turn * (count / small(budget) + 2) + handover * count / small(connects_max)) * 2;

@@ -1,4 +1,5 @@
-//! Pools and a server that do only what a test tells them to, one step at a time, and a clock that the test moves.
+//! Pools and a server that do only what a test tells them to, one step at a time, and a clock that the test
+//! moves.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -30,15 +31,16 @@ pub(crate) struct Harness {
     closed: Option<Arc<Pool>>,
     /// Connections in the hands of callers.
     lent: Vec<Conn>,
-    /// What holds a slot and is not connecting any more, by the connection's number; a failed connect has one too.
-    backends: BTreeMap<u64, Slot<Pool>>,
+    /// What holds a slot and is not connecting any more, by the connection's number; a failed connect has one
+    /// too.
+    backends: BTreeMap<u64, Slot<Tenant>>,
     numbers: u64,
 }
 
 /// What pools leave behind for the harness to act on.
 #[derive(Default)]
 struct Wire {
-    connects: Mutex<VecDeque<(Arc<Pool>, Slot<Pool>)>>,
+    connects: Mutex<VecDeque<(Arc<Pool>, Slot<Tenant>)>>,
     connects_begun: AtomicU64,
     /// Connections whose handle is gone.
     ended: Mutex<Vec<u64>>,
@@ -72,7 +74,7 @@ pub(crate) struct Conn {
     number: u64,
     pool: Arc<Pool>,
     tenure_ends: Timestamp,
-    guard: ConnectionGuard<Pool>,
+    guard: ConnectionGuard<Tenant>,
 }
 
 impl Drop for Conn {
@@ -81,8 +83,8 @@ impl Drop for Conn {
     }
 }
 
-impl AsRef<ConnectionGuard<Pool>> for Conn {
-    fn as_ref(&self) -> &ConnectionGuard<Pool> {
+impl AsRef<ConnectionGuard<Tenant>> for Conn {
+    fn as_ref(&self) -> &ConnectionGuard<Tenant> {
         &self.guard
     }
 }
@@ -129,7 +131,7 @@ impl PoolHandle for Pool {
     fn take_idle(&self) -> Option<Conn> {
         lock(&self.inner).idle.pop()
     }
-    fn connect(self: &Arc<Self>, slot: Slot<Self>) {
+    fn connect(self: &Arc<Self>, slot: Slot<Tenant>) {
         self.wire.connects_begun.fetch_add(1, Ordering::Relaxed);
         lock(&self.wire.connects).push_back((Arc::clone(self), slot));
     }
@@ -245,7 +247,8 @@ impl Harness {
         }
     }
 
-    /// The nth of the connects under way succeeds. Says how long the caller had waited who got the connection.
+    /// The nth of the connects under way succeeds. Says how long the caller had waited who got the
+    /// connection.
     pub(crate) fn connect_succeeds(&mut self, nth: usize) -> Option<Duration> {
         self.connect_ends(nth, Ok(true))
     }
@@ -255,7 +258,8 @@ impl Harness {
         self.connect_ends(nth, Err(kind));
     }
 
-    /// The nth of the connects under way comes to an end; if well, either the arbiter hears of it last or first.
+    /// The nth of the connects under way comes to an end; if well, either the arbiter hears of it last or
+    /// first.
     pub(crate) fn connect_ends(
         &mut self,
         nth: usize,

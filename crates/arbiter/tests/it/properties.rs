@@ -1,4 +1,5 @@
-//! Whatever happens in whatever order: no slot is lost, doubled or given out beyond the budget, and who waits is served.
+//! Whatever happens in whatever order: no slot is lost, doubled or given out beyond the budget, and who waits
+//! is served.
 
 use arbiter::{FailureKind, Rules};
 use proptest::prelude::*;
@@ -105,8 +106,8 @@ fn happen(harness: &mut Harness, event: &Event) {
     }
 }
 
-/// From here on the server is well: connects and closes succeed, but for some backends that do not end, and callers give back
-/// after a millisecond.
+/// From here on the server is well: connects and closes succeed, but for some backends that do not end, and
+/// callers give back after a millisecond.
 fn all_are_served(harness: &mut Harness, stuck: usize) {
     harness.arbiter.set_predecessors(0);
     // One that takes a tenant's last slot, or the last of all, does hold somebody up.
@@ -114,7 +115,8 @@ fn all_are_served(harness: &mut Harness, stuck: usize) {
         .min(harness.closings())
         .min(harness.rules.budget - 1)
         .min(harness.slots_max - 1);
-    // The longest pause of the breaker, and for each tenant a tenure, a connect and a close, one after the other.
+    // The longest pause of the breaker, and for each tenant a tenure, a connect and a close, one after the
+    // other.
     let limit = 2_000 + 100 * u64::from(TENANTS);
     for _ in 0..limit {
         if !harness.anybody_waits() {

@@ -236,7 +236,8 @@ fn among_tenants_that_are_all_busy_frequency_makes_no_favourite() {
         }
         harness.pass(MS);
     }
-    // Both are past their tenure and were used just now. Anna was used more often because she has had hers for longer.
+    // Both are past their tenure and were used just now. Anna was used more often because she has had hers
+    // for longer.
     harness.pass(harness.rules.tenure);
     for tenant in [ANNA, BEN] {
         served(&mut harness, tenant);

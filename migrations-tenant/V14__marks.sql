@@ -29,7 +29,8 @@ ALTER TABLE result_amendment
 
 -- Words in the form in which they are compared: composed in one way (NFKC), in lower case, without white space, hyphens and what cannot be
 -- seen (control characters and Default_Ignorable_Code_Point of UAX #44). Instruments wrap lines, also at a hyphen, and word processors write
--- hyphens and blanks of their own.
+-- hyphens and blanks of their own. The case is Unicode's, by ICU, whatever the database's locale: that of C knows ASCII alone, and in
+-- Turkish I is no capital i.
 CREATE FUNCTION plain_words(words text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -38,7 +39,7 @@ AS $$
       '\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8'
       '\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff'
       '\u02d7\u058a\u1806\u2010-\u2015\u2043\u2212\ufe58-]',
-    '', 'g'), NFKC)), 'ß', 'ss'), 'ı', 'i')
+    '', 'g'), NFKC) COLLATE pg_catalog."und-x-icu"), 'ß', 'ss'), 'ı', 'i')
 $$;
 
 CREATE FUNCTION is_critical_word(of_test text, words text) RETURNS boolean
@@ -47,7 +48,7 @@ BEGIN
   RETURN EXISTS (
     SELECT FROM public.test_def t CROSS JOIN unnest(t.critical_values) AS critical
      WHERE t.code = of_test
-       AND CASE WHEN t.value_type = 'coded' THEN lower(critical) = lower(words)
+       AND CASE WHEN t.value_type = 'coded' THEN lower(critical COLLATE pg_catalog."und-x-icu") = lower(words COLLATE pg_catalog."und-x-icu")
                 WHEN public.plain_words(critical) = '' THEN strpos(words, critical) > 0
                 ELSE strpos(public.plain_words(words), public.plain_words(critical)) > 0 END);
 END $$;

@@ -22,7 +22,10 @@ CREATE TABLE import_conflict (
   result_id   uuid NOT NULL REFERENCES result (id),
   -- Of which measurement it speaks.
   attempt     int NOT NULL,
-  -- As it was read, in the test's unit; none when it cannot be read or has another unit: then it differs from every value.
+  -- Whether the result had a value when the file came.
+  had_value   boolean NOT NULL,
+  -- As it was read, in the test's unit; none when it cannot be read or has another unit: then it differs from every value but from one that
+  -- was typed in later, by somebody who has the file at hand.
   value_num   numeric,
   comparator  text,
   value_text  text,
@@ -41,8 +44,8 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RETURN QUERY SELECT c.* FROM public.import_conflict c JOIN public.result r ON r.id = c.result_id AND r.attempt = c.attempt
     WHERE c.result_id = of_result AND num_nonnulls(of_num, of_text) = 1
-      AND (num_nonnulls(c.value_num, c.value_text) = 0
-           OR (c.value_num, c.comparator, c.value_text) IS DISTINCT FROM (of_num, of_comparator, of_text));
+      AND CASE num_nonnulls(c.value_num, c.value_text) WHEN 0 THEN c.had_value OR r.import_id IS NOT NULL
+               ELSE (c.value_num, c.comparator, c.value_text) IS DISTINCT FROM (of_num, of_comparator, of_text) END;
 END $$;
 
 -- Whoever verifies an amendment has seen what contradicts its value. It runs after result_amendment_guard.

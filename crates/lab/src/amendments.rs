@@ -21,7 +21,7 @@ use crate::{
     error::same_version,
     paging::Cursor,
     patients, profile, result_view,
-    result_view::{Contradiction, Delta, ResultView},
+    result_view::{CONTRADICTION_LIST, Contradiction, Delta, ResultView},
     results,
     rows::Reader,
     schema,
@@ -130,7 +130,7 @@ static SELECT: LazyLock<String> = LazyLock::new(|| {
                 a.comment, a.flag, a.no_range, a.ref_low, a.ref_high, a.crit_low, a.crit_high, a.delta_flag, a.delta_previous,
                 a.reason, a.entered_by, a.entered_at, a.verified_by, a.verified_at, a.self_verified, a.version,
                 a.lift_confirmation, a.conflict_confirmation, {LIFT_COLUMNS},
-                (SELECT coalesce(jsonb_agg(DISTINCT jsonb_build_object('importId', c.batch_id, 'line', c.line)), '[]')
+                (SELECT {CONTRADICTION_LIST}
                  FROM contradictions(a.result_id, a.value_num, a.comparator, a.value_text) AS c
                  WHERE a.status = 'proposed') AS contradicted_by
          FROM result_amendment a LEFT JOIN critical_lift lift ON lift.id = a.lift_id"

@@ -36,7 +36,7 @@ impl Delta {
     }
 }
 
-/// A row of an imported file that has another value than the result; the import's errors show the row.
+/// A row of an imported file that has another value than the result. The import's errors show the whole row.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Contradiction {
@@ -44,6 +44,10 @@ pub struct Contradiction {
     pub import_id: ImportId,
     /// The line of its file.
     pub line: i32,
+    /// The row's value, in the unit of the result; absent when the row cannot be read or has another unit.
+    pub value: Option<String>,
+    /// What stands before that value.
+    pub comparator: Option<Comparator>,
 }
 
 /// One result.
@@ -142,10 +146,9 @@ pub struct ResultView {
     pub updated_at: Timestamp,
 }
 
-/// The rows of files that contradict the present value of `r` (result).
-const CONTRADICTIONS: &str =
-    "(SELECT coalesce(jsonb_agg(DISTINCT jsonb_build_object('importId', c.batch_id, 'line', c.line)), '[]')
-      FROM contradictions(r.id, r.value_num, r.comparator, r.value_text) AS c)";
+/// Rows `c` of `contradictions` as a list of [`Contradiction`].
+pub(crate) const CONTRADICTION_LIST: &str = "coalesce(jsonb_agg(DISTINCT jsonb_build_object(
+    'importId', c.batch_id, 'line', c.line, 'value', coalesce(c.value_num::text, c.value_text), 'comparator', c.comparator)), '[]')";
 
 /// `SELECT` of everything a [`ResultView`] needs; append conditions on `r` (result), `t` (test_def) or `s` (specimen).
 pub(crate) static SELECT: LazyLock<String> = LazyLock::new(|| {
@@ -157,7 +160,8 @@ pub(crate) static SELECT: LazyLock<String> = LazyLock::new(|| {
            r.closed_reason, r.rev, r.updated_at,
            {CRITICAL} OR {LIFTED} AS critical, {NOTIFIED} AS notified,
            CASE WHEN r.outdated_since IS NOT NULL THEN would_be_critical(r.id) END AS outdated_critical, r.lift_confirmation, {LIFT_COLUMNS},
-           r.conflict_confirmation, {CONTRADICTIONS} AS contradicted_by,
+           r.conflict_confirmation, (SELECT {CONTRADICTION_LIST}
+              FROM contradictions(r.id, r.value_num, r.comparator, r.value_text) AS c) AS contradicted_by,
            EXISTS (SELECT FROM result_amendment a WHERE a.result_id = r.id AND a.status = 'proposed') AS amendment_pending
     FROM result r JOIN test_def t ON t.code = r.test_code JOIN specimen s ON s.id = r.specimen_id
     LEFT JOIN critical_lift lift ON lift.id = r.lift_id")

@@ -50,6 +50,9 @@ const CONTRADICTION: &str = "contradiction";
 const BAD_VALUE: &str = "bad_value";
 const WRONG_UNIT: &str = "wrong_unit";
 const NOT_RECEIVED: &str = "not_received";
+/// The codes of a row that agrees with the value which is there. It contradicts another one that replaces it.
+const ALREADY_ENTERED: &str = "already_entered";
+const ALREADY_FINAL: &str = "already_final";
 
 /// What the laboratory knows about the barcodes of a file.
 struct Known {
@@ -70,7 +73,8 @@ struct Known {
 pub(crate) struct Said {
     pub(crate) line: i32,
     pub(crate) result: ResultId,
-    /// Absent when it cannot be read, or has another unit: then it differs from every value.
+    /// Absent when it cannot be read, or has another unit: then it differs from every value but one that is typed in later by somebody
+    /// who has the file at hand.
     pub(crate) value: Option<Value>,
 }
 
@@ -141,12 +145,6 @@ pub(crate) async fn match_rows(
             }
         }
     }
-    // Where there is no value, whoever enters the first one has the file at hand: a row that cannot be read contradicts nothing.
-    let landing: HashSet<ResultId> = matched.landing.iter().map(|landing| landing.bench.id).collect();
-    matched.said.retain(|said| {
-        let result = said.result;
-        said.value.is_some() || landing.contains(&result) || known.bench[&result].value.is_some()
-    });
     Ok(matched)
 }
 
@@ -366,9 +364,18 @@ fn read(row: &ImportRow, test: &Test) -> Result<Option<Value>, Reject> {
         })
 }
 
-/// What a row that is refused with this code says of its result: a value that is not the one which is there, or comes.
+/// What a row that is refused with this code says of its result.
 fn said(row: &ImportRow, known: &Known, code: &str) -> Option<Said> {
-    if ![CONFLICT, NOT_RECEIVED, BAD_VALUE, WRONG_UNIT].contains(&code) {
+    if ![
+        CONFLICT,
+        NOT_RECEIVED,
+        BAD_VALUE,
+        WRONG_UNIT,
+        ALREADY_ENTERED,
+        ALREADY_FINAL,
+    ]
+    .contains(&code)
+    {
         return None;
     }
     let (bench, test) = find(row, known).ok()?;
@@ -400,11 +407,11 @@ fn taken(status: ResultStatus, there: Option<&Value>, given: &Value) -> Reject {
     }
     match status {
         ResultStatus::Entered => (
-            "already_entered",
+            ALREADY_ENTERED,
             "it has this value already; an import replaces none".to_owned(),
         ),
         status => (
-            "already_final",
+            ALREADY_FINAL,
             format!("the result is {status}; an import does not touch it"),
         ),
     }

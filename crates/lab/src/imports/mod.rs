@@ -270,7 +270,11 @@ async fn work(
         last_run_at,
         ..batch.clone()
     };
-    if batch.runs > 0 && counts.ok == 0 && set_aside == set_aside_of(txn, batch.id, batch.runs).await? {
+    if batch.runs > 0
+        && counts.ok == 0
+        && set_aside == set_aside_of(txn, batch.id, batch.runs).await?
+        && all_kept(txn, batch.id, &matched.said).await?
+    {
         return Ok(answer(batch.runs, batch.last_run_at));
     }
     let run = batch.runs + 1;
@@ -293,9 +297,10 @@ async fn work(
     let run_at: Timestamp = txn.query_one(&statement, &params).await?.get(0);
     store_set_aside(txn, batch.id, run, &set_aside).await?;
     if !batch.dry_run {
-        store_said(txn, batch.id, run, &matched.said).await?;
         let entries: Vec<entry::Entry<'_>> = matched.landing.iter().map(matching::Landing::entry).collect();
         entry::write(txn, actor, Some(batch.id), &entries).await?;
+        // After the values of the same file: a row that cannot be read speaks against one that landed beside it.
+        store_said(txn, batch.id, run, &matched.said).await?;
     }
     let detail = serde_json::json!({
         "run": run, "kind": kind, "dryRun": batch.dry_run, "rowsTotal": batch.rows_total, "rowsOk": counts.ok,
@@ -418,8 +423,8 @@ async fn store_said(txn: &Txn<'_>, id: ImportId, run: i32, said: &[matching::Sai
     }
     let statement = txn
         .prepare_cached(
-            "INSERT INTO import_conflict (batch_id, run, line, result_id, attempt, value_num, comparator, value_text)
-             SELECT $1, $2, u.line, r.id, r.attempt, u.value_num, u.comparator, u.value_text
+            "INSERT INTO import_conflict (batch_id, run, line, result_id, attempt, had_value, value_num, comparator, value_text)
+             SELECT $1, $2, u.line, r.id, r.attempt, num_nonnulls(r.value_num, r.value_text) = 1, u.value_num, u.comparator, u.value_text
              FROM unnest($3::int[], $4::uuid[], $5::numeric[], $6::text[], $7::text[])
                     AS u (line, id, value_num, comparator, value_text)
              JOIN result r ON r.id = u.id",
@@ -429,6 +434,22 @@ async fn store_said(txn: &Txn<'_>, id: ImportId, run: i32, said: &[matching::Sai
         [&id, &run, &lines, &results, &numbers, &comparators, &texts];
     txn.execute(&statement, &params).await?;
     Ok(())
+}
+
+/// Whether earlier runs have kept what the rows say of the present measurements. After a repeat, the same row speaks of another one.
+async fn all_kept(txn: &Txn<'_>, id: ImportId, said: &[matching::Said]) -> Result<bool, LabError> {
+    let lines: Vec<i32> = said.iter().map(|row| row.line).collect();
+    let results: Vec<ResultId> = said.iter().map(|row| row.result).collect();
+    let statement = txn
+        .prepare_cached(
+            "SELECT NOT EXISTS (
+               SELECT FROM unnest($2::int[], $3::uuid[]) AS u (line, id) JOIN result r ON r.id = u.id
+                WHERE NOT EXISTS (SELECT FROM import_conflict c WHERE c.batch_id = $1 AND c.line = u.line
+                                     AND c.result_id = r.id AND c.attempt = r.attempt
+                                     AND (c.had_value OR num_nonnulls(r.value_num, r.value_text) = 0)))",
+        )
+        .await?;
+    Ok(txn.query_one(&statement, &[&id, &lines, &results]).await?.get(0))
 }
 
 async fn set_aside_of(txn: &Txn<'_>, id: ImportId, run: i32) -> Result<Vec<SetAside>, LabError> {

@@ -142,6 +142,11 @@ impl Lab {
         self.pool.get().await.unwrap()
     }
 
+    /// The laboratory's database, as the tables' owner.
+    pub(crate) fn target(&self) -> &ConnectTarget {
+        &self.owner
+    }
+
     /// A connection as the tables' owner (who is a superuser here).
     pub(crate) async fn owner(&self) -> tokio_postgres::Client {
         pg::connect(&self.owner, "lab test", LIMIT).await.unwrap()

@@ -8,7 +8,7 @@ use lab::{
 
 use crate::{
     guards::{Scene, state},
-    support::{adult, items, new_order, received, released, value},
+    support::{LIMIT, Lab, adult, items, new_order, received, released, value},
     unmarked::{person, verified},
 };
 
@@ -339,4 +339,42 @@ async fn a_collection_is_not_changed_without_a_reason_and_what_it_decided_is_eva
         .await;
     let rewritten = set("change_reason = 'typo', barcode = 'X'");
     scene.refused(&rewritten, "LAB05").await;
+}
+
+#[tokio::test]
+async fn critical_words_are_found_in_any_case_whatever_the_locale() {
+    let lab = Lab::new().await;
+    let owner = lab.owner().await;
+    let definition = "SELECT pg_get_functiondef('plain_words(text)'::regprocedure)";
+    let definition: String = owner.query_one(definition, &[]).await.unwrap().get(0);
+    let name = format!("{}_locale", lab.target().database);
+    for locale in ["LOCALE 'C'", "LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR' LOCALE 'C'"] {
+        owner
+            .batch_execute(&format!(
+                "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' {locale}"
+            ))
+            .await
+            .unwrap();
+        let there = pg::connect(&lab.target().with_database(&name), "lab test", LIMIT)
+            .await
+            .unwrap();
+        there.batch_execute(&definition).await.unwrap();
+        for (word, written) in [
+            ("Ärger", "ärger"),
+            ("лейкоз", "ЛЕЙКОЗ"),
+            ("gram negative", "GRAM NEGATIVE"),
+        ] {
+            let same: bool = there
+                .query_one("SELECT plain_words($1) = plain_words($2)", &[&word, &written])
+                .await
+                .unwrap()
+                .get(0);
+            assert!(same, "{word} and {written} with {locale}");
+        }
+        drop(there);
+        owner
+            .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
+            .await
+            .unwrap();
+    }
 }

@@ -143,6 +143,25 @@ async fn a_row_with_a_fault_of_its_own_is_never_taken_for_equal_and_holds_the_va
         assert_eq!(k.contradicted_by().await, [other], "{rows:?}");
         assert_eq!(k.release().await.as_deref(), Some("contradicted"), "{rows:?}");
     }
+    // Nor is a file's value free of what an earlier file could not say; whoever types it in has that file at hand.
+    for (landed, by) in [(true, vec![2]), (false, vec![])] {
+        let k = Potassium::received(d, &lab).await;
+        k.file(&[">9.0,,mmol/L"]).await;
+        if landed {
+            k.file(&["4.0,,mmol/L"]).await;
+        } else {
+            lab.enter(d, &k.now().await, "4.0").await;
+        }
+        assert_eq!(k.contradicted_by().await, by, "{landed}");
+        k.file(&[">9.0,,mmol/L"]).await;
+        assert_eq!(k.contradicted_by().await, [2], "delivered again, {landed}");
+    }
+    // A row that agreed contradicts the value that replaces the one with which it agreed.
+    let k = Potassium::entered(d, &lab).await;
+    k.file(&["4.0,,mmol/L"]).await;
+    assert_eq!(k.contradicted_by().await, [0_i64; 0]);
+    k.replace("4.1", None).await;
+    assert_eq!(k.contradicted_by().await, [2]);
     world.stop().await;
 }
 
@@ -152,7 +171,7 @@ async fn a_value_stays_contradicted_until_it_is_repeated_or_the_one_of_the_row()
     let lab = world.lab("acme-lab").await;
     let d = &world.server;
     let k = Potassium::entered(d, &lab).await;
-    k.file(&["4.9,,mmol/L"]).await;
+    let batch = k.file(&["4.9,,mmol/L"]).await;
     for (value, comment, by) in [
         ("4.0", None, vec![2]),
         ("4.0", Some("the same"), vec![2]),
@@ -165,6 +184,8 @@ async fn a_value_stays_contradicted_until_it_is_repeated_or_the_one_of_the_row()
     }
     assert_eq!(k.release().await.as_deref(), Some("contradicted"));
     let result = k.now().await;
+    let rows = json!([{ "importId": batch["id"], "line": 2, "value": "4.9", "comparator": null }]);
+    assert_eq!(result["contradictedBy"], rows, "{result}");
     let path = format!("/api/v1/results/{}/repeat", result["id"].as_str().unwrap());
     let call = Call::new("POST", path)
         .json(&json!({ "reason": "two values" }))
@@ -172,7 +193,13 @@ async fn a_value_stays_contradicted_until_it_is_repeated_or_the_one_of_the_row()
     d.send(&call, &lab.technician).await.expect(200);
     lab.enter(d, &k.now().await, "4.2").await;
     assert_eq!(k.contradicted_by().await, [0_i64; 0], "another measurement");
-    assert_eq!(k.release().await, None);
+    k.file(&["4.9,,mmol/L"]).await;
+    assert_eq!(
+        k.contradicted_by().await,
+        [2],
+        "the same file, of the new measurement"
+    );
+    assert_eq!(k.release().await.as_deref(), Some("contradicted"));
     world.stop().await;
 }
 

@@ -143,10 +143,10 @@ async fn a_value_that_a_file_contradicts_is_not_released_before_somebody_looked(
     let held = release(item(&ca)).await;
     assert_eq!(held.json["errors"][0]["code"], "contradicted", "{}", held.text);
     assert_ne!(k["rev"], json!(1));
-    for (code, line) in [("CA", 2), ("K", 3), ("NA", 4)] {
+    for (code, line, value) in [("CA", 2, "16.0"), ("K", 3, "4.9"), ("NA", 4, "141")] {
         assert_eq!(
             by_code(&shown, code)["contradictedBy"],
-            json!([{ "importId": again["id"], "line": line }]),
+            json!([{ "importId": again["id"], "line": line, "value": value, "comparator": null }]),
             "{code}"
         );
     }

@@ -22,12 +22,10 @@ mod config;
 mod doctor;
 mod engine;
 mod error;
-mod fault;
 mod forget;
 mod import;
 mod invitations;
 mod preconditions;
-mod progress;
 mod reach;
 mod removal;
 mod request;
@@ -38,8 +36,6 @@ mod spares;
 mod standing;
 mod steps;
 mod sweep;
-mod watch;
-mod worker;
 
 use std::sync::Arc;
 
@@ -47,12 +43,12 @@ pub use adopt::{AdminEntry, Adoption};
 pub use archives::{RestoreAs, Schedule};
 pub use config::{ArchiveOptions, Bounds, OpenRule, ProvisionerConfig, RolePolicy, Seed, SeedHook};
 pub use doctor::{Ailment, Examined, Finding, Reachable, Report, RoleCreator, Severity};
-pub use error::{BoxError, ProvisionError};
 #[cfg(feature = "fault-points")]
-pub use fault::Faults;
+pub use engine::Faults;
+pub use engine::Progress;
+pub use error::{BoxError, ProvisionError};
 pub use import::Import;
 pub use invitations::Invited;
-pub use progress::Progress;
 pub use removal::{GRACE_MAX, GRACE_UNCONFIRMED_MIN};
 pub use request::{NewAdmin, NewLab, RequestedBy};
 pub use spares::Stocked;
@@ -73,7 +69,7 @@ pub(crate) struct Inner {
     pub(crate) host: String,
     /// This process among all workers of the fleet.
     pub(crate) owner: String,
-    pub(crate) faults: fault::FaultPlan,
+    pub(crate) faults: engine::FaultPlan,
     pub(crate) kept: reach::Kept,
     /// Woken when a spare was taken.
     pub(crate) spare_taken: tokio::sync::Notify,
@@ -89,7 +85,7 @@ impl Provisioner {
                 config,
                 owner: owner_name(&host),
                 host,
-                faults: fault::FaultPlan::from_env(),
+                faults: engine::FaultPlan::from_env(),
                 kept: reach::Kept::default(),
                 spare_taken: tokio::sync::Notify::new(),
             }),

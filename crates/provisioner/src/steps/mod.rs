@@ -31,9 +31,8 @@ pub(crate) use role::{create as create_role, role_is_there};
 
 use crate::{
     Inner, Progress, ProvisionError,
-    engine::Observer,
+    engine::{Moment, Observer, Point},
     error::StepError,
-    fault::{Moment, Point},
     reach::Session,
 };
 

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     ProvisionError,
+    engine::Moment,
     error::StepError,
-    fault::Moment,
     reach::Session,
     request::{begin, commit, only_server},
 };

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     ProvisionError,
     archived_admins::open_admins,
+    engine::Moment,
     error::StepError,
-    fault::Moment,
     reach::Session,
     request::{begin, commit},
     rights::settle,

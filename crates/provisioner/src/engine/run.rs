@@ -15,8 +15,8 @@ use tokio::{
 
 use crate::{
     Inner, Progress, ProvisionError, Provisioner,
+    engine::{Moment, Point},
     error::StepError,
-    fault::{Moment, Point},
     request::{begin, commit},
     steps::{self, Context, Ran},
 };

@@ -14,8 +14,8 @@ use tokio_postgres::{Client, binary_copy::BinaryCopyOutRow};
 
 use crate::{
     Inner, NewAdmin, NewLab, ProvisionError, Provisioner, RequestedBy,
-    reach::Session,
     request::{begin, commit, earlier, only_server, tenant_of},
+    server::Session,
     steps::{agrees, version_by_shape},
 };
 

@@ -26,16 +26,12 @@ mod forget;
 mod import;
 mod invitations;
 mod preconditions;
-mod reach;
+mod reconcile;
 mod removal;
 mod request;
-mod rights;
-mod schedules;
-mod server_check;
-mod spares;
+mod server;
 mod standing;
 mod steps;
-mod sweep;
 
 use std::sync::Arc;
 
@@ -49,9 +45,9 @@ pub use engine::Progress;
 pub use error::{BoxError, ProvisionError};
 pub use import::Import;
 pub use invitations::Invited;
+pub use reconcile::Stocked;
 pub use removal::{GRACE_MAX, GRACE_UNCONFIRMED_MIN};
 pub use request::{NewAdmin, NewLab, RequestedBy};
-pub use spares::Stocked;
 
 /// From which offset on a machine's clock is worth a finding and a warning. Nothing is decided by it; a second or two is what
 /// a machine without time synchronisation gathers in a day.
@@ -70,7 +66,7 @@ pub(crate) struct Inner {
     /// This process among all workers of the fleet.
     pub(crate) owner: String,
     pub(crate) faults: engine::FaultPlan,
-    pub(crate) kept: reach::Kept,
+    pub(crate) kept: server::Kept,
     /// Woken when a spare was taken.
     pub(crate) spare_taken: tokio::sync::Notify,
 }
@@ -86,7 +82,7 @@ impl Provisioner {
                 owner: owner_name(&host),
                 host,
                 faults: engine::FaultPlan::from_env(),
-                kept: reach::Kept::default(),
+                kept: server::Kept::default(),
                 spare_taken: tokio::sync::Notify::new(),
             }),
         }
@@ -102,7 +98,7 @@ impl Provisioner {
                 owner: owner_name(&self.inner.host),
                 host: self.inner.host.clone(),
                 faults,
-                kept: reach::Kept::default(),
+                kept: server::Kept::default(),
                 spare_taken: tokio::sync::Notify::new(),
             }),
         }
@@ -118,7 +114,7 @@ impl Provisioner {
                 owner: owner_name(host),
                 host: host.to_owned(),
                 faults: Faults::default(),
-                kept: reach::Kept::default(),
+                kept: server::Kept::default(),
                 spare_taken: tokio::sync::Notify::new(),
             }),
         }

@@ -12,7 +12,7 @@ use registry::{Archive, Tenant};
 
 use crate::{
     Inner, ProvisionError, Provisioner,
-    reach::Session,
+    server::Session,
     steps::{look_for_own, mark_of},
 };
 

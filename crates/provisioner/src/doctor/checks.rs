@@ -14,7 +14,7 @@ use tokio_postgres::{
 };
 
 use super::finding::{Ailment, Finding, Remedy};
-use crate::{ProvisionError, RolePolicy, reach::Session};
+use crate::{ProvisionError, RolePolicy, server::Session};
 
 /// One question. Its SQL begins after [`LABORATORIES`] and gives: the laboratory's role, the subject, what was seen, the statements
 /// that take it back, and whether the doctor may run them.

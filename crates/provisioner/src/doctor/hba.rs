@@ -13,7 +13,7 @@ use super::{
     checks::Laboratory,
     finding::{Ailment, Finding},
 };
-use crate::{ProvisionError, reach::Session};
+use crate::{ProvisionError, server::Session};
 
 /// A line of the file that decides on the log-ins of some laboratories.
 pub(super) struct Line {

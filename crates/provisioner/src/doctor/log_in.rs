@@ -15,7 +15,7 @@ use super::{
     finding::{Ailment, Finding, Remedy},
     hba,
 };
-use crate::{Inner, ProvisionError, request::role_secret_context, server_check::reachable};
+use crate::{Inner, ProvisionError, request::role_secret_context, server::reachable};
 
 /// How many roles log in at once, over all servers.
 const PARALLEL_MAX: usize = 8;

@@ -12,9 +12,8 @@ use super::{
 };
 use crate::{
     Inner, ProvisionError, RequestedBy,
-    reach::Session,
     request::{not_found, role_secret_context},
-    rights::settle,
+    server::{Session, settle},
     steps::{
         await_empty, create_role, end_subscriptions, look, open_to_nobody_else, require_own, role_is_there,
     },

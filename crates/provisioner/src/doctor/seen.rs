@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use model::Namespace;
 
-use crate::{ProvisionError, reach::Session};
+use crate::{ProvisionError, server::Session};
 
 pub(super) struct SeenDatabase {
     pub(super) mark: Option<String>,

@@ -7,7 +7,11 @@ use model::OperationKind;
 use registry::{Claimable, Event, Lease, Listener, ListenerOptions, Operation, RegistryError};
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::{ProvisionError, Provisioner, engine::Aborting, spares::stock, sweep::sweep};
+use crate::{
+    ProvisionError, Provisioner,
+    engine::Aborting,
+    reconcile::{stock, sweep},
+};
 
 /// How long operations may take to stop once they were told to, before they are cut off.
 const STOP_LIMIT: Duration = Duration::from_secs(6);

@@ -20,8 +20,7 @@ use crate::{
     adopt::untrusted_rows,
     baseline::{Lines, ROW, judge, telling},
     error::StepError,
-    reach::Session,
-    rights::settle,
+    server::{Session, settle},
 };
 
 /// The login roles that can connect to the database of $1 and have rights or objects in it, their own or through a role that they

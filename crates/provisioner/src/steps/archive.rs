@@ -14,7 +14,7 @@ use super::{
     database::{end_sessions, open_to_nobody_else, require_own},
     offboard::never_archived,
 };
-use crate::{Inner, ProvisionError, archived_admins::seal_admins, error::StepError, reach::Session};
+use crate::{Inner, ProvisionError, archived_admins::seal_admins, error::StepError, server::Session};
 
 /// What the dump step hands to those after it, through the registry. The rest stands in the manifest.
 #[derive(Debug, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 use model::{DbName, quote_ident};
 
 use super::literal;
-use crate::{ProvisionError, reach::Session};
+use crate::{ProvisionError, server::Session};
 
 /// Settings whose value is a list of names: kept as one text, and taken only as the list that it was. The same list stands in
 /// `pg_dump`; extensions cannot have such settings.

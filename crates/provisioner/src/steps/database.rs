@@ -7,7 +7,7 @@ use registry::Tenant;
 use tokio_postgres::types::Type;
 
 use super::{Context, mark_of};
-use crate::{Inner, ProvisionError, engine::Moment, error::StepError, preconditions::holds, reach::Session};
+use crate::{Inner, ProvisionError, engine::Moment, error::StepError, preconditions::holds, server::Session};
 
 /// How long to wait between two looks at sessions that are ending.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);

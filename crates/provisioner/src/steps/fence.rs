@@ -24,9 +24,8 @@ use super::{
 use crate::{
     Inner, ProvisionError,
     preconditions::Planned,
-    reach::Session,
     request::{begin, commit},
-    rights::{limits, log_in},
+    server::{Session, limits, log_in},
 };
 
 /// The first pause between two questions to the registry; each later one doubles it. Routers answer in milliseconds.

@@ -4,7 +4,7 @@ use model::{OperationKind, TenantState};
 use serde_json::json;
 
 use super::{Context, Saw, role::mend_password};
-use crate::rights::{rights, settle};
+use crate::server::{rights, settle};
 
 /// A fresh clone is at the latest version already and costs one look.
 pub(super) async fn ensure_schema(cx: &Context<'_>) -> Saw {

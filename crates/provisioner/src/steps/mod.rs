@@ -33,7 +33,7 @@ use crate::{
     Inner, Progress, ProvisionError,
     engine::{Moment, Observer, Point},
     error::StepError,
-    reach::Session,
+    server::Session,
 };
 
 type Saw = Result<Value, StepError>;

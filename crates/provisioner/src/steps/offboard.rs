@@ -17,8 +17,8 @@ use super::{
 use crate::{
     ProvisionError,
     error::StepError,
-    reach::Session,
     request::{begin, commit},
+    server::Session,
 };
 
 /// The one place where a laboratory's data go away. It asks for an archive of this very operation, recorded as verified,

@@ -19,8 +19,8 @@ use crate::{
     ProvisionError,
     engine::Moment,
     error::StepError,
-    reach::Session,
     request::{begin, commit, only_server},
+    server::Session,
 };
 
 /// How often it is looked how far a restore is.

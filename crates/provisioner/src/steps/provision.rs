@@ -14,10 +14,8 @@ use super::{
 use crate::{
     ProvisionError, Seed,
     error::StepError,
-    reach::Session,
     request::{begin, commit},
-    rights::{rights, settle},
-    server_check::reachable,
+    server::{Session, reachable, rights, settle},
 };
 
 pub(super) async fn ensure_role(cx: &Context<'_>) -> Saw {

@@ -20,9 +20,8 @@ use crate::{
     archived_admins::open_admins,
     engine::Moment,
     error::StepError,
-    reach::Session,
     request::{begin, commit},
-    rights::settle,
+    server::{Session, settle},
 };
 
 pub(super) async fn restore_database(cx: &Context<'_>) -> Saw {

@@ -11,9 +11,8 @@ use super::{Context, Saw, database::look_for_own, literal, mark_of};
 use crate::{
     Inner, ProvisionError,
     error::StepError,
-    reach::Session,
     request::role_secret_context,
-    rights::{self, drop_group, limits},
+    server::{Session, drop_group, limits, log_in},
 };
 
 impl Context<'_> {
@@ -57,7 +56,7 @@ pub(super) async fn mend_password(
     let target = cx.own_target(tenant).await?;
     match cx.inner.connect(&target).await {
         Err(ProvisionError::Connect(error)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => {
-            let sql = rights::log_in(cx.inner, tenant)?;
+            let sql = log_in(cx.inner, tenant)?;
             held.run("putting the role's stored password back", &sql).await?;
             Ok(true)
         }

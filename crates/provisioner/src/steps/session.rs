@@ -13,7 +13,7 @@ use tokio::sync::{MappedMutexGuard, MutexGuard};
 use tokio_postgres::{Client, types::Type};
 
 use super::{Context, require_own};
-use crate::{ProvisionError, error::StepError, reach::Session};
+use crate::{ProvisionError, error::StepError, server::Session};
 
 /// How long a predecessor's session may take to end by itself.
 const PREDECESSOR_GRACE: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use migrator::{OpenDatabase, ServerState};
 use model::{OperationKind, ServerName, TenantId};
 
-use crate::{Inner, OpenRule, ProvisionError, Provisioner, reach::Session};
+use crate::{Inner, OpenRule, ProvisionError, Provisioner, server::Session};
 
 /// How long a request waits for the server's answer. A server that does not answer in time refuses nothing: its operation is
 /// tried until it does.

@@ -9,8 +9,8 @@ use tokio_postgres::types::Type;
 
 use crate::{
     Inner, ProvisionError,
-    reach::Session,
     request::role_secret_context,
+    server::Session,
     steps::{literal, mark_of},
 };
 

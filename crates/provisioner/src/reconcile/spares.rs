@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use registry::Server;
 
-use crate::{Inner, ProvisionError, Provisioner, reach::Session};
+use crate::{Inner, ProvisionError, Provisioner, server::Session};
 
 /// How soon to look again after what could not be done: what a server's crash has left half made should not lie about.
 const PUT_OFF: Duration = Duration::from_secs(2);

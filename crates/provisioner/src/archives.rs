@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     Inner, ProvisionError, Provisioner, RequestedBy,
-    archived_admins::open_admins,
+    operations::archived_admins::open_admins,
     preconditions::Planned,
     request::{
         audit, begin, commit, earlier, insert_operation, not_found, only_server, role_secret_context,

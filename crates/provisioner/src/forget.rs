@@ -8,7 +8,7 @@ use crate::{
     ProvisionError, Provisioner, RequestedBy,
     preconditions::renamed,
     request::{begin, commit, not_found},
-    steps::look_for_own,
+    server::look_for_own,
 };
 
 impl Provisioner {

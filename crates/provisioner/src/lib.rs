@@ -14,28 +14,22 @@
 //!
 //! The provisioner knows nothing of HTTP or of what a laboratory does; its first rows come by [`SeedHook`].
 
-mod adopt;
-mod archived_admins;
 mod archives;
-mod baseline;
 mod config;
 mod doctor;
 mod engine;
 mod error;
 mod forget;
-mod import;
 mod invitations;
+mod operations;
 mod preconditions;
 mod reconcile;
-mod removal;
 mod request;
 mod server;
 mod standing;
-mod steps;
 
 use std::sync::Arc;
 
-pub use adopt::{AdminEntry, Adoption};
 pub use archives::{RestoreAs, Schedule};
 pub use config::{ArchiveOptions, Bounds, OpenRule, ProvisionerConfig, RolePolicy, Seed, SeedHook};
 pub use doctor::{Ailment, Examined, Finding, Reachable, Report, RoleCreator, Severity};
@@ -43,10 +37,11 @@ pub use doctor::{Ailment, Examined, Finding, Reachable, Report, RoleCreator, Sev
 pub use engine::Faults;
 pub use engine::Progress;
 pub use error::{BoxError, ProvisionError};
-pub use import::Import;
 pub use invitations::Invited;
+pub use operations::adopt::request::{AdminEntry, Adoption};
+pub use operations::import_archive::Import;
+pub use operations::offboard::request::{GRACE_MAX, GRACE_UNCONFIRMED_MIN};
 pub use reconcile::Stocked;
-pub use removal::{GRACE_MAX, GRACE_UNCONFIRMED_MIN};
 pub use request::{NewAdmin, NewLab, RequestedBy};
 
 /// From which offset on a machine's clock is worth a finding and a warning. Nothing is decided by it; a second or two is what

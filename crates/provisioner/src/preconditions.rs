@@ -12,8 +12,7 @@ use registry::{Archive, Tenant};
 
 use crate::{
     Inner, ProvisionError, Provisioner,
-    server::Session,
-    steps::{look_for_own, mark_of},
+    server::{Session, look_for_own, mark_of},
 };
 
 /// How long a request waits for its server's answers.

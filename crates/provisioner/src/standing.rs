@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     Inner, ProvisionError, Provisioner, RequestedBy,
     request::{begin, commit, not_found},
-    steps::fence::{Waited, end_role_sessions, let_in, lock_out, wait_for_routers},
+    server::fence::{Waited, end_role_sessions, let_in, lock_out, wait_for_routers},
 };
 
 /// How often the server is told before it is left to the worker: two at once on one role fail over each other.

@@ -11,7 +11,7 @@ use super::{
     names::{Named, is_current, named},
     seen::{Seen, SeenDatabase, SeenRole},
 };
-use crate::{RolePolicy, steps::mark_of};
+use crate::{RolePolicy, server::mark_of};
 
 /// From which fill of a server's queue of notifications on it is told: PostgreSQL itself warns at a half.
 const NOTIFICATION_QUEUE_MAX: f64 = 0.1;

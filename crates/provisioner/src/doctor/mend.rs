@@ -13,9 +13,9 @@ use super::{
 use crate::{
     Inner, ProvisionError, RequestedBy,
     request::{not_found, role_secret_context},
-    server::{Session, settle},
-    steps::{
-        await_empty, create_role, end_subscriptions, look, open_to_nobody_else, require_own, role_is_there,
+    server::{
+        Session, await_empty, create_role, end_subscriptions, look, open_to_nobody_else, require_own,
+        role_is_there, settle,
     },
 };
 

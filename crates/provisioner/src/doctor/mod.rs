@@ -45,7 +45,10 @@ use self::{
     mend::Mender,
     seen::Seen,
 };
-use crate::{Inner, ProvisionError, Provisioner, RequestedBy, server::Session, steps::mark_of};
+use crate::{
+    Inner, ProvisionError, Provisioner, RequestedBy,
+    server::{Session, mark_of},
+};
 
 /// How many servers are asked at once.
 const SERVERS_PARALLEL_MAX: usize = 8;

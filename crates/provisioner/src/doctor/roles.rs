@@ -9,7 +9,7 @@ use super::{
     judge::Judge,
     seen::{SeenDatabase, SeenRole},
 };
-use crate::steps::mark_of;
+use crate::server::mark_of;
 
 impl Judge<'_> {
     pub(super) fn other_registry(&self, marked: &[migrator::Marked]) -> Finding {

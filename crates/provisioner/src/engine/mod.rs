@@ -1,8 +1,10 @@
 //! How operations are run: claimed under a lease, step by step, by a worker or in the foreground.
 
+mod context;
 mod fault;
 mod progress;
 mod run;
+mod sessions;
 mod watch;
 mod worker;
 
@@ -10,6 +12,8 @@ mod worker;
 pub use self::fault::Faults;
 pub use self::progress::Progress;
 pub(crate) use self::{
+    context::{Context, Ran, Saw},
     fault::{FaultPlan, Moment, Point},
-    run::{Aborting, Observer},
+    progress::Observer,
+    run::Aborting,
 };

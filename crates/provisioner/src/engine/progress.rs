@@ -3,6 +3,9 @@ use std::time::Duration;
 use model::{OperationKind, Step};
 use serde_json::Value;
 
+/// Who is told of it.
+pub(crate) type Observer<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
 /// What happens to an operation while somebody watches it, for a terminal.
 #[derive(Debug, Clone)]
 pub enum Progress {

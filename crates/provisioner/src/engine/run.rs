@@ -15,10 +15,10 @@ use tokio::{
 
 use crate::{
     Inner, Progress, ProvisionError, Provisioner,
-    engine::{Moment, Point},
+    engine::{Context, Moment, Observer, Point, Ran},
     error::StepError,
+    operations,
     request::{begin, commit},
-    steps::{self, Context, Ran},
 };
 
 /// How long giving an operation back may take when we are told to stop.
@@ -31,8 +31,6 @@ const CALLED_OFF_LOOK_EVERY: Duration = Duration::from_secs(1);
 const CALLED_OFF: &str = "called off by ";
 /// Stands in an operation's error between why it failed and why that could not be undone.
 const UNDO_MARK: &str = " (undoing it: ";
-
-pub(crate) type Observer<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// Ends a task when it goes out of scope.
 pub(crate) struct Aborting(pub(crate) JoinHandle<()>);
@@ -174,13 +172,13 @@ impl Run<'_> {
             }
             Ended::Failed(why) => {
                 if !kind.failure_is_undone() || !self.may_be_undone().await? {
-                    steps::clean_up(&cx, false).await;
+                    operations::clean_up(&cx, false).await;
                     return self.finish(Outcome::Failed(&why)).await;
                 }
                 why
             }
         };
-        steps::clean_up(&cx, called_off).await;
+        operations::clean_up(&cx, called_off).await;
         drop(cx);
         let client = self.inner.config.registry.client().await?;
         registry::operation_set_undoing(&client, self.lease, &why).await?;
@@ -424,7 +422,7 @@ impl Run<'_> {
         self.inner.faults.reach(point(Moment::Begun)).await;
         let began = Instant::now();
         // On the heap: the largest step's state is large, and a worker's stack is not.
-        match Box::pin(steps::run(cx, step, undoing)).await {
+        match Box::pin(operations::run(cx, step, undoing)).await {
             Ok(Ran::Waits(delay)) => Ok(Ok(Acted::Waits(delay))),
             Ok(Ran::Saw(saw)) => {
                 self.inner.faults.reach(point(Moment::Acted)).await;

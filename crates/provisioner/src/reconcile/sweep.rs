@@ -10,7 +10,10 @@ use std::time::Duration;
 use model::TenantState;
 use registry::{Actor, PAGE_MAX, Server, Tenant, TenantFilter};
 
-use crate::{Inner, ProvisionError, server::Session, steps::mark_of};
+use crate::{
+    Inner, ProvisionError,
+    server::{Session, mark_of},
+};
 
 /// How long whoever suspends a laboratory may take to close it on its server after the routers' grace.
 const SUSPENDING_MAX: Duration = Duration::from_secs(10);

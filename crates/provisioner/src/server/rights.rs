@@ -10,8 +10,7 @@ use tokio_postgres::types::Type;
 use crate::{
     Inner, ProvisionError,
     request::role_secret_context,
-    server::Session,
-    steps::{literal, mark_of},
+    server::{Session, literal, mark_of},
 };
 
 /// What the server's catalogue says of a laboratory's rights in one database.

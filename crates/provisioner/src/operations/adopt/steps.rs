@@ -10,17 +10,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_postgres::{Client, binary_copy::BinaryCopyOutRow};
 
-use super::{
-    Context, Saw,
-    database::{look, look_for_own, open_to_nobody_else, require_own},
-    literal, mark_of,
-};
 use crate::{
     Inner, ProvisionError,
-    adopt::untrusted_rows,
-    baseline::{Lines, ROW, judge, telling},
+    engine::{Context, Saw},
     error::StepError,
-    server::{Session, settle},
+    operations::adopt::{
+        baseline::{Lines, ROW, judge, telling},
+        request::untrusted_rows,
+    },
+    server::{Session, literal, look, look_for_own, mark_of, open_to_nobody_else, require_own, settle},
 };
 
 /// The login roles that can connect to the database of $1 and have rights or objects in it, their own or through a role that they
@@ -67,7 +65,7 @@ struct User {
 }
 
 /// Looks once more whether the database can be adopted, notes what everybody may do in it, and marks it.
-pub(super) async fn inspect(cx: &Context<'_>) -> Saw {
+pub(crate) async fn inspect(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let mark = mark_of(&tenant);
@@ -124,7 +122,7 @@ async fn held_by_name(inside: &Client, held: &Session) -> Result<Vec<(String, St
 }
 
 /// Finds out which migrations the database has already, and writes that down where it has no history of its own.
-pub(super) async fn baseline(cx: &Context<'_>) -> Saw {
+pub(crate) async fn baseline(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
@@ -307,7 +305,7 @@ async fn users(held: &Session, tenant: &Tenant) -> Result<Vec<User>, ProvisionEr
 
 /// Runs the missing migrations and applies the grants. These take from everybody what PUBLIC could do in the schema, so those
 /// who work in it get that by name first.
-pub(super) async fn ensure_schema(cx: &Context<'_>) -> Saw {
+pub(crate) async fn ensure_schema(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
@@ -349,7 +347,7 @@ async fn keep_in_schema(inside: &Client, held: &Session, user: &User) -> Result<
 }
 
 /// Takes CONNECT from everybody and gives it by name to the laboratory's role and to those who work in the database.
-pub(super) async fn secure_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn secure_database(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
@@ -376,7 +374,7 @@ pub(super) async fn secure_database(cx: &Context<'_>) -> Saw {
 }
 
 /// Gives the database back: mark and rights as before, also those that users got by name. What migrations made stays.
-pub(super) async fn release(cx: &Context<'_>) -> Saw {
+pub(crate) async fn release(cx: &Context<'_>) -> Saw {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "database": "released with the laboratory" }));
     };

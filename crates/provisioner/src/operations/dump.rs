@@ -9,26 +9,27 @@ use registry::{Archive, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{
-    Context, Saw,
-    database::{end_sessions, open_to_nobody_else, require_own},
-    offboard::never_archived,
+use crate::{
+    Inner, ProvisionError,
+    engine::{Context, Saw},
+    error::StepError,
+    operations::{archived_admins::seal_admins, offboard::steps::never_archived},
+    server::{Session, end_sessions, open_to_nobody_else, require_own},
 };
-use crate::{Inner, ProvisionError, archived_admins::seal_admins, error::StepError, server::Session};
 
 /// What the dump step hands to those after it, through the registry. The rest stands in the manifest.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Dumped {
-    pub(super) archive: ArchiveId,
-    pub(super) location: String,
+pub(crate) struct Dumped {
+    pub(crate) archive: ArchiveId,
+    pub(crate) location: String,
     /// The host that wrote it, where that is a path.
     #[serde(default)]
-    pub(super) host: Option<String>,
+    pub(crate) host: Option<String>,
     bytes: u64,
     rows: u64,
     tables: usize,
     /// What the manifest must still say.
-    pub(super) fingerprint: String,
+    pub(crate) fingerprint: String,
     /// How long `pg_dump` took, and reading behind it what the snapshot holds.
     #[serde(default)]
     dump_ms: u64,
@@ -92,7 +93,7 @@ impl Inner {
 impl Context<'_> {
     /// An operation makes at most one archive, so it lends it its id: whatever an earlier try left under that name is
     /// overwritten and not forgotten.
-    pub(super) fn archive_id(&self) -> ArchiveId {
+    pub(crate) fn archive_id(&self) -> ArchiveId {
         ArchiveId::from(self.operation.id.as_uuid())
     }
 
@@ -109,7 +110,7 @@ impl Context<'_> {
     }
 
     /// What the dump step noted when it was done.
-    pub(super) async fn dumped(&self) -> Result<Dumped, ProvisionError> {
+    pub(crate) async fn dumped(&self) -> Result<Dumped, ProvisionError> {
         let client = self.inner.config.registry.client().await?;
         let rows = registry::steps_of(&client, self.operation.id).await?;
         let corrupt = |why: String| ProvisionError::CorruptStep {
@@ -126,7 +127,7 @@ impl Context<'_> {
 }
 
 /// The programs, the server's version, and the place to write: nothing is closed or dumped before all three are in order.
-pub(super) async fn ready_to_archive(
+pub(crate) async fn ready_to_archive(
     cx: &Context<'_>,
     held: &Session,
     tenant: &Tenant,
@@ -140,14 +141,14 @@ pub(super) async fn ready_to_archive(
 }
 
 /// The client programs for a server, and its version.
-pub(super) async fn programs(cx: &Context<'_>, held: &Session) -> Result<(Programs, String), ProvisionError> {
+pub(crate) async fn programs(cx: &Context<'_>, held: &Session) -> Result<(Programs, String), ProvisionError> {
     let (major, version) = server_version(held).await?;
     let programs = Programs::find(cx.inner.config.pg_bin.as_deref(), major, &held.target).await?;
     Ok((programs, version))
 }
 
 /// The server's version, as number and as text.
-pub(super) async fn server_version(held: &Session) -> Result<(u32, String), ProvisionError> {
+pub(crate) async fn server_version(held: &Session) -> Result<(u32, String), ProvisionError> {
     let row = held
         .client
         .query_one(
@@ -162,7 +163,7 @@ pub(super) async fn server_version(held: &Session) -> Result<(u32, String), Prov
     Ok((row.get::<_, i32>(0).unsigned_abs(), row.get(1)))
 }
 
-pub(super) async fn dump(cx: &Context<'_>) -> Saw {
+pub(crate) async fn dump(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
@@ -250,7 +251,7 @@ async fn end_archive_sessions(held: &Session, tenant: &Tenant) -> Result<(), Pro
 
 /// The archive that this operation made of a closed laboratory: recorded, there, unchanged, and of what the database still
 /// holds. A superuser may have written since.
-pub(super) async fn require_archive_of(
+pub(crate) async fn require_archive_of(
     cx: &Context<'_>,
     held: &Session,
     tenant: &Tenant,
@@ -269,7 +270,7 @@ pub(super) async fn require_archive_of(
 }
 
 /// The archive that this operation made, recorded, there and unchanged.
-pub(super) async fn require_archive(
+pub(crate) async fn require_archive(
     cx: &Context<'_>,
     tenant: &Tenant,
 ) -> Result<(Archive, Manifest), StepError> {
@@ -287,7 +288,7 @@ pub(super) async fn require_archive(
 }
 
 /// The files of an operation that ended before its archive was recorded. Where it is opened again, it makes another dump.
-pub(super) async fn remove_unrecorded(cx: &Context<'_>) -> Result<(), StepError> {
+pub(crate) async fn remove_unrecorded(cx: &Context<'_>) -> Result<(), StepError> {
     let client = cx.inner.config.registry.client().await?;
     if registry::archive_by_operation(&client, cx.operation.id)
         .await?
@@ -309,27 +310,27 @@ pub(super) async fn remove_unrecorded(cx: &Context<'_>) -> Result<(), StepError>
 }
 
 /// The last step of a backup: what the laboratory's schedule does not keep goes.
-pub(super) async fn prune(cx: &Context<'_>) -> Saw {
+pub(crate) async fn prune(cx: &Context<'_>) -> Saw {
     let pruned = crate::archives::prune(cx.inner, Some(cx.operation.tenant), &cx.actor).await?;
     let pruned: Vec<ArchiveId> = pruned.iter().map(|archive| archive.id).collect();
     Ok(json!({ "pruned": pruned }))
 }
 
 /// Tells at most twice a second.
-pub(super) struct Steady<'a> {
+pub(crate) struct Steady<'a> {
     tell: &'a (dyn Fn(u64) + Send + Sync),
     last: std::sync::Mutex<Option<std::time::Instant>>,
 }
 
 impl<'a> Steady<'a> {
-    pub(super) fn new(tell: &'a (dyn Fn(u64) + Send + Sync)) -> Self {
+    pub(crate) fn new(tell: &'a (dyn Fn(u64) + Send + Sync)) -> Self {
         Self {
             tell,
             last: std::sync::Mutex::new(None),
         }
     }
 
-    pub(super) fn tell(&self, bytes: u64) {
+    pub(crate) fn tell(&self, bytes: u64) {
         let mut last = self
             .last
             .lock()

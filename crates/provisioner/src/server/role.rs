@@ -7,12 +7,12 @@ use secrecy::SecretString;
 use serde_json::json;
 use tokio_postgres::{error::SqlState, types::Type};
 
-use super::{Context, Saw, database::look_for_own, literal, mark_of};
 use crate::{
     Inner, ProvisionError,
+    engine::{Context, Saw},
     error::StepError,
     request::role_secret_context,
-    server::{Session, drop_group, limits, log_in},
+    server::{Session, drop_group, limits, literal, log_in, look_for_own, mark_of},
 };
 
 impl Context<'_> {
@@ -31,7 +31,7 @@ impl Context<'_> {
     }
 
     /// The laboratory's database as its own role reaches it.
-    pub(super) async fn own_target(&self, tenant: &Tenant) -> Result<ConnectTarget, StepError> {
+    pub(crate) async fn own_target(&self, tenant: &Tenant) -> Result<ConnectTarget, StepError> {
         let sealed = tenant
             .role_secret
             .as_ref()
@@ -48,7 +48,7 @@ impl Context<'_> {
 }
 
 /// Puts the stored password back where the role has another one, as after an `ALTER ROLE … PASSWORD` of its own.
-pub(super) async fn mend_password(
+pub(crate) async fn mend_password(
     cx: &Context<'_>,
     held: &Session,
     tenant: &Tenant,
@@ -87,7 +87,7 @@ pub(crate) async fn role_is_there(held: &Session, tenant: &Tenant) -> Result<boo
 }
 
 /// Creates the role, or mends it where it is there. The server gets a SCRAM verifier and never the password, which would stand in its log.
-pub(super) async fn create_or_mend(
+pub(crate) async fn create_or_mend(
     cx: &Context<'_>,
     held: &Session,
     tenant: &Tenant,
@@ -127,7 +127,7 @@ pub(crate) async fn create(
 }
 
 /// Drops the role, where it is there and this laboratory's.
-pub(super) async fn drop_role(cx: &Context<'_>) -> Saw {
+pub(crate) async fn drop_role(cx: &Context<'_>) -> Saw {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "role": "gone with the laboratory" }));
     };

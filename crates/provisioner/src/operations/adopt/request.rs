@@ -14,9 +14,9 @@ use tokio_postgres::{Client, binary_copy::BinaryCopyOutRow};
 
 use crate::{
     Inner, NewAdmin, NewLab, ProvisionError, Provisioner, RequestedBy,
+    operations::adopt::steps::{agrees, version_by_shape},
     request::{begin, commit, earlier, only_server, tenant_of},
     server::Session,
-    steps::{agrees, version_by_shape},
 };
 
 /// A database that is to become a laboratory as it is.

@@ -7,24 +7,23 @@ use model::{DbName, OperationKind, Step, TenantId, TenantState};
 use registry::{Archive, Tenant};
 use serde_json::json;
 
-use super::{
-    Context, Saw,
-    archive::{require_archive, require_archive_of},
-    belongings::handed_on,
-    database::{close_and_drop, end_sessions, look, look_for_own, require_own},
-    literal, mark_of,
-    prove::{drop_if_there, drop_made_group, ensure_groups, restore_checked, tell_missing},
-};
 use crate::{
     ProvisionError,
-    archived_admins::open_admins,
-    engine::Moment,
+    engine::{Context, Moment, Saw},
     error::StepError,
+    operations::{
+        archived_admins::open_admins,
+        dump::{require_archive, require_archive_of},
+        verify::{drop_if_there, drop_made_group, ensure_groups, restore_checked, tell_missing},
+    },
     request::{begin, commit},
-    server::{Session, settle},
+    server::{
+        Session, close_and_drop, end_sessions, handed_on, literal, look, look_for_own, mark_of, require_own,
+        settle,
+    },
 };
 
-pub(super) async fn restore_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn restore_database(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     if cx.operation.kind == OperationKind::RestoreInPlace {
@@ -151,7 +150,7 @@ async fn rename_laboratory(
 }
 
 /// The two change names in one transaction. Before that, what the laboratory holds must be in a proved archive.
-pub(super) async fn swap_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn swap_database(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let namespace = &cx.inner.config.namespace;
@@ -236,7 +235,7 @@ async fn put_admins_back(cx: &Context<'_>, tenant: &Tenant) -> Result<(), StepEr
 }
 
 /// What the laboratory held before stays until it serves again, and goes only while its archive is there.
-pub(super) async fn drop_replaced(cx: &Context<'_>) -> Saw {
+pub(crate) async fn drop_replaced(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let replaced = cx.inner.config.namespace.replaced_database(cx.operation.id);
@@ -249,7 +248,7 @@ pub(super) async fn drop_replaced(cx: &Context<'_>) -> Saw {
 }
 
 /// For a restore in place that is undone: nothing was exchanged yet.
-pub(super) async fn drop_restored(cx: &Context<'_>) -> Saw {
+pub(crate) async fn drop_restored(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let restored = cx.inner.config.namespace.restored_database(cx.operation.id);

@@ -3,8 +3,10 @@
 
 use model::{DbName, quote_ident};
 
-use super::literal;
-use crate::{ProvisionError, server::Session};
+use crate::{
+    ProvisionError,
+    server::{Session, literal},
+};
 
 /// Settings whose value is a list of names: kept as one text, and taken only as the list that it was. The same list stands in
 /// `pg_dump`; extensions cannot have such settings.
@@ -19,7 +21,7 @@ const LISTS: [&str; 6] = [
 
 /// Statements that give to `to` what `of` has: the owner, rights that roles hold by name, and settings, also those of one
 /// role in this database. Not what PUBLIC may: a laboratory's database gives it nothing.
-pub(super) async fn handed_on(
+pub(crate) async fn handed_on(
     held: &Session,
     of: &DbName,
     to: &DbName,

@@ -5,20 +5,18 @@ use registry::Tenant;
 use serde_json::json;
 use tokio_postgres::{error::SqlState, types::Type};
 
-use super::{
-    Context, Saw,
-    database::{close_and_drop, look, look_for_own, require_own},
-    literal, mark_of,
-    role::{create_or_mend, role_is_there},
-};
 use crate::{
     ProvisionError, Seed,
+    engine::{Context, Saw},
     error::StepError,
     request::{begin, commit},
-    server::{Session, reachable, rights, settle},
+    server::{
+        Session, close_and_drop, create_or_mend, literal, look, look_for_own, mark_of, reachable,
+        require_own, rights, role_is_there, settle,
+    },
 };
 
-pub(super) async fn ensure_role(cx: &Context<'_>) -> Saw {
+pub(crate) async fn ensure_role(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     // A laboratory that the registry forgot, as when it was itself restored to an earlier time, and that is still there.
@@ -44,7 +42,7 @@ pub(super) async fn ensure_role(cx: &Context<'_>) -> Saw {
 
 /// Clones the template under a name that holds the laboratory's id, marks the clone as this laboratory's, and only then
 /// gives it the real name. So a database under the real name is whole and known to be ours, or it is somebody else's.
-pub(super) async fn ensure_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn ensure_database(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let namespace = &cx.inner.config.namespace;
@@ -120,7 +118,7 @@ async fn claim_spare(
 }
 
 /// A clone has the rights of any new database: everybody may connect. It was closed until now.
-pub(super) async fn secure_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn secure_database(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let (database, role) = (&tenant.db_name, &tenant.role_name);
@@ -144,7 +142,7 @@ pub(super) async fn secure_database(cx: &Context<'_>) -> Saw {
 }
 
 /// Written by the laboratory's own role, on the connection that checks it afterwards.
-pub(super) async fn seed(cx: &Context<'_>) -> Saw {
+pub(crate) async fn seed(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let seed = seed_of(cx, &tenant).await?;
     let mut client = cx.own(&tenant).await?;
@@ -186,7 +184,7 @@ async fn seed_of(cx: &Context<'_>, tenant: &Tenant) -> Result<Seed, ProvisionErr
 }
 
 /// The last look: through the laboratory's own role and its stored password, as its requests will come.
-pub(super) async fn check(cx: &Context<'_>) -> Saw {
+pub(crate) async fn check(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let client = cx.own(&tenant).await?;
     let failed = |why: String| Err(StepError::fatal(ProvisionError::Check { why }));
@@ -303,7 +301,7 @@ async fn too_much(client: &tokio_postgres::Client) -> Result<Option<String>, tok
 
 /// The last step and the only one that writes `active`. Version and state change in one transaction, and only while the
 /// lease is held.
-pub(super) async fn activate(cx: &Context<'_>) -> Saw {
+pub(crate) async fn activate(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     if tenant.status == TenantState::Active {
         return Ok(json!({ "version": tenant.db_version, "was": "active already" }));
@@ -320,7 +318,7 @@ pub(super) async fn activate(cx: &Context<'_>) -> Saw {
 }
 
 /// Takes the database away, in either of its names, unless it is not this laboratory's or was ever in service.
-pub(super) async fn undo_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn undo_database(cx: &Context<'_>) -> Saw {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "database": "gone with the laboratory" }));
     };
@@ -350,12 +348,12 @@ pub(super) async fn undo_database(cx: &Context<'_>) -> Saw {
     Ok(json!({ "dropped": dropped }))
 }
 
-pub(super) async fn undo_tenant(cx: &Context<'_>) -> Saw {
+pub(crate) async fn undo_tenant(cx: &Context<'_>) -> Saw {
     remove(cx, TenantEvent::ProvisionUndone).await
 }
 
 /// Deletes the row, while the lease is held. Operation, archive and audit stay.
-pub(super) async fn remove(cx: &Context<'_>, event: TenantEvent) -> Saw {
+pub(crate) async fn remove(cx: &Context<'_>, event: TenantEvent) -> Saw {
     let mut client = cx.inner.config.registry.client().await?;
     let txn = begin(&mut client).await?;
     registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;

@@ -9,18 +9,13 @@ use registry::{Archive, NewArchive, RegistryError, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{
-    Context, Saw,
-    archive::{Steady, programs, server_version},
-    database::{end_subscriptions, look, open_to_nobody_else, require_own},
-    literal,
-};
 use crate::{
     ProvisionError,
-    engine::Moment,
+    engine::{Context, Moment, Saw},
     error::StepError,
+    operations::dump::{Steady, programs, server_version},
     request::{begin, commit, only_server},
-    server::Session,
+    server::{Session, end_subscriptions, literal, look, open_to_nobody_else, require_own},
 };
 
 /// How often it is looked how far a restore is.
@@ -39,7 +34,7 @@ pub(crate) struct Which {
 
 impl Context<'_> {
     /// The archive that the operation was asked for.
-    pub(super) async fn archive(&self) -> Result<Archive, StepError> {
+    pub(crate) async fn archive(&self) -> Result<Archive, StepError> {
         let Which { archive } = serde_json::from_value(self.operation.params.clone()).map_err(|error| {
             StepError::fatal(ProvisionError::Refused {
                 why: format!("the operation does not say which archive: {error}"),
@@ -52,10 +47,10 @@ impl Context<'_> {
     }
 }
 
-pub(super) async fn verify(cx: &Context<'_>) -> Saw {
+pub(crate) async fn verify(cx: &Context<'_>) -> Saw {
     match cx.operation.kind {
         OperationKind::VerifyArchive => return verify_again(cx).await,
-        OperationKind::ImportArchive => return super::import::import(cx).await,
+        OperationKind::ImportArchive => return super::import_steps::import(cx).await,
         _ => {}
     }
     let tenant = cx.tenant().await?;
@@ -109,7 +104,7 @@ async fn recorded_already(
     }
 }
 
-pub(super) fn seen(archive: &Archive, manifest: &Manifest) -> Value {
+pub(crate) fn seen(archive: &Archive, manifest: &Manifest) -> Value {
     json!({
         "archive": archive.id,
         "file": archive.location,
@@ -144,7 +139,7 @@ async fn verify_again(cx: &Context<'_>) -> Saw {
 
 /// Makes the group roles that the dump names: they hold rights in it, and the laboratory may be gone. Nobody is a member of them.
 /// Gives the archived laboratory's, if it was not there.
-pub(super) async fn ensure_groups(
+pub(crate) async fn ensure_groups(
     cx: &Context<'_>,
     held: &Session,
     manifest: &Manifest,
@@ -179,7 +174,7 @@ pub(super) async fn ensure_groups(
 
 /// Drops a group role that was made for a restore alone. Another restore of the same archive may need it still: then it has
 /// rights and stays, and the doctor drops it later.
-pub(super) async fn drop_made_group(held: &Session, made: Option<RoleName>) {
+pub(crate) async fn drop_made_group(held: &Session, made: Option<RoleName>) {
     let Some(group) = made else {
         return;
     };
@@ -198,7 +193,7 @@ impl Context<'_> {
     }
 
     /// Where a dump is tried: on the laboratory's server, or where it lived, or on the only one there is.
-    pub(super) async fn server_for_scratch(&self, lived: Option<&str>) -> Result<ServerName, StepError> {
+    pub(crate) async fn server_for_scratch(&self, lived: Option<&str>) -> Result<ServerName, StepError> {
         if let Some(tenant) = self.tenant_opt().await? {
             return Ok(tenant.server);
         }
@@ -212,7 +207,7 @@ impl Context<'_> {
     }
 }
 
-pub(super) async fn in_scratch(
+pub(crate) async fn in_scratch(
     cx: &Context<'_>,
     held: &Session,
     like: &DbName,
@@ -230,7 +225,7 @@ pub(super) async fn in_scratch(
 }
 
 /// Says which rights and owners a copy does without, because its server has not their roles.
-pub(super) fn tell_missing(cx: &Context<'_>, saw: &mut Value, missing: &Missing) {
+pub(crate) fn tell_missing(cx: &Context<'_>, saw: &mut Value, missing: &Missing) {
     if missing.roles.is_empty() {
         return;
     }
@@ -246,7 +241,7 @@ pub(super) fn tell_missing(cx: &Context<'_>, saw: &mut Value, missing: &Missing)
 }
 
 /// Restores a dump into a database that is made for it, and refuses one that does not hold what the manifest says.
-pub(super) async fn restore_checked(
+pub(crate) async fn restore_checked(
     cx: &Context<'_>,
     held: &Session,
     step: Step,
@@ -330,7 +325,7 @@ async fn locale_of(held: &Session, name: &DbName) -> Result<Locale, ProvisionErr
 }
 
 /// FORCE: a `pg_restore` whose process was killed with ours may still write into it.
-pub(super) async fn drop_if_there(
+pub(crate) async fn drop_if_there(
     cx: &Context<'_>,
     held: &Session,
     name: &DbName,
@@ -345,12 +340,12 @@ pub(super) async fn drop_if_there(
 }
 
 /// For an operation that failed for good.
-pub(super) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
+pub(crate) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
     let server = match cx.tenant_opt().await? {
         Some(tenant) => tenant.server,
         None if cx.operation.kind == OperationKind::VerifyArchive => cx.scratch_server().await?,
         None if cx.operation.kind == OperationKind::ImportArchive => {
-            let lived = super::import::params(cx)?.server;
+            let lived = super::import_steps::params(cx)?.server;
             cx.server_for_scratch(Some(&lived)).await?
         }
         None => return Ok(()),

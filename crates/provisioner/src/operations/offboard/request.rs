@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::{
     ProvisionError, Provisioner, RequestedBy,
+    operations::offboard::steps::Grace,
     preconditions::Planned,
     request::{audit, begin, commit, earlier, insert_operation},
-    steps::Grace,
 };
 
 /// A removal with a shorter grace period than this must be confirmed by the laboratory's slug, wherever it is asked for.

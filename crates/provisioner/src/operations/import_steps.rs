@@ -6,13 +6,11 @@ use model::{ArchiveId, Slug};
 use registry::NewArchive;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Context, Saw,
-    prove::{in_scratch, seen, tell_missing},
-};
 use crate::{
     ProvisionError,
+    engine::{Context, Saw},
     error::StepError,
+    operations::verify::{in_scratch, seen, tell_missing},
     request::{begin, commit},
 };
 
@@ -30,7 +28,7 @@ pub(crate) struct ImportParams {
     pub(crate) server: String,
 }
 
-pub(super) fn params(cx: &Context<'_>) -> Result<ImportParams, StepError> {
+pub(crate) fn params(cx: &Context<'_>) -> Result<ImportParams, StepError> {
     serde_json::from_value(cx.operation.params.clone()).map_err(|error| {
         StepError::fatal(ProvisionError::Refused {
             why: format!("the operation does not say what is to be imported: {error}"),
@@ -39,7 +37,7 @@ pub(super) fn params(cx: &Context<'_>) -> Result<ImportParams, StepError> {
 }
 
 /// Proves the dump and records it. An earlier try may have come as far as the row.
-pub(super) async fn import(cx: &Context<'_>) -> Saw {
+pub(crate) async fn import(cx: &Context<'_>) -> Saw {
     let params = params(cx)?;
     let config = &cx.inner.config;
     let place = Place::parse(&params.location)?;

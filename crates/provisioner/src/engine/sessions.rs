@@ -12,8 +12,12 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{MappedMutexGuard, MutexGuard};
 use tokio_postgres::{Client, types::Type};
 
-use super::{Context, require_own};
-use crate::{ProvisionError, error::StepError, server::Session};
+use crate::{
+    ProvisionError,
+    engine::Context,
+    error::StepError,
+    server::{Session, require_own},
+};
 
 /// How long a predecessor's session may take to end by itself.
 const PREDECESSOR_GRACE: Duration = Duration::from_secs(1);
@@ -24,12 +28,12 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 impl Context<'_> {
     /// A session on the maintenance database of the laboratory's server, alone in its right to work on it.
-    pub(super) async fn maintenance(&self, tenant: &Tenant) -> Result<Session, StepError> {
+    pub(crate) async fn maintenance(&self, tenant: &Tenant) -> Result<Session, StepError> {
         self.maintenance_on(&tenant.server, tenant.id).await
     }
 
     /// The same for a laboratory that may be gone.
-    pub(super) async fn maintenance_on(
+    pub(crate) async fn maintenance_on(
         &self,
         server: &ServerName,
         tenant: TenantId,
@@ -50,7 +54,7 @@ impl Context<'_> {
     /// A session on the laboratory's own database as the administrator, kept from step to step like the other. Only for
     /// operations that do not drop it. A database without the laboratory's mark is not entered; an adoption, which gives it the mark, looks
     /// for itself.
-    pub(super) async fn inside(&self, tenant: &Tenant) -> Result<MappedMutexGuard<'_, Client>, StepError> {
+    pub(crate) async fn inside(&self, tenant: &Tenant) -> Result<MappedMutexGuard<'_, Client>, StepError> {
         let mut kept = self.inside.lock().await;
         if kept.as_ref().is_none_or(Client::is_closed) {
             if self.operation.kind != OperationKind::Adopt {
@@ -64,7 +68,7 @@ impl Context<'_> {
     }
 
     /// A session of the laboratory's own role with its stored password, kept from step to step.
-    pub(super) async fn own(&self, tenant: &Tenant) -> Result<MappedMutexGuard<'_, Client>, StepError> {
+    pub(crate) async fn own(&self, tenant: &Tenant) -> Result<MappedMutexGuard<'_, Client>, StepError> {
         let mut kept = self.own.lock().await;
         if kept.as_ref().is_none_or(Client::is_closed) {
             let target = self.own_target(tenant).await?;
@@ -82,7 +86,7 @@ impl Context<'_> {
     }
 
     /// The template, found on a session that we have anyway, or built.
-    pub(super) async fn template(&self, held: &Session) -> Result<DbName, ProvisionError> {
+    pub(crate) async fn template(&self, held: &Session) -> Result<DbName, ProvisionError> {
         let namespace = &self.inner.config.namespace;
         match migrator::template_find(&*held.client, namespace).await? {
             Some(found) => Ok(found),

@@ -6,8 +6,13 @@ use model::{DbName, Step};
 use registry::Tenant;
 use tokio_postgres::types::Type;
 
-use super::{Context, mark_of};
-use crate::{Inner, ProvisionError, engine::Moment, error::StepError, preconditions::holds, server::Session};
+use crate::{
+    Inner, ProvisionError,
+    engine::{Context, Moment},
+    error::StepError,
+    preconditions::holds,
+    server::{Session, mark_of},
+};
 
 /// How long to wait between two looks at sessions that are ending.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
@@ -18,7 +23,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    pub(super) fn has_mark(&self, mark: &str) -> bool {
+    pub(crate) fn has_mark(&self, mark: &str) -> bool {
         self.mark.as_deref() == Some(mark)
     }
 }
@@ -131,7 +136,7 @@ pub(crate) async fn await_empty(
 }
 
 /// Ends every client's session of a database and waits until they are gone.
-pub(super) async fn end_sessions(cx: &Context<'_>, held: &Session, name: &DbName) -> Result<u64, StepError> {
+pub(crate) async fn end_sessions(cx: &Context<'_>, held: &Session, name: &DbName) -> Result<u64, StepError> {
     let ended = held
         .client
         .execute(
@@ -158,7 +163,7 @@ pub(super) async fn end_sessions(cx: &Context<'_>, held: &Session, name: &DbName
 ///
 /// What holds it, a transaction that was prepared say, can be ended from inside only: so it is looked for before the database is
 /// closed to everybody, and where the server refuses all the same, administrators are let in again.
-pub(super) async fn close_and_drop(cx: &Context<'_>, held: &Session, name: &DbName) -> Result<(), StepError> {
+pub(crate) async fn close_and_drop(cx: &Context<'_>, held: &Session, name: &DbName) -> Result<(), StepError> {
     let why = holds(held, name, false).await?;
     if !why.is_empty() {
         return Err(StepError::fatal(ProvisionError::Held { why }));

@@ -7,18 +7,13 @@ use registry::Tenant;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{
-    Context, Ran, Saw,
-    archive::require_archive_of,
-    database::{close_and_drop, look_for_own},
-    fence,
-    provision::remove,
-};
 use crate::{
     ProvisionError,
+    engine::{Context, Ran, Saw},
     error::StepError,
+    operations::{dump::require_archive_of, provision::steps::remove},
     request::{begin, commit},
-    server::Session,
+    server::{Session, close_and_drop, fence, look_for_own},
 };
 
 /// The one place where a laboratory's data go away. It asks for an archive of this very operation, recorded as verified,
@@ -26,7 +21,7 @@ use crate::{
 ///
 /// A database that is not there counts as dropped only when this operation noted before that it was about to drop it, and
 /// on this server: on another one, to which the laboratory's server was pointed meanwhile, it is not missing but elsewhere.
-pub(super) async fn drop_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn drop_database(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     if tenant.status != TenantState::Deleting {
         return Err(never_archived(&tenant));
@@ -58,7 +53,7 @@ pub(super) async fn drop_database(cx: &Context<'_>) -> Saw {
     Ok(json!({ "database": tenant.db_name, "dropped": true, "archive": archive.id }))
 }
 
-pub(super) fn never_archived(tenant: &Tenant) -> StepError {
+pub(crate) fn never_archived(tenant: &Tenant) -> StepError {
     StepError::fatal(ProvisionError::WasInService {
         slug: tenant.slug.clone(),
     })
@@ -88,7 +83,7 @@ async fn server_identifier(held: &Session) -> Result<String, ProvisionError> {
 
 /// The time in which the removal can be called off, counted from the first time that this step is reached: the archive is
 /// proved by then.
-pub(super) fn grace(cx: &Context<'_>) -> Result<Ran, StepError> {
+pub(crate) fn grace(cx: &Context<'_>) -> Result<Ran, StepError> {
     let grace = Grace::of(cx.operation)?;
     match cx.operation.waiting_until {
         // It was claimed again, so by the registry's clock the time has come.
@@ -120,7 +115,7 @@ impl Grace {
 
 /// Opens a laboratory again whose removal was called off, and gives it back the state before. The server is told first, with
 /// the row locked: a laboratory that is in service can log in, and no sweep closes it in between.
-pub(super) async fn readmit(cx: &Context<'_>) -> Saw {
+pub(crate) async fn readmit(cx: &Context<'_>) -> Saw {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "tenant": "gone" }));
     };
@@ -145,6 +140,6 @@ pub(super) async fn readmit(cx: &Context<'_>) -> Saw {
     Ok(json!({ "status": before }))
 }
 
-pub(super) async fn remove_tenant(cx: &Context<'_>) -> Saw {
+pub(crate) async fn remove_tenant(cx: &Context<'_>) -> Saw {
     remove(cx, TenantEvent::OffboardFinished).await
 }

@@ -3,11 +3,13 @@
 use model::{OperationKind, TenantState};
 use serde_json::json;
 
-use super::{Context, Saw, role::mend_password};
-use crate::server::{rights, settle};
+use crate::{
+    engine::{Context, Saw},
+    server::{mend_password, rights, settle},
+};
 
 /// A fresh clone is at the latest version already and costs one look.
-pub(super) async fn ensure_schema(cx: &Context<'_>) -> Saw {
+pub(crate) async fn ensure_schema(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     // A laboratory in the making is looked at through its own role, whose connection the next steps need anyway.
     let before = match cx.operation.kind {
@@ -41,7 +43,7 @@ pub(super) async fn ensure_schema(cx: &Context<'_>) -> Saw {
 }
 
 /// Writes down what the laboratory's own history says, and never what a migration was meant to reach.
-pub(super) async fn record_version(cx: &Context<'_>) -> Saw {
+pub(crate) async fn record_version(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let found = migrator::history_version(&*cx.inside(&tenant).await?).await?;
     let client = cx.inner.config.registry.client().await?;

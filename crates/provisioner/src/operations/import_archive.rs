@@ -7,9 +7,8 @@ use serde_json::json;
 
 use crate::{
     ProvisionError, Provisioner, RequestedBy,
-    archived_admins::open_sealed_admins,
+    operations::{archived_admins::open_sealed_admins, import_steps::ImportParams},
     request::{audit, begin, commit, earlier},
-    steps::import::ImportParams,
 };
 
 /// An import that was asked for.

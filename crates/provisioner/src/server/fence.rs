@@ -15,17 +15,13 @@ use registry::{RegistryError, Tenant, TenantFence};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{
-    Context, Saw,
-    archive::ready_to_archive,
-    database::{end_sessions, require_own},
-    role::role_is_there,
-};
 use crate::{
     Inner, ProvisionError,
+    engine::{Context, Saw},
+    operations::dump::ready_to_archive,
     preconditions::Planned,
     request::{begin, commit},
-    server::{Session, limits, log_in},
+    server::{Session, end_sessions, limits, log_in, require_own, role_is_there},
 };
 
 /// The first pause between two questions to the registry; each later one doubles it. Routers answer in milliseconds.
@@ -123,7 +119,7 @@ pub(crate) async fn let_in(inner: &Inner, session: &Session, tenant: &Tenant) ->
 const KEPT_LIMIT: &str = "tenantry.connection_limit";
 
 /// How many connections a database takes when it is open: what it kept, or what it has where no fence closed it.
-pub(super) async fn connection_limit(session: &Session, database: &DbName) -> Result<i32, ProvisionError> {
+pub(crate) async fn connection_limit(session: &Session, database: &DbName) -> Result<i32, ProvisionError> {
     let row = session
         .client
         .query_opt(
@@ -139,7 +135,7 @@ pub(super) async fn connection_limit(session: &Session, database: &DbName) -> Re
 }
 
 /// Opens a database as it was before a fence, to those who are let in by name.
-pub(super) async fn open_again(session: &Session, database: &DbName) -> Result<(), ProvisionError> {
+pub(crate) async fn open_again(session: &Session, database: &DbName) -> Result<(), ProvisionError> {
     let limit = connection_limit(session, database).await?;
     let sql = format!(
         "ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT {limit};
@@ -186,7 +182,7 @@ pub(crate) async fn end_role_sessions(
 
 /// Nobody is let in any more, and nobody is left inside. A laboratory that an archive is to replace is closed here and not
 /// before: it served while the archive was restored beside it.
-pub(super) async fn fence(cx: &Context<'_>) -> Saw {
+pub(crate) async fn fence(cx: &Context<'_>) -> Saw {
     let mut tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;

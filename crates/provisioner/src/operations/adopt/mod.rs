@@ -1,0 +1,3 @@
+pub(crate) mod baseline;
+pub(crate) mod request;
+pub(crate) mod steps;

@@ -14,7 +14,6 @@
 //!
 //! The provisioner knows nothing of HTTP or of what a laboratory does; its first rows come by [`SeedHook`].
 
-mod archives;
 mod config;
 mod doctor;
 mod engine;
@@ -25,12 +24,12 @@ mod operations;
 mod preconditions;
 mod reconcile;
 mod request;
+mod retention;
 mod server;
 mod standing;
 
 use std::sync::Arc;
 
-pub use archives::{RestoreAs, Schedule};
 pub use config::{ArchiveOptions, Bounds, OpenRule, ProvisionerConfig, RolePolicy, Seed, SeedHook};
 pub use doctor::{Ailment, Examined, Finding, Reachable, Report, RoleCreator, Severity};
 #[cfg(feature = "fault-points")]
@@ -41,8 +40,11 @@ pub use invitations::Invited;
 pub use operations::adopt::request::{AdminEntry, Adoption};
 pub use operations::import_archive::Import;
 pub use operations::offboard::request::{GRACE_MAX, GRACE_UNCONFIRMED_MIN};
+pub use operations::provision::request::{NewAdmin, NewLab};
+pub use operations::restore::request::RestoreAs;
 pub use reconcile::Stocked;
-pub use request::{NewAdmin, NewLab, RequestedBy};
+pub use request::RequestedBy;
+pub use retention::Schedule;
 
 /// From which offset on a machine's clock is worth a finding and a warning. Nothing is decided by it; a second or two is what
 /// a machine without time synchronisation gathers in a day.

@@ -309,13 +309,6 @@ pub(crate) async fn remove_unrecorded(cx: &Context<'_>) -> Result<(), StepError>
     Ok(())
 }
 
-/// The last step of a backup: what the laboratory's schedule does not keep goes.
-pub(crate) async fn prune(cx: &Context<'_>) -> Saw {
-    let pruned = crate::archives::prune(cx.inner, Some(cx.operation.tenant), &cx.actor).await?;
-    let pruned: Vec<ArchiveId> = pruned.iter().map(|archive| archive.id).collect();
-    Ok(json!({ "pruned": pruned }))
-}
-
 /// Tells at most twice a second.
 pub(crate) struct Steady<'a> {
     tell: &'a (dyn Fn(u64) + Send + Sync),

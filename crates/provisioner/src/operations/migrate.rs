@@ -1,12 +1,61 @@
-//! Bringing a laboratory's schema to this code's version.
+//! Bringing a laboratory's schema to this code's version: the request, and the steps.
 
-use model::{OperationKind, TenantState};
+use model::{OperationId, OperationKind, TenantId, TenantState};
+use registry::Tenant;
 use serde_json::json;
 
 use crate::{
+    ProvisionError, Provisioner, RequestedBy,
     engine::{Context, Saw},
+    preconditions::Planned,
+    request::{audit, begin, commit, earlier, insert_operation, not_found},
     server::{mend_password, rights, settle},
 };
+
+impl Provisioner {
+    /// Asks for a laboratory's schema to be brought to this code's version.
+    ///
+    /// # Errors
+    /// [`ProvisionError::NotMigratable`], [`RegistryError::OperationInProgress`]; [`ProvisionError::Unmet`] when its database is not
+    /// there or was not made for it.
+    pub async fn request_migrate(
+        &self,
+        tenant: TenantId,
+        by: RequestedBy,
+    ) -> Result<OperationId, ProvisionError> {
+        let mut client = self.inner.config.registry.client().await?;
+        if let Some(earlier) = earlier(&client, &by, OperationKind::Migrate, |op| op.tenant == tenant).await?
+        {
+            return Ok(earlier.id);
+        }
+        let found = migratable(&client, tenant).await?;
+        let planned = Planned::of(OperationKind::Migrate, &found);
+        self.inner.require(&planned).await?;
+        let txn = begin(&mut client).await?;
+        let found = migratable(&txn, tenant).await?;
+        let operation = OperationId::generate();
+        let written =
+            insert_operation(&txn, operation, OperationKind::Migrate, &found, json!({}), &by).await?;
+        audit(&txn, "tenant.migrate_requested", &written, &by).await?;
+        commit(txn).await?;
+        Ok(operation)
+    }
+}
+
+async fn migratable(
+    client: &impl deadpool_postgres::GenericClient,
+    tenant: TenantId,
+) -> Result<Tenant, ProvisionError> {
+    let found = registry::tenant_by_id(client, tenant).await?;
+    let found = found.ok_or_else(|| not_found(tenant))?;
+    match found.status {
+        TenantState::Active | TenantState::Suspended => Ok(found),
+        state => Err(ProvisionError::NotMigratable {
+            slug: found.slug,
+            state,
+        }),
+    }
+}
 
 /// A fresh clone is at the latest version already and costs one look.
 pub(crate) async fn ensure_schema(cx: &Context<'_>) -> Saw {

@@ -3,14 +3,16 @@
 
 pub(crate) mod adopt;
 pub(crate) mod archived_admins;
+pub(crate) mod backup;
+mod control;
 pub(crate) mod dump;
 pub(crate) mod import_archive;
-pub(crate) mod import_steps;
 pub(crate) mod migrate;
 pub(crate) mod offboard;
 pub(crate) mod provision;
 pub(crate) mod restore;
 pub(crate) mod verify;
+pub(crate) mod verify_archive;
 
 use model::{OperationKind, Step};
 
@@ -37,7 +39,7 @@ pub(crate) async fn run(cx: &Context<'_>, step: Step, undoing: bool) -> Result<R
         Step::Fence => fence::fence(cx).await,
         Step::Dump => dump::dump(cx).await,
         Step::Verify => verify::verify(cx).await,
-        Step::Prune => dump::prune(cx).await,
+        Step::Prune => backup::prune(cx).await,
         Step::RestoreDatabase => restore::steps::restore_database(cx).await,
         Step::SwapDatabase => restore::steps::swap_database(cx).await,
         Step::DropReplaced => restore::steps::drop_replaced(cx).await,

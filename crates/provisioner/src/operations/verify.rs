@@ -49,8 +49,8 @@ impl Context<'_> {
 
 pub(crate) async fn verify(cx: &Context<'_>) -> Saw {
     match cx.operation.kind {
-        OperationKind::VerifyArchive => return verify_again(cx).await,
-        OperationKind::ImportArchive => return super::import_steps::import(cx).await,
+        OperationKind::VerifyArchive => return super::verify_archive::verify_again(cx).await,
+        OperationKind::ImportArchive => return super::import_archive::import(cx).await,
         _ => {}
     }
     let tenant = cx.tenant().await?;
@@ -114,29 +114,6 @@ pub(crate) fn seen(archive: &Archive, manifest: &Manifest) -> Value {
     })
 }
 
-/// Once more, at any time: what was recorded must still be there and restore.
-async fn verify_again(cx: &Context<'_>) -> Saw {
-    let archive = cx.archive().await?;
-    let place = Place::parse(&archive.location)?;
-    cx.inner.require_here(&place, archive.host.as_deref()).await?;
-    let manifest = Manifest::require(&place, &archive.manifest).await?;
-    let held = cx
-        .maintenance_on(&cx.scratch_server().await?, archive.tenant)
-        .await?;
-    let like = cx.template(&held).await?;
-    let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-    let made = ensure_groups(cx, &held, &manifest).await?;
-    let verified = in_scratch(cx, &held, &like, &scratch, &place, &manifest).await;
-    drop_made_group(&held, made).await;
-    let missing = verified?;
-    let client = cx.inner.config.registry.client().await?;
-    let archive = registry::archive_note_verified(&client, archive.id).await?;
-    let (tables, rows) = (manifest.contents.tables.len(), manifest.contents.rows());
-    let mut saw = json!({ "archive": archive.id, "tables": tables, "rows": rows });
-    tell_missing(cx, &mut saw, &missing);
-    Ok(saw)
-}
-
 /// Makes the group roles that the dump names: they hold rights in it, and the laboratory may be gone. Nobody is a member of them.
 /// Gives the archived laboratory's, if it was not there.
 pub(crate) async fn ensure_groups(
@@ -186,7 +163,7 @@ pub(crate) async fn drop_made_group(held: &Session, made: Option<RoleName>) {
 
 impl Context<'_> {
     /// Where a recorded dump is tried.
-    async fn scratch_server(&self) -> Result<ServerName, StepError> {
+    pub(crate) async fn scratch_server(&self) -> Result<ServerName, StepError> {
         let archive = self.archive().await?;
         let lived = archive.manifest.get("server").and_then(|name| name.as_str());
         self.server_for_scratch(lived).await
@@ -345,7 +322,7 @@ pub(crate) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
         Some(tenant) => tenant.server,
         None if cx.operation.kind == OperationKind::VerifyArchive => cx.scratch_server().await?,
         None if cx.operation.kind == OperationKind::ImportArchive => {
-            let lived = super::import_steps::params(cx)?.server;
+            let lived = super::import_archive::params(cx)?.server;
             cx.server_for_scratch(Some(&lived)).await?
         }
         None => return Ok(()),

@@ -1,1 +1,2 @@
+pub(crate) mod request;
 pub(crate) mod steps;

@@ -1,5 +1,5 @@
-//! What an operation is made of. The steps stand here, as data, so that the registry, the worker, the API and the
-//! terminal name them alike.
+//! The words for operations: kinds, statuses and steps. They stand here so that the registry, the worker, the API and the
+//! terminal name them alike. Which steps a kind of operation has, and in which order, the provisioner says.
 
 use crate::words;
 
@@ -170,73 +170,12 @@ words!(Step, "step", {
 });
 
 impl OperationKind {
-    /// The steps, in order.
+    /// Whether there is something to take away of an operation that failed for good or was called off.
     #[must_use]
-    pub fn steps(self) -> &'static [Step] {
+    pub fn can_be_undone(self) -> bool {
         match self {
-            Self::Provision => &[
-                Step::EnsureRole,
-                Step::EnsureDatabase,
-                Step::SecureDatabase,
-                Step::EnsureSchema,
-                Step::Seed,
-                Step::Check,
-                Step::Activate,
-            ],
-            Self::Adopt => &[
-                Step::Inspect,
-                Step::EnsureRole,
-                Step::Baseline,
-                Step::EnsureSchema,
-                Step::SecureDatabase,
-                Step::Seed,
-                Step::Check,
-                Step::Activate,
-            ],
-            Self::Migrate => &[Step::EnsureSchema, Step::RecordVersion],
-            Self::Backup => &[Step::Dump, Step::Verify, Step::Prune],
-            Self::Restore => &[
-                Step::EnsureRole,
-                Step::RestoreDatabase,
-                Step::SecureDatabase,
-                Step::EnsureSchema,
-                Step::Check,
-                Step::Activate,
-            ],
-            Self::RestoreInPlace => &[
-                Step::RestoreDatabase,
-                Step::Fence,
-                Step::Dump,
-                Step::Verify,
-                Step::SwapDatabase,
-                Step::EnsureSchema,
-                Step::RecordVersion,
-                Step::Readmit,
-                Step::DropReplaced,
-            ],
-            Self::Offboard => &[
-                Step::Fence,
-                Step::Dump,
-                Step::Verify,
-                Step::Grace,
-                Step::DropDatabase,
-                Step::DropRole,
-                Step::RemoveTenant,
-            ],
-            Self::VerifyArchive | Self::ImportArchive => &[Step::Verify],
-        }
-    }
-
-    /// What takes away all that an operation has made which failed for good or was called off; empty where there is nothing
-    /// to take away.
-    #[must_use]
-    pub fn undo_steps(self) -> &'static [Step] {
-        match self {
-            Self::Provision | Self::Restore => &[Step::DropDatabase, Step::DropRole, Step::RemoveTenant],
-            Self::Adopt => &[Step::Release, Step::DropRole, Step::RemoveTenant],
-            Self::RestoreInPlace => &[Step::DropRestored, Step::Readmit],
-            Self::Offboard => &[Step::Readmit],
-            Self::Migrate | Self::Backup | Self::VerifyArchive | Self::ImportArchive => &[],
+            Self::Provision | Self::Adopt | Self::Restore | Self::RestoreInPlace | Self::Offboard => true,
+            Self::Migrate | Self::Backup | Self::VerifyArchive | Self::ImportArchive => false,
         }
     }
 
@@ -249,25 +188,6 @@ impl OperationKind {
             Self::Migrate | Self::Backup | Self::Offboard | Self::VerifyArchive | Self::ImportArchive => {
                 false
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_step_stands_in_both_directions() {
-        for &kind in OperationKind::ALL {
-            let (steps, undo) = (kind.steps(), kind.undo_steps());
-            // A restore in place lets people in again, whichever way it went.
-            let both: Vec<_> = steps.iter().filter(|step| undo.contains(step)).collect();
-            assert!(
-                both.is_empty() || (kind == OperationKind::RestoreInPlace && both == [&Step::Readmit]),
-                "{kind}: {both:?}"
-            );
-            assert!(!kind.failure_is_undone() || !undo.is_empty(), "{kind}");
         }
     }
 }

@@ -42,6 +42,7 @@ pub use operations::import_archive::Import;
 pub use operations::offboard::request::{GRACE_MAX, GRACE_UNCONFIRMED_MIN};
 pub use operations::provision::request::{NewAdmin, NewLab};
 pub use operations::restore::request::RestoreAs;
+pub use operations::{steps, undo_steps};
 pub use reconcile::Stocked;
 pub use request::RequestedBy;
 pub use retention::Schedule;

@@ -321,7 +321,7 @@ impl Operation {
             OperationStatus::Cancelled => Some("it was called off before"),
             OperationStatus::Undoing => Some("it failed and is being undone already"),
             OperationStatus::Failed if self.kind.failure_is_undone() => Some("it failed and was undone"),
-            OperationStatus::Failed if self.kind.undo_steps().is_empty() => {
+            OperationStatus::Failed if !self.kind.can_be_undone() => {
                 Some("it failed, and there is nothing to undo")
             }
             _ if self.past_return => Some("it is past the point from which it could be taken back"),

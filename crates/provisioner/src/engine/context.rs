@@ -24,11 +24,19 @@ pub(crate) enum Ran {
     Waits(Duration),
 }
 
+impl From<Value> for Ran {
+    fn from(saw: Value) -> Self {
+        Self::Saw(saw)
+    }
+}
+
 /// What a step works with: fresh for each claim of an operation.
 pub(crate) struct Context<'a> {
     pub(crate) inner: &'a Inner,
     pub(crate) operation: &'a Operation,
     pub(crate) lease: &'a Lease,
+    /// Whether what the operation made is being taken away.
+    undoing: bool,
     pub(crate) observe: Observer<'a>,
     pub(crate) actor: Actor,
     /// The laboratory as it was when the step began, for the step's first look.
@@ -46,12 +54,14 @@ impl<'a> Context<'a> {
         inner: &'a Inner,
         operation: &'a Operation,
         lease: &'a Lease,
+        undoing: bool,
         observe: Observer<'a>,
     ) -> Self {
         Self {
             inner,
             operation,
             lease,
+            undoing,
             observe,
             actor: Actor::Worker(inner.owner.clone()),
             known: Mutex::new(None),
@@ -87,7 +97,7 @@ impl<'a> Context<'a> {
     pub(crate) async fn reach(&self, step: Step, moment: Moment) {
         let point = Point {
             kind: self.operation.kind,
-            undoing: !self.operation.kind.steps().contains(&step),
+            undoing: self.undoing,
             step,
             moment,
         };

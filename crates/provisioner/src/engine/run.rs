@@ -17,7 +17,7 @@ use crate::{
     Inner, Progress, ProvisionError, Provisioner,
     engine::{Context, Moment, Observer, Point, Ran},
     error::StepError,
-    operations,
+    operations::{self, Sequence, StepFn, definition, steps, undo_steps},
     request::{begin, commit},
 };
 
@@ -144,7 +144,7 @@ impl Run<'_> {
             let why = why.split(UNDO_MARK).next().unwrap_or_default().to_owned();
             return self.undo(&why).await;
         }
-        let cx = Context::new(self.inner, self.operation, self.lease, self.observe);
+        let cx = Context::new(self.inner, self.operation, self.lease, false, self.observe);
         let ended = if self.died_too_often() {
             Ended::Failed(format!(
                 "gave up after {} tries: the processes that ran it died",
@@ -152,7 +152,7 @@ impl Run<'_> {
             ))
         } else {
             tokio::select! {
-                ended = self.sequence(&cx, kind.steps(), false, None) => ended?,
+                ended = self.sequence(&cx, &definition(kind).steps, None) => ended?,
                 // The step under way is dropped with its programs. What it left on the server is ended by the undoing.
                 () = self.called_off() => Ended::CalledOff,
             }
@@ -237,9 +237,9 @@ impl Run<'_> {
     }
 
     async fn undo(&self, why: &str) -> Result<(), ProvisionError> {
-        let cx = Context::new(self.inner, self.operation, self.lease, self.observe);
+        let cx = Context::new(self.inner, self.operation, self.lease, true, self.observe);
         match self
-            .sequence(&cx, self.operation.kind.undo_steps(), true, Some(why))
+            .sequence(&cx, &definition(self.operation.kind).undo, Some(why))
             .await?
         {
             Ended::GivenBack | Ended::CalledOff => Ok(()),
@@ -263,9 +263,9 @@ impl Run<'_> {
     fn turned_at(&self, known: &[StepRow], undoing: bool) -> Option<Timestamp> {
         let kind = self.operation.kind;
         let (own, opposite) = if undoing {
-            (kind.undo_steps(), kind.steps())
+            (undo_steps(kind), steps(kind))
         } else {
-            (kind.steps(), kind.undo_steps())
+            (steps(kind), undo_steps(kind))
         };
         // A step that stands in both directions says nothing.
         let begun = known
@@ -278,21 +278,21 @@ impl Run<'_> {
     async fn sequence(
         &self,
         cx: &Context<'_>,
-        steps: &'static [Step],
-        undoing: bool,
+        sequence: &'static Sequence,
         why: Option<&str>,
     ) -> Result<Ended, ProvisionError> {
+        let undoing = why.is_some();
         let client = self.inner.config.registry.client().await?;
         let known = registry::steps_of(&client, self.operation.id).await?;
         drop(client);
         let turned_at = self.turned_at(&known, undoing);
         // Noted together with the begin of the next step, which saves the registry half of the writing.
         let mut to_note = None;
-        for (at, &step) in steps.iter().enumerate() {
+        for (at, (&step, &function)) in sequence.order.iter().zip(sequence.functions).enumerate() {
             let done = |row: &StepRow| {
                 // One that stands in both directions may have been done in the other: it looks before it acts.
                 let kind = self.operation.kind;
-                let in_both = kind.steps().contains(&step) && kind.undo_steps().contains(&step);
+                let in_both = steps(kind).contains(&step) && undo_steps(kind).contains(&step);
                 !in_both
                     && row.step == step
                     && row.status == StepStatus::Done
@@ -304,10 +304,10 @@ impl Run<'_> {
             (self.observe)(Progress::StepBegan {
                 step,
                 number: at + 1,
-                of: steps.len(),
+                of: sequence.order.len(),
                 undoing,
             });
-            let failure = match self.step(cx, to_note.take(), step, undoing).await? {
+            let failure = match self.step(cx, to_note.take(), (step, function), undoing).await? {
                 Ok(Acted::Done(saw)) => {
                     to_note = Some((step, saw));
                     continue;
@@ -400,7 +400,7 @@ impl Run<'_> {
         &self,
         cx: &Context<'_>,
         done: Option<(Step, Value)>,
-        step: Step,
+        (step, function): (Step, StepFn),
         undoing: bool,
     ) -> Result<Result<Acted, StepError>, ProvisionError> {
         let point = |moment| Point {
@@ -421,8 +421,7 @@ impl Run<'_> {
         cx.begins_with(tenant).await;
         self.inner.faults.reach(point(Moment::Begun)).await;
         let began = Instant::now();
-        // On the heap: the largest step's state is large, and a worker's stack is not.
-        match Box::pin(operations::run(cx, step, undoing)).await {
+        match function(cx).await {
             Ok(Ran::Waits(delay)) => Ok(Ok(Acted::Waits(delay))),
             Ok(Ran::Saw(saw)) => {
                 self.inner.faults.reach(point(Moment::Acted)).await;
@@ -443,7 +442,7 @@ impl Run<'_> {
                 let client = registry.client().await?;
                 registry::step_failed(&client, self.lease, step, &error).await?;
                 // An archive that is proved once more has no dump of this operation behind it.
-                let steps = self.operation.kind.steps();
+                let steps = steps(self.operation.kind);
                 for &earlier in failure.error.invalidates(step) {
                     if !steps.contains(&earlier) {
                         continue;

@@ -8,7 +8,11 @@ use registry::{Claimable, Operation, RegistryError, StepRow};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::{Progress, ProvisionError, Provisioner, engine::Observer};
+use crate::{
+    Progress, ProvisionError, Provisioner,
+    engine::Observer,
+    operations::{steps, undo_steps},
+};
 
 /// How often an operation that is not ours is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -177,9 +181,9 @@ fn began(operation: &Operation, row: &StepRow) -> Progress {
             .position(|&step| step == row.step)
             .map(|at| (at + 1, steps.len()))
     };
-    let forward = place(operation.kind.steps());
+    let forward = place(steps(operation.kind));
     let (number, of) = forward
-        .or_else(|| place(operation.kind.undo_steps()))
+        .or_else(|| place(undo_steps(operation.kind)))
         .unwrap_or_default();
     Progress::StepBegan {
         step: row.step,

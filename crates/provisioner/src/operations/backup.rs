@@ -7,9 +7,20 @@ use serde_json::json;
 use crate::{
     Inner, ProvisionError, Provisioner, RequestedBy,
     engine::{Context, Saw},
+    operations::{Definition, Sequence, definition::steps, dump::dump_in_service, verify::verify_last},
     preconditions::Planned,
     request::{audit, begin, commit, earlier, insert_operation, not_found},
     retention,
+};
+
+/// The steps. Nothing is to be taken back.
+pub(crate) const DEFINITION: Definition = Definition {
+    steps: steps! {
+        Dump => dump_in_service,
+        Verify => verify_last,
+        Prune => prune,
+    },
+    undo: Sequence::EMPTY,
 };
 
 impl Provisioner {

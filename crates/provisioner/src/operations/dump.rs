@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use archive::{Dump, Manifest, Place, Programs, Snapshot, Store};
-use model::{ArchiveId, OperationKind, SchemaVersion, Step, StepStatus};
+use model::{ArchiveId, SchemaVersion, Step, StepStatus};
 use registry::{Archive, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -163,19 +163,38 @@ pub(crate) async fn server_version(held: &Session) -> Result<(u32, String), Prov
     Ok((row.get::<_, i32>(0).unsigned_abs(), row.get(1)))
 }
 
-pub(crate) async fn dump(cx: &Context<'_>) -> Saw {
+/// Dumps a laboratory that goes on working.
+pub(crate) async fn dump_in_service(cx: &Context<'_>) -> Saw {
+    let (tenant, held) = own_database(cx).await?;
+    let ready = ready_to_archive(cx, &held, &tenant).await?;
+    end_archive_sessions(&held, &tenant).await?;
+    dump(cx, &tenant, &held, ready).await
+}
+
+/// Dumps a laboratory that is closed.
+pub(crate) async fn dump_closed(cx: &Context<'_>) -> Saw {
+    let (tenant, held) = own_database(cx).await?;
+    let ready = ready_to_archive(cx, &held, &tenant).await?;
+    // A drop that came as far as closing it may have been given up for want of a sound archive.
+    open_to_nobody_else(&held, &tenant.db_name).await?;
+    // A dump whose process was killed with ours may still run; nobody else can be in there behind the fence.
+    end_sessions(cx, &held, &tenant.db_name).await?;
+    dump(cx, &tenant, &held, ready).await
+}
+
+async fn own_database(cx: &Context<'_>) -> Result<(Tenant, Session), StepError> {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
-    let (programs, server_version, place) = ready_to_archive(cx, &held, &tenant).await?;
-    if cx.operation.kind == OperationKind::Backup {
-        end_archive_sessions(&held, &tenant).await?;
-    } else {
-        // A drop that came as far as closing it may have been given up for want of a sound archive.
-        open_to_nobody_else(&held, &tenant.db_name).await?;
-        // A dump whose process was killed with ours may still run; nobody else can be in there behind the fence.
-        end_sessions(cx, &held, &tenant.db_name).await?;
-    }
+    Ok((tenant, held))
+}
+
+async fn dump(
+    cx: &Context<'_>,
+    tenant: &Tenant,
+    held: &Session,
+    (programs, server_version, place): (Programs, String, Place),
+) -> Saw {
     let config = &cx.inner.config;
     // Another dump takes the place of one that was found wanting: its row must not speak of this one.
     registry::archive_unrecord(&config.registry.client().await?, cx.lease).await?;

@@ -12,7 +12,9 @@ use crate::{
     engine::{Context, Saw},
     error::StepError,
     operations::{
+        Definition, Sequence,
         archived_admins::open_sealed_admins,
+        definition::steps,
         verify::{in_scratch, seen, tell_missing},
     },
     request::{audit, begin, commit, earlier},
@@ -31,6 +33,14 @@ pub(crate) struct ImportParams {
     /// The server that the laboratory lived on.
     pub(crate) server: String,
 }
+
+/// The steps. Nothing is to be taken back.
+pub(crate) const DEFINITION: Definition = Definition {
+    steps: steps! {
+        Verify => import,
+    },
+    undo: Sequence::EMPTY,
+};
 
 /// An import that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

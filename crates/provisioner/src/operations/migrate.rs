@@ -1,12 +1,14 @@
 //! Bringing a laboratory's schema to this code's version: the request, and the steps.
 
-use model::{OperationId, OperationKind, TenantId, TenantState};
+use model::{OperationId, OperationKind, SchemaVersion, TenantId, TenantState};
 use registry::Tenant;
 use serde_json::json;
 
 use crate::{
     ProvisionError, Provisioner, RequestedBy,
     engine::{Context, Saw},
+    error::StepError,
+    operations::{Definition, Sequence, definition::steps},
     preconditions::Planned,
     request::{audit, begin, commit, earlier, insert_operation, not_found},
     server::{mend_password, rights, settle},
@@ -57,29 +59,19 @@ async fn migratable(
     }
 }
 
-/// A fresh clone is at the latest version already and costs one look.
+/// The steps. Nothing is to be taken back.
+pub(crate) const DEFINITION: Definition = Definition {
+    steps: steps! {
+        EnsureSchema => ensure_schema,
+        RecordVersion => record_version,
+    },
+    undo: Sequence::EMPTY,
+};
+
 pub(crate) async fn ensure_schema(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
-    // A laboratory in the making is looked at through its own role, whose connection the next steps need anyway.
-    let before = match cx.operation.kind {
-        OperationKind::Provision => migrator::history_version(&*cx.own(&tenant).await?).await?,
-        _ => migrator::history_version(&*cx.inside(&tenant).await?).await?,
-    };
-    let after = if before == migrator::latest() {
-        before
-    } else {
-        cx.pass_return(&cx.inner.config.registry.client().await?).await?;
-        let target = cx
-            .inner
-            .admin(&tenant)
-            .await?
-            .with_database(tenant.db_name.as_str());
-        let group = cx.inner.config.namespace.tenant_group(tenant.id);
-        migrator::migrate_database(&target, &group).await?
-    };
-    if cx.operation.kind == OperationKind::Provision {
-        return Ok(json!({ "from": before, "to": after }));
-    }
+    let before = migrator::history_version(&*cx.inside(&tenant).await?).await?;
+    let after = bring_to_latest(cx, &tenant, before).await?;
     let held = cx.maintenance(&tenant).await?;
     let settled = rights(cx.inner, &held, &tenant, &tenant.db_name)
         .await?
@@ -89,6 +81,25 @@ pub(crate) async fn ensure_schema(cx: &Context<'_>) -> Saw {
     }
     let password = tenant.status == TenantState::Active && mend_password(cx, &held, &tenant).await?;
     Ok(json!({ "from": before, "to": after, "rights_settled": !settled, "password_put_back": password }))
+}
+
+/// Runs the missing migrations, where there are any.
+pub(crate) async fn bring_to_latest(
+    cx: &Context<'_>,
+    tenant: &Tenant,
+    before: SchemaVersion,
+) -> Result<SchemaVersion, StepError> {
+    if before == migrator::latest() {
+        return Ok(before);
+    }
+    cx.pass_return(&cx.inner.config.registry.client().await?).await?;
+    let target = cx
+        .inner
+        .admin(tenant)
+        .await?
+        .with_database(tenant.db_name.as_str());
+    let group = cx.inner.config.namespace.tenant_group(tenant.id);
+    Ok(migrator::migrate_database(&target, &group).await?)
 }
 
 /// Writes down what the laboratory's own history says, and never what a migration was meant to reach.

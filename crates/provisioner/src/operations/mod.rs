@@ -1,10 +1,11 @@
-//! The operations: for each kind how it is asked for and what its steps do. A step looks before it acts and says what it
-//! saw; run again after a crash at any point, it finds what is there and does the rest.
+//! The operations: for each kind how it is asked for, which steps it has, and what they do. A step looks before it acts and
+//! says what it saw; run again after a crash at any point, it finds what is there and does the rest.
 
 pub(crate) mod adopt;
 pub(crate) mod archived_admins;
 pub(crate) mod backup;
 mod control;
+mod definition;
 pub(crate) mod dump;
 pub(crate) mod import_archive;
 pub(crate) mod migrate;
@@ -16,51 +17,41 @@ pub(crate) mod verify_archive;
 
 use model::{OperationKind, Step};
 
-use crate::{
-    engine::{Context, Ran},
-    error::StepError,
-    server::{drop_role, fence},
-};
+pub(crate) use self::definition::{Definition, Sequence, StepFn};
+use crate::engine::Context;
 
-pub(crate) async fn run(cx: &Context<'_>, step: Step, undoing: bool) -> Result<Ran, StepError> {
-    let adopting = cx.operation.kind == OperationKind::Adopt;
-    let saw = match step {
-        Step::Grace => return offboard::steps::grace(cx),
-        Step::EnsureRole => provision::steps::ensure_role(cx).await,
-        Step::EnsureDatabase => provision::steps::ensure_database(cx).await,
-        Step::SecureDatabase if adopting => adopt::steps::secure_database(cx).await,
-        Step::SecureDatabase => provision::steps::secure_database(cx).await,
-        Step::EnsureSchema if adopting => adopt::steps::ensure_schema(cx).await,
-        Step::EnsureSchema => migrate::ensure_schema(cx).await,
-        Step::Seed => provision::steps::seed(cx).await,
-        Step::Check => provision::steps::check(cx).await,
-        Step::Activate => provision::steps::activate(cx).await,
-        Step::RecordVersion => migrate::record_version(cx).await,
-        Step::Fence => fence::fence(cx).await,
-        Step::Dump => dump::dump(cx).await,
-        Step::Verify => verify::verify(cx).await,
-        Step::Prune => backup::prune(cx).await,
-        Step::RestoreDatabase => restore::steps::restore_database(cx).await,
-        Step::SwapDatabase => restore::steps::swap_database(cx).await,
-        Step::DropReplaced => restore::steps::drop_replaced(cx).await,
-        Step::DropRestored => restore::steps::drop_restored(cx).await,
-        Step::Readmit => offboard::steps::readmit(cx).await,
-        Step::DropDatabase if undoing => provision::steps::undo_database(cx).await,
-        Step::DropDatabase => offboard::steps::drop_database(cx).await,
-        Step::DropRole => drop_role(cx).await,
-        Step::RemoveTenant if undoing => provision::steps::undo_tenant(cx).await,
-        Step::RemoveTenant => offboard::steps::remove_tenant(cx).await,
-        Step::Inspect => adopt::steps::inspect(cx).await,
-        Step::Baseline => adopt::steps::baseline(cx).await,
-        Step::Release => adopt::steps::release(cx).await,
-    };
-    saw.map(Ran::Saw)
+/// What an operation of a kind consists of.
+pub(crate) fn definition(kind: OperationKind) -> &'static Definition {
+    match kind {
+        OperationKind::Provision => &provision::steps::DEFINITION,
+        OperationKind::Adopt => &adopt::steps::DEFINITION,
+        OperationKind::Migrate => &migrate::DEFINITION,
+        OperationKind::Backup => &backup::DEFINITION,
+        OperationKind::Restore => &restore::steps::DEFINITION,
+        OperationKind::RestoreInPlace => &restore::in_place::DEFINITION,
+        OperationKind::Offboard => &offboard::steps::DEFINITION,
+        OperationKind::VerifyArchive => &verify_archive::DEFINITION,
+        OperationKind::ImportArchive => &import_archive::DEFINITION,
+    }
+}
+
+/// The steps of an operation, in order.
+#[must_use]
+pub fn steps(kind: OperationKind) -> &'static [Step] {
+    definition(kind).steps.order
+}
+
+/// The steps that take away all that an operation has made which failed for good or was called off, in order; empty where there is
+/// nothing to take away.
+#[must_use]
+pub fn undo_steps(kind: OperationKind) -> &'static [Step] {
+    definition(kind).undo.order
 }
 
 /// What an operation that fails for good or is called off must not leave lying about, beside what undoing takes away. Failing
 /// here is logged: the operation's own error matters more.
 pub(crate) async fn clean_up(cx: &Context<'_>, called_off: bool) {
-    if cx.operation.kind.steps().contains(&Step::Verify)
+    if steps(cx.operation.kind).contains(&Step::Verify)
         && let Err(failure) = verify::drop_scratch(cx).await
     {
         tracing::warn!(
@@ -72,7 +63,7 @@ pub(crate) async fn clean_up(cx: &Context<'_>, called_off: bool) {
     // A removal that failed is opened again and goes on with the dump that it has. Others make another one, and what nobody
     // verified would stay for good.
     if (called_off || cx.operation.kind != OperationKind::Offboard)
-        && cx.operation.kind.steps().contains(&Step::Dump)
+        && steps(cx.operation.kind).contains(&Step::Dump)
         && let Err(failure) = dump::remove_unrecorded(cx).await
     {
         tracing::warn!(
@@ -80,5 +71,25 @@ pub(crate) async fn clean_up(cx: &Context<'_>, called_off: bool) {
             error = %failure.error,
             "the files of an archive that is not wanted may be left"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_step_stands_in_both_directions() {
+        for &kind in OperationKind::ALL {
+            let (steps, undo) = (steps(kind), undo_steps(kind));
+            // A restore in place lets people in again, whichever way it went.
+            let both: Vec<_> = steps.iter().filter(|step| undo.contains(step)).collect();
+            assert!(
+                both.is_empty() || (kind == OperationKind::RestoreInPlace && both == [&Step::Readmit]),
+                "{kind}: {both:?}"
+            );
+            assert!(!kind.failure_is_undone() || !undo.is_empty(), "{kind}");
+            assert_eq!(kind.can_be_undone(), !undo.is_empty(), "{kind}");
+        }
     }
 }

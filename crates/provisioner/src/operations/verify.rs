@@ -47,12 +47,25 @@ impl Context<'_> {
     }
 }
 
-pub(crate) async fn verify(cx: &Context<'_>) -> Saw {
-    match cx.operation.kind {
-        OperationKind::VerifyArchive => return super::verify_archive::verify_again(cx).await,
-        OperationKind::ImportArchive => return super::import_archive::import(cx).await,
-        _ => {}
-    }
+/// Proves the dump of a laboratory that goes on working. The backup is made once its archive is recorded.
+pub(crate) async fn verify_last(cx: &Context<'_>) -> Saw {
+    verify(cx, Recording::PassesReturn).await
+}
+
+/// Proves the dump of a laboratory that is closed: what comes after it can still be called off.
+pub(crate) async fn verify_closed(cx: &Context<'_>) -> Saw {
+    verify(cx, Recording::Holds).await
+}
+
+/// What recording the archive means for the operation.
+enum Recording {
+    /// From then on it cannot be called off.
+    PassesReturn,
+    /// It cannot be called off meanwhile.
+    Holds,
+}
+
+async fn verify(cx: &Context<'_>, recording: Recording) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
@@ -77,7 +90,7 @@ pub(crate) async fn verify(cx: &Context<'_>) -> Saw {
     }
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
     in_scratch(cx, &held, &tenant.db_name, &scratch, &place, &manifest).await?;
-    record(cx, &tenant, &place, manifest).await
+    record(cx, &tenant, &place, manifest, recording).await
 }
 
 /// An earlier try came as far as the row. To prove and record it once more would only give the file another time of its proof
@@ -335,7 +348,13 @@ pub(crate) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
 
 /// A row promises that both files are whole, and what was called off leaves neither. So the operation's row is held while the
 /// manifest says that it was proved and until the archive's row is there: who calls it off comes before both or behind both.
-async fn record(cx: &Context<'_>, tenant: &Tenant, place: &Place, mut manifest: Manifest) -> Saw {
+async fn record(
+    cx: &Context<'_>,
+    tenant: &Tenant,
+    place: &Place,
+    mut manifest: Manifest,
+    recording: Recording,
+) -> Saw {
     let config = &cx.inner.config;
     // Meanwhile the lease cannot be renewed, and a connection of the registry's few is taken.
     let limit = HOLD_LIMIT.min(config.lease / 2);
@@ -344,10 +363,9 @@ async fn record(cx: &Context<'_>, tenant: &Tenant, place: &Place, mut manifest: 
     let mut holds = 0;
     let txn = loop {
         let txn = begin(&mut client).await?;
-        if cx.operation.kind == OperationKind::Backup {
-            cx.pass_return(&txn).await?;
-        } else {
-            cx.hold(&txn).await?;
+        match recording {
+            Recording::PassesReturn => cx.pass_return(&txn).await?,
+            Recording::Holds => cx.hold(&txn).await?,
         }
         if let Ok(written) = tokio::time::timeout(limit, manifest.write(place)).await {
             written?;

@@ -9,11 +9,21 @@ use crate::{
     ProvisionError, Provisioner, RequestedBy,
     engine::{Context, Saw},
     operations::{
+        Definition, Sequence,
+        definition::steps,
         restore::request::no_archive,
         verify::{drop_made_group, ensure_groups, in_scratch, tell_missing},
     },
     preconditions::Planned,
     request::{audit, begin, commit, earlier},
+};
+
+/// The steps. Nothing is to be taken back.
+pub(crate) const DEFINITION: Definition = Definition {
+    steps: steps! {
+        Verify => verify_again,
+    },
+    undo: Sequence::EMPTY,
 };
 
 impl Provisioner {

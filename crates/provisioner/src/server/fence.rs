@@ -10,18 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::{DbName, OperationKind, TenantEvent, TenantState};
+use model::DbName;
 use registry::{RegistryError, Tenant, TenantFence};
 use serde::Serialize;
-use serde_json::json;
 
 use crate::{
     Inner, ProvisionError,
-    engine::{Context, Saw},
-    operations::dump::ready_to_archive,
-    preconditions::Planned,
-    request::{begin, commit},
-    server::{Session, end_sessions, limits, log_in, require_own, role_is_there},
+    server::{Session, limits, log_in, require_own, role_is_there},
 };
 
 /// The first pause between two questions to the registry; each later one doubles it. Routers answer in milliseconds.
@@ -134,6 +129,18 @@ pub(crate) async fn connection_limit(session: &Session, database: &DbName) -> Re
     Ok(row.map_or(-1, |row| row.get(0)))
 }
 
+/// Closes a database. Roles that were let in by name, as an adopted laboratory's own people are, are kept out by the limit;
+/// superusers, who dump and compare, are not.
+pub(crate) async fn close_database(session: &Session, database: &DbName) -> Result<(), ProvisionError> {
+    let limit = connection_limit(session, database).await?;
+    let sql = format!(
+        "REVOKE ALL ON DATABASE {database} FROM PUBLIC;
+         ALTER DATABASE {database} SET {KEPT_LIMIT} = '{limit}';
+         ALTER DATABASE {database} WITH CONNECTION LIMIT 0"
+    );
+    session.run("closing the database", &sql).await
+}
+
 /// Opens a database as it was before a fence, to those who are let in by name.
 pub(crate) async fn open_again(session: &Session, database: &DbName) -> Result<(), ProvisionError> {
     let limit = connection_limit(session, database).await?;
@@ -178,50 +185,4 @@ pub(crate) async fn end_role_sessions(
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }
-}
-
-/// Nobody is let in any more, and nobody is left inside. A laboratory that an archive is to replace is closed here and not
-/// before: it served while the archive was restored beside it.
-pub(crate) async fn fence(cx: &Context<'_>) -> Saw {
-    let mut tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
-    require_own(&held, &tenant).await?;
-    let closing = Planned::of(cx.operation.kind, &tenant);
-    cx.inner.require(&closing).await?;
-    ready_to_archive(cx, &held, &tenant).await?;
-    if cx.operation.kind == OperationKind::RestoreInPlace && tenant.status != TenantState::Restoring {
-        let mut client = cx.inner.config.registry.client().await?;
-        let txn = begin(&mut client).await?;
-        registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;
-        tenant =
-            registry::tenant_transition_in_txn(&txn, tenant.id, TenantEvent::RestoreInPlace, &cx.change())
-                .await?;
-        commit(txn).await?;
-    }
-    let routers = wait_for_routers(cx.inner, &tenant).await?;
-    if !routers.silent.is_empty() {
-        tracing::warn!(
-            operation.id = %cx.operation.id,
-            tenant.slug = %tenant.slug,
-            routers = ?routers.silent,
-            waited_ms = routers.waited_ms,
-            "routers have not let go of a laboratory that is being closed; the server ends their connections"
-        );
-    }
-    let (database, role) = (&tenant.db_name, &tenant.role_name);
-    if lock_out(cx.inner, &held, &tenant).await? {
-        let sql = format!("REVOKE ALL ON DATABASE {database} FROM {role}");
-        held.run("closing the database to its role", &sql).await?;
-    }
-    // Roles that were let in by name, as an adopted laboratory's own people are, are kept out by the limit; superusers, who
-    // dump and compare, are not.
-    let limit = connection_limit(&held, database).await?;
-    let sql = format!(
-        "REVOKE ALL ON DATABASE {database} FROM PUBLIC;
-         ALTER DATABASE {database} SET {KEPT_LIMIT} = '{limit}';
-         ALTER DATABASE {database} WITH CONNECTION LIMIT 0"
-    );
-    held.run("closing the database", &sql).await?;
-    let ended = end_sessions(cx, &held, database).await?;
-    Ok(json!({ "routers": routers, "sessions_ended": ended }))
 }

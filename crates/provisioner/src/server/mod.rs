@@ -17,7 +17,7 @@ pub(crate) use self::{
     },
     reach::{Kept, Session},
     rights::{drop_group, limits, log_in, rights, settle},
-    role::{create as create_role, create_or_mend, drop_role, mend_password, role_is_there},
+    role::{create as create_role, create_or_mend, drop_role, drop_role_of, mend_password, role_is_there},
     settings::handed_on,
     sql::{literal, mark_of},
 };

@@ -1,6 +1,5 @@
 //! The laboratory's own log-in role. It is marked in the transaction that creates it, so it is never there unmarked.
 
-use model::OperationKind;
 use pg::ConnectTarget;
 use registry::Tenant;
 use secrecy::SecretString;
@@ -12,7 +11,7 @@ use crate::{
     engine::{Context, Saw},
     error::StepError,
     request::role_secret_context,
-    server::{Session, drop_group, limits, literal, log_in, look_for_own, mark_of},
+    server::{Session, drop_group, limits, literal, log_in, mark_of},
 };
 
 impl Context<'_> {
@@ -132,14 +131,13 @@ pub(crate) async fn drop_role(cx: &Context<'_>) -> Saw {
         return Ok(json!({ "role": "gone with the laboratory" }));
     };
     let held = cx.maintenance(&tenant).await?;
-    // The role of a database that this operation did not make and therefore left.
-    if cx.operation.kind == OperationKind::Restore
-        && matches!(look_for_own(&held, &tenant).await, Ok(Some(_)))
-    {
-        return Ok(json!({ "role": "left with its database" }));
-    }
-    let there = role_is_there(&held, &tenant).await;
-    let group = drop_group(cx.inner, &held, &tenant).await?;
+    drop_role_of(cx, &held, &tenant).await
+}
+
+/// The same on a session that is there.
+pub(crate) async fn drop_role_of(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Saw {
+    let there = role_is_there(held, tenant).await;
+    let group = drop_group(cx.inner, held, tenant).await?;
     match there {
         Ok(true) => {}
         Ok(false) => return Ok(json!({ "role": "was not there" })),

@@ -403,7 +403,7 @@ pub(crate) async fn waiting(rig: &Rig, name: &str) -> Old {
 async fn adopting_ends_well_wherever_its_worker_died() {
     let rig = Rig::with(|config| config.lease = LEASE).await;
     let mut asked = Vec::new();
-    for (at, (step, moment)) in points_of(OperationKind::Adopt.steps()).enumerate() {
+    for (at, (step, moment)) in points_of(provisioner::steps(OperationKind::Adopt)).enumerate() {
         let old = waiting(&rig, &format!("lab{at}")).await;
         let before = old.belongings(&rig).await;
         let (_, operation) = rig
@@ -442,7 +442,7 @@ async fn giving_back_ends_well_wherever_its_worker_died() {
     })
     .await;
     let mut asked = Vec::new();
-    for (at, (step, moment)) in points_of(OperationKind::Adopt.undo_steps()).enumerate() {
+    for (at, (step, moment)) in points_of(provisioner::undo_steps(OperationKind::Adopt)).enumerate() {
         let old = waiting(&rig, &format!("lab{at}")).await;
         let (before, rights) = (old.belongings(&rig).await, old.rights(&rig).await);
         let (_, operation) = rig

@@ -42,7 +42,7 @@ async fn reached(point: &str, file: &Path) {
 }
 
 fn points(kind: OperationKind) -> impl Iterator<Item = (Step, &'static str)> {
-    points_of(kind.steps())
+    points_of(provisioner::steps(kind))
 }
 
 /// Before and after each step acts, and the moments within.
@@ -183,7 +183,7 @@ async fn a_restore_ends_well_wherever_its_worker_died() {
     }
     // Called off at every point, wherever its undoing dies.
     let mut asked = Vec::new();
-    for (at, (step, moment)) in points_of(OperationKind::Restore.undo_steps()).enumerate() {
+    for (at, (step, moment)) in points_of(provisioner::undo_steps(OperationKind::Restore)).enumerate() {
         let (tenant, operation) = rig
             .provisioner
             .request_restore(archive.id, beside(format!("gone-{at}")), by())
@@ -213,7 +213,7 @@ async fn a_restore_in_place_ends_well_wherever_its_worker_died() {
     let rig = Rig::with(|config| config.lease = LEASE).await;
     let mut asked = Vec::new();
     let forward = points(OperationKind::RestoreInPlace).map(|(step, moment)| (false, step, moment));
-    let undo = points_of(OperationKind::RestoreInPlace.undo_steps());
+    let undo = points_of(provisioner::undo_steps(OperationKind::RestoreInPlace));
     for (at, (undoing, step, moment)) in forward
         .chain(undo.map(|(step, moment)| (true, step, moment)))
         .enumerate()
@@ -278,7 +278,7 @@ async fn undoing_ends_well_wherever_its_worker_died() {
     })
     .await;
     let mut asked = Vec::new();
-    for (at, (step, moment)) in points_of(OperationKind::Provision.undo_steps()).enumerate() {
+    for (at, (step, moment)) in points_of(provisioner::undo_steps(OperationKind::Provision)).enumerate() {
         let (tenant, operation) = rig.ask(&format!("lab-{at}")).await;
         die_at(&rig, operation, &format!("provision/undo/{step}/{moment}")).await;
         asked.push((tenant.id, operation));

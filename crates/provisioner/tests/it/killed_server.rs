@@ -61,7 +61,7 @@ async fn end_well(kinds: &[OperationKind]) {
         let origin = rig.provisioned("origin").await;
         let archive = rig.backed_up(&origin).await.id;
         for &kind in kinds {
-            for &step in kind.steps() {
+            for &step in provisioner::steps(kind) {
                 parked.push(park(&rig, kind, step, archive).await);
             }
         }

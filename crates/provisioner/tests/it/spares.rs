@@ -140,7 +140,7 @@ async fn spares_of_a_schema_that_is_past_are_dropped() {
 async fn a_claim_ends_well_wherever_its_worker_died() {
     let rig = stocked(2).await;
     let mut asked = Vec::new();
-    for step in OperationKind::Provision.steps() {
+    for step in provisioner::steps(OperationKind::Provision) {
         for moment in ["begun", "acted"] {
             rig.provisioner.stock().await.unwrap();
             let (tenant, operation) = rig.ask(&format!("{step}-{moment}").replace('_', "-")).await;

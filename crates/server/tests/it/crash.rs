@@ -35,7 +35,7 @@ async fn offboarding_killed_behind_any_step_ends_in_an_archive_and_nothing_else(
 
 async fn provisioning_killed(moment: &str) {
     let world = Bare::new().await;
-    for &step in OperationKind::Provision.steps() {
+    for &step in provisioner::steps(OperationKind::Provision) {
         let slug = slug_for(step);
         let doomed = Doomed::start(&world, OperationKind::Provision, step, moment).await;
         let asked = doomed
@@ -66,7 +66,7 @@ async fn provisioning_killed(moment: &str) {
 
 async fn offboarding_killed(moment: &str) {
     let world = Bare::new().await;
-    for &step in OperationKind::Offboard.steps() {
+    for &step in provisioner::steps(OperationKind::Offboard) {
         let slug = slug_for(step);
         let d = Tenantd::start(&world.space, environment(&world.space)).await;
         let tenant = provision(&d, &world.operator, &slug).await;

@@ -14,11 +14,18 @@ use crate::{
     Inner, ProvisionError,
     engine::{Context, Saw},
     error::StepError,
-    operations::adopt::{
-        baseline::{Lines, ROW, judge, telling},
-        request::untrusted_rows,
+    operations::{
+        Definition,
+        adopt::{
+            baseline::{Lines, ROW, judge, telling},
+            request::untrusted_rows,
+        },
+        definition::steps,
+        provision::steps::{activate, check, ensure_role, seed, undo_tenant},
     },
-    server::{Session, literal, look, look_for_own, mark_of, open_to_nobody_else, require_own, settle},
+    server::{
+        Session, drop_role, literal, look, look_for_own, mark_of, open_to_nobody_else, require_own, settle,
+    },
 };
 
 /// The login roles that can connect to the database of $1 and have rights or objects in it, their own or through a role that they
@@ -63,6 +70,25 @@ struct User {
     quoted: String,
     temporary: bool,
 }
+
+/// The steps, and what takes back what they made.
+pub(crate) const DEFINITION: Definition = Definition {
+    steps: steps! {
+        Inspect => inspect,
+        EnsureRole => ensure_role,
+        Baseline => baseline,
+        EnsureSchema => ensure_schema,
+        SecureDatabase => secure_database,
+        Seed => seed,
+        Check => check,
+        Activate => activate,
+    },
+    undo: steps! {
+        Release => release,
+        DropRole => drop_role,
+        RemoveTenant => undo_tenant,
+    },
+};
 
 /// Looks once more whether the database can be adopted, notes what everybody may do in it, and marks it.
 pub(crate) async fn inspect(cx: &Context<'_>) -> Saw {

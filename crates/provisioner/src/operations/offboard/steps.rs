@@ -11,10 +11,96 @@ use crate::{
     ProvisionError,
     engine::{Context, Ran, Saw},
     error::StepError,
-    operations::{dump::require_archive_of, provision::steps::remove},
+    operations::{
+        Definition,
+        definition::steps,
+        dump::{dump_closed, ready_to_archive, require_archive_of},
+        provision::steps::remove,
+        verify::verify_closed,
+    },
+    preconditions::Planned,
     request::{begin, commit},
-    server::{Session, close_and_drop, fence, look_for_own},
+    server::{
+        Session, close_and_drop, drop_role, end_sessions,
+        fence::{close_database, let_in, lock_out, open_again, wait_for_routers},
+        look_for_own, require_own,
+    },
 };
+
+/// What a removal was asked with.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Grace {
+    /// How long it can be called off once the archive is proved, in seconds.
+    #[serde(default)]
+    pub(crate) grace_s: u64,
+}
+
+impl Grace {
+    fn of(operation: &registry::Operation) -> Result<Self, StepError> {
+        serde_json::from_value(operation.params.clone()).map_err(|error| {
+            StepError::fatal(ProvisionError::CorruptStep {
+                operation: operation.id,
+                step: Step::Grace,
+                why: error.to_string(),
+            })
+        })
+    }
+}
+
+/// The steps, and what takes back what they made.
+pub(crate) const DEFINITION: Definition = Definition {
+    steps: steps! {
+        Fence => fence,
+        Dump => dump_closed,
+        Verify => verify_closed,
+        Grace => grace,
+        DropDatabase => drop_database,
+        DropRole => drop_role,
+        RemoveTenant => remove_tenant,
+    },
+    undo: steps! {
+        Readmit => readmit,
+    },
+};
+
+/// Nobody is let in any more, and nobody is left inside.
+pub(crate) async fn fence(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = require_closable(cx, &tenant).await?;
+    close(cx, &held, &tenant).await
+}
+
+/// Everything that an operation needs which closes a laboratory: nothing is closed before that is there.
+pub(crate) async fn require_closable(cx: &Context<'_>, tenant: &Tenant) -> Result<Session, StepError> {
+    let held = cx.maintenance(tenant).await?;
+    require_own(&held, tenant).await?;
+    let closing = Planned::of(cx.operation.kind, tenant);
+    cx.inner.require(&closing).await?;
+    ready_to_archive(cx, &held, tenant).await?;
+    Ok(held)
+}
+
+/// Closes a laboratory that does not serve any more: its routers let go, its role is locked out, every session is ended.
+pub(crate) async fn close(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Saw {
+    let routers = wait_for_routers(cx.inner, tenant).await?;
+    if !routers.silent.is_empty() {
+        tracing::warn!(
+            operation.id = %cx.operation.id,
+            tenant.slug = %tenant.slug,
+            routers = ?routers.silent,
+            waited_ms = routers.waited_ms,
+            "routers have not let go of a laboratory that is being closed; the server ends their connections"
+        );
+    }
+    let (database, role) = (&tenant.db_name, &tenant.role_name);
+    if lock_out(cx.inner, held, tenant).await? {
+        let sql = format!("REVOKE ALL ON DATABASE {database} FROM {role}");
+        held.run("closing the database to its role", &sql).await?;
+    }
+    close_database(held, database).await?;
+    let ended = end_sessions(cx, held, database).await?;
+    Ok(json!({ "routers": routers, "sessions_ended": ended }))
+}
 
 /// The one place where a laboratory's data go away. It asks for an archive of this very operation, recorded as verified,
 /// whose file and manifest are there and whose content is what was verified, and which still holds what the database does.
@@ -83,33 +169,13 @@ async fn server_identifier(held: &Session) -> Result<String, ProvisionError> {
 
 /// The time in which the removal can be called off, counted from the first time that this step is reached: the archive is
 /// proved by then.
-pub(crate) fn grace(cx: &Context<'_>) -> Result<Ran, StepError> {
+pub(crate) async fn grace(cx: &Context<'_>) -> Result<Ran, StepError> {
     let grace = Grace::of(cx.operation)?;
     match cx.operation.waiting_until {
         // It was claimed again, so by the registry's clock the time has come.
         Some(until) => Ok(Ran::Saw(json!({ "grace_s": grace.grace_s, "until": until }))),
         None if grace.grace_s == 0 => Ok(Ran::Saw(json!({ "grace_s": 0 }))),
         None => Ok(Ran::Waits(Duration::from_secs(grace.grace_s))),
-    }
-}
-
-/// What a removal was asked with.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Grace {
-    /// How long it can be called off once the archive is proved, in seconds.
-    #[serde(default)]
-    pub(crate) grace_s: u64,
-}
-
-impl Grace {
-    fn of(operation: &registry::Operation) -> Result<Self, StepError> {
-        serde_json::from_value(operation.params.clone()).map_err(|error| {
-            StepError::fatal(ProvisionError::CorruptStep {
-                operation: operation.id,
-                step: Step::Grace,
-                why: error.to_string(),
-            })
-        })
     }
 }
 
@@ -132,9 +198,9 @@ pub(crate) async fn readmit(cx: &Context<'_>) -> Saw {
     registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;
     registry::tenant_transition_in_txn(&txn, tenant.id, event, &cx.change()).await?;
     if before.serves() {
-        fence::let_in(cx.inner, &held, &tenant).await?;
+        let_in(cx.inner, &held, &tenant).await?;
     } else {
-        fence::open_again(&held, &tenant.db_name).await?;
+        open_again(&held, &tenant.db_name).await?;
     }
     commit(txn).await?;
     Ok(json!({ "status": before }))

@@ -1,6 +1,6 @@
 //! Making a laboratory, and taking away what was made of it.
 
-use model::{DbName, OperationKind, Step, TenantEvent, TenantState};
+use model::{DbName, TenantEvent, TenantState};
 use registry::Tenant;
 use serde_json::json;
 use tokio_postgres::{error::SqlState, types::Type};
@@ -9,34 +9,45 @@ use crate::{
     ProvisionError, Seed,
     engine::{Context, Saw},
     error::StepError,
+    operations::{Definition, definition::steps, migrate::bring_to_latest},
     request::{begin, commit},
     server::{
-        Session, close_and_drop, create_or_mend, literal, look, look_for_own, mark_of, reachable,
+        Session, close_and_drop, create_or_mend, drop_role, literal, look, look_for_own, mark_of, reachable,
         require_own, rights, role_is_there, settle,
+    },
+};
+
+/// The steps, and what takes back what they made.
+pub(crate) const DEFINITION: Definition = Definition {
+    steps: steps! {
+        EnsureRole => ensure_role,
+        EnsureDatabase => ensure_database,
+        SecureDatabase => secure_database,
+        EnsureSchema => ensure_schema,
+        Seed => seed,
+        Check => check,
+        Activate => activate,
+    },
+    undo: steps! {
+        DropDatabase => undo_database,
+        DropRole => drop_role,
+        RemoveTenant => undo_tenant,
     },
 };
 
 pub(crate) async fn ensure_role(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
-    // A laboratory that the registry forgot, as when it was itself restored to an earlier time, and that is still there.
-    if cx.operation.kind == OperationKind::Restore
-        && !cx.has_begun(Step::RestoreDatabase).await?
-        && look_for_own(&held, &tenant).await?.is_some()
-    {
-        return Err(StepError::fatal(ProvisionError::Refused {
-            why: format!(
-                "the database {} of this laboratory is there already, though the registry did not know the laboratory; look at it, \
-                 then adopt it or rename it. Nothing was changed",
-                tenant.db_name.as_str()
-            ),
-        }));
-    }
+    make_role(cx, &held, &tenant).await
+}
+
+/// Makes the role, once it is certain that the template is there.
+pub(crate) async fn make_role(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Saw {
     // The group role comes with the database, and the laboratory's role is made a member of it then.
-    let looking = async { Ok(role_is_there(&held, &tenant).await?) };
+    let looking = async { Ok(role_is_there(held, tenant).await?) };
     let (template, there) =
-        tokio::try_join!(async { Ok::<_, StepError>(cx.template(&held).await?) }, looking)?;
-    let made = create_or_mend(cx, &held, &tenant, there).await?;
+        tokio::try_join!(async { Ok::<_, StepError>(cx.template(held).await?) }, looking)?;
+    let made = create_or_mend(cx, held, tenant, there).await?;
     Ok(json!({ "role": tenant.role_name, "made": made, "template": template }))
 }
 
@@ -139,6 +150,15 @@ pub(crate) async fn secure_database(cx: &Context<'_>) -> Saw {
         settle(cx.inner, &held, &tenant, database).await?;
     }
     Ok(json!({ "database": database, "open_to": role, "rights_came_with_it": rights.are_settled() }))
+}
+
+/// A fresh clone is at the latest version already and costs one look. It is looked at through the laboratory's own role, whose
+/// connection the next steps need anyway.
+pub(crate) async fn ensure_schema(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let before = migrator::history_version(&*cx.own(&tenant).await?).await?;
+    let after = bring_to_latest(cx, &tenant, before).await?;
+    Ok(json!({ "from": before, "to": after }))
 }
 
 /// Written by the laboratory's own role, on the connection that checks it afterwards.
@@ -317,29 +337,37 @@ pub(crate) async fn activate(cx: &Context<'_>) -> Saw {
     Ok(json!({ "version": version }))
 }
 
+/// Refuses to take away what was ever in service.
+pub(crate) fn require_never_in_service(tenant: &Tenant) -> Result<(), StepError> {
+    if tenant.status == TenantState::Provisioning && tenant.activated_at.is_none() {
+        return Ok(());
+    }
+    Err(StepError::fatal(ProvisionError::WasInService {
+        slug: tenant.slug.clone(),
+    }))
+}
+
 /// Takes the database away, in either of its names, unless it is not this laboratory's or was ever in service.
 pub(crate) async fn undo_database(cx: &Context<'_>) -> Saw {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "database": "gone with the laboratory" }));
     };
-    if tenant.status != TenantState::Provisioning || tenant.activated_at.is_some() {
-        return Err(StepError::fatal(ProvisionError::WasInService {
-            slug: tenant.slug,
-        }));
-    }
+    require_never_in_service(&tenant)?;
     let held = cx.maintenance(&tenant).await?;
-    if cx.operation.kind == OperationKind::Restore && !cx.has_begun(Step::RestoreDatabase).await? {
-        return Ok(json!({ "dropped": [], "left": "what is there was there before" }));
-    }
+    drop_made(cx, &held, tenant).await
+}
+
+/// Drops what this operation made of the laboratory's database, under either name.
+pub(crate) async fn drop_made(cx: &Context<'_>, held: &Session, tenant: Tenant) -> Saw {
     let making = cx.inner.config.namespace.database_in_the_making(tenant.id);
     let mut dropped = Vec::new();
-    if look(&held, &making).await?.is_some() {
-        close_and_drop(cx, &held, &making).await?;
+    if look(held, &making).await?.is_some() {
+        close_and_drop(cx, held, &making).await?;
         dropped.push(making);
     }
-    match look_for_own(&held, &tenant).await {
+    match look_for_own(held, &tenant).await {
         Ok(Some(_)) => {
-            close_and_drop(cx, &held, &tenant.db_name).await?;
+            close_and_drop(cx, held, &tenant.db_name).await?;
             dropped.push(tenant.db_name);
         }
         Ok(None) | Err(ProvisionError::NotOurs { .. }) => {}

@@ -1,34 +1,64 @@
 //! Making a laboratory's database out of an archive: beside everything else and checked first, and under its name only when
-//! it is whole. In place of one that lives, the two change names in one transaction, and the one that was replaced is dropped
-//! last of all.
+//! it is whole.
 
 use archive::{Manifest, Missing, Place};
-use model::{DbName, OperationKind, Step, TenantId, TenantState};
-use registry::{Archive, Tenant};
+use model::{DbName, Step, TenantId};
+use registry::Archive;
 use serde_json::json;
 
 use crate::{
     ProvisionError,
-    engine::{Context, Moment, Saw},
+    engine::{Context, Saw},
     error::StepError,
     operations::{
-        archived_admins::open_admins,
-        dump::{require_archive, require_archive_of},
+        Definition,
+        definition::steps,
+        migrate::ensure_schema,
+        provision::steps::{
+            activate, check, drop_made, make_role, require_never_in_service, secure_database, undo_tenant,
+        },
         verify::{drop_if_there, drop_made_group, ensure_groups, restore_checked, tell_missing},
     },
-    request::{begin, commit},
-    server::{
-        Session, close_and_drop, end_sessions, handed_on, literal, look, look_for_own, mark_of, require_own,
-        settle,
+    server::{Session, drop_role_of, literal, look_for_own, mark_of, settle},
+};
+
+/// The steps, and what takes back what they made.
+pub(crate) const DEFINITION: Definition = Definition {
+    steps: steps! {
+        EnsureRole => ensure_role,
+        RestoreDatabase => restore_database,
+        SecureDatabase => secure_database,
+        EnsureSchema => ensure_schema,
+        Check => check,
+        Activate => activate,
+    },
+    undo: steps! {
+        DropDatabase => undo_database,
+        DropRole => drop_role,
+        RemoveTenant => undo_tenant,
     },
 };
+
+/// Makes the role, unless the laboratory is there: one that the registry forgot, as when it was itself restored to an earlier
+/// time.
+pub(crate) async fn ensure_role(cx: &Context<'_>) -> Saw {
+    let tenant = cx.tenant().await?;
+    let held = cx.maintenance(&tenant).await?;
+    if !cx.has_begun(Step::RestoreDatabase).await? && look_for_own(&held, &tenant).await?.is_some() {
+        return Err(StepError::fatal(ProvisionError::Refused {
+            why: format!(
+                "the database {} of this laboratory is there already, though the registry did not know the laboratory; look at it, \
+                 then adopt it or rename it. Nothing was changed",
+                tenant.db_name.as_str()
+            ),
+        }));
+    }
+    make_role(cx, &held, &tenant).await
+}
 
 pub(crate) async fn restore_database(cx: &Context<'_>) -> Saw {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
-    if cx.operation.kind == OperationKind::RestoreInPlace {
-        return restore_beside(cx, &held, &tenant).await;
-    }
     if look_for_own(&held, &tenant).await?.is_some() {
         return Ok(json!({ "database": tenant.db_name, "made": false }));
     }
@@ -51,30 +81,9 @@ pub(crate) async fn restore_database(cx: &Context<'_>) -> Saw {
     Ok(saw)
 }
 
-/// The mark is the last act: a database of this name that has it is whole.
-async fn restore_beside(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Saw {
-    let restored = cx.inner.config.namespace.restored_database(cx.operation.id);
-    let mark = mark_of(tenant);
-    if look(held, &restored)
-        .await?
-        .is_some_and(|found| found.has_mark(&mark))
-    {
-        return Ok(json!({ "database": restored, "made": false }));
-    }
-    let Restored {
-        archive,
-        rows,
-        missing,
-    } = restore_into(cx, held, &restored).await?;
-    mark_whole(held, &restored, &mark).await?;
-    let mut saw = json!({ "database": restored, "made": true, "archive": archive.id, "rows": rows });
-    tell_missing(cx, &mut saw, &missing);
-    Ok(saw)
-}
-
 /// What was restored is not on the disk for certain, because nothing waited for it (`Dump::restore`). This commit does, and with
 /// it everything that was written before it: the log is one. So what has the mark is whole also after the server crashed.
-async fn mark_whole(held: &Session, database: &DbName, mark: &str) -> Result<(), ProvisionError> {
+pub(super) async fn mark_whole(held: &Session, database: &DbName, mark: &str) -> Result<(), ProvisionError> {
     let sql = format!(
         "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
          COMMENT ON DATABASE {database} IS {}",
@@ -84,13 +93,17 @@ async fn mark_whole(held: &Session, database: &DbName, mark: &str) -> Result<(),
 }
 
 /// What a database was made of.
-struct Restored {
-    archive: Archive,
-    rows: u64,
-    missing: Missing,
+pub(super) struct Restored {
+    pub(super) archive: Archive,
+    pub(super) rows: u64,
+    pub(super) missing: Missing,
 }
 
-async fn restore_into(cx: &Context<'_>, held: &Session, into: &DbName) -> Result<Restored, StepError> {
+pub(super) async fn restore_into(
+    cx: &Context<'_>,
+    held: &Session,
+    into: &DbName,
+) -> Result<Restored, StepError> {
     let archive = cx.archive().await?;
     let code = migrator::latest();
     if archive.db_version > code {
@@ -149,109 +162,27 @@ async fn rename_laboratory(
     Ok(())
 }
 
-/// The two change names in one transaction. Before that, what the laboratory holds must be in a proved archive.
-pub(crate) async fn swap_database(cx: &Context<'_>) -> Saw {
-    let tenant = cx.tenant().await?;
+/// Drops what this operation restored. What was there before it began stays.
+pub(crate) async fn undo_database(cx: &Context<'_>) -> Saw {
+    let Some(tenant) = cx.tenant_opt().await? else {
+        return Ok(json!({ "database": "gone with the laboratory" }));
+    };
+    require_never_in_service(&tenant)?;
     let held = cx.maintenance(&tenant).await?;
-    let namespace = &cx.inner.config.namespace;
-    let restored = namespace.restored_database(cx.operation.id);
-    let replaced = namespace.replaced_database(cx.operation.id);
-    if look(&held, &replaced).await?.is_none() {
-        // An earlier try may have been cut off between its last word and the exchange.
-        cx.regain_return().await?;
-        require_own(&held, &tenant).await?;
-        let whole = look(&held, &restored).await?;
-        if !whole.is_some_and(|found| found.has_mark(&mark_of(&tenant))) {
-            return Err(StepError::fatal(ProvisionError::Missing {
-                what: "restored database",
-                name: restored.as_str().to_owned(),
-                place: held.target.to_string(),
-            }));
-        }
-        if tenant.status != TenantState::Restoring {
-            let why = format!(
-                "{} is {} and not closed for a restore",
-                tenant.slug, tenant.status
-            );
-            return Err(StepError::fatal(ProvisionError::Check { why }));
-        }
-        require_archive_of(cx, &held, &tenant).await?;
-        cx.pass_return(&cx.inner.config.registry.client().await?).await?;
-        if let Err(failure) = exchange(cx, &held, &tenant, &restored, &replaced).await {
-            // Nothing has another name: it can still be taken back. Where that is not known, it counts as done.
-            if matches!(look(&held, &replaced).await, Ok(None)) {
-                cx.regain_return().await?;
-            }
-            return Err(failure);
-        }
+    if !cx.has_begun(Step::RestoreDatabase).await? {
+        return Ok(json!({ "dropped": [], "left": "what is there was there before" }));
     }
-    put_admins_back(cx, &tenant).await?;
-    Ok(json!({ "database": tenant.db_name, "replaced": replaced }))
+    drop_made(cx, &held, tenant).await
 }
 
-/// Both are closed before their sessions are ended, since whoever comes back in between would keep them from being renamed.
-/// What takes the name is open again, to administrators only, in the transaction in which it gets it; what is cut off before
-/// that begins anew, and opens the laboratory's own first.
-async fn exchange(
-    cx: &Context<'_>,
-    held: &Session,
-    tenant: &Tenant,
-    restored: &DbName,
-    replaced: &DbName,
-) -> Result<(), StepError> {
-    let name = &tenant.db_name;
-    let sql = format!(
-        "ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false; ALTER DATABASE {restored} WITH ALLOW_CONNECTIONS false"
-    );
-    held.run("closing both databases", &sql).await?;
-    cx.reach(Step::SwapDatabase, Moment::Closed).await;
-    end_sessions(cx, held, name).await?;
-    end_sessions(cx, held, restored).await?;
-    let was = literal(&format!("tenantry replaced {}", tenant.id));
-    let mut sql = format!(
-        "ALTER DATABASE {name} RENAME TO {replaced};
-         COMMENT ON DATABASE {replaced} IS {was};
-         ALTER DATABASE {restored} RENAME TO {name};
-         ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 0;"
-    );
-    // The limit keeps out who is let in by name, until the laboratory is readmitted.
-    for statement in handed_on(held, name, name).await? {
-        sql.push_str(&format!("\n{statement};"));
-    }
-    held.run("exchanging the databases", &sql).await?;
-    Ok(())
-}
-
-/// The administrators belong to the people in the laboratory's own staff list, which is the archive's now.
-async fn put_admins_back(cx: &Context<'_>, tenant: &Tenant) -> Result<(), StepError> {
-    let archive = cx.archive().await?;
-    let admins = open_admins(cx.inner, &archive, tenant.id)?;
-    let mut client = cx.inner.config.registry.client().await?;
-    let txn = begin(&mut client).await?;
-    registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;
-    registry::admins_put_back_in_txn(&txn, tenant.id, &admins).await?;
-    commit(txn).await?;
-    Ok(())
-}
-
-/// What the laboratory held before stays until it serves again, and goes only while its archive is there.
-pub(crate) async fn drop_replaced(cx: &Context<'_>) -> Saw {
-    let tenant = cx.tenant().await?;
+/// Drops the role, unless its database is there: one that this operation did not make and therefore left.
+pub(crate) async fn drop_role(cx: &Context<'_>) -> Saw {
+    let Some(tenant) = cx.tenant_opt().await? else {
+        return Ok(json!({ "role": "gone with the laboratory" }));
+    };
     let held = cx.maintenance(&tenant).await?;
-    let replaced = cx.inner.config.namespace.replaced_database(cx.operation.id);
-    if look(&held, &replaced).await?.is_none() {
-        return Ok(json!({ "dropped": "by an earlier try" }));
+    if matches!(look_for_own(&held, &tenant).await, Ok(Some(_))) {
+        return Ok(json!({ "role": "left with its database" }));
     }
-    let (archive, _) = require_archive(cx, &tenant).await?;
-    close_and_drop(cx, &held, &replaced).await?;
-    Ok(json!({ "dropped": replaced, "archive": archive.id }))
-}
-
-/// For a restore in place that is undone: nothing was exchanged yet.
-pub(crate) async fn drop_restored(cx: &Context<'_>) -> Saw {
-    let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
-    let restored = cx.inner.config.namespace.restored_database(cx.operation.id);
-    let dropped = drop_if_there(cx, &held, &restored).await?;
-    Ok(json!({ "database": restored, "dropped": dropped }))
+    drop_role_of(cx, &held, &tenant).await
 }

@@ -11,12 +11,12 @@ mod keys;
 mod passwords;
 #[cfg(feature = "passwords")]
 mod permits;
-#[cfg(feature = "tokens")]
-mod remembered;
 #[cfg(feature = "passwords")]
 mod rules;
 mod seal;
 mod secrets;
+#[cfg(feature = "tokens")]
+mod token_cache;
 #[cfg(feature = "tokens")]
 mod tokens;
 

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     SigningKey,
-    remembered::{Remembered, Statement, fingerprint},
+    token_cache::{Statement, TokenCache, fingerprint},
 };
 
 const ISSUER: &str = "tenantry";
@@ -105,7 +105,7 @@ pub struct Tokens {
     validation: Validation,
     ttl: SignedDuration,
     clock: Arc<dyn Clock>,
-    remembered: Arc<Remembered>,
+    cache: Arc<TokenCache>,
 }
 
 impl fmt::Debug for Tokens {
@@ -135,7 +135,7 @@ impl Tokens {
             validation,
             ttl: SignedDuration::from_secs(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1)),
             clock,
-            remembered: Arc::default(),
+            cache: Arc::default(),
         }
     }
 
@@ -191,12 +191,12 @@ impl Tokens {
             return Err(TokenError::Malformed);
         }
         let (now, known_by) = (self.clock.now(), fingerprint(token));
-        if let Some(spoken) = self.remembered.look(&known_by, now) {
+        if let Some(spoken) = self.cache.look(&known_by, now) {
             return spoken;
         }
         let statement = self.read(token)?;
         let principal = statement.at(now)?;
-        self.remembered.keep(known_by, statement);
+        self.cache.keep(known_by, statement);
         Ok(principal)
     }
 
@@ -349,16 +349,16 @@ mod tests {
                 .verify(&format!("{}x", token.expose_secret()))
                 .is_err()
         );
-        assert_eq!(bench.tokens.remembered.len(), 0);
+        assert_eq!(bench.tokens.cache.len(), 0);
         let clone = bench.tokens.clone();
         for _ in 0..3 {
             assert!(clone.verify(token.expose_secret()).is_ok());
-            assert_eq!(bench.tokens.remembered.len(), 1);
+            assert_eq!(bench.tokens.cache.len(), 1);
         }
         bench.clock.advance(SignedDuration::from_secs(900));
         for _ in 0..2 {
             assert_eq!(clone.verify(token.expose_secret()), Err(TokenError::Expired));
-            assert_eq!(bench.tokens.remembered.len(), 0);
+            assert_eq!(bench.tokens.cache.len(), 0);
         }
     }
 

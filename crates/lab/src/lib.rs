@@ -27,9 +27,9 @@ mod collection;
 pub mod critical;
 mod delta;
 mod entry;
+mod enums;
 mod error;
 mod evaluation;
-pub mod exports;
 mod guard;
 pub mod history;
 pub mod idempotency;
@@ -47,6 +47,7 @@ mod permission;
 pub mod profile;
 pub mod ranges;
 pub mod report;
+pub mod result_feed;
 mod result_view;
 pub mod results;
 mod rows;
@@ -54,9 +55,9 @@ mod schema;
 pub mod signoff;
 pub mod specimens;
 pub mod staff;
+pub mod tenant_export;
 mod text;
 mod units;
-mod words;
 pub mod worklist;
 
 #[doc(hidden)]
@@ -64,6 +65,10 @@ pub use accession::accession_at;
 pub use actor::Actor;
 pub use age::{Age, AgeError};
 pub use delta::{change_pct, jumped};
+pub use enums::{
+    AmendmentKind, AmendmentStatus, Comparator, Flag, ImportFormat, NoRange, OpenStatus, OrderStatus,
+    Priority, RangeSex, ResultStatus, Sex, SpecimenStatus, ValueType,
+};
 pub use error::{FieldProblem, ItemProblem, LabError};
 pub use evaluation::OutdatedEvaluation;
 pub use guard::Guard;
@@ -73,10 +78,6 @@ pub use number::{Number, NumberError};
 pub use paging::{PAGE_ROWS_MAX, Page, PageRequest};
 pub use permission::{Action, may};
 pub use profile::{LabSeed, seed};
-pub use words::{
-    AmendmentKind, AmendmentStatus, Comparator, Flag, ImportFormat, NoRange, OpenStatus, OrderStatus,
-    Priority, RangeSex, ResultStatus, Sex, SpecimenStatus, ValueType,
-};
 
 /// The transaction that everything here runs on.
 pub type Txn<'a> = deadpool_postgres::Transaction<'a>;

@@ -364,7 +364,7 @@ pub(crate) async fn begin(txn: &Txn<'_>, id: OrderId) -> Result<(), LabError> {
 ///
 /// The lock comes first, and the look after it in a statement of its own: of two transactions that each finish one of the
 /// last two results, the second must see the first's.
-pub(crate) async fn settle(txn: &Txn<'_>, actor: &Actor, ids: &[OrderId]) -> Result<(), LabError> {
+pub(crate) async fn complete_finished(txn: &Txn<'_>, actor: &Actor, ids: &[OrderId]) -> Result<(), LabError> {
     lock(txn, ids).await?;
     let statement = txn
         .prepare_cached(

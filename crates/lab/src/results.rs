@@ -139,7 +139,7 @@ pub async fn cancel(
         ));
     }
     cancel_many(txn, actor, &[id], &reason).await?;
-    orders::settle(txn, actor, &[order]).await?;
+    orders::complete_finished(txn, actor, &[order]).await?;
     get(txn, id).await
 }
 

@@ -237,7 +237,7 @@ pub async fn release(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Sign
     .await?;
     let signed = signed(txn, actor, items, &released, "result.released").await?;
     let orders: BTreeSet<OrderId> = rows.values().map(|row| row.order).collect();
-    orders::settle(txn, actor, &orders.into_iter().collect::<Vec<_>>()).await?;
+    orders::complete_finished(txn, actor, &orders.into_iter().collect::<Vec<_>>()).await?;
     Ok(signed)
 }
 

@@ -313,7 +313,7 @@ pub async fn reject(
         Some(detail),
     )
     .await?;
-    orders::settle(txn, actor, &[before.order_id]).await?;
+    orders::complete_finished(txn, actor, &[before.order_id]).await?;
     let all = of_order(txn, before.order_id).await?;
     Ok(Rejected {
         specimen: get(txn, barcode).await?,

@@ -5,7 +5,7 @@ use registry::Tenant;
 /// What an export of a laboratory leaves out, by `lab`.
 #[must_use]
 pub fn left_out() -> Vec<LeftOut> {
-    let rules = lab::exports::LEFT_OUT.iter();
+    let rules = lab::tenant_export::LEFT_OUT.iter();
     rules
         .map(|(table, column, why)| LeftOut {
             table: (*table).to_owned(),

@@ -12,7 +12,7 @@ use model::{StaffId, TenantId};
 use registry::{AdminPatch, Change, admin_change_in_txn, admin_set_password_in_txn};
 use secrecy::SecretString;
 
-use crate::{problem::Answer, state::AppState};
+use crate::{problem::ApiResult, state::AppState};
 
 /// Writes a change of a person into the registry, if the registry knows them.
 ///
@@ -24,7 +24,7 @@ pub async fn change(
     by: &Actor,
     id: StaffId,
     patch: &AdminPatch,
-) -> Answer<()> {
+) -> ApiResult<()> {
     let actor = registry::Actor::Staff(by.staff);
     let changed = (state.registry)
         .in_txn(async |txn| admin_change_in_txn(txn, tenant, id, patch, &circumstances(&actor, by)).await)
@@ -46,7 +46,7 @@ pub async fn set_password(
     by: &Actor,
     id: StaffId,
     hash: &SecretString,
-) -> Answer<()> {
+) -> ApiResult<()> {
     let actor = registry::Actor::Staff(by.staff);
     let known = (state.registry)
         .in_txn(async |txn| {

@@ -26,7 +26,7 @@ use lru::LruCache;
 use model::{ClientNetwork, Email, TenantId};
 use tokio::sync::Notify;
 
-use crate::problem::{Answer, Kind, Problem};
+use crate::problem::{ApiResult, Kind, Problem};
 use bucket::{Buckets, Charge, Decision, Rule};
 
 /// One client at one account.
@@ -129,7 +129,7 @@ impl Attempts {
         account: &Account<'_>,
         client: Option<ClientNetwork>,
         known: bool,
-    ) -> Answer<Attempt> {
+    ) -> ApiResult<Attempt> {
         let pair = self.0.pair(account, client);
         let whole = self.0.hasher.hash_one(("account", key(account)));
         let all = self.client_key(client);
@@ -145,7 +145,7 @@ impl Attempts {
     ///
     /// # Errors
     /// 429 with the time to wait.
-    pub async fn begin_invitation(&self, digest: &str, client: Option<ClientNetwork>) -> Answer<Attempt> {
+    pub async fn begin_invitation(&self, digest: &str, client: Option<ClientNetwork>) -> ApiResult<Attempt> {
         let pair = self.0.hasher.hash_one(("invitation", digest, client));
         self.start(vec![Charge::enforced(pair, PAIR)], pair).await
     }
@@ -155,7 +155,7 @@ impl Attempts {
     ///
     /// # Errors
     /// 429 with the time to wait.
-    pub async fn guessed(&self, client: Option<ClientNetwork>) -> Answer<()> {
+    pub async fn guessed(&self, client: Option<ClientNetwork>) -> ApiResult<()> {
         let key = self.0.hasher.hash_one(("token", client));
         self.start(vec![Charge::enforced(key, TOKENS)], key)
             .await?
@@ -163,7 +163,7 @@ impl Attempts {
         Ok(())
     }
 
-    async fn start(&self, charges: Vec<Charge>, pair: u64) -> Answer<Attempt> {
+    async fn start(&self, charges: Vec<Charge>, pair: u64) -> ApiResult<Attempt> {
         let begun = tokio::time::timeout(WAIT_MAX, async {
             loop {
                 // Registered before the look, so that an end in between is not missed.
@@ -254,7 +254,7 @@ mod tests {
         Some(ClientNetwork::of([203, 0, 113, last].into()))
     }
 
-    fn refused(answer: Answer<Attempt>) {
+    fn refused(answer: ApiResult<Attempt>) {
         assert_eq!(answer.unwrap_err().kind(), Kind::TooManyAttempts);
     }
 

@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::problem::{Answer, Kind, Problem};
+use crate::problem::{ApiResult, Kind, Problem};
 
 /// How long a request waits for others to give memory back.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ impl Bodies {
     ///
     /// # Errors
     /// 503 with Retry-After when others do not give them back in time.
-    pub async fn hold(&self, bytes: usize) -> Answer<Held> {
+    pub async fn hold(&self, bytes: usize) -> ApiResult<Held> {
         let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
         match timeout(self.wait_max, Arc::clone(&self.bytes).acquire_many_owned(wanted)).await {
             Ok(Ok(permit)) => Ok(Held(permit)),

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat, schema::Type};
 
-use crate::problem::{Answer, Kind, Problem};
+use crate::problem::{ApiResult, Kind, Problem};
 
 text_schema!(
     /// A password that somebody chooses.
@@ -63,7 +63,7 @@ impl Password {
 ///
 /// # Errors
 /// 422.
-pub fn check_length(field: &str, password: &Password) -> Answer<()> {
+pub fn check_length(field: &str, password: &Password) -> ApiResult<()> {
     ChosenPassword::check_length(password.secret()).map_err(|weak| refused(field, weak))
 }
 
@@ -71,7 +71,7 @@ pub fn check_length(field: &str, password: &Password) -> Answer<()> {
 ///
 /// # Errors
 /// 422.
-pub fn chosen(field: &str, password: &Password, context: &PasswordContext) -> Answer<ChosenPassword> {
+pub fn chosen(field: &str, password: &Password, context: &PasswordContext) -> ApiResult<ChosenPassword> {
     ChosenPassword::check(password.secret(), context).map_err(|weak| refused(field, weak))
 }
 
@@ -88,7 +88,7 @@ pub async fn hashed(
     field: &str,
     password: &Password,
     context: &PasswordContext,
-) -> Answer<SecretString> {
+) -> ApiResult<SecretString> {
     let chosen = chosen(field, password, context)?;
     Ok(passwords.hash(&chosen).await?.into())
 }

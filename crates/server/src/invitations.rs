@@ -22,9 +22,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    extract::Undone,
+    extract::TransactionError,
     input::{self, Password},
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
     staff_invitations,
     state::AppState,
 };
@@ -73,7 +73,11 @@ impl InvitationView {
 ///
 /// # Errors
 /// 503 when the registry cannot be reached; the request can be sent again with its key.
-pub async fn first(state: &AppState, tenant: TenantId, by: &RequestedBy) -> Answer<Option<InvitationView>> {
+pub async fn first(
+    state: &AppState,
+    tenant: TenantId,
+    by: &RequestedBy,
+) -> ApiResult<Option<InvitationView>> {
     let options = &state.invitations;
     let invited = state
         .provisioner
@@ -91,7 +95,7 @@ pub async fn renew(
     tenant: TenantId,
     admin: StaffId,
     by: &RequestedBy,
-) -> Answer<InvitationView> {
+) -> ApiResult<InvitationView> {
     let options = &state.invitations;
     let invited = state
         .provisioner
@@ -129,7 +133,7 @@ pub async fn accept(
     password: &Password,
     from: &Circumstances,
     bearer: &mut Bearer,
-) -> Answer<Principal> {
+) -> ApiResult<Principal> {
     if let Some(tenant) = identity::invitation_tenant(token) {
         return staff_invitations::accept(state, tenant, token, password, from, bearer).await;
     }
@@ -181,7 +185,11 @@ struct Standing {
     used: bool,
 }
 
-async fn look_up(state: &AppState, token_sha256: &[u8; 32], bearer: &mut Bearer) -> Answer<Option<Standing>> {
+async fn look_up(
+    state: &AppState,
+    token_sha256: &[u8; 32],
+    bearer: &mut Bearer,
+) -> ApiResult<Option<Standing>> {
     let client = state.registry_client().await?;
     let Some(invitation) = invitation_by_digest(&client, token_sha256).await? else {
         return Ok(None);
@@ -205,7 +213,7 @@ impl Standing {
         passwords: &Passwords,
         chosen: &ChosenPassword,
         password: &Password,
-    ) -> Answer<SecretString> {
+    ) -> ApiResult<SecretString> {
         if !self.used {
             return Ok(passwords.hash(chosen).await?.into());
         }
@@ -226,10 +234,10 @@ struct Entering<'a> {
 }
 
 impl Entering<'_> {
-    async fn write(&self, state: &AppState) -> Answer<Principal> {
+    async fn write(&self, state: &AppState) -> ApiResult<Principal> {
         let mut client = state.resolver.checkout(self.standing.admin.tenant).await?;
         // Run again when the laboratory's schema had changed under it: nothing is in the registry then, since the laboratory comes first.
-        let both = async |txn: &TenantTransaction<'_>| -> Result<Principal, Undone> {
+        let both = async |txn: &TenantTransaction<'_>| -> Result<Principal, TransactionError> {
             let principal = self.in_laboratory(txn).await?;
             // Behind the laboratory's row: who changes the password meanwhile has passed both, or waits for this one.
             if self.standing.used {
@@ -242,7 +250,7 @@ impl Entering<'_> {
         Ok(client.write(both).await?)
     }
 
-    async fn in_laboratory(&self, txn: &TenantTransaction<'_>) -> Answer<Principal> {
+    async fn in_laboratory(&self, txn: &TenantTransaction<'_>) -> ApiResult<Principal> {
         let Admin { id, tenant, .. } = self.standing.admin;
         let person = lab::staff::login_by_id(txn, id).await?;
         let person = person.filter(|person| person.active).ok_or_else(refused)?;
@@ -267,7 +275,7 @@ impl Entering<'_> {
     }
 
     /// Whether the registry has yet what the acceptance that was cut off has left there.
-    async fn still_standing(&self, state: &AppState) -> Answer<()> {
+    async fn still_standing(&self, state: &AppState) -> ApiResult<()> {
         let Admin { id, tenant, .. } = self.standing.admin;
         let standing = state.registry.in_txn(async |txn| {
             let admin = admin_lock_in_txn(txn, tenant, id).await?;
@@ -280,7 +288,7 @@ impl Entering<'_> {
         if standing.await? { Ok(()) } else { Err(refused()) }
     }
 
-    async fn in_registry(&self, state: &AppState) -> Answer<()> {
+    async fn in_registry(&self, state: &AppState) -> ApiResult<()> {
         let Admin { id, tenant, .. } = self.standing.admin;
         let actor = registry::Actor::Staff(id);
         let change = Change {

@@ -8,11 +8,10 @@
 //! sentence and a trace id. This crate holds no SQL and runs no migration.
 
 pub mod admins;
-pub mod answer;
 pub mod app;
 pub mod attempts;
 pub mod bodies;
-pub mod exporting;
+pub mod export_permits;
 pub mod extract;
 pub mod fallback;
 pub mod input;
@@ -26,6 +25,7 @@ pub mod observe;
 pub mod openapi;
 pub mod problem;
 pub mod proxies;
+pub mod response;
 pub mod routes;
 pub mod scrape;
 mod service_manager;

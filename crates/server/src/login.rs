@@ -24,7 +24,7 @@ use settings::DefaultTenantHint;
 
 use crate::{
     attempts::{Account, Attempt, Audience},
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
     state::AppState,
 };
 
@@ -58,7 +58,7 @@ pub async fn staff(
     given: &Credentials<'_>,
     named: Option<&str>,
     found: &mut Found,
-) -> Answer<Principal> {
+) -> ApiResult<Principal> {
     let started = Instant::now();
     let registry = state.registry_client().await?;
     let place = place(state, &registry, given.email, named).await?;
@@ -77,7 +77,7 @@ pub async fn staff(
 ///
 /// # Errors
 /// 401 for whatever does not fit, 429 after too many failures.
-pub async fn operator(state: &AppState, given: &Credentials<'_>) -> Answer<Principal> {
+pub async fn operator(state: &AppState, given: &Credentials<'_>) -> ApiResult<Principal> {
     let started = Instant::now();
     let registry = state.registry_client().await?;
     let found = operator_by_email(&registry, given.email).await?;
@@ -109,7 +109,7 @@ async fn begin(
     registry: RegistryClient,
     account: &Account<'_>,
     client: Option<ClientNetwork>,
-) -> Answer<(Attempt, Passwords)> {
+) -> ApiResult<(Attempt, Passwords)> {
     let mut known = state.attempts.remembers(account, client);
     if let (false, Some(client)) = (known, client) {
         let (audience, tenant) = (account.audience.as_str(), account.tenant);
@@ -131,7 +131,7 @@ async fn begin(
 }
 
 /// Counts a try by how it ended. What failed on our side says nothing about the password.
-async fn settle(attempt: Attempt, outcome: Answer<Principal>, started: Instant) -> Answer<Principal> {
+async fn settle(attempt: Attempt, outcome: ApiResult<Principal>, started: Instant) -> ApiResult<Principal> {
     match &outcome {
         Ok(_) => attempt.succeeded(),
         Err(problem) if problem.kind() == Kind::LoginFailed => {
@@ -155,7 +155,7 @@ async fn place(
     registry: &RegistryClient,
     email: &Email,
     named: Option<&str>,
-) -> Answer<Place> {
+) -> ApiResult<Place> {
     let admins = admins_by_email(registry, email).await?;
     let tenant = match named {
         Some(name) => tenant_named(registry, name).await?.map(|tenant| tenant.id),
@@ -178,7 +178,7 @@ async fn place(
 }
 
 /// A laboratory by its slug or by its id.
-async fn tenant_named(client: &RegistryClient, name: &str) -> Answer<Option<Tenant>> {
+async fn tenant_named(client: &RegistryClient, name: &str) -> ApiResult<Option<Tenant>> {
     if let Ok(id) = name.parse() {
         return Ok(tenant_by_id(client, id).await?);
     }
@@ -189,7 +189,7 @@ async fn tenant_named(client: &RegistryClient, name: &str) -> Answer<Option<Tena
 }
 
 /// The laboratory of the settings' hint. What is wrong with the hint is for ops to read, in the log.
-async fn default_tenant(state: &AppState, client: &RegistryClient) -> Answer<Option<Tenant>> {
+async fn default_tenant(state: &AppState, client: &RegistryClient) -> ApiResult<Option<Tenant>> {
     let Some(hint) = &state.default_tenant.hint else {
         tracing::warn!(
             "a log-in named no laboratory, is no admin's, and no default laboratory is configured: set DEFAULT_TENANT_ID, \
@@ -216,7 +216,7 @@ async fn default_tenant(state: &AppState, client: &RegistryClient) -> Answer<Opt
 }
 
 /// The same answer after the same work as for a wrong password.
-async fn nobody(passwords: &Passwords, password: &SecretString) -> Answer<Principal> {
+async fn nobody(passwords: &Passwords, password: &SecretString) -> ApiResult<Principal> {
     let _never = passwords.verify(password, None).await?;
     Err(Problem::new(Kind::LoginFailed))
 }
@@ -232,7 +232,7 @@ async fn enter(
     passwords: &Passwords,
     place: &Place,
     given: &Credentials<'_>,
-) -> Answer<Principal> {
+) -> ApiResult<Principal> {
     let Some(tenant) = place.tenant else {
         return nobody(passwords, given.password).await;
     };
@@ -276,7 +276,7 @@ async fn enter(
 }
 
 /// Refuses when the admin's password or standing has changed since it was read.
-async fn unchanged(state: &AppState, admin: &Admin) -> Answer<()> {
+async fn unchanged(state: &AppState, admin: &Admin) -> ApiResult<()> {
     let client = state.registry_client().await?;
     let now = admin_by_id(&client, admin.tenant, admin.id).await?;
     let hash = |hash: Option<&SecretString>| hash.map(|hash| hash.expose_secret().to_owned());

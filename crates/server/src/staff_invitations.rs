@@ -16,10 +16,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    extract::{Tenant, Undone},
+    extract::{Tenant, TransactionError},
     input::{self, Password},
     invitations::{Bearer, Circumstances, Options, refused},
-    problem::{Answer, Problem},
+    problem::{ApiResult, Problem},
     state::AppState,
 };
 
@@ -64,7 +64,7 @@ impl StaffInvitationView {
 ///
 /// # Errors
 /// 403, 404; 409 when they may not log in or are who asks.
-pub async fn invite(state: &AppState, tenant: &Tenant, staff: StaffId) -> Answer<StaffInvitationView> {
+pub async fn invite(state: &AppState, tenant: &Tenant, staff: StaffId) -> ApiResult<StaffInvitationView> {
     tenant.allow(Action::StaffChange)?;
     let options = &state.invitations;
     let known = admin_by_id(&state.registry_client().await?, tenant.id(), staff).await?;
@@ -119,7 +119,7 @@ fn requested_by(tenant: &Tenant) -> RequestedBy {
 ///
 /// # Errors
 /// 403, 404.
-pub async fn revoke(state: &AppState, tenant: &Tenant, staff: StaffId) -> Answer<()> {
+pub async fn revoke(state: &AppState, tenant: &Tenant, staff: StaffId) -> ApiResult<()> {
     tenant
         .write(Action::StaffChange, async |txn, actor| {
             lab::invitations::revoke(txn, actor, staff).await
@@ -148,7 +148,7 @@ pub async fn accept(
     password: &Password,
     from: &Circumstances,
     bearer: &mut Bearer,
-) -> Answer<Principal> {
+) -> ApiResult<Principal> {
     let client = from.client_ip.map(ClientNetwork::of);
     let snapshot = match state.resolver.snapshot(tenant).await {
         Err(resolver::ResolveError::UnknownTenant { .. }) => {
@@ -167,7 +167,7 @@ pub async fn accept(
     let person = {
         let mut client = state.resolver.checkout(tenant).await?;
         let find = async |txn: &TenantTransaction<'_>| {
-            Ok::<_, Undone>(lab::invitations::person_by_digest(txn, &digest, epoch).await?)
+            Ok::<_, TransactionError>(lab::invitations::person_by_digest(txn, &digest, epoch).await?)
         };
         // Not read-only: it locks the rows.
         client.write(find).await?
@@ -190,7 +190,7 @@ pub async fn accept(
     // On no connection: hashing waits for its turn.
     let hash: SecretString = passwords.hash(&chosen).await?.into();
     let mut client = state.resolver.checkout(tenant).await?;
-    let set = async |txn: &TenantTransaction<'_>| -> Result<Principal, Undone> {
+    let set = async |txn: &TenantTransaction<'_>| -> Result<Principal, TransactionError> {
         // Used, taken back or replaced meanwhile: then it is good for nothing.
         let person = lab::invitations::person_by_digest(txn, &digest, epoch).await?;
         let person = person.ok_or_else(refused)?;

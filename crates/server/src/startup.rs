@@ -27,7 +27,7 @@ use crate::{
     app::app,
     attempts::Attempts,
     bodies::Bodies,
-    exporting::Exports,
+    export_permits::ExportPermits,
     instance, invitations,
     lifecycle::Lifecycle,
     metrics::Metrics,
@@ -136,7 +136,7 @@ fn state(settings: &Settings, platform: &Platform) -> AppState {
         },
         attempts: Attempts::default(),
         proxies: TrustedProxies::new(settings.http.trusted_proxies.clone(), settings.http.client_header),
-        exports: Exports::default(),
+        export_permits: ExportPermits::default(),
         limits: Limits {
             body_max_bytes: settings.http.body_max_bytes,
             request_timeout: Duration::from_millis(settings.http.request_timeout_ms),

@@ -11,8 +11,8 @@ use resolver::Resolver;
 use settings::DefaultTenant;
 
 use crate::{
-    attempts::Attempts, bodies::Bodies, exporting::Exports, invitations, lifecycle::Lifecycle,
-    metrics::Metrics, problem::Answer, proxies::TrustedProxies,
+    attempts::Attempts, bodies::Bodies, export_permits::ExportPermits, invitations, lifecycle::Lifecycle,
+    metrics::Metrics, problem::ApiResult, proxies::TrustedProxies,
 };
 
 /// The parts of one `tenantd`. Handlers of laboratories see none of it: they get a [`crate::extract::Tenant`].
@@ -42,7 +42,7 @@ pub struct AppState {
     /// Whose word is taken for who the client is.
     pub proxies: TrustedProxies,
     /// The right to export a whole laboratory.
-    pub exports: Exports,
+    pub export_permits: ExportPermits,
     /// Bounds on requests.
     pub limits: Limits,
     /// The memory that bodies may take together.
@@ -67,7 +67,7 @@ impl AppState {
     ///
     /// # Errors
     /// 503 when it cannot be reached.
-    pub async fn registry_client(&self) -> Answer<RegistryClient> {
+    pub async fn registry_client(&self) -> ApiResult<RegistryClient> {
         Ok(self.registry.client().await?)
     }
 

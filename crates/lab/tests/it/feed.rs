@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use lab::{
-    PageRequest, ResultStatus, exports,
+    PageRequest, ResultStatus,
     orders::Reason,
-    results,
+    result_feed, results,
     signoff::{self},
 };
 
@@ -45,7 +45,7 @@ async fn an_early_transaction_that_commits_late_is_not_missed() {
     late.commit().await.unwrap();
 
     let txn = reader.transaction().await.unwrap();
-    let first = exports::page(
+    let first = result_feed::page(
         &txn,
         crate::support::epoch(),
         &PageRequest {
@@ -63,7 +63,7 @@ async fn an_early_transaction_that_commits_late_is_not_missed() {
     early.commit().await.unwrap();
 
     let txn = reader.transaction().await.unwrap();
-    let all = exports::page(&txn, crate::support::epoch(), &PageRequest::default())
+    let all = result_feed::page(&txn, crate::support::epoch(), &PageRequest::default())
         .await
         .unwrap();
     assert_eq!(
@@ -71,7 +71,7 @@ async fn an_early_transaction_that_commits_late_is_not_missed() {
         [ids[1], ids[0]],
         "in the order of commits"
     );
-    let page = exports::page(
+    let page = result_feed::page(
         &txn,
         crate::support::epoch(),
         &PageRequest {
@@ -81,7 +81,7 @@ async fn an_early_transaction_that_commits_late_is_not_missed() {
     )
     .await
     .unwrap();
-    let next = exports::page(
+    let next = result_feed::page(
         &txn,
         crate::support::epoch(),
         &PageRequest {
@@ -112,7 +112,7 @@ async fn an_early_transaction_that_commits_late_is_not_missed() {
     .unwrap();
     txn.commit().await.unwrap();
     let txn = reader.transaction().await.unwrap();
-    let all = exports::page(&txn, crate::support::epoch(), &PageRequest::default())
+    let all = result_feed::page(&txn, crate::support::epoch(), &PageRequest::default())
         .await
         .unwrap();
     assert_eq!(all.items.last().unwrap().change, ResultStatus::Voided);
@@ -194,10 +194,10 @@ async fn a_cursor_from_before_a_restore_is_refused() {
         after,
     };
     let before = crate::support::epoch();
-    let first = exports::page(&txn, before, &after(None)).await.unwrap();
+    let first = result_feed::page(&txn, before, &after(None)).await.unwrap();
     let next = first.next.unwrap();
     assert_eq!(
-        exports::page(&txn, before, &after(Some(next.clone())))
+        result_feed::page(&txn, before, &after(Some(next.clone())))
             .await
             .unwrap()
             .items
@@ -205,18 +205,18 @@ async fn a_cursor_from_before_a_restore_is_refused() {
         1
     );
     let restored = uuid::Uuid::now_v7().into();
-    let refused = exports::page(&txn, restored, &after(Some(next))).await;
+    let refused = result_feed::page(&txn, restored, &after(Some(next))).await;
     assert_eq!(crate::support::conflict(refused), "feed_restarted");
     // A cursor of an earlier version has no epoch. It is taken, unless it names a number that was never given here.
     let old = |seq: i64| Some(URL_SAFE_NO_PAD.encode(format!("n{seq}")));
     assert_eq!(
-        exports::page(&txn, restored, &after(old(1)))
+        result_feed::page(&txn, restored, &after(old(1)))
             .await
             .unwrap()
             .items
             .len(),
         1
     );
-    let refused = exports::page(&txn, restored, &after(old(7))).await;
+    let refused = result_feed::page(&txn, restored, &after(old(7))).await;
     assert_eq!(crate::support::conflict(refused), "feed_restarted");
 }

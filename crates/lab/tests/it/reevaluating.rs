@@ -295,7 +295,7 @@ async fn a_released_value_that_turns_out_to_be_evaluated_with_other_data_says_so
         mark,
         "on the report"
     );
-    let feed = lab::exports::page(&txn, crate::support::epoch(), &lab::PageRequest::default())
+    let feed = lab::result_feed::page(&txn, crate::support::epoch(), &lab::PageRequest::default())
         .await
         .unwrap();
     let told = serde_json::to_value(feed.items.last().unwrap()).unwrap();

@@ -21,7 +21,7 @@ use super::caller::{principal, state};
 use crate::{
     bodies::Held,
     observe::Notes,
-    problem::{Answer, ItemError, Kind, Problem},
+    problem::{ApiResult, ItemError, Kind, Problem},
 };
 
 /// The largest body of a call that needs no token: a password of 128 characters, each of them escaped, has 1.5 KiB. A body
@@ -155,7 +155,7 @@ struct Whole {
 
 /// Reads the whole body, or refuses: at once without the token that its class needs or when its stated length passes the
 /// limit, else as soon as it does.
-async fn read(req: &HttpRequest, payload: &mut Payload, class: Class) -> Answer<Whole> {
+async fn read(req: &HttpRequest, payload: &mut Payload, class: Class) -> ApiResult<Whole> {
     if class != Class::Public {
         principal(req)?;
     }
@@ -203,7 +203,7 @@ async fn read(req: &HttpRequest, payload: &mut Payload, class: Class) -> Answer<
     Ok(Whole { bytes, held })
 }
 
-async fn collect(payload: &mut Payload, limit: usize) -> Answer<BytesMut> {
+async fn collect(payload: &mut Payload, limit: usize) -> ApiResult<BytesMut> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|error| Problem::with(Kind::BodyUnreadable, error.to_string()))?;
@@ -216,7 +216,7 @@ async fn collect(payload: &mut Payload, limit: usize) -> Answer<BytesMut> {
 }
 
 /// The content type without its parameters, in lower case. Every text that is read here is UTF-8.
-fn media_type(req: &HttpRequest) -> Answer<String> {
+fn media_type(req: &HttpRequest) -> ApiResult<String> {
     let header = req.headers().get(header::CONTENT_TYPE);
     let text = header.map_or(Ok(""), |value| value.to_str()).map_err(|_| {
         let detail = "Content-Type holds other characters than ASCII.";
@@ -241,7 +241,7 @@ fn media_type(req: &HttpRequest) -> Answer<String> {
 }
 
 /// Reads JSON of this type.
-fn json<T: DeserializeOwned>(req: &HttpRequest, bytes: &[u8]) -> Answer<T> {
+fn json<T: DeserializeOwned>(req: &HttpRequest, bytes: &[u8]) -> ApiResult<T> {
     let content_type = media_type(req)?;
     if content_type != "application/json" && !content_type.ends_with("+json") {
         return Err(wrong_type(&content_type, "application/json"));
@@ -250,7 +250,7 @@ fn json<T: DeserializeOwned>(req: &HttpRequest, bytes: &[u8]) -> Answer<T> {
 }
 
 /// Reads JSON, and names the field of whatever is refused.
-fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
+fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     let document: Node = serde_json::from_slice(bytes).map_err(|error| {
         let detail = error.to_string();
         if detail.starts_with("recursion limit exceeded") {

@@ -12,7 +12,7 @@ use registry::operator_by_id;
 
 use super::{IdempotencyKey, Tenant};
 use crate::{
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
     state::AppState,
     trace::Trace,
 };
@@ -27,7 +27,7 @@ pub enum Caller {
 
 impl FromRequest for Caller {
     type Error = Problem;
-    type Future = LocalBoxFuture<'static, Answer<Self>>;
+    type Future = LocalBoxFuture<'static, ApiResult<Self>>;
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
         let req = req.clone();
@@ -42,7 +42,7 @@ impl FromRequest for Caller {
 }
 
 /// Refuses a token that was ended, and that of an operator who may no longer log in.
-async fn on_duty(state: &AppState, operator: OperatorId, epoch: SessionEpoch) -> Answer<()> {
+async fn on_duty(state: &AppState, operator: OperatorId, epoch: SessionEpoch) -> ApiResult<()> {
     let client = state.registry_client().await?;
     match operator_by_id(&client, operator).await? {
         Some(operator) if operator.disabled_at.is_none() && operator.session_epoch == epoch => Ok(()),
@@ -60,7 +60,7 @@ pub struct OperatorCaller {
 }
 
 impl OperatorCaller {
-    async fn of(req: &HttpRequest) -> Answer<Self> {
+    async fn of(req: &HttpRequest) -> ApiResult<Self> {
         let Principal::Operator { operator, epoch } = principal(req)? else {
             return Err(Problem::new(Kind::WrongAudience));
         };
@@ -86,7 +86,7 @@ impl OperatorCaller {
 
 impl FromRequest for OperatorCaller {
     type Error = Problem;
-    type Future = LocalBoxFuture<'static, Answer<Self>>;
+    type Future = LocalBoxFuture<'static, ApiResult<Self>>;
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
         let req = req.clone();
@@ -100,7 +100,7 @@ pub(super) fn state(req: &HttpRequest) -> &AppState {
 }
 
 /// Whom the request's token stands for.
-pub(super) fn principal(req: &HttpRequest) -> Answer<Principal> {
+pub(super) fn principal(req: &HttpRequest) -> ApiResult<Principal> {
     let value = req
         .headers()
         .get(header::AUTHORIZATION)

@@ -4,7 +4,7 @@ use std::future::{Ready, ready};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header};
 
-use crate::problem::{Answer, Kind, Problem};
+use crate::problem::{ApiResult, Kind, Problem};
 
 /// The most characters of an idempotency key.
 const IDEMPOTENCY_KEY_LENGTH_MAX: usize = 128;
@@ -22,7 +22,7 @@ impl FromRequest for IfMatch {
     }
 }
 
-fn if_match(req: &HttpRequest) -> Answer<IfMatch> {
+fn if_match(req: &HttpRequest) -> ApiResult<IfMatch> {
     let Some(value) = req.headers().get(header::IF_MATCH) else {
         return Err(Problem::new(Kind::PreconditionRequired));
     };
@@ -65,7 +65,7 @@ impl FromRequest for IdempotencyKey {
     }
 }
 
-fn idempotency_key(req: &HttpRequest) -> Answer<IdempotencyKey> {
+fn idempotency_key(req: &HttpRequest) -> ApiResult<IdempotencyKey> {
     let Some(value) = req.headers().get("idempotency-key") else {
         return Ok(IdempotencyKey(None));
     };

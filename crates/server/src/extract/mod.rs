@@ -12,4 +12,4 @@ pub use caller::{Caller, OperatorCaller, client_ip};
 pub use headers::{IdempotencyKey, IfMatch, if_none_match};
 pub use path::{Params, PathId, PathText};
 pub use tenant::Tenant;
-pub(crate) use tenant::Undone;
+pub(crate) use tenant::TransactionError;

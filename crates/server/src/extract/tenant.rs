@@ -24,9 +24,9 @@ use super::{
     caller::{client_ip, principal, request_id},
 };
 use crate::{
-    answer::{self, Created},
     observe::Notes,
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
+    response::{self, Created},
     state::AppState,
 };
 
@@ -48,7 +48,7 @@ pub struct Tenant {
 
 impl FromRequest for Tenant {
     type Error = Problem;
-    type Future = LocalBoxFuture<'static, Answer<Self>>;
+    type Future = LocalBoxFuture<'static, ApiResult<Self>>;
 
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
         let req = req.clone();
@@ -57,7 +57,7 @@ impl FromRequest for Tenant {
 }
 
 impl Tenant {
-    pub(super) async fn of(req: &HttpRequest) -> Answer<Self> {
+    pub(super) async fn of(req: &HttpRequest) -> ApiResult<Self> {
         let Principal::Staff {
             staff,
             tenant,
@@ -115,7 +115,7 @@ impl Tenant {
     ///
     /// # Errors
     /// 403.
-    pub fn allow(&self, action: Action) -> Answer<()> {
+    pub fn allow(&self, action: Action) -> ApiResult<()> {
         if lab::may(self.actor.role, action) {
             return Ok(());
         }
@@ -136,7 +136,7 @@ impl Tenant {
         &self,
         action: Action,
         work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
-    ) -> Answer<T> {
+    ) -> ApiResult<T> {
         self.allow(action)?;
         let mut client = self.resolver.checkout(self.id()).await?;
         let attended = async |txn: &TenantTransaction<'_>| {
@@ -152,7 +152,7 @@ impl Tenant {
     ///
     /// # Errors
     /// 401 when they may not, whatever keeps the laboratory from being served.
-    pub async fn attend(&self) -> Answer<StaffLogin> {
+    pub async fn attend(&self) -> ApiResult<StaffLogin> {
         let mut client = self.resolver.checkout(self.id()).await?;
         client
             .read(async |txn: &TenantTransaction<'_>| self.standing(txn).await)
@@ -167,8 +167,8 @@ impl Tenant {
     pub async fn read_snapshot<T>(
         &self,
         action: Action,
-        work: impl AsyncFnOnce(&TenantTransaction<'_>) -> Answer<T>,
-    ) -> Answer<T> {
+        work: impl AsyncFnOnce(&TenantTransaction<'_>) -> ApiResult<T>,
+    ) -> ApiResult<T> {
         self.allow(action)?;
         let mut client = self.resolver.checkout(self.id()).await?;
         let first = async |txn: &TenantTransaction<'_>| {
@@ -187,7 +187,7 @@ impl Tenant {
         &self,
         action: Action,
         work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
-    ) -> Answer<T> {
+    ) -> ApiResult<T> {
         self.write_with(action, work, async || Ok(())).await
     }
 
@@ -200,8 +200,8 @@ impl Tenant {
         &self,
         action: Action,
         work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
-        outside: impl AsyncFn() -> Answer<()>,
-    ) -> Answer<T> {
+        outside: impl AsyncFn() -> ApiResult<()>,
+    ) -> ApiResult<T> {
         self.allow(action)?;
         self.write_own(work, outside).await
     }
@@ -213,12 +213,12 @@ impl Tenant {
     pub async fn write_own<T>(
         &self,
         work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
-        outside: impl AsyncFn() -> Answer<()>,
-    ) -> Answer<T> {
+        outside: impl AsyncFn() -> ApiResult<()>,
+    ) -> ApiResult<T> {
         let mut retries = 0;
         loop {
             match self.write_once(&work, &outside).await {
-                Err(Undone::Lab(error)) if retries < RETRIES_MAX && error.may_pass_on_retry() => {
+                Err(TransactionError::Lab(error)) if retries < RETRIES_MAX && error.may_pass_on_retry() => {
                     retries += 1;
                     tracing::info!(%error, retries, "a transaction gave way to another and begins anew");
                 }
@@ -230,8 +230,8 @@ impl Tenant {
     async fn write_once<T>(
         &self,
         work: &impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
-        outside: &impl AsyncFn() -> Answer<()>,
-    ) -> Result<T, Undone> {
+        outside: &impl AsyncFn() -> ApiResult<()>,
+    ) -> Result<T, TransactionError> {
         let mut client = self.resolver.checkout(self.id()).await?;
         let attended = async |txn: &TenantTransaction<'_>| {
             let done = self.attended(txn, work).await?;
@@ -253,8 +253,8 @@ impl Tenant {
         route: &str,
         sent: &[u8],
         work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<Created, LabError>,
-    ) -> Answer<HttpResponse> {
-        answer::stored(self.create_stored(action, key, route, sent, work).await?)
+    ) -> ApiResult<HttpResponse> {
+        response::stored(self.create_stored(action, key, route, sent, work).await?)
     }
 
     /// As [`Tenant::create`], but gives the answer as it is kept, for what is to be sent once and kept nowhere to be added.
@@ -268,7 +268,7 @@ impl Tenant {
         route: &str,
         sent: &[u8],
         work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<Created, LabError>,
-    ) -> Answer<StoredAnswer> {
+    ) -> ApiResult<StoredAnswer> {
         let Some(key) = &key.0 else {
             return Ok(self.write(action, work).await?.stored());
         };
@@ -292,14 +292,14 @@ impl Tenant {
         &self,
         txn: &TenantTransaction<'_>,
         work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
-    ) -> Result<T, Undone> {
+    ) -> Result<T, TransactionError> {
         self.standing(txn).await?;
         Ok(work(txn, &self.actor).await?)
     }
 
     /// Refuses a token that was ended, and that of a person who is no longer on the staff or no longer in its role: a token
     /// outlives the day on which somebody leaves.
-    async fn standing(&self, txn: &TenantTransaction<'_>) -> Answer<StaffLogin> {
+    async fn standing(&self, txn: &TenantTransaction<'_>) -> ApiResult<StaffLogin> {
         match lab::staff::login_by_id(txn, self.actor.staff).await? {
             Some(person)
                 if person.active && person.role == self.actor.role && person.session_epoch == self.epoch =>
@@ -312,40 +312,40 @@ impl Tenant {
 }
 
 /// Why a transaction was not committed.
-pub(crate) enum Undone {
+pub(crate) enum TransactionError {
     Lab(LabError),
     Told(Problem),
 }
 
-impl From<LabError> for Undone {
+impl From<LabError> for TransactionError {
     fn from(error: LabError) -> Self {
         Self::Lab(error)
     }
 }
 
-impl From<tokio_postgres::Error> for Undone {
+impl From<tokio_postgres::Error> for TransactionError {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::Lab(error.into())
     }
 }
 
-impl From<Problem> for Undone {
+impl From<Problem> for TransactionError {
     fn from(problem: Problem) -> Self {
         Self::Told(problem)
     }
 }
 
-impl From<ResolveError> for Undone {
+impl From<ResolveError> for TransactionError {
     fn from(error: ResolveError) -> Self {
         Self::Told(error.into())
     }
 }
 
-impl From<Undone> for Problem {
-    fn from(undone: Undone) -> Self {
-        match undone {
-            Undone::Lab(error) => error.into(),
-            Undone::Told(problem) => problem,
+impl From<TransactionError> for Problem {
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::Lab(error) => error.into(),
+            TransactionError::Told(problem) => problem,
         }
     }
 }

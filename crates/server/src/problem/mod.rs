@@ -289,4 +289,4 @@ impl ResponseError for Problem {
 }
 
 /// What an action of this service gives.
-pub type Answer<T> = Result<T, Problem>;
+pub type ApiResult<T> = Result<T, Problem>;

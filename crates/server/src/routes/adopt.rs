@@ -16,7 +16,7 @@ use crate::{
     extract::{Body, IdempotencyKey, OperatorCaller},
     input::{self, NewPassword, Password},
     invitations,
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
     state::AppState,
 };
 
@@ -68,7 +68,7 @@ fn invalid(field: &str, error: &impl std::fmt::Display) -> Problem {
 }
 
 /// What can be the name of a time zone. Whether there is one of this name is looked up with the database.
-fn zone(text: String) -> Answer<String> {
+fn zone(text: String) -> ApiResult<String> {
     let letters = |b: u8| b.is_ascii_alphanumeric() || b"_+-/".contains(&b);
     if (1..=TIME_ZONE_CHARS_MAX).contains(&text.len()) && text.bytes().all(letters) {
         return Ok(text);
@@ -78,7 +78,7 @@ fn zone(text: String) -> Answer<String> {
 }
 
 /// A name in its normal form.
-fn line(field: &str, text: Option<String>) -> Answer<Option<String>> {
+fn line(field: &str, text: Option<String>) -> ApiResult<Option<String>> {
     text.map(|text| model::text::line(&text, LINE_CHARS_MAX))
         .transpose()
         .map_err(|error| invalid(field, &format!("it {error}")))
@@ -94,7 +94,7 @@ pub(crate) async fn adopt(
     key: IdempotencyKey,
     body: Body<AdoptBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let AdoptBody {
         database,
         slug,

@@ -9,13 +9,13 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    answer::{self, Created},
     extract::{Body, IdempotencyKey, IfMatch, MaybeBody, Params, PathId, Tenant},
-    problem::Answer,
+    problem::ApiResult,
+    response::{self, Created},
 };
 
 fn tagged(amended: &Amended) -> HttpResponse {
-    answer::ok_tagged(amended.result.version, amended)
+    response::ok_tagged(amended.result.version, amended)
 }
 
 /// Proposes a change to a released result. It takes effect when another person verifies it.
@@ -29,7 +29,7 @@ pub(crate) async fn propose(
     version: IfMatch,
     key: IdempotencyKey,
     body: Body<AmendmentEntry>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let route = format!("POST results/{}/amendments", id.0);
     let work = tenant.create(
         Action::ResultAmend,
@@ -52,7 +52,7 @@ pub(crate) async fn verify(
     tenant: Tenant,
     id: PathId<AmendmentId>,
     body: MaybeBody<AmendmentVerification>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let MaybeBody(how) = body;
     let amended = tenant
         .write(Action::ResultAmend, async |txn, actor| {
@@ -66,7 +66,7 @@ pub(crate) async fn verify(
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
     responses((status = 200, body = Amended, headers(("ETag" = String)))))]
 #[post("/amendments/{id}/withdraw")]
-pub(crate) async fn withdraw(tenant: Tenant, id: PathId<AmendmentId>) -> Answer<HttpResponse> {
+pub(crate) async fn withdraw(tenant: Tenant, id: PathId<AmendmentId>) -> ApiResult<HttpResponse> {
     let amended = tenant
         .write(Action::ResultAmend, async |txn, actor| {
             amendments::withdraw(txn, actor, id.0).await
@@ -94,7 +94,7 @@ pub(crate) async fn waiting(
     req: HttpRequest,
     tenant: Tenant,
     query: Params<WaitingQuery>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let page = PageRequest {
         limit: query.0.limit,
         after: query.0.after,
@@ -104,5 +104,5 @@ pub(crate) async fn waiting(
             amendments::waiting(txn, &page).await
         })
         .await?;
-    Ok(answer::page(&req, &found))
+    Ok(response::page(&req, &found))
 }

@@ -11,9 +11,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::operations::Accepted;
 use crate::{
-    answer,
     extract::{Body, IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
+    response,
     state::AppState,
 };
 
@@ -87,18 +87,18 @@ pub(crate) async fn list(
     _operator: OperatorCaller,
     query: Params<ListQuery>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let Params(query) = query;
-    let limit = answer::limit(query.limit)?;
+    let limit = response::limit(query.limit)?;
     let before = query
         .after
         .map(|text| text.parse())
         .transpose()
-        .map_err(|_| answer::bad_cursor())?;
+        .map_err(|_| response::bad_cursor())?;
     let client = state.registry_client().await?;
     let found = archives_list(&client, query.tenant_id, before, limit + 1).await?;
-    let page = answer::cut(found, limit, |archive| archive.position().to_string());
-    Ok(answer::page(&req, &answer::map(page, ArchiveView::from)))
+    let page = response::cut(found, limit, |archive| archive.position().to_string());
+    Ok(response::page(&req, &response::map(page, ArchiveView::from)))
 }
 
 /// One archive with its manifest.
@@ -117,13 +117,13 @@ pub(crate) async fn show(
     _operator: OperatorCaller,
     id: PathId<ArchiveId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let client = state.registry_client().await?;
     let found = archive_by_id(&client, id.0).await?;
     let found = found.ok_or_else(|| Problem::new(Kind::NotFound))?;
     let manifest = found.manifest.clone();
     let archive = found.into();
-    Ok(answer::ok(&FullArchiveView { archive, manifest }))
+    Ok(response::ok(&FullArchiveView { archive, manifest }))
 }
 
 /// Proves an archive once more: it is fetched, restored beside everything else and compared with its manifest.
@@ -135,7 +135,7 @@ pub(crate) async fn verify(
     key: IdempotencyKey,
     id: PathId<ArchiveId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let by = operator.requested_by(key);
     let (tenant, operation) = state.provisioner.request_verify_archive(id.0, by).await?;
     Ok(Accepted::answer(tenant, operation))
@@ -164,7 +164,7 @@ pub(crate) async fn import(
     key: IdempotencyKey,
     body: Body<ImportBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let location = body.value.location;
     if location.is_empty() || location.len() > 2000 {
         let why = "it must have 1 to 2,000 bytes";
@@ -204,7 +204,7 @@ pub(crate) async fn restore(
     id: PathId<ArchiveId>,
     body: MaybeBody<RestoreBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let MaybeBody(body) = body;
     let invalid = |field: &str, why: String| Problem::field(Kind::Invalid, field, why);
     let mut by = operator.requested_by(key);
@@ -267,7 +267,7 @@ pub(crate) async fn prune(
     operator: OperatorCaller,
     body: MaybeBody<PruneBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let MaybeBody(PruneBody { tenant_id, dry_run }) = body;
     let pruned = if dry_run {
         state.provisioner.prunable_archives(tenant_id).await?
@@ -276,5 +276,5 @@ pub(crate) async fn prune(
         state.provisioner.prune_archives(tenant_id, by).await?
     };
     let items = pruned.into_iter().map(ArchiveView::from).collect();
-    Ok(answer::ok(&Pruned { dry_run, items }))
+    Ok(response::ok(&Pruned { dry_run, items }))
 }

@@ -12,12 +12,12 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    answer,
     attempts::Audience,
     extract::{Caller, IdempotencyKey, PublicBody, client_ip, request_id},
     input::{self, Password},
     login::{self, Credentials, Found},
-    problem::{Answer, Kind},
+    problem::{ApiResult, Kind},
+    response,
     state::AppState,
 };
 
@@ -80,7 +80,7 @@ pub struct Me {
 pub(super) fn session(state: &AppState, principal: &Principal) -> HttpResponse {
     let (token, expires_at) = state.tokens.issue(principal);
     let (tenant_id, role) = belongs(principal);
-    answer::ok(&Session {
+    response::ok(&Session {
         access_token: token.expose_secret().to_owned(),
         token_type: "Bearer",
         expires_at,
@@ -103,7 +103,7 @@ pub(crate) async fn log_in(
     req: HttpRequest,
     body: PublicBody<LoginBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let LoginBody {
         email,
         password,
@@ -128,7 +128,7 @@ pub(crate) async fn operator_log_in(
     req: HttpRequest,
     body: PublicBody<OperatorLoginBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let OperatorLoginBody { email, password } = body.0;
     let given = Credentials {
         email: &email,
@@ -148,9 +148,9 @@ async fn record(
     state: &AppState,
     email: &Email,
     audience: Audience,
-    outcome: &Answer<Principal>,
+    outcome: &ApiResult<Principal>,
     meant: Option<TenantId>,
-) -> Answer<()> {
+) -> ApiResult<()> {
     let (request_id, client_ip) = (request_id(req), client_ip(req));
     let (actor, tenant) = match outcome {
         Ok(Principal::Staff { staff, tenant, .. }) => (Actor::Staff(*staff), Some(*tenant)),
@@ -186,7 +186,7 @@ async fn record(
 /// Ends every access token of the person, on every device. Log in again for a new one.
 #[utoipa::path(tag = "log-in", responses((status = 204)))]
 #[post("/auth/logout")]
-pub(crate) async fn log_out(caller: Caller, state: web::Data<AppState>) -> Answer<HttpResponse> {
+pub(crate) async fn log_out(caller: Caller, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
     match caller {
         Caller::Staff(tenant) => {
             tenant
@@ -211,7 +211,7 @@ pub(crate) async fn log_out(caller: Caller, state: web::Data<AppState>) -> Answe
 /// Who the token stands for.
 #[utoipa::path(tag = "log-in", responses((status = 200, body = Me)))]
 #[get("/me")]
-pub(crate) async fn me(caller: Caller) -> Answer<HttpResponse> {
+pub(crate) async fn me(caller: Caller) -> ApiResult<HttpResponse> {
     let me = match caller {
         Caller::Staff(tenant) => {
             let _person = tenant.attend().await?;
@@ -227,5 +227,5 @@ pub(crate) async fn me(caller: Caller) -> Answer<HttpResponse> {
             role: OPERATOR.to_owned(),
         },
     };
-    Ok(answer::ok(&me))
+    Ok(response::ok(&me))
 }

@@ -13,9 +13,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::operations::Accepted;
 use crate::{
-    answer,
     extract::{Body, IdempotencyKey, OperatorCaller, Params, PathId},
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
+    response,
     state::AppState,
 };
 
@@ -28,7 +28,7 @@ pub(crate) async fn create(
     key: IdempotencyKey,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let by = operator.requested_by(key);
     let operation = state.provisioner.request_backup(id.0, by).await?;
     Ok(Accepted::answer(id.0, operation))
@@ -101,11 +101,11 @@ pub(crate) async fn show_schedule(
     _operator: OperatorCaller,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let client = state.registry_client().await?;
     let found = backup_schedule_of(&client, id.0).await?;
     let found = found.ok_or_else(|| Problem::new(Kind::NotFound))?;
-    Ok(answer::ok(&ScheduleView::from(found)))
+    Ok(response::ok(&ScheduleView::from(found)))
 }
 
 /// Sets a laboratory's backup schedule; the first backup is made soon.
@@ -117,7 +117,7 @@ pub(crate) async fn set_schedule(
     id: PathId<TenantId>,
     body: Body<ScheduleBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let ScheduleBody {
         every_seconds,
         keep_last,
@@ -138,7 +138,7 @@ pub(crate) async fn set_schedule(
             problem.renaming("keepFor", "keepForSeconds")
         })?;
     let set = set.ok_or_else(|| Problem::internal("a schedule that was set is not there"))?;
-    Ok(answer::ok(&ScheduleView::from(set)))
+    Ok(response::ok(&ScheduleView::from(set)))
 }
 
 /// Ends a laboratory's backup schedule; its archives stay.
@@ -148,7 +148,7 @@ pub(crate) async fn end_schedule(
     operator: OperatorCaller,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let by = operator.requested_by(IdempotencyKey(None));
     state.provisioner.set_backup_schedule(id.0, None, by).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -174,17 +174,17 @@ pub(crate) async fn schedules(
     _operator: OperatorCaller,
     query: Params<ListQuery>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let Params(query) = query;
-    let limit = answer::limit(query.limit)?;
+    let limit = response::limit(query.limit)?;
     let after = query
         .after
         .as_deref()
         .map(Slug::parse)
         .transpose()
-        .map_err(|_| answer::bad_cursor())?;
+        .map_err(|_| response::bad_cursor())?;
     let client = state.registry_client().await?;
     let found = backup_schedules_list(&client, after.as_ref(), limit + 1).await?;
-    let page = answer::cut(found, limit, |schedule| schedule.tenant_slug.to_string());
-    Ok(answer::page(&req, &answer::map(page, ScheduleView::from)))
+    let page = response::cut(found, limit, |schedule| schedule.tenant_slug.to_string());
+    Ok(response::page(&req, &response::map(page, ScheduleView::from)))
 }

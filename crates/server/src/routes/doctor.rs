@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    answer,
     extract::{IdempotencyKey, OperatorCaller, Params},
-    problem::Answer,
+    problem::ApiResult,
+    response,
     state::AppState,
 };
 
@@ -188,9 +188,9 @@ pub(crate) async fn examine(
     _operator: OperatorCaller,
     query: Params<DoctorQuery>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let report = state.provisioner.examine(query.0.deep.unwrap_or(false)).await?;
-    Ok(answer::ok(&ReportView::from(report)))
+    Ok(response::ok(&ReportView::from(report)))
 }
 
 /// Looks, and mends what is safe to mend: nothing that may hold a laboratory's data is dropped, and no recorded version is
@@ -201,8 +201,8 @@ pub(crate) async fn mend(
     operator: OperatorCaller,
     query: Params<DoctorQuery>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let by = operator.requested_by(IdempotencyKey(None));
     let report = state.provisioner.mend(query.0.deep.unwrap_or(false), by).await?;
-    Ok(answer::ok(&ReportView::from(report)))
+    Ok(response::ok(&ReportView::from(report)))
 }

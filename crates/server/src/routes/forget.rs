@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    answer,
     extract::{Body, IdempotencyKey, OperatorCaller, PathId},
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
+    response,
     state::AppState,
 };
 
@@ -47,7 +47,7 @@ pub(crate) async fn forget(
     id: PathId<TenantId>,
     body: Body<ForgetBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let ForgetBody {
         confirm_slug,
         without_archive,
@@ -62,7 +62,7 @@ pub(crate) async fn forget(
     let mut by = operator.requested_by(IdempotencyKey(None));
     by.reason = reason;
     let gone = state.provisioner.forget(id.0, without_archive, by).await?;
-    Ok(answer::ok(&Forgotten {
+    Ok(response::ok(&Forgotten {
         tenant_id: gone.id,
         slug: gone.slug,
     }))

@@ -10,9 +10,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    answer,
     extract::{Caller, PathId},
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
+    response,
     state::AppState,
 };
 
@@ -88,7 +88,7 @@ pub(crate) async fn health(
     caller: Caller,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     if let Caller::Staff(caller) = caller {
         // Another laboratory does not exist for its staff.
         if caller.id() != id.0 {
@@ -118,7 +118,7 @@ pub(crate) async fn health(
         max: p.max,
     });
     let sound = tenant.status.serves() && fit == Fit::Inside && connection.ok;
-    Ok(answer::ok(&Health {
+    Ok(response::ok(&Health {
         status: if sound { "ok" } else { "degraded" },
         registry: RegistryHealth {
             id: tenant.id,

@@ -13,9 +13,9 @@ use utoipa::{
 };
 
 use crate::{
-    answer::{self, Created},
     extract::{IdempotencyKey, Params, PathId, RawBody, Tenant},
-    problem::Answer,
+    problem::ApiResult,
+    response::{self, Created},
 };
 
 /// How to take the file.
@@ -62,7 +62,7 @@ pub(crate) async fn create(
     key: IdempotencyKey,
     query: Params<ImportQuery>,
     body: RawBody,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let format = match body.content_type.as_str() {
         "text/csv" => ImportFormat::Csv,
         "application/x-ndjson" => ImportFormat::Ndjson,
@@ -84,11 +84,11 @@ pub(crate) async fn create(
 /// How an import went.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = ImportBatch)))]
 #[get("/imports/{id}")]
-pub(crate) async fn show(tenant: Tenant, id: PathId<ImportId>) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, id: PathId<ImportId>) -> ApiResult<HttpResponse> {
     let batch = tenant
         .read(Action::Import, async |txn, _| imports::get(txn, id.0).await)
         .await?;
-    Ok(answer::ok(&batch))
+    Ok(response::ok(&batch))
 }
 
 /// Which page to read.
@@ -112,7 +112,7 @@ pub(crate) async fn errors(
     tenant: Tenant,
     id: PathId<ImportId>,
     query: Params<ErrorsQuery>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let page = PageRequest {
         limit: query.0.limit,
         after: query.0.after,
@@ -122,17 +122,17 @@ pub(crate) async fn errors(
             imports::errors(txn, id.0, &page).await
         })
         .await?;
-    Ok(answer::page(&req, &found))
+    Ok(response::page(&req, &found))
 }
 
 /// Tries the rows again that are set aside, now that their cause may be gone. `rowsOk` counts those that landed in this run.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = ImportBatch)))]
 #[post("/imports/{id}/retry")]
-pub(crate) async fn retry(tenant: Tenant, id: PathId<ImportId>) -> Answer<HttpResponse> {
+pub(crate) async fn retry(tenant: Tenant, id: PathId<ImportId>) -> ApiResult<HttpResponse> {
     let batch = tenant
         .write(Action::Import, async |txn, actor| {
             imports::retry(txn, actor, id.0).await
         })
         .await?;
-    Ok(answer::ok(&batch))
+    Ok(response::ok(&batch))
 }

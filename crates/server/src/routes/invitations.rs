@@ -18,11 +18,11 @@ use utoipa::ToSchema;
 
 use super::auth::{Session, session};
 use crate::{
-    answer,
     extract::{IdempotencyKey, OperatorCaller, PathId, PublicBody, client_ip, request_id},
     input::{self, NewPassword, Password},
     invitations::{self, Bearer, Circumstances, InvitationView},
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
+    response,
     state::AppState,
 };
 
@@ -45,7 +45,7 @@ pub(crate) async fn accept(
     req: HttpRequest,
     body: PublicBody<AcceptBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let AcceptBody { token, password } = body.0;
     input::check_length("password", &password)?;
     let from = Circumstances {
@@ -62,10 +62,10 @@ pub(crate) async fn accept(
 /// refused is counted where a token was wrong, and not past the limit on attempts.
 async fn record(
     state: &AppState,
-    outcome: &Answer<Principal>,
+    outcome: &ApiResult<Principal>,
     bearer: &Bearer,
     from: &Circumstances,
-) -> Answer<()> {
+) -> ApiResult<()> {
     let actor = match outcome {
         Ok(Principal::Staff { staff, .. }) => Actor::Staff(*staff),
         Err(problem) if problem.kind() == Kind::InvitationInvalid => {
@@ -134,7 +134,7 @@ pub(crate) async fn list(
     _operator: OperatorCaller,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let client = state.registry_client().await?;
     let known = tenant_by_id(&client, id.0).await?;
     known.ok_or_else(|| Problem::new(Kind::UnknownTenant))?;
@@ -144,7 +144,7 @@ pub(crate) async fn list(
         .into_iter()
         .map(|admin| AdminView::of(admin, &invitations))
         .collect();
-    Ok(answer::ok(&shown))
+    Ok(response::ok(&shown))
 }
 
 /// Gives a new invitation to an administrator who has not accepted one yet, or has lost the password: that one stays valid
@@ -156,7 +156,7 @@ pub(crate) async fn renew(
     operator: OperatorCaller,
     path: web::Path<(String, String)>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let (tenant, admin) = ids(path.into_inner())?;
     let by = operator.requested_by(IdempotencyKey(None));
     let made = invitations::renew(&state, tenant, admin, &by).await?;
@@ -173,7 +173,7 @@ pub(crate) async fn revoke(
     operator: OperatorCaller,
     path: web::Path<(String, String)>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let (tenant, admin) = ids(path.into_inner())?;
     let by = operator.requested_by(IdempotencyKey(None));
     state.provisioner.revoke_invitation(tenant, admin, &by).await?;
@@ -181,7 +181,7 @@ pub(crate) async fn revoke(
 }
 
 /// As `PathId` has it: what is no id names nothing.
-fn ids((tenant, admin): (String, String)) -> Answer<(TenantId, StaffId)> {
+fn ids((tenant, admin): (String, String)) -> ApiResult<(TenantId, StaffId)> {
     let tenant = tenant.parse().map_err(|_| Problem::new(Kind::UnknownTenant))?;
     let admin = admin.parse().map_err(|_| Problem::new(Kind::NotFound))?;
     Ok((tenant, admin))

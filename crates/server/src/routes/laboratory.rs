@@ -10,19 +10,19 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    answer,
     extract::{Body, IfMatch, Params, Tenant},
-    problem::Answer,
+    problem::ApiResult,
+    response,
 };
 
 /// The laboratory's settings.
 #[utoipa::path(tag = "laboratory", responses((status = 200, body = Profile, headers(("ETag" = String)))))]
 #[get("/profile")]
-pub(crate) async fn show(tenant: Tenant) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant) -> ApiResult<HttpResponse> {
     let profile = tenant
         .read(Action::ProfileChange, async |txn, _| profile::get(txn).await)
         .await?;
-    Ok(answer::ok_tagged(profile.version, &profile))
+    Ok(response::ok_tagged(profile.version, &profile))
 }
 
 /// Changes the laboratory's settings.
@@ -33,13 +33,13 @@ pub(crate) async fn change(
     tenant: Tenant,
     version: IfMatch,
     body: Body<ProfilePatch>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let profile = tenant
         .write(Action::ProfileChange, async |txn, actor| {
             profile::update(txn, actor, version.0, &body.value).await
         })
         .await?;
-    Ok(answer::ok_tagged(profile.version, &profile))
+    Ok(response::ok_tagged(profile.version, &profile))
 }
 
 /// Which deeds to list.
@@ -63,7 +63,7 @@ pub(crate) async fn audit_trail(
     req: HttpRequest,
     tenant: Tenant,
     query: Params<AuditQuery>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let Params(AuditQuery {
         entity_id,
         after,
@@ -75,5 +75,5 @@ pub(crate) async fn audit_trail(
             audit::list(txn, entity_id.as_deref(), &page).await
         })
         .await?;
-    Ok(answer::page(&req, &found))
+    Ok(response::page(&req, &found))
 }

@@ -9,7 +9,6 @@ pub mod archives;
 pub mod auth;
 pub mod backups;
 pub mod doctor;
-pub mod exports;
 pub mod forget;
 pub mod health;
 pub mod imports;
@@ -17,18 +16,19 @@ pub mod invitations;
 pub mod laboratory;
 pub mod operations;
 pub mod orders;
-pub mod own;
+pub mod own_account;
 pub mod patients;
 pub mod ranges;
+pub mod result_feed;
 pub mod results;
 pub mod service;
 pub mod signoff;
 pub mod specimens;
 pub mod staff;
+pub mod tenant_export;
 pub mod tenants;
-pub mod tests;
+pub mod test_definitions;
 pub mod webhooks;
-pub mod whole;
 pub mod worklist;
 
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -60,7 +60,7 @@ fn log_in(config: &mut ServiceConfig<'_>) {
         .service(auth::operator_log_in)
         .service(auth::log_out)
         .service(auth::me)
-        .service(own::change_password);
+        .service(own_account::change_password);
 }
 
 fn people(config: &mut ServiceConfig<'_>) {
@@ -85,10 +85,10 @@ fn people(config: &mut ServiceConfig<'_>) {
 
 fn catalogue(config: &mut ServiceConfig<'_>) {
     config
-        .service(tests::list)
-        .service(tests::create)
-        .service(tests::show)
-        .service(tests::change)
+        .service(test_definitions::list)
+        .service(test_definitions::create)
+        .service(test_definitions::show)
+        .service(test_definitions::change)
         .service(ranges::list)
         .service(ranges::create)
         .service(ranges::close);
@@ -126,8 +126,8 @@ fn bench(config: &mut ServiceConfig<'_>) {
         .service(imports::show)
         .service(imports::errors)
         .service(imports::retry)
-        .service(exports::results)
-        .service(whole::own);
+        .service(result_feed::results)
+        .service(tenant_export::own);
 }
 
 fn operators(config: &mut ServiceConfig<'_>) {
@@ -151,7 +151,7 @@ fn operators(config: &mut ServiceConfig<'_>) {
         .service(operations::end_grace)
         .service(operations::retry)
         .service(archives::list)
-        .service(whole::of_tenant)
+        .service(tenant_export::of_tenant)
         .service(doctor::examine)
         .service(doctor::mend)
         .service(archives::prune)

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    answer,
     extract::{Body, IdempotencyKey, OperatorCaller, Params, PathId},
     invitations::InvitationView,
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
+    response,
     state::AppState,
 };
 
@@ -192,14 +192,14 @@ pub(crate) async fn list(
     _operator: OperatorCaller,
     query: Params<ListQuery>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let Params(query) = query;
-    let limit = answer::limit(query.limit)?;
+    let limit = response::limit(query.limit)?;
     let before = query
         .after
         .map(|text| text.parse())
         .transpose()
-        .map_err(|_| answer::bad_cursor())?;
+        .map_err(|_| response::bad_cursor())?;
     let filter = OperationFilter {
         tenant: query.tenant_id,
         kind: query.kind,
@@ -208,10 +208,10 @@ pub(crate) async fn list(
     };
     let client = state.registry_client().await?;
     let found = operations_list(&client, &filter, before, limit + 1).await?;
-    let page = answer::cut(found, limit, |operation| operation.position().to_string());
-    Ok(answer::page(
+    let page = response::cut(found, limit, |operation| operation.position().to_string());
+    Ok(response::page(
         &req,
-        &answer::map(page, |operation| OperationView::of(operation, None)),
+        &response::map(page, |operation| OperationView::of(operation, None)),
     ))
 }
 
@@ -222,13 +222,13 @@ pub(crate) async fn show(
     _operator: OperatorCaller,
     id: PathId<OperationId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let client = state.registry_client().await?;
     let operation = operation_by_id(&client, id.0)
         .await?
         .ok_or_else(|| Problem::new(Kind::NotFound))?;
     let steps = steps_of(&client, id.0).await?;
-    Ok(answer::ok(&OperationView::of(operation, Some(steps))))
+    Ok(response::ok(&OperationView::of(operation, Some(steps))))
 }
 
 /// Calls an operation off: what it made is taken away, what it closed is opened again. It is done when the operation's status
@@ -239,7 +239,7 @@ pub(crate) async fn cancel(
     operator: OperatorCaller,
     id: PathId<OperationId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let by = operator.requested_by(IdempotencyKey(None));
     let operation = state.provisioner.cancel(id.0, by).await?;
     Ok(HttpResponse::Accepted().json(OperationView::of(operation, None)))
@@ -265,7 +265,7 @@ pub(crate) async fn end_grace(
     id: PathId<OperationId>,
     body: Body<EndGraceBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let EndGraceBody { confirm_slug, reason } = body.value;
     let client = state.registry_client().await?;
     let operation = operation_by_id(&client, id.0)
@@ -290,7 +290,7 @@ pub(crate) async fn retry(
     operator: OperatorCaller,
     id: PathId<OperationId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let by = operator.requested_by(IdempotencyKey(None));
     state.provisioner.reopen(id.0, by).await?;
     let client = state.registry_client().await?;

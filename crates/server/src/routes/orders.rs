@@ -12,9 +12,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    answer::{self, Created},
     extract::{Body, IdempotencyKey, Params, PathId, Tenant},
-    problem::Answer,
+    problem::ApiResult,
+    response::{self, Created},
 };
 
 /// Which orders to list.
@@ -54,7 +54,7 @@ pub(crate) async fn create(
     tenant: Tenant,
     key: IdempotencyKey,
     body: Body<NewOrder>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let work = tenant.create(
         Action::OrderCreate,
         &key,
@@ -75,7 +75,11 @@ pub(crate) async fn create(
 /// Orders, those placed last first, without their specimens and results.
 #[utoipa::path(tag = "laboratory", params(ListQuery), responses((status = 200, body = Page<OrderHead>)))]
 #[get("/orders")]
-pub(crate) async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) -> Answer<HttpResponse> {
+pub(crate) async fn list(
+    req: HttpRequest,
+    tenant: Tenant,
+    query: Params<ListQuery>,
+) -> ApiResult<HttpResponse> {
     let Params(ListQuery {
         patient_id,
         status,
@@ -100,18 +104,18 @@ pub(crate) async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQue
             orders::list(txn, &filter, &page).await
         })
         .await?;
-    Ok(answer::page(&req, &found))
+    Ok(response::page(&req, &found))
 }
 
 /// One order with its specimens and results.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
     responses((status = 200, body = Order, headers(("ETag" = String)))))]
 #[get("/orders/{id}")]
-pub(crate) async fn show(tenant: Tenant, id: PathId<OrderId>) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, id: PathId<OrderId>) -> ApiResult<HttpResponse> {
     let order = tenant
         .read(Action::OrderRead, async |txn, _| orders::get(txn, id.0).await)
         .await?;
-    Ok(answer::ok_tagged(order.head.version, &order))
+    Ok(response::ok_tagged(order.head.version, &order))
 }
 
 /// Adds tests to an open order.
@@ -122,36 +126,40 @@ pub(crate) async fn add_tests(
     tenant: Tenant,
     id: PathId<OrderId>,
     body: Body<AddTests>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let order = tenant
         .write(Action::OrderChange, async |txn, actor| {
             orders::add_tests(txn, actor, id.0, &body.value).await
         })
         .await?;
-    Ok(answer::ok_tagged(order.head.version, &order))
+    Ok(response::ok_tagged(order.head.version, &order))
 }
 
 /// Calls an order off, with all its open results.
 #[utoipa::path(tag = "laboratory", request_body = Reason, params(("id" = Uuid, Path)),
     responses((status = 200, body = Order, headers(("ETag" = String)))))]
 #[post("/orders/{id}/cancel")]
-pub(crate) async fn cancel(tenant: Tenant, id: PathId<OrderId>, body: Body<Reason>) -> Answer<HttpResponse> {
+pub(crate) async fn cancel(
+    tenant: Tenant,
+    id: PathId<OrderId>,
+    body: Body<Reason>,
+) -> ApiResult<HttpResponse> {
     let order = tenant
         .write(Action::OrderChange, async |txn, actor| {
             orders::cancel(txn, actor, id.0, &body.value).await
         })
         .await?;
-    Ok(answer::ok_tagged(order.head.version, &order))
+    Ok(response::ok_tagged(order.head.version, &order))
 }
 
 /// The report of an order: what was released, by whom, and what it replaced.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = Report)))]
 #[get("/orders/{id}/report")]
-pub(crate) async fn report(tenant: Tenant, id: PathId<OrderId>) -> Answer<HttpResponse> {
+pub(crate) async fn report(tenant: Tenant, id: PathId<OrderId>) -> ApiResult<HttpResponse> {
     let report = tenant
         .read(Action::ReportRead, async |txn, _| {
             lab::report::of_order(txn, id.0).await
         })
         .await?;
-    Ok(answer::ok(&report))
+    Ok(response::ok(&report))
 }

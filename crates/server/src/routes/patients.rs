@@ -13,9 +13,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    answer::{self, Created},
     extract::{Body, IdempotencyKey, IfMatch, Params, PathId, Tenant},
-    problem::Answer,
+    problem::ApiResult,
+    response::{self, Created},
 };
 
 // The description of `SearchQuery` says so.
@@ -50,7 +50,7 @@ pub(crate) async fn create(
     tenant: Tenant,
     key: IdempotencyKey,
     body: Body<NewPatient>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let work = tenant.create(
         Action::PatientCreate,
         &key,
@@ -76,7 +76,7 @@ pub(crate) async fn search(
     req: HttpRequest,
     tenant: Tenant,
     query: Params<SearchQuery>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let Params(SearchQuery {
         q,
         birth_date,
@@ -93,18 +93,18 @@ pub(crate) async fn search(
             patients::search(txn, &wanted, &page).await
         })
         .await?;
-    Ok(answer::page(&req, &found))
+    Ok(response::page(&req, &found))
 }
 
 /// One patient.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
     responses((status = 200, body = Patient, headers(("ETag" = String)))))]
 #[get("/patients/{id}")]
-pub(crate) async fn show(tenant: Tenant, id: PathId<PatientId>) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, id: PathId<PatientId>) -> ApiResult<HttpResponse> {
     let patient = tenant
         .read(Action::PatientRead, async |txn, _| patients::get(txn, id.0).await)
         .await?;
-    Ok(answer::ok_tagged(patient.version, &patient))
+    Ok(response::ok_tagged(patient.version, &patient))
 }
 
 /// Corrects a patient's data.
@@ -117,13 +117,13 @@ pub(crate) async fn change(
     id: PathId<PatientId>,
     version: IfMatch,
     body: Body<PatientPatch>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let patient = tenant
         .write(Action::PatientChange, async |txn, actor| {
             patients::update(txn, actor, id.0, version.0, &body.value).await
         })
         .await?;
-    Ok(answer::ok_tagged(patient.version, &patient))
+    Ok(response::ok_tagged(patient.version, &patient))
 }
 
 /// Points a duplicate to the patient who lives on, who is the answer.
@@ -134,13 +134,13 @@ pub(crate) async fn merge(
     tenant: Tenant,
     id: PathId<PatientId>,
     body: Body<PatientMerge>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let patient = tenant
         .write(Action::PatientMerge, async |txn, actor| {
             patients::merge(txn, actor, id.0, &body.value).await
         })
         .await?;
-    Ok(answer::ok_tagged(patient.version, &patient))
+    Ok(response::ok_tagged(patient.version, &patient))
 }
 
 /// Undoes a merge, while no result of the person was released since; the patient who was merged is the answer.
@@ -151,13 +151,13 @@ pub(crate) async fn unmerge(
     tenant: Tenant,
     id: PathId<PatientId>,
     body: Body<Reason>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let patient = tenant
         .write(Action::PatientMerge, async |txn, actor| {
             patients::unmerge(txn, actor, id.0, &body.value).await
         })
         .await?;
-    Ok(answer::ok_tagged(patient.version, &patient))
+    Ok(response::ok_tagged(patient.version, &patient))
 }
 
 /// Which results to list.
@@ -187,7 +187,7 @@ pub(crate) async fn results(
     tenant: Tenant,
     id: PathId<PatientId>,
     query: Params<ResultsQuery>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let Params(ResultsQuery {
         code,
         open,
@@ -200,5 +200,5 @@ pub(crate) async fn results(
             over_time::of_patient(txn, id.0, &filter, &page).await
         })
         .await?;
-    Ok(answer::page(&req, &found))
+    Ok(response::page(&req, &found))
 }

@@ -7,21 +7,21 @@ use lab::{
 };
 
 use crate::{
-    answer::{self, Created},
     extract::{Body, IdempotencyKey, MaybeBody, PathId, PathText, Tenant},
-    problem::Answer,
+    problem::ApiResult,
+    response::{self, Created},
 };
 
 /// All ranges of a test, those in force first.
 #[utoipa::path(tag = "laboratory", params(("code" = String, Path)), responses((status = 200, body = Page<RangeView>)))]
 #[get("/tests/{code}/ranges")]
-pub(crate) async fn list(req: HttpRequest, tenant: Tenant, code: PathText) -> Answer<HttpResponse> {
+pub(crate) async fn list(req: HttpRequest, tenant: Tenant, code: PathText) -> ApiResult<HttpResponse> {
     let items = tenant
         .read(Action::CatalogueRead, async |txn, _| {
             ranges::list(txn, &code.0).await
         })
         .await?;
-    Ok(answer::page(&req, &Page { items, next: None }))
+    Ok(response::page(&req, &Page { items, next: None }))
 }
 
 /// Adds a range, in force from now on. Results that were judged before keep what they were judged by.
@@ -34,7 +34,7 @@ pub(crate) async fn create(
     code: PathText,
     key: IdempotencyKey,
     body: Body<NewRange>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let route = format!("POST tests/{}/ranges", code.0);
     let work = tenant.create(
         Action::CatalogueChange,
@@ -61,8 +61,8 @@ pub(crate) async fn close(
     tenant: Tenant,
     id: PathId<RangeId>,
     body: MaybeBody<CloseRange>,
-) -> Answer<HttpResponse> {
-    Ok(answer::ok(
+) -> ApiResult<HttpResponse> {
+    Ok(response::ok(
         &tenant
             .write(Action::CatalogueChange, async |txn, actor| {
                 ranges::close(txn, actor, id.0, &body.0).await

@@ -10,20 +10,20 @@ use lab::{
 };
 
 use crate::{
-    answer::{self, Created},
     extract::{Body, IdempotencyKey, IfMatch, PathId, Tenant},
-    problem::Answer,
+    problem::ApiResult,
+    response::{self, Created},
 };
 
 fn tagged(result: &ResultView) -> HttpResponse {
-    answer::ok_tagged(result.version, result)
+    response::ok_tagged(result.version, result)
 }
 
 /// One result.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
     responses((status = 200, body = ResultView, headers(("ETag" = String)))))]
 #[get("/results/{id}")]
-pub(crate) async fn show(tenant: Tenant, id: PathId<ResultId>) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, id: PathId<ResultId>) -> ApiResult<HttpResponse> {
     let result = tenant
         .read(Action::OrderRead, async |txn, _| results::get(txn, id.0).await)
         .await?;
@@ -40,7 +40,7 @@ pub(crate) async fn enter(
     id: PathId<ResultId>,
     version: IfMatch,
     body: Body<ValueEntry>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let result = tenant
         .write(Action::ResultEnter, async |txn, actor| {
             results::enter(txn, actor, id.0, version.0, &body.value).await
@@ -59,7 +59,7 @@ pub(crate) async fn repeat(
     id: PathId<ResultId>,
     version: IfMatch,
     body: Body<Reason>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let result = tenant
         .write(Action::ResultRepeat, async |txn, actor| {
             results::repeat(txn, actor, id.0, version.0, &body.value).await
@@ -78,7 +78,7 @@ pub(crate) async fn cancel(
     id: PathId<ResultId>,
     version: IfMatch,
     body: Body<Reason>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let result = tenant
         .write(Action::ResultRepeat, async |txn, actor| {
             results::cancel(txn, actor, id.0, version.0, &body.value).await
@@ -97,7 +97,7 @@ pub(crate) async fn void(
     id: PathId<ResultId>,
     version: IfMatch,
     body: Body<Reason>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let result = tenant
         .write(Action::ResultVoid, async |txn, actor| {
             results::void(txn, actor, id.0, version.0, &body.value).await
@@ -119,7 +119,7 @@ pub(crate) async fn critical_notice(
     version: IfMatch,
     key: IdempotencyKey,
     body: Body<CriticalNoticeEntry>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let route = format!("POST results/{}/critical-notice", id.0);
     let work = tenant.create(
         Action::CriticalNotice,
@@ -138,11 +138,11 @@ pub(crate) async fn critical_notice(
 /// A result with everything that it ever said.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = History)))]
 #[get("/results/{id}/history")]
-pub(crate) async fn history(tenant: Tenant, id: PathId<ResultId>) -> Answer<HttpResponse> {
+pub(crate) async fn history(tenant: Tenant, id: PathId<ResultId>) -> ApiResult<HttpResponse> {
     let history = tenant
         .read(Action::ReportRead, async |txn, _| {
             lab::history::of_result(txn, id.0).await
         })
         .await?;
-    Ok(answer::ok(&history))
+    Ok(response::ok(&history))
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
     scrape,
     state::AppState,
 };
@@ -105,7 +105,7 @@ async fn registry_takes_writes(state: &AppState) -> Result<bool, RegistryError> 
 #[utoipa::path(tag = "service", security(()),
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 #[get("/metrics")]
-pub(crate) async fn metrics(state: web::Data<AppState>) -> Answer<HttpResponse> {
+pub(crate) async fn metrics(state: web::Data<AppState>) -> ApiResult<HttpResponse> {
     let more = scrape::read(&state).await;
     let text = state.metrics.text(&more).map_err(Problem::internal)?;
     Ok(HttpResponse::Ok()
@@ -156,7 +156,7 @@ pub(crate) async fn problem_types() -> HttpResponse {
 #[utoipa::path(tag = "service", security(()), params(("code" = String, Path)),
     responses((status = 200, body = ProblemType)))]
 #[get("/problems/{code}")]
-pub(crate) async fn problem_type(code: web::Path<String>) -> Answer<HttpResponse> {
+pub(crate) async fn problem_type(code: web::Path<String>) -> ApiResult<HttpResponse> {
     let kind = Kind::by_code(&code).ok_or_else(|| Problem::new(Kind::NoSuchRoute))?;
     Ok(HttpResponse::Ok().json(ProblemType::from(kind)))
 }

@@ -12,10 +12,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     admins,
-    answer::{self, Created},
     extract::{Body, IdempotencyKey, IfMatch, Params, PathId, Tenant},
     input::{self, NoPassword},
-    problem::{Answer, Problem},
+    problem::{ApiResult, Problem},
+    response::{self, Created},
     staff_invitations::{self, StaffInvitationView},
     state::AppState,
 };
@@ -85,7 +85,11 @@ pub struct StaffPatchBody {
 /// Everybody, those added last first.
 #[utoipa::path(tag = "laboratory", params(ListQuery), responses((status = 200, body = Page<Staff>)))]
 #[get("/staff")]
-pub(crate) async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) -> Answer<HttpResponse> {
+pub(crate) async fn list(
+    req: HttpRequest,
+    tenant: Tenant,
+    query: Params<ListQuery>,
+) -> ApiResult<HttpResponse> {
     let page = PageRequest {
         limit: query.0.limit,
         after: query.0.after,
@@ -93,7 +97,7 @@ pub(crate) async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQue
     let found = tenant
         .read(Action::StaffRead, async |txn, _| staff::list(txn, &page).await)
         .await?;
-    Ok(answer::page(&req, &found))
+    Ok(response::page(&req, &found))
 }
 
 /// Adds a person, who sets the password by a link: the answer has it, once.
@@ -108,7 +112,7 @@ pub(crate) async fn create(
     key: IdempotencyKey,
     body: Body<NewStaffBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let NewStaffBody {
         email,
         display_name,
@@ -163,11 +167,11 @@ pub(crate) async fn create(
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)),
     responses((status = 200, body = Staff, headers(("ETag" = String)))))]
 #[get("/staff/{id}")]
-pub(crate) async fn show(tenant: Tenant, id: PathId<StaffId>) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, id: PathId<StaffId>) -> ApiResult<HttpResponse> {
     let person = tenant
         .read(Action::StaffRead, async |txn, _| staff::get(txn, id.0).await)
         .await?;
-    Ok(answer::ok_tagged(person.version, &person))
+    Ok(response::ok_tagged(person.version, &person))
 }
 
 /// Changes a person. Nobody is ever removed: signatures name them.
@@ -181,7 +185,7 @@ pub(crate) async fn change(
     version: IfMatch,
     body: Body<StaffPatchBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let StaffPatchBody {
         display_name,
         email,
@@ -207,7 +211,7 @@ pub(crate) async fn change(
             async || admins::change(&state, tenant.id(), tenant.actor(), id.0, &copy).await,
         )
         .await?;
-    Ok(answer::ok_tagged(person.version, &person))
+    Ok(response::ok_tagged(person.version, &person))
 }
 
 /// Invites a person to set a password: one who has none yet, or has lost it, and keeps the old one until then. An invitation that
@@ -218,7 +222,7 @@ pub(crate) async fn invite(
     tenant: Tenant,
     id: PathId<StaffId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let made = staff_invitations::invite(&state, &tenant, id.0).await?;
     Ok(HttpResponse::Created()
         .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -233,7 +237,7 @@ pub(crate) async fn revoke_invitation(
     tenant: Tenant,
     id: PathId<StaffId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     staff_invitations::revoke(&state, &tenant, id.0).await?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -17,11 +17,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::operations::Accepted;
 use crate::{
-    answer,
     extract::{Body, IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
     input::{self, NewPassword, Password},
     invitations,
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
+    response,
     state::AppState,
 };
 
@@ -92,23 +92,23 @@ pub(crate) async fn list(
     _operator: OperatorCaller,
     query: Params<ListQuery>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let Params(query) = query;
-    let limit = answer::limit(query.limit)?;
+    let limit = response::limit(query.limit)?;
     let after = query
         .after
         .as_deref()
         .map(Slug::parse)
         .transpose()
-        .map_err(|_| answer::bad_cursor())?;
+        .map_err(|_| response::bad_cursor())?;
     let filter = TenantFilter {
         status: query.status,
         ..TenantFilter::default()
     };
     let client = state.registry_client().await?;
     let found = tenants_list(&client, &filter, after.as_ref(), limit + 1).await?;
-    let page = answer::cut(found, limit, |tenant| tenant.slug.to_string());
-    Ok(answer::page(&req, &answer::map(page, TenantView::from)))
+    let page = response::cut(found, limit, |tenant| tenant.slug.to_string());
+    Ok(response::page(&req, &response::map(page, TenantView::from)))
 }
 
 /// A laboratory to be made.
@@ -155,7 +155,7 @@ pub(crate) async fn provision(
     key: IdempotencyKey,
     body: Body<NewTenantBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let NewTenantBody {
         slug,
         name,
@@ -212,12 +212,12 @@ pub(crate) async fn show(
     _operator: OperatorCaller,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let client = state.registry_client().await?;
     let tenant = tenant_by_id(&client, id.0)
         .await?
         .ok_or_else(|| Problem::new(Kind::UnknownTenant))?;
-    Ok(answer::ok(&TenantView::from(tenant)))
+    Ok(response::ok(&TenantView::from(tenant)))
 }
 
 /// Closes a laboratory for its users; everything is kept.
@@ -227,12 +227,12 @@ pub(crate) async fn suspend(
     operator: OperatorCaller,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let tenant = state
         .provisioner
         .suspend(id.0, operator.requested_by(IdempotencyKey(None)))
         .await?;
-    Ok(answer::ok(&TenantView::from(tenant)))
+    Ok(response::ok(&TenantView::from(tenant)))
 }
 
 /// Opens a suspended laboratory again.
@@ -242,12 +242,12 @@ pub(crate) async fn resume(
     operator: OperatorCaller,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let tenant = state
         .provisioner
         .resume(id.0, operator.requested_by(IdempotencyKey(None)))
         .await?;
-    Ok(answer::ok(&TenantView::from(tenant)))
+    Ok(response::ok(&TenantView::from(tenant)))
 }
 
 /// Brings a laboratory's schema to the version of this service.
@@ -259,7 +259,7 @@ pub(crate) async fn migrate(
     key: IdempotencyKey,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let operation = state
         .provisioner
         .request_migrate(id.0, operator.requested_by(key))
@@ -268,7 +268,7 @@ pub(crate) async fn migrate(
 }
 
 /// The slug typed once more: a laboratory is not dropped at once by a slip.
-async fn confirm(state: &AppState, id: TenantId, slug: Option<&str>) -> Answer<()> {
+async fn confirm(state: &AppState, id: TenantId, slug: Option<&str>) -> ApiResult<()> {
     let client = state.registry_client().await?;
     let tenant = tenant_by_id(&client, id)
         .await?
@@ -311,7 +311,7 @@ pub(crate) async fn offboard(
     id: PathId<TenantId>,
     body: MaybeBody<OffboardBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let MaybeBody(OffboardBody {
         grace_seconds,
         confirm_slug,

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    answer,
     extract::{Body, IdempotencyKey, MaybeBody, OperatorCaller, Params, PathId},
     input::WantedEvent,
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
+    response,
     state::AppState,
 };
 
@@ -157,10 +157,10 @@ pub struct Webhooks {
 /// The addresses to which events are sent; there are at most a hundred.
 #[utoipa::path(tag = "operators", responses((status = 200, body = Webhooks)))]
 #[get("/webhooks")]
-pub(crate) async fn list(_operator: OperatorCaller, state: web::Data<AppState>) -> Answer<HttpResponse> {
+pub(crate) async fn list(_operator: OperatorCaller, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
     let found = registry::webhooks_list(&state.registry_client().await?).await?;
     let items = found.into_iter().map(WebhookView::from).collect();
-    Ok(answer::ok(&Webhooks { items }))
+    Ok(response::ok(&Webhooks { items }))
 }
 
 /// An address that is to get events.
@@ -192,7 +192,7 @@ pub(crate) async fn create(
     operator: OperatorCaller,
     body: Body<NewWebhookBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let NewWebhookBody {
         url,
         description,
@@ -217,10 +217,10 @@ pub(crate) async fn show(
     _operator: OperatorCaller,
     id: PathId<WebhookId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let found = webhook_by_id(&state.registry_client().await?, id.0).await?;
     let webhook = found.ok_or_else(|| Problem::new(Kind::NotFound))?;
-    Ok(answer::ok(&WebhookView::from(webhook)))
+    Ok(response::ok(&WebhookView::from(webhook)))
 }
 
 /// Removes an address with all that waits for it.
@@ -230,7 +230,7 @@ pub(crate) async fn remove(
     operator: OperatorCaller,
     id: PathId<WebhookId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let by = operator.requested_by(IdempotencyKey(None));
     state.outbox.remove(id.0, &by.change()).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -254,14 +254,14 @@ pub(crate) async fn rotate(
     id: PathId<WebhookId>,
     body: MaybeBody<RotateBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let MaybeBody(RotateBody { overlap_seconds }) = body;
     let overlap = Duration::from_secs(overlap_seconds.unwrap_or(OVERLAP_S));
     let by = operator.requested_by(IdempotencyKey(None));
     let rotated = state.outbox.rotate(id.0, overlap, &by.change()).await;
     let (webhook, secret) =
         rotated.map_err(|error| Problem::from(error).renaming("overlap", "overlapSeconds"))?;
-    Ok(answer::ok(&WebhookView::with_secret(webhook, &secret)))
+    Ok(response::ok(&WebhookView::with_secret(webhook, &secret)))
 }
 
 /// Switches an address on: what waits for it is sent at once.
@@ -271,10 +271,10 @@ pub(crate) async fn enable(
     operator: OperatorCaller,
     id: PathId<WebhookId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let by = operator.requested_by(IdempotencyKey(None));
     let webhook = state.outbox.enable(id.0, &by.change()).await?;
-    Ok(answer::ok(&WebhookView::from(webhook)))
+    Ok(response::ok(&WebhookView::from(webhook)))
 }
 
 /// Switches an address off: its events wait, as long as the settings let them.
@@ -284,10 +284,10 @@ pub(crate) async fn disable(
     operator: OperatorCaller,
     id: PathId<WebhookId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let by = operator.requested_by(IdempotencyKey(None));
     let webhook = state.outbox.disable(id.0, &by.change()).await?;
-    Ok(answer::ok(&WebhookView::from(webhook)))
+    Ok(response::ok(&WebhookView::from(webhook)))
 }
 
 /// Sends a `webhook.test` to this address alone. What came of it stands in the delivery a moment later.
@@ -298,7 +298,7 @@ pub(crate) async fn test(
     operator: OperatorCaller,
     id: PathId<WebhookId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let by = operator.requested_by(IdempotencyKey(None));
     Ok(queued(state.outbox.test(id.0, &by.change()).await?))
 }
@@ -335,14 +335,14 @@ pub(crate) async fn deliveries(
     id: PathId<WebhookId>,
     query: Params<DeliveriesQuery>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let Params(query) = query;
-    let limit = answer::limit(query.limit)?;
+    let limit = response::limit(query.limit)?;
     let before = query
         .after
         .map(|text| text.parse())
         .transpose()
-        .map_err(|_| answer::bad_cursor())?;
+        .map_err(|_| response::bad_cursor())?;
     let filter = DeliveryFilter {
         webhook: Some(id.0),
         status: query.status,
@@ -354,10 +354,10 @@ pub(crate) async fn deliveries(
     }
     let before = before.map(|position| (position, id.0));
     let found = deliveries_list(&client, &filter, before, limit + 1).await?;
-    let page = answer::cut(found, limit, |delivery| delivery.position.to_string());
-    Ok(answer::page(
+    let page = response::cut(found, limit, |delivery| delivery.position.to_string());
+    Ok(response::page(
         &req,
-        &answer::map(page, |delivery| DeliveryView::of(delivery, None)),
+        &response::map(page, |delivery| DeliveryView::of(delivery, None)),
     ))
 }
 
@@ -368,12 +368,12 @@ pub(crate) async fn show_delivery(
     _operator: OperatorCaller,
     id: PathId<DeliveryId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let client = state.registry_client().await?;
     let found = registry::delivery_by_id(&client, id.0).await?;
     let delivery = found.ok_or_else(|| Problem::new(Kind::NotFound))?;
     let log = registry::attempts_of(&client, id.0).await?;
-    Ok(answer::ok(&DeliveryView::of(delivery, Some(log))))
+    Ok(response::ok(&DeliveryView::of(delivery, Some(log))))
 }
 
 /// Sends an event once more to the address, under the same `webhook-id`. One that is still pending stays as it is.
@@ -384,7 +384,7 @@ pub(crate) async fn redeliver(
     operator: OperatorCaller,
     id: PathId<DeliveryId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let by = operator.requested_by(IdempotencyKey(None));
     Ok(queued(state.outbox.redeliver(id.0, &by.change()).await?))
 }

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    answer,
     extract::{Params, Tenant, if_none_match},
-    problem::Answer,
+    problem::ApiResult,
+    response,
 };
 
 /// Which work to list.
@@ -39,7 +39,7 @@ pub(crate) async fn list(
     req: HttpRequest,
     tenant: Tenant,
     query: Params<WorklistQuery>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let Params(WorklistQuery {
         section,
         status,
@@ -74,7 +74,7 @@ pub(crate) async fn list(
     if let Some(next) = list.as_ref().and_then(|list| list.next.as_ref()) {
         response.insert_header((
             header::LINK,
-            answer::next_link(req.path(), req.query_string(), next),
+            response::next_link(req.path(), req.query_string(), next),
         ));
     }
     Ok(match list {

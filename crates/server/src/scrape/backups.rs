@@ -9,7 +9,7 @@ use registry::{BackupSchedule, BackupTotals, backup_schedules_oldest, backup_tot
 use super::gauge;
 use crate::{
     metrics::{TENANT_SERIES_MAX, TenantLabels},
-    problem::Answer,
+    problem::ApiResult,
     state::AppState,
 };
 
@@ -20,7 +20,7 @@ pub(super) struct Backups {
     oldest: Vec<BackupSchedule>,
 }
 
-pub(super) async fn read(state: &AppState) -> Answer<Backups> {
+pub(super) async fn read(state: &AppState) -> ApiResult<Backups> {
     let client = state.registry_client().await?;
     let most = u32::try_from(TENANT_SERIES_MAX).unwrap_or(u32::MAX);
     Ok(Backups {

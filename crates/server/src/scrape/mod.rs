@@ -22,7 +22,7 @@ use prometheus_client::{
 };
 use registry::{OperationFilter, operations_list};
 
-use crate::{problem::Answer, state::AppState};
+use crate::{problem::ApiResult, state::AppState};
 
 pub(crate) use totals::Totals;
 
@@ -97,7 +97,7 @@ fn number(count: usize) -> i64 {
 }
 
 /// Counts the operations that have not ended; every status has its figure, also when it is zero.
-async fn live_operations(state: &AppState) -> Answer<Vec<(&'static str, i64)>> {
+async fn live_operations(state: &AppState) -> ApiResult<Vec<(&'static str, i64)>> {
     let client = state.registry_client().await?;
     let filter = OperationFilter {
         live: true,

@@ -11,7 +11,7 @@ use prometheus_client::{
 };
 
 use super::{StatusLabels, counter, gauge};
-use crate::{problem::Answer, state::AppState};
+use crate::{problem::ApiResult, state::AppState};
 
 /// What this process has sent.
 pub(super) fn put(out: &mut Registry, stats: &OutboxStats) {
@@ -44,7 +44,7 @@ pub(super) fn put(out: &mut Registry, stats: &OutboxStats) {
 }
 
 /// How many deliveries wait, and for how many seconds the oldest has.
-pub(super) async fn queued(state: &AppState) -> Answer<(u64, f64)> {
+pub(super) async fn queued(state: &AppState) -> ApiResult<(u64, f64)> {
     let client = state.registry_client().await?;
     Ok(registry::deliveries_queued(&client).await?)
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use testkit::{Space, eventually};
 
 use crate::{
-    figures::scrape,
+    metrics::scrape,
     support::{Call, LIMIT, Tenantd, World, connect, environment, prepare, provision},
 };
 

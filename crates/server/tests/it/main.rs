@@ -21,8 +21,6 @@ mod feed;
 #[cfg(test)]
 mod fence;
 #[cfg(test)]
-mod figures;
-#[cfg(test)]
 mod forget;
 #[cfg(test)]
 mod guessing;
@@ -34,6 +32,10 @@ mod isolation;
 mod login;
 #[cfg(test)]
 mod marks;
+#[cfg(test)]
+mod metrics;
+#[cfg(test)]
+mod outages;
 #[cfg(test)]
 mod outdated;
 #[cfg(test)]
@@ -64,7 +66,5 @@ mod story;
 mod strict;
 #[cfg(test)]
 mod support;
-#[cfg(test)]
-mod weather;
 #[cfg(test)]
 mod webhooks;

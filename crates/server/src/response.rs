@@ -9,7 +9,7 @@ use actix_web::{
 use lab::{PAGE_ROWS_MAX, Page, idempotency::StoredAnswer};
 use serde::Serialize;
 
-use crate::problem::{Answer, Kind, Problem};
+use crate::problem::{ApiResult, Kind, Problem};
 
 /// A strong entity tag of a record's version.
 #[must_use]
@@ -117,7 +117,7 @@ impl Created {
 ///
 /// # Errors
 /// 500 when it was not kept by this service.
-pub fn stored(answer: StoredAnswer) -> Answer<HttpResponse> {
+pub fn stored(answer: StoredAnswer) -> ApiResult<HttpResponse> {
     let status = StatusCode::from_u16(answer.status).map_err(Problem::internal)?;
     let mut response = HttpResponse::build(status);
     for (name, value) in answer.headers {
@@ -143,7 +143,7 @@ const LIMIT_DEFAULT: u32 = 50;
 ///
 /// # Errors
 /// 422 when it is out of range.
-pub fn limit(asked: Option<u32>) -> Answer<u32> {
+pub fn limit(asked: Option<u32>) -> ApiResult<u32> {
     match asked.unwrap_or(LIMIT_DEFAULT) {
         limit @ 1..=PAGE_ROWS_MAX => Ok(limit),
         limit => {

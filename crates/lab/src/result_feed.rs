@@ -1,12 +1,14 @@
-//! What leaves the laboratory. The feed of results is in the order in which they became visible; its cursor misses no late
-//! commit, since the database draws its numbers at the very end of each transaction, one transaction after the other.
-//! A restore gives numbers again that were given before. So a cursor carries the laboratory's epoch, which a restore renews.
+//! The feed of results, in the order in which they became visible.
+//!
+//! Its cursor misses no late commit, since the database draws its numbers at the very end of each transaction, one
+//! transaction after the other. A restore gives numbers again that were given before, so a cursor carries the laboratory's
+//! epoch, which a restore renews.
 
 use jiff::Timestamp;
 use model::SessionEpoch;
 
 use crate::{
-    Actor, LabError, Page, PageRequest, ResultStatus, Txn, audit,
+    LabError, Page, PageRequest, ResultStatus, Txn,
     paging::Cursor,
     result_view::{self, ResultView},
     rows::Reader,
@@ -26,40 +28,6 @@ pub struct ResultChange {
     pub changed_at: Timestamp,
     /// The result as it is now, which may be newer than this change.
     pub result: ResultView,
-}
-
-/// What an export of everything leaves out: table, column (or the whole table), and why. It is no data of the laboratory's, or
-/// it is secret.
-pub const LEFT_OUT: [(&str, Option<&str>, &str); 5] = [
-    ("staff", Some("password_hash"), "it is a secret of that person"),
-    (
-        "staff",
-        Some("session_epoch"),
-        "which access tokens are valid; no record of the laboratory",
-    ),
-    (
-        "staff_invitation",
-        None,
-        "links by which people set a password; no record of the laboratory",
-    ),
-    (
-        "idempotency_key",
-        None,
-        "answers kept for a day, so that a repeated request is not carried out twice; no record of the laboratory",
-    ),
-    (
-        "refinery_schema_history",
-        None,
-        "which migrations the database has had; the manifest says the version",
-    ),
-];
-
-/// Writes down that somebody takes a copy of everything.
-///
-/// # Errors
-/// [`LabError::Db`].
-pub async fn record_archive(txn: &Txn<'_>, actor: &Actor) -> Result<(), LabError> {
-    audit::write(txn, actor, "export.archive", "laboratory", "all", None).await
 }
 
 /// Changes after the page's cursor, oldest first. `epoch` is the laboratory's present one.

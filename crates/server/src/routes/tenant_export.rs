@@ -16,9 +16,9 @@ use tokio::{
 };
 
 use crate::{
-    exporting::Turn,
+    export_permits::ExportPermit,
     extract::{IdempotencyKey, OperatorCaller, PathId, Tenant},
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
     state::AppState,
 };
 
@@ -32,8 +32,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// The half that reads: it tells once that it can begin, or why not, and then hands on what it reads.
 struct Sender {
     /// Held to the end. First, so that it is free when the client reads the archive's end.
-    _turn: Turn,
-    begun: RefCell<Option<oneshot::Sender<Answer<()>>>>,
+    _permit: ExportPermit,
+    begun: RefCell<Option<oneshot::Sender<ApiResult<()>>>>,
     pieces: mpsc::Sender<io::Result<Bytes>>,
 }
 
@@ -67,7 +67,7 @@ impl Sender {
     }
 
     /// Tells how it ended: before the beginning as a problem, after it by breaking the answer off.
-    async fn end(&self, slug: &str, outcome: Answer<()>) {
+    async fn end(&self, slug: &str, outcome: ApiResult<()>) {
         let Err(problem) = outcome else { return };
         if let Some(begun) = self.begun.borrow_mut().take() {
             let _ = begun.send(Err(problem));
@@ -87,12 +87,12 @@ impl Sender {
 
 /// The half that answers.
 struct Receiver {
-    begun: oneshot::Receiver<Answer<()>>,
+    begun: oneshot::Receiver<ApiResult<()>>,
     pieces: mpsc::Receiver<io::Result<Bytes>>,
 }
 
 impl Receiver {
-    async fn answer(self, slug: &str) -> Answer<HttpResponse> {
+    async fn answer(self, slug: &str) -> ApiResult<HttpResponse> {
         match self.begun.await {
             Ok(begun) => begun?,
             Err(_gone) => return Err(Problem::internal("an export ended before it began")),
@@ -109,14 +109,14 @@ impl Receiver {
     }
 }
 
-fn pair(state: &AppState, tenant: TenantId) -> Answer<(Sender, Receiver)> {
-    let turn = state.exports.begin(tenant)?;
+fn pair(state: &AppState, tenant: TenantId) -> ApiResult<(Sender, Receiver)> {
+    let permit = state.export_permits.begin(tenant)?;
     let (begin, begun) = oneshot::channel();
     let (send, pieces) = mpsc::channel(PIECES_MAX);
     let sender = Sender {
         begun: RefCell::new(Some(begin)),
         pieces: send,
-        _turn: turn,
+        _permit: permit,
     };
     Ok((sender, Receiver { begun, pieces }))
 }
@@ -130,7 +130,7 @@ fn too_long() -> Problem {
 #[utoipa::path(tag = "laboratory",
     responses((status = 200, body = File, content_type = "application/zip", description = "The archive, streamed")))]
 #[get("/exports/archive")]
-pub(crate) async fn own(tenant: Tenant, state: web::Data<AppState>) -> Answer<HttpResponse> {
+pub(crate) async fn own(tenant: Tenant, state: web::Data<AppState>) -> ApiResult<HttpResponse> {
     tenant.allow(Action::ExportAll)?;
     let (sender, receiver) = pair(&state, tenant.id())?;
     let found = tenant_by_id(&state.registry_client().await?, tenant.id()).await?;
@@ -138,7 +138,7 @@ pub(crate) async fn own(tenant: Tenant, state: web::Data<AppState>) -> Answer<Ht
     state.provisioner.require_own_database(&found).await?;
     tenant
         .write(Action::ExportAll, async |txn, actor| {
-            lab::exports::record_archive(txn, actor).await
+            lab::tenant_export::record_archive(txn, actor).await
         })
         .await?;
     let about = platform::about_laboratory(&found, state.clock.now());
@@ -162,7 +162,7 @@ pub(crate) async fn of_tenant(
     operator: OperatorCaller,
     id: PathId<TenantId>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let found = tenant_by_id(&state.registry_client().await?, id.0).await?;
     let found = found.ok_or_else(|| Problem::new(Kind::UnknownTenant))?;
     if found.status == TenantState::Provisioning {

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{Principal, TokenError};
 
-/// The most tokens remembered; one takes some 200 bytes.
+/// The most tokens kept; one takes some 200 bytes.
 pub(crate) const ENTRIES_MAX: usize = 16 * 1024;
 /// Recency changes with every look, so each look locks. Enough shards that threads seldom meet.
 const SHARDS: usize = 16;
@@ -38,9 +38,9 @@ pub(crate) fn fingerprint(token: &str) -> Fingerprint {
     Sha256::digest(token.as_bytes()).into()
 }
 
-pub(crate) struct Remembered([Mutex<LruCache<Fingerprint, Statement>>; SHARDS]);
+pub(crate) struct TokenCache([Mutex<LruCache<Fingerprint, Statement>>; SHARDS]);
 
-impl Default for Remembered {
+impl Default for TokenCache {
     fn default() -> Self {
         let each = NonZero::new(ENTRIES_MAX / SHARDS).expect("there are more entries than shards");
         // Grown as it fills: most processes see few people.
@@ -52,7 +52,7 @@ impl Default for Remembered {
     }
 }
 
-impl Remembered {
+impl TokenCache {
     /// Who the token speaks for at `now`, if it was verified before. One whose time is over is forgotten.
     pub(crate) fn look(&self, token: &Fingerprint, now: Timestamp) -> Option<Result<Principal, TokenError>> {
         let mut shard = self.shard(token);
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn no_more_are_kept_than_the_bound_and_the_latest_are_among_them() {
-        let remembered = Remembered::default();
+        let remembered = TokenCache::default();
         let now = Timestamp::UNIX_EPOCH;
         for number in 0..2 * ENTRIES_MAX {
             remembered.keep(fingerprint(&number.to_string()), statement(1));
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn one_whose_time_is_over_is_forgotten() {
-        let (remembered, token) = (Remembered::default(), fingerprint("t"));
+        let (remembered, token) = (TokenCache::default(), fingerprint("t"));
         remembered.keep(token, statement(10));
         let at = |second| remembered.look(&token, Timestamp::from_second(second).unwrap());
         assert!(at(9).unwrap().is_ok());

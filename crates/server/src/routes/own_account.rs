@@ -14,7 +14,7 @@ use crate::{
     attempts::{Account, Audience},
     extract::{Body, Caller, IdempotencyKey, OperatorCaller, Tenant, client_ip},
     input::{self, NewPassword, Password},
-    problem::{Answer, Kind, Problem},
+    problem::{ApiResult, Kind, Problem},
     state::AppState,
 };
 
@@ -38,7 +38,7 @@ pub(crate) async fn change_password(
     caller: Caller,
     body: Body<OwnPasswordBody>,
     state: web::Data<AppState>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     input::check_length("newPassword", &body.value.new_password)?;
     let change = Change {
         state: &state,
@@ -59,7 +59,7 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    async fn of_staff(&self, tenant: Tenant) -> Answer<Principal> {
+    async fn of_staff(&self, tenant: Tenant) -> ApiResult<Principal> {
         let state = self.state;
         let person = tenant.attend().await?;
         let id = person.id;
@@ -94,7 +94,7 @@ impl Change<'_> {
         })
     }
 
-    async fn of_operator(&self, caller: OperatorCaller) -> Answer<Principal> {
+    async fn of_operator(&self, caller: OperatorCaller) -> ApiResult<Principal> {
         let (state, id) = (self.state, caller.operator);
         let by = caller.requested_by(IdempotencyKey(None));
         let found = operator_by_id(&state.registry_client().await?, id).await?;
@@ -125,7 +125,7 @@ impl Change<'_> {
         account: &Account<'_>,
         stored: Option<&SecretString>,
         context: &PasswordContext,
-    ) -> Answer<SecretString> {
+    ) -> ApiResult<SecretString> {
         let state = self.state;
         let (current, new) = (&self.body.current_password, &self.body.new_password);
         let client = client_ip(self.req).map(ClientNetwork::of);

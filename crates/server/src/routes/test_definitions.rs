@@ -9,9 +9,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    answer::{self, Created},
     extract::{Body, IdempotencyKey, IfMatch, Params, PathText, Tenant},
-    problem::Answer,
+    problem::ApiResult,
+    response::{self, Created},
 };
 
 /// Which tests to list.
@@ -26,21 +26,29 @@ pub struct ListQuery {
 /// All tests, on one page.
 #[utoipa::path(tag = "laboratory", params(ListQuery), responses((status = 200, body = Page<Test>)))]
 #[get("/tests")]
-pub(crate) async fn list(req: HttpRequest, tenant: Tenant, query: Params<ListQuery>) -> Answer<HttpResponse> {
+pub(crate) async fn list(
+    req: HttpRequest,
+    tenant: Tenant,
+    query: Params<ListQuery>,
+) -> ApiResult<HttpResponse> {
     let section = query.0.section;
     let items = tenant
         .read(Action::CatalogueRead, async |txn, _| {
             catalogue::list(txn, section.as_deref()).await
         })
         .await?;
-    Ok(answer::page(&req, &Page { items, next: None }))
+    Ok(response::page(&req, &Page { items, next: None }))
 }
 
 /// Adds a test of the laboratory's own.
 #[utoipa::path(tag = "laboratory", request_body = NewTest, params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = Test, headers(("Location" = String), ("ETag" = String)))))]
 #[post("/tests")]
-pub(crate) async fn create(tenant: Tenant, key: IdempotencyKey, body: Body<NewTest>) -> Answer<HttpResponse> {
+pub(crate) async fn create(
+    tenant: Tenant,
+    key: IdempotencyKey,
+    body: Body<NewTest>,
+) -> ApiResult<HttpResponse> {
     let work = tenant.create(
         Action::CatalogueChange,
         &key,
@@ -62,13 +70,13 @@ pub(crate) async fn create(tenant: Tenant, key: IdempotencyKey, body: Body<NewTe
 #[utoipa::path(tag = "laboratory", params(("code" = String, Path)),
     responses((status = 200, body = Test, headers(("ETag" = String)))))]
 #[get("/tests/{code}")]
-pub(crate) async fn show(tenant: Tenant, code: PathText) -> Answer<HttpResponse> {
+pub(crate) async fn show(tenant: Tenant, code: PathText) -> ApiResult<HttpResponse> {
     let test = tenant
         .read(Action::CatalogueRead, async |txn, _| {
             catalogue::get(txn, &code.0).await
         })
         .await?;
-    Ok(answer::ok_tagged(test.version, &test))
+    Ok(response::ok_tagged(test.version, &test))
 }
 
 /// Changes a test; its unit and kind stay for ever.
@@ -81,11 +89,11 @@ pub(crate) async fn change(
     code: PathText,
     version: IfMatch,
     body: Body<TestPatch>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let test = tenant
         .write(Action::CatalogueChange, async |txn, actor| {
             catalogue::update(txn, actor, &code.0, version.0, &body.value).await
         })
         .await?;
-    Ok(answer::ok_tagged(test.version, &test))
+    Ok(response::ok_tagged(test.version, &test))
 }

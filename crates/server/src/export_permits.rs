@@ -13,7 +13,7 @@ use std::{
 use model::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::problem::{Answer, Kind, Problem};
+use crate::problem::{ApiResult, Kind, Problem};
 
 /// How many whole laboratories one `tenantd` exports at once.
 pub const EXPORTS_MAX: usize = 2;
@@ -22,12 +22,12 @@ const RETRY_AFTER_S: u32 = 60;
 
 /// The exports of one process.
 #[derive(Debug, Clone)]
-pub struct Exports {
+pub struct ExportPermits {
     places: Arc<Semaphore>,
     under_way: Arc<Mutex<HashSet<TenantId>>>,
 }
 
-impl Default for Exports {
+impl Default for ExportPermits {
     fn default() -> Self {
         Self {
             places: Arc::new(Semaphore::new(EXPORTS_MAX)),
@@ -38,18 +38,18 @@ impl Default for Exports {
 
 /// The right to export one laboratory, until it is dropped.
 #[derive(Debug)]
-pub struct Turn {
-    of: Exports,
+pub struct ExportPermit {
+    of: ExportPermits,
     tenant: TenantId,
     _place: OwnedSemaphorePermit,
 }
 
-impl Exports {
+impl ExportPermits {
     /// Takes the right.
     ///
     /// # Errors
     /// 409 while this laboratory is being exported, 503 while as many others are as may be; both say when to ask again.
-    pub fn begin(&self, tenant: TenantId) -> Answer<Turn> {
+    pub fn begin(&self, tenant: TenantId) -> ApiResult<ExportPermit> {
         let mut under_way = self.under_way();
         if under_way.contains(&tenant) {
             return Err(Problem::new(Kind::ExportInProgress).retry_after_s(RETRY_AFTER_S));
@@ -57,7 +57,7 @@ impl Exports {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_| Problem::new(Kind::Busy).retry_after_s(RETRY_AFTER_S))?;
         under_way.insert(tenant);
-        Ok(Turn {
+        Ok(ExportPermit {
             of: self.clone(),
             tenant,
             _place: place,
@@ -69,7 +69,7 @@ impl Exports {
     }
 }
 
-impl Drop for Turn {
+impl Drop for ExportPermit {
     fn drop(&mut self) {
         self.of.under_way().remove(&self.tenant);
     }
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn one_laboratory_has_one_turn_and_two_have_all_places() {
-        let exports = Exports::default();
+        let exports = ExportPermits::default();
         let [a, b, c] = [(); 3].map(|()| TenantId::generate());
         let first = exports.begin(a).unwrap();
         assert_eq!(exports.begin(a).unwrap_err().kind(), Kind::ExportInProgress);

@@ -3,15 +3,15 @@
 use actix_web::{HttpRequest, HttpResponse, get};
 use lab::{
     Action, Page, PageRequest,
-    exports::{self, ResultChange},
+    result_feed::{self, ResultChange},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    answer,
     extract::{Params, Tenant},
-    problem::Answer,
+    problem::ApiResult,
+    response,
 };
 
 /// Which part of the feed to read.
@@ -34,7 +34,7 @@ pub(crate) async fn results(
     req: HttpRequest,
     tenant: Tenant,
     query: Params<ExportQuery>,
-) -> Answer<HttpResponse> {
+) -> ApiResult<HttpResponse> {
     let page = PageRequest {
         limit: query.0.limit,
         after: query.0.after,
@@ -42,8 +42,8 @@ pub(crate) async fn results(
     let epoch = tenant.snapshot().session_epoch;
     let found = tenant
         .read(Action::Export, async |txn, _| {
-            exports::page(txn, epoch, &page).await
+            result_feed::page(txn, epoch, &page).await
         })
         .await?;
-    Ok(answer::page(&req, &found))
+    Ok(response::page(&req, &found))
 }

@@ -1,5 +1,5 @@
-//! docs/reliability.md names the test that holds each fault. A test that was renamed or removed would leave a claim that nothing
-//! holds, so every name on that page must be a test.
+//! docs/reliability.md names the test that holds each fault, and docs/decisions the tests that measure each decision. A test
+//! that was renamed or removed would leave a claim that nothing holds, so every name on these pages must be a test.
 
 use std::{
     fs,
@@ -47,15 +47,43 @@ fn every_test_that_the_page_on_reliability_names_exists() {
     let page = fs::read_to_string(root().join("docs/reliability.md")).expect("the page is there");
     let named = named(&page);
     assert!(named.len() > 50, "only {} tests are named", named.len());
-    let missing: Vec<String> = named
+    let missing = missing(named);
+    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+}
+
+#[test]
+fn every_test_that_a_decision_names_exists() {
+    let mut pages = 0;
+    for entry in fs::read_dir(root().join("docs/decisions")).expect("the folder is there") {
+        let path = entry.expect("its entries can be read").path();
+        let page = fs::read_to_string(&path).expect("a page is text");
+        let named = named(&page);
+        pages += usize::from(!named.is_empty());
+        let missing = missing(named);
+        assert!(
+            missing.is_empty(),
+            "{}: no such tests: {missing:#?}",
+            path.display()
+        );
+        let sections = page.matches("\n### ").count();
+        for part in ["Context", "Choice", "Consequence", "Measured by"] {
+            let found = page.matches(&format!("\n- **{part}:**")).count();
+            assert_eq!(found, sections, "{}: a decision lacks its {part}", path.display());
+        }
+    }
+    assert!(pages > 5, "only {pages} pages name tests");
+}
+
+/// Those of these tests that do not exist.
+fn missing(named: Vec<(&str, &str)>) -> Vec<String> {
+    named
         .into_iter()
         .filter(|(krate, function)| {
             let folder = root().join("crates").join(krate);
             !folder.is_dir() || !sources(&folder).contains(&format!("fn {function}("))
         })
         .map(|(krate, function)| format!("{krate}: {function}"))
-        .collect();
-    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+        .collect()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use identity::SealContext;
 use model::TenantId;
 use secrecy::SecretString;
 
@@ -109,7 +110,7 @@ async fn register(fleet: &Fleet, host: &Host, tenants: &[(Tenant, SecretString)]
     let slugs: Vec<String> = names.iter().map(|name| name.replace('_', "-")).collect();
     let secrets: Vec<Vec<u8>> = tenants
         .iter()
-        .map(|(tenant, password)| fleet.sealer.seal(&format!("tenant:{}:role", tenant.id), password))
+        .map(|(tenant, password)| fleet.sealer.seal(&SealContext::TenantRole(tenant.id), password))
         .collect();
     let registry = fleet.registry.client().await?;
     registry

@@ -30,7 +30,7 @@ pub use passwords::{PasswordError, PasswordOptions, Passwords};
 pub use permits::{Lane, Requester};
 #[cfg(feature = "passwords")]
 pub use rules::{ChosenPassword, PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN, PasswordContext, WeakPassword};
-pub use seal::{SealError, Sealer};
+pub use seal::{SealContext, SealError, Sealer};
 pub use secrets::{generate_password, scram_verifier};
 #[cfg(feature = "tokens")]
 pub use tokens::{Principal, TokenError, Tokens};

@@ -6,6 +6,7 @@ use chacha20poly1305::{
     KeyInit, XChaCha20Poly1305, XNonce,
     aead::{Aead, Payload},
 };
+use model::{ArchiveId, ServerName, TenantId, WebhookId};
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -22,7 +23,7 @@ const HEADER_BYTES: usize = 1 + KEY_ID_BYTES;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     /// It is not something that was sealed, or by a newer version.
-    #[error("this is no sealed secret that this version knows")]
+    #[error("unrecognised sealed-secret format")]
     Malformed,
     /// It was sealed with another key.
     #[error(
@@ -41,6 +42,31 @@ pub enum SealError {
         /// The context it was to be opened in.
         context: String,
     },
+}
+
+/// Which secret of whom: a secret opens in the context alone in which it was sealed, so a row's secret that is copied to another
+/// row is worth nothing. The text of a context is authenticated with each stored secret and never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SealContext {
+    /// The password of a server's administrator.
+    Server(ServerName),
+    /// The password of a tenant's role.
+    TenantRole(TenantId),
+    /// A webhook's signing secret.
+    Webhook(WebhookId),
+    /// The administrators that are kept with an archive.
+    ArchivedAdmins(ArchiveId),
+}
+
+impl fmt::Display for SealContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(name) => write!(f, "server:{name}"),
+            Self::TenantRole(tenant) => write!(f, "tenant:{tenant}:role"),
+            Self::Webhook(webhook) => write!(f, "webhook:{webhook}"),
+            Self::ArchivedAdmins(archive) => write!(f, "archive:{archive}:admins"),
+        }
+    }
 }
 
 /// Seals and opens secrets (XChaCha20-Poly1305).
@@ -66,13 +92,12 @@ impl Sealer {
         Self { key, cipher }
     }
 
-    /// Seals a secret for `context`, such as a tenant's id: it opens in the same context only, so a row's secret that
-    /// is copied to another row is worth nothing.
+    /// Seals a secret for `context`.
     ///
     /// # Panics
     /// Never: the cipher refuses only texts of more than 256 GiB.
     #[must_use]
-    pub fn seal(&self, context: &str, secret: &SecretString) -> Vec<u8> {
+    pub fn seal(&self, context: &SealContext, secret: &SecretString) -> Vec<u8> {
         let mut sealed = Vec::with_capacity(HEADER_BYTES + NONCE_BYTES + secret.expose_secret().len() + 16);
         sealed.push(VERSION);
         sealed.extend_from_slice(&self.key.id_bytes());
@@ -95,7 +120,7 @@ impl Sealer {
     ///
     /// # Errors
     /// [`SealError`]; a wrong key is told apart, with the ids of both.
-    pub fn open(&self, context: &str, sealed: &[u8]) -> Result<SecretString, SealError> {
+    pub fn open(&self, context: &SealContext, sealed: &[u8]) -> Result<SecretString, SealError> {
         let (header, rest) = sealed
             .split_at_checked(HEADER_BYTES)
             .ok_or(SealError::Malformed)?;
@@ -119,7 +144,7 @@ impl Sealer {
             self.cipher
                 .decrypt(&XNonce::from(*nonce), payload)
                 .map_err(|_| SealError::Tampered {
-                    context: context.to_owned(),
+                    context: context.to_string(),
                 })?;
         String::from_utf8(opened)
             .map(SecretString::from)
@@ -128,15 +153,20 @@ impl Sealer {
 }
 
 /// What is authenticated beside the secret: the header has a fixed length, so it and the context cannot be confused.
-fn associated(header: &[u8], context: &str) -> Vec<u8> {
-    [header, context.as_bytes()].concat()
+fn associated(header: &[u8], context: &SealContext) -> Vec<u8> {
+    [header, context.to_string().as_bytes()].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use uuid::Uuid;
 
     use super::*;
+
+    fn context(number: u128) -> SealContext {
+        SealContext::TenantRole(Uuid::from_u128(number).into())
+    }
 
     fn sealer() -> Sealer {
         Sealer::new(SealKey::generate())
@@ -145,26 +175,45 @@ mod tests {
     #[test]
     fn a_blob_with_any_byte_changed_or_missing_does_not_open() {
         let sealer = sealer();
-        let sealed = sealer.seal("acme", &"secret".into());
+        let sealed = sealer.seal(&context(1), &"secret".into());
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
-            assert!(sealer.open("acme", &changed).is_err(), "byte {at}");
-            assert!(sealer.open("acme", &sealed[..at]).is_err(), "cut at {at}");
+            assert!(sealer.open(&context(1), &changed).is_err(), "byte {at}");
+            assert!(sealer.open(&context(1), &sealed[..at]).is_err(), "cut at {at}");
         }
         let appended = [sealed.as_slice(), b"x"].concat();
-        assert!(sealer.open("acme", &appended).is_err());
+        assert!(sealer.open(&context(1), &appended).is_err());
+    }
+
+    #[test]
+    fn the_text_of_a_context_is_part_of_what_is_stored_and_stays() {
+        let id = Uuid::from_u128(1);
+        let texts = [
+            SealContext::Server(ServerName::parse("main").unwrap()),
+            SealContext::TenantRole(id.into()),
+            SealContext::Webhook(id.into()),
+            SealContext::ArchivedAdmins(id.into()),
+        ]
+        .map(|context| context.to_string());
+        let expected = [
+            "server:main".to_owned(),
+            format!("tenant:{id}:role"),
+            format!("webhook:{id}"),
+            format!("archive:{id}:admins"),
+        ];
+        assert_eq!(texts, expected);
     }
 
     #[test]
     fn another_context_does_not_open_it() {
         let sealer = sealer();
-        let sealed = sealer.seal("acme", &"secret".into());
-        let error = sealer.open("other", &sealed).unwrap_err();
+        let sealed = sealer.seal(&context(1), &"secret".into());
+        let error = sealer.open(&context(2), &sealed).unwrap_err();
         assert_eq!(
             error,
             SealError::Tampered {
-                context: "other".to_owned()
+                context: context(2).to_string()
             }
         );
     }
@@ -173,7 +222,7 @@ mod tests {
     fn a_wrong_key_is_named_with_the_right_one() {
         let (then, now) = (sealer(), sealer());
         let error = now
-            .open("acme", &then.seal("acme", &"secret".into()))
+            .open(&context(1), &then.seal(&context(1), &"secret".into()))
             .unwrap_err();
         let expected = SealError::WrongKey {
             sealed_with: then.key.id(),
@@ -190,21 +239,25 @@ mod tests {
     #[test]
     fn the_same_secret_is_never_sealed_alike() {
         let sealer = sealer();
-        assert_ne!(sealer.seal("a", &"s".into()), sealer.seal("a", &"s".into()));
+        assert_ne!(
+            sealer.seal(&context(1), &"s".into()),
+            sealer.seal(&context(1), &"s".into())
+        );
         assert!(!format!("{sealer:?}").contains(&hex::encode(sealer.key.bytes())));
     }
 
     proptest! {
         #[test]
-        fn what_is_sealed_opens_again(context in ".{0,60}", secret in ".{0,300}") {
+        fn what_is_sealed_opens_again(number: u128, secret in ".{0,300}") {
             let sealer = sealer();
+            let context = context(number);
             let opened = sealer.open(&context, &sealer.seal(&context, &secret.clone().into())).unwrap();
             prop_assert_eq!(opened.expose_secret(), secret.as_str());
         }
 
         #[test]
         fn noise_is_refused_without_a_panic(noise in proptest::collection::vec(any::<u8>(), 0..120)) {
-            prop_assert!(sealer().open("acme", &noise).is_err());
+            prop_assert!(sealer().open(&context(1), &noise).is_err());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use embedded::{Cluster, ThrowawayOptions};
-use identity::{SealKey, Sealer};
+use identity::{SealContext, SealKey, Sealer};
 use model::{Email, Namespace, OperationId, ServerName, Slug, SystemClock, TenantId};
 use pg::ConnectTarget;
 use provisioner::{ArchiveOptions, Bounds, NewAdmin, NewLab, Provisioner, ProvisionerConfig, RequestedBy};
@@ -47,12 +47,13 @@ impl World {
         let registry = Registry::new(&admin.with_database("registry"), RegistryOptions::default());
         registry.migrate().await?;
         let sealer = Sealer::new(SealKey::generate());
+        let name = ServerName::parse("main")?;
         let server = NewServer {
-            name: ServerName::parse("main")?,
             host: admin.host.clone(),
             port: admin.port,
             admin_user: admin.user.clone(),
-            admin_secret: sealer.seal("server:main", &admin.password),
+            admin_secret: sealer.seal(&SealContext::Server(name.clone()), &admin.password),
+            name,
         };
         registry::server_upsert(&registry.client().await?, &server).await?;
         let namespace = Namespace::default();

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use identity::SealContext;
 use jiff::Timestamp;
 use model::{DeliveryId, EventType, WebhookId};
 use registry::{
@@ -152,7 +153,7 @@ impl Outbox {
 
     fn secrets(&self, claimed: &Claimed) -> Result<Vec<SecretString>, OutboxError> {
         let webhook = &claimed.webhook;
-        let context = secret::sealing_context(webhook.id);
+        let context = SealContext::Webhook(webhook.id);
         [Some(&webhook.secret), webhook.secret_before.as_ref()]
             .into_iter()
             .flatten()

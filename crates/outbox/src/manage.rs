@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use identity::SealContext;
 use model::{DeliveryId, EventType, WebhookId};
 use registry::{
     Change, Delivery, DeliveryFilter, NewAudit, NewOutboxEvent, NewWebhook, Recipients, RegistryError,
@@ -207,10 +208,7 @@ impl Outbox {
     }
 
     fn seal(&self, id: WebhookId, secret: &SecretString) -> Vec<u8> {
-        self.inner
-            .config
-            .sealer
-            .seal(&secret::sealing_context(id), secret)
+        self.inner.config.sealer.seal(&SealContext::Webhook(id), secret)
     }
 }
 

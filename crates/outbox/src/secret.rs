@@ -2,7 +2,6 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, Mac};
-use model::WebhookId;
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
@@ -17,11 +16,6 @@ pub(crate) fn generate() -> SecretString {
     let mut bits = [0_u8; SECRET_BYTES];
     rand::rng().fill_bytes(&mut bits);
     format!("{PREFIX}{}", STANDARD.encode(bits)).into()
-}
-
-/// What the secret of an address is sealed for.
-pub(crate) fn sealing_context(webhook: WebhookId) -> String {
-    format!("webhook:{webhook}")
 }
 
 /// The header's value: one signature for each secret, with a space between. `None` when a secret has not the form.

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use identity::SealContext;
 use model::ServerName;
 use pg::{ConnectError, ConnectTarget};
 use registry::{NewServer, RegistryClient, Server, Tenant, TenantFilter};
@@ -40,7 +41,9 @@ impl Platform {
             }
         }
         let new = NewServer {
-            admin_secret: self.sealer.seal(&context(&name), &self.server.password),
+            admin_secret: self
+                .sealer
+                .seal(&SealContext::Server(name.clone()), &self.server.password),
             name,
             host: self.server.host.clone(),
             port: self.server.port,
@@ -60,7 +63,10 @@ impl Platform {
     }
 
     pub(crate) fn open_password(&self, known: &Server) -> Result<SecretString, PlatformError> {
-        let source = match self.sealer.open(&context(&known.name), &known.admin_secret) {
+        let source = match self
+            .sealer
+            .open(&SealContext::Server(known.name.clone()), &known.admin_secret)
+        {
             Ok(password) => return Ok(password),
             Err(source) => source,
         };
@@ -111,8 +117,7 @@ impl Platform {
         let Some(sealed) = &tenant.role_secret else {
             return Ok(false);
         };
-        // The context in which the provisioner seals it.
-        let Ok(password) = self.sealer.open(&format!("tenant:{}:role", tenant.id), sealed) else {
+        let Ok(password) = self.sealer.open(&SealContext::TenantRole(tenant.id), sealed) else {
             return Ok(false);
         };
         let target = ConnectTarget {
@@ -136,9 +141,4 @@ impl Platform {
 
 pub(crate) fn main_server() -> ServerName {
     ServerName::parse(MAIN_SERVER).expect("a lower-case word is a server's name")
-}
-
-/// The context in which the provisioner opens a server's password.
-fn context(name: &ServerName) -> String {
-    format!("server:{name}")
 }

@@ -145,11 +145,6 @@ pub(crate) async fn audit(
     registry::audit_insert(txn, &entry).await
 }
 
-/// For what a laboratory's role's password is sealed.
-pub(crate) fn role_secret_context(tenant: TenantId) -> String {
-    format!("tenant:{tenant}:role")
-}
-
 pub(crate) fn not_found(tenant: TenantId) -> RegistryError {
     RegistryError::NotFound {
         what: "laboratory",

@@ -24,7 +24,7 @@ use std::{
 
 use arbiter::{PoolHandle, Refusal, Slot, Timestamp};
 use deadpool::unmanaged::{self, Object};
-use identity::Sealer;
+use identity::{SealContext, Sealer};
 use model::TenantId;
 use pg::ConnectTarget;
 use registry::Budgets;
@@ -397,8 +397,7 @@ impl TenantPool {
                 missing: "its role has no password in the registry".to_owned(),
             });
         };
-        // The same words as the provisioner seals it with, which tell it apart from other secrets of the tenant.
-        let password = self.common.sealer.open(&format!("tenant:{tenant}:role"), sealed);
+        let password = self.common.sealer.open(&SealContext::TenantRole(tenant), sealed);
         Ok(ConnectTarget {
             host: facts.server.host.clone(),
             port: facts.server.port,

@@ -8,6 +8,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use identity::SealContext;
 use model::{ServerName, TenantId};
 use resolver::{Resolver, ResolverConfig};
 use secrecy::ExposeSecret;
@@ -141,7 +142,7 @@ async fn register(fleet: &Fleet, server: &ServerName, number: usize) -> anyhow::
         let ids: Vec<uuid::Uuid> = some.iter().map(|tenant| tenant.as_uuid()).collect();
         let secrets: Vec<Vec<u8>> = some
             .iter()
-            .map(|tenant| fleet.sealer.seal(&format!("tenant:{tenant}:role"), &password))
+            .map(|tenant| fleet.sealer.seal(&SealContext::TenantRole(*tenant), &password))
             .collect();
         registry
             .execute(

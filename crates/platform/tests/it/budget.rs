@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use embedded::{Cluster, ThrowawayOptions};
+use identity::SealContext;
 use model::ServerName;
 use platform::{Platform, PlatformError};
 use registry::NewServer;
@@ -23,9 +24,12 @@ async fn prepared(space: &Space) -> Platform {
 }
 
 async fn register(platform: &Platform, name: &str, target: &pg::ConnectTarget) {
-    let sealed = platform.sealer.seal(&format!("server:{name}"), &target.password);
+    let name = ServerName::parse(name).unwrap();
+    let sealed = platform
+        .sealer
+        .seal(&SealContext::Server(name.clone()), &target.password);
     let new = NewServer {
-        name: ServerName::parse(name).unwrap(),
+        name,
         host: target.host.clone(),
         port: target.port,
         admin_user: target.user.clone(),

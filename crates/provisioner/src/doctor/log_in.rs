@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use futures_util::{StreamExt, stream};
+use identity::SealContext;
 use model::{ServerName, Slug, TenantState};
 use pg::ConnectTarget;
 use registry::Tenant;
@@ -15,7 +16,7 @@ use super::{
     finding::{Ailment, Finding, Remedy},
     hba,
 };
-use crate::{Inner, ProvisionError, request::role_secret_context, server::reachable};
+use crate::{Inner, ProvisionError, server::reachable};
 
 /// How many roles log in at once, over all servers.
 const PARALLEL_MAX: usize = 8;
@@ -88,7 +89,7 @@ async fn log_in(
         // Told as a secret that is missing.
         return Ok(Vec::new());
     };
-    let password = match inner.open(&role_secret_context(tenant.id), sealed) {
+    let password = match inner.open(&SealContext::TenantRole(tenant.id), sealed) {
         Ok(password) => password,
         Err(_told) => return Ok(Vec::new()),
     };

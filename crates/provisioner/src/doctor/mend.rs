@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use identity::SealContext;
 use model::{DbName, RoleName, ServerName, TenantId};
 use registry::NewAudit;
 use serde_json::json;
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     Inner, ProvisionError, RequestedBy,
-    request::{not_found, role_secret_context},
+    request::not_found,
     server::{
         Session, await_empty, create_role, end_subscriptions, look, open_to_nobody_else, require_own,
         role_is_there, settle,
@@ -159,7 +160,7 @@ async fn make_role(inner: &Inner, id: TenantId) -> Result<(), ProvisionError> {
                 name: tenant.role_name.as_str().to_owned(),
                 place: "the registry".to_owned(),
             })?;
-        let password = inner.open(&role_secret_context(tenant.id), sealed)?;
+        let password = inner.open(&SealContext::TenantRole(tenant.id), sealed)?;
         create_role(inner, &session, &tenant, &password, "NOLOGIN").await?;
         settle(inner, &session, &tenant, &tenant.db_name).await?;
     }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use identity::SealContext;
 use jiff::Timestamp;
 use model::TenantState;
 use registry::{Operation, Server, Tenant};
@@ -11,7 +12,7 @@ use super::{
     facts::{Facts, UnderWay},
     finding::{Ailment, Finding, Remedy},
 };
-use crate::{Inner, request::role_secret_context};
+use crate::Inner;
 
 /// How long an operation may be due, or its lease over, before it counts as forgotten. A worker looks every few seconds, but
 /// with all of its hands full it comes later.
@@ -114,19 +115,19 @@ pub(super) fn unopened(inner: &Inner, servers: &[Server], facts: &Facts) -> Vec<
                   names the key's id";
     let server_found = servers.iter().filter_map(|server| {
         let refused = inner.admin_of(server.clone()).err()?;
-        let subject = format!("server:{}", server.name);
+        let subject = SealContext::Server(server.name.clone()).to_string();
         Some(
             Finding::new(Ailment::UndecryptableSecret, subject, refused.to_string(), advice).on(&server.name),
         )
     });
     let tenants_found = facts.tenants.iter().filter_map(|tenant| {
-        let context = role_secret_context(tenant.id);
+        let context = SealContext::TenantRole(tenant.id);
         let seen = match &tenant.role_secret {
             Some(sealed) => inner.open(&context, sealed).err()?.to_string(),
             None if has_served(tenant) => "no password of its role is stored".to_owned(),
             None => return None,
         };
-        Some(Finding::new(Ailment::UndecryptableSecret, context, seen, advice).of(&tenant.slug))
+        Some(Finding::new(Ailment::UndecryptableSecret, context.to_string(), seen, advice).of(&tenant.slug))
     });
     server_found.chain(tenants_found).collect()
 }

@@ -1,5 +1,6 @@
 //! The administrators of a laboratory as its archive keeps them: sealed, because their passwords' hashes are among them.
 
+use identity::SealContext;
 use jiff::Timestamp;
 use model::{ArchiveId, Email, StaffId, TenantId};
 use registry::{Admin, Archive};
@@ -19,10 +20,6 @@ struct KeptAdmin {
     password_hash: Option<String>,
     disabled_at: Option<Timestamp>,
     created_at: Timestamp,
-}
-
-fn sealing_context(archive: ArchiveId) -> String {
-    format!("archive:{archive}:admins")
 }
 
 /// The laboratory's administrators, sealed for the archive.
@@ -45,7 +42,10 @@ pub(crate) async fn seal_admins(
         })
         .collect();
     let text = SecretString::from(json!(admins).to_string());
-    Ok(inner.config.sealer.seal(&sealing_context(archive), &text))
+    Ok(inner
+        .config
+        .sealer
+        .seal(&SealContext::ArchivedAdmins(archive), &text))
 }
 
 /// An archive's administrators, as those of the laboratory that it becomes.
@@ -69,7 +69,7 @@ pub(crate) fn open_sealed_admins(
     };
     let sealed =
         sealed.ok_or_else(|| refused("it was made by an earlier version, which kept none".to_owned()))?;
-    let text = inner.open(&sealing_context(archive), sealed)?;
+    let text = inner.open(&SealContext::ArchivedAdmins(archive), sealed)?;
     let value: Value =
         serde_json::from_str(text.expose_secret()).map_err(|_| refused("they are damaged".to_owned()))?;
     let kept: Vec<KeptAdmin> =

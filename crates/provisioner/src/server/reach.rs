@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use identity::SealContext;
 use migrator::MAINTENANCE_DATABASE;
 use model::ServerName;
 use pg::ConnectTarget;
@@ -117,7 +118,7 @@ impl Inner {
 
     /// The same of a server whose row is at hand.
     pub(crate) fn admin_of(&self, server: registry::Server) -> Result<ConnectTarget, ProvisionError> {
-        let password = self.open(&format!("server:{}", server.name), &server.admin_secret)?;
+        let password = self.open(&SealContext::Server(server.name.clone()), &server.admin_secret)?;
         Ok(ConnectTarget {
             host: server.host,
             port: server.port,
@@ -127,10 +128,10 @@ impl Inner {
         })
     }
 
-    pub(crate) fn open(&self, context: &str, sealed: &[u8]) -> Result<SecretString, ProvisionError> {
+    pub(crate) fn open(&self, context: &SealContext, sealed: &[u8]) -> Result<SecretString, ProvisionError> {
         let opened = self.config.sealer.open(context, sealed);
         opened.map_err(|error| ProvisionError::Sealed {
-            of: context.to_owned(),
+            of: context.to_string(),
             why: error.to_string(),
         })
     }

@@ -3,13 +3,13 @@
 //! Two walls stand between laboratories. Only the laboratory's role may connect to its database; and only the laboratory's
 //! group, whose one member that role is, has rights in it. So a role that is let in elsewhere by mistake can do nothing there.
 
+use identity::SealContext;
 use model::{DbName, RoleName};
 use registry::Tenant;
 use tokio_postgres::types::Type;
 
 use crate::{
     Inner, ProvisionError,
-    request::role_secret_context,
     server::{Session, literal, mark_of},
 };
 
@@ -112,7 +112,7 @@ pub(crate) fn log_in(inner: &Inner, tenant: &Tenant) -> Result<String, Provision
     let role = &tenant.role_name;
     let password = match &tenant.role_secret {
         Some(sealed) => {
-            let password = inner.open(&role_secret_context(tenant.id), sealed)?;
+            let password = inner.open(&SealContext::TenantRole(tenant.id), sealed)?;
             format!(" PASSWORD {}", literal(&identity::scram_verifier(&password)))
         }
         None => String::new(),

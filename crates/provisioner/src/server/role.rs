@@ -1,5 +1,6 @@
 //! The laboratory's own log-in role. It is marked in the transaction that creates it, so it is never there unmarked.
 
+use identity::SealContext;
 use pg::ConnectTarget;
 use registry::Tenant;
 use secrecy::SecretString;
@@ -10,7 +11,6 @@ use crate::{
     Inner, ProvisionError,
     engine::{Context, Saw},
     error::StepError,
-    request::role_secret_context,
     server::{Session, drop_group, limits, literal, log_in, mark_of},
 };
 
@@ -18,7 +18,7 @@ impl Context<'_> {
     /// The role's password, generated and stored first where there is none yet: a password that only the server knew
     /// would be lost by a crash.
     async fn role_password(&self, tenant: &Tenant) -> Result<SecretString, ProvisionError> {
-        let context = role_secret_context(tenant.id);
+        let context = SealContext::TenantRole(tenant.id);
         if let Some(sealed) = &tenant.role_secret {
             return self.inner.open(&context, sealed);
         }
@@ -39,7 +39,7 @@ impl Context<'_> {
                 name: tenant.role_name.as_str().to_owned(),
                 place: "the registry".to_owned(),
             })?;
-        let password = self.inner.open(&role_secret_context(tenant.id), sealed)?;
+        let password = self.inner.open(&SealContext::TenantRole(tenant.id), sealed)?;
         let held = self.maintenance(tenant).await?;
         let target = held.target.with_user(tenant.role_name.as_str(), password);
         Ok(target.with_database(tenant.db_name.as_str()))

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use identity::{SealKey, Sealer};
+use identity::{SealContext, SealKey, Sealer};
 use model::{Email, OperationId, RoleName, ServerName, Slug, SystemClock, TenantId};
 use pg::ConnectTarget;
 use provisioner::{
@@ -132,7 +132,7 @@ impl Rig {
 
     /// As the laboratory's own role.
     pub(crate) fn own(&self, tenant: &Tenant) -> ConnectTarget {
-        let context = format!("tenant:{}:role", tenant.id);
+        let context = SealContext::TenantRole(tenant.id);
         let sealed = tenant.role_secret.as_ref().unwrap();
         let password = self.provisioner.config().sealer.open(&context, sealed).unwrap();
         self.space
@@ -176,15 +176,16 @@ pub(crate) async fn register_server(
     server: &ConnectTarget,
     name: &str,
 ) {
+    let name = ServerName::parse(name).unwrap();
     let new = NewServer {
-        name: ServerName::parse(name).unwrap(),
         host: server.host.clone(),
         port: server.port,
         admin_user: server.user.clone(),
         admin_secret: sealer.seal(
-            &format!("server:{name}"),
+            &SealContext::Server(name.clone()),
             &SecretString::from(server.password.expose_secret().to_owned()),
         ),
+        name,
     };
     registry::server_upsert(&registry.client().await.unwrap(), &new)
         .await

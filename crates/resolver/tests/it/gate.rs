@@ -1,9 +1,10 @@
 //! Who gets a connection, and to what.
 
+use identity::SealContext;
 use model::{SchemaVersion, TenantEvent, TenantId, TenantState};
 use resolver::ResolveError;
 
-use crate::world::{World, new_sealer, note, role_context};
+use crate::world::{World, new_sealer, note};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn each_refusal_has_its_own_name_and_its_figures() {
@@ -63,7 +64,7 @@ async fn a_laboratory_without_a_password_or_with_a_foreign_seal_is_refused_witho
     let error = resolver.checkout(bare).await.unwrap_err();
     assert!(matches!(error, ResolveError::Incomplete { .. }), "{error}");
 
-    let sealed = new_sealer().seal(&role_context(bare), &"hunter2-hunter2".into());
+    let sealed = new_sealer().seal(&SealContext::TenantRole(bare), &"hunter2-hunter2".into());
     world.set_secret(bare, &sealed).await;
     let resolver = world.resolver(world.config()).await;
     let error = resolver.checkout(bare).await.unwrap_err();
@@ -71,9 +72,10 @@ async fn a_laboratory_without_a_password_or_with_a_foreign_seal_is_refused_witho
     assert!(!format!("{error} {error:?}").contains("hunter2"));
 
     // Sealed by us, for another tenant: a row copied over another does not open.
-    let sealed = world
-        .sealer
-        .seal(&role_context(TenantId::generate()), &"hunter2-hunter2".into());
+    let sealed = world.sealer.seal(
+        &SealContext::TenantRole(TenantId::generate()),
+        &"hunter2-hunter2".into(),
+    );
     world.set_secret(bare, &sealed).await;
     let resolver = world.resolver(world.config()).await;
     let error = resolver.checkout(bare).await.unwrap_err();

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use identity::{SealKey, Sealer};
+use identity::{SealContext, SealKey, Sealer};
 use model::{SchemaVersion, ServerName, Slug, TenantEvent, TenantId, VersionWindow};
 use pg::ConnectTarget;
 use registry::{Actor, Change, NewServer, NewTenant, Registry, RegistryOptions};
@@ -135,7 +135,7 @@ impl World {
             .batch_execute(&statement)
             .await
             .unwrap();
-        let sealed = self.sealer.seal(&role_context(id), password);
+        let sealed = self.sealer.seal(&SealContext::TenantRole(id), password);
         self.set_secret(id, &sealed).await;
     }
 
@@ -222,10 +222,6 @@ pub(crate) fn main_server() -> ServerName {
 }
 
 /// What a role's password is sealed for.
-pub(crate) fn role_context(id: TenantId) -> String {
-    format!("tenant:{id}:role")
-}
-
 pub(crate) fn new_sealer() -> Sealer {
     Sealer::new(SealKey::generate())
 }

@@ -1,6 +1,7 @@
 //! Asking for a laboratory: the row, the operation that makes it true, the event and the audit in one transaction.
 
 use deadpool_postgres::Transaction;
+use identity::SealContext;
 use jiff::tz;
 use model::{Email, OperationId, OperationKind, ServerName, Slug, StaffId, TenantId, text};
 use registry::{NewOperation, RegistryError, Tenant};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ProvisionError, Provisioner, RequestedBy,
-    request::{begin, commit, earlier, only_server, role_secret_context, tenant_of},
+    request::{begin, commit, earlier, only_server, tenant_of},
 };
 
 /// The most characters of a laboratory's or a person's name.
@@ -156,7 +157,7 @@ impl Provisioner {
                 self.inner
                     .config
                     .sealer
-                    .seal(&role_secret_context(id), &identity::generate_password()),
+                    .seal(&SealContext::TenantRole(id), &identity::generate_password()),
             ),
         };
         let tenant =

@@ -1,6 +1,7 @@
 //! Asking for an archive to be restored: as a laboratory of its own, or in the place of what its laboratory holds.
 
 use archive::Manifest;
+use identity::SealContext;
 use model::{ArchiveId, OperationId, OperationKind, ServerName, Slug, TenantId, TenantState};
 use registry::{Archive, NewOperation, RegistryError, Tenant};
 use serde_json::json;
@@ -9,7 +10,7 @@ use crate::{
     ProvisionError, Provisioner, RequestedBy,
     operations::archived_admins::open_admins,
     preconditions::Planned,
-    request::{audit, begin, commit, earlier, insert_operation, only_server, role_secret_context, tenant_of},
+    request::{audit, begin, commit, earlier, insert_operation, only_server, tenant_of},
 };
 
 /// As what an archive comes back.
@@ -98,7 +99,7 @@ impl Provisioner {
                 self.inner
                     .config
                     .sealer
-                    .seal(&role_secret_context(id), &identity::generate_password()),
+                    .seal(&SealContext::TenantRole(id), &identity::generate_password()),
             ),
             slug,
         };

@@ -219,7 +219,7 @@ fn invalid<T>(field: &'static str, why: &str) -> Result<T, OutboxError> {
 
 fn not_found(id: WebhookId) -> RegistryError {
     RegistryError::NotFound {
-        what: "webhook",
+        what: registry::Entity::Webhook,
         id: id.to_string(),
     }
 }

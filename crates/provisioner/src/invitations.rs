@@ -28,7 +28,7 @@ pub struct Invited {
 }
 
 fn unknown(admin: StaffId) -> ProvisionError {
-    let (what, id) = ("administrator", admin.to_string());
+    let (what, id) = (registry::Entity::Administrator, admin.to_string());
     RegistryError::NotFound { what, id }.into()
 }
 

@@ -147,7 +147,7 @@ pub(crate) async fn audit(
 
 pub(crate) fn not_found(tenant: TenantId) -> RegistryError {
     RegistryError::NotFound {
-        what: "laboratory",
+        what: registry::Entity::Laboratory,
         id: tenant.to_string(),
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 
 use crate::{
-    Actor, Lease, Position, RegistryError, leases::held, page_limit, row::Reader, sql,
+    Actor, Entity, Lease, Position, RegistryError, leases::held, page_limit, row::Reader, sql,
     tenants::version_number,
 };
 
@@ -277,7 +277,7 @@ pub async fn archive_note_verified(
         columns!()
     );
     let row = sql::row_opt(client, "noting a proof", statement, &[&id.as_uuid()]).await?;
-    let (what, id) = ("archive", id.to_string());
+    let (what, id) = (Entity::Archive, id.to_string());
     Archive::from_row(&row.ok_or(RegistryError::NotFound { what, id })?)
 }
 

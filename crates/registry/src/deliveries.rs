@@ -9,7 +9,7 @@ use model::{DeliveryId, DeliveryStatus, EventId, WebhookId};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use crate::{OutboxEvent, RegistryError, Webhook, page_limit, row::Reader, sql, webhook_by_id};
+use crate::{Entity, OutboxEvent, RegistryError, Webhook, page_limit, row::Reader, sql, webhook_by_id};
 
 /// One event on its way to one address.
 #[derive(Debug, Clone)]
@@ -249,7 +249,7 @@ pub async fn delivery_queue_again(
     sql::touched(client, "queueing a delivery again", statement, &[&id.as_uuid()]).await?;
     let found = delivery_by_id(client, id).await?;
     found.ok_or_else(|| RegistryError::NotFound {
-        what: "delivery",
+        what: Entity::Delivery,
         id: id.to_string(),
     })
 }

@@ -1,5 +1,41 @@
+use std::fmt;
+
 use model::{DbName, Email, IllegalTransition, OperationId, SchemaVersion, ServerName, Slug, TenantId};
 use tokio_postgres::error::SqlState;
+
+/// What the registry has rows of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Entity {
+    /// A tenant.
+    Laboratory,
+    /// A tenant's administrator.
+    Administrator,
+    /// A person who runs the installation.
+    Operator,
+    /// An operation of the provisioner.
+    Operation,
+    /// An archive of a tenant's data.
+    Archive,
+    /// An address that events are sent to.
+    Webhook,
+    /// One event on its way to one webhook.
+    Delivery,
+}
+
+impl fmt::Display for Entity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Laboratory => "laboratory",
+            Self::Administrator => "administrator",
+            Self::Operator => "operator",
+            Self::Operation => "operation",
+            Self::Archive => "archive",
+            Self::Webhook => "webhook",
+            Self::Delivery => "delivery",
+        })
+    }
+}
 
 /// Why the registry could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +73,8 @@ pub enum RegistryError {
     /// There is no such row.
     #[error("there is no {what} {id}")]
     NotFound {
-        /// What was looked for, such as "laboratory".
-        what: &'static str,
+        /// What was looked for.
+        what: Entity,
         /// By which key.
         id: String,
     },

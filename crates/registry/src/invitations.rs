@@ -11,7 +11,7 @@ use model::{StaffId, TenantId};
 use serde_json::json;
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Change, RegistryError, admins::record, row::Reader, sql};
+use crate::{Change, Entity, RegistryError, admins::record, row::Reader, sql};
 
 /// An invitation that is to be.
 #[derive(Debug, Clone)]
@@ -94,7 +94,7 @@ pub async fn invitation_put_in_txn(
     let put = sql::row_one(txn, "inviting an administrator", statement, &params).await;
     let put = put.map_err(|error| match error.violated() {
         Some("admin_invitations_tenant_id_admin_id_fkey") => RegistryError::NotFound {
-            what: "administrator",
+            what: Entity::Administrator,
             id: new.admin.to_string(),
         },
         _ => error,

@@ -59,7 +59,7 @@ pub use deliveries::{
     deliveries_purge, deliveries_queued, delivery_by_id, delivery_claim, delivery_end_in_txn,
     delivery_queue_again,
 };
-pub use error::RegistryError;
+pub use error::{Entity, RegistryError};
 pub use events::{NewTenantEvent, TenantEventRow, event_insert, events_of};
 pub use ids::{IdKind, ids_by_prefix};
 pub use invitations::{

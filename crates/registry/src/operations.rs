@@ -6,7 +6,7 @@ use model::{OperationId, OperationKind, OperationStatus, Slug, TenantId};
 use serde_json::Value;
 use tokio_postgres::Row;
 
-use crate::{Actor, Position, RegistryError, page_limit, row::Reader, sql};
+use crate::{Actor, Entity, Position, RegistryError, page_limit, row::Reader, sql};
 
 /// A durable change to one laboratory.
 #[derive(Debug, Clone)]
@@ -186,7 +186,7 @@ pub async fn operation_reopen(
     id: OperationId,
 ) -> Result<Operation, RegistryError> {
     let Some(operation) = operation_by_id(client, id).await? else {
-        let (what, id) = ("operation", id.to_string());
+        let (what, id) = (Entity::Operation, id.to_string());
         return Err(RegistryError::NotFound { what, id });
     };
     let statement = concat!(
@@ -246,7 +246,7 @@ pub async fn operation_request_cancel_in_txn(
     let statement = concat!("SELECT ", columns!(), " FROM operations WHERE id = $1 FOR UPDATE");
     let found = sql::row_opt(txn, "locking an operation", statement, &[&id.as_uuid()]).await?;
     let Some(operation) = found.as_ref().map(Operation::from_row).transpose()? else {
-        let (what, id) = ("operation", id.to_string());
+        let (what, id) = (Entity::Operation, id.to_string());
         return Err(RegistryError::NotFound { what, id });
     };
     if operation.cancel_requested_at.is_some() && !operation.status.is_final() {
@@ -292,7 +292,7 @@ pub async fn operation_end_wait(
         return Operation::from_row(&row);
     }
     let Some(found) = operation_by_id(client, id).await? else {
-        let (what, id) = ("operation", id.to_string());
+        let (what, id) = (Entity::Operation, id.to_string());
         return Err(RegistryError::NotFound { what, id });
     };
     let does = found.does_instead_of_waiting();

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Change, NewAudit, RegistryError, audit_insert, row::Reader, sql};
+use crate::{Change, Entity, NewAudit, RegistryError, audit_insert, row::Reader, sql};
 
 /// One person of the platform's staff.
 #[derive(Debug, Clone)]
@@ -231,7 +231,7 @@ async fn change_one(
 ) -> Result<Operator, RegistryError> {
     let row = sql::row_opt(txn, "changing an operator", statement, params).await?;
     let row = row.ok_or_else(|| RegistryError::NotFound {
-        what: "operator",
+        what: Entity::Operator,
         id: id.to_string(),
     })?;
     let operator = Operator::from_row(&row)?;

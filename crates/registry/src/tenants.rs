@@ -10,7 +10,9 @@ use model::{
 use serde_json::json;
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Change, NewTenantEvent, RegistryError, event_insert, outbox, page_limit, row::Reader, sql};
+use crate::{
+    Change, Entity, NewTenantEvent, RegistryError, event_insert, outbox, page_limit, row::Reader, sql,
+};
 
 /// A laboratory as the registry knows it.
 #[derive(Clone, PartialEq, Eq)]
@@ -423,7 +425,7 @@ pub(crate) fn version_number(version: SchemaVersion) -> i32 {
 
 pub(crate) fn not_found(id: TenantId) -> RegistryError {
     RegistryError::NotFound {
-        what: "laboratory",
+        what: Entity::Laboratory,
         id: id.to_string(),
     }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use model::{EventType, WebhookId};
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Actor, RegistryError, row::Reader, sql};
+use crate::{Actor, Entity, RegistryError, row::Reader, sql};
 
 /// An address to which events are sent.
 #[derive(Clone)]
@@ -215,7 +215,7 @@ async fn changed(
     match sql::row_opt(client, doing, statement, params).await? {
         Some(row) => Webhook::from_row(&row),
         None => Err(RegistryError::NotFound {
-            what: "webhook",
+            what: Entity::Webhook,
             id: id.to_string(),
         }),
     }

@@ -85,7 +85,7 @@ impl Provisioner {
                 }
             }
             let Some(operation) = registry::operation_by_id(&client, id).await? else {
-                let (what, id) = ("operation", id.to_string());
+                let (what, id) = (registry::Entity::Operation, id.to_string());
                 return Err(RegistryError::NotFound { what, id }.into());
             };
             let rows = registry::steps_of(&client, id).await?;

@@ -42,7 +42,7 @@ impl Context<'_> {
         })?;
         let client = self.inner.config.registry.client().await?;
         let found = registry::archive_by_id(&client, archive).await?;
-        let (what, id) = ("archive", archive.to_string());
+        let (what, id) = (registry::Entity::Archive, archive.to_string());
         Ok(found.ok_or(RegistryError::NotFound { what, id })?)
     }
 }

@@ -75,7 +75,8 @@ impl From<RegistryError> for Problem {
             E::DatabaseTaken { .. } | E::EmailTaken { .. } => Self::with(Kind::Duplicate, error.to_string()),
             E::UnknownServer { .. } => Self::field(Kind::Invalid, "server", error.to_string()),
             E::NotFound {
-                what: "laboratory", ..
+                what: registry::Entity::Laboratory,
+                ..
             } => Self::with(Kind::UnknownTenant, error.to_string()),
             E::NotFound { .. } => Self::with(Kind::NotFound, error.to_string()),
             E::Illegal(_) => Self::with(Kind::IllegalTransition, error.to_string()),

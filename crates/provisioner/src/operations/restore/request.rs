@@ -167,7 +167,7 @@ impl Provisioner {
 
 pub(crate) fn no_archive(id: ArchiveId) -> RegistryError {
     RegistryError::NotFound {
-        what: "archive",
+        what: registry::Entity::Archive,
         id: id.to_string(),
     }
 }

@@ -99,7 +99,7 @@ impl Books {
             format!(
                 "{}: {}",
                 operation.tenant_slug,
-                operation.error.clone().unwrap_or_default()
+                operation.error_text().unwrap_or_default()
             )
         })?;
         match after {

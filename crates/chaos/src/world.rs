@@ -214,7 +214,7 @@ impl World {
                         "{kind} of {} is {} ({})",
                         operation.tenant_slug,
                         operation.status,
-                        operation.error.unwrap_or_default()
+                        operation.error_text().unwrap_or_default()
                     ));
                 }
             }

@@ -32,7 +32,7 @@ pub use ids::{
     WebhookId,
 };
 pub use names::{DbName, NameError, Namespace, RoleName, ServerName, quote_ident};
-pub use operation::{OperationKind, OperationStatus, Step, StepStatus};
+pub use operation::{OperationKind, OperationStatus, Step, StepStatus, UndoReason};
 pub use reason::Reason;
 pub use role::Role;
 pub use slug::{Slug, SlugError};

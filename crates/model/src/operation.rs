@@ -72,6 +72,20 @@ impl OperationStatus {
     }
 }
 
+/// Why what an operation made is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UndoReason {
+    /// It failed for good.
+    Failed,
+    /// Somebody called it off.
+    Cancelled,
+}
+
+words!(UndoReason, "reason of an undoing", {
+    Failed => "failed",
+    Cancelled => "cancelled",
+});
+
 /// How far one step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepStatus {

@@ -8,11 +8,16 @@
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Transaction};
-use model::{OperationId, OperationKind, OperationStatus};
+use model::{OperationId, OperationKind, OperationStatus, UndoReason};
 use serde_json::Value;
 use tokio_postgres::types::ToSql;
 
-use crate::{Operation, RegistryError, operations::columns, row::Reader, sql};
+use crate::{
+    Operation, RegistryError,
+    operations::{columns, with_undo_error},
+    row::Reader,
+    sql,
+};
 
 /// Holds while the lease of parameters $1 (operation), $2 (owner) and $3 (token) is held.
 macro_rules! held {
@@ -191,7 +196,8 @@ pub async fn operation_give_back(
 ) -> Result<(), RegistryError> {
     let statement = concat!(
         "UPDATE operations SET status = CASE status WHEN 'undoing' THEN 'undoing' ELSE 'pending' END,
-             error = CASE status WHEN 'undoing' THEN error ELSE $4 END, attempts = greatest(attempts - 1, 0),
+             error = CASE status WHEN 'undoing' THEN error ELSE $4 END,
+             undo_error = CASE status WHEN 'undoing' THEN undo_error END, attempts = greatest(attempts - 1, 0),
              not_before = clock_timestamp(), lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
          WHERE ",
         held!()
@@ -202,7 +208,7 @@ pub async fn operation_give_back(
 }
 
 /// Gives the lease up after a try that failed: the operation may be claimed again after `delay`. One that was being
-/// undone goes on being undone.
+/// undone goes on being undone; its error stays, and `error` says why undoing it failed.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -214,7 +220,8 @@ pub async fn operation_release_for_retry(
 ) -> Result<(), RegistryError> {
     let statement = concat!(
         "UPDATE operations SET status = CASE status WHEN 'undoing' THEN 'undoing' ELSE 'pending' END,
-             error = $5, failures = failures + 1,
+             error = CASE status WHEN 'undoing' THEN error ELSE $5 END,
+             undo_error = CASE status WHEN 'undoing' THEN $5 END, failures = failures + 1,
              not_before = CASE WHEN cancel_requested_at IS NOT NULL AND NOT past_return AND status <> 'undoing'
                  THEN clock_timestamp() ELSE clock_timestamp() + make_interval(secs => $4) END,
              lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
@@ -241,7 +248,8 @@ pub async fn operation_leave_to_others(
 ) -> Result<(), RegistryError> {
     let statement = concat!(
         "UPDATE operations SET status = CASE status WHEN 'undoing' THEN 'undoing' ELSE 'pending' END,
-             error = CASE status WHEN 'undoing' THEN error ELSE $6 END, attempts = greatest(attempts - 1, 0),
+             error = CASE status WHEN 'undoing' THEN error ELSE $6 END,
+             undo_error = CASE status WHEN 'undoing' THEN undo_error END, attempts = greatest(attempts - 1, 0),
              not_here = CASE WHEN $4 = ANY (not_here) THEN not_here ELSE not_here || $4::text END,
              not_here_until = coalesce(not_here_until, clock_timestamp() + make_interval(secs => $5)),
              not_before = clock_timestamp(), lease_owner = NULL, lease_until = NULL, updated_at = clock_timestamp()
@@ -265,7 +273,7 @@ pub async fn operation_wait(
     wait: Duration,
 ) -> Result<(), RegistryError> {
     let statement = concat!(
-        "UPDATE operations SET status = 'pending', error = NULL, attempts = greatest(attempts - 1, 0),
+        "UPDATE operations SET status = 'pending', error = NULL, undo_error = NULL, attempts = greatest(attempts - 1, 0),
              waiting_until = coalesce(waiting_until, clock_timestamp() + make_interval(secs => $4)),
              not_before = CASE WHEN cancel_requested_at IS NOT NULL THEN clock_timestamp()
                  ELSE coalesce(waiting_until, clock_timestamp() + make_interval(secs => $4)) END,
@@ -353,7 +361,7 @@ pub async fn operation_regain_return(
         .await
 }
 
-/// Turns a running operation to taking away what it made. The lease stays, the tries are counted anew, and a step that was under
+/// Turns a running operation to taking away what it made; `error` says why it failed, or who called it off. The lease stays, the tries are counted anew, and a step that was under
 /// way is under way no more.
 ///
 /// # Errors
@@ -361,6 +369,7 @@ pub async fn operation_regain_return(
 pub async fn operation_set_undoing(
     client: &impl GenericClient,
     lease: &Lease,
+    reason: UndoReason,
     error: &str,
 ) -> Result<(), RegistryError> {
     let statement = concat!(
@@ -370,13 +379,14 @@ pub async fn operation_set_undoing(
         held!(),
         ")
          )
-         UPDATE operations SET status = 'undoing', error = $4, attempts = 1, failures = 0, progress = NULL,
-             updated_at = clock_timestamp()
+         UPDATE operations SET status = 'undoing', error = $4, undo_reason = $5, undo_error = NULL, attempts = 1, failures = 0,
+             progress = NULL, updated_at = clock_timestamp()
          WHERE ",
         held!()
     );
+    let rest: [&(dyn ToSql + Sync); 2] = [&error, &reason.as_str()];
     lease
-        .write(client, "turning an operation to undoing", statement, &[&error])
+        .write(client, "turning an operation to undoing", statement, &rest)
         .await
 }
 
@@ -387,8 +397,42 @@ pub enum Outcome<'a> {
     Succeeded,
     /// It ended without success, for this reason.
     Failed(&'a str),
+    /// It ended without success, and could not be undone.
+    FailedToUndo {
+        /// Why it failed, or who called it off.
+        error: &'a str,
+        /// Why that could not be undone.
+        undo_error: &'a str,
+    },
     /// It was called off and is undone.
     Cancelled(&'a str),
+}
+
+impl Outcome<'_> {
+    /// The status in which it leaves the operation.
+    #[must_use]
+    pub fn status(self) -> OperationStatus {
+        match self {
+            Self::Succeeded => OperationStatus::Succeeded,
+            Self::Failed(_) | Self::FailedToUndo { .. } => OperationStatus::Failed,
+            Self::Cancelled(_) => OperationStatus::Cancelled,
+        }
+    }
+
+    /// As [`Operation::error_text`] says it afterwards.
+    #[must_use]
+    pub fn error_text(self) -> Option<String> {
+        let (error, undo_error) = self.errors();
+        error.map(|error| with_undo_error(error, undo_error))
+    }
+
+    fn errors(&self) -> (Option<&str>, Option<&str>) {
+        match self {
+            Self::Succeeded => (None, None),
+            Self::Failed(error) | Self::Cancelled(error) => (Some(error), None),
+            Self::FailedToUndo { error, undo_error } => (Some(error), Some(undo_error)),
+        }
+    }
 }
 
 /// Ends an operation and its lease.
@@ -400,13 +444,9 @@ pub async fn operation_finish(
     lease: &Lease,
     outcome: Outcome<'_>,
 ) -> Result<(), RegistryError> {
-    let (status, error) = match outcome {
-        Outcome::Succeeded => (OperationStatus::Succeeded, None),
-        Outcome::Failed(error) => (OperationStatus::Failed, Some(error)),
-        Outcome::Cancelled(why) => (OperationStatus::Cancelled, Some(why)),
-    };
+    let (error, undo_error) = outcome.errors();
     let statement = concat!(
-        "UPDATE operations SET status = $4, error = $5, progress = NULL, lease_owner = NULL, lease_until = NULL,
+        "UPDATE operations SET status = $4, error = $5, undo_error = $6, progress = NULL, lease_owner = NULL, lease_until = NULL,
              finished_at = clock_timestamp(), updated_at = clock_timestamp()
          WHERE ",
         held!()
@@ -416,7 +456,7 @@ pub async fn operation_finish(
             client,
             "ending an operation",
             statement,
-            &[&status.as_str(), &error],
+            &[&outcome.status().as_str(), &error, &undo_error],
         )
         .await
 }

@@ -2,7 +2,7 @@
 
 use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
-use model::{OperationId, OperationKind, OperationStatus, Slug, TenantId};
+use model::{OperationId, OperationKind, OperationStatus, Slug, TenantId, UndoReason};
 use serde_json::Value;
 use tokio_postgres::Row;
 
@@ -25,8 +25,12 @@ pub struct Operation {
     pub params: Value,
     /// How far the present step is, as it says itself.
     pub progress: Option<Value>,
-    /// Why the last try failed.
+    /// Why the last try failed; of one that is undone, why that is.
     pub error: Option<String>,
+    /// Why it is or was undone. The version before wrote none.
+    pub undo_reason: Option<UndoReason>,
+    /// Why the last try to undo it failed.
+    pub undo_error: Option<String>,
     /// Who asked.
     pub created_by: Actor,
     /// The request's own key, if it had one.
@@ -71,8 +75,8 @@ pub struct Operation {
 
 macro_rules! columns {
     () => {
-        "id, kind, tenant_id, tenant_slug, status, params, progress, error, created_by, idempotency_key, attempts, \
-         failures, drop_begun_on, cancel_requested_by, cancel_requested_at, past_return, waiting_until, \
+        "id, kind, tenant_id, tenant_slug, status, params, progress, error, undo_reason, undo_error, created_by, \
+         idempotency_key, attempts, failures, drop_begun_on, cancel_requested_by, cancel_requested_at, past_return, waiting_until, \
          coalesce(status = 'pending' AND waiting_until > clock_timestamp(), false) AS waits, not_here, not_here_until, \
          coalesce(not_here_until <= clock_timestamp(), false) AS left_long_enough, not_before, lease_owner, lease_until, lease_token, created_at, started_at, finished_at, updated_at"
     };
@@ -92,6 +96,8 @@ impl Operation {
             params: r.get("params")?,
             progress: r.get("progress")?,
             error: r.get("error")?,
+            undo_reason: r.parse_opt("undo_reason")?,
+            undo_error: r.get("undo_error")?,
             created_by: r.parse("created_by")?,
             idempotency_key: r.get("idempotency_key")?,
             attempts: r.count("attempts")?,
@@ -113,6 +119,14 @@ impl Operation {
             finished_at: r.get("finished_at")?,
             updated_at: r.get("updated_at")?,
         })
+    }
+}
+
+/// The error of an operation, with why it could not be undone where that failed.
+pub(crate) fn with_undo_error(error: &str, undo_error: Option<&str>) -> String {
+    match undo_error {
+        Some(undo_error) => format!("{error} (undoing it: {undo_error})"),
+        None => error.to_owned(),
     }
 }
 
@@ -191,7 +205,7 @@ pub async fn operation_reopen(
     };
     let statement = concat!(
         "UPDATE operations SET status = 'pending', attempts = 0, failures = 0, not_before = clock_timestamp(), finished_at = NULL,
-             not_here = '{}', not_here_until = NULL, updated_at = clock_timestamp()
+             not_here = '{}', not_here_until = NULL, undo_reason = NULL, updated_at = clock_timestamp()
          WHERE id = $1 AND status = 'failed' RETURNING ",
         columns!()
     );
@@ -340,6 +354,24 @@ impl Operation {
             OperationStatus::Pending | OperationStatus::Running => {
                 "it is at work, and may come to wait later"
             }
+        }
+    }
+
+    /// Why it failed, or who called it off, and why that could not be undone, for people to read.
+    #[must_use]
+    pub fn error_text(&self) -> Option<String> {
+        let error = self.error.as_deref()?;
+        Some(with_undo_error(error, self.undo_error.as_deref()))
+    }
+
+    /// Why it is undone.
+    #[must_use]
+    pub fn why_undone(&self) -> UndoReason {
+        match self.undo_reason {
+            Some(reason) => reason,
+            // A process of the version before turned it to undoing.
+            None if self.cancel_requested_at.is_some() => UndoReason::Cancelled,
+            None => UndoReason::Failed,
         }
     }
 

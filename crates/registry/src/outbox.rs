@@ -3,7 +3,7 @@
 
 use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
-use model::{EventId, EventType, OperationStatus, TenantId, TenantState, WebhookId};
+use model::{EventId, EventType, TenantId, TenantState, WebhookId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -95,15 +95,12 @@ pub async fn outbox_of_operation_end(
     outcome: Outcome<'_>,
     actor: &Actor,
 ) -> Result<(), RegistryError> {
-    let (kind, status, error) = match outcome {
-        Outcome::Succeeded => (EventType::OperationSucceeded, OperationStatus::Succeeded, None),
-        Outcome::Failed(why) => (EventType::OperationFailed, OperationStatus::Failed, Some(why)),
-        Outcome::Cancelled(why) => (
-            EventType::OperationCancelled,
-            OperationStatus::Cancelled,
-            Some(why),
-        ),
+    let kind = match outcome {
+        Outcome::Succeeded => EventType::OperationSucceeded,
+        Outcome::Failed(_) | Outcome::FailedToUndo { .. } => EventType::OperationFailed,
+        Outcome::Cancelled(_) => EventType::OperationCancelled,
     };
+    let (status, error) = (outcome.status(), outcome.error_text());
     let data = json!({
         "operation": { "id": operation.id, "kind": operation.kind, "status": status, "error": error },
         "laboratory": { "id": operation.tenant, "slug": operation.tenant_slug },

@@ -275,7 +275,7 @@ pub async fn backup_schedule_note_end_in_txn(
             sql::touched(txn, doing, statement, &[&tenant.as_uuid()]).await?;
         }
         // Between three quarters of the wait and all of it: many that failed together do not come back together.
-        Outcome::Failed(why) => {
+        Outcome::Failed(why) | Outcome::FailedToUndo { error: why, .. } => {
             let statement = "UPDATE backup_schedules
                     SET failed_at = clock_timestamp(), failure = $2, failures = failures + 1,
                         next_at = least(next_at, clock_timestamp() + make_interval(secs => (1 - random() / 4)

@@ -108,7 +108,7 @@ impl From<&Operation> for OperationView {
             tenant_slug: operation.tenant_slug.clone(),
             status: operation.status,
             attempts: operation.attempts,
-            error: operation.error.clone(),
+            error: operation.error_text(),
             created_by: operation.created_by.to_string(),
             lease_owner: operation.lease_owner.clone(),
             cancel_requested_by: operation.cancel_requested_by.as_ref().map(ToString::to_string),

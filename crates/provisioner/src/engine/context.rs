@@ -36,7 +36,7 @@ pub(crate) struct Context<'a> {
     pub(crate) operation: &'a Operation,
     pub(crate) lease: &'a Lease,
     /// Whether what the operation made is being taken away.
-    undoing: bool,
+    pub(crate) undoing: bool,
     pub(crate) observe: Observer<'a>,
     pub(crate) actor: Actor,
     /// The laboratory as it was when the step began, for the step's first look.

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use model::{OperationKind, OperationStatus, Step, StepStatus, TenantState};
+use model::{OperationKind, OperationStatus, Step, StepStatus, TenantState, UndoReason};
 use registry::{Actor, Lease, NewAudit, NewTenantEvent, Operation, Outcome, RegistryError, StepRow};
 use serde_json::{Value, json};
 use tokio::{
@@ -27,10 +27,6 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 const CUT_OFF_FACTOR: u32 = 4;
 /// How often it is looked whether an operation is called off while one of its steps is under way.
 const CALLED_OFF_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How the reason of an operation begins that was called off.
-const CALLED_OFF: &str = "called off by ";
-/// Stands in an operation's error between why it failed and why that could not be undone.
-const UNDO_MARK: &str = " (undoing it: ";
 
 /// Ends a task when it goes out of scope.
 pub(crate) struct Aborting(pub(crate) JoinHandle<()>);
@@ -141,8 +137,7 @@ impl Run<'_> {
         let kind = self.operation.kind;
         if self.operation.status == OperationStatus::Undoing {
             let why = self.operation.error.clone().unwrap_or_default();
-            let why = why.split(UNDO_MARK).next().unwrap_or_default().to_owned();
-            return self.undo(&why).await;
+            return self.undo(self.operation.why_undone(), &why).await;
         }
         let cx = Context::new(self.inner, self.operation, self.lease, false, self.observe);
         let ended = if self.died_too_often() {
@@ -152,39 +147,39 @@ impl Run<'_> {
             ))
         } else {
             tokio::select! {
-                ended = self.sequence(&cx, &definition(kind).steps, None) => ended?,
+                ended = self.sequence(&cx, &definition(kind).steps) => ended?,
                 // The step under way is dropped with its programs. What it left on the server is ended by the undoing.
                 () = self.called_off() => Ended::CalledOff,
             }
         };
         let called_off = matches!(ended, Ended::CalledOff);
-        let why = match ended {
+        let (reason, why) = match ended {
             Ended::GivenBack => return Ok(()),
             Ended::Done => {
                 // Nothing is done on the server any more, so its session is given back meanwhile.
                 let (finished, ()) = tokio::join!(self.finish(Outcome::Succeeded), cx.close());
                 return finished;
             }
-            Ended::CalledOff => format!("{CALLED_OFF}{}", self.who_called_off().await?),
+            Ended::CalledOff => (UndoReason::Cancelled, self.called_off_by().await?),
             // Asked for while the step failed.
             Ended::Failed(_) if self.is_called_off().await? => {
-                format!("{CALLED_OFF}{}", self.who_called_off().await?)
+                (UndoReason::Cancelled, self.called_off_by().await?)
             }
             Ended::Failed(why) => {
                 if !kind.failure_is_undone() || !self.may_be_undone().await? {
                     operations::clean_up(&cx, false).await;
                     return self.finish(Outcome::Failed(&why)).await;
                 }
-                why
+                (UndoReason::Failed, why)
             }
         };
         operations::clean_up(&cx, called_off).await;
         drop(cx);
         let client = self.inner.config.registry.client().await?;
-        registry::operation_set_undoing(&client, self.lease, &why).await?;
+        registry::operation_set_undoing(&client, self.lease, reason, &why).await?;
         drop(client);
         (self.observe)(Progress::Undoing { error: why.clone() });
-        self.undo(&why).await
+        self.undo(reason, &why).await
     }
 
     /// Returns when somebody does not want the operation any more and it can still be taken back.
@@ -206,11 +201,13 @@ impl Run<'_> {
         Ok(registry::operation_is_called_off(&client, self.lease).await?)
     }
 
-    async fn who_called_off(&self) -> Result<String, ProvisionError> {
+    /// Who called it off, as its error says it.
+    async fn called_off_by(&self) -> Result<String, ProvisionError> {
         let client = self.inner.config.registry.client().await?;
         let now = registry::operation_by_id(&client, self.operation.id).await?;
         let by = now.and_then(|operation| operation.cancel_requested_by);
-        Ok(by.map_or_else(|| "nobody who is known".to_owned(), |by| by.to_string()))
+        let by = by.map_or_else(|| "nobody who is known".to_owned(), |by| by.to_string());
+        Ok(format!("called off by {by}"))
     }
 
     /// Failures end an operation at `attempts_max`; the tries beside them were cut off by a crash each. They are given
@@ -236,18 +233,17 @@ impl Run<'_> {
         Ok(tenant.is_none_or(|t| t.status == TenantState::Provisioning))
     }
 
-    async fn undo(&self, why: &str) -> Result<(), ProvisionError> {
+    async fn undo(&self, reason: UndoReason, why: &str) -> Result<(), ProvisionError> {
         let cx = Context::new(self.inner, self.operation, self.lease, true, self.observe);
-        match self
-            .sequence(&cx, &definition(self.operation.kind).undo, Some(why))
-            .await?
-        {
+        match self.sequence(&cx, &definition(self.operation.kind).undo).await? {
             Ended::GivenBack | Ended::CalledOff => Ok(()),
-            Ended::Done if why.starts_with(CALLED_OFF) => self.finish(Outcome::Cancelled(why)).await,
-            Ended::Done => self.finish(Outcome::Failed(why)).await,
-            Ended::Failed(also) => {
-                let why = format!("{why}{UNDO_MARK}{also})");
-                self.finish(Outcome::Failed(&why)).await
+            Ended::Done => match reason {
+                UndoReason::Cancelled => self.finish(Outcome::Cancelled(why)).await,
+                UndoReason::Failed => self.finish(Outcome::Failed(why)).await,
+            },
+            Ended::Failed(undo_error) => {
+                let (error, undo_error) = (why, undo_error.as_str());
+                self.finish(Outcome::FailedToUndo { error, undo_error }).await
             }
         }
     }
@@ -274,14 +270,9 @@ impl Run<'_> {
         begun.map(|row| row.began_at).max()
     }
 
-    /// Runs the steps that are not done yet. `why` is the reason of an undoing, which its tries must not overwrite.
-    async fn sequence(
-        &self,
-        cx: &Context<'_>,
-        sequence: &'static Sequence,
-        why: Option<&str>,
-    ) -> Result<Ended, ProvisionError> {
-        let undoing = why.is_some();
+    /// Runs the steps that are not done yet.
+    async fn sequence(&self, cx: &Context<'_>, sequence: &'static Sequence) -> Result<Ended, ProvisionError> {
+        let undoing = cx.undoing;
         let client = self.inner.config.registry.client().await?;
         let known = registry::steps_of(&client, self.operation.id).await?;
         drop(client);
@@ -351,10 +342,7 @@ impl Run<'_> {
                 )));
             }
             let delay = self.inner.config.bounds.backoff(attempt);
-            let kept = match why {
-                Some(why) => format!("{why}{UNDO_MARK}{step}: {error})"),
-                None => format!("{step}: {error}"),
-            };
+            let kept = format!("{step}: {error}");
             tracing::warn!(
                 operation.id = %self.operation.id,
                 tenant.slug = %self.operation.tenant_slug,
@@ -458,11 +446,7 @@ impl Run<'_> {
     /// Ends the operation, with an event (while there is a laboratory to have it), an audit row, and what others are told.
     async fn finish(&self, outcome: Outcome<'_>) -> Result<(), ProvisionError> {
         let operation = self.operation;
-        let (word, error) = match outcome {
-            Outcome::Succeeded => ("succeeded", None),
-            Outcome::Failed(error) => ("failed", Some(error)),
-            Outcome::Cancelled(why) => ("cancelled", Some(why)),
-        };
+        let (word, error) = (outcome.status(), outcome.error_text());
         let actor = Actor::Worker(self.inner.owner.clone());
         let detail = json!({
             "operation": operation.id,

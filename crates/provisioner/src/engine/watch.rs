@@ -98,16 +98,16 @@ impl Provisioner {
                     return Err(ProvisionError::CalledOff {
                         operation: id,
                         kind: operation.kind,
+                        why: operation.error_text().unwrap_or_default(),
                         slug: operation.tenant_slug,
-                        why: operation.error.unwrap_or_default(),
                     });
                 }
                 OperationStatus::Failed => {
                     return Err(ProvisionError::Failed {
                         operation: id,
                         kind: operation.kind,
+                        error: operation.error_text().unwrap_or_default(),
                         slug: operation.tenant_slug,
-                        error: operation.error.unwrap_or_default(),
                     });
                 }
                 OperationStatus::Pending | OperationStatus::Running | OperationStatus::Undoing => {

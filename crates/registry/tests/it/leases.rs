@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use model::{OperationId, OperationKind, OperationStatus, Step, StepStatus};
+use model::{OperationId, OperationKind, OperationStatus, Step, StepStatus, UndoReason};
 use registry::{
     Actor, Claimable, Lease, Operation, Outcome, RegistryClient, RegistryError, operation_by_id,
     operation_claim, operation_finish, operation_give_back, operation_note_drop, operation_pass_return,
@@ -149,7 +149,7 @@ async fn every_write_is_lost(client: &RegistryClient, slept: &Lease) {
     lost(operation_release_for_retry(client, slept, LEASE, "late").await);
     lost(operation_give_back(client, slept, "late").await);
     lost(operation_note_drop(client, slept, "somewhere").await);
-    lost(operation_set_undoing(client, slept, "late").await);
+    lost(operation_set_undoing(client, slept, UndoReason::Failed, "late").await);
     lost(operation_wait(client, slept, Duration::ZERO).await);
     lost(operation_pass_return(client, slept).await.map(|_| ()));
     lost(operation_finish(client, slept, Outcome::Succeeded).await);
@@ -227,7 +227,7 @@ async fn a_try_that_is_given_back_counts_neither_as_a_try_nor_as_a_failure() {
     let (again, lease) = claim(&client, "w", ANY).await.unwrap();
     assert_eq!((again.attempts, again.failures), (1, 0));
 
-    operation_set_undoing(&client, &lease, "no such template")
+    operation_set_undoing(&client, &lease, UndoReason::Failed, "no such template")
         .await
         .unwrap();
     operation_give_back(&client, &lease, "shut down").await.unwrap();
@@ -243,7 +243,7 @@ async fn an_undo_goes_on_as_an_undo_whoever_takes_it_over() {
     let operation = stage.operation(&tenant, OperationKind::Provision).await;
     let client = stage.client().await;
     let (_, lease) = claim(&client, "a", ANY).await.unwrap();
-    operation_set_undoing(&client, &lease, "no such template")
+    operation_set_undoing(&client, &lease, UndoReason::Failed, "no such template")
         .await
         .unwrap();
     operation_renew(&client, &lease, LEASE).await.unwrap();
@@ -255,6 +255,13 @@ async fn an_undo_goes_on_as_an_undo_whoever_takes_it_over() {
         .unwrap();
     let (taken, lease) = claim(&client, "c", ANY).await.unwrap();
     assert_eq!(taken.status, OperationStatus::Undoing);
+    assert_eq!(taken.undo_reason, Some(UndoReason::Failed));
+    assert_eq!(taken.error.as_deref(), Some("no such template"));
+    assert_eq!(taken.undo_error.as_deref(), Some("again"));
+    assert_eq!(
+        taken.error_text().as_deref(),
+        Some("no such template (undoing it: again)")
+    );
     operation_finish(&client, &lease, Outcome::Failed("no such template"))
         .await
         .unwrap();

@@ -125,3 +125,56 @@ async fn a_registrys_database_whose_creation_was_cut_off_is_opened_to_its_user_o
     let registry = Registry::new(&space.server.with_database(name), RegistryOptions::default());
     registry.migrate().await.unwrap();
 }
+
+/// Up to version 12 the text of an operation's error said how its undoing came about and went.
+#[tokio::test]
+async fn errors_that_told_of_an_undoing_become_columns() {
+    let stage = Stage::new().await;
+    let client = stage.client().await;
+    let before = "ALTER TABLE operations DROP COLUMN undo_reason, DROP COLUMN undo_error";
+    client.batch_execute(before).await.unwrap();
+    let known = [
+        ("undoing", "seed: no", (Some("failed"), "seed: no", None)),
+        (
+            "undoing",
+            "called off by terminal:ada (undoing it: drop_role: gone (really))",
+            (
+                Some("cancelled"),
+                "called off by terminal:ada",
+                Some("drop_role: gone (really)"),
+            ),
+        ),
+        (
+            "cancelled",
+            "called off by terminal:ada",
+            (Some("cancelled"), "called off by terminal:ada", None),
+        ),
+        (
+            "failed",
+            "seed: no (undoing it: drop_role: gave up after 3 tries: away)",
+            (
+                Some("failed"),
+                "seed: no",
+                Some("drop_role: gave up after 3 tries: away"),
+            ),
+        ),
+        ("failed", "dump: no", (None, "dump: no", None)),
+        ("pending", "interrupted", (None, "interrupted", None)),
+    ];
+    for (status, error, _) in &known {
+        let statement = "INSERT INTO operations
+                 (id, kind, tenant_id, tenant_slug, status, error, created_by, finished_at)
+             VALUES (gen_random_uuid(), 'provision', gen_random_uuid(), 'acme', $1, $2, 'anonymous',
+                 CASE WHEN $1 IN ('failed', 'cancelled') THEN now() END)";
+        client.execute(statement, &[status, error]).await.unwrap();
+    }
+    let migration = include_str!("../../../../migrations-master/V13__undo_outcomes.sql");
+    client.batch_execute(migration).await.unwrap();
+    let statement = "SELECT undo_reason, error, undo_error FROM operations ORDER BY created_at";
+    let rows = client.query(statement, &[]).await.unwrap();
+    for (row, (status, error, expected)) in rows.iter().zip(known) {
+        let found: (Option<&str>, &str, Option<&str>) = (row.get(0), row.get(1), row.get(2));
+        assert_eq!(found, expected, "{status} {error}");
+    }
+    assert_eq!(rows.len(), known.len());
+}

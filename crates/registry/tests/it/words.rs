@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use model::{OperationKind, OperationStatus, Step, StepStatus, TenantState};
+use model::{OperationKind, OperationStatus, Step, StepStatus, TenantState, UndoReason};
 
 use crate::stage::Stage;
 
@@ -36,6 +36,10 @@ async fn the_database_accepts_the_models_words_and_no_others() {
     assert_eq!(
         accepted(&stage, "operations", "kind").await,
         words(OperationKind::ALL)
+    );
+    assert_eq!(
+        accepted(&stage, "operations", "undo_reason").await,
+        words(UndoReason::ALL)
     );
     assert_eq!(
         accepted(&stage, "operation_steps", "step").await,

@@ -118,12 +118,12 @@ pub struct StepView {
 impl OperationView {
     fn of(operation: Operation, steps: Option<Vec<StepRow>>) -> Self {
         Self {
+            error: operation.error_text(),
             id: operation.id,
             kind: operation.kind,
             tenant_id: operation.tenant,
             tenant_slug: operation.tenant_slug,
             status: operation.status,
-            error: operation.error,
             attempts: operation.attempts,
             progress: operation.progress,
             cancel_requested_by: operation.cancel_requested_by.map(|by| by.to_string()),

@@ -181,7 +181,7 @@ fn text(operation: &Operation, steps: &[StepRow]) -> String {
             "worker",
             operation.lease_owner.clone().unwrap_or_else(|| "-".to_owned()),
         ),
-        ("error", operation.error.clone().unwrap_or_else(|| "-".to_owned())),
+        ("error", operation.error_text().unwrap_or_else(|| "-".to_owned())),
     ]);
     let rows = steps.iter().map(|row| {
         vec![

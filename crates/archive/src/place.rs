@@ -36,7 +36,7 @@ pub struct Place {
 }
 
 #[derive(Clone)]
-enum Kind {
+pub(crate) enum Kind {
     Local(PathBuf),
     Remote(Remote),
 }
@@ -296,11 +296,8 @@ impl Place {
         }
     }
 
-    pub(crate) fn remote(&self) -> Option<&Remote> {
-        match &self.kind {
-            Kind::Local(_) => None,
-            Kind::Remote(remote) => Some(remote),
-        }
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     /// Makes ready to write here, and refuses a place where nothing can be written, before anything depends on it.

@@ -4,6 +4,8 @@
 //! died has sent already would be kept (and paid for) unseen, so the upload's own id is noted beside the file first
 //! (`<name>.upload`): the next try ends that upload, and a note that is left names it.
 
+use std::path::Path;
+
 use object_store::{ObjectStoreExt, PutPayload};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -12,7 +14,7 @@ use crate::{
     ArchiveError, Place,
     dump::{Told, Written},
     files,
-    place::Remote,
+    place::{Kind, Remote},
 };
 
 /// One part: all but the last are of one size, as some stores ask. 10,000 of them, the most that S3 takes, are 312 GiB.
@@ -27,18 +29,17 @@ pub(crate) async fn upload(
     source: impl AsyncRead + Unpin,
     told: Told<'_>,
 ) -> Result<Written, ArchiveError> {
-    match place.remote() {
-        Some(remote) => to_store(place, remote, source, told).await,
-        None => to_file(place, source, told).await,
+    match place.kind() {
+        Kind::Remote(remote) => to_store(place, remote, source, told).await,
+        Kind::Local(path) => to_file(path, source, told).await,
     }
 }
 
 async fn to_file(
-    place: &Place,
+    path: &Path,
     mut source: impl AsyncRead + Unpin,
     told: Told<'_>,
 ) -> Result<Written, ArchiveError> {
-    let path = place.local().unwrap_or_else(|| std::path::Path::new(""));
     let part = files::part_of(path);
     let mut file = tokio::fs::File::from_std(files::prepare_file(&part)?);
     let mut tally = Tally::default();
@@ -174,10 +175,10 @@ mod tests {
     async fn a_large_upload_is_whole_or_not_there_and_ends_what_an_earlier_one_left() {
         let store: Arc<InMemory> = Arc::default();
         let place = Place::in_memory(store.clone(), "lab/a.dump");
-        let left = store
-            .create_multipart(&place.remote().unwrap().path)
-            .await
-            .unwrap();
+        let Kind::Remote(remote) = place.kind() else {
+            panic!("{place} lies in memory");
+        };
+        let left = store.create_multipart(&remote.path).await.unwrap();
         place
             .sibling("upload")
             .put(left.clone().into_bytes())
@@ -195,7 +196,7 @@ mod tests {
         assert!(place.get(10).await.unwrap().is_none(), "nothing under its name");
         assert!(place.sibling("upload").get(99).await.unwrap().is_none());
         let ended = store
-            .put_part(&place.remote().unwrap().path, &left, 0, PutPayload::from("x"))
+            .put_part(&remote.path, &left, 0, PutPayload::from("x"))
             .await;
         assert!(ended.is_err(), "the earlier upload is ended");
 

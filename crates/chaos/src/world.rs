@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use bootstrap::Platform;
 use embedded::{Cluster, ThrowawayOptions};
 use model::{Clock as _, OperationKind, OperationStatus, SystemClock};
-use platform::Platform;
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret as _;
 use settings::Settings;

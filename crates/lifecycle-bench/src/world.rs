@@ -77,7 +77,7 @@ impl World {
                 ..Bounds::default()
             },
             roles: provisioner::RolePolicy::default(),
-            seed: platform::seed_hook(),
+            seed: bootstrap::seed_hook(),
             clock: registry::RegistryClock::new(Arc::new(SystemClock)),
         };
         Ok(Self {

@@ -61,8 +61,8 @@ impl InvitationView {
         Self {
             admin_id: invited.admin,
             email: invited.email,
-            path: platform::invitation_path(&invited.token),
-            link: platform::invitation_link(options.public_url.as_deref(), &invited.token),
+            path: bootstrap::invitation_path(&invited.token),
+            link: bootstrap::invitation_link(options.public_url.as_deref(), &invited.token),
             token: invited.token.expose_secret().to_owned(),
             expires_at: invited.expires_at,
         }

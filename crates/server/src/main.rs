@@ -2,8 +2,8 @@
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
+use bootstrap::{Exit, error_text};
 use clap::Parser;
-use platform::{Exit, error_text};
 use settings::Settings;
 
 /// Serves Tenantry's HTTP API and runs its operations on laboratories. Prepare the registry with `tenantctl up` first.

@@ -52,8 +52,8 @@ impl StaffInvitationView {
         Self {
             staff_id: staff,
             email,
-            path: platform::invitation_path(token),
-            link: platform::invitation_link(options.public_url.as_deref(), token),
+            path: bootstrap::invitation_path(token),
+            link: bootstrap::invitation_link(options.public_url.as_deref(), token),
             token: token.expose_secret().to_owned(),
             expires_at,
         }

@@ -13,8 +13,8 @@ use std::{
 
 use actix_web::{HttpServer, dev::ServerHandle, web::Data};
 use anyhow::Context as _;
+use bootstrap::Platform;
 use identity::Tokens;
-use platform::Platform;
 use resolver::{Resolver, ResolverConfig};
 use settings::Settings;
 use tokio::{

@@ -2,9 +2,9 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
+use bootstrap::Platform;
 use indicatif::MultiProgress;
 use model::Reason;
-use platform::Platform;
 use provisioner::RequestedBy;
 use registry::RegistryClient;
 use settings::Settings;

@@ -2,10 +2,10 @@
 
 use std::{io, process::ExitCode};
 
+use bootstrap::{Exit, error_text};
 use export::ExportError;
 use model::OperationId;
 use outbox::OutboxError;
-use platform::{Exit, error_text};
 use provisioner::ProvisionError;
 use serde_json::json;
 

@@ -141,10 +141,10 @@ pub(crate) async fn own(tenant: Tenant, state: web::Data<AppState>) -> ApiResult
             lab::tenant_export::record_archive(txn, actor).await
         })
         .await?;
-    let about = platform::about_laboratory(&found, state.clock.now());
+    let about = bootstrap::about_laboratory(&found, state.clock.now());
     rt::spawn(async move {
         let reading = tenant.read_snapshot(Action::ExportAll, async |txn| {
-            let plan = export::plan(txn, &platform::left_out()).await?;
+            let plan = export::plan(txn, &bootstrap::left_out()).await?;
             Ok(sender.send(txn, &plan, &about).await?)
         });
         let outcome = timeout(LIMIT, reading).await.unwrap_or_else(|_| Err(too_long()));
@@ -171,12 +171,12 @@ pub(crate) async fn of_tenant(
     let (sender, receiver) = pair(&state, found.id)?;
     let by = operator.requested_by(IdempotencyKey(None));
     let target = state.provisioner.open_for_export(&found, &by).await?;
-    let about = platform::about_laboratory(&found, state.clock.now());
+    let about = bootstrap::about_laboratory(&found, state.clock.now());
     rt::spawn(async move {
         let reading = async {
             let mut source = Source::connect(&target, CONNECT_LIMIT).await?;
             let txn = source.begin().await?;
-            let plan = export::plan(&txn, &platform::left_out()).await?;
+            let plan = export::plan(&txn, &bootstrap::left_out()).await?;
             sender.send(&txn, &plan, &about).await
         };
         let outcome = match timeout(LIMIT, reading).await {

@@ -98,7 +98,7 @@ async fn an_operators_token_ends_with_a_log_out_a_new_password_and_a_disablement
     d.get(&token, tenants).await.expect(200);
     // What `tenantctl operator set-password` does.
     let settings = settings::Settings::load(None, environment(&world.space)).unwrap();
-    let platform = platform::Platform::open(&settings).await.unwrap();
+    let platform = bootstrap::Platform::open(&settings).await.unwrap();
     let client = platform.registry.client().await.unwrap();
     let email = model::Email::parse(OPERATOR).unwrap();
     let operator = registry::operator_by_email(&client, &email)

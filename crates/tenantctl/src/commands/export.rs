@@ -83,8 +83,8 @@ async fn write(
     let target = context.platform.provisioner.open_for_export(found, &by).await?;
     let mut source = Source::connect(&target, CONNECT_LIMIT).await?;
     let txn = source.begin().await?;
-    let plan = export::plan(&txn, &platform::left_out()).await?;
-    let about = platform::about_laboratory(found, at);
+    let plan = export::plan(&txn, &bootstrap::left_out()).await?;
+    let about = bootstrap::about_laboratory(found, at);
     let bar = bar(context, plan.files().count());
     let mut file = fs::OpenOptions::new().append(true).open(&part.0).await?;
     let summary = export::write(

@@ -89,7 +89,7 @@ pub(super) fn document(context: &Context, invited: &Invited) -> serde_json::Valu
         "adminId": invited.admin,
         "email": invited.email,
         "token": invited.token.expose_secret(),
-        "path": platform::invitation_path(&invited.token),
+        "path": bootstrap::invitation_path(&invited.token),
         "link": link(context, invited),
         "expiresAt": invited.expires_at,
     })
@@ -100,7 +100,7 @@ pub(super) fn text(context: &Context, invited: &Invited) -> String {
     let (shown, how) = match link(context, invited) {
         Some(link) => (link, ""),
         None => (
-            platform::invitation_path(&invited.token),
+            bootstrap::invitation_path(&invited.token),
             ", below the address of tenantd (set http.public_url to have links whole)",
         ),
     };
@@ -112,5 +112,5 @@ pub(super) fn text(context: &Context, invited: &Invited) -> String {
 }
 
 fn link(context: &Context, invited: &Invited) -> Option<String> {
-    platform::invitation_link(context.settings.http.public_url.as_deref(), &invited.token)
+    bootstrap::invitation_link(context.settings.http.public_url.as_deref(), &invited.token)
 }

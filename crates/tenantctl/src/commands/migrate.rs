@@ -1,8 +1,8 @@
 //! Laboratories brought to the code's schema version, several at a time.
 
+use bootstrap::error_text;
 use futures_util::{StreamExt as _, stream};
 use model::{OperationId, OperationKind, SchemaVersion, TenantState};
-use platform::error_text;
 use provisioner::ProvisionError;
 use registry::{OperationFilter, RegistryError, Tenant, TenantFilter};
 use serde_json::{Value, json};

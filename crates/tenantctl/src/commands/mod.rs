@@ -34,7 +34,7 @@ pub(crate) async fn run(cli: Cli, out: &Out) -> anyhow::Result<()> {
             close_shared,
             new_registry,
         } => {
-            let prepare = platform::Prepare {
+            let prepare = bootstrap::Prepare {
                 close_shared,
                 new_registry,
             };

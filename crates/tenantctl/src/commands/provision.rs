@@ -1,8 +1,8 @@
 //! A laboratory made, or its making taken up again.
 
+use bootstrap::COVERAGE_NOTE;
 use identity::PasswordContext;
 use model::{OperationId, OperationKind, TenantState};
-use platform::COVERAGE_NOTE;
 use provisioner::{NewAdmin, NewLab, ProvisionError};
 use registry::{OperationFilter, RegistryClient, RegistryError, Tenant};
 use serde_json::json;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use platform::{Prepare, Prepared, StaysOpen};
+use bootstrap::{Prepare, Prepared, StaysOpen};
 use serde_json::json;
 use settings::Settings;
 
@@ -113,13 +113,13 @@ fn words(step: &Prepared) -> String {
             address,
             changed: true,
         } => {
-            format!("tenant server {address} registered as {}", platform::MAIN_SERVER)
+            format!("tenant server {address} registered as {}", bootstrap::MAIN_SERVER)
         }
         Prepared::Server {
             address,
             changed: false,
         } => {
-            format!("tenant server {address} known as {}", platform::MAIN_SERVER)
+            format!("tenant server {address} known as {}", bootstrap::MAIN_SERVER)
         }
         Prepared::Closing { databases } => closing(databases),
         Prepared::Secured { closed, open } => secured(closed, open),
@@ -222,7 +222,7 @@ fn document(step: &Prepared) -> serde_json::Value {
         Prepared::Database { name, created } => json!({"step": "database", "name": name, "created": created}),
         Prepared::Registry { version } => json!({"step": "registry", "version": version}),
         Prepared::Server { address, changed } => {
-            json!({"step": "server", "name": platform::MAIN_SERVER, "address": address, "changed": changed})
+            json!({"step": "server", "name": bootstrap::MAIN_SERVER, "address": address, "changed": changed})
         }
         Prepared::Closing { databases } => json!({"step": "closing", "databases": opened(databases)}),
         Prepared::Secured { closed, open } => {

@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, process::Output, time::Duration};
 
+use bootstrap::Platform;
 use model::{Email, Slug};
-use platform::Platform;
 use provisioner::{NewAdmin, NewLab, RequestedBy};
 use settings::Settings;
 use testkit::Space;

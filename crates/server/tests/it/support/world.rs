@@ -184,7 +184,7 @@ pub(crate) async fn connect(target: &pg::ConnectTarget) -> tokio_postgres::Clien
 /// Does what `tenantctl up` and `tenantctl operator create` do.
 pub(crate) async fn prepare(env: &HashMap<String, String>) {
     let settings = settings::Settings::load(None, env.clone()).unwrap();
-    let platform = platform::Platform::open(&settings).await.unwrap();
+    let platform = bootstrap::Platform::open(&settings).await.unwrap();
     platform.prepare(|_| {}).await.unwrap();
     let passwords = identity::Passwords::new(identity::PasswordOptions::default());
     let chosen = identity::ChosenPassword::check(&PASSWORD.into(), &identity::PasswordContext::default());

@@ -1,9 +1,9 @@
 //! A server that others use, too: what it lacks is said before the first change, and what is theirs stays as it is.
 
+use bootstrap::{Platform, PlatformError, Prepare, Prepared, StaysOpen};
 use embedded::{Cluster, ThrowawayOptions};
 use model::{Email, Slug};
 use pg::ConnectTarget;
-use platform::{Platform, PlatformError, Prepare, Prepared, StaysOpen};
 use provisioner::{Ailment, NewAdmin, NewLab, RequestedBy};
 use secrecy::{ExposeSecret as _, SecretString};
 use settings::Settings;

@@ -2,10 +2,10 @@
 
 use std::net::TcpListener;
 
+use bootstrap::{Platform, PlatformError, Prepared};
 use embedded::{Cluster, ThrowawayOptions};
 use model::{Email, Slug};
 use pg::ConnectTarget;
-use platform::{Platform, PlatformError, Prepared};
 use provisioner::{NewAdmin, NewLab, RequestedBy};
 use secrecy::ExposeSecret as _;
 use settings::Settings;

@@ -1,7 +1,7 @@
 use std::fs;
 
+use bootstrap::{Platform, PlatformError, Prepared};
 use identity::KeyStore;
-use platform::{Platform, PlatformError, Prepared};
 use secrecy::ExposeSecret as _;
 use settings::Settings;
 use testkit::Space;

@@ -2,10 +2,10 @@
 
 use std::net::TcpListener;
 
+use bootstrap::{Platform, PlatformError};
 use embedded::{Cluster, ThrowawayOptions};
 use identity::SealContext;
 use model::ServerName;
-use platform::{Platform, PlatformError};
 use registry::NewServer;
 use secrecy::ExposeSecret as _;
 use settings::Settings;

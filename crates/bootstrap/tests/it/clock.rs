@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bootstrap::Platform;
 use identity::{Principal, Tokens};
 use jiff::SignedDuration;
 use model::{Clock, ManualClock, OperatorId, SessionEpoch, SystemClock};
-use platform::Platform;
 use secrecy::ExposeSecret as _;
 use testkit::Space;
 

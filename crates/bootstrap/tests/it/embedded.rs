@@ -1,6 +1,6 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
 
-use platform::Platform;
+use bootstrap::Platform;
 use settings::Settings;
 use tempfile::TempDir;
 use testkit::eventually;

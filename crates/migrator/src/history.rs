@@ -7,7 +7,7 @@ use tokio_postgres::{GenericClient, binary_copy::BinaryCopyOutRow};
 
 use crate::{
     MigrateError,
-    plain::{PlainError, plain_rows},
+    untrusted_tables::{UntrustedTableError, untrusted_table_rows},
 };
 
 /// What is read of each row.
@@ -22,7 +22,7 @@ pub async fn history_version(client: &impl GenericClient) -> Result<SchemaVersio
     // Together: whose history it is makes nothing wait.
     let (name, rows) = future::join(
         client.query_typed_one("SELECT pg_catalog.current_database()::pg_catalog.text", &[]),
-        plain_rows(client, "refinery_schema_history", &COLUMNS),
+        untrusted_table_rows(client, "refinery_schema_history", &COLUMNS),
     )
     .await;
     let database: String = name
@@ -33,12 +33,12 @@ pub async fn history_version(client: &impl GenericClient) -> Result<SchemaVersio
         .get(0);
     let rows = match rows {
         Ok(rows) => rows.unwrap_or_default(),
-        Err(PlainError::Db(error)) => {
+        Err(UntrustedTableError::Db(error)) => {
             return Err(MigrateError::db("reading the migration history", &database)(
                 error,
             ));
         }
-        Err(PlainError::Shape(why)) => {
+        Err(UntrustedTableError::Shape(why)) => {
             return Err(MigrateError::CorruptHistory {
                 database,
                 row: "all of it".to_owned(),

@@ -18,13 +18,13 @@ mod granted;
 mod group;
 mod history;
 mod lock;
-mod plain;
 mod run;
 mod secure;
 mod server;
 mod source;
 mod spare;
 mod template;
+mod untrusted_tables;
 
 pub use baseline::{baseline_write, migrate_scratch};
 pub use clone::{CREATES_AT_ONCE_MAX, CloneStrategy, create_database, create_turn};
@@ -33,7 +33,6 @@ pub use granted::{Granted, granted};
 pub use group::{group_ensure, group_make, rights_settle, rights_take};
 pub use history::history_version;
 pub use lock::{MAINTENANCE_DATABASE, comparing_begin, comparing_is_under_way};
-pub use plain::{PlainError, plain_rows};
 pub use run::migrate_database;
 pub use secure::{close_to_public, secure_server, would_close};
 pub use server::{
@@ -46,3 +45,4 @@ pub use spare::{
     spares_list, spares_lock,
 };
 pub use template::{template_ensure, template_find, template_is_being_built};
+pub use untrusted_tables::{UntrustedTableError, untrusted_table_rows};

@@ -1,7 +1,7 @@
 //! Asking for a database that exists to become a laboratory, and looking at such a database.
 
 use jiff::Timestamp;
-use migrator::{MigrateError, PlainError};
+use migrator::{MigrateError, UntrustedTableError};
 use model::{
     DbName, Email, OperationId, OperationKind, Role, SchemaVersion, ServerName, Slug, StaffId, TenantId,
 };
@@ -311,10 +311,12 @@ pub(crate) async fn untrusted_rows(
     table: &str,
     columns: &[&str],
 ) -> Result<Vec<BinaryCopyOutRow>, ProvisionError> {
-    match migrator::plain_rows(client, table, columns).await {
+    match migrator::untrusted_table_rows(client, table, columns).await {
         Ok(rows) => Ok(rows.unwrap_or_default()),
-        Err(PlainError::Shape(why)) => Err(another_shape(place, table, &why)),
-        Err(PlainError::Db(error)) => Err(ProvisionError::db("looking at the laboratory", place)(error)),
+        Err(UntrustedTableError::Shape(why)) => Err(another_shape(place, table, &why)),
+        Err(UntrustedTableError::Db(error)) => {
+            Err(ProvisionError::db("looking at the laboratory", place)(error))
+        }
     }
 }
 

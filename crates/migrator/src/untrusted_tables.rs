@@ -19,14 +19,14 @@ const ROWS_MAX: usize = 100_000;
 
 /// Why a table was not read.
 #[derive(Debug)]
-pub enum PlainError {
+pub enum UntrustedTableError {
     /// It is not what was looked for; this says why, after the table's name.
     Shape(String),
     /// A statement failed.
     Db(tokio_postgres::Error),
 }
 
-impl From<tokio_postgres::Error> for PlainError {
+impl From<tokio_postgres::Error> for UntrustedTableError {
     fn from(error: tokio_postgres::Error) -> Self {
         let of_shape = [
             SqlState::UNDEFINED_COLUMN,
@@ -46,20 +46,20 @@ impl From<tokio_postgres::Error> for PlainError {
 /// table.
 ///
 /// # Errors
-/// [`PlainError::Shape`] when it is no plain table, hides rows from us, lacks a column, has one whose type is not the server's own,
+/// [`UntrustedTableError::Shape`] when it is no plain table, hides rows from us, lacks a column, has one whose type is not the server's own,
 /// or has more rows than any of ours.
-pub async fn plain_rows(
+pub async fn untrusted_table_rows(
     client: &Client,
     table: &str,
     columns: &[&str],
-) -> Result<Option<Vec<BinaryCopyOutRow>>, PlainError> {
+) -> Result<Option<Vec<BinaryCopyOutRow>>, UntrustedTableError> {
     let name = format!("public.{}", model::quote_ident(table));
     let quoted: Vec<String> = columns.iter().map(|column| model::quote_ident(column)).collect();
     let copy = format!("COPY {name} ({}) TO STDOUT (FORMAT binary)", quoted.join(", "));
     // Preparing it looks at nothing yet.
     let (types, copy) = future::try_join(
         types(client, &name, columns),
-        client.prepare(&copy).map_err(PlainError::from),
+        client.prepare(&copy).map_err(UntrustedTableError::from),
     )
     .await?;
     let Some(types) = types else { return Ok(None) };
@@ -67,7 +67,9 @@ pub async fn plain_rows(
     let mut rows = Vec::new();
     while let Some(row) = stream.next().await {
         if rows.len() == ROWS_MAX {
-            return Err(PlainError::Shape(format!("it has more than {ROWS_MAX} rows")));
+            return Err(UntrustedTableError::Shape(format!(
+                "it has more than {ROWS_MAX} rows"
+            )));
         }
         rows.push(row?);
     }
@@ -75,7 +77,11 @@ pub async fn plain_rows(
 }
 
 /// The types of the columns. Every operator is named with its schema: one of the owner's that fits better would come first.
-async fn types(client: &Client, name: &str, columns: &[&str]) -> Result<Option<Vec<Type>>, PlainError> {
+async fn types(
+    client: &Client,
+    name: &str,
+    columns: &[&str],
+) -> Result<Option<Vec<Type>>, UntrustedTableError> {
     let rows = client
         .query_typed(
             "SELECT c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid), a.attname::pg_catalog.text, a.atttypid
@@ -90,20 +96,20 @@ async fn types(client: &Client, name: &str, columns: &[&str]) -> Result<Option<V
         return Ok(None);
     };
     if first.get::<_, &str>(0) != "r" {
-        return Err(PlainError::Shape("it is no table".to_owned()));
+        return Err(UntrustedTableError::Shape("it is no table".to_owned()));
     }
     if first.get(1) {
-        return Err(PlainError::Shape("a policy hides rows of it".to_owned()));
+        return Err(UntrustedTableError::Shape("a policy hides rows of it".to_owned()));
     }
     let of = |column: &&str| {
         let row = rows
             .iter()
             .find(|row| row.get::<_, Option<&str>>(2) == Some(*column));
         let Some(row) = row else {
-            return Err(PlainError::Shape(format!("it has no column {column}")));
+            return Err(UntrustedTableError::Shape(format!("it has no column {column}")));
         };
         Type::from_oid(row.get::<_, Oid>(3)).ok_or_else(|| {
-            PlainError::Shape(format!(
+            UntrustedTableError::Shape(format!(
                 "its column {column} has a type that is not the server's own"
             ))
         })

@@ -59,8 +59,8 @@ impl Account {
             .ok_or(EmbeddedError::NoAccount)
     }
 
-    /// A command that runs as this account in `dir`, without the caller's environment: that may hold secrets, and
-    /// settings of another PostgreSQL.
+    /// A command that runs as this account in `dir`, without the caller's environment: that may hold secrets,
+    /// and settings of another PostgreSQL.
     pub(crate) fn command(&self, program: impl AsRef<Path>, dir: &Path) -> Command {
         let mut command = Command::new(program.as_ref());
         // The caller's own directory may be closed to the account.

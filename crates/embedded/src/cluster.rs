@@ -40,7 +40,8 @@ pub struct ClusterOptions {
     pub dir: PathBuf,
     /// The directory of the PostgreSQL programs; `None` finds the newest that fits the data.
     pub bin: Option<PathBuf>,
-    /// Server parameters such as `("max_connections", "300")`. Addresses, port, sockets and logging are not the caller's.
+    /// Server parameters such as `("max_connections", "300")`. Addresses, port, sockets and logging are not
+    /// the caller's.
     pub parameters: Vec<(String, String)>,
 }
 
@@ -57,8 +58,9 @@ pub struct ThrowawayOptions {
 
 /// A running private cluster.
 ///
-/// Its owner stops it by [`Cluster::stop`] or by dropping it, which blocks until the server is gone; so it ends as well
-/// when the owner is killed. To a guest both do nothing, and the server ends when its owner does.
+/// Its owner stops it by [`Cluster::stop`] or by dropping it, which blocks until the server is gone; so it
+/// ends as well when the owner is killed. To a guest both do nothing, and the server ends when its owner
+/// does.
 pub struct Cluster {
     target: ConnectTarget,
     bin: PgBin,
@@ -112,7 +114,8 @@ impl Cluster {
                 }
                 Err(error) => return Err(error),
             }
-            // initdb, the server and all that is left of one hold it: when it is free, there is nothing to wait for.
+            // initdb, the server and all that is left of one hold it: when it is free, there is nothing to
+            // wait for.
             let serverless = lock_is_free(&layout.server_lock())?;
             waiting.serverless_since =
                 serverless.then(|| waiting.serverless_since.unwrap_or_else(Instant::now));
@@ -132,8 +135,8 @@ impl Cluster {
         }
     }
 
-    /// Starts a cluster of one's own that is fast, does not survive a crash of the machine, and leaves nothing behind:
-    /// its directory is removed when it stops, also when its owner is killed.
+    /// Starts a cluster of one's own that is fast, does not survive a crash of the machine, and leaves
+    /// nothing behind: its directory is removed when it stops, also when its owner is killed.
     ///
     /// # Errors
     /// [`EmbeddedError`] says what is wrong and what to do about it.
@@ -204,7 +207,8 @@ impl Cluster {
         free.is_some_and(|free| free < ROOM_MIN)
     }
 
-    /// Starts an owner's server that has ended again, with its data and on its port; does nothing for a guest.
+    /// Starts an owner's server that has ended again, with its data and on its port; does nothing for a
+    /// guest.
     ///
     /// When it fails it may be tried again. A caller that goes away meanwhile stops the server.
     ///
@@ -256,7 +260,8 @@ impl Cluster {
             return Ok(None);
         };
         let target = target(endpoint.port, layout.password_read()?);
-        // SCRAM is mutual: what answers here knows the password's verifier, so it is the server of this directory.
+        // SCRAM is mutual: what answers here knows the password's verifier, so it is the server of this
+        // directory.
         pg::connect(&target, "tenantry embedded", CONNECT_LIMIT).await?;
         Ok(Some(Self {
             target,
@@ -337,7 +342,8 @@ fn fast_parameters() -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// Runs what blocks on a thread for that. When the caller goes away meanwhile, what it started is dropped when done.
+/// Runs what blocks on a thread for that. When the caller goes away meanwhile, what it started is dropped
+/// when done.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, EmbeddedError> + Send + 'static,
 ) -> Result<T, EmbeddedError> {

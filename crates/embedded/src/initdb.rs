@@ -1,4 +1,5 @@
-//! Making the data directory: beside its place, then renamed, so that an interrupted initdb leaves nothing to trip over.
+//! Making the data directory: beside its place, then renamed, so that an interrupted initdb leaves nothing to
+//! trip over.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -24,7 +25,8 @@ const INITDB_LIMIT: Duration = Duration::from_secs(180);
 
 const POLL_EVERY: Duration = Duration::from_millis(10);
 
-/// Runs initdb unless there are data. `lock` is the server's lock: an initdb that outlives its owner still holds it.
+/// Runs initdb unless there are data. `lock` is the server's lock: an initdb that outlives its owner still
+/// holds it.
 pub(crate) fn ensure_data(
     layout: &Layout,
     account: &Account,
@@ -40,7 +42,8 @@ pub(crate) fn ensure_data(
     }
     let password_file = layout.password_file_for_initdb(password)?;
     account.own(&password_file)?;
-    // C.UTF-8 sorts by code point everywhere alike; machines without it (musl, old macOS) have C, which does the same.
+    // C.UTF-8 sorts by code point everywhere alike; machines without it (musl, old macOS) have C, which does
+    // the same.
     let mut outcome = Err(String::new());
     for locale in ["C.UTF-8", "C"] {
         remove_dir(&unfinished)?;

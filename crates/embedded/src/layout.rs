@@ -143,7 +143,8 @@ impl Layout {
         remove_file(&self.endpoint())
     }
 
-    /// The port of the last start where it is still free, so that addresses that people noted stay right; else a free one.
+    /// The port of the last start where it is still free, so that addresses that people noted stay right;
+    /// else a free one.
     pub(crate) fn port_choose(&self, attempt: u32) -> Result<u16, EmbeddedError> {
         let kept = fs::read_to_string(self.port())
             .ok()
@@ -218,7 +219,8 @@ pub(crate) fn lock_open(path: &Path) -> Result<File, EmbeddedError> {
         .map_err(EmbeddedError::file("open", path))
 }
 
-/// Tries to take the lock; it is released when the last copy of this open file is closed, in whatever process.
+/// Tries to take the lock; it is released when the last copy of this open file is closed, in whatever
+/// process.
 pub(crate) fn lock_take(file: &File, path: &Path) -> Result<bool, EmbeddedError> {
     match file.try_lock() {
         Ok(()) => Ok(true),
@@ -227,8 +229,8 @@ pub(crate) fn lock_take(file: &File, path: &Path) -> Result<bool, EmbeddedError>
     }
 }
 
-/// Whether nobody holds the lock. The look holds it together with other looks for a moment; who wants it for himself
-/// tries again.
+/// Whether nobody holds the lock. The look holds it together with other looks for a moment; who wants it for
+/// himself tries again.
 pub(crate) fn lock_is_free(path: &Path) -> Result<bool, EmbeddedError> {
     match lock_open(path)?.try_lock_shared() {
         Ok(()) => Ok(true),

@@ -1,8 +1,8 @@
 //! Making sure that nothing of an earlier server is left before the data are touched.
 //!
-//! The earlier owner, its supervisor and its server may each have been killed on their own. What is left of them holds
-//! the server's lock, so there is one question to ask. Only a process that provably is the server of this very
-//! directory is ever signalled: after a crash its number may belong to somebody else.
+//! The earlier owner, its supervisor and its server may each have been killed on their own. What is left of
+//! them holds the server's lock, so there is one question to ask. Only a process that provably is the server
+//! of this very directory is ever signalled: after a crash its number may belong to somebody else.
 
 use std::{
     fs::{self, File},
@@ -65,8 +65,8 @@ pub(crate) fn wait_until_gone(
     loop {
         meanwhile();
         if lock_take(&lock, &layout.server_lock())? {
-            // Nobody is left who could have written it; and PostgreSQL would refuse to start when the number in it
-            // belongs to another process by now.
+            // Nobody is left who could have written it; and PostgreSQL would refuse to start when the number
+            // in it belongs to another process by now.
             remove_file(&layout.data().join("postmaster.pid"))?;
             return Ok(lock);
         }

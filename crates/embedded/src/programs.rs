@@ -1,5 +1,5 @@
-//! Finding the PostgreSQL programs that are installed, in the places where the common packages put them: the newest
-//! server, or those that dump and restore for a server of one major version.
+//! Finding the PostgreSQL programs that are installed, in the places where the common packages put them: the
+//! newest server, or those that dump and restore for a server of one major version.
 
 use std::{
     collections::BTreeSet,
@@ -37,11 +37,11 @@ impl PgBin {
         Self::find_for(explicit, None)
     }
 
-    /// The programs that dump and restore, of exactly this major version: from the directory that is named, or else from
-    /// those installed on this machine. A server need not be among them.
+    /// The programs that dump and restore, of exactly this major version: from the directory that is named,
+    /// or else from those installed on this machine. A server need not be among them.
     ///
-    /// Exactly, because a newer `pg_restore` says things at the start of a session that an older server refuses, and an
-    /// older `pg_dump` does not read a newer server at all.
+    /// Exactly, because a newer `pg_restore` says things at the start of a session that an older server
+    /// refuses, and an older `pg_dump` does not read a newer server at all.
     ///
     /// # Errors
     /// [`EmbeddedError`] says which versions are there and how to get the wanted one.
@@ -120,8 +120,8 @@ impl PgBin {
         }))
     }
 
-    /// The path of a program such as `pg_dump`. That it exists was checked for initdb, postgres and pg_ctl, or for pg_dump
-    /// and pg_restore when found by [`PgBin::find_major`]; not for any other.
+    /// The path of a program such as `pg_dump`. That it exists was checked for initdb, postgres and pg_ctl,
+    /// or for pg_dump and pg_restore when found by [`PgBin::find_major`]; not for any other.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
         self.dir.join(name)

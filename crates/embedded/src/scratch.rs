@@ -9,8 +9,8 @@ use std::{
 
 use crate::{EmbeddedError, layout::remove_dir};
 
-/// Waits for the end of its pipe, then removes `$1`: again and again for a minute, since an initdb or a server that lost
-/// its owner in the same moment may still be writing there.
+/// Waits for the end of its pipe, then removes `$1`: again and again for a minute, since an initdb or a
+/// server that lost its owner in the same moment may still be writing there.
 const JANITOR: &str = r#"
 trap '' INT TERM HUP
 while read -r _line; do :; done

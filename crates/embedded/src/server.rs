@@ -62,7 +62,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Ends what is left of an earlier server, makes the data if there are none, and starts. Blocks until ready.
+    /// Ends what is left of an earlier server, makes the data if there are none, and starts. Blocks until
+    /// ready.
     pub(crate) fn start(plan: Plan, owner: File) -> Result<Self, EmbeddedError> {
         check_parameters(&plan.parameters)?;
         let layout = &plan.layout;
@@ -106,8 +107,8 @@ impl Server {
         self.running.has_ended()
     }
 
-    /// Starts a server that has ended again, on the same port, for its address is known elsewhere. Blocks until ready;
-    /// when it fails it may be tried again.
+    /// Starts a server that has ended again, on the same port, for its address is known elsewhere. Blocks
+    /// until ready; when it fails it may be tried again.
     pub(crate) fn restart(&mut self) -> Result<(), EmbeddedError> {
         self.running.stop()?;
         let layout = &self.plan.layout;

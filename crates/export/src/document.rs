@@ -1,5 +1,5 @@
-//! The documents beside the data: the description by the Data Package standard (<https://datapackage.org/standard/>), the
-//! manifest, and a page for people.
+//! The documents beside the data: the description by the Data Package standard
+//! (<https://datapackage.org/standard/>), the manifest, and a page for people.
 
 use std::fmt::Write as _;
 

@@ -1,12 +1,14 @@
-//! A database's tables as one archive of open formats, for whoever owns the data: a ZIP of CSV files (RFC 4180), described
-//! by a Data Package (Frictionless Data), with a manifest of rows and checksums. It can be read without us.
+//! A database's tables as one archive of open formats, for whoever owns the data: a ZIP of CSV files (RFC
+//! 4180), described by a Data Package (Frictionless Data), with a manifest of rows and checksums. It can be
+//! read without us.
 //!
-//! Everything is read in one snapshot. Rows are streamed from COPY through the compressor to whoever takes the bytes, so
-//! memory is bounded by a few buffers whatever the database's size. The archive is whole only with its last bytes: a reader
-//! refuses one that was cut off.
+//! Everything is read in one snapshot. Rows are streamed from COPY through the compressor to whoever takes
+//! the bytes, so memory is bounded by a few buffers whatever the database's size. The archive is whole only
+//! with its last bytes: a reader refuses one that was cut off.
 //!
-//! It never reads what it is told to leave out, nor any column whose name says that it holds a secret. It knows no tenancy and
-//! no HTTP: it works on a transaction that somebody lends it, with the rights of that transaction's role.
+//! It never reads what it is told to leave out, nor any column whose name says that it holds a secret. It
+//! knows no tenancy and no HTTP: it works on a transaction that somebody lends it, with the rights of that
+//! transaction's role.
 
 mod archive;
 mod document;

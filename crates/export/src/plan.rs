@@ -13,8 +13,8 @@ use crate::{
     values::{Encoding, survey},
 };
 
-/// Words in a column's name that say that it holds a secret: such a column is left out of any table, also of one that was
-/// made after this was written.
+/// Words in a column's name that say that it holds a secret: such a column is left out of any table, also of
+/// one that was made after this was written.
 const SECRET: [&str; 7] = [
     "password",
     "passwd",
@@ -158,8 +158,8 @@ impl Resource {
     }
 }
 
-/// Looks at the database and decides what to export. `left_out` names what the caller knows to be no data of the owner's, or
-/// secret.
+/// Looks at the database and decides what to export. `left_out` names what the caller knows to be no data of
+/// the owner's, or secret.
 ///
 /// # Errors
 /// [`ExportError::Db`].

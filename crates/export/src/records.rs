@@ -8,7 +8,8 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Adds `bytes` to `out`. A doubled quote within quotes opens and closes at once, which comes to the same.
+    /// Adds `bytes` to `out`. A doubled quote within quotes opens and closes at once, which comes to the
+    /// same.
     pub(crate) fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         out.reserve(bytes.len() + 2);
         for &byte in bytes {

@@ -5,8 +5,8 @@ use tokio_postgres::{Client, Transaction};
 
 use crate::ExportError;
 
-/// Makes a transaction that has just begun read one state of the database to its end, and write nothing. It must be its
-/// first statement.
+/// Makes a transaction that has just begun read one state of the database to its end, and write nothing. It
+/// must be its first statement.
 ///
 /// # Errors
 /// [`ExportError::Db`].
@@ -16,8 +16,8 @@ pub async fn snapshot(txn: &Transaction<'_>) -> Result<(), ExportError> {
         .map_err(ExportError::db("beginning a snapshot"))
 }
 
-/// How values are written must not depend on a setting, and a row that a policy would hide is an error instead. One
-/// statement reads a whole table: it may take as long as the export may.
+/// How values are written must not depend on a setting, and a row that a policy would hide is an error
+/// instead. One statement reads a whole table: it may take as long as the export may.
 pub(crate) async fn settle(txn: &Transaction<'_>) -> Result<(), ExportError> {
     txn.batch_execute(
         "SET LOCAL search_path = ''; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL timezone = 'UTC';

@@ -1,8 +1,9 @@
 //! How the values of one column are written, and what the description calls that.
 //!
-//! A column gets a type of the Data Package standard where every value that it holds has a form in that type. A value
-//! without one (a date before year 1, `infinity`, an array whose first index is not 1) makes its whole column
-//! PostgreSQL's own text, described as a string: a description that is wrong for one row is wrong.
+//! A column gets a type of the Data Package standard where every value that it holds has a form in that type.
+//! A value without one (a date before year 1, `infinity`, an array whose first index is not 1) makes its
+//! whole column PostgreSQL's own text, described as a string: a description that is wrong for one row is
+//! wrong.
 
 use model::quote_ident;
 use tokio_postgres::Transaction;
@@ -12,11 +13,12 @@ use crate::{
     tables::{Column, Element},
 };
 
-/// Finite arrays whose dimensions all begin at 1, which is what JSON can say. An empty array has no dimensions.
+/// Finite arrays whose dimensions all begin at 1, which is what JSON can say. An empty array has no
+/// dimensions.
 const JSON_DIMENSIONS: &str = r"'^(\[1:[0-9]+\])+$'";
 
-/// What an absent value is written as, unless the table holds that very text. COPY quotes a text that equals it, but most
-/// readers do not tell a quoted field from an unquoted one.
+/// What an absent value is written as, unless the table holds that very text. COPY quotes a text that equals
+/// it, but most readers do not tell a quoted field from an unquoted one.
 const ABSENT: &str = r"\N";
 
 /// One way to write a column's values.
@@ -127,8 +129,8 @@ fn reference(column: &Column) -> String {
     format!("t.{}", quote_ident(&column.name))
 }
 
-/// JSON where it says the same: `None` for elements of which it does not. A `null` of JSON inside an array of JSON is one,
-/// and how a type that is not the server's own becomes JSON or text may be its owner's function.
+/// JSON where it says the same: `None` for elements of which it does not. A `null` of JSON inside an array of
+/// JSON is one, and how a type that is not the server's own becomes JSON or text may be its owner's function.
 fn array(element: &Element, name: &str) -> Option<Encoding> {
     if !element.built_in {
         return None;

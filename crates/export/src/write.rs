@@ -1,5 +1,5 @@
-//! Writing an export: the page for people, each table's rows as they come, then the documents that describe them. How a column is
-//! described depends on its values, which are looked at just before they are written.
+//! Writing an export: the page for people, each table's rows as they come, then the documents that describe
+//! them. How a column is described depends on its values, which are looked at just before they are written.
 
 use std::io;
 
@@ -16,8 +16,8 @@ use crate::{
 
 /// How many bytes of rows go to the compressor at once, about. The server sends each row by itself.
 const ROWS_BYTES: usize = 32 * 1024;
-/// From this size on disk on, a table's file may come to 4 GiB: compressed values grow several times when they are written
-/// out.
+/// From this size on disk on, a table's file may come to 4 GiB: compressed values grow several times when
+/// they are written out.
 const LARGE_BYTES: i64 = 256 * 1024 * 1024;
 
 /// What was written.
@@ -31,8 +31,8 @@ pub struct Summary {
     pub bytes: u64,
 }
 
-/// Writes the archive. `out` takes its bytes, some 64 KiB at a time; while it waits, nothing is read. `done` is told of
-/// each table that is done.
+/// Writes the archive. `out` takes its bytes, some 64 KiB at a time; while it waits, nothing is read. `done`
+/// is told of each table that is done.
 ///
 /// # Errors
 /// [`ExportError`]; what was written until then is no archive.

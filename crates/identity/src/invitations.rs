@@ -12,7 +12,8 @@ pub fn generate_invitation_token() -> SecretString {
     generate_password()
 }
 
-/// A new token for a person whom only their laboratory knows: it names the laboratory, so that it can be looked up there.
+/// A new token for a person whom only their laboratory knows: it names the laboratory, so that it can be
+/// looked up there.
 #[must_use]
 pub fn generate_staff_invitation_token(tenant: TenantId) -> SecretString {
     let random = generate_password();

@@ -1,7 +1,7 @@
 //! The two keys of a control plane, in files that only its own account may read.
 //!
-//! A key's file appears whole or not at all, and never replaces another: of any number of processes that start at once
-//! on an empty directory, one makes the key and all use it.
+//! A key's file appears whole or not at all, and never replaces another: of any number of processes that
+//! start at once on an empty directory, one makes the key and all use it.
 
 use std::{
     fmt, fs,
@@ -136,7 +136,8 @@ key!(
 );
 
 impl SealKey {
-    /// Reads the key that a control plane made, for a process that only opens what is sealed: it makes none. It touches the disk.
+    /// Reads the key that a control plane made, for a process that only opens what is sealed: it makes none.
+    /// It touches the disk.
     ///
     /// # Errors
     /// [`KeyError`] names the file, also when there is none.
@@ -156,8 +157,8 @@ pub struct KeyStore {
 }
 
 impl KeyStore {
-    /// Reads the keys, and makes those that are missing. It touches the disk: call it at the start, or on a blocking
-    /// thread.
+    /// Reads the keys, and makes those that are missing. It touches the disk: call it at the start, or on a
+    /// blocking thread.
     ///
     /// # Errors
     /// [`KeyError`] names the file and what to do.
@@ -177,8 +178,8 @@ impl KeyStore {
         })
     }
 
-    /// Takes the seal key's file away again if this store made it, and says whether it did: for a caller who finds
-    /// secrets that were sealed with an earlier one. A key that was there before is never touched.
+    /// Takes the seal key's file away again if this store made it, and says whether it did: for a caller who
+    /// finds secrets that were sealed with an earlier one. A key that was there before is never touched.
     ///
     /// # Errors
     /// [`KeyError`] names the file.
@@ -223,7 +224,8 @@ fn read(path: &Path) -> Result<Option<String>, KeyError> {
 /// Makes the file, whole and on disk; `false` when it was there before.
 fn create(path: &Path, text: &str) -> Result<bool, KeyError> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    // tempfile makes it with mode 0600. Its name is not that of a key, so a crash here leaves nothing that counts.
+    // tempfile makes it with mode 0600. Its name is not that of a key, so a crash here leaves nothing that
+    // counts.
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed("create a file in", dir))?;
     file.write_all(text.as_bytes())
         .and_then(|()| file.as_file().sync_all())

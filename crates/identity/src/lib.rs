@@ -1,7 +1,9 @@
-//! Who somebody is, and what must stay secret: password hashes, tokens, the keys of both, and secrets at rest.
+//! Who somebody is, and what must stay secret: password hashes, tokens, the keys of both, and secrets at
+//! rest.
 //!
-//! Invariants: no secret shows in `Debug`, in an error or in a log; a log-in costs the same work whether the person
-//! exists or not; a laboratory's token is never an operator's; what is sealed for one tenant opens for no other.
+//! Invariants: no secret shows in `Debug`, in an error or in a log; a log-in costs the same work whether the
+//! person exists or not; a laboratory's token is never an operator's; what is sealed for one tenant opens for
+//! no other.
 //!
 //! This crate decides who somebody is and never what they may do; it talks to no database and knows no HTTP.
 

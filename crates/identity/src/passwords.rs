@@ -1,8 +1,8 @@
 //! People's passwords: hashed with argon2id, a bounded number at once.
 //!
-//! One hash takes 19 MiB and some ten milliseconds of a core on purpose. So hashing runs on blocking threads, each with a
-//! [permit](crate::permits) and the permit's memory, and a crowd that logs in gets [`PasswordError::Busy`] after a bounded
-//! wait instead of the machine's memory.
+//! One hash takes 19 MiB and some ten milliseconds of a core on purpose. So hashing runs on blocking threads,
+//! each with a [permit](crate::permits) and the permit's memory, and a crowd that logs in gets
+//! [`PasswordError::Busy`] after a bounded wait instead of the machine's memory.
 
 use std::{fmt, time::Duration};
 
@@ -19,8 +19,8 @@ use crate::{
     rules::PASSWORD_CHARS_MAX,
 };
 
-// OWASP Password Storage Cheat Sheet, argon2id: "a minimum configuration of 19 MiB of memory, an iteration count of 2,
-// and 1 degree of parallelism".
+// OWASP Password Storage Cheat Sheet, argon2id: "a minimum configuration of 19 MiB of memory, an iteration
+// count of 2, and 1 degree of parallelism".
 const MEMORY_KIB: u32 = 19_456;
 const ITERATIONS: u32 = 2;
 const LANES: u32 = 1;
@@ -28,14 +28,14 @@ const LANES: u32 = 1;
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 
-/// The most that a stored hash may ask for. Hashes come from databases that their laboratory may write to, adopted ones
-/// above all, and one that asked for a terabyte would be a weapon.
+/// The most that a stored hash may ask for. Hashes come from databases that their laboratory may write to,
+/// adopted ones above all, and one that asked for a terabyte would be a weapon.
 const STORED_MEMORY_KIB_MAX: u32 = 65_536;
 const STORED_ITERATIONS_MAX: u32 = 10;
 const STORED_LANES_MAX: u32 = 16;
 
-/// Nobody's password, with the parameters above: verifying against it takes as long as against a real one. Salt and
-/// hash were drawn at random; no password is known that fits, and a match would not be believed.
+/// Nobody's password, with the parameters above: verifying against it takes as long as against a real one.
+/// Salt and hash were drawn at random; no password is known that fits, and a match would not be believed.
 const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$cTDm1JkWnSXCzLzPKBjwnQ$o1u1Fqk1vYc0CYSUgkq6h3SWIcH4tJyz3v0RrmTzSYk";
 
@@ -158,11 +158,12 @@ impl Passwords {
         .await
     }
 
-    /// Whether the password is the one that was hashed. With nothing stored (no such person) the same work is done and
-    /// the answer is no, so that the time does not tell who exists.
+    /// Whether the password is the one that was hashed. With nothing stored (no such person) the same work is
+    /// done and the answer is no, so that the time does not tell who exists.
     ///
-    /// Hashes are made of NFC. A password that was typed in another form is compared in both, because hashes of before may be of
-    /// the other; how much work that is depends on what was typed, and not on whose it is.
+    /// Hashes are made of NFC. A password that was typed in another form is compared in both, because hashes
+    /// of before may be of the other; how much work that is depends on what was typed, and not on whose it
+    /// is.
     ///
     /// # Errors
     /// [`PasswordError::Busy`]; [`PasswordError::Malformed`] when what is stored is no hash.
@@ -187,8 +188,8 @@ impl Passwords {
         Ok(matches.await? && exists)
     }
 
-    /// Runs the work on a blocking thread when its turn has come. The permit goes with the work and not with the caller:
-    /// one who hangs up does not make room for more than the bound.
+    /// Runs the work on a blocking thread when its turn has come. The permit goes with the work and not with
+    /// the caller: one who hangs up does not make room for more than the bound.
     async fn in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Vec<Block>) -> Result<T, PasswordError> + Send + 'static,
@@ -205,8 +206,8 @@ impl Passwords {
     }
 }
 
-/// What a password is compared as: in NFC, and as it was typed where that differs. None when it is longer than any that was
-/// ever accepted.
+/// What a password is compared as: in NFC, and as it was typed where that differs. None when it is longer
+/// than any that was ever accepted.
 fn forms(password: &SecretString) -> Vec<SecretString> {
     let typed = password.expose_secret();
     if typed.len() > 12 * PASSWORD_CHARS_MAX {
@@ -258,8 +259,8 @@ impl Stored {
     }
 }
 
-/// Computes a hash in the permit's memory and wipes it: from the blocks of a finished computation a guess could be checked
-/// at a fraction of Argon2's cost.
+/// Computes a hash in the permit's memory and wipes it: from the blocks of a finished computation a guess
+/// could be checked at a fraction of Argon2's cost.
 fn compute(
     argon2: &Argon2<'_>,
     memory: &mut Vec<Block>,

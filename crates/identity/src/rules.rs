@@ -1,8 +1,10 @@
-//! Which passwords people may choose: long enough, not among those that everybody tries first, and nothing that can be read off
-//! the person's address or the laboratory's name (NIST SP 800-63B, 3.1.1.2: blocklists of common and context-specific values).
+//! Which passwords people may choose: long enough, not among those that everybody tries first, and nothing
+//! that can be read off the person's address or the laboratory's name (NIST SP 800-63B, 3.1.1.2: blocklists
+//! of common and context-specific values).
 //!
-//! Common passwords, words, names, keyboard patterns and their usual disguises are recognised by zxcvbn's embedded lists. It
-//! estimates how many guesses an attacker needs who knows these and the context; fewer than 10^8 are refused, its own threshold.
+//! Common passwords, words, names, keyboard patterns and their usual disguises are recognised by zxcvbn's
+//! embedded lists. It estimates how many guesses an attacker needs who knows these and the context; fewer
+//! than 10^8 are refused, its own threshold.
 
 use std::fmt;
 
@@ -11,8 +13,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::generate_password;
 
-/// The fewest characters of a password. NIST SP 800-63B asks for 8 at the least in its third revision and for 15 in its
-/// fourth where a password stands alone; no rule about kinds of characters, as NIST advises against them.
+/// The fewest characters of a password. NIST SP 800-63B asks for 8 at the least in its third revision and for
+/// 15 in its fourth where a password stands alone; no rule about kinds of characters, as NIST advises against
+/// them.
 pub const PASSWORD_CHARS_MIN: usize = 12;
 /// The most characters: NIST wants 64 at the least to be allowed.
 pub const PASSWORD_CHARS_MAX: usize = 128;
@@ -74,8 +77,8 @@ impl PasswordContext {
         self
     }
 
-    /// Whether little is left of a password without what is known of the person. The estimate does not see that: it takes three
-    /// known words in a row for a good password.
+    /// Whether little is left of a password without what is known of the person. The estimate does not see
+    /// that: it takes three known words in a row for a good password.
     fn leaves_little_of(&self, password: &str) -> bool {
         let fold = |text: &str| -> String {
             let lower = text.to_lowercase();

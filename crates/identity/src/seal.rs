@@ -44,8 +44,9 @@ pub enum SealError {
     },
 }
 
-/// Which secret of whom: a secret opens in the context alone in which it was sealed, so a row's secret that is copied to another
-/// row is worth nothing. The text of a context is authenticated with each stored secret and never changes.
+/// Which secret of whom: a secret opens in the context alone in which it was sealed, so a row's secret that
+/// is copied to another row is worth nothing. The text of a context is authenticated with each stored secret
+/// and never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SealContext {
     /// The password of a server's administrator.
@@ -152,7 +153,8 @@ impl Sealer {
     }
 }
 
-/// What is authenticated beside the secret: the header has a fixed length, so it and the context cannot be confused.
+/// What is authenticated beside the secret: the header has a fixed length, so it and the context cannot be
+/// confused.
 fn associated(header: &[u8], context: &SealContext) -> Vec<u8> {
     [header, context.to_string().as_bytes()].concat()
 }

@@ -1,11 +1,13 @@
-//! Tokens that were verified a short while ago: a client sends the same one with each request, and to look it up costs a
-//! tenth of checking its signature and reading its claims anew (0.3 µs instead of 3.2 µs where it was measured).
+//! Tokens that were verified a short while ago: a client sends the same one with each request, and to look it
+//! up costs a tenth of checking its signature and reading its claims anew (0.3 µs instead of 3.2 µs where it
+//! was measured).
 //!
-//! Invariants: only what was verified gets in; times are compared at every use, so no token outlives its end here;
-//! memory is bounded (`ENTRIES_MAX`), the least recently used going first; a token's text is not kept, its SHA-256 is.
+//! Invariants: only what was verified gets in; times are compared at every use, so no token outlives its end
+//! here; memory is bounded (`ENTRIES_MAX`), the least recently used going first; a token's text is not kept,
+//! its SHA-256 is.
 //!
-//! Nothing here knows of dismissals or log-outs: what a token says includes the epochs it was issued under, and whether these
-//! still hold and the person still works there is asked elsewhere, at every request.
+//! Nothing here knows of dismissals or log-outs: what a token says includes the epochs it was issued under,
+//! and whether these still hold and the person still works there is asked elsewhere, at every request.
 
 use std::{
     num::NonZero,

@@ -1,10 +1,11 @@
 //! Tokens: signed statements of who somebody is, for a short time (JWT, RFC 7519, HS256).
 //!
-//! The library checks the shape, the algorithm and the signature. Times are checked here against the injected clock,
-//! and so is the audience, which decides what kind of principal a token can ever become.
+//! The library checks the shape, the algorithm and the signature. Times are checked here against the injected
+//! clock, and so is the audience, which decides what kind of principal a token can ever become.
 //!
-//! A token also carries the epochs of the sessions that it was issued under. Whether they still are the person's and the
-//! laboratory's is for the caller to compare, at every request: nothing here reads a database.
+//! A token also carries the epochs of the sessions that it was issued under. Whether they still are the
+//! person's and the laboratory's is for the caller to compare, at every request: nothing here reads a
+//! database.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -380,7 +381,8 @@ mod tests {
         for (at, old) in token.char_indices() {
             let new = if old == 'A' { 'B' } else { 'A' };
             let changed = format!("{}{new}{}", &token[..at], &token[at + 1..]);
-            // The last character of a base64 text carries bits that mean nothing; strict decoding refuses them too.
+            // The last character of a base64 text carries bits that mean nothing; strict decoding refuses
+            // them too.
             assert!(bench.tokens.verify(&changed).is_err(), "{at}: {changed}");
         }
     }

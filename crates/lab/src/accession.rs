@@ -1,12 +1,15 @@
-//! Accession numbers: prefix, the day on the laboratory's own calendar, and a count from 1, such as `A261121-0001`.
+//! Accession numbers: prefix, the day on the laboratory's own calendar, and a count from 1, such as
+//! `A261121-0001`.
 
 use jiff::Timestamp;
 
 use crate::{LabError, Txn};
 
-/// Draws the next number for the day that `at` (the transaction's own time when absent) falls on in the laboratory.
+/// Draws the next number for the day that `at` (the transaction's own time when absent) falls on in the
+/// laboratory.
 ///
-/// The upsert's row lock makes orders of one laboratory take their numbers one after another until they commit.
+/// The upsert's row lock makes orders of one laboratory take their numbers one after another until they
+/// commit.
 pub(crate) async fn next(txn: &Txn<'_>, at: Option<Timestamp>) -> Result<String, LabError> {
     let statement = txn
         .prepare_cached(

@@ -1,4 +1,5 @@
-//! Ages as durations from the date of birth on the calendar: `P18Y` ends on the 18th birthday, `P28D` after 28 days.
+//! Ages as durations from the date of birth on the calendar: `P18Y` ends on the 18th birthday, `P28D` after
+//! 28 days.
 
 use std::{fmt, str::FromStr};
 
@@ -6,8 +7,8 @@ use jiff::{Span, civil::Date};
 
 /// An age as an ISO 8601 duration of years, months and days, such as `P18Y`, `P6M` or `P28D`.
 ///
-/// The day on which a person reaches it is the date of birth plus the duration; a birthday that a year does not have
-/// (29 February) is the last day of its month.
+/// The day on which a person reaches it is the date of birth plus the duration; a birthday that a year does
+/// not have (29 February) is the last day of its month.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Age {
     years: i16,

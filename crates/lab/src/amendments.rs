@@ -1,9 +1,9 @@
 //! Amendments: the only way in which a released result changes.
 //!
-//! An amendment is entered by one supervisor and verified by another, on its own; it is applied in the same transaction as
-//! its verification. A corrected value has an evaluation of its own, by what is known now; a remark leaves the evaluation as it
-//! is. Only where the laboratory allows one person both is it applied at once, and marked. The value that it replaces, with
-//! all its signatures, stays readable for ever.
+//! An amendment is entered by one supervisor and verified by another, on its own; it is applied in the same
+//! transaction as its verification. A corrected value has an evaluation of its own, by what is known now; a
+//! remark leaves the evaluation as it is. Only where the laboratory allows one person both is it applied at
+//! once, and marked. The value that it replaces, with all its signatures, stays readable for ever.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -79,14 +79,16 @@ pub struct Amendment {
     /// Above it somebody must be told.
     #[schema(value_type = Option<String>)]
     pub crit_high: Option<Number>,
-    /// Whether the new value is or may be critical, or its critical mark was lifted and nobody has accepted that: then somebody must be
-    /// told before it is verified.
+    /// Whether the new value is or may be critical, or its critical mark was lifted and nobody has accepted
+    /// that: then somebody must be told before it is verified.
     pub notice_required: bool,
-    /// Whether a notice of this value is recorded that counts; of an amendment that is verified or withdrawn, whether one counted then.
+    /// Whether a notice of this value is recorded that counts; of an amendment that is verified or withdrawn,
+    /// whether one counted then.
     pub critical_notified: bool,
     /// Set when the proposed value was critical, and an evaluation took that mark away.
     pub critical_lifted: Option<LiftedMark>,
-    /// While it waits: rows of imported files that have another value for this measurement than the proposed one, or one that cannot be read.
+    /// While it waits: rows of imported files that have another value for this measurement than the proposed
+    /// one, or one that cannot be read.
     pub contradicted_by: Vec<Contradiction>,
     /// Why it was verified although a file contradicts it.
     pub conflict_confirmation: Option<String>,
@@ -137,8 +139,9 @@ static SELECT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Enters an amendment. Where the laboratory allows one person to enter and verify, it is applied at once, unless its value
-/// is critical or a file contradicts it: then the notice or the confirmation comes first, and verification after it.
+/// Enters an amendment. Where the laboratory allows one person to enter and verify, it is applied at once,
+/// unless its value is critical or a file contradicts it: then the notice or the confirmation comes first,
+/// and verification after it.
 ///
 /// # Errors
 /// [`LabError::Version`]; [`LabError::Conflict`] `state`, or `open_amendment` when another one waits;
@@ -199,7 +202,8 @@ pub async fn propose(
 pub struct AmendmentVerification {
     /// The version of the amendment that was looked at; refused when it was evaluated otherwise since.
     pub version: Option<i32>,
-    /// Only of a value whose critical mark was lifted (`criticalLifted`): why it is right that it is not marked any more.
+    /// Only of a value whose critical mark was lifted (`criticalLifted`): why it is right that it is not
+    /// marked any more.
     #[schema(value_type = Option<schema::RequiredReason>)]
     pub confirm_lifted: Option<String>,
     /// Only of a value that a file contradicts (`contradictedBy`): why it is the right one all the same.
@@ -210,7 +214,8 @@ pub struct AmendmentVerification {
 /// Verifies an amendment that another person entered, and applies it.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `self_verification`, `critical_notice`, `critical_lifted` or `contradicted`.
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `self_verification`, `critical_notice`,
+/// `critical_lifted` or `contradicted`.
 pub async fn verify(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -428,8 +433,8 @@ async fn insert(
     Ok(amendment)
 }
 
-/// Compares a corrected number anew: what was said of the wrong one says nothing of it, and the previous value may have
-/// been corrected, too.
+/// Compares a corrected number anew: what was said of the wrong one says nothing of it, and the previous
+/// value may have been corrected, too.
 async fn new_delta(
     txn: &Txn<'_>,
     test: &Test,

@@ -1,7 +1,7 @@
 //! The laboratory's own audit trail: who did what, when, from where, written in the transaction of the deed.
 //!
-//! Kept for ever and append-only; the database refuses to change it. It holds no values of its own: what a result said
-//! stands in its revisions.
+//! Kept for ever and append-only; the database refuses to change it. It holds no values of its own: what a
+//! result said stands in its revisions.
 
 use std::net::IpAddr;
 

@@ -46,7 +46,8 @@ pub struct NewTest {
     /// Section of the laboratory, such as `chemistry`.
     #[schema(value_type = schema::Group)]
     pub section: String,
-    /// What must be drawn, such as `serum`; one specimen serves all tests of an order with the same words here.
+    /// What must be drawn, such as `serum`; one specimen serves all tests of an order with the same words
+    /// here.
     #[schema(value_type = schema::Group)]
     pub specimen_type: String,
     /// What kind of value it has.
@@ -60,14 +61,16 @@ pub struct NewTest {
     /// The values that a coded test may have.
     #[schema(value_type = Option<Vec<schema::Line>>, min_items = 1, max_items = 100)]
     pub allowed_values: Option<Vec<String>>,
-    /// Critical values of a test without numbers: of a coded test some of its values; of a text test words that a critical text
-    /// contains, in any case of letters. Such a value is flagged `AA`, and is not released before somebody was told.
+    /// Critical values of a test without numbers: of a coded test some of its values; of a text test words
+    /// that a critical text contains, in any case of letters. Such a value is flagged `AA`, and is not
+    /// released before somebody was told.
     #[schema(value_type = Option<Vec<schema::Line>>, min_items = 1, max_items = 100)]
     pub critical_values: Option<Vec<String>>,
     /// Codes of the tests that a panel stands for.
     #[schema(value_type = Option<Vec<schema::TestCode>>, min_items = 1, max_items = 100)]
     pub members: Option<Vec<String>>,
-    /// Mark a quantity that differs from the patient's previous one by more percent than this; with `deltaDays`.
+    /// Mark a quantity that differs from the patient's previous one by more percent than this; with
+    /// `deltaDays`.
     pub delta_pct: Option<Number>,
     /// How old the previous value may be, in days; with `deltaPct`.
     #[schema(minimum = 1, maximum = 3_650)]
@@ -77,7 +80,9 @@ pub struct NewTest {
     pub tat_minutes: Option<i32>,
 }
 
-/// A change to a test; what is absent stays, and null takes away what a test can be without. Kind and unit change while the test has no result and no range in force; code and specimen never: results mean what they mean.
+/// A change to a test; what is absent stays, and null takes away what a test can be without. Kind and unit
+/// change while the test has no result and no range in force; code and specimen never: results mean what they
+/// mean.
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TestPatch {
@@ -109,7 +114,8 @@ pub struct TestPatch {
     #[serde(default, deserialize_with = "patch::clearable")]
     #[schema(value_type = Option<Vec<schema::Line>>, min_items = 1, max_items = 100)]
     pub critical_values: Option<Option<Vec<String>>>,
-    /// Why nobody needs to be told of a value any more that is critical now. Needed where `criticalValues` leaves one out.
+    /// Why nobody needs to be told of a value any more that is critical now. Needed where `criticalValues`
+    /// leaves one out.
     #[serde(default, deserialize_with = "patch::kept")]
     #[schema(value_type = schema::Line, required = false)]
     pub without_limits: Option<String>,
@@ -172,8 +178,8 @@ pub struct Test {
     pub delta_days: Option<i32>,
     /// Expected time, minutes.
     pub tat_minutes: i32,
-    /// The ages for which a range is in force. At any other age there is no range and no critical limit, and results say so
-    /// (`noRangeReason`). The standard catalogue's ranges hold from 18 years.
+    /// The ages for which a range is in force. At any other age there is no range and no critical limit, and
+    /// results say so (`noRangeReason`). The standard catalogue's ranges hold from 18 years.
     pub covered_ages: Vec<CoveredAges>,
     /// Whether it came with the standard catalogue.
     pub standard: bool,
@@ -243,8 +249,8 @@ pub(crate) async fn by_codes(txn: &Txn<'_>, codes: &[String]) -> Result<HashMap<
         .collect()
 }
 
-/// The tests behind some codes, kept as they are until the transaction ends: what is ordered must not become another kind of
-/// test, or get another unit, at the same moment.
+/// The tests behind some codes, kept as they are until the transaction ends: what is ordered must not become
+/// another kind of test, or get another unit, at the same moment.
 pub(crate) async fn ordered(txn: &Txn<'_>, codes: &[String]) -> Result<HashMap<String, Test>, LabError> {
     let sql = "SELECT code FROM test_def WHERE code = ANY($1) ORDER BY code FOR KEY SHARE";
     txn.query(&txn.prepare_cached(sql).await?, &[&codes]).await?;
@@ -325,8 +331,8 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test,
 /// Changes a test. A change that changes nothing writes nothing.
 ///
 /// # Errors
-/// [`LabError::Version`] when somebody was faster, [`LabError::Invalid`] for bad fields, [`LabError::Conflict`] `limits_lost` when a
-/// critical value is left out without a reason.
+/// [`LabError::Version`] when somebody was faster, [`LabError::Invalid`] for bad fields,
+/// [`LabError::Conflict`] `limits_lost` when a critical value is left out without a reason.
 pub async fn update(
     txn: &Txn<'_>,
     actor: &Actor,

@@ -1,7 +1,8 @@
 //! When specimens were collected and received.
 //!
-//! The day of collection decides the age for which values are evaluated. So a time that cannot be is refused, an unlikely one
-//! needs a confirmation, and a wrong one is corrected with a reason, which evaluates the values again.
+//! The day of collection decides the age for which values are evaluated. So a time that cannot be is refused,
+//! an unlikely one needs a confirmation, and a wrong one is corrected with a reason, which evaluates the
+//! values again.
 
 use jiff::{SignedDuration, Timestamp, civil::Date};
 use model::time::Moment;
@@ -17,8 +18,8 @@ use crate::{
     text::{Problems, REASON_MAX},
 };
 
-/// A stated time of collection is unlikely when it is further away than this both from the order and from now, and a receipt when it is
-/// later than this after the collection.
+/// A stated time of collection is unlikely when it is further away than this both from the order and from
+/// now, and a receipt when it is later than this after the collection.
 const UNLIKELY: SignedDuration = SignedDuration::from_hours(72);
 
 /// A correction of when a specimen was collected or received. What is absent stays.
@@ -41,12 +42,13 @@ pub struct CollectionCorrection {
     pub confirm_unlikely: bool,
 }
 
-/// Corrects when a specimen was collected or received. What was recorded before stays readable; values from it that are not released
-/// are evaluated again, and released ones that would be evaluated otherwise are marked.
+/// Corrects when a specimen was collected or received. What was recorded before stays readable; values from
+/// it that are not released are evaluated again, and released ones that would be evaluated otherwise are
+/// marked.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Version`]; [`LabError::Conflict`] `state` or `unlikely_time`; [`LabError::Invalid`] for a
-/// time that cannot be, a missing reason, or when nothing changes.
+/// [`LabError::NotFound`]; [`LabError::Version`]; [`LabError::Conflict`] `state` or `unlikely_time`;
+/// [`LabError::Invalid`] for a time that cannot be, a missing reason, or when nothing changes.
 pub async fn correct(
     txn: &Txn<'_>,
     actor: &Actor,

@@ -1,12 +1,14 @@
-//! Notices of critical values: whom the laboratory told, when, and whether they read it back. Without one the value is not
-//! released. A value of which a comparator leaves open whether it is critical counts as critical.
+//! Notices of critical values: whom the laboratory told, when, and whether they read it back. Without one the
+//! value is not released. A value of which a comparator leaves open whether it is critical counts as
+//! critical.
 //!
-//! A notice speaks of one value only, and the caller says of which: by the version of the result, or by an open amendment and
-//! its version. The database counts a notice for that revision or version and for no other; times are checked for
-//! plausibility alone. What counted at a release is stored with it.
+//! A notice speaks of one value only, and the caller says of which: by the version of the result, or by an
+//! open amendment and its version. The database counts a notice for that revision or version and for no
+//! other; times are checked for plausibility alone. What counted at a release is stored with it.
 //!
-//! A critical mark that an evaluation takes from a value that did not change is kept ([`LiftedMark`]), and holds the value back
-//! until somebody was told, or until the person who verifies it accepts that with a reason.
+//! A critical mark that an evaluation takes from a value that did not change is kept ([`LiftedMark`]), and
+//! holds the value back until somebody was told, or until the person who verifies it accepts that with a
+//! reason.
 
 use jiff::Timestamp;
 use model::time::Moment;
@@ -34,7 +36,8 @@ pub struct CriticalNoticeEntry {
     /// When; now when absent. Not in the future, and not before the value was there.
     #[serde(default, deserialize_with = "patch::optional::<Moment, _, _>")]
     pub at: Option<Timestamp>,
-    /// Whether they read the value back. A notice that was not is recorded, and counts only where the laboratory's settings say so.
+    /// Whether they read the value back. A notice that was not is recorded, and counts only where the
+    /// laboratory's settings say so.
     pub read_back: bool,
     /// The open amendment whose value they were told; absent for the present value of the result.
     pub amendment_id: Option<AmendmentId>,
@@ -58,7 +61,8 @@ pub struct LiftedMark {
     pub since: Timestamp,
     /// What changed.
     pub reason: String,
-    /// Who accepted that when verifying; absent while nobody has. Then the value is not released without a notice.
+    /// Who accepted that when verifying; absent while nobody has. Then the value is not released without a
+    /// notice.
     pub confirmation: Option<LiftConfirmation>,
 }
 
@@ -109,7 +113,8 @@ pub struct CriticalNotice {
     pub amendment_id: Option<AmendmentId>,
     /// The version of that amendment.
     pub amendment_version: Option<i32>,
-    /// Whether it is certain of which value it speaks; only where earlier versions recorded it, it may not be, and then it does not count.
+    /// Whether it is certain of which value it speaks; only where earlier versions recorded it, it may not
+    /// be, and then it does not count.
     pub value_stated: bool,
     /// The person who was told.
     pub notified_to: String,
@@ -132,18 +137,20 @@ pub(crate) const CRITICAL: &str =
 /// Whether the critical mark of `r` (result) was lifted and nobody has accepted that.
 pub(crate) const LIFTED: &str = "(r.lift_id IS NOT NULL AND r.lift_confirmation IS NULL)";
 
-/// Whether somebody was told of the value of `r` (result), which is or was critical, in a way that counts: read back, unless the
-/// laboratory does without. For a result that is final, whether a notice counted when it became so.
+/// Whether somebody was told of the value of `r` (result), which is or was critical, in a way that counts:
+/// read back, unless the laboratory does without. For a result that is final, whether a notice counted when
+/// it became so.
 pub(crate) const NOTIFIED: &str = "CASE WHEN NOT r.open THEN r.notice_id IS NOT NULL \
      WHEN may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high) OR r.lift_id IS NOT NULL THEN counted_notice(r.id, NULL, \
        coalesce((SELECT l.rev FROM critical_lift l WHERE l.id = r.lift_id), r.rev), r.rev) IS NOT NULL \
      ELSE false END";
 
-/// Records a notice of the value that the result has at `version`, or of the value that an open amendment would bring.
+/// Records a notice of the value that the result has at `version`, or of the value that an open amendment
+/// would bring.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Version`] when the result or the amendment is another one by now; [`LabError::Conflict`]
-/// `not_critical`; [`LabError::Invalid`] for bad fields.
+/// [`LabError::NotFound`]; [`LabError::Version`] when the result or the amendment is another one by now;
+/// [`LabError::Conflict`] `not_critical`; [`LabError::Invalid`] for bad fields.
 pub async fn record(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -273,8 +280,8 @@ async fn of_amendment(
     })
 }
 
-/// Since when the present value of a result is there: it was entered, or an instrument had it before that. The guard of notices
-/// has the same rule; people note the minute.
+/// Since when the present value of a result is there: it was entered, or an instrument had it before that.
+/// The guard of notices has the same rule; people note the minute.
 async fn there_since(txn: &Txn<'_>, id: ResultId) -> Result<Option<Timestamp>, LabError> {
     let statement = txn
         .prepare_cached(

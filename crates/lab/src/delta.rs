@@ -1,7 +1,8 @@
 //! The delta check: how far a value is from the same patient's previous one.
 //!
-//! It is made when a value is entered, and again when it is verified and released, because the previous value may have been
-//! released, corrected or merged in between. What was released keeps the delta that was released with it.
+//! It is made when a value is entered, and again when it is verified and released, because the previous value
+//! may have been released, corrected or merged in between. What was released keeps the delta that was
+//! released with it.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,8 @@ use rust_decimal::Decimal;
 
 use crate::{LabError, Number, ResultId, Txn, rows::Reader};
 
-/// By how many percent `now` differs from `before`, without sign; `None` from zero, where no percentage exists.
+/// By how many percent `now` differs from `before`, without sign; `None` from zero, where no percentage
+/// exists.
 #[must_use]
 pub fn change_pct(before: Number, now: Number) -> Option<Decimal> {
     let (before, now) = (before.as_decimal(), now.as_decimal());
@@ -37,9 +39,9 @@ pub(crate) struct Measured {
     pub(crate) exceeded: bool,
 }
 
-/// Compares each value with the patient's previous one of the same test: released already or among `releasing`, drawn before
-/// this one and within the test's days. A value with a comparator is no number to compare with. A merged duplicate is the
-/// same person. A result without a previous value has no entry.
+/// Compares each value with the patient's previous one of the same test: released already or among
+/// `releasing`, drawn before this one and within the test's days. A value with a comparator is no number to
+/// compare with. A merged duplicate is the same person. A result without a previous value has no entry.
 pub(crate) async fn measure(
     txn: &Txn<'_>,
     compared: &[Compared],

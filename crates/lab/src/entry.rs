@@ -1,5 +1,5 @@
-//! The way of a value into a result, one or thousands at once: read, compared with the previous one, written. The database
-//! evaluates it ([`crate::evaluation`]).
+//! The way of a value into a result, one or thousands at once: read, compared with the previous one, written.
+//! The database evaluates it ([`crate::evaluation`]).
 //!
 //! The screen and the importer both go through here, so that a value means the same however it came in.
 
@@ -138,7 +138,8 @@ pub(crate) struct Bench {
     pub(crate) value: Option<Value>,
 }
 
-/// Locks results (their patients and specimens first, against a rejection or a correction at this moment) and reads how far they are.
+/// Locks results (their patients and specimens first, against a rejection or a correction at this moment) and
+/// reads how far they are.
 pub(crate) async fn bench(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<ResultId, Bench>, LabError> {
     patients::hold(txn, ids).await?;
     let statement = txn
@@ -221,7 +222,8 @@ pub(crate) async fn write(
     audit::write_each(txn, actor, "result.entered", "result", &ids, detail.as_ref()).await
 }
 
-/// The deltas of those entries whose test has a delta check. A value with a comparator is no number to compare.
+/// The deltas of those entries whose test has a delta check. A value with a comparator is no number to
+/// compare.
 async fn deltas(
     txn: &Txn<'_>,
     tests: &HashMap<String, Test>,

@@ -1,6 +1,7 @@
 //! The laboratory's words: states, flags and kinds as the database, the API and the code all spell them.
 
-/// Gives a fieldless enum its words: `as_str`, `Display`, `FromStr`, serde, OpenAPI and SQL text speak the same ones.
+/// Gives a fieldless enum its words: `as_str`, `Display`, `FromStr`, serde, OpenAPI and SQL text speak the
+/// same ones.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident, $what:literal, { $($(#[$vdoc:meta])* $variant:ident => $word:tt),+ $(,)? }) => {
         $(#[$doc])*
@@ -87,7 +88,8 @@ words!(
     Female => "F",
     /// Male.
     Male => "M",
-    /// Other: a value that is critical for either sex is critical; usual is what holds for everybody or is shared by both.
+    /// Other: a value that is critical for either sex is critical; usual is what holds for everybody or is
+    /// shared by both.
     Other => "O",
     /// Unknown: as for other.
     Unknown => "U",
@@ -198,7 +200,8 @@ impl ResultStatus {
 }
 
 words!(
-    /// How a value lies to the range it was judged by, or that it is one of the test's critical words. No range, no flag.
+    /// How a value lies to the range it was judged by, or that it is one of the test's critical words. No
+    /// range, no flag.
     Flag, "flag", {
     /// Inside; a value equal to a bound is inside.
     Normal => "N",
@@ -223,14 +226,15 @@ impl Flag {
 }
 
 words!(
-    /// Why no range holds for a value: then nothing is said of what is usual, and what is critical may be unknown.
+    /// Why no range holds for a value: then nothing is said of what is usual, and what is critical may be
+    /// unknown.
     NoRange, "reason", {
     /// The test has no range in force.
     Test => "no-range-for-test",
     /// No range of the test holds at this age; the standard catalogue's hold from 18 years.
     Age => "no-range-for-age",
-    /// The ranges at this age hold for another sex only, or differ by sex and the person's is other or unknown. What is
-    /// critical for either sex is critical all the same.
+    /// The ranges at this age hold for another sex only, or differ by sex and the person's is other or
+    /// unknown. What is critical for either sex is critical all the same.
     Sex => "no-range-for-sex",
     /// The day of collection lies before the date of birth.
     BeforeBirth => "collected-before-birth",

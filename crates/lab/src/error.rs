@@ -20,8 +20,8 @@ pub struct ItemProblem {
     pub index: usize,
     /// The result.
     pub id: ResultId,
-    /// A stable word for programs: `version`, `state`, `self_verification`, `critical_notice`, `critical_lifted` or
-    /// `contradicted`.
+    /// A stable word for programs: `version`, `state`, `self_verification`, `critical_notice`,
+    /// `critical_lifted` or `contradicted`.
     pub code: &'static str,
     /// What is wrong and what to do.
     pub message: String,
@@ -143,7 +143,8 @@ impl LabError {
         }
     }
 
-    /// Whether the same transaction, run again from its beginning, may succeed: a deadlock or a serialization failure.
+    /// Whether the same transaction, run again from its beginning, may succeed: a deadlock or a serialization
+    /// failure.
     #[must_use]
     pub fn may_pass_on_retry(&self) -> bool {
         matches!(self, Self::Db(error) if error.code().is_some_and(|code| matches!(code.code(), "40P01" | "40001")))

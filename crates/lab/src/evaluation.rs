@@ -1,12 +1,13 @@
 //! Evaluation of values: which range and limits hold, and which flag follows.
 //!
-//! The database evaluates (function `evaluation`, called by the guards of results and amendments): a value cannot be written
-//! without, whoever writes it, and a release is refused when the evaluation no longer follows from the data. Here stands what
-//! starts it again when one of its inputs changed: the person's sex or birth date, a merge, the time of collection, the ranges,
-//! or the laboratory's time zone. What is not released is evaluated again, with its former evaluation in the history; what is
-//! released never changes silently and is marked instead. The database marks it too, at the end of a transaction that did not
-//! (`patient_marks` and its like), whoever changed the data. A critical mark that goes although the value is the same is kept
-//! beside the result ([`crate::critical::LiftedMark`]).
+//! The database evaluates (function `evaluation`, called by the guards of results and amendments): a value
+//! cannot be written without, whoever writes it, and a release is refused when the evaluation no longer
+//! follows from the data. Here stands what starts it again when one of its inputs changed: the person's sex
+//! or birth date, a merge, the time of collection, the ranges, or the laboratory's time zone. What is not
+//! released is evaluated again, with its former evaluation in the history; what is released never changes
+//! silently and is marked instead. The database marks it too, at the end of a transaction that did not
+//! (`patient_marks` and its like), whoever changed the data. A critical mark that goes although the value is
+//! the same is kept beside the result ([`crate::critical::LiftedMark`]).
 
 use jiff::Timestamp;
 
@@ -14,8 +15,8 @@ use crate::{
     Actor, AmendmentId, LabError, PatientId, ResultId, SpecimenId, Txn, audit, patients, rows::Reader,
 };
 
-/// A released value whose evaluation would be another one by what is known now. The evaluation that was released stays as it is until an
-/// amendment puts it right.
+/// A released value whose evaluation would be another one by what is known now. The evaluation that was
+/// released stays as it is until an amendment puts it right.
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OutdatedEvaluation {
@@ -23,8 +24,8 @@ pub struct OutdatedEvaluation {
     pub since: Timestamp,
     /// What changed.
     pub reason: String,
-    /// Whether the value is or may be critical by what is known now: then somebody should be told, and a notice can be recorded. Of a
-    /// value that was replaced, absent.
+    /// Whether the value is or may be critical by what is known now: then somebody should be told, and a
+    /// notice can be recorded. Of a value that was replaced, absent.
     pub critical: Option<bool>,
 }
 
@@ -50,8 +51,8 @@ pub(crate) enum Affected<'a> {
     Specimen(SpecimenId),
     /// Open work of one test. What was released keeps the range that it was evaluated by.
     Test(&'a str),
-    /// Open work of the whole laboratory; and what was released from specimens that were drawn on another day by the time zone named
-    /// here, the former one. Released ones are marked.
+    /// Open work of the whole laboratory; and what was released from specimens that were drawn on another day
+    /// by the time zone named here, the former one. Released ones are marked.
     TimeZone(&'a str),
 }
 
@@ -95,8 +96,8 @@ const DIFFERS: &str = "(x.ref_range_id, x.ref_low, x.ref_high, x.crit_low, x.cri
 
 /// Evaluates again what is affected by a change that was just written, and marks what is released.
 ///
-/// The results are locked after that change, pending ones too: whoever enters a value at this moment holds its result and is
-/// waited for, or waits and then reads the changed data.
+/// The results are locked after that change, pending ones too: whoever enters a value at this moment holds
+/// its result and is waited for, or waits and then reads the changed data.
 pub(crate) async fn again(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -161,8 +162,8 @@ pub(crate) async fn again(
     Ok(())
 }
 
-/// Marks released values whose evaluation would be another one, by the ranges in force when they were evaluated; and takes the mark from
-/// those whose evaluation is right after all.
+/// Marks released values whose evaluation would be another one, by the ranges in force when they were
+/// evaluated; and takes the mark from those whose evaluation is right after all.
 async fn mark(txn: &Txn<'_>, actor: &Actor, ids: &[ResultId], reason: &str) -> Result<(), LabError> {
     let sql = format!(
         "UPDATE result r SET outdated_since = CASE WHEN d.differs THEN now() END, outdated_reason = CASE WHEN d.differs THEN $2::text END,

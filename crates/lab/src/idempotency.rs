@@ -1,7 +1,8 @@
-//! A repeated request is not done twice: the first answer is stored in the transaction of the deed itself, and given again.
+//! A repeated request is not done twice: the first answer is stored in the transaction of the deed itself,
+//! and given again.
 //!
-//! Who repeats while the first is still being worked on is told so at once; nobody waits. A key belongs to one person and
-//! one route. Answers are kept for a day at least.
+//! Who repeats while the first is still being worked on is told so at once; nobody waits. A key belongs to
+//! one person and one route. Answers are kept for a day at least.
 
 use std::collections::BTreeMap;
 
@@ -44,8 +45,8 @@ pub struct Ticket {
 /// Looks whether the request was done before. Call it first in the transaction that does it.
 ///
 /// # Errors
-/// [`LabError::KeyInFlight`] at once while the first is being worked on; [`LabError::KeyReused`] when the body differs;
-/// [`LabError::Invalid`] for an unusable key.
+/// [`LabError::KeyInFlight`] at once while the first is being worked on; [`LabError::KeyReused`] when the
+/// body differs; [`LabError::Invalid`] for an unusable key.
 pub async fn begin(
     txn: &Txn<'_>,
     actor: &Actor,

@@ -1,7 +1,7 @@
 //! Invitations of the people who work here: the right to set a password of one's own, once and for a while.
 //!
-//! The database knows the SHA-256 of a token and never the token. A person has one invitation at most; using it is setting the
-//! password, which ends it (a trigger sees to that, whoever sets it).
+//! The database knows the SHA-256 of a token and never the token. A person has one invitation at most; using
+//! it is setting the password, which ends it (a trigger sees to that, whoever sets it).
 
 use std::time::Duration;
 
@@ -34,12 +34,12 @@ pub struct Invited {
     pub expires_at: Timestamp,
 }
 
-/// Looks whether a person may be invited by whoever asks. The person's row is locked until the transaction ends, so that the
-/// account is not closed meanwhile.
+/// Looks whether a person may be invited by whoever asks. The person's row is locked until the transaction
+/// ends, so that the account is not closed meanwhile.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] `inactive` when they may not log in, `own` when they are who asks: a session
-/// that somebody else has taken over must not set another password.
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `inactive` when they may not log in, `own` when they are
+/// who asks: a session that somebody else has taken over must not set another password.
 pub async fn may_invite(txn: &Txn<'_>, actor: &Actor, id: StaffId) -> Result<staff::Staff, LabError> {
     if id == actor.staff {
         return Err(LabError::conflict(
@@ -60,7 +60,8 @@ pub async fn may_invite(txn: &Txn<'_>, actor: &Actor, id: StaffId) -> Result<sta
     Ok(person)
 }
 
-/// Invites a person; an invitation that they had before is no longer valid. The password that they have stays until then.
+/// Invites a person; an invitation that they had before is no longer valid. The password that they have stays
+/// until then.
 ///
 /// # Errors
 /// As [`may_invite`].
@@ -108,8 +109,8 @@ pub async fn revoke(txn: &Txn<'_>, actor: &Actor, id: StaffId) -> Result<bool, L
     Ok(revoked)
 }
 
-/// Whom a token with this SHA-256 invites, if it can be used now under the laboratory's session epoch. The person's row is
-/// locked until the transaction ends, so a token is used once.
+/// Whom a token with this SHA-256 invites, if it can be used now under the laboratory's session epoch. The
+/// person's row is locked until the transaction ends, so a token is used once.
 ///
 /// # Errors
 /// Only the database's own.

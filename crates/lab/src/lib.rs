@@ -1,18 +1,20 @@
 //! The laboratory's business: rules and SQL over one connection to one laboratory's database.
 //!
-//! Every function takes an open transaction, and whoever writes also takes an [`Actor`]; the caller commits. Each write
-//! puts its audit event into the same transaction. Whether a role may do something is decided by [`may`], which the server
-//! asks before it calls; the rules that must hold whoever calls are guards in the database (`migrations-tenant/`), and
-//! arrive here as [`LabError::Refused`] should the code above them not have said so first.
+//! Every function takes an open transaction, and whoever writes also takes an [`Actor`]; the caller commits.
+//! Each write puts its audit event into the same transaction. Whether a role may do something is decided by
+//! [`may`], which the server asks before it calls; the rules that must hold whoever calls are guards in the
+//! database (`migrations-tenant/`), and arrive here as [`LabError::Refused`] should the code above them not
+//! have said so first.
 //!
-//! After an error the transaction must be rolled back, not committed: a bulk call checks all before it writes, but others
-//! may have written already.
+//! After an error the transaction must be rolled back, not committed: a bulk call checks all before it
+//! writes, but others may have written already.
 //!
-//! Locks are taken in one order: patients by id, specimens by id, then results by id, then a result's amendment, then orders by id; the
-//! change feed's last, at commit. Who enters, verifies or releases a value shares its patient's lock, so that a change of the
-//! patient's data is waited for, or waits. Who adds specimens or results to an order holds its specimens first. Where a row moved
-//! between two of these locks a deadlock remains possible; PostgreSQL ends it, and [`LabError::may_pass_on_retry`] tells it
-//! from a failure.
+//! Locks are taken in one order: patients by id, specimens by id, then results by id, then a result's
+//! amendment, then orders by id; the change feed's last, at commit. Who enters, verifies or releases a value
+//! shares its patient's lock, so that a change of the patient's data is waited for, or waits. Who adds
+//! specimens or results to an order holds its specimens first. Where a row moved between two of these locks a
+//! deadlock remains possible; PostgreSQL ends it, and [`LabError::may_pass_on_retry`] tells it from a
+//! failure.
 //!
 //! This crate knows nothing of tenancy: it never sees a tenant's name, a pool or a request.
 

@@ -1,8 +1,8 @@
-//! LOINC codes: the form and the check digit. Codes written from memory are wrong more often than not; a wrong check
-//! digit catches most of them. Whether the code means the test, only the LOINC table can say.
+//! LOINC codes: the form and the check digit. Codes written from memory are wrong more often than not; a
+//! wrong check digit catches most of them. Whether the code means the test, only the LOINC table can say.
 
-/// Whether `code` has the form `ddddd-d` and its last digit is the mod 10 (Luhn) check digit of the others, as the LOINC
-/// Users' Guide describes it (appendix "Calculating LOINC Check Digits").
+/// Whether `code` has the form `ddddd-d` and its last digit is the mod 10 (Luhn) check digit of the others,
+/// as the LOINC Users' Guide describes it (appendix "Calculating LOINC Check Digits").
 #[must_use]
 pub fn is_loinc(code: &str) -> bool {
     let Some((number, check)) = code.split_once('-') else {

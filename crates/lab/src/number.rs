@@ -6,7 +6,8 @@ use bytes::BytesMut;
 use rust_decimal::Decimal;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
-/// A decimal number with at most 15 digits before the point and 9 after it; the digits after the point are part of it.
+/// A decimal number with at most 15 digits before the point and 9 after it; the digits after the point are
+/// part of it.
 ///
 /// In JSON it is a string: a JSON number would lose `5.0` in most readers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,8 +26,8 @@ impl Number {
     const WHOLE_DIGITS_MAX: usize = 15;
     const FRACTION_DIGITS_MAX: usize = 9;
 
-    /// Reads `-?digits[.digits]`. No plus sign, exponent, separator, blank or needless leading zero: each would have to be
-    /// changed to be stored.
+    /// Reads `-?digits[.digits]`. No plus sign, exponent, separator, blank or needless leading zero: each
+    /// would have to be changed to be stored.
     ///
     /// # Errors
     /// [`NumberError`] shows the accepted form.
@@ -124,8 +125,8 @@ impl<'a> FromSql<'a> for Number {
 impl ToSql for Number {
     fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         if self.0.is_zero() {
-            // rust_decimal writes every zero as "0" and drops the scale of "0.00". The binary form of numeric: count of
-            // base-10000 digits, weight, sign, digits after the point; 16 bits each.
+            // rust_decimal writes every zero as "0" and drops the scale of "0.00". The binary form of
+            // numeric: count of base-10000 digits, weight, sign, digits after the point; 16 bits each.
             let scale = u16::try_from(self.0.scale())?;
             for word in [0, 0, 0, scale] {
                 out.extend_from_slice(&word.to_be_bytes());

@@ -278,7 +278,8 @@ pub async fn list(
 /// Adds tests to an open order. They share the specimens that are there where those can still be used.
 ///
 /// # Errors
-/// [`LabError::Conflict`] when the order is closed or has the test already, [`LabError::Invalid`] for unknown tests.
+/// [`LabError::Conflict`] when the order is closed or has the test already, [`LabError::Invalid`] for unknown
+/// tests.
 pub async fn add_tests(txn: &Txn<'_>, actor: &Actor, id: OrderId, add: &AddTests) -> Result<Order, LabError> {
     // A rejection of a specimen at this moment must have ended, or the new result would wait for it for ever.
     specimens::lock_all(txn, id).await?;
@@ -360,10 +361,11 @@ pub(crate) async fn begin(txn: &Txn<'_>, id: OrderId) -> Result<(), LabError> {
     Ok(())
 }
 
-/// Completes those orders whose results are all final; one that had not begun, and of which nothing is left, is cancelled.
+/// Completes those orders whose results are all final; one that had not begun, and of which nothing is left,
+/// is cancelled.
 ///
-/// The lock comes first, and the look after it in a statement of its own: of two transactions that each finish one of the
-/// last two results, the second must see the first's.
+/// The lock comes first, and the look after it in a statement of its own: of two transactions that each
+/// finish one of the last two results, the second must see the first's.
 pub(crate) async fn complete_finished(txn: &Txn<'_>, actor: &Actor, ids: &[OrderId]) -> Result<(), LabError> {
     lock(txn, ids).await?;
     let statement = txn

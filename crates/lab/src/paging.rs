@@ -1,4 +1,5 @@
-//! Keyset paging: a page starts after the last row of the one before, so it costs the same however far one reads.
+//! Keyset paging: a page starts after the last row of the one before, so it costs the same however far one
+//! reads.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
@@ -30,8 +31,8 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-/// What a cursor points behind. The first letter of the encoded form names the kind, so that the cursor of one list is
-/// refused by another.
+/// What a cursor points behind. The first letter of the encoded form names the kind, so that the cursor of
+/// one list is refused by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cursor {
     /// Of a list in the order of ids, as earlier versions had them; still read and not written.
@@ -109,8 +110,8 @@ impl PageRequest {
         }
     }
 
-    /// Where a list in the order of the database's time goes on. Earlier versions gave the id of the last row alone: `sql` finds its
-    /// time.
+    /// Where a list in the order of the database's time goes on. Earlier versions gave the id of the last row
+    /// alone: `sql` finds its time.
     pub(crate) async fn after_row(
         &self,
         txn: &Txn<'_>,

@@ -1,5 +1,5 @@
-//! Fields of a change. Absent means "stays", null means "clear it"; where there is nothing that a cleared field could mean,
-//! null is refused, for taking it as absent would answer "done" to what was not done.
+//! Fields of a change. Absent means "stays", null means "clear it"; where there is nothing that a cleared
+//! field could mean, null is refused, for taking it as absent would answer "done" to what was not done.
 
 use serde::{Deserialize, Deserializer, de::Error};
 

@@ -60,7 +60,8 @@ pub struct PatientPatch {
     #[serde(default, deserialize_with = "patch::kept")]
     #[schema(value_type = schema::Line, required = false)]
     pub given_name: Option<String>,
-    /// Sex. Results that are not released are evaluated again; released ones that would be evaluated otherwise are marked.
+    /// Sex. Results that are not released are evaluated again; released ones that would be evaluated
+    /// otherwise are marked.
     #[serde(default, deserialize_with = "patch::kept")]
     #[schema(value_type = Sex, required = false)]
     pub sex: Option<Sex>,
@@ -103,9 +104,11 @@ pub struct Patient {
     pub merged_into: Option<PatientId>,
     /// When it was merged.
     pub merged_at: Option<Timestamp>,
-    /// The duplicates that were merged into this patient, with what they are known by; the latest merge first.
+    /// The duplicates that were merged into this patient, with what they are known by; the latest merge
+    /// first.
     pub merged_records: Vec<MergedRecord>,
-    /// In a list: the merged duplicate by which the patient was found; absent when it was by the patient's own data.
+    /// In a list: the merged duplicate by which the patient was found; absent when it was by the patient's
+    /// own data.
     pub found_by: Option<PatientId>,
     /// Since when.
     pub created_at: Timestamp,
@@ -152,7 +155,8 @@ const COLUMNS: &str = "p.id, p.mrn, p.national_id, p.family_name, p.given_name, 
 /// Registers a patient.
 ///
 /// # Errors
-/// [`LabError::Conflict`] `duplicate` when the national number is known, [`LabError::Invalid`] for bad fields.
+/// [`LabError::Conflict`] `duplicate` when the national number is known, [`LabError::Invalid`] for bad
+/// fields.
 pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewPatient) -> Result<Patient, LabError> {
     let mut problems = Problems::default();
     let national_id = problems.optional_identifier("nationalId", new.national_id.as_deref(), NATIONAL_ID_MAX);
@@ -232,7 +236,8 @@ pub async fn search(
     if q.is_none() && search.birth_date.is_none() {
         return all(txn, page).await;
     }
-    // "Ada Byron" and "Byron Ada" both mean her: the last word alone stands for one name, the others for the other.
+    // "Ada Byron" and "Byron Ada" both mean her: the last word alone stands for one name, the others for the
+    // other.
     let (since, after) = page.after_row(txn, REGISTERED_AT).await?.unzip();
     let key = q.map(search_key);
     let whole = key.as_deref().map(like_prefix);
@@ -301,7 +306,8 @@ async fn all(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<Patient>, LabErro
 /// Corrects a patient's data. A correction that changes nothing writes nothing.
 ///
 /// # Errors
-/// [`LabError::Version`] when somebody was faster, [`LabError::Conflict`] for a known national number or a merged patient.
+/// [`LabError::Version`] when somebody was faster, [`LabError::Conflict`] for a known national number or a
+/// merged patient.
 pub async fn update(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -397,8 +403,8 @@ pub async fn update(
     Ok(after)
 }
 
-/// Points a duplicate to the patient who lives on. Orders and results stay where they are: reading follows the pointer, and
-/// what is known of the duplicate finds the patient who lives on.
+/// Points a duplicate to the patient who lives on. Orders and results stay where they are: reading follows
+/// the pointer, and what is known of the duplicate finds the patient who lives on.
 ///
 /// # Errors
 /// [`LabError::Conflict`] when either is merged already, [`LabError::Invalid`] when they are the same row.
@@ -442,12 +448,12 @@ pub async fn merge(
     get(txn, merge.into).await
 }
 
-/// Undoes a merge, while no result of the person has left the laboratory since: a report that did speaks of one person. What had
-/// been merged into the duplicate before stays merged into it.
+/// Undoes a merge, while no result of the person has left the laboratory since: a report that did speaks of
+/// one person. What had been merged into the duplicate before stays merged into it.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] `not_merged`, `released_since`, or `duplicate` when the patient who lives on has
-/// taken over the national number.
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `not_merged`, `released_since`, or `duplicate` when the
+/// patient who lives on has taken over the national number.
 pub async fn unmerge(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -544,8 +550,8 @@ pub(crate) async fn person_of(txn: &Txn<'_>, id: PatientId) -> Result<Vec<Patien
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Refuses a number that belongs to another person, before a statement fails that holds it. A number of a record that was
-/// merged into this patient is this patient's, too.
+/// Refuses a number that belongs to another person, before a statement fails that holds it. A number of a
+/// record that was merged into this patient is this patient's, too.
 async fn number_claim(txn: &Txn<'_>, number: &Line, own: PatientId) -> Result<(), LabError> {
     claim(txn, NUMBER, number).await?;
     let statement = txn
@@ -559,8 +565,8 @@ async fn number_claim(txn: &Txn<'_>, number: &Line, own: PatientId) -> Result<()
     Ok(())
 }
 
-/// Keeps the data of the people whose results these are as they are, before the results themselves are locked: a change of them waits,
-/// or is waited for, and misses no value. The guards hold each person too.
+/// Keeps the data of the people whose results these are as they are, before the results themselves are
+/// locked: a change of them waits, or is waited for, and misses no value. The guards hold each person too.
 pub(crate) async fn hold(txn: &Txn<'_>, results: &[ResultId]) -> Result<(), LabError> {
     let statement = txn
         .prepare_cached(
@@ -592,7 +598,8 @@ async fn birth_date_check(txn: &Txn<'_>, problems: &mut Problems, birth_date: Da
     Ok(())
 }
 
-/// Refuses a birth date after a specimen of the same person (a duplicate merged into them is that person) was collected.
+/// Refuses a birth date after a specimen of the same person (a duplicate merged into them is that person) was
+/// collected.
 async fn born_in_time(txn: &Txn<'_>, id: PatientId, birth_date: Date, field: &str) -> Result<(), LabError> {
     let statement = txn
         .prepare_cached(

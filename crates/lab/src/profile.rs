@@ -34,12 +34,12 @@ pub struct LabSeed {
     pub admin_name: String,
 }
 
-/// Writes the profile and the first staff member (a lab admin without a password here: they log in through the
-/// registry). Safe to run again with the same seed: what is there stays as it is.
+/// Writes the profile and the first staff member (a lab admin without a password here: they log in through
+/// the registry). Safe to run again with the same seed: what is there stays as it is.
 ///
 /// # Errors
-/// [`LabError::Conflict`] when the database belongs to another laboratory already; [`LabError::Invalid`] when PostgreSQL
-/// does not know the time zone.
+/// [`LabError::Conflict`] when the database belongs to another laboratory already; [`LabError::Invalid`] when
+/// PostgreSQL does not know the time zone.
 pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Result<(), LabError> {
     let mut problems = Problems::default();
     let name = problems.line("name", &seed.name, crate::text::LINE_MAX);
@@ -81,9 +81,9 @@ pub async fn seed(txn: &tokio_postgres::Transaction<'_>, seed: &LabSeed) -> Resu
     Ok(())
 }
 
-/// The view of all names reads a file for each of them, which takes longer than all the rest of making a laboratory. A
-/// name that cannot be one of the POSIX rules that the server also takes for a zone (`Europe/Berlin3` is three hours west
-/// of Greenwich) is tried instead.
+/// The view of all names reads a file for each of them, which takes longer than all the rest of making a
+/// laboratory. A name that cannot be one of the POSIX rules that the server also takes for a zone
+/// (`Europe/Berlin3` is three hours west of Greenwich) is tried instead.
 async fn time_zone_check(txn: &tokio_postgres::Transaction<'_>, zone: &str) -> Result<(), LabError> {
     // PostgreSQL takes an abbreviation before a name: CET would be an hour east of Greenwich in summer, too.
     let sql = "SELECT EXISTS (SELECT FROM pg_timezone_abbrevs WHERE abbrev = upper($1) AND abbrev NOT IN ('UTC', 'GMT', 'UCT', 'Z', 'ZULU'))";
@@ -157,8 +157,8 @@ pub struct ProfilePatch {
     #[serde(default, deserialize_with = "patch::kept")]
     #[schema(value_type = schema::Line, required = false)]
     pub name: Option<String>,
-    /// New time zone, for accession numbers and ages from now on; open results are evaluated again, and released ones that would be
-    /// evaluated otherwise are marked. A place such as Europe/Berlin, or UTC.
+    /// New time zone, for accession numbers and ages from now on; open results are evaluated again, and
+    /// released ones that would be evaluated otherwise are marked. A place such as Europe/Berlin, or UTC.
     #[serde(default, deserialize_with = "patch::kept")]
     #[schema(value_type = schema::TimeZone, required = false)]
     pub time_zone: Option<String>,
@@ -170,7 +170,8 @@ pub struct ProfilePatch {
     #[serde(default, deserialize_with = "patch::kept")]
     #[schema(value_type = bool, required = false)]
     pub allow_self_verify: Option<bool>,
-    /// Accept notices of critical values that were not read back, or no longer. It holds for what is not released yet.
+    /// Accept notices of critical values that were not read back, or no longer. It holds for what is not
+    /// released yet.
     #[serde(default, deserialize_with = "patch::kept")]
     #[schema(value_type = bool, required = false)]
     pub accept_notice_without_read_back: Option<bool>,

@@ -1,7 +1,8 @@
-//! Reference ranges. A range is never edited: it is closed, and another begins, so that what an old result was judged by
-//! stays readable. Two ranges for the same sex that overlap in age are refused: which one holds must never be luck. So are two
-//! whose ages meet for some people and leave a gap of days for others, such as until P1M and from P31D. A critical limit ends only
-//! when somebody says so: closing or replacing a range leaves nobody without a limit who had one, unless the person states why.
+//! Reference ranges. A range is never edited: it is closed, and another begins, so that what an old result
+//! was judged by stays readable. Two ranges for the same sex that overlap in age are refused: which one holds
+//! must never be luck. So are two whose ages meet for some people and leave a gap of days for others, such as
+//! until P1M and from P31D. A critical limit ends only when somebody says so: closing or replacing a range
+//! leaves nobody without a limit who had one, unless the person states why.
 
 use jiff::{Timestamp, civil::Date};
 use tokio_postgres::Row;
@@ -18,7 +19,8 @@ use crate::{
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewRange {
-    /// `F` or `M`; for everybody when absent. A person of other or unknown sex has the stricter critical limits of both.
+    /// `F` or `M`; for everybody when absent. A person of other or unknown sex has the stricter critical
+    /// limits of both.
     pub sex: Option<RangeSex>,
     /// From this age on, an ISO 8601 duration such as `P18Y`; from birth when absent.
     pub age_from: Option<Age>,
@@ -32,15 +34,15 @@ pub struct NewRange {
     pub crit_low: Option<Number>,
     /// Above it somebody must be told.
     pub crit_high: Option<Number>,
-    /// Take the place of the ranges that it overlaps, from now on; for the ages that they cover beside it they go on as they are.
-    /// Without it an overlap is refused.
+    /// Take the place of the ranges that it overlaps, from now on; for the ages that they cover beside it
+    /// they go on as they are. Without it an overlap is refused.
     #[serde(default)]
     pub replace: bool,
     /// The unit that the bounds are written in, which must be the test's; not compared when absent.
     #[schema(value_type = Option<schema::Unit>)]
     pub unit: Option<String>,
-    /// Why people need no critical limit any more who have one now. Needed where this range replaces one with a critical limit
-    /// and states none.
+    /// Why people need no critical limit any more who have one now. Needed where this range replaces one with
+    /// a critical limit and states none.
     #[schema(value_type = Option<schema::Line>)]
     pub without_limits: Option<String>,
 }
@@ -49,7 +51,8 @@ pub struct NewRange {
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CloseRange {
-    /// Why people need no critical limit any more who have one by this range. Needed where no other range has one for them.
+    /// Why people need no critical limit any more who have one by this range. Needed where no other range has
+    /// one for them.
     #[schema(value_type = Option<schema::Line>)]
     pub without_limits: Option<String>,
 }
@@ -123,9 +126,9 @@ pub(crate) async fn in_force(txn: &Txn<'_>, codes: &[String]) -> Result<Vec<Rang
 /// Adds a range, in force from now on: also for open results of the test, which are evaluated again.
 ///
 /// # Errors
-/// [`LabError::Conflict`]: `overlap` when one in force covers part of the same ages, `limits_lost` when people would have no critical
-/// limit any more. [`LabError::Invalid`] for bad fields, another unit than the test's, and ages that meet those of another range for
-/// some people only.
+/// [`LabError::Conflict`]: `overlap` when one in force covers part of the same ages, `limits_lost` when
+/// people would have no critical limit any more. [`LabError::Invalid`] for bad fields, another unit than the
+/// test's, and ages that meet those of another range for some people only.
 pub async fn create(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -245,8 +248,8 @@ fn rests_of(other: &RangeView, from: Age, to: Option<Age>) -> Vec<(RangeId, NewR
     before.into_iter().chain(after).collect()
 }
 
-/// Refuses ages that come before those of another range for some people and after them for others: in between these people would
-/// have no range, or two. The database has the same rule.
+/// Refuses ages that come before those of another range for some people and after them for others: in between
+/// these people would have no range, or two. The database has the same rule.
 async fn meets_evenly(txn: &Txn<'_>, new: &NewRange, in_force: &[RangeView]) -> Result<(), LabError> {
     let statement = txn
         .prepare_cached("SELECT o.age FROM unnest($2::text[]) AS o (age) WHERE ages_cross($1, o.age) LIMIT 1")
@@ -273,11 +276,13 @@ async fn meets_evenly(txn: &Txn<'_>, new: &NewRange, in_force: &[RangeView]) -> 
     problems.done()
 }
 
-/// Closes a range from now on. Released results keep what they were evaluated by; open ones are evaluated again.
+/// Closes a range from now on. Released results keep what they were evaluated by; open ones are evaluated
+/// again.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] when it is `closed` already, `limits_lost` when people would have no critical limit any
-/// more and `close` does not say why; [`LabError::Invalid`] for a reason that is too long.
+/// [`LabError::NotFound`]; [`LabError::Conflict`] when it is `closed` already, `limits_lost` when people
+/// would have no critical limit any more and `close` does not say why; [`LabError::Invalid`] for a reason
+/// that is too long.
 pub async fn close(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -382,7 +387,8 @@ fn check(new: &NewRange) -> Result<Option<Line>, LabError> {
     Ok(without_limits)
 }
 
-/// Where an age ends for somebody born on a fixed day: makes ages of different units comparable, to a day or two.
+/// Where an age ends for somebody born on a fixed day: makes ages of different units comparable, to a day or
+/// two.
 fn on_calendar(age: Age) -> Date {
     age.reached(jiff::civil::date(2000, 1, 1)).unwrap_or(Date::MAX)
 }

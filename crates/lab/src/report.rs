@@ -1,7 +1,7 @@
 //! The report of an order: what the requester reads.
 //!
-//! It shows a value only once it is released; what is still open is named as open. A value that was replaced after release
-//! stands beside the one that replaced it.
+//! It shows a value only once it is released; what is still open is named as open. A value that was replaced
+//! after release stands beside the one that replaced it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,7 +76,8 @@ pub async fn of_order(txn: &Txn<'_>, id: OrderId) -> Result<Report, LabError> {
     })
 }
 
-/// Takes out what has not left the laboratory, and what a voided result said: its past says that it was withdrawn.
+/// Takes out what has not left the laboratory, and what a voided result said: its past says that it was
+/// withdrawn.
 fn withhold(result: &mut ResultView) {
     if result.status.is_published() {
         return;

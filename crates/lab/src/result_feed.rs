@@ -1,8 +1,8 @@
 //! The feed of results, in the order in which they became visible.
 //!
-//! Its cursor misses no late commit, since the database draws its numbers at the very end of each transaction, one
-//! transaction after the other. A restore gives numbers again that were given before, so a cursor carries the laboratory's
-//! epoch, which a restore renews.
+//! Its cursor misses no late commit, since the database draws its numbers at the very end of each
+//! transaction, one transaction after the other. A restore gives numbers again that were given before, so a
+//! cursor carries the laboratory's epoch, which a restore renews.
 
 use jiff::Timestamp;
 use model::SessionEpoch;
@@ -33,7 +33,8 @@ pub struct ResultChange {
 /// Changes after the page's cursor, oldest first. `epoch` is the laboratory's present one.
 ///
 /// # Errors
-/// [`LabError::Invalid`] for a bad page; [`LabError::Conflict`] `feed_restarted` for a cursor of another epoch.
+/// [`LabError::Invalid`] for a bad page; [`LabError::Conflict`] `feed_restarted` for a cursor of another
+/// epoch.
 pub async fn page(
     txn: &Txn<'_>,
     epoch: SessionEpoch,

@@ -86,7 +86,8 @@ pub struct ResultView {
     pub comment: Option<String>,
     /// How the value lies to the range; absent when there is no range or it is not certain.
     pub flag: Option<Flag>,
-    /// Why there is no range; absent when there is one, and for values released by versions that did not record it.
+    /// Why there is no range; absent when there is one, and for values released by versions that did not
+    /// record it.
     pub no_range_reason: Option<NoRange>,
     /// Set when the value was released and would be evaluated otherwise by what is known now.
     pub evaluation_outdated: Option<OutdatedEvaluation>,
@@ -106,15 +107,16 @@ pub struct ResultView {
     pub crit_high: Option<Number>,
     /// The delta check, as of the entry, the verification or the release: whichever was last.
     pub delta: Option<Delta>,
-    /// Whether the value is critical, or may be by its comparator, or its critical mark was lifted and nobody has accepted that: then it
-    /// is not released before somebody was told.
+    /// Whether the value is critical, or may be by its comparator, or its critical mark was lifted and nobody
+    /// has accepted that: then it is not released before somebody was told.
     pub notice_required: bool,
-    /// Whether a notice of this value is recorded that counts; of a result that was released, whether one counted then.
+    /// Whether a notice of this value is recorded that counts; of a result that was released, whether one
+    /// counted then.
     pub critical_notified: bool,
     /// Set when the value was critical, and an evaluation took that mark away although the value is the same.
     pub critical_lifted: Option<LiftedMark>,
-    /// Rows of imported files that have another value for this measurement than the one that is there, or one that cannot be read. Before
-    /// such a value is released somebody has to look which is right.
+    /// Rows of imported files that have another value for this measurement than the one that is there, or one
+    /// that cannot be read. Before such a value is released somebody has to look which is right.
     pub contradicted_by: Vec<Contradiction>,
     /// Why it was released although a file contradicts it.
     pub conflict_confirmation: Option<String>,
@@ -150,7 +152,8 @@ pub struct ResultView {
 pub(crate) const CONTRADICTION_LIST: &str = "coalesce(jsonb_agg(DISTINCT jsonb_build_object(
     'importId', c.batch_id, 'line', c.line, 'value', coalesce(c.value_num::text, c.value_text), 'comparator', c.comparator)), '[]')";
 
-/// `SELECT` of everything a [`ResultView`] needs; append conditions on `r` (result), `t` (test_def) or `s` (specimen).
+/// `SELECT` of everything a [`ResultView`] needs; append conditions on `r` (result), `t` (test_def) or `s`
+/// (specimen).
 pub(crate) static SELECT: LazyLock<String> = LazyLock::new(|| {
     format!("
     SELECT r.id, r.version, r.order_id, r.patient_id, r.specimen_id, s.barcode, r.test_code, t.name, t.loinc, t.section, r.status,

@@ -41,12 +41,12 @@ pub async fn get(txn: &Txn<'_>, id: ResultId) -> Result<ResultView, LabError> {
     result_view::by_id(txn, id).await
 }
 
-/// Enters a value: it is evaluated by the range in force for the patient's sex and age on the day the specimen was drawn, and
-/// compared with the patient's previous one.
+/// Enters a value: it is evaluated by the range in force for the patient's sex and age on the day the
+/// specimen was drawn, and compared with the patient's previous one.
 ///
 /// # Errors
-/// [`LabError::Version`]; [`LabError::Conflict`] `state` or `specimen`; [`LabError::Invalid`] for a wrong unit or value, or
-/// a missing reason.
+/// [`LabError::Version`]; [`LabError::Conflict`] `state` or `specimen`; [`LabError::Invalid`] for a wrong
+/// unit or value, or a missing reason.
 pub async fn enter(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -166,7 +166,8 @@ pub async fn void(
     get(txn, id).await
 }
 
-/// Back to pending with nothing kept, not even a comparator; possibly to another specimen. Pending ones only move.
+/// Back to pending with nothing kept, not even a comparator; possibly to another specimen. Pending ones only
+/// move.
 pub(crate) async fn send_back(
     txn: &Txn<'_>,
     actor: &Actor,

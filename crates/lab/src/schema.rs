@@ -1,7 +1,7 @@
 //! How the texts of requests look in the API's description, from the constants by which they are checked.
 //!
-//! Most of them are checked where the request is carried out, so that everything that is wrong with it is named at once; these
-//! types stand for them in the description.
+//! Most of them are checked where the request is carried out, so that everything that is wrong with it is
+//! named at once; these types stand for them in the description.
 
 use model::{
     openapi::{BLANK_OR_LINE_PATTERN, LINE_PATTERN, text},

@@ -1,7 +1,7 @@
 //! Verification and release, up to a thousand results a call, all or nothing.
 //!
-//! Everything is checked before anything is written, so the answer lists every item that stands in the way at once. The
-//! database checks the same rules again.
+//! Everything is checked before anything is written, so the answer lists every item that stands in the way at
+//! once. The database checks the same rules again.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -41,10 +41,12 @@ pub struct Item {
     pub id: ResultId,
     /// The version that was looked at.
     pub version: i32,
-    /// Only when verifying a value whose critical mark was lifted (`criticalLifted`): why it is right that it is not marked any more.
+    /// Only when verifying a value whose critical mark was lifted (`criticalLifted`): why it is right that it
+    /// is not marked any more.
     #[schema(value_type = Option<schema::RequiredReason>)]
     pub confirm_lifted: Option<String>,
-    /// Only when releasing a value that a file contradicts (`contradictedBy`): why it is the right one all the same.
+    /// Only when releasing a value that a file contradicts (`contradictedBy`): why it is the right one all
+    /// the same.
     #[schema(value_type = Option<schema::RequiredReason>)]
     pub confirm_conflict: Option<String>,
 }
@@ -72,8 +74,8 @@ pub struct SignedItem {
 /// Verifies entered results.
 ///
 /// # Errors
-/// [`LabError::NotFound`] when an id is unknown here; [`LabError::Items`] with every item that cannot be verified (`version`,
-/// `state`, `self_verification`, `critical_lifted`): then nothing was.
+/// [`LabError::NotFound`] when an id is unknown here; [`LabError::Items`] with every item that cannot be
+/// verified (`version`, `state`, `self_verification`, `critical_lifted`): then nothing was.
 pub async fn verify(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signed, LabError> {
     if let Some(n) = items
         .items
@@ -180,9 +182,9 @@ fn confirmations<'a>(
 /// Releases verified results; orders whose results are all final complete by themselves.
 ///
 /// # Errors
-/// [`LabError::NotFound`] when an id is unknown here; [`LabError::Items`] with every item that cannot be released (`version`,
-/// `state`, `critical_notice`, `critical_lifted`, `contradicted`): then nothing was. [`LabError::Invalid`] for a confirmation, which goes with a
-/// verification.
+/// [`LabError::NotFound`] when an id is unknown here; [`LabError::Items`] with every item that cannot be
+/// released (`version`, `state`, `critical_notice`, `critical_lifted`, `contradicted`): then nothing was.
+/// [`LabError::Invalid`] for a confirmation, which goes with a verification.
 pub async fn release(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Signed, LabError> {
     if let Some(n) = items.items.iter().position(|item| item.confirm_lifted.is_some()) {
         let message = "it goes with a verification: the person who verifies accepts a lifted mark";
@@ -281,8 +283,8 @@ impl Deltas {
     }
 }
 
-/// Locks all items in the order of their ids. An id that is not there is not this laboratory's: the whole call is refused
-/// without a word about the others.
+/// Locks all items in the order of their ids. An id that is not there is not this laboratory's: the whole
+/// call is refused without a word about the others.
 async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>, LabError> {
     let ids: Vec<ResultId> = items.items.iter().map(|item| item.id).collect();
     if !(1..=ITEMS_MAX).contains(&ids.len()) {

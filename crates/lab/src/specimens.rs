@@ -24,8 +24,8 @@ pub struct When {
     /// The moment; now when absent. Not in the future, and not before the patient's birth.
     #[serde(default, deserialize_with = "patch::optional::<Moment, _, _>")]
     pub at: Option<Timestamp>,
-    /// Take a time that is unlikely: collected more than three days away from the order, or more than three days on the way.
-    /// Without it such a time is answered with 409 `unlikely_time`.
+    /// Take a time that is unlikely: collected more than three days away from the order, or more than three
+    /// days on the way. Without it such a time is answered with 409 `unlikely_time`.
     #[serde(default)]
     pub confirm_unlikely: bool,
 }
@@ -57,7 +57,8 @@ pub struct Rejection {
     /// Why, such as "haemolysed".
     #[schema(value_type = schema::RequiredReason)]
     pub reason: String,
-    /// Draw another: a replacement specimen is expected, and open results wait for it. Otherwise they are cancelled.
+    /// Draw another: a replacement specimen is expected, and open results wait for it. Otherwise they are
+    /// cancelled.
     #[serde(default)]
     pub recollect: bool,
 }
@@ -144,8 +145,8 @@ pub(crate) async fn of_order(txn: &Txn<'_>, order: OrderId) -> Result<Vec<Specim
 /// Records that a specimen was drawn; the order begins.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] `state` when it is not expected, `order_closed`, or `unlikely_time`;
-/// [`LabError::Invalid`] for a time that cannot be.
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `state` when it is not expected, `order_closed`, or
+/// `unlikely_time`; [`LabError::Invalid`] for a time that cannot be.
 pub async fn collect(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -> Result<Specimen, LabError> {
     let before = locked(txn, barcode, &[SpecimenStatus::Expected]).await?;
     let facts = facts(txn, &before).await?;
@@ -181,8 +182,9 @@ pub async fn collect(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
 /// Records that a specimen came in; from now on its tests can have values.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `order_closed` when it was not collected before the order was
-/// closed, or `unlikely_time`; [`LabError::Invalid`] when that is before it was drawn or the patient was born.
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `order_closed` when it was not collected before
+/// the order was closed, or `unlikely_time`; [`LabError::Invalid`] when that is before it was drawn or the
+/// patient was born.
 pub async fn receive(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -> Result<Specimen, LabError> {
     let before = locked(
         txn,
@@ -195,7 +197,8 @@ pub async fn receive(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
         facts.order_open()?;
     }
     let at = moment(txn, "at", when.at).await?;
-    // Without a time of its own it came in now, and a collection noted by a clock slightly ahead of ours was not later.
+    // Without a time of its own it came in now, and a collection noted by a clock slightly ahead of ours was
+    // not later.
     let at = if when.at.is_none() {
         before.collected_at.map_or(at, |drawn| drawn.max(at))
     } else {
@@ -235,8 +238,8 @@ pub async fn receive(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
     get(txn, barcode).await
 }
 
-/// Rejects a specimen. Values that were taken from it go back to the bench (recollect) or are cancelled; nothing of them
-/// is lost. Released results must be voided or amended first.
+/// Rejects a specimen. Values that were taken from it go back to the bench (recollect) or are cancelled;
+/// nothing of them is lost. Released results must be voided or amended first.
 ///
 /// # Errors
 /// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `released`, or `nothing_to_recollect`.
@@ -369,7 +372,8 @@ pub(crate) async fn expect(
     Ok(id)
 }
 
-/// A moment that a person or an instrument states: now when absent, and never in the future. Clocks may differ by minutes.
+/// A moment that a person or an instrument states: now when absent, and never in the future. Clocks may
+/// differ by minutes.
 pub(crate) async fn moment(txn: &Txn<'_>, field: &str, at: Option<Timestamp>) -> Result<Timestamp, LabError> {
     let now: Timestamp = txn.query_one("SELECT clock_timestamp()", &[]).await?.get(0);
     let at = at.unwrap_or(now);
@@ -390,11 +394,12 @@ pub(crate) fn plausible(at: Timestamp, now: Timestamp) -> Result<(), &'static st
     }
 }
 
-/// Locks all specimens of an order, before its results and itself. Who adds a specimen or a result to an order holds one of
-/// its specimens already, so from here on there are no more than these.
+/// Locks all specimens of an order, before its results and itself. Who adds a specimen or a result to an
+/// order holds one of its specimens already, so from here on there are no more than these.
 pub(crate) async fn lock_all(txn: &Txn<'_>, order: OrderId) -> Result<(), LabError> {
-    // A statement that had to wait does not see what was added meanwhile: look again until it sees no more. Each round
-    // more needs a replacement drawn and rejected within the wait; past these the guards and the deadlock check still hold.
+    // A statement that had to wait does not see what was added meanwhile: look again until it sees no more.
+    // Each round more needs a replacement drawn and rejected within the wait; past these the guards and the
+    // deadlock check still hold.
     const ROUNDS_MAX: usize = 8;
     let sql = "SELECT id FROM specimen WHERE order_id = $1 ORDER BY id FOR NO KEY UPDATE";
     let statement = txn.prepare_cached(sql).await?;

@@ -42,7 +42,8 @@ pub struct Staff {
     pub version: i32,
 }
 
-/// What a log-in needs to know. The hash never leaves the process: the type has no `Serialize`, and `Debug` hides it.
+/// What a log-in needs to know. The hash never leaves the process: the type has no `Serialize`, and `Debug`
+/// hides it.
 #[derive(Clone)]
 pub struct StaffLogin {
     /// The person.
@@ -183,8 +184,8 @@ pub async fn login_by_id(txn: &Txn<'_>, id: StaffId) -> Result<Option<StaffLogin
 /// Changes a person. A change that changes nothing writes nothing.
 ///
 /// # Errors
-/// [`LabError::Version`] when somebody was faster, [`LabError::Conflict`] when the e-mail is taken or the laboratory would
-/// be left without an active lab admin.
+/// [`LabError::Version`] when somebody was faster, [`LabError::Conflict`] when the e-mail is taken or the
+/// laboratory would be left without an active lab admin.
 pub async fn update(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -250,8 +251,8 @@ pub async fn update(
     Ok(after)
 }
 
-/// Refuses an address that another person of the staff has. The check comes before the statement that would fail, which the
-/// server's log would show with the address.
+/// Refuses an address that another person of the staff has. The check comes before the statement that would
+/// fail, which the server's log would show with the address.
 async fn email_claim(txn: &Txn<'_>, email: &Email, own: Option<StaffId>) -> Result<(), LabError> {
     claim(txn, "staff_email", &email.as_str().to_lowercase()).await?;
     let statement = txn
@@ -266,7 +267,8 @@ async fn email_claim(txn: &Txn<'_>, email: &Email, own: Option<StaffId>) -> Resu
     Ok(())
 }
 
-/// Stores a new password's hash (Argon2id in PHC form) and gives the person's new session epoch: tokens issued before end.
+/// Stores a new password's hash (Argon2id in PHC form) and gives the person's new session epoch: tokens
+/// issued before end.
 ///
 /// # Errors
 /// [`LabError::NotFound`].

@@ -2,8 +2,8 @@
 
 use crate::{Actor, LabError, Txn, audit};
 
-/// What an export of everything leaves out: table, column (or the whole table), and why. It is no data of the laboratory's, or
-/// it is secret.
+/// What an export of everything leaves out: table, column (or the whole table), and why. It is no data of the
+/// laboratory's, or it is secret.
 pub const LEFT_OUT: [(&str, Option<&str>, &str); 5] = [
     ("staff", Some("password_hash"), "it is a secret of that person"),
     (

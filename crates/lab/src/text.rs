@@ -1,9 +1,9 @@
 //! What a text may be, and the one form in which it is kept.
 //!
-//! Identifiers, names, units and every other single line are kept in the normal form of [`model::text`], so that two that look
-//! the same are the same: [`Problems::line`] and [`Problems::identifier`] hand that form out as a [`Line`], and what was typed is
-//! stored nowhere. Comments and notes are kept as typed. The database refuses any other form of the columns that are compared
-//! (`is_normal_line`), whoever writes them.
+//! Identifiers, names, units and every other single line are kept in the normal form of [`model::text`], so
+//! that two that look the same are the same: [`Problems::line`] and [`Problems::identifier`] hand that form
+//! out as a [`Line`], and what was typed is stored nowhere. Comments and notes are kept as typed. The
+//! database refuses any other form of the columns that are compared (`is_normal_line`), whoever writes them.
 
 use std::{error::Error, fmt, ops::Deref};
 
@@ -76,8 +76,8 @@ impl Problems {
         });
     }
 
-    /// A line for people that must hold something, such as a name or a reason. What comes back for a text that is refused is
-    /// for nothing but going on to the next field.
+    /// A line for people that must hold something, such as a name or a reason. What comes back for a text
+    /// that is refused is for nothing but going on to the next field.
     pub(crate) fn line(&mut self, field: &str, text: &str, max: usize) -> Line {
         let form = model::text::line(text, max);
         self.normal(field, form)
@@ -164,7 +164,8 @@ pub(crate) fn reason(text: &str) -> Result<Line, LabError> {
     Ok(reason)
 }
 
-/// The form in which names are searched: accents and case do not matter, and neither does how a letter was composed.
+/// The form in which names are searched: accents and case do not matter, and neither does how a letter was
+/// composed.
 pub(crate) fn search_key(text: &str) -> String {
     let folded: String = text
         .nfkd()
@@ -174,8 +175,8 @@ pub(crate) fn search_key(text: &str) -> String {
     folded.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A value as it is kept: NFC, without the blanks and invisible characters that copying leaves at its ends. What is inside it stays,
-/// line breaks too. Values that are typed and those from files go through here.
+/// A value as it is kept: NFC, without the blanks and invisible characters that copying leaves at its ends.
+/// What is inside it stays, line breaks too. Values that are typed and those from files go through here.
 pub(crate) fn block(text: &str) -> String {
     model::text::nfc(text)
         .trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{200b}' | '\u{2060}' | '\u{feff}'))

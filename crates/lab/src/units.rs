@@ -1,15 +1,17 @@
 //! Units: what UCUM knows, and what people write instead.
 //!
-//! Grammar, atoms and prefixes are those of the crate `octofhir-ucum`, which carries UCUM's own table (`ucum-essence.xml`). Here
-//! stands what a laboratory needs beside it: spellings that UCUM reads as something else (`K/uL` is kelvin per microlitre) are
-//! refused, and usual misspellings are answered with the right one. See <https://ucum.org/ucum>.
+//! Grammar, atoms and prefixes are those of the crate `octofhir-ucum`, which carries UCUM's own table
+//! (`ucum-essence.xml`). Here stands what a laboratory needs beside it: spellings that UCUM reads as
+//! something else (`K/uL` is kelvin per microlitre) are refused, and usual misspellings are answered with the
+//! right one. See <https://ucum.org/ucum>.
 
 use octofhir_ucum::{ErrorKind, UcumError, analyse, validate};
 
 /// Most characters of a unit.
 pub(crate) const UNIT_MAX: usize = 40;
 
-/// Symbols that mean a number in many laboratories and a physical unit in UCUM, where they stand over a volume.
+/// Symbols that mean a number in many laboratories and a physical unit in UCUM, where they stand over a
+/// volume.
 const COUNTS: [(&str, &str, &str); 3] = [
     ("K", "kelvin", "10*3"),
     ("G", "gauss", "10*9"),
@@ -150,7 +152,8 @@ fn litres(unit: &str) -> String {
     written
 }
 
-/// The symbol for a count over a volume with which a unit begins, with what it means in UCUM and what is meant.
+/// The symbol for a count over a volume with which a unit begins, with what it means in UCUM and what is
+/// meant.
 fn count_over_volume(unit: &str) -> Option<(&'static str, &'static str, &'static str)> {
     let (first, rest) = unit.split_once('/')?;
     let count = COUNTS.iter().find(|(symbol, ..)| *symbol == first)?;

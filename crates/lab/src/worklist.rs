@@ -1,7 +1,7 @@
 //! The worklist: open results, most urgent first, and a token that tells whether it has changed.
 //!
-//! Screens poll it every half minute, and most of the time nothing has changed: the token is one small query, and with it
-//! the server answers 304.
+//! Screens poll it every half minute, and most of the time nothing has changed: the token is one small query,
+//! and with it the server answers 304.
 
 use jiff::{Timestamp, civil::Date};
 use tokio_postgres::Row;
@@ -72,8 +72,8 @@ const FROM_WHERE: &str = "
     JOIN lab_order o ON o.id = r.order_id JOIN patient p ON p.id = r.patient_id
     WHERE r.open AND ($1::text IS NULL OR t.section = $1) AND ($2::text IS NULL OR r.status = $2)";
 
-/// A token of what [`list`] would show: different whenever a line, its order, specimen, patient or test differs. It is made
-/// of the rows' own versions, so it never lies, whichever transaction commits when.
+/// A token of what [`list`] would show: different whenever a line, its order, specimen, patient or test
+/// differs. It is made of the rows' own versions, so it never lies, whichever transaction commits when.
 ///
 /// # Errors
 /// [`LabError::Invalid`] when the status is none of open work.

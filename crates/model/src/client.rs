@@ -2,8 +2,8 @@
 
 use std::{fmt, net::IpAddr};
 
-/// The network that counts as one client: an IPv4 address, or the /64 of an IPv6 address, which is the least that one
-/// customer of a provider gets (RFC 6177).
+/// The network that counts as one client: an IPv4 address, or the /64 of an IPv6 address, which is the least
+/// that one customer of a provider gets (RFC 6177).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientNetwork(IpAddr);
 

@@ -2,11 +2,12 @@ use std::{fmt, str::FromStr};
 
 use crate::text;
 
-/// An e-mail address as a log-in name: in NFC, without white space around it, and compared without regard to case.
+/// An e-mail address as a log-in name: in NFC, without white space around it, and compared without regard to
+/// case.
 ///
-/// Only the shape is checked (something, one `@`, something with no space, at most 254 bytes as in RFC 5321), and that it
-/// looks like no other address: no invisible characters, and no letters of several scripts in the part before the `@` or in one
-/// label of the host. Whether mail arrives there only mail can tell.
+/// Only the shape is checked (something, one `@`, something with no space, at most 254 bytes as in RFC 5321),
+/// and that it looks like no other address: no invisible characters, and no letters of several scripts in the
+/// part before the `@` or in one label of the host. Whether mail arrives there only mail can tell.
 #[derive(Clone, serde::Serialize)]
 #[serde(transparent)]
 pub struct Email(String);
@@ -50,7 +51,8 @@ impl Email {
         Ok(email)
     }
 
-    /// An address by which somebody is to be found: those that were accepted before the rules of [`Email::parse`] are, too.
+    /// An address by which somebody is to be found: those that were accepted before the rules of
+    /// [`Email::parse`] are, too.
     ///
     /// # Errors
     /// [`EmailError`] when it has not the shape.

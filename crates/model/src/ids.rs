@@ -1,7 +1,7 @@
 //! Ids are types: a function that takes a tenant cannot be handed an operation.
 
-/// Declares an id: a UUID that is a type of its own. The crate that calls it depends on `uuid` and `serde`; further
-/// attributes, such as a derive, are passed on.
+/// Declares an id: a UUID that is a type of its own. The crate that calls it depends on `uuid` and `serde`;
+/// further attributes, such as a derive, are passed on.
 #[macro_export]
 macro_rules! uuid_id {
     ($(#[$attribute:meta])* $name:ident) => {
@@ -71,8 +71,8 @@ uuid_id!(
     OperationId
 );
 uuid_id!(
-    /// The period in which the access tokens of a person, or of a laboratory, are valid: random, and replaced by each event that
-    /// ends them.
+    /// The period in which the access tokens of a person, or of a laboratory, are valid: random, and replaced
+    /// by each event that ends them.
     SessionEpoch
 );
 uuid_id!(
@@ -80,8 +80,8 @@ uuid_id!(
     OperatorId
 );
 uuid_id!(
-    /// One person who works in a laboratory. A tenant's first admin carries the same id in the registry and in the
-    /// laboratory's own staff list.
+    /// One person who works in a laboratory. A tenant's first admin carries the same id in the registry and
+    /// in the laboratory's own staff list.
     StaffId
 );
 uuid_id!(

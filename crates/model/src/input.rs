@@ -1,9 +1,10 @@
 //! Input from outside, read strictly and refused in words that a client understands.
 //!
-//! A document (JSON, or the pairs of a query string) becomes a tree of [`Node`]s first, and the tree becomes the type that is
-//! wanted. Invariants: an object is read from an object only, at every level (serde's derived structs also take arrays, by the
-//! order of their fields); no name is given twice in one object; every [`Refusal`] names the value to blame by its path, such
-//! as `items[3].id`, and says what would be right without the name of a Rust type.
+//! A document (JSON, or the pairs of a query string) becomes a tree of [`Node`]s first, and the tree becomes
+//! the type that is wanted. Invariants: an object is read from an object only, at every level (serde's
+//! derived structs also take arrays, by the order of their fields); no name is given twice in one object;
+//! every [`Refusal`] names the value to blame by its path, such as `items[3].id`, and says what would be
+//! right without the name of a Rust type.
 
 use std::{collections::HashSet, fmt};
 
@@ -29,7 +30,8 @@ pub enum Node {
     Fraction(f64),
     /// A text.
     Text(String),
-    /// A text of a format that has no other values, such as a query string: where a number is wanted it is read as one.
+    /// A text of a format that has no other values, such as a query string: where a number is wanted it is
+    /// read as one.
     Word(String),
     /// An array.
     List(Vec<Node>),

@@ -1,7 +1,8 @@
-//! Pure types and decisions that every other crate shares: ids, names, the tenant's state machine, schema versions.
+//! Pure types and decisions that every other crate shares: ids, names, the tenant's state machine, schema
+//! versions.
 //!
-//! Invariant: nothing here waits, reads a clock on its own or talks to anything. The model never imports tokio,
-//! tokio-postgres or actix; what it decides can be tested with a table.
+//! Invariant: nothing here waits, reads a clock on its own or talks to anything. The model never imports
+//! tokio, tokio-postgres or actix; what it decides can be tested with a table.
 
 mod client;
 mod clock;

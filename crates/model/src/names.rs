@@ -1,4 +1,5 @@
-//! One door to DDL: a database or role name is made from a [`Slug`] or read back from the registry, and prints quoted.
+//! One door to DDL: a database or role name is made from a [`Slug`] or read back from the registry, and
+//! prints quoted.
 
 use std::{fmt, str::FromStr};
 
@@ -36,7 +37,8 @@ macro_rules! identifier {
             /// Takes over a name that the registry or the server's own catalogue holds.
             ///
             /// # Errors
-            /// [`NameError`] when it is empty, longer than PostgreSQL's 63 bytes or holds a control character.
+            /// [`NameError`] when it is empty, longer than PostgreSQL's 63 bytes or holds a control
+            /// character.
             pub fn from_catalog(name: impl Into<String>) -> Result<Self, NameError> {
                 let name = name.into();
                 if name.is_empty() || name.len() > IDENTIFIER_BYTES_MAX || name.chars().any(char::is_control) {
@@ -88,7 +90,8 @@ identifier!(
     "role"
 );
 
-/// The name under which the registry knows a PostgreSQL server, such as `main`: it never reaches SQL as an identifier.
+/// The name under which the registry knows a PostgreSQL server, such as `main`: it never reaches SQL as an
+/// identifier.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct ServerName(String);
@@ -136,8 +139,8 @@ impl fmt::Debug for ServerName {
     }
 }
 
-/// The prefix of every database and role that one control plane owns on a server, so that several (staging beside
-/// production, or tests beside each other) can share it. `lab` unless configured.
+/// The prefix of every database and role that one control plane owns on a server, so that several (staging
+/// beside production, or tests beside each other) can share it. `lab` unless configured.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(transparent)]
 pub struct Namespace(String);
@@ -196,9 +199,9 @@ impl Namespace {
         RoleName(format!("{}_tenant_{slug}", self.0))
     }
 
-    /// The group role of one laboratory: it holds what the laboratory's role may do inside the laboratory's database, and that
-    /// role is its only member. It has the tenant's id and not its slug, so that a dump names a role that belongs to nobody
-    /// else, also after the slug was given to another laboratory.
+    /// The group role of one laboratory: it holds what the laboratory's role may do inside the laboratory's
+    /// database, and that role is its only member. It has the tenant's id and not its slug, so that a dump
+    /// names a role that belongs to nobody else, also after the slug was given to another laboratory.
     #[must_use]
     pub fn tenant_group(&self, tenant: crate::TenantId) -> RoleName {
         RoleName(format!(
@@ -214,8 +217,8 @@ impl Namespace {
         format!("{}_dml_", self.0)
     }
 
-    /// The group role that earlier versions shared among all laboratories. It has no members any more; archives of those
-    /// versions name it.
+    /// The group role that earlier versions shared among all laboratories. It has no members any more;
+    /// archives of those versions name it.
     #[must_use]
     pub fn shared_group(&self) -> RoleName {
         RoleName(format!("{}_dml", self.0))
@@ -227,8 +230,8 @@ impl Namespace {
         RoleName(self.spare_database(fingerprint, number).0)
     }
 
-    /// The sealed template of one tenant schema. `fingerprint` tells apart two states of the same version number, as a
-    /// developer makes them while writing a migration.
+    /// The sealed template of one tenant schema. `fingerprint` tells apart two states of the same version
+    /// number, as a developer makes them while writing a migration.
     #[must_use]
     pub fn template_database(&self, version: crate::SchemaVersion, fingerprint: &str) -> DbName {
         let fingerprint: String = fingerprint

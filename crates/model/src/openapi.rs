@@ -1,7 +1,8 @@
 //! How the types of this crate look in an OpenAPI document, from the constants by which they refuse.
 //!
-//! A pattern is stricter than the parser where that brings a text into its normal form first: white space around it, and other
-//! kinds of white space, need not be sent. Every text that a schema allows is accepted as far as a pattern can say it.
+//! A pattern is stricter than the parser where that brings a text into its normal form first: white space
+//! around it, and other kinds of white space, need not be sent. Every text that a schema allows is accepted
+//! as far as a pattern can say it.
 
 use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat, schema::Type};
 
@@ -10,8 +11,9 @@ use crate::{
     text::{LINE_CHARS_MAX, NOTE_CHARS_MAX},
 };
 
-/// One line that begins and ends with something to be seen and holds no control character (the C0 and C1 controls, and the
-/// separators of lines and paragraphs). Without `\p{…}`, which not every validator understands.
+/// One line that begins and ends with something to be seen and holds no control character (the C0 and C1
+/// controls, and the separators of lines and paragraphs). Without `\p{…}`, which not every validator
+/// understands.
 pub const LINE_PATTERN: &str = r"^[^\s\u0000-\u001F\u007F-\u009F]([^\u0000-\u001F\u007F-\u009F\u2028\u2029]*[^\s\u0000-\u001F\u007F-\u009F])?$";
 /// One line without control characters, which may hold nothing.
 pub const BLANK_OR_LINE_PATTERN: &str = r"^[^\u0000-\u001F\u007F-\u009F\u2028\u2029]*$";

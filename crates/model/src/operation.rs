@@ -1,5 +1,6 @@
-//! The words for operations: kinds, statuses and steps. They stand here so that the registry, the worker, the API and the
-//! terminal name them alike. Which steps a kind of operation has, and in which order, the provisioner says.
+//! The words for operations: kinds, statuses and steps. They stand here so that the registry, the worker, the
+//! API and the terminal name them alike. Which steps a kind of operation has, and in which order, the
+//! provisioner says.
 
 use crate::words;
 
@@ -124,7 +125,8 @@ pub enum Step {
     RecordVersion,
     /// Nobody can connect any more and every connection is gone.
     Fence,
-    /// `pg_dump` has written the archive file, and its manifest says what the database held in the same snapshot.
+    /// `pg_dump` has written the archive file, and its manifest says what the database held in the same
+    /// snapshot.
     Dump,
     /// The dump was restored beside the original and holds what its manifest says; the archive is recorded.
     Verify,
@@ -193,8 +195,8 @@ impl OperationKind {
         }
     }
 
-    /// Whether a failure for good is undone without anybody asking. A removal that failed stays closed and whole, to be
-    /// gone on with or called off: to open a laboratory again is a person's decision.
+    /// Whether a failure for good is undone without anybody asking. A removal that failed stays closed and
+    /// whole, to be gone on with or called off: to open a laboratory again is a person's decision.
     #[must_use]
     pub fn failure_is_undone(self) -> bool {
         match self {

@@ -2,7 +2,8 @@ use std::{ops::Deref, str::FromStr};
 
 use crate::text::{self, TextError};
 
-/// Why a person asks for something, in their words: one line of at most 500 characters, for audits and events. It may be empty.
+/// Why a person asks for something, in their words: one line of at most 500 characters, for audits and
+/// events. It may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Reason(String);

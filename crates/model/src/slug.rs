@@ -21,7 +21,8 @@ pub struct SlugError {
 impl Slug {
     /// The fewest characters of a slug.
     pub const LENGTH_MIN: usize = 2;
-    /// The most characters of a slug; with the longest prefix a database name stays under PostgreSQL's 63 bytes.
+    /// The most characters of a slug; with the longest prefix a database name stays under PostgreSQL's 63
+    /// bytes.
     pub const LENGTH_MAX: usize = 40;
 
     /// Checks a text against the rule above.

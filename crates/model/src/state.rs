@@ -1,5 +1,5 @@
-//! A tenant's life: which event leads from which state to which. Every change of a tenant's status goes through
-//! [`TenantState::on`].
+//! A tenant's life: which event leads from which state to which. Every change of a tenant's status goes
+//! through [`TenantState::on`].
 
 use crate::words;
 

@@ -1,10 +1,13 @@
-//! One normal form for every short text that is compared, searched or shown: identifiers, names, units, addresses.
+//! One normal form for every short text that is compared, searched or shown: identifiers, names, units,
+//! addresses.
 //!
-//! Invariant: two texts that a person cannot tell apart because they differ in composition, in the kind of white space or in
-//! invisible characters have the same normal form, or are refused. The form is NFC (UAX #15), has no white space at its ends
-//! and single U+0020 between its words, and holds no control, format, separator or noncharacter code point.
+//! Invariant: two texts that a person cannot tell apart because they differ in composition, in the kind of
+//! white space or in invisible characters have the same normal form, or are refused. The form is NFC (UAX
+//! #15), has no white space at its ends and single U+0020 between its words, and holds no control, format,
+//! separator or noncharacter code point.
 //!
-//! Letters of different scripts that look alike stay different here: names may mix scripts. [`scripts_mixed`] finds them.
+//! Letters of different scripts that look alike stay different here: names may mix scripts. [`scripts_mixed`]
+//! finds them.
 
 use std::borrow::Cow;
 
@@ -42,10 +45,12 @@ pub enum TextError {
     },
 }
 
-/// The normal form of a line of text for people, such as a name or a reason. `chars_max` is its limit in characters.
+/// The normal form of a line of text for people, such as a name or a reason. `chars_max` is its limit in
+/// characters.
 ///
-/// Zero-width joiner and non-joiner are kept between two letters of a script whose spelling needs them (Persian, Sinhala), and
-/// variation selectors after a Han character (Japanese names). Everywhere else they are refused as invisible.
+/// Zero-width joiner and non-joiner are kept between two letters of a script whose spelling needs them
+/// (Persian, Sinhala), and variation selectors after a Han character (Japanese names). Everywhere else they
+/// are refused as invisible.
 ///
 /// # Errors
 /// [`TextError`].
@@ -53,8 +58,8 @@ pub fn line(text: &str, chars_max: usize) -> Result<String, TextError> {
     normal(text, chars_max, spelled)
 }
 
-/// The normal form of an identifier or a code, which holds no invisible character at all. `chars_max` is its limit in
-/// characters.
+/// The normal form of an identifier or a code, which holds no invisible character at all. `chars_max` is its
+/// limit in characters.
 ///
 /// # Errors
 /// [`TextError`].
@@ -62,7 +67,8 @@ pub fn identifier(text: &str, chars_max: usize) -> Result<String, TextError> {
     normal(text, chars_max, |_, _, _| false)
 }
 
-/// A text in NFC and otherwise as it is, for what is compared as a whole and may hold anything, such as a password.
+/// A text in NFC and otherwise as it is, for what is compared as a whole and may hold anything, such as a
+/// password.
 #[must_use]
 pub fn nfc(text: &str) -> Cow<'_, str> {
     if is_nfc(text) {
@@ -72,8 +78,8 @@ pub fn nfc(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether a text mixes writing systems in a way that no language does (UTS #39, 5.1): "pаypal" with a Cyrillic "а". Digits and
-/// punctuation belong to every script, and Japanese and Korean count as one each.
+/// Whether a text mixes writing systems in a way that no language does (UTS #39, 5.1): "pаypal" with a
+/// Cyrillic "а". Digits and punctuation belong to every script, and Japanese and Korean count as one each.
 #[must_use]
 pub fn scripts_mixed(text: &str) -> bool {
     !text.is_single_script()

@@ -1,7 +1,7 @@
 //! Timestamps and days as clients write them: RFC 3339 and ISO 8601's calendar date, and nothing else.
 //!
-//! `jiff`'s own parsers accept more: annotations of zones and calendars, leap seconds, offsets of 25 hours, dates without hyphens.
-//! Whoever sends one of these means something that would be lost, or made a mistake.
+//! `jiff`'s own parsers accept more: annotations of zones and calendars, leap seconds, offsets of 25 hours,
+//! dates without hyphens. Whoever sends one of these means something that would be lost, or made a mistake.
 
 use std::str::FromStr;
 
@@ -12,8 +12,8 @@ use jiff::{
 };
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-/// A moment, read from RFC 3339 (`2026-01-31T08:00:00+01:00`): with seconds, an offset of less than a day, and up to nine
-/// digits of a second.
+/// A moment, read from RFC 3339 (`2026-01-31T08:00:00+01:00`): with seconds, an offset of less than a day,
+/// and up to nine digits of a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(Timestamp);
 

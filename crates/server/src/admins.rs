@@ -1,11 +1,12 @@
 //! The registry's copy of a laboratory's first admins, kept equal to the laboratory's staff list.
 //!
-//! Log-in finds an admin by e-mail in the registry, so a new password or address counts from there. The registry and the
-//! laboratory are two databases and no commit covers both. The order is: the change is made in the laboratory, then made
-//! and committed in the registry, then committed in the laboratory. Whatever either of the two refuses stops both; only
-//! a break between the two commits leaves the registry ahead. It is in that order because the laboratory's row carries
-//! the version: as long as it has not been committed, the client's very same request (same `If-Match`) fits still, and
-//! sent again it brings both to the same. The other way round it would get 412, and nobody would mend the registry.
+//! Log-in finds an admin by e-mail in the registry, so a new password or address counts from there. The
+//! registry and the laboratory are two databases and no commit covers both. The order is: the change is made
+//! in the laboratory, then made and committed in the registry, then committed in the laboratory. Whatever
+//! either of the two refuses stops both; only a break between the two commits leaves the registry ahead. It
+//! is in that order because the laboratory's row carries the version: as long as it has not been committed,
+//! the client's very same request (same `If-Match`) fits still, and sent again it brings both to the same.
+//! The other way round it would get 412, and nobody would mend the registry.
 
 use lab::Actor;
 use model::{StaffId, TenantId};

@@ -1,18 +1,19 @@
-//! Failed log-ins and failed acceptances of invitations, counted so that guessing is slow and costs nobody but the guesser.
+//! Failed log-ins and failed acceptances of invitations, counted so that guessing is slow and costs nobody
+//! but the guesser.
 //!
 //! Three counts, each a leaky bucket:
-//! - of one client at one account. It alone can refuse a client that has logged in to the account before, so a stranger's
-//!   guesses never keep the owner out. A success empties it, and no other count;
-//! - of one account by clients that it does not know. It is a rate, one try a second once a hundred have failed, and no
-//!   lock: an attack from many addresses slows down new clients only;
+//! - of one client at one account. It alone can refuse a client that has logged in to the account before, so
+//!   a stranger's guesses never keep the owner out. A success empties it, and no other count;
+//! - of one account by clients that it does not know. It is a rate, one try a second once a hundred have
+//!   failed, and no lock: an attack from many addresses slows down new clients only;
 //! - of one client at all accounts that do not know it, against one password being tried everywhere.
 //!
-//! An account is a person of one audience in one laboratory, so what happens to an address elsewhere does not matter.
-//! A try that is under way counts until it is known how it ended, so many at once guess no more than one after the other;
-//! whoever comes meanwhile waits, and a crowd with the right password all gets in.
+//! An account is a person of one audience in one laboratory, so what happens to an address elsewhere does not
+//! matter. A try that is under way counts until it is known how it ended, so many at once guess no more than
+//! one after the other; whoever comes meanwhile waits, and a crowd with the right password all gets in.
 //!
-//! Invariant: memory is bounded (`KEYS_MAX`). Keys are numbers under a random hash, so nobody can aim at a count.
-//! Counting lives in this process alone: several copies of `tenantd` each allow their own share.
+//! Invariant: memory is bounded (`KEYS_MAX`). Keys are numbers under a random hash, so nobody can aim at a
+//! count. Counting lives in this process alone: several copies of `tenantd` each allow their own share.
 
 mod bucket;
 
@@ -31,7 +32,8 @@ use bucket::{Buckets, Charge, Decision, Rule};
 
 /// One client at one account.
 const PAIR: Rule = Rule::new(10, Duration::from_secs(30));
-/// One account, all clients that it does not know. NIST SP 800-63B, 3.2.2: at most 100 consecutive failures, or slower.
+/// One account, all clients that it does not know. NIST SP 800-63B, 3.2.2: at most 100 consecutive failures,
+/// or slower.
 const ACCOUNT: Rule = Rule::new(100, Duration::from_secs(1));
 /// One client, all accounts that do not know it. Many people may have one address.
 const CLIENT: Rule = Rule::new(100, Duration::from_secs(5));
@@ -106,7 +108,8 @@ pub struct Attempt {
 }
 
 impl Attempts {
-    /// Whether somebody has logged in to the account from this client since the start, as far as it is remembered.
+    /// Whether somebody has logged in to the account from this client since the start, as far as it is
+    /// remembered.
     #[must_use]
     pub fn remembers(&self, account: &Account<'_>, client: Option<ClientNetwork>) -> bool {
         let pair = self.0.pair(account, client);
@@ -119,8 +122,8 @@ impl Attempts {
         self.0.hasher.hash_one(("client", client))
     }
 
-    /// Begins a try, waiting for others that might use up what is left. `known` says that this client has logged in to the
-    /// account before.
+    /// Begins a try, waiting for others that might use up what is left. `known` says that this client has
+    /// logged in to the account before.
     ///
     /// # Errors
     /// 429 with the time to wait.
@@ -150,8 +153,8 @@ impl Attempts {
         self.start(vec![Charge::enforced(pair, PAIR)], pair).await
     }
 
-    /// Counts a token of no invitation. Those are counted for the client and not for the token, and whoever has a true
-    /// one is not kept out by them, be it from behind the same proxy.
+    /// Counts a token of no invitation. Those are counted for the client and not for the token, and whoever
+    /// has a true one is not kept out by them, be it from behind the same proxy.
     ///
     /// # Errors
     /// 429 with the time to wait.

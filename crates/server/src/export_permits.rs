@@ -1,9 +1,9 @@
-//! The right to export a whole laboratory: each export holds a connection and a part of a processor for as long as its
-//! client reads, which may be an hour.
+//! The right to export a whole laboratory: each export holds a connection and a part of a processor for as
+//! long as its client reads, which may be an hour.
 //!
-//! Invariant: at most [`EXPORTS_MAX`] run in this process, and one of each laboratory: the slow readers of one take no place
-//! that another's could have. Counting lives in this process alone: several copies of `tenantd` each allow
-//! their own share, also of the same laboratory, and `tenantctl export` takes no turn.
+//! Invariant: at most [`EXPORTS_MAX`] run in this process, and one of each laboratory: the slow readers of
+//! one take no place that another's could have. Counting lives in this process alone: several copies of
+//! `tenantd` each allow their own share, also of the same laboratory, and `tenantctl export` takes no turn.
 
 use std::{
     collections::HashSet,
@@ -48,7 +48,8 @@ impl ExportPermits {
     /// Takes the right.
     ///
     /// # Errors
-    /// 409 while this laboratory is being exported, 503 while as many others are as may be; both say when to ask again.
+    /// 409 while this laboratory is being exported, 503 while as many others are as may be; both say when to
+    /// ask again.
     pub fn begin(&self, tenant: TenantId) -> ApiResult<ExportPermit> {
         let mut under_way = self.under_way();
         if under_way.contains(&tenant) {

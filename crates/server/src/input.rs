@@ -115,8 +115,9 @@ pub fn known_email<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
     Email::known(&text).map_err(serde::de::Error::custom)
 }
 
-/// A field that may be left out and not be `null`: for `#[serde(default, deserialize_with = "input::present")]`. Absent
-/// means "stays as it is", and `null` would look like "take it away", which these fields cannot do.
+/// A field that may be left out and not be `null`: for `#[serde(default, deserialize_with =
+/// "input::present")]`. Absent means "stays as it is", and `null` would look like "take it away", which these
+/// fields cannot do.
 ///
 /// # Errors
 /// Whatever `T` refuses, `null` among it.

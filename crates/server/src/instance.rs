@@ -1,9 +1,10 @@
-//! What this process is called among others that route to the same servers: the same after a restart, so that the
-//! connections which a killed predecessor left behind are counted until they are gone, and different from every other
-//! process that may be at work, whose connections must not be taken for a predecessor's.
+//! What this process is called among others that route to the same servers: the same after a restart, so that
+//! the connections which a killed predecessor left behind are counted until they are gone, and different from
+//! every other process that may be at work, whose connections must not be taken for a predecessor's.
 //!
-//! One address can be listened on by one process of a machine only. A machine is told by its name together with the id of
-//! this boot: copies of one image have equal names. With port 0 there is no address before the start, and no name.
+//! One address can be listened on by one process of a machine only. A machine is told by its name together
+//! with the id of this boot: copies of one image have equal names. With port 0 there is no address before the
+//! start, and no name.
 
 use std::{fs, net::SocketAddr};
 

@@ -1,10 +1,11 @@
 //! Invitations: a laboratory's administrator sets a password by a token that was shown once.
 //!
-//! Accepting writes into two databases, in the order that [`admins`](crate::admins) explains: the password is stored in the
-//! laboratory, then stored and committed in the registry together with the end of the invitation, then committed in the
-//! laboratory. When it breaks between the two commits, the very same request finds the invitation used by this very
-//! password and the laboratory without it, and completes. Whoever has the token alone gets nothing by that: the password
-//! must be the one that was set, and must be it still when it is written.
+//! Accepting writes into two databases, in the order that [`admins`](crate::admins) explains: the password is
+//! stored in the laboratory, then stored and committed in the registry together with the end of the
+//! invitation, then committed in the laboratory. When it breaks between the two commits, the very same
+//! request finds the invitation used by this very password and the laboratory without it, and completes.
+//! Whoever has the token alone gets nothing by that: the password must be the one that was set, and must be
+//! it still when it is written.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -38,7 +39,8 @@ pub struct Options {
     pub public_url: Option<String>,
 }
 
-/// An invitation, shown once to whoever made it. It can be accepted until `expiresAt`, once, and a newer one takes its place.
+/// An invitation, shown once to whoever made it. It can be accepted until `expiresAt`, once, and a newer one
+/// takes its place.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InvitationView {
@@ -125,8 +127,9 @@ pub struct Bearer {
 /// Sets the password of whom the token invites, and uses the invitation up.
 ///
 /// # Errors
-/// 401 for a token that is unknown, used, replaced or has expired; 422 for a weak password; 429 after too many attempts;
-/// the laboratory's own problem when it is not in service, and then the invitation stays as it is.
+/// 401 for a token that is unknown, used, replaced or has expired; 422 for a weak password; 429 after too
+/// many attempts; the laboratory's own problem when it is not in service, and then the invitation stays as it
+/// is.
 pub async fn accept(
     state: &AppState,
     token: &SecretString,
@@ -143,7 +146,8 @@ pub async fn accept(
         state.attempts.guessed(client).await?;
         return Err(refused());
     };
-    // Before any hashing: the laboratory says itself why it cannot be entered. Whoever waits for it may ask often.
+    // Before any hashing: the laboratory says itself why it cannot be entered. Whoever waits for it may ask
+    // often.
     let tenant = standing.admin.tenant;
     let snapshot = state.resolver.snapshot(tenant).await?;
     snapshot.admit(state.window())?;
@@ -206,8 +210,8 @@ async fn look_up(
 }
 
 impl Standing {
-    /// The hash that the laboratory is to store: a new one, or the one that an acceptance which was cut off has left in
-    /// the registry.
+    /// The hash that the laboratory is to store: a new one, or the one that an acceptance which was cut off
+    /// has left in the registry.
     async fn hash(
         &self,
         passwords: &Passwords,
@@ -236,10 +240,12 @@ struct Entering<'a> {
 impl Entering<'_> {
     async fn write(&self, state: &AppState) -> ApiResult<Principal> {
         let mut client = state.resolver.checkout(self.standing.admin.tenant).await?;
-        // Run again when the laboratory's schema had changed under it: nothing is in the registry then, since the laboratory comes first.
+        // Run again when the laboratory's schema had changed under it: nothing is in the registry then, since
+        // the laboratory comes first.
         let both = async |txn: &TenantTransaction<'_>| -> Result<Principal, TransactionError> {
             let principal = self.in_laboratory(txn).await?;
-            // Behind the laboratory's row: who changes the password meanwhile has passed both, or waits for this one.
+            // Behind the laboratory's row: who changes the password meanwhile has passed both, or waits for
+            // this one.
             if self.standing.used {
                 self.still_standing(state).await?;
             } else {

@@ -1,4 +1,5 @@
-//! Structured logs on the standard error stream; the standard output carries the one line that says where we listen.
+//! Structured logs on the standard error stream; the standard output carries the one line that says where we
+//! listen.
 
 mod lines;
 
@@ -8,8 +9,8 @@ use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt
 
 pub use lines::Lines;
 
-/// Starts logging for the whole process. Called once, by `main`, which keeps what it gets until its end: dropping that
-/// writes the last lines.
+/// Starts logging for the whole process. Called once, by `main`, which keeps what it gets until its end:
+/// dropping that writes the last lines.
 ///
 /// # Errors
 /// When logging was started already, or there is no thread for it.
@@ -34,8 +35,8 @@ pub fn start(log: &Log) -> anyhow::Result<Lines> {
     Ok(lines)
 }
 
-/// The driver's debug events hold the parameters of every statement: password hashes and the names of patients. No
-/// filter that somebody sets to look into a problem may bring those into the log.
+/// The driver's debug events hold the parameters of every statement: password hashes and the names of
+/// patients. No filter that somebody sets to look into a problem may bring those into the log.
 fn may_be_told(event: &Metadata<'_>) -> bool {
     *event.level() <= Level::INFO || !event.target().starts_with("tokio_postgres")
 }

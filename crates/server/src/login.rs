@@ -1,13 +1,13 @@
 //! Log-in: who somebody is, and in which laboratory.
 //!
-//! One rule for everybody: a log-in means one account, and costs the verification of one password. The laboratory is the
-//! named one; without a name the only one whose admin has the address, else the configured default. Who is an admin of
-//! several names one: nothing is tried out, so neither the answer nor its time tells in how many laboratories an address is
-//! known, or that one password fits several.
+//! One rule for everybody: a log-in means one account, and costs the verification of one password. The
+//! laboratory is the named one; without a name the only one whose admin has the address, else the configured
+//! default. Who is an admin of several names one: nothing is tried out, so neither the answer nor its time
+//! tells in how many laboratories an address is known, or that one password fits several.
 //!
-//! Whatever does not fit ends in the same 401 after the same work, and no sooner than `REFUSED_AFTER`, so that the few
-//! milliseconds by which the ways there differ do not show. That a laboratory is not in service is told only to whoever has
-//! given a password of it.
+//! Whatever does not fit ends in the same 401 after the same work, and no sooner than `REFUSED_AFTER`, so
+//! that the few milliseconds by which the ways there differ do not show. That a laboratory is not in service
+//! is told only to whoever has given a password of it.
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,8 @@ pub struct Found {
 /// Finds the person in a laboratory.
 ///
 /// # Errors
-/// 401 for whatever does not fit, 429 after too many failures, the laboratory's own problem when it is not in service.
+/// 401 for whatever does not fit, 429 after too many failures, the laboratory's own problem when it is not in
+/// service.
 pub async fn staff(
     state: &AppState,
     given: &Credentials<'_>,
@@ -159,7 +160,8 @@ async fn place(
     let admins = admins_by_email(registry, email).await?;
     let tenant = match named {
         Some(name) => tenant_named(registry, name).await?.map(|tenant| tenant.id),
-        // Who may not log in, or has not accepted an invitation yet, does not make anybody else's address ambiguous.
+        // Who may not log in, or has not accepted an invitation yet, does not make anybody else's address
+        // ambiguous.
         None => {
             let mut able = admins
                 .iter()
@@ -221,12 +223,13 @@ async fn nobody(passwords: &Passwords, password: &SecretString) -> ApiResult<Pri
     Err(Problem::new(Kind::LoginFailed))
 }
 
-/// Verifies the one password, and gives whom it lets in. The role and the right to work are those of the laboratory's own
-/// staff list, also for an admin, whose password is the registry's.
+/// Verifies the one password, and gives whom it lets in. The role and the right to work are those of the
+/// laboratory's own staff list, also for an admin, whose password is the registry's.
 ///
-/// The session's epoch is read before the password is verified, in the row that has its hash. An admin's hash is the
-/// registry's, where a change is committed first: when it still is the same after the epoch was read, a change that is under way
-/// has yet to be committed in the laboratory, and its new epoch ends the session that begins here.
+/// The session's epoch is read before the password is verified, in the row that has its hash. An admin's hash
+/// is the registry's, where a change is committed first: when it still is the same after the epoch was read,
+/// a change that is under way has yet to be committed in the laboratory, and its new epoch ends the session
+/// that begins here.
 async fn enter(
     state: &AppState,
     passwords: &Passwords,
@@ -287,7 +290,8 @@ async fn unchanged(state: &AppState, admin: &Admin) -> ApiResult<()> {
     }
 }
 
-/// Whether it is the laboratory's own state that shuts it, and not the weather: that is told to everybody alike.
+/// Whether it is the laboratory's own state that shuts it, and not the weather: that is told to everybody
+/// alike.
 fn keeps_shut(error: &ResolveError) -> bool {
     matches!(
         error,
@@ -319,8 +323,9 @@ impl From<Unanswered> for Problem {
     }
 }
 
-/// Asks the laboratory's database, on a connection that is given back before any password is hashed. The laboratory's session
-/// epoch is read first: what is read under one that has ended since gives a token that has ended, too.
+/// Asks the laboratory's database, on a connection that is given back before any password is hashed. The
+/// laboratory's session epoch is read first: what is read under one that has ended since gives a token that
+/// has ended, too.
 async fn ask<T>(
     state: &AppState,
     tenant: TenantId,

@@ -6,8 +6,9 @@ use bootstrap::{Exit, error_text};
 use clap::Parser;
 use settings::Settings;
 
-/// Serves Tenantry's HTTP API and runs its operations on laboratories. Prepare the registry with `tenantctl up` first.
-/// Everything is configured by environment variables or a TOML file; `tenantctl config show` lists what is in force.
+/// Serves Tenantry's HTTP API and runs its operations on laboratories. Prepare the registry with `tenantctl
+/// up` first. Everything is configured by environment variables or a TOML file; `tenantctl config show` lists
+/// what is in force.
 #[derive(Debug, Parser)]
 #[command(name = "tenantd", version, after_help = EXIT_CODES)]
 struct Arguments {

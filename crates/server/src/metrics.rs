@@ -1,9 +1,9 @@
 //! Figures for Prometheus.
 //!
-//! Invariant: the number of series is bounded. Routes are the registered patterns, never addresses as sent; the first
-//! [`TENANT_SERIES_MAX`] laboratories that are seen after the start have series of their own, the rest share the
-//! label `other`, and so do servers beyond [`SERVER_SERIES_MAX`]. First seen and not first by name: a counter that a
-//! later laboratory could push into `other` would go backwards.
+//! Invariant: the number of series is bounded. Routes are the registered patterns, never addresses as sent;
+//! the first [`TENANT_SERIES_MAX`] laboratories that are seen after the start have series of their own, the
+//! rest share the label `other`, and so do servers beyond [`SERVER_SERIES_MAX`]. First seen and not first by
+//! name: a counter that a later laboratory could push into `other` would go backwards.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -55,7 +55,8 @@ pub struct Metrics {
     totals: Mutex<Totals>,
 }
 
-/// A laboratory's series, kept at hand: to find them by their label at each request would cost more than to add to them.
+/// A laboratory's series, kept at hand: to find them by their label at each request would cost more than to
+/// add to them.
 #[derive(Debug, Clone)]
 struct Series {
     label: String,

@@ -1,8 +1,9 @@
 //! The outermost middleware: every request gets a trace, a deadline, its line in the log and its place in the
 //! metrics, and every refusal its trace id.
 //!
-//! Invariant: whatever happens inside (a refusal, a panic, the deadline), the client gets a well-formed answer, and the
-//! cause of a 5xx is logged exactly once, here. It knows nothing of tenants beyond what the extractors note down.
+//! Invariant: whatever happens inside (a refusal, a panic, the deadline), the client gets a well-formed
+//! answer, and the cause of a 5xx is logged exactly once, here. It knows nothing of tenants beyond what the
+//! extractors note down.
 
 use std::{
     any::Any,
@@ -50,7 +51,8 @@ impl Notes {
         *self.0.tenant.borrow_mut() = Some((id, slug.to_owned()));
     }
 
-    /// Notes whether the client still owes a part of its body. A request that is given up meanwhile is the client's fault.
+    /// Notes whether the client still owes a part of its body. A request that is given up meanwhile is the
+    /// client's fault.
     pub fn awaits_body(&self, awaits: bool) {
         self.0.awaits_body.set(awaits);
     }
@@ -95,7 +97,8 @@ pub async fn observe(
     req.extensions_mut().insert(seen.trace);
     req.extensions_mut().insert(seen.notes.clone());
 
-    // HEAD is GET whose body is not sent: routes need not know, and the connection, which has seen the method, sends none.
+    // HEAD is GET whose body is not sent: routes need not know, and the connection, which has seen the
+    // method, sends none.
     if req.method() == Method::HEAD {
         req.head_mut().method = Method::GET;
     }
@@ -124,8 +127,9 @@ pub async fn observe(
     finished.map_err(Into::into)
 }
 
-/// The pattern of the route that was taken. Asked for afterwards, when the framework has found it once: before, it would
-/// be searched for twice. Where the request is gone (a panic, the deadline) our own list of routes must do.
+/// The pattern of the route that was taken. Asked for afterwards, when the framework has found it once:
+/// before, it would be searched for twice. Where the request is gone (a panic, the deadline) our own list of
+/// routes must do.
 fn route(known: &Routes, seen: &Seen, answered: &Result<ServiceResponse<impl MessageBody>, Error>) -> String {
     let found = match answered {
         Ok(response) => response.request().match_pattern(),

@@ -1,7 +1,8 @@
-//! The OpenAPI document: generated from the handlers that are registered, with what is common to all added here.
+//! The OpenAPI document: generated from the handlers that are registered, with what is common to all added
+//! here.
 //!
-//! Invariant: a route that is served is in the document, for both come from the same call; a route that is in the
-//! document is served, for the fallback answers 405 and not 404 on its path.
+//! Invariant: a route that is served is in the document, for both come from the same call; a route that is in
+//! the document is served, for the fallback answers 405 and not 404 on its path.
 
 mod refusals;
 
@@ -152,8 +153,8 @@ pub fn complete(document: &mut utoipa::openapi::OpenApi) {
     description.push_str(&list.join("\n"));
 }
 
-/// Unique because method and path are: `GET /api/v1/orders/{id}/report` is `get_orders_id_report`. The handlers' own names
-/// are not.
+/// Unique because method and path are: `GET /api/v1/orders/{id}/report` is `get_orders_id_report`. The
+/// handlers' own names are not.
 fn operation_id(method: &str, path: &str) -> String {
     let short = path.strip_prefix("/api/v1").unwrap_or(path);
     let words = short

@@ -1,8 +1,9 @@
 //! The client's address, also behind trusted reverse proxies.
 //!
-//! Invariant: nobody chooses their own address. A forwarding header is read only on a connection from a trusted proxy, only
-//! the one header that the settings name, and from its right end: the right-most entry was written by that proxy itself, and
-//! each one further left counts only while the entry to its right is a trusted proxy as well.
+//! Invariant: nobody chooses their own address. A forwarding header is read only on a connection from a
+//! trusted proxy, only the one header that the settings name, and from its right end: the right-most entry
+//! was written by that proxy itself, and each one further left counts only while the entry to its right is a
+//! trusted proxy as well.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -32,8 +33,8 @@ impl TrustedProxies {
         }
     }
 
-    /// Who asks: `peer`, or for whom it asks when it is a trusted proxy. An entry that is no address ends the search, and
-    /// the proxy that wrote it is the client.
+    /// Who asks: `peer`, or for whom it asks when it is a trusted proxy. An entry that is no address ends the
+    /// search, and the proxy that wrote it is the client.
     #[must_use]
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
@@ -93,7 +94,8 @@ fn forwarded_for(element: &str) -> Option<&str> {
     })
 }
 
-/// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+/// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`,
+/// `[2001:db8::1]:80`.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = text
@@ -141,7 +143,8 @@ mod tests {
             ("10.0.0.1", &["198.51.100.1:4711"], "198.51.100.1"),
             ("10.0.0.1", &["2001:db8::7"], "2001:db8::7"),
             ("2001:db8:ffff::1", &["[2001:db8::7]:443"], "2001:db8::7"),
-            // What is no address says nothing, and what stands to its left was not written by a trusted proxy.
+            // What is no address says nothing, and what stands to its left was not written by a trusted
+            // proxy.
             ("10.0.0.1", &["198.51.100.1, unknown"], "10.0.0.1"),
             ("10.0.0.1", &["198.51.100.1, , 10.0.0.2"], "10.0.0.2"),
             ("10.0.0.1", &["\"198.51.100.1"], "10.0.0.1"),

@@ -34,7 +34,8 @@ pub fn ok_tagged(version: i32, record: &impl Serialize) -> HttpResponse {
 /// A record that was just made, as its answer: it may be sent again to a request that is repeated.
 #[derive(Debug, Clone)]
 pub struct Created {
-    /// 201, or 202 when the work goes on, or 200 when something was added to a record that has an address already.
+    /// 201, or 202 when the work goes on, or 200 when something was added to a record that has an address
+    /// already.
     pub status: StatusCode,
     /// The address of what is new.
     pub location: Option<String>,
@@ -182,8 +183,8 @@ pub fn map<T, U>(page: Page<T>, view: impl Fn(T) -> U) -> Page<U> {
     }
 }
 
-/// The same query with another cursor, as the `Link` header says it. Cursors are base64url, slugs or ids, so they need no
-/// escaping.
+/// The same query with another cursor, as the `Link` header says it. Cursors are base64url, slugs or ids, so
+/// they need no escaping.
 #[must_use]
 pub fn next_link(path: &str, query: &str, cursor: &str) -> String {
     let mut kept: Vec<&str> = query

@@ -1,5 +1,5 @@
-//! What systemd is told of a service of `Type=notify`: that it serves, and that it stops. Without `NOTIFY_SOCKET` nothing is.
-//! (<https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html>)
+//! What systemd is told of a service of `Type=notify`: that it serves, and that it stops. Without
+//! `NOTIFY_SOCKET` nothing is. (<https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html>)
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,6 @@
-//! Invitations of the people whom only their laboratory knows. Making one and using it are each one transaction of that
-//! laboratory's database. The token names the laboratory, because nothing else says where to look.
+//! Invitations of the people whom only their laboratory knows. Making one and using it are each one
+//! transaction of that laboratory's database. The token names the laboratory, because nothing else says where
+//! to look.
 
 use identity::{Lane, PasswordContext, Principal, Requester};
 use jiff::Timestamp;
@@ -23,8 +24,8 @@ use crate::{
     state::AppState,
 };
 
-/// An invitation of a person who works here, shown once to whoever made it. It can be used until `expiresAt`, once, and a newer
-/// one takes its place.
+/// An invitation of a person who works here, shown once to whoever made it. It can be used until `expiresAt`,
+/// once, and a newer one takes its place.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StaffInvitationView {

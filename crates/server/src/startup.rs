@@ -1,9 +1,10 @@
 //! From settings to a serving process, and its end.
 //!
-//! On SIGTERM `/readyz` says 503 for `http.shutdown_announce_ms` while everything is served as before: time for a load balancer
-//! to look. Then, and on SIGINT at once, for a person at the terminal waits, the process accepts no more connections, requests
-//! under way may finish, the worker gives its operations back, and the pools close. A second signal ends it at once. Nothing of
-//! this is needed for safety: a `kill -9` loses no acknowledged write.
+//! On SIGTERM `/readyz` says 503 for `http.shutdown_announce_ms` while everything is served as before: time
+//! for a load balancer to look. Then, and on SIGINT at once, for a person at the terminal waits, the process
+//! accepts no more connections, requests under way may finish, the worker gives its operations back, and the
+//! pools close. A second signal ends it at once. Nothing of this is needed for safety: a `kill -9` loses no
+//! acknowledged write.
 
 use std::{
     io::{IsTerminal as _, Write},
@@ -100,8 +101,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// That the servers can hold the budget of this process, and those of all that run; the latter only warns unless it is set to
-/// refuse, for a budget is a bound that a fleet seldom reaches.
+/// That the servers can hold the budget of this process, and those of all that run; the latter only warns
+/// unless it is set to refuse, for a budget is a bound that a fleet seldom reaches.
 async fn check_budgets(settings: &Settings, platform: &Platform) -> anyhow::Result<()> {
     let router = &settings.router;
     let servers = platform.check_budget(router.budget, router.reserve).await?;
@@ -233,8 +234,8 @@ async fn close_http(state: &AppState, server: ServerHandle, grace: Duration) {
     let _elapsed = tokio::time::timeout(LINGER, stopping).await;
 }
 
-/// The signals that mean "stop". SIGHUP does where a terminal was closed; elsewhere it is how a service is asked to read its
-/// settings again, which `tenantd` does at its start only: it says so and goes on.
+/// The signals that mean "stop". SIGHUP does where a terminal was closed; elsewhere it is how a service is
+/// asked to read its settings again, which `tenantd` does at its start only: it says so and goes on.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

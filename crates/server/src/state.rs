@@ -15,7 +15,8 @@ use crate::{
     metrics::Metrics, problem::ApiResult, proxies::TrustedProxies,
 };
 
-/// The parts of one `tenantd`. Handlers of laboratories see none of it: they get a [`crate::extract::Tenant`].
+/// The parts of one `tenantd`. Handlers of laboratories see none of it: they get a
+/// [`crate::extract::Tenant`].
 pub struct AppState {
     /// The master database.
     pub registry: Registry,

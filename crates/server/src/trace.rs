@@ -1,6 +1,7 @@
 //! W3C Trace Context, level 1: the `traceparent` header in and out.
 //!
-//! A header that does not parse is ignored and a new trace begins, as the standard asks. Nothing here exports spans.
+//! A header that does not parse is ignored and a new trace begins, as the standard asks. Nothing here exports
+//! spans.
 
 use std::fmt;
 
@@ -13,7 +14,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Goes on with the caller's trace when `traceparent` names one, else begins one. `span` is this request's own.
+    /// Goes on with the caller's trace when `traceparent` names one, else begins one. `span` is this
+    /// request's own.
     #[must_use]
     pub fn from_header(traceparent: Option<&str>) -> Self {
         let span = loop {
@@ -52,8 +54,8 @@ impl fmt::Display for Trace {
     }
 }
 
-/// `version "-" trace-id "-" parent-id "-" trace-flags`, lower-case hexadecimal, neither id zero, version not ff; a
-/// version above 00 may carry more after the flags.
+/// `version "-" trace-id "-" parent-id "-" trace-flags`, lower-case hexadecimal, neither id zero, version not
+/// ff; a version above 00 may carry more after the flags.
 fn parse(text: &str) -> Option<(u128, bool)> {
     let mut parts = text.split('-');
     let version = hex_digits(parts.next()?, 2)?;

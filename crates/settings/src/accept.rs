@@ -99,7 +99,8 @@ impl Accept {
     }
 }
 
-/// The networks of a list; `None` when one of them is none. A network of everybody would let every client say who it is.
+/// The networks of a list; `None` when one of them is none. A network of everybody would let every client say
+/// who it is.
 pub(crate) fn networks(text: &str) -> Option<Vec<IpNet>> {
     let network = |part: &str| {
         let part = part.trim();

@@ -30,8 +30,8 @@ pub enum DefaultValue {
     Unset(&'static str),
 }
 
-/// Variables that begin with `TENANTRY_` and are no keys: the file's place, the passwords that `tenantctl provision`
-/// and `tenantctl operator create` read, and what the scripts log in with.
+/// Variables that begin with `TENANTRY_` and are no keys: the file's place, the passwords that `tenantctl
+/// provision` and `tenantctl operator create` read, and what the scripts log in with.
 pub const OTHER_VARIABLES: &[&str] = &[
     "TENANTRY_ADMIN_PASSWORD",
     "TENANTRY_CONFIG",

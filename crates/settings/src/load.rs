@@ -20,8 +20,8 @@ use crate::{
 };
 
 impl Settings {
-    /// Reads all layers. `file` is the one named by a flag; without it `TENANTRY_CONFIG` names one, else the usual
-    /// places are looked at. `env` is the environment, usually [`std::env::vars`].
+    /// Reads all layers. `file` is the one named by a flag; without it `TENANTRY_CONFIG` names one, else the
+    /// usual places are looked at. `env` is the environment, usually [`std::env::vars`].
     ///
     /// # Errors
     /// [`SettingsError`] tells every problem with its key, its source and what would be accepted.
@@ -47,8 +47,9 @@ impl Settings {
     }
 
     fn read(values: &Values, state_dir: PathBuf, file: Option<PathBuf>) -> Self {
-        // Keys with a default are always set, and every value was checked: what stands behind `unwrap_or_default`
-        // in the helpers below is never reached. A test reads the defaults back through `KEYS`.
+        // Keys with a default are always set, and every value was checked: what stands behind
+        // `unwrap_or_default` in the helpers below is never reached. A test reads the defaults back through
+        // `KEYS`.
         let amount = |name| values.number::<u64>(name).unwrap_or_default();
         let count = |name| values.number::<usize>(name).unwrap_or_default();
         Self {
@@ -239,8 +240,8 @@ fn default_tenant(values: &Values) -> DefaultTenant {
     }
 }
 
-/// The place for state that the platform's custom asks for: root's services under /var/lib (FHS 5.8), a person's
-/// under XDG_STATE_HOME (XDG Base Directory 0.8).
+/// The place for state that the platform's custom asks for: root's services under /var/lib (FHS 5.8), a
+/// person's under XDG_STATE_HOME (XDG Base Directory 0.8).
 fn usual_state_dir(env: &BTreeMap<String, String>, root: bool) -> Option<String> {
     if root {
         return Some("/var/lib/tenantry".to_owned());

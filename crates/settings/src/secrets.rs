@@ -1,7 +1,8 @@
-//! Secrets that stand in files: the file that `<VARIABLE>_FILE` names, as container images have it, and systemd's
-//! credentials (<https://systemd.io/CREDENTIALS/>), whose names are the keys'.
+//! Secrets that stand in files: the file that `<VARIABLE>_FILE` names, as container images have it, and
+//! systemd's credentials (<https://systemd.io/CREDENTIALS/>), whose names are the keys'.
 //!
-//! A secret in the environment is inherited by every child process and shows in `/proc`; one in a file is not.
+//! A secret in the environment is inherited by every child process and shows in `/proc`; one in a file is
+//! not.
 
 use std::{
     collections::BTreeMap,
@@ -111,7 +112,8 @@ fn read(path: &Path, named_by: &str) -> Result<String, SettingsError> {
     let trimmed = text.strip_suffix('\n').unwrap_or(&text);
     let trimmed = trimmed.strip_suffix('\r').unwrap_or(trimmed);
     if trimmed.is_empty() {
-        // Whoever names a file means to give a secret: without one the server's refusal would blame the password.
+        // Whoever names a file means to give a secret: without one the server's refusal would blame the
+        // password.
         let empty = std::io::Error::new(std::io::ErrorKind::InvalidData, "the file is empty");
         return Err(failed(empty));
     }

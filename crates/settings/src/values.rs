@@ -95,7 +95,8 @@ impl Values {
         self.text(name).and_then(|text| text.parse().ok())
     }
 
-    /// A number; `None` when it is not set. The accepted range lies inside `T`, which a test checks for every key.
+    /// A number; `None` when it is not set. The accepted range lies inside `T`, which a test checks for every
+    /// key.
     pub(crate) fn number<T: TryFrom<i64>>(&self, name: &str) -> Option<T> {
         let number = self.found(name).and_then(|found| number(&found.value))?;
         T::try_from(number).ok()

@@ -75,9 +75,9 @@ pub(crate) enum Command {
         /// End after preparing
         #[arg(long)]
         no_serve: bool,
-        /// Take PUBLIC's rights on `postgres` and `template1` of a server that others may use, too; without it they stay as they are
-        /// and are listed with those whom it would shut out, which it says before it does so. On the embedded server they are closed in
-        /// any case
+        /// Take PUBLIC's rights on `postgres` and `template1` of a server that others may use, too; without
+        /// it they stay as they are and are listed with those whom it would shut out, which it says before it
+        /// does so. On the embedded server they are closed in any case
         #[arg(long)]
         close_shared: bool,
         /// Make a registry on a server whose laboratories belong to another one
@@ -211,7 +211,8 @@ pub(crate) enum Command {
                       laboratory's data and never lowers a recorded version."
     )]
     Doctor {
-        /// Also open each laboratory's database, read its own migration history and who has rights there, and log in as its role
+        /// Also open each laboratory's database, read its own migration history and who has rights there, and
+        /// log in as its role
         #[arg(long)]
         deep: bool,
         /// Mend what is safe to mend
@@ -221,7 +222,8 @@ pub(crate) enum Command {
     /// Archive a laboratory while it runs, or say how often that is to be done
     #[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
     Backup(Backup),
-    /// Make a laboratory out of an archive: the one that was removed, another beside it, or in place of what it holds
+    /// Make a laboratory out of an archive: the one that was removed, another beside it, or in place of what
+    /// it holds
     Restore(Restore),
     /// Verified dumps of laboratories
     #[command(subcommand)]
@@ -269,8 +271,8 @@ pub(crate) struct Provision {
     /// The administrator's name; the part before the @ when left out
     #[arg(long, value_name = "NAME")]
     pub(crate) admin_name: Option<String>,
-    /// Read the administrator's password from the first line of standard input. Otherwise it is TENANTRY_ADMIN_PASSWORD,
-    /// is asked for on a terminal, or is generated and printed once
+    /// Read the administrator's password from the first line of standard input. Otherwise it is
+    /// TENANTRY_ADMIN_PASSWORD, is asked for on a terminal, or is generated and printed once
     #[arg(long)]
     pub(crate) admin_password_stdin: bool,
     /// Give no password: print a link, once, by which the administrator sets it
@@ -410,7 +412,8 @@ pub(crate) enum Archives {
         #[arg(long)]
         no_wait: bool,
     },
-    /// Take a dump and the manifest beside it into the registry, which does not know them: it is restored and compared first
+    /// Take a dump and the manifest beside it into the registry, which does not know them: it is restored and
+    /// compared first
     Import {
         /// The dump or its manifest: a path on this host, or a URL
         #[arg(value_name = "FILE|URL")]
@@ -449,19 +452,22 @@ pub(crate) enum Operations {
     },
     /// Show one operation with its steps
     Show {
-        /// The operation's id, its first digits, or a laboratory's slug for the one under way there, else its latest
+        /// The operation's id, its first digits, or a laboratory's slug for the one under way there, else its
+        /// latest
         #[arg(value_name = "ID|SLUG")]
         operation: OperationRef,
     },
     /// Follow an operation to its end; one that no worker has is run here
     Watch {
-        /// The operation's id, its first digits, or a laboratory's slug for the one under way there, else its latest
+        /// The operation's id, its first digits, or a laboratory's slug for the one under way there, else its
+        /// latest
         #[arg(value_name = "ID|SLUG")]
         operation: OperationRef,
     },
     /// Call an operation off: what it made is taken away, what it closed is opened again
     Cancel {
-        /// The operation's id, its first digits, or a laboratory's slug for the one under way there, else its latest
+        /// The operation's id, its first digits, or a laboratory's slug for the one under way there, else its
+        /// latest
         #[arg(value_name = "ID|SLUG")]
         operation: OperationRef,
         /// Why, for the audit
@@ -473,7 +479,8 @@ pub(crate) enum Operations {
     },
     /// Run a failed operation once more; steps that are done stay done
     Retry {
-        /// The operation's id, its first digits, or a laboratory's slug for the one under way there, else its latest
+        /// The operation's id, its first digits, or a laboratory's slug for the one under way there, else its
+        /// latest
         #[arg(value_name = "ID|SLUG")]
         operation: OperationRef,
         /// Leave the work to a running tenantd
@@ -492,8 +499,8 @@ pub(crate) enum Operator {
         /// The person's name; the part before the @ when left out
         #[arg(long)]
         name: Option<String>,
-        /// Read the password from the first line of standard input. Otherwise it is TENANTRY_OPERATOR_PASSWORD, is
-        /// asked for on a terminal, or is generated and printed once
+        /// Read the password from the first line of standard input. Otherwise it is
+        /// TENANTRY_OPERATOR_PASSWORD, is asked for on a terminal, or is generated and printed once
         #[arg(long)]
         password_stdin: bool,
     },
@@ -504,8 +511,8 @@ pub(crate) enum Operator {
         /// Log-in name
         #[arg(value_parser = Email::known)]
         email: Email,
-        /// Read the password from the first line of standard input. Otherwise it is TENANTRY_OPERATOR_PASSWORD, is
-        /// asked for on a terminal, or is generated and printed once
+        /// Read the password from the first line of standard input. Otherwise it is
+        /// TENANTRY_OPERATOR_PASSWORD, is asked for on a terminal, or is generated and printed once
         #[arg(long)]
         password_stdin: bool,
     },

@@ -26,7 +26,8 @@ pub(crate) struct Context {
 
 /// Reads the settings from the file that the flag names, or the usual ones, and the environment.
 pub(crate) fn settings(global: &Global) -> anyhow::Result<Settings> {
-    // A variable that is not text cannot be one of ours with a valid value; it is refused only if it has our name.
+    // A variable that is not text cannot be one of ours with a valid value; it is refused only if it has our
+    // name.
     let env = std::env::vars_os().map(|(name, value)| {
         (
             name.to_string_lossy().into_owned(),
@@ -95,7 +96,8 @@ fn account() -> String {
         .unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// The parts log for a server's operator; in a terminal only their warnings matter, unless a filter was asked for.
+/// The parts log for a server's operator; in a terminal only their warnings matter, unless a filter was asked
+/// for.
 fn logging(settings: &Settings, out: Out) {
     let asked = settings
         .explain()
@@ -119,8 +121,8 @@ fn logging(settings: &Settings, out: Out) {
         .try_init();
 }
 
-/// The driver's debug events hold the parameters of every statement, password hashes among them: no filter brings those
-/// to the terminal.
+/// The driver's debug events hold the parameters of every statement, password hashes among them: no filter
+/// brings those to the terminal.
 fn may_be_told(event: &Metadata<'_>) -> bool {
     *event.level() <= Level::INFO || !event.target().starts_with("tokio_postgres")
 }

@@ -103,7 +103,8 @@ async fn not_found(client: &RegistryClient, wanted: &TenantRef) -> anyhow::Resul
     )
 }
 
-/// The name that fewest slips away from what was typed, if they are few for its length: a third of it, as cargo counts.
+/// The name that fewest slips away from what was typed, if they are few for its length: a third of it, as
+/// cargo counts.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let few = (name.chars().count() / 3).max(1);
     known

@@ -69,8 +69,8 @@ pub(crate) fn role_creators_note<'a>(roles: impl Iterator<Item = &'a str>) -> St
     )
 }
 
-/// Tells an error and gives the exit code. With `--json` the error is a document on standard output, unless the command
-/// printed its own before it failed.
+/// Tells an error and gives the exit code. With `--json` the error is a document on standard output, unless
+/// the command printed its own before it failed.
 pub(crate) fn report(out: &Out, ended: anyhow::Result<()>) -> ExitCode {
     let Err(error) = ended else {
         return ExitCode::SUCCESS;

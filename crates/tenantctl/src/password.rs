@@ -1,5 +1,5 @@
-//! A new password: from standard input, a variable or the file that it names, the person at the terminal, or generated. Never from an argument,
-//! which every user of the machine can read.
+//! A new password: from standard input, a variable or the file that it names, the person at the terminal, or
+//! generated. Never from an argument, which every user of the machine can read.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,8 @@ impl NewPassword {
     }
 }
 
-/// Takes the password of `whom` from the first place that has one and checks it against what is known of them.
+/// Takes the password of `whom` from the first place that has one and checks it against what is known of
+/// them.
 pub(crate) fn obtain(
     whom: &str,
     context: &PasswordContext,

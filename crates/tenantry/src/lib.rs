@@ -1,7 +1,9 @@
-//! Tenantry as a library: from a tenant's name to a pooled connection to that tenant's own PostgreSQL database.
+//! Tenantry as a library: from a tenant's name to a pooled connection to that tenant's own PostgreSQL
+//! database.
 //!
-//! This is the one crate to depend on. It holds no code of its own: it exports the router ([`Resolver`]) and every type that a
-//! program meets on the way to it. What holds of the router stands in [`Resolver`]'s own crate and in short here:
+//! This is the one crate to depend on. It holds no code of its own: it exports the router ([`Resolver`]) and
+//! every type that a program meets on the way to it. What holds of the router stands in [`Resolver`]'s own
+//! crate and in short here:
 //!
 //! - At most `budget` connections to a server exist, and they are shared fairly between its tenants.
 //! - A tenant that is suspended, or whose schema this program does not know, gets no query.
@@ -10,9 +12,9 @@
 //!
 //! # What it needs
 //!
-//! A registry (the master database, which `tenantctl up` prepares), a log-in for it, and `seal.key` out of the control plane's
-//! state directory, with which the passwords of the tenants' roles are sealed. The program registers as a router, so that suspending
-//! a tenant waits until it has let go of it.
+//! A registry (the master database, which `tenantctl up` prepares), a log-in for it, and `seal.key` out of
+//! the control plane's state directory, with which the passwords of the tenants' roles are sealed. The
+//! program registers as a router, so that suspending a tenant waits until it has let go of it.
 //!
 //! # In any tokio program
 //!
@@ -57,12 +59,13 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Keep the id and not the slug: a slug may be given to another tenant once its first one is gone, an id never is.
+//! Keep the id and not the slug: a slug may be given to another tenant once its first one is gone, an id
+//! never is.
 //!
 //! # In an actix-web program
 //!
-//! The router is application data, and clones of it share everything. Which tenant a request speaks for is the application's
-//! to know; here an earlier middleware has put it into the request.
+//! The router is application data, and clones of it share everything. Which tenant a request speaks for is
+//! the application's to know; here an earlier middleware has put it into the request.
 //!
 //! ```no_run
 //! use actix_web::{App, HttpServer, error, web};

@@ -24,7 +24,8 @@ impl HbaLine {
         Self::new(server, role, "reject").await
     }
 
-    /// Puts a line for the role with this authentication method at the top of the file and has the server read it.
+    /// Puts a line for the role with this authentication method at the top of the file and has the server
+    /// read it.
     ///
     /// # Panics
     /// When the server cannot be asked, or `server` is not a superuser's log-in.
@@ -58,7 +59,8 @@ impl HbaLine {
             .await
             .expect("the file can be read")
             .get(0);
-        // As a large object, whose export changes no byte; it is not seen before the statement after the one that makes it.
+        // As a large object, whose export changes no byte; it is not seen before the statement after the one
+        // that makes it.
         let make = "SELECT lo_from_bytea(0, $1)";
         let object: u32 = client
             .query_one(make, &[&change(text).into_bytes()])

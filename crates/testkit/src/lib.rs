@@ -1,8 +1,9 @@
 //! The harness of every integration test: a real PostgreSQL, databases of a test's own in it, the real
 //! `tenantd` as a process, and bounded polling.
 //!
-//! Invariant: a test that ends, also by a panic, leaves no database, role or directory behind; one that cannot clean
-//! up fails. Nothing here is a stand-in for the real thing, and nothing here is used outside tests.
+//! Invariant: a test that ends, also by a panic, leaves no database, role or directory behind; one that
+//! cannot clean up fails. Nothing here is a stand-in for the real thing, and nothing here is used outside
+//! tests.
 
 mod api;
 mod eventually;

@@ -7,8 +7,8 @@ use pg::ConnectTarget;
 use secrecy::SecretString;
 use tokio::sync::OnceCell;
 
-/// Where the tests' server was told to come from, the newest one on the machine otherwise. Client programs must come from
-/// there too: they may not be older than the server.
+/// Where the tests' server was told to come from, the newest one on the machine otherwise. Client programs
+/// must come from there too: they may not be older than the server.
 #[must_use]
 pub fn pg_bin() -> Option<PathBuf> {
     std::env::var_os("TENANTRY_PG_BIN").map(Into::into)
@@ -16,8 +16,9 @@ pub fn pg_bin() -> Option<PathBuf> {
 
 /// The server that this run's tests share, as its superuser, database `postgres`.
 ///
-/// `with-postgres` and `scripts/test` name it in `TENANTRY_TEST_PG*`. Without them the process has a throw-away cluster of
-/// its own, which ends with it: right for `cargo test -p CRATE`, wasteful where each test is a process.
+/// `with-postgres` and `scripts/test` name it in `TENANTRY_TEST_PG*`. Without them the process has a
+/// throw-away cluster of its own, which ends with it: right for `cargo test -p CRATE`, wasteful where each
+/// test is a process.
 ///
 /// # Panics
 /// When the variables are not all there, or the process' own cluster does not start.

@@ -12,13 +12,14 @@ use tokio_postgres::Client;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(60);
-/// Longer than two connection attempts and a slow `DROP DATABASE`, so that a loop's end is not the reason to fail.
+/// Longer than two connection attempts and a slow `DROP DATABASE`, so that a loop's end is not the reason to
+/// fail.
 const ROUNDS_MAX: u32 = 20;
 
 /// A namespace that nobody else uses, with an empty registry database in it.
 ///
-/// Dropping it removes every database and role whose name starts with the namespace and an underscore, also those of
-/// processes that were killed, and ends their connections.
+/// Dropping it removes every database and role whose name starts with the namespace and an underscore, also
+/// those of processes that were killed, and ends their connections.
 pub struct Space {
     /// The prefix of everything this test makes on the server: `t` and eleven random characters.
     pub namespace: Namespace,

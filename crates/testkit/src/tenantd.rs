@@ -32,7 +32,8 @@ pub struct Tenantd {
 type Log = Arc<Mutex<String>>;
 
 impl Tenantd {
-    /// Starts the program on a free port with the space's settings and `extra` ones, and waits until it is ready.
+    /// Starts the program on a free port with the space's settings and `extra` ones, and waits until it is
+    /// ready.
     ///
     /// `program` is the caller's `env!("CARGO_BIN_EXE_tenantd")`. The registry must have been prepared.
     ///

@@ -1,4 +1,5 @@
-//! `kill -9` of each process in turn, and of all together: the next start finds a clean place and every committed row.
+//! `kill -9` of each process in turn, and of all together: the next start finds a clean place and every
+//! committed row.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,5 @@
-//! A full disk is named to whoever wants to join, soon, and whoever runs the server is not to be ended for it.
+//! A full disk is named to whoever wants to join, soon, and whoever runs the server is not to be ended for
+//! it.
 
 use std::{
     fs,

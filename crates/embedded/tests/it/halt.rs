@@ -1,5 +1,5 @@
-//! PostgreSQL programs that stop at a shown moment until they are told to go on, so that a `kill -9` lands there and
-//! not wherever the machine's speed puts it.
+//! PostgreSQL programs that stop at a shown moment until they are told to go on, so that a `kill -9` lands
+//! there and not wherever the machine's speed puts it.
 
 use std::{
     fs,
@@ -26,8 +26,8 @@ pub(crate) enum Moment {
 
 pub(crate) const MOMENTS: [Moment; 3] = [Moment::BeforeInitdb, Moment::AfterInitdb, Moment::BeforeServer];
 
-/// A directory of programs that halt at one moment and otherwise do what the real ones do. They go on as well when it is
-/// removed, so that nothing waits for ever when a test fails.
+/// A directory of programs that halt at one moment and otherwise do what the real ones do. They go on as well
+/// when it is removed, so that nothing waits for ever when a test fails.
 pub(crate) struct Halting {
     dir: TempDir,
 }

@@ -1,5 +1,5 @@
-//! What the stories share: directories that the server's account may enter, owners in processes of their own, and a
-//! look at the machine's processes.
+//! What the stories share: directories that the server's account may enter, owners in processes of their own,
+//! and a look at the machine's processes.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! Exports read back with independent readers (the crates zip and csv) and compared with the database row by row.
+//! Exports read back with independent readers (the crates zip and csv) and compared with the database row by
+//! row.
 
 #[cfg(test)]
 mod reading;

@@ -1,5 +1,6 @@
-//! Every value that a PostgreSQL column can hold comes back equal through the description alone: an independent reader
-//! (Python's standard library) reads the archive, and what it read goes into a table of the same shape.
+//! Every value that a PostgreSQL column can hold comes back equal through the description alone: an
+//! independent reader (Python's standard library) reads the archive, and what it read goes into a table of
+//! the same shape.
 
 use std::process::Command;
 
@@ -13,7 +14,8 @@ use crate::reading::{Opened, client, exported};
 /// Rows of each table of generated values. Enough for every branch of every generator to come up.
 const ROWS: usize = 60;
 
-/// A column's type, and PostgreSQL literals of it: first those that were wrong or could be, then generated ones.
+/// A column's type, and PostgreSQL literals of it: first those that were wrong or could be, then generated
+/// ones.
 struct Sample {
     type_name: &'static str,
     edges: &'static [&'static str],
@@ -493,7 +495,8 @@ async fn differences(client: &Client, one: &str, other: &str) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// Exports everything, has it read by Python, puts that into tables of the same shapes, and says which rows differ.
+/// Exports everything, has it read by Python, puts that into tables of the same shapes, and says which rows
+/// differ.
 async fn round_trip(space: &Space, client: &Client, tables: &[String]) -> Vec<String> {
     let (archive, _) = exported(space, &[]).await.unwrap();
     let read = read_by_python(space, &archive);
@@ -525,7 +528,8 @@ async fn round_trip(space: &Space, client: &Client, tables: &[String]) -> Vec<St
     all
 }
 
-/// A table of one column for each of `values`, which are literals of its type; an absent value is the last row.
+/// A table of one column for each of `values`, which are literals of its type; an absent value is the last
+/// row.
 async fn filled(client: &Client, table: &str, type_name: &str, values: &[String]) {
     client
         .batch_execute(&format!(
@@ -553,7 +557,8 @@ async fn every_value_of_every_type_comes_back_equal_through_the_description() {
         let generated = (0..ROWS).map(|_| generated.new_tree(&mut runner).unwrap().current());
         let generated: Vec<String> = generated.filter(|value| !value.is_empty()).collect();
         let edges: Vec<String> = sample.edges.iter().map(|&edge| edge.to_owned()).collect();
-        // Each edge alone, the generated ones, and all beside each other: how a column is written depends on what it holds.
+        // Each edge alone, the generated ones, and all beside each other: how a column is written depends on
+        // what it holds.
         let mut sets: Vec<Vec<String>> = edges.iter().map(|edge| vec![edge.clone()]).collect();
         sets.push(generated.clone());
         sets.push(edges.into_iter().chain(generated).collect());
@@ -578,7 +583,8 @@ async fn all_types_are_tried() {
     let client = client(&space).await;
     client.batch_execute(TYPES).await.unwrap();
     let tried: Vec<String> = SAMPLES.iter().map(|sample| sample.type_name.to_owned()).collect();
-    // Base types that a person's table can have. Those without input, or of the system's own catalogues, are not among them.
+    // Base types that a person's table can have. Those without input, or of the system's own catalogues, are
+    // not among them.
     let rows = client
         .query(
             "SELECT t.typname::text FROM pg_type t

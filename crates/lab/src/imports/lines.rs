@@ -1,8 +1,8 @@
 //! From bytes to rows.
 //!
-//! A file is cut into records first: a line, or in CSV as many lines as a quoted field spans (RFC 4180). The crate `csv` reads each
-//! record by itself. A quote that is never closed would swallow the rest of the file, so it spoils its own line only: then the
-//! record ends at its line.
+//! A file is cut into records first: a line, or in CSV as many lines as a quoted field spans (RFC 4180). The
+//! crate `csv` reads each record by itself. A quote that is never closed would swallow the rest of the file,
+//! so it spoils its own line only: then the record ends at its line.
 
 use std::cell::RefCell;
 
@@ -64,7 +64,8 @@ pub(crate) struct Parsed {
     pub(crate) set_aside: Vec<SetAside>,
 }
 
-/// One row of a file: a line of NDJSON is such an object, and the columns of CSV have these names. `code` or `loinc` must be there.
+/// One row of a file: a line of NDJSON is such an object, and the columns of CSV have these names. `code` or
+/// `loinc` must be there.
 #[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(as = ImportRow)]
@@ -104,7 +105,8 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Every field in normal form, blank ones absent. A value may hold several lines and keeps what is inside it.
+    /// Every field in normal form, blank ones absent. A value may hold several lines and keeps what is inside
+    /// it.
     fn normal(self) -> Result<Self, String> {
         let identifier = |name: &str, field: Option<String>, max: usize| {
             field
@@ -136,8 +138,8 @@ impl Fields {
     }
 }
 
-/// The SHA-256 of what a file says: its rows, whatever its line ends, quotes, blank lines and columns' order are, and in which order
-/// they stand. A row that cannot be read says what is written.
+/// The SHA-256 of what a file says: its rows, whatever its line ends, quotes, blank lines and columns' order
+/// are, and in which order they stand. A row that cannot be read says what is written.
 pub(crate) fn content_sha256(parsed: &Parsed) -> Vec<u8> {
     let one_line_end = |text: &str| text.replace("\r\n", "\n");
     let readable = parsed.rows.iter().map(|row| {
@@ -231,8 +233,8 @@ impl<'a> Records<'a> {
         self.next_of(0)
     }
 
-    /// The next record. One of several lines must have as many fields as the header (0: any number): otherwise its quote was
-    /// stray, and it ends at its first line.
+    /// The next record. One of several lines must have as many fields as the header (0: any number):
+    /// otherwise its quote was stray, and it ends at its first line.
     fn next_of(&mut self, fields: usize) -> Option<Record<'a>> {
         while !self.rest.is_empty() {
             let first = end_of_line(self.rest);
@@ -305,8 +307,8 @@ fn end_of_record(text: &[u8]) -> Option<(usize, i32)> {
 
 /// The fields of one record of CSV; `None` when they are not as many as wanted (0: any number).
 ///
-/// The reader's tables are built once: building them for each record took most of the time of a large file, on a thread that other
-/// requests wait for. Records without a quote, as most are, do not need them.
+/// The reader's tables are built once: building them for each record took most of the time of a large file,
+/// on a thread that other requests wait for. Records without a quote, as most are, do not need them.
 fn split(record: &[u8], wanted: usize) -> Option<Vec<Vec<u8>>> {
     let fields = if record.iter().any(|byte| matches!(byte, b'"' | b'\r' | b'\n')) {
         split_quoted(record)?
@@ -398,7 +400,8 @@ fn row(format: ImportFormat, header: &[&str], record: &Record<'_>, raw: &str) ->
     read(record.line, raw.to_owned(), fields)
 }
 
-/// A row from its fields, which are in normal form. One that says of which result it speaks is a row, whatever else of it cannot be read.
+/// A row from its fields, which are in normal form. One that says of which result it speaks is a row,
+/// whatever else of it cannot be read.
 pub(crate) fn read(line: i32, raw: String, fields: Fields) -> Result<ImportRow, Reject> {
     let missing = |name: &str| ("bad_row", format!("{name} is missing"));
     if fields.code.is_none() && fields.loinc.is_none() {

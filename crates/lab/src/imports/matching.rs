@@ -1,5 +1,5 @@
-//! From rows to results: which result each row's value belongs to, or why to none. Everything is looked up for all rows at
-//! once; the number of statements does not grow with the file.
+//! From rows to results: which result each row's value belongs to, or why to none. Everything is looked up
+//! for all rows at once; the number of statements does not grow with the file.
 
 use std::collections::{HashMap, HashSet};
 
@@ -69,12 +69,13 @@ struct Known {
     now: Timestamp,
 }
 
-/// What a row that is set aside says of a result: a person has to look at it when the value that is there, or comes, is another one.
+/// What a row that is set aside says of a result: a person has to look at it when the value that is there, or
+/// comes, is another one.
 pub(crate) struct Said {
     pub(crate) line: i32,
     pub(crate) result: ResultId,
-    /// Absent when it cannot be read, or has another unit: then it differs from every value but one that is typed in later by somebody
-    /// who has the file at hand.
+    /// Absent when it cannot be read, or has another unit: then it differs from every value but one that is
+    /// typed in later by somebody who has the file at hand.
     pub(crate) value: Option<Value>,
 }
 
@@ -97,9 +98,11 @@ enum Fit<'a> {
     NotDone,
 }
 
-/// Splits the rows into those that land and, with their reason, those that do not. The results are locked from here on.
+/// Splits the rows into those that land and, with their reason, those that do not. The results are locked
+/// from here on.
 ///
-/// Rows that give different values for one result contradict each other, and none of them lands: nothing says which is right.
+/// Rows that give different values for one result contradict each other, and none of them lands: nothing says
+/// which is right.
 pub(crate) async fn match_rows(
     txn: &Txn<'_>,
     batch: ImportId,
@@ -177,8 +180,8 @@ fn refused(row: ImportRow, (code, reason): Reject) -> SetAside {
     }
 }
 
-/// What files have given to results before, values sent back or replaced since among them: from this batch, and with the time of
-/// their measurement from any.
+/// What files have given to results before, values sent back or replaced since among them: from this batch,
+/// and with the time of their measurement from any.
 type LandedBefore = (
     HashMap<ResultId, Vec<Value>>,
     HashMap<ResultId, Vec<(Value, Timestamp)>>,

@@ -1,12 +1,13 @@
 //! Files of results from instruments, CSV or NDJSON.
 //!
-//! A row lands as `entered`, never as verified. A row that matches nothing, has the wrong unit, contradicts another row, is a
-//! control sample or cannot be read is set aside with its line, its text and the reason; it is never dropped and never stops the
-//! others. A row that says that nothing was measured is neither.
+//! A row lands as `entered`, never as verified. A row that matches nothing, has the wrong unit, contradicts
+//! another row, is a control sample or cannot be read is set aside with its line, its text and the reason; it
+//! is never dropped and never stops the others. A row that says that nothing was measured is neither.
 //!
-//! The same file, or one that says the same with other line ends, quotes or order, is the same batch, and is worked on again each
-//! time that it comes: what was set aside may land now, and what landed before does nothing. `retry` does the same for the rows set
-//! aside without the file. Each run's counts say what that run did. A dry run goes the whole way except for writing values, and takes nothing from the real run.
+//! The same file, or one that says the same with other line ends, quotes or order, is the same batch, and is
+//! worked on again each time that it comes: what was set aside may land now, and what landed before does
+//! nothing. `retry` does the same for the rows set aside without the file. Each run's counts say what that
+//! run did. A dry run goes the whole way except for writing values, and takes nothing from the real run.
 
 mod lines;
 mod matching;
@@ -59,8 +60,9 @@ pub struct ImportBatch {
     pub rows_not_done: i32,
     /// Rows that are set aside.
     pub rows_rejected: i32,
-    /// Those of them that contradict a value which is there (`conflict`): somebody has to look which is right. A row with a fault of its own
-    /// (`bad_value`, `wrong_unit`) is not among them, but is shown with the value, too (`contradictedBy`).
+    /// Those of them that contradict a value which is there (`conflict`): somebody has to look which is
+    /// right. A row with a fault of its own (`bad_value`, `wrong_unit`) is not among them, but is shown with
+    /// the value, too (`contradictedBy`).
     pub rows_conflicting: i32,
     /// Who imported it.
     pub created_by: Uuid,
@@ -78,9 +80,9 @@ pub struct ImportError {
     pub line: i32,
     /// The row, cut after 2,000 characters.
     pub raw: String,
-    /// A stable word for programs: `bad_row`, `bad_value`, `wrong_unit`, `unknown_specimen`, `unknown_test`, `not_ordered`,
-    /// `ambiguous`, `not_received`, `control_sample`, `contradiction`, `duplicate_in_file`, `sent_back`, `already_entered` (it has
-    /// this value), `conflict` (it has another one), `already_final`.
+    /// A stable word for programs: `bad_row`, `bad_value`, `wrong_unit`, `unknown_specimen`, `unknown_test`,
+    /// `not_ordered`, `ambiguous`, `not_received`, `control_sample`, `contradiction`, `duplicate_in_file`,
+    /// `sent_back`, `already_entered` (it has this value), `conflict` (it has another one), `already_final`.
     pub code: String,
     /// What is wrong.
     pub reason: String,
@@ -111,8 +113,8 @@ struct Counts {
 /// Imports a file. One that was imported before is the same batch and is worked on again.
 ///
 /// # Errors
-/// [`LabError::Invalid`] when the file as a whole cannot be read: too large, no rows, a header that lacks a column.
-/// [`LabError::Conflict`] `in_flight` when the same file is being imported at this moment.
+/// [`LabError::Invalid`] when the file as a whole cannot be read: too large, no rows, a header that lacks a
+/// column. [`LabError::Conflict`] `in_flight` when the same file is being imported at this moment.
 pub async fn run(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -197,10 +199,12 @@ pub async fn run(
     work(txn, actor, &batch, "delivery", rows, set_aside, 0).await
 }
 
-/// Tries the rows again that are set aside, and touches no other. Asked for twice, the second finds what the first left.
+/// Tries the rows again that are set aside, and touches no other. Asked for twice, the second finds what the
+/// first left.
 ///
 /// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] `dry_run` for a rehearsal, `in_flight` while the file is being imported.
+/// [`LabError::NotFound`]; [`LabError::Conflict`] `dry_run` for a rehearsal, `in_flight` while the file is
+/// being imported.
 pub async fn retry(txn: &Txn<'_>, actor: &Actor, id: ImportId) -> Result<ImportBatch, LabError> {
     let batch = get(txn, id).await?;
     if batch.dry_run {
@@ -234,8 +238,8 @@ pub async fn retry(txn: &Txn<'_>, actor: &Actor, id: ImportId) -> Result<ImportB
     work(txn, actor, &batch, "retry", rows, set_aside, landed).await
 }
 
-/// Matches rows, writes the values that land, and notes the run if it changed anything. `landed` rows are not among `rows`
-/// because their value landed in an earlier run.
+/// Matches rows, writes the values that land, and notes the run if it changed anything. `landed` rows are not
+/// among `rows` because their value landed in an earlier run.
 async fn work(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -299,7 +303,8 @@ async fn work(
     if !batch.dry_run {
         let entries: Vec<entry::Entry<'_>> = matched.landing.iter().map(matching::Landing::entry).collect();
         entry::write(txn, actor, Some(batch.id), &entries).await?;
-        // After the values of the same file: a row that cannot be read speaks against one that landed beside it.
+        // After the values of the same file: a row that cannot be read speaks against one that landed beside
+        // it.
         store_said(txn, batch.id, run, &matched.said).await?;
     }
     let detail = serde_json::json!({
@@ -436,7 +441,8 @@ async fn store_said(txn: &Txn<'_>, id: ImportId, run: i32, said: &[matching::Sai
     Ok(())
 }
 
-/// Whether earlier runs have kept what the rows say of the present measurements. After a repeat, the same row speaks of another one.
+/// Whether earlier runs have kept what the rows say of the present measurements. After a repeat, the same row
+/// speaks of another one.
 async fn all_kept(txn: &Txn<'_>, id: ImportId, said: &[matching::Said]) -> Result<bool, LabError> {
     let lines: Vec<i32> = said.iter().map(|row| row.line).collect();
     let results: Vec<ResultId> = said.iter().map(|row| row.result).collect();

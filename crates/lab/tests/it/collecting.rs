@@ -1,4 +1,5 @@
-//! When specimens were collected and received: what cannot be is refused, what is unlikely is confirmed, what is wrong is corrected.
+//! When specimens were collected and received: what cannot be is refused, what is unlikely is confirmed, what
+//! is wrong is corrected.
 
 use jiff::{SignedDuration, Timestamp, civil::date};
 use lab::{

@@ -2,8 +2,8 @@
 
 use crate::support::{Lab, adult, released, value};
 
-/// The server prefers a function that takes the very types of a call, wherever it stands in the path: these fit the calls of
-/// the guards better than the server's own.
+/// The server prefers a function that takes the very types of a call, wherever it stands in the path: these
+/// fit the calls of the guards better than the server's own.
 #[tokio::test]
 async fn a_function_that_fits_a_guards_call_better_is_not_run() {
     let lab = Lab::new().await;

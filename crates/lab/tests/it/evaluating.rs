@@ -1,5 +1,5 @@
-//! The database's evaluation against one of its own here, which says the same by other means: over generated ranges, people and
-//! values, flags are found by trying every number that a comparator allows.
+//! The database's evaluation against one of its own here, which says the same by other means: over generated
+//! ranges, people and values, flags are found by trying every number that a comparator allows.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! The export feed: a reader that follows its cursor misses nothing, also when an early transaction commits late.
+//! The export feed: a reader that follows its cursor misses nothing, also when an early transaction commits
+//! late.
 
 use std::time::Duration;
 
@@ -207,7 +208,8 @@ async fn a_cursor_from_before_a_restore_is_refused() {
     let restored = uuid::Uuid::now_v7().into();
     let refused = result_feed::page(&txn, restored, &after(Some(next))).await;
     assert_eq!(crate::support::conflict(refused), "feed_restarted");
-    // A cursor of an earlier version has no epoch. It is taken, unless it names a number that was never given here.
+    // A cursor of an earlier version has no epoch. It is taken, unless it names a number that was never given
+    // here.
     let old = |seq: i64| Some(URL_SAFE_NO_PAD.encode(format!("n{seq}")));
     assert_eq!(
         result_feed::page(&txn, restored, &after(old(1)))

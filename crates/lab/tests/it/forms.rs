@@ -1,4 +1,5 @@
-//! The form of texts that are compared, as the database itself keeps it, and what becomes of rows from before.
+//! The form of texts that are compared, as the database itself keeps it, and what becomes of rows from
+//! before.
 
 use testkit::Space;
 

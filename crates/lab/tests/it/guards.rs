@@ -1,5 +1,5 @@
-//! What the database refuses by itself, whatever code runs on it: tried as the laboratory's own role, and where it must hold
-//! for everybody, as the tables' owner (a superuser here).
+//! What the database refuses by itself, whatever code runs on it: tried as the laboratory's own role, and
+//! where it must hold for everybody, as the tables' owner (a superuser here).
 
 use deadpool_postgres::Object;
 use lab::{
@@ -25,7 +25,8 @@ pub(crate) async fn state(client: &Client, sql: &str) -> Option<String> {
     })
 }
 
-/// Refused to the laboratory's role (by a guard, a constraint or for want of the privilege), and to the owner by `code`.
+/// Refused to the laboratory's role (by a guard, a constraint or for want of the privilege), and to the owner
+/// by `code`.
 async fn refused(role: &Client, owner: &Client, sql: &str, code: &str) {
     assert_eq!(state(owner, sql).await.as_deref(), Some(code), "as owner: {sql}");
     let got = state(role, sql)
@@ -262,7 +263,8 @@ async fn nothing_is_deleted_truncated_or_rewritten_in_the_trail() {
         .unwrap();
     let tables: Vec<String> = tables.iter().map(|row| row.get(0)).collect();
     assert!(tables.len() >= 17, "{tables:?}");
-    // None of these records anything of the laboratory: a counter, answers that are kept for a day, links that are used once.
+    // None of these records anything of the laboratory: a counter, answers that are kept for a day, links
+    // that are used once.
     for table in tables.iter().filter(|t| {
         !matches!(
             t.as_str(),

@@ -1,4 +1,5 @@
-//! Whatever takes a critical mark from a value that did not change leaves it on record, and holds the value back.
+//! Whatever takes a critical mark from a value that did not change leaves it on record, and holds the value
+//! back.
 
 use jiff::civil::date;
 use lab::{
@@ -28,7 +29,8 @@ async fn close_all(txn: &Txn<'_>, lab: &Lab, test: &str) {
     }
 }
 
-/// The mark is on record with its limit and why it went; the verification is taken back, and neither verification nor release goes on.
+/// The mark is on record with its limit and why it went; the verification is taken back, and neither
+/// verification nor release goes on.
 async fn is_lifted(txn: &Txn<'_>, lab: &Lab, id: ResultId, why: &str) {
     let view = results::get(txn, id).await.unwrap();
     let mark = view

@@ -1,4 +1,5 @@
-//! A critical limit ends only when somebody says so: by no range that is closed or replaced, and no two meanings of a time zone.
+//! A critical limit ends only when somebody says so: by no range that is closed or replaced, and no two
+//! meanings of a time zone.
 
 use jiff::civil::date;
 use lab::{

@@ -1,5 +1,5 @@
-//! The laboratory on a real PostgreSQL, as its own role: the rules that code keeps, and those that the database keeps
-//! against any code.
+//! The laboratory on a real PostgreSQL, as its own role: the rules that code keeps, and those that the
+//! database keeps against any code.
 
 #[cfg(test)]
 mod amending;

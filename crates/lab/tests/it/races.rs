@@ -1,4 +1,5 @@
-//! Two people at once: each test holds one transaction open and waits until the database says that the other waits for it.
+//! Two people at once: each test holds one transaction open and waits until the database says that the other
+//! waits for it.
 
 use std::time::Duration;
 
@@ -142,8 +143,8 @@ async fn a_test_added_after_a_rejection_waits_for_the_replacement() {
     nothing_is_stuck(&lab, id).await;
 }
 
-/// In the middle of a rejection the specimen is locked and the order is not yet: whoever waits for the specimen must not
-/// hold the order, or neither could go on.
+/// In the middle of a rejection the specimen is locked and the order is not yet: whoever waits for the
+/// specimen must not hold the order, or neither could go on.
 #[tokio::test]
 async fn who_waits_for_a_specimen_does_not_hold_its_order() {
     let lab = Lab::new().await;

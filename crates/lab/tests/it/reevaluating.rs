@@ -1,5 +1,5 @@
-//! When an input of an evaluation changes, what waits is evaluated again and what was released is marked: otherwise a critical value
-//! would go out unmarked.
+//! When an input of an evaluation changes, what waits is evaluated again and what was released is marked:
+//! otherwise a critical value would go out unmarked.
 
 use jiff::civil::{Date, date};
 use lab::{
@@ -242,8 +242,8 @@ async fn another_time_zone_moves_the_day_of_collection_and_evaluates_what_waits_
         };
         profile::update(&txn, &lab.admin, version, &patch).await.unwrap();
     };
-    // Of full age since today in the westernmost zone, and yet not born for 18 years in none further east of it: the day
-    // of collection is one earlier there than in the easternmost.
+    // Of full age since today in the westernmost zone, and yet not born for 18 years in none further east of
+    // it: the day of collection is one earlier there than in the easternmost.
     zone("Pacific/Pago_Pago").await;
     let today: Date = txn
         .query_one("SELECT (now() AT TIME ZONE 'Pacific/Kiritimati')::date", &[])
@@ -304,7 +304,8 @@ async fn a_released_value_that_turns_out_to_be_evaluated_with_other_data_says_so
         (2, mark),
         "in the feed"
     );
-    // The evaluation itself is put right by two people, as any change of a released result is; without another value.
+    // The evaluation itself is put right by two people, as any change of a released result is; without
+    // another value.
     let entry = AmendmentEntry {
         value: None,
         comparator: None,

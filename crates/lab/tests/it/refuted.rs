@@ -1,4 +1,5 @@
-//! In which ways could a critical value be released unmarked? What a reviewer tried and could not do, in tables.
+//! In which ways could a critical value be released unmarked? What a reviewer tried and could not do, in
+//! tables.
 
 use lab::{
     ResultStatus,

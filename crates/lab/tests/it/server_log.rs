@@ -1,5 +1,5 @@
-//! Nothing personal reaches the log of PostgreSQL: not through what is refused in normal use, whatever the server is set to,
-//! and on our own server not through any failed statement.
+//! Nothing personal reaches the log of PostgreSQL: not through what is refused in normal use, whatever the
+//! server is set to, and on our own server not through any failed statement.
 
 use std::{os::unix::fs::PermissionsExt, path::Path};
 

@@ -322,7 +322,8 @@ pub(crate) fn notice() -> CriticalNoticeEntry {
     }
 }
 
-/// Records a notice of what stands there now: the value of an open amendment that needs one, or else of the result.
+/// Records a notice of what stands there now: the value of an open amendment that needs one, or else of the
+/// result.
 pub(crate) async fn told(
     txn: &Txn<'_>,
     lab: &Lab,

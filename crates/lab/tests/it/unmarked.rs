@@ -1,5 +1,5 @@
-//! In which ways can a critical value be released unmarked? Each answer is a test: through the crate's functions here, and by
-//! SQL with the laboratory's own role in [`crate::unmarked_sql`].
+//! In which ways can a critical value be released unmarked? Each answer is a test: through the crate's
+//! functions here, and by SQL with the laboratory's own role in [`crate::unmarked_sql`].
 
 use jiff::civil::{Date, date};
 use lab::{

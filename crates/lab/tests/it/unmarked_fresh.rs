@@ -1,4 +1,5 @@
-//! In which ways could a critical value be released unmarked? What a reviewer found who had not written the guards.
+//! In which ways could a critical value be released unmarked? What a reviewer found who had not written the
+//! guards.
 
 use jiff::civil::date;
 use lab::{
@@ -180,7 +181,8 @@ async fn a_corrected_time_zone_marks_what_was_released_by_another_day() {
     }
 }
 
-/// Ordered, entered and released while the correction of the birth date waits for an older result of the same person.
+/// Ordered, entered and released while the correction of the birth date waits for an older result of the same
+/// person.
 #[tokio::test]
 async fn a_result_that_comes_and_goes_while_the_birth_date_is_corrected_is_not_missed() {
     let lab = Lab::new().await;

@@ -1,5 +1,5 @@
-//! In which ways can a critical value be released unmarked by whoever speaks SQL with the laboratory's own role? The
-//! database's guards are the last wall: each of these goes around the code above them.
+//! In which ways can a critical value be released unmarked by whoever speaks SQL with the laboratory's own
+//! role? The database's guards are the last wall: each of these goes around the code above them.
 
 use lab::{
     ResultId, Sex, orders, results, signoff,

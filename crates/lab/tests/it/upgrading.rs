@@ -43,8 +43,8 @@ const BEFORE: &str = "
       END IF;
     END $$;";
 
-/// Somebody of unknown sex with a haemoglobin of 3, and a child with a potassium of 9.9, as earlier versions wrote them; and an
-/// adult whose evaluation is right.
+/// Somebody of unknown sex with a haemoglobin of 3, and a child with a potassium of 9.9, as earlier versions
+/// wrote them; and an adult whose evaluation is right.
 const PEOPLE: &str = "
     SELECT pg_temp.result('unknown-released', 'U', '1980-01-01', 'HGB', 3, 'g/dL', NULL, 'released');
     SELECT pg_temp.result('unknown-verified', 'U', '1980-01-01', 'HGB', 3, 'g/dL', NULL, 'verified');
@@ -104,8 +104,9 @@ async fn open_work_is_evaluated_and_what_was_released_unflagged_is_marked() {
     assert_eq!(found, expected);
 }
 
-/// A waiting value whose former one was notified of, within the minute or after it; a released one whose notice was not read back; one
-/// whose mark was lifted; and one that was released unmarked by an earlier version.
+/// A waiting value whose former one was notified of, within the minute or after it; a released one whose
+/// notice was not read back; one whose mark was lifted; and one that was released unmarked by an earlier
+/// version.
 const MARKS: &str = "
     SELECT pg_temp.result('replaced-same-minute', 'F', '1980-01-01', 'K', 6.9, 'mmol/L', NULL, 'entered');
     UPDATE result SET value_num = 9.9, change_reason = 'misread' WHERE status = 'entered';
@@ -169,7 +170,8 @@ async fn notices_count_where_they_are_certain_and_lifted_and_missing_marks_are_f
     );
 }
 
-/// Released as not critical, and critical by what the database knows now, each for another cause; and two that are not.
+/// Released as not critical, and critical by what the database knows now, each for another cause; and two
+/// that are not.
 const RELEASED_BARE: &str = "
     SELECT pg_temp.result('unknown-below', 'U', '1980-01-01', 'HGB', 10, 'g/dL', NULL, 'entered');
     UPDATE result SET comparator = '<', change_reason = 'measured again' WHERE status = 'entered';

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-/// The most counts at once; the one that was unused for the longest time goes first. To push a count out somebody needs
-/// this many tries of their own.
+/// The most counts at once; the one that was unused for the longest time goes first. To push a count out
+/// somebody needs this many tries of their own.
 const KEYS_MAX: usize = 50_000;
 
 /// How many failures a count takes.

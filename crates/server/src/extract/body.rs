@@ -1,9 +1,11 @@
-//! Bodies: read up to the limit and no further, JSON refused with its position, unknown fields refused by name.
+//! Bodies: read up to the limit and no further, JSON refused with its position, unknown fields refused by
+//! name.
 //!
 //! Invariant: for a request without a valid token no more than [`SMALL_BYTES_MAX`] are read, and those in
-//! [`PUBLIC_TIME_MAX`]. Which limit applies is the extractor's type: [`PublicBody`] before log-in; [`Body`] and [`MaybeBody`]
-//! for JSON, [`RawBody`] for files, all three behind a token. Larger bodies of all connections share one budget of memory
-//! ([`crate::bodies`]). What a JSON document may look like: [`model::input`].
+//! [`PUBLIC_TIME_MAX`]. Which limit applies is the extractor's type: [`PublicBody`] before log-in; [`Body`]
+//! and [`MaybeBody`] for JSON, [`RawBody`] for files, all three behind a token. Larger bodies of all
+//! connections share one budget of memory ([`crate::bodies`]). What a JSON document may look like:
+//! [`model::input`].
 
 use std::time::Duration;
 
@@ -24,8 +26,8 @@ use crate::{
     problem::{ApiResult, ItemError, Kind, Problem},
 };
 
-/// The largest body of a call that needs no token: a password of 128 characters, each of them escaped, has 1.5 KiB. A body
-/// that is announced as no larger than this is not counted in the budget of all bodies.
+/// The largest body of a call that needs no token: a password of 128 characters, each of them escaped, has
+/// 1.5 KiB. A body that is announced as no larger than this is not counted in the budget of all bodies.
 const SMALL_BYTES_MAX: usize = 16 * 1024;
 /// The longest time in which such a body may come.
 const PUBLIC_TIME_MAX: Duration = Duration::from_secs(10);
@@ -153,8 +155,8 @@ struct Whole {
     held: Option<Held>,
 }
 
-/// Reads the whole body, or refuses: at once without the token that its class needs or when its stated length passes the
-/// limit, else as soon as it does.
+/// Reads the whole body, or refuses: at once without the token that its class needs or when its stated length
+/// passes the limit, else as soon as it does.
 async fn read(req: &HttpRequest, payload: &mut Payload, class: Class) -> ApiResult<Whole> {
     if class != Class::Public {
         principal(req)?;

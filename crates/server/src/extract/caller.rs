@@ -1,5 +1,5 @@
-//! Who asks: the bearer token, checked, and whether the person may still work. Nothing but the token decides who somebody
-//! is and whose data is meant.
+//! Who asks: the bearer token, checked, and whether the person may still work. Nothing but the token decides
+//! who somebody is and whose data is meant.
 
 use std::net::IpAddr;
 
@@ -118,8 +118,8 @@ pub(crate) fn request_id(req: &HttpRequest) -> Option<String> {
     req.extensions().get::<Trace>().map(Trace::id)
 }
 
-/// The client's address: the peer of the connection, or whom a trusted proxy asks for. The audits and the limits take it
-/// from here and from nowhere else.
+/// The client's address: the peer of the connection, or whom a trusted proxy asks for. The audits and the
+/// limits take it from here and from nowhere else.
 pub fn client_ip(req: &HttpRequest) -> Option<IpAddr> {
     let peer = req.peer_addr()?;
     Some(state(req).proxies.client(peer.ip(), req.headers()))

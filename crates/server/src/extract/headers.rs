@@ -52,7 +52,8 @@ pub fn if_none_match(req: &HttpRequest, etag: &str) -> bool {
         })
 }
 
-/// The key under which a creating request may be sent again; absent when the client takes the risk of a double.
+/// The key under which a creating request may be sent again; absent when the client takes the risk of a
+/// double.
 #[derive(Debug, Clone)]
 pub struct IdempotencyKey(pub Option<String>);
 

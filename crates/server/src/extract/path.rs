@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::body::refused;
 use crate::problem::{Kind, Problem};
 
-/// The `{id}` of the path. A text that is no UUID names no record, so it is answered as one that does not exist.
+/// The `{id}` of the path. A text that is no UUID names no record, so it is answered as one that does not
+/// exist.
 #[derive(Debug, Clone, Copy)]
 pub struct PathId<T>(pub T);
 

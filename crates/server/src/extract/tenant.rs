@@ -1,7 +1,7 @@
 //! The laboratory of a request: named by the token and by nothing else.
 //!
-//! Invariant: a handler that holds a [`Tenant`] can work on that laboratory's database and on no other. The resolver
-//! stays inside; there is no function that takes an id.
+//! Invariant: a handler that holds a [`Tenant`] can work on that laboratory's database and on no other. The
+//! resolver stays inside; there is no function that takes an id.
 
 use std::sync::Arc;
 
@@ -30,8 +30,8 @@ use crate::{
     state::AppState,
 };
 
-/// How seldom a keyed request also removes answers that are older than a day. One removes up to a thousand, so the table
-/// stays bounded by a day's requests.
+/// How seldom a keyed request also removes answers that are older than a day. One removes up to a thousand,
+/// so the table stays bounded by a day's requests.
 const SWEEP_ONE_IN: u32 = 64;
 
 /// How often a transaction that lost a deadlock is begun anew.
@@ -125,10 +125,11 @@ impl Tenant {
         ))
     }
 
-    /// Runs `work` in a transaction that cannot write; again from its beginning when the schema had changed under it.
+    /// Runs `work` in a transaction that cannot write; again from its beginning when the schema had changed
+    /// under it.
     ///
-    /// Whether the person may still work is asked in the same breath, which saves a round trip: what `work` has read is
-    /// given away only when the answer is yes.
+    /// Whether the person may still work is asked in the same breath, which saves a round trip: what `work`
+    /// has read is given away only when the answer is yes.
     ///
     /// # Errors
     /// 403, whatever keeps the laboratory from being served, and what `work` refuses.
@@ -140,7 +141,8 @@ impl Tenant {
         self.allow(action)?;
         let mut client = self.resolver.checkout(self.id()).await?;
         let attended = async |txn: &TenantTransaction<'_>| {
-            // In this order: a statement of `work` that fails ends the transaction for all that are sent after it.
+            // In this order: a statement of `work` that fails ends the transaction for all that are sent
+            // after it.
             let (stands, outcome) = join(self.standing(txn), work(txn, &self.actor)).await;
             stands?;
             Ok(outcome?)
@@ -159,8 +161,8 @@ impl Tenant {
             .await
     }
 
-    /// Runs `work` in one snapshot of the laboratory's data that it may read for as long as it takes: it holds one of the
-    /// laboratory's connections meanwhile.
+    /// Runs `work` in one snapshot of the laboratory's data that it may read for as long as it takes: it
+    /// holds one of the laboratory's connections meanwhile.
     ///
     /// # Errors
     /// 403, whatever keeps the laboratory from being served, and what `work` fails with.
@@ -178,8 +180,8 @@ impl Tenant {
         client.read_once(first, work).await
     }
 
-    /// Runs `work` in a transaction and commits it, or rolls it back when `work` refuses. When it was the loser of a
-    /// deadlock, or the schema had changed under it, it is run again from its beginning.
+    /// Runs `work` in a transaction and commits it, or rolls it back when `work` refuses. When it was the
+    /// loser of a deadlock, or the schema had changed under it, it is run again from its beginning.
     ///
     /// # Errors
     /// 403, whatever keeps the laboratory from being served, and what `work` refuses.
@@ -191,8 +193,8 @@ impl Tenant {
         self.write_with(action, work, async || Ok(())).await
     }
 
-    /// As [`Tenant::write`], and between the work and its commit does something `outside` the laboratory's database; when
-    /// that fails the work is rolled back. Both may be run several times.
+    /// As [`Tenant::write`], and between the work and its commit does something `outside` the laboratory's
+    /// database; when that fails the work is rolled back. Both may be run several times.
     ///
     /// # Errors
     /// As [`Tenant::write`], and what `outside` refuses.
@@ -241,11 +243,12 @@ impl Tenant {
         client.write(attended).await
     }
 
-    /// Runs `work`, which makes a record, and commits it together with its answer: the same request under the same key
-    /// gets that answer again and makes nothing.
+    /// Runs `work`, which makes a record, and commits it together with its answer: the same request under the
+    /// same key gets that answer again and makes nothing.
     ///
     /// # Errors
-    /// As [`Tenant::write`]; 422 when the key was used for another request, 409 while the first one is under way.
+    /// As [`Tenant::write`]; 422 when the key was used for another request, 409 while the first one is under
+    /// way.
     pub async fn create(
         &self,
         action: Action,
@@ -257,7 +260,8 @@ impl Tenant {
         response::stored(self.create_stored(action, key, route, sent, work).await?)
     }
 
-    /// As [`Tenant::create`], but gives the answer as it is kept, for what is to be sent once and kept nowhere to be added.
+    /// As [`Tenant::create`], but gives the answer as it is kept, for what is to be sent once and kept
+    /// nowhere to be added.
     ///
     /// # Errors
     /// As [`Tenant::create`].
@@ -297,8 +301,8 @@ impl Tenant {
         Ok(work(txn, &self.actor).await?)
     }
 
-    /// Refuses a token that was ended, and that of a person who is no longer on the staff or no longer in its role: a token
-    /// outlives the day on which somebody leaves.
+    /// Refuses a token that was ended, and that of a person who is no longer on the staff or no longer in its
+    /// role: a token outlives the day on which somebody leaves.
     async fn standing(&self, txn: &TenantTransaction<'_>) -> ApiResult<StaffLogin> {
         match lab::staff::login_by_id(txn, self.actor.staff).await? {
             Some(person)

@@ -1,9 +1,10 @@
-//! Lines on their way to the log. A thread of its own writes them, many at a time: every request has a line, and a worker
-//! that wrote it itself would make a system call for each and stand still whenever the reader of the log does.
+//! Lines on their way to the log. A thread of its own writes them, many at a time: every request has a line,
+//! and a worker that wrote it itself would make a system call for each and stand still whenever the reader of
+//! the log does.
 //!
-//! Invariants: no line is lost while the process lives, nor at its orderly end; lines keep their order; memory is bounded
-//! (`WAITING_BYTES_MAX`), and whoever finds it full waits. A line is written within `GATHER`, a warning or an error at
-//! once. `kill -9` loses the lines of the last moment.
+//! Invariants: no line is lost while the process lives, nor at its orderly end; lines keep their order;
+//! memory is bounded (`WAITING_BYTES_MAX`), and whoever finds it full waits. A line is written within
+//! `GATHER`, a warning or an error at once. `kill -9` loses the lines of the last moment.
 
 use std::{
     io::{self, Write},
@@ -95,7 +96,8 @@ impl Shared {
         while waiting.text.len() >= WAITING_BYTES_MAX && !waiting.closed {
             waiting = self.room.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
-        // The thread sleeps only while nothing waits, or to gather: a word for each line would wake it for each.
+        // The thread sleeps only while nothing waits, or to gather: a word for each line would wake it for
+        // each.
         let tell = waiting.text.is_empty() || (urgent && !waiting.urgent);
         waiting.urgent |= urgent;
         waiting.text.extend_from_slice(line);

@@ -1,6 +1,8 @@
-//! Which refusals an operation can answer, worked out of what it takes: a token, an id, a body, a version, a key.
+//! Which refusals an operation can answer, worked out of what it takes: a token, an id, a body, a version, a
+//! key.
 //!
-//! So a handler cannot forget one, and none lists a status that its own extractors never give. 5xx are the `default`.
+//! So a handler cannot forget one, and none lists a status that its own extractors never give. 5xx are the
+//! `default`.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Every kind of refusal, with its status and its page: one table, read by the responses, by `GET /problems/{code}`
-//! and by the OpenAPI document.
+//! Every kind of refusal, with its status and its page: one table, read by the responses, by `GET
+//! /problems/{code}` and by the OpenAPI document.
 
 use actix_web::http::StatusCode;
 

@@ -30,8 +30,8 @@ impl From<ResolveError> for Problem {
             E::Ahead { .. } => Kind::VersionAhead,
             E::RegistryUnavailable { .. } => Kind::RegistryUnavailable,
             E::ServerUnavailable { .. } | E::BudgetTooLarge { .. } => Kind::TenantServerUnavailable,
-            // Most often the server's own fence, put up before we heard why. Where it stays, the server answers all the same:
-            // the role's password or its right to connect was changed there.
+            // Most often the server's own fence, put up before we heard why. Where it stays, the server
+            // answers all the same: the role's password or its right to connect was changed there.
             E::LoginRefused { .. } => Kind::TenantLoginRefused,
             E::ServerDown { retry_after, .. } => {
                 let after_s = whole_seconds(*retry_after);
@@ -227,8 +227,8 @@ impl From<LabError> for Problem {
     }
 }
 
-/// What the database's own rules mean to a client. All of them are conflicts with the state of things; the code above
-/// them should have said so first.
+/// What the database's own rules mean to a client. All of them are conflicts with the state of things; the
+/// code above them should have said so first.
 fn refused(guard: Guard) -> Kind {
     match guard {
         Guard::Kept

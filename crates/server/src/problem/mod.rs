@@ -1,7 +1,8 @@
 //! Refusals as RFC 9457 problem details.
 //!
-//! Invariant: a client of a 5xx reads the kind's constant sentence and a trace id; the cause goes to the log, once,
-//! where the outermost middleware hands the answer over. This module decides nothing about a laboratory's rules.
+//! Invariant: a client of a 5xx reads the kind's constant sentence and a trace id; the cause goes to the log,
+//! once, where the outermost middleware hands the answer over. This module decides nothing about a
+//! laboratory's rules.
 
 mod kind;
 mod mapping;
@@ -41,8 +42,8 @@ pub struct ProblemBody {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ItemError {
-    /// Which value or item of the request, by its path in the body such as `items[3].id`, or a parameter's name. Empty when it is
-    /// no single one.
+    /// Which value or item of the request, by its path in the body such as `items[3].id`, or a parameter's
+    /// name. Empty when it is no single one.
     pub pointer: String,
     /// What is wrong with it.
     pub detail: String,

@@ -43,8 +43,9 @@ pub struct AdoptBody {
     time_zone: Option<String>,
     /// Its administrator; the longest serving lab_admin of its database unless given.
     admin: Option<AdoptAdminBody>,
-    /// An administrator whom its database does not know, or who has no password there, is invited to set one: the answer has the
-    /// link, once. Without this and without a password such a database is refused, so that a mistyped address lets no stranger in.
+    /// An administrator whom its database does not know, or who has no password there, is invited to set one:
+    /// the answer has the link, once. Without this and without a password such a database is refused, so that
+    /// a mistyped address lets no stranger in.
     #[serde(default)]
     invite: bool,
 }
@@ -84,8 +85,9 @@ fn line(field: &str, text: Option<String>) -> ApiResult<Option<String>> {
         .map_err(|error| invalid(field, &format!("it {error}")))
 }
 
-/// Makes a laboratory of a database that exists: its tables, rows and people stay, missing migrations are run, and only its own role
-/// and those who work in it can connect. It keeps the id, name and time zone of its own profile.
+/// Makes a laboratory of a database that exists: its tables, rows and people stay, missing migrations are
+/// run, and only its own role and those who work in it can connect. It keeps the id, name and time zone of
+/// its own profile.
 #[utoipa::path(tag = "operators", request_body = AdoptBody, params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
 #[post("/tenants/adopt")]

@@ -126,7 +126,8 @@ pub(crate) async fn show(
     Ok(response::ok(&FullArchiveView { archive, manifest }))
 }
 
-/// Proves an archive once more: it is fetched, restored beside everything else and compared with its manifest.
+/// Proves an archive once more: it is fetched, restored beside everything else and compared with its
+/// manifest.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
 #[post("/archives/{id}/verify")]
@@ -145,7 +146,8 @@ pub(crate) async fn verify(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImportBody {
-    /// The dump or the manifest beside it, where this installation keeps its archives: a path on the server's host, or a URL.
+    /// The dump or the manifest beside it, where this installation keeps its archives: a path on the server's
+    /// host, or a URL.
     #[schema(
         min_length = 1,
         max_length = 2000,
@@ -154,8 +156,8 @@ pub struct ImportBody {
     location: String,
 }
 
-/// Takes a dump and the manifest beside it into the registry, as after that was restored from an older backup. It is restored and
-/// compared with its manifest first.
+/// Takes a dump and the manifest beside it into the registry, as after that was restored from an older
+/// backup. It is restored and compared with its manifest first.
 #[utoipa::path(tag = "operators", params(("Idempotency-Key" = Option<String>, Header)), request_body = ImportBody,
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
 #[post("/archives/import")]

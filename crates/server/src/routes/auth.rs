@@ -32,8 +32,8 @@ pub struct LoginBody {
     email: Email,
     #[schema(value_type = String, format = Password)]
     password: Password,
-    /// The laboratory's slug or id. Needed by staff of all but the default laboratory, and by admins of several: without it
-    /// their log-in is refused like one with a wrong password.
+    /// The laboratory's slug or id. Needed by staff of all but the default laboratory, and by admins of
+    /// several: without it their log-in is refused like one with a wrong password.
     #[schema(example = "acme-lab")]
     tenant: Option<String>,
 }
@@ -140,9 +140,9 @@ pub(crate) async fn operator_log_in(
     Ok(session(&state, &outcome?))
 }
 
-/// Writes a log-in into the registry's audit: nobody gets in unwritten. A refusal is counted instead, so that nobody fills the
-/// audit at their own speed; one past the limit on attempts is not even counted. What failed on our side says nothing about
-/// the person and is in the log.
+/// Writes a log-in into the registry's audit: nobody gets in unwritten. A refusal is counted instead, so that
+/// nobody fills the audit at their own speed; one past the limit on attempts is not even counted. What failed
+/// on our side says nothing about the person and is in the log.
 async fn record(
     req: &HttpRequest,
     state: &AppState,

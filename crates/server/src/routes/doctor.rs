@@ -18,9 +18,9 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DoctorQuery {
-    /// Also open each laboratory's database and read its own migration history; false unless given. That takes some 10 to
-    /// 30 ms a laboratory: for a fleet of thousands, which would not be done within the time limit of a request, there is
-    /// `tenantctl doctor --deep`.
+    /// Also open each laboratory's database and read its own migration history; false unless given. That
+    /// takes some 10 to 30 ms a laboratory: for a fleet of thousands, which would not be done within the time
+    /// limit of a request, there is `tenantctl doctor --deep`.
     deep: Option<bool>,
 }
 
@@ -33,9 +33,11 @@ pub struct ReportView {
     /// Errors first.
     findings: Vec<FindingView>,
     examined: ExaminedView,
-    /// Databases of others that every laboratory's role can connect to. PostgreSQL makes them so; these are no findings.
+    /// Databases of others that every laboratory's role can connect to. PostgreSQL makes them so; these are
+    /// no findings.
     reachable: Vec<ReachableView>,
-    /// Roles of others that could let themselves into every laboratory, which PostgreSQL allows up to version 15. No findings either.
+    /// Roles of others that could let themselves into every laboratory, which PostgreSQL allows up to version
+    /// 15. No findings either.
     role_creators: Vec<RoleCreatorView>,
     took_ms: u64,
 }
@@ -193,8 +195,8 @@ pub(crate) async fn examine(
     Ok(response::ok(&ReportView::from(report)))
 }
 
-/// Looks, and mends what is safe to mend: nothing that may hold a laboratory's data is dropped, and no recorded version is
-/// lowered. Asked again it finds what is left.
+/// Looks, and mends what is safe to mend: nothing that may hold a laboratory's data is dropped, and no
+/// recorded version is lowered. Asked again it finds what is left.
 #[utoipa::path(tag = "operators", params(DoctorQuery), responses((status = 200, body = ReportView)))]
 #[post("/doctor/fixes")]
 pub(crate) async fn mend(

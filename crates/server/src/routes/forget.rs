@@ -36,9 +36,10 @@ pub struct Forgotten {
     slug: Slug,
 }
 
-/// Removes the registry's row of a laboratory whose database is gone from its server already, as after the registry was restored
-/// from a backup that is older than the laboratory's removal. Nothing is dropped, and its archives stay. 409 while the database is
-/// there, also under another name, or when no archive is recorded from which it could be restored and `withoutArchive` is not true.
+/// Removes the registry's row of a laboratory whose database is gone from its server already, as after the
+/// registry was restored from a backup that is older than the laboratory's removal. Nothing is dropped, and
+/// its archives stay. 409 while the database is there, also under another name, or when no archive is
+/// recorded from which it could be restored and `withoutArchive` is not true.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), request_body = ForgetBody,
     responses((status = 200, body = Forgotten)))]
 #[post("/tenants/{id}/forget")]

@@ -51,8 +51,9 @@ fn file(media_type: &str, description: &str) -> ObjectBuilder {
         )))
 }
 
-/// Takes a file of results. Rows that match nothing are set aside with their reason and stop no other. The same file gives the same
-/// batch and is worked on again: rows whose cause is gone land now, and `rowsOk` counts only what this delivery did.
+/// Takes a file of results. Rows that match nothing are set aside with their reason and stop no other. The
+/// same file gives the same batch and is worked on again: rows whose cause is gone land now, and `rowsOk`
+/// counts only what this delivery did.
 #[utoipa::path(tag = "laboratory", params(ImportQuery, ("Idempotency-Key" = Option<String>, Header)),
     request_body(content((CsvFile = "text/csv"), (NdjsonFile = "application/x-ndjson"))),
     responses((status = 202, body = ImportBatch, headers(("Location" = String)))))]
@@ -125,7 +126,8 @@ pub(crate) async fn errors(
     Ok(response::page(&req, &found))
 }
 
-/// Tries the rows again that are set aside, now that their cause may be gone. `rowsOk` counts those that landed in this run.
+/// Tries the rows again that are set aside, now that their cause may be gone. `rowsOk` counts those that
+/// landed in this run.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 200, body = ImportBatch)))]
 #[post("/imports/{id}/retry")]
 pub(crate) async fn retry(tenant: Tenant, id: PathId<ImportId>) -> ApiResult<HttpResponse> {

@@ -37,8 +37,8 @@ pub struct AcceptBody {
     password: Password,
 }
 
-/// Accepts an invitation: sets the password of the administrator whom the token invites, uses the token up and logs them in.
-/// As long as the laboratory is not in service nothing is used up.
+/// Accepts an invitation: sets the password of the administrator whom the token invites, uses the token up
+/// and logs them in. As long as the laboratory is not in service nothing is used up.
 #[utoipa::path(tag = "log-in", security(()), request_body = AcceptBody, responses((status = 200, body = Session)))]
 #[post("/auth/invitations/accept")]
 pub(crate) async fn accept(
@@ -58,8 +58,8 @@ pub(crate) async fn accept(
     Ok(session(&state, &outcome?))
 }
 
-/// An acceptance is a log-in, and is written where log-ins are; that the invitation was used stands there already. What was
-/// refused is counted where a token was wrong, and not past the limit on attempts.
+/// An acceptance is a log-in, and is written where log-ins are; that the invitation was used stands there
+/// already. What was refused is counted where a token was wrong, and not past the limit on attempts.
 async fn record(
     state: &AppState,
     outcome: &ApiResult<Principal>,
@@ -147,8 +147,9 @@ pub(crate) async fn list(
     Ok(response::ok(&shown))
 }
 
-/// Gives a new invitation to an administrator who has not accepted one yet, or has lost the password: that one stays valid
-/// until the invitation is accepted. An invitation that they had before no longer is. The token is shown only now.
+/// Gives a new invitation to an administrator who has not accepted one yet, or has lost the password: that
+/// one stays valid until the invitation is accepted. An invitation that they had before no longer is. The
+/// token is shown only now.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path), ("adminId" = Uuid, Path)),
     responses((status = 201, body = InvitationView)))]
 #[post("/tenants/{id}/admins/{adminId}/invitation")]
@@ -165,8 +166,8 @@ pub(crate) async fn renew(
         .json(made))
 }
 
-/// Takes back the invitation that an administrator has not accepted: its link is good for nothing from now on. Also 204 when there
-/// is none. A password that they have stays.
+/// Takes back the invitation that an administrator has not accepted: its link is good for nothing from now
+/// on. Also 204 when there is none. A password that they have stays.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path), ("adminId" = Uuid, Path)), responses((status = 204)))]
 #[delete("/tenants/{id}/admins/{adminId}/invitation")]
 pub(crate) async fn revoke(
@@ -190,8 +191,8 @@ fn ids((tenant, admin): (String, String)) -> ApiResult<(TenantId, StaffId)> {
 const STYLE: &str = include_str!("invitation.css");
 const SCRIPT: &str = include_str!("invitation.js");
 
-/// The page, and a policy under which nothing but its own style and script work in it: they are named by their digests, so
-/// whatever else came in would not run.
+/// The page, and a policy under which nothing but its own style and script work in it: they are named by
+/// their digests, so whatever else came in would not run.
 static PAGE: LazyLock<(String, String)> = LazyLock::new(|| {
     let html = include_str!("invitation.html")
         .replace("/*style*/", STYLE)
@@ -209,8 +210,8 @@ static PAGE: LazyLock<(String, String)> = LazyLock::new(|| {
     (html, policy)
 });
 
-/// The page on which an administrator accepts an invitation. It takes the token from the link's fragment, which is sent to no
-/// server, and posts it to `/api/v1/auth/invitations/accept`.
+/// The page on which an administrator accepts an invitation. It takes the token from the link's fragment,
+/// which is sent to no server, and posts it to `/api/v1/auth/invitations/accept`.
 #[utoipa::path(tag = "log-in", security(()), responses((status = 200, body = String, content_type = "text/html")))]
 #[get("/invitation")]
 pub(crate) async fn page() -> HttpResponse {

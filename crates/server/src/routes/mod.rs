@@ -1,7 +1,7 @@
 //! Every route, one file per resource.
 //!
-//! A route is registered through utoipa's configuration only, which takes none without its description: so the OpenAPI
-//! document cannot miss one.
+//! A route is registered through utoipa's configuration only, which takes none without its description: so
+//! the OpenAPI document cannot miss one.
 
 pub mod adopt;
 pub mod amendments;

@@ -231,8 +231,8 @@ pub(crate) async fn show(
     Ok(response::ok(&OperationView::of(operation, Some(steps))))
 }
 
-/// Calls an operation off: what it made is taken away, what it closed is opened again. It is done when the operation's status
-/// is `cancelled`. Asked again, nothing changes.
+/// Calls an operation off: what it made is taken away, what it closed is opened again. It is done when the
+/// operation's status is `cancelled`. Asked again, nothing changes.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), responses((status = 202, body = OperationView)))]
 #[post("/operations/{id}/cancel")]
 pub(crate) async fn cancel(
@@ -255,8 +255,9 @@ pub struct EndGraceBody {
     reason: Option<Reason>,
 }
 
-/// Ends the grace period of a removal: its database is dropped at once and not when the period is over; the archive stays.
-/// 409 while the removal does not wait yet (the archive must be proved first) and when it does no longer.
+/// Ends the grace period of a removal: its database is dropped at once and not when the period is over; the
+/// archive stays. 409 while the removal does not wait yet (the archive must be proved first) and when it does
+/// no longer.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)), request_body = EndGraceBody,
     responses((status = 202, body = OperationView)))]
 #[post("/operations/{id}/end-grace")]

@@ -78,7 +78,8 @@ impl Change<'_> {
             email: &person.email,
         };
         let hash = self.hash_of_new(&account, stored.as_ref(), &context).await?;
-        // The token's session is looked at once more in there: who has changed or reset the password meanwhile has ended it.
+        // The token's session is looked at once more in there: who has changed or reset the password
+        // meanwhile has ended it.
         let epoch = tenant
             .write_own(
                 async |txn, actor| lab::staff::password_set(txn, actor, id, hash.expose_secret()).await,

@@ -68,8 +68,8 @@ pub(crate) async fn create(
     work.await
 }
 
-/// Finds patients, those registered last first. What is known of a merged duplicate finds the patient who lives on, and `foundBy`
-/// says by which one.
+/// Finds patients, those registered last first. What is known of a merged duplicate finds the patient who
+/// lives on, and `foundBy` says by which one.
 #[utoipa::path(tag = "laboratory", params(SearchQuery), responses((status = 200, body = Page<Patient>)))]
 #[get("/patients")]
 pub(crate) async fn search(
@@ -143,7 +143,8 @@ pub(crate) async fn merge(
     Ok(response::ok_tagged(patient.version, &patient))
 }
 
-/// Undoes a merge, while no result of the person was released since; the patient who was merged is the answer.
+/// Undoes a merge, while no result of the person was released since; the patient who was merged is the
+/// answer.
 #[utoipa::path(tag = "laboratory", request_body = Reason, params(("id" = Uuid, Path)),
     responses((status = 200, body = Patient, headers(("ETag" = String)))))]
 #[post("/patients/{id}/unmerge")]

@@ -26,8 +26,9 @@ pub struct ExportQuery {
     limit: Option<u32>,
 }
 
-/// Released, corrected, amended and voided results in the order in which that was committed. After the laboratory was restored in place
-/// a cursor of before is answered with 409 `feed_restarted`: what it has read may not be there any more, so begin again without one.
+/// Released, corrected, amended and voided results in the order in which that was committed. After the
+/// laboratory was restored in place a cursor of before is answered with 409 `feed_restarted`: what it has
+/// read may not be there any more, so begin again without one.
 #[utoipa::path(tag = "laboratory", params(ExportQuery), responses((status = 200, body = Page<ResultChange>)))]
 #[get("/exports/results")]
 pub(crate) async fn results(

@@ -1,4 +1,5 @@
-//! The service's own health, figures and problem types. None of these needs a token, none names a laboratory's data.
+//! The service's own health, figures and problem types. None of these needs a token, none names a
+//! laboratory's data.
 
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ pub struct Probe {
     /// With 200 `ok`, or `degraded`; with 503 `closing`, `registry-unavailable` or `registry-version`.
     #[schema(example = "ok")]
     status: &'static str,
-    /// What does not work though the process serves: `registry-unavailable`, then known laboratories are served and log-ins
-    /// refused; `registry-read-only`, then log-ins and operators' changes are refused.
+    /// What does not work though the process serves: `registry-unavailable`, then known laboratories are
+    /// served and log-ins refused; `registry-read-only`, then log-ins and operators' changes are refused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     degraded: Vec<&'static str>,
 }
@@ -63,8 +64,8 @@ pub(crate) async fn livez() -> HttpResponse {
 /// Whether the process serves, so that requests should be sent to it.
 ///
 /// While the registry cannot be reached it does so for as long as some laboratory that it knows is served
-/// (`router.outage_max_s`): else a load balancer would take every process out of service at once. It never asks a laboratory's
-/// database, so one broken server does not take the others out of service.
+/// (`router.outage_max_s`): else a load balancer would take every process out of service at once. It never
+/// asks a laboratory's database, so one broken server does not take the others out of service.
 #[utoipa::path(tag = "service", security(()),
     responses((status = 200, body = Probe), (status = 503, body = Probe)))]
 #[get("/readyz")]

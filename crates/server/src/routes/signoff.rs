@@ -12,8 +12,9 @@ use crate::{
     response,
 };
 
-/// Verifies entered results. Whoever entered a value may not verify it, unless the laboratory allows it. A value whose critical mark was
-/// lifted (`criticalLifted`) needs a notice, or `confirmLifted` with the reason.
+/// Verifies entered results. Whoever entered a value may not verify it, unless the laboratory allows it. A
+/// value whose critical mark was lifted (`criticalLifted`) needs a notice, or `confirmLifted` with the
+/// reason.
 #[utoipa::path(tag = "laboratory", request_body = Items, responses((status = 200, body = Signed)))]
 #[post("/verifications")]
 pub(crate) async fn verify(tenant: Tenant, body: Body<Items>) -> ApiResult<HttpResponse> {

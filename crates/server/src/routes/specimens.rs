@@ -51,8 +51,8 @@ pub(crate) async fn receive(tenant: Tenant, barcode: PathText, body: Body<When>)
     Ok(response::ok_tagged(specimen.version, &specimen))
 }
 
-/// Corrects when a specimen was collected or received. Results from it that are not released are evaluated again; released ones
-/// that would be evaluated otherwise are marked.
+/// Corrects when a specimen was collected or received. Results from it that are not released are evaluated
+/// again; released ones that would be evaluated otherwise are marked.
 #[utoipa::path(tag = "laboratory", request_body = CollectionCorrection,
     params(("barcode" = String, Path), ("If-Match" = String, Header)),
     responses((status = 200, body = Specimen, headers(("ETag" = String)))))]

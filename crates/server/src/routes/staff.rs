@@ -102,8 +102,8 @@ pub(crate) async fn list(
 
 /// Adds a person, who sets the password by a link: the answer has it, once.
 ///
-/// The same request again under the same `Idempotency-Key` adds nobody; as long as the person has set no password there is a new
-/// link in place of the first, and none from then on.
+/// The same request again under the same `Idempotency-Key` adds nobody; as long as the person has set no
+/// password there is a new link in place of the first, and none from then on.
 #[utoipa::path(tag = "laboratory", request_body = NewStaffBody, params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = AddedStaff, headers(("Location" = String), ("ETag" = String)))))]
 #[post("/staff")]
@@ -214,8 +214,8 @@ pub(crate) async fn change(
     Ok(response::ok_tagged(person.version, &person))
 }
 
-/// Invites a person to set a password: one who has none yet, or has lost it, and keeps the old one until then. An invitation that
-/// they had before is no longer valid. The token is shown only now.
+/// Invites a person to set a password: one who has none yet, or has lost it, and keeps the old one until
+/// then. An invitation that they had before is no longer valid. The token is shown only now.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 201, body = StaffInvitationView)))]
 #[post("/staff/{id}/invitation")]
 pub(crate) async fn invite(
@@ -229,8 +229,8 @@ pub(crate) async fn invite(
         .json(made))
 }
 
-/// Takes a person's invitation back: its link is good for nothing from now on. Also 204 when there is none. A password that they
-/// have stays.
+/// Takes a person's invitation back: its link is good for nothing from now on. Also 204 when there is none. A
+/// password that they have stays.
 #[utoipa::path(tag = "laboratory", params(("id" = Uuid, Path)), responses((status = 204)))]
 #[delete("/staff/{id}/invitation")]
 pub(crate) async fn revoke_invitation(

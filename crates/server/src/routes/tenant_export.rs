@@ -1,5 +1,6 @@
-//! All of a laboratory's data as one archive, streamed. Nothing is answered before the database has been looked at, so that a
-//! refusal is a problem and not a broken archive; what breaks later breaks the connection, and no reader takes what came.
+//! All of a laboratory's data as one archive, streamed. Nothing is answered before the database has been
+//! looked at, so that a refusal is a problem and not a broken archive; what breaks later breaks the
+//! connection, and no reader takes what came.
 
 use std::{cell::RefCell, io, time::Duration};
 
@@ -24,7 +25,8 @@ use crate::{
 
 /// How many pieces of some 64 KiB may wait for the client.
 const PIECES_MAX: usize = 4;
-/// How long a client may take no piece at all before it is given up: it holds a connection to the database meanwhile.
+/// How long a client may take no piece at all before it is given up: it holds a connection to the database
+/// meanwhile.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// How long connecting to a laboratory's database may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -125,8 +127,9 @@ fn too_long() -> Problem {
     ExportError::TookTooLong { limit: LIMIT }.into()
 }
 
-/// All data of the laboratory: a ZIP of CSV files with their description (Data Package) and a manifest, read at one moment.
-/// Passwords are left out. One export of a laboratory runs at a time in each `tenantd`; another gets 409 until it has ended.
+/// All data of the laboratory: a ZIP of CSV files with their description (Data Package) and a manifest, read
+/// at one moment. Passwords are left out. One export of a laboratory runs at a time in each `tenantd`;
+/// another gets 409 until it has ended.
 #[utoipa::path(tag = "laboratory",
     responses((status = 200, body = File, content_type = "application/zip", description = "The archive, streamed")))]
 #[get("/exports/archive")]
@@ -153,8 +156,8 @@ pub(crate) async fn own(tenant: Tenant, state: web::Data<AppState>) -> ApiResult
     receiver.answer(found.slug.as_str()).await
 }
 
-/// All data of one laboratory, also of one that is suspended, as its own admin gets it. One export of a laboratory runs at a
-/// time; another gets 409 until it has ended.
+/// All data of one laboratory, also of one that is suspended, as its own admin gets it. One export of a
+/// laboratory runs at a time; another gets 409 until it has ended.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)),
     responses((status = 200, body = File, content_type = "application/zip", description = "The archive, streamed")))]
 #[get("/tenants/{id}/export")]

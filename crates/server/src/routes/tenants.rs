@@ -145,8 +145,9 @@ pub struct NewAdminBody {
 
 /// Makes a laboratory: its row and the operation at once, its database in the course of the operation.
 ///
-/// An admin without a password is invited to set one. The same request again under the same `Idempotency-Key` gives the same
-/// operation; as long as the invitation was not accepted there is a new one in place of the first, and none from then on.
+/// An admin without a password is invited to set one. The same request again under the same `Idempotency-Key`
+/// gives the same operation; as long as the invitation was not accepted there is a new one in place of the
+/// first, and none from then on.
 #[utoipa::path(tag = "operators", request_body = NewTenantBody, params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]
 #[post("/tenants")]
@@ -288,19 +289,21 @@ const _: () = assert!(GRACE_MAX.as_secs() == 315_360_000);
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OffboardBody {
-    /// How long the removal can be called off once the archive is proved; as configured (30 days) unless given.
+    /// How long the removal can be called off once the archive is proved; as configured (30 days) unless
+    /// given.
     #[schema(example = 2_592_000, maximum = 315_360_000)]
     grace_seconds: Option<u64>,
-    /// The laboratory's slug once more: needed for a grace period of less than an hour, since nothing brings the database back
-    /// then but a restore.
+    /// The laboratory's slug once more: needed for a grace period of less than an hour, since nothing brings
+    /// the database back then but a restore.
     #[schema(example = "acme-lab")]
     confirm_slug: Option<String>,
     /// Why, for the audit: one line.
     reason: Option<Reason>,
 }
 
-/// Removes a laboratory: it is closed at once, archived, the archive proved; when the grace period is over the database is
-/// dropped and the archive stays. Until then `POST /operations/{id}/cancel` brings the laboratory back.
+/// Removes a laboratory: it is closed at once, archived, the archive proved; when the grace period is over
+/// the database is dropped and the archive stays. Until then `POST /operations/{id}/cancel` brings the
+/// laboratory back.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header)),
     request_body(content = Option<OffboardBody>),
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The operation")))))]

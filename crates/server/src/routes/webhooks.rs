@@ -184,8 +184,8 @@ pub struct NewWebhookBody {
     event_types: Vec<EventType>,
 }
 
-/// Registers an address: it gets what happens from now on. The answer holds the secret with which deliveries are signed, and
-/// nothing shows it again.
+/// Registers an address: it gets what happens from now on. The answer holds the secret with which deliveries
+/// are signed, and nothing shows it again.
 #[utoipa::path(tag = "operators", request_body = NewWebhookBody, responses((status = 201, body = WebhookView)))]
 #[post("/webhooks")]
 pub(crate) async fn create(
@@ -376,7 +376,8 @@ pub(crate) async fn show_delivery(
     Ok(response::ok(&DeliveryView::of(delivery, Some(log))))
 }
 
-/// Sends an event once more to the address, under the same `webhook-id`. One that is still pending stays as it is.
+/// Sends an event once more to the address, under the same `webhook-id`. One that is still pending stays as
+/// it is.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path)),
     responses((status = 202, body = DeliveryView, headers(("Location" = String, description = "The delivery")))))]
 #[post("/webhook-deliveries/{id}/redeliver")]

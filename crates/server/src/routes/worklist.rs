@@ -1,4 +1,5 @@
-//! The worklist: what is open at the bench. Screens poll it, so an unchanged one is answered without its rows.
+//! The worklist: what is open at the bench. Screens poll it, so an unchanged one is answered without its
+//! rows.
 
 use actix_web::{HttpRequest, HttpResponse, get, http::header};
 use lab::{

@@ -1,7 +1,7 @@
 //! Figures that are read at the scrape: the router's, and the operations and webhooks under way.
 //!
-//! Invariant: the number of series is bounded. Laboratories and servers beyond those with a label of their own are added
-//! up under `other`.
+//! Invariant: the number of series is bounded. Laboratories and servers beyond those with a label of their
+//! own are added up under `other`.
 
 mod backups;
 mod router;
@@ -31,7 +31,8 @@ struct StatusLabels {
     status: &'static str,
 }
 
-/// Reads the figures of this moment into a registry of their own. The master database being away is a figure, too.
+/// Reads the figures of this moment into a registry of their own. The master database being away is a figure,
+/// too.
 pub async fn read(state: &AppState) -> Registry {
     let mut out = Registry::with_prefix("tenantry");
     let stats = state.resolver.stats();

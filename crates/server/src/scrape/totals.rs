@@ -1,8 +1,8 @@
 //! Counters of laboratories that never go backwards.
 //!
-//! The resolver counts in each pool, and a pool that is closed takes its counts with it: the next one of the laboratory
-//! begins at zero, and the sum under `other` would shrink. Prometheus takes a smaller figure for a restart and adds all of
-//! it again. So what came since the last look is added up here, by label.
+//! The resolver counts in each pool, and a pool that is closed takes its counts with it: the next one of the
+//! laboratory begins at zero, and the sum under `other` would shrink. Prometheus takes a smaller figure for a
+//! restart and adds all of it again. So what came since the last look is added up here, by label.
 
 use std::collections::{BTreeMap, HashMap};
 

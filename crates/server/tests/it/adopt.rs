@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Call, Lab, PASSWORD, World, connect, finished};
 
-/// A laboratory's database as another installation has left it: the people are there, the laboratory itself is nobody's here.
+/// A laboratory's database as another installation has left it: the people are there, the laboratory itself
+/// is nobody's here.
 async fn left_behind(world: &World, slug: &str) -> String {
     let (d, operator) = (&world.server, &world.operator);
     let id = crate::support::provision(d, operator, slug).await;
@@ -71,7 +72,8 @@ async fn a_stranger_is_invited_only_where_that_is_said_and_a_password_is_not_rep
 async fn people_of_an_adopted_laboratory_keep_their_passwords() {
     let world = World::start().await;
     let (d, operator) = (&world.server, &world.operator);
-    // What another installation has made: a laboratory with people, of which nothing but its database is left.
+    // What another installation has made: a laboratory with people, of which nothing but its database is
+    // left.
     let lab = world.lab("acme-lab").await;
     let namespace = world.space.namespace.as_str();
     let (made, old) = (

@@ -1,5 +1,5 @@
-//! A schedule whose backups fail is told to whoever looks: the API and Prometheus. So is a host whose clock is off, and one
-//! that lacks what all hosts must have in common.
+//! A schedule whose backups fail is told to whoever looks: the API and Prometheus. So is a host whose clock
+//! is off, and one that lacks what all hosts must have in common.
 
 use serde_json::{Value, json};
 use testkit::{Space, eventually};

@@ -1,4 +1,5 @@
-//! Backups, their schedules, archives and removals, in the details of the API: bad input, other states, repetition, pages.
+//! Backups, their schedules, archives and removals, in the details of the API: bad input, other states,
+//! repetition, pages.
 
 use serde_json::{Value, json};
 use testkit::eventually;

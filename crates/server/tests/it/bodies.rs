@@ -10,7 +10,8 @@ use crate::support::{Call, LIMIT, Lab, PASSWORD, Tenantd, World};
 
 const MIB: usize = 1024 * 1024;
 
-/// Sends a head that announces `length` bytes, then `body`, and reads what is answered until the connection closes.
+/// Sends a head that announces `length` bytes, then `body`, and reads what is answered until the connection
+/// closes.
 async fn half_sent(d: &Tenantd, route: &str, token: &str, length: usize, body: &[u8]) -> String {
     let mut stream = TcpStream::connect(d.url.strip_prefix("http://").unwrap())
         .await

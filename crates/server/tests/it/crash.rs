@@ -1,7 +1,8 @@
-//! `kill -9` of the real `tenantd` at each step of an operation, then a restart: both operations end as they should.
+//! `kill -9` of the real `tenantd` at each step of an operation, then a restart: both operations end as they
+//! should.
 //!
-//! The process stops at the point and tells a file; the test sees the operation unfinished in the registry, kills, and
-//! starts another one.
+//! The process stops at the point and tells a file; the test sees the operation unfinished in the registry,
+//! kills, and starts another one.
 
 use std::collections::HashMap;
 

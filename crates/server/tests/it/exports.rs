@@ -60,7 +60,8 @@ async fn an_admin_gets_all_of_their_own_laboratory_and_nothing_of_another() {
     let of_acme = files(&world, &acme.admin, "/api/v1/exports/archive").await;
     let of_bravo = files(&world, &bravo.admin, "/api/v1/exports/archive").await;
 
-    // Every identifier of the laboratory is in its own archive: nothing is forgotten, and nothing goes elsewhere.
+    // Every identifier of the laboratory is in its own archive: nothing is forgotten, and nothing goes
+    // elsewhere.
     let (own, other) = (
         of_acme.values().cloned().collect::<String>(),
         of_bravo.values().cloned().collect::<String>(),

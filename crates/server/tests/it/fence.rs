@@ -82,7 +82,8 @@ async fn when_a_suspension_is_answered_no_process_serves_the_laboratory_any_more
 async fn a_process_that_is_cut_off_from_the_registry_is_out_all_the_same() {
     let space = Space::new().await;
     let door = Door::before(&space.registry).await;
-    // The laboratories' server is reached directly: only the registry is behind the door, and for one process only.
+    // The laboratories' server is reached directly: only the registry is behind the door, and for one process
+    // only.
     let mut direct = environment(&space);
     for (own, registry) in [
         ("TENANT_PGHOST", "MASTER_PGHOST"),

@@ -1,4 +1,5 @@
-//! The mark of a critical value: which notice counts for it, what of it is kept, and that it does not vanish silently.
+//! The mark of a critical value: which notice counts for it, what of it is kept, and that it does not vanish
+//! silently.
 
 use serde_json::{Value, json};
 
@@ -387,7 +388,8 @@ async fn a_critical_word_holds_a_result_back() {
     let noted = notify(d, &lab, &read(d, &lab, &culture).await).await;
     lab.release(d, &noted).await;
 
-    // Words that are added while a value waits hold for it; words that are taken away do not unmark it silently.
+    // Words that are added while a value waits hold for it; words that are taken away do not unmark it
+    // silently.
     let change = async |code: &str, change: Value| {
         let path = format!("/api/v1/tests/{code}");
         let test = d.get(&lab.admin, &path).await.expect(200);

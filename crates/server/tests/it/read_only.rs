@@ -1,4 +1,5 @@
-//! Servers that answer and do not do everything: one that takes no writes, one that lets a laboratory's role not in.
+//! Servers that answer and do not do everything: one that takes no writes, one that lets a laboratory's role
+//! not in.
 
 use serde_json::json;
 use testkit::eventually;

@@ -1,4 +1,5 @@
-//! How requests may be sent: repeated, with a version, in other letters, as HEAD; and that the description tells it.
+//! How requests may be sent: repeated, with a version, in other letters, as HEAD; and that the description
+//! tells it.
 
 use serde_json::{Value, json};
 

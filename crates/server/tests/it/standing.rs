@@ -253,7 +253,8 @@ async fn every_log_in_stands_in_the_audit_with_its_place_and_without_its_passwor
         Lab::email("acme-lab", "admin"),
         Lab::email("acme-lab", "technician"),
     );
-    // Refusals are counted, in the order of their first ones: where somebody wanted in, as whom and from where.
+    // Refusals are counted, in the order of their first ones: where somebody wanted in, as whom and from
+    // where.
     let nobody = "nobody@acme-lab.example";
     let mut expected = Vec::new();
     for (email, tenant, meant) in [

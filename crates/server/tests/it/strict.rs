@@ -1,4 +1,5 @@
-//! Requests are read strictly: one spelling of each time, objects by name, one encoding; and whatever is refused is named.
+//! Requests are read strictly: one spelling of each time, objects by name, one encoding; and whatever is
+//! refused is named.
 
 use std::{fmt::Write as _, time::Duration};
 

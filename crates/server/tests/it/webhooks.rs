@@ -1,4 +1,5 @@
-//! Events out of the real `tenantd`: to a real receiver, and also when the process is killed between a change and its telling.
+//! Events out of the real `tenantd`: to a real receiver, and also when the process is killed between a change
+//! and its telling.
 
 use std::sync::{Arc, Mutex};
 

@@ -24,7 +24,8 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// Whether its version changed. A named one that was current has its rights put in order and nothing else.
+    /// Whether its version changed. A named one that was current has its rights put in order and nothing
+    /// else.
     fn was_migrated(&self) -> bool {
         self.ended.as_ref().is_ok_and(|to| *to != self.tenant.db_version)
     }
@@ -78,8 +79,8 @@ async fn named(context: &Context, wanted: &[TenantRef]) -> anyhow::Result<Vec<Te
     Ok(tenants)
 }
 
-/// Laboratories with a schema, split into those that are not at this version and the number of those that are. The
-/// registry knows: those that are current cost no connection.
+/// Laboratories with a schema, split into those that are not at this version and the number of those that
+/// are. The registry knows: those that are current cost no connection.
 async fn behind(context: &Context) -> anyhow::Result<(Vec<Tenant>, usize)> {
     let tenants = list::all(context, &TenantFilter::default()).await?;
     let with_schema = tenants

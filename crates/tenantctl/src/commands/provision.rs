@@ -80,8 +80,8 @@ async fn request(context: &Context, wanted: Provision) -> anyhow::Result<(Operat
     };
     let provisioner = &context.platform.provisioner;
     provisioner.check_provision(&lab).await?;
-    // Of a request that would be refused no password is shown, and before anything is kept: the hash alone, after an
-    // interruption, would be a door without a key. With `--json` it is in the document.
+    // Of a request that would be refused no password is shown, and before anything is kept: the hash alone,
+    // after an interruption, would be a door without a key. With `--json` it is in the document.
     if let Some(generated) = password.as_ref().and_then(NewPassword::to_show)
         && !context.out.json
     {

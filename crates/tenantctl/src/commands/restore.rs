@@ -27,7 +27,8 @@ pub(crate) async fn run(context: &Context, what: Restore) -> anyhow::Result<()> 
     };
     let by = context.requested_by(what.reason);
     let provisioner = &context.platform.provisioner;
-    // Before anybody is asked whether it is meant. A server that does not answer is waited for by a worker, later.
+    // Before anybody is asked whether it is meant. A server that does not answer is waited for by a worker,
+    // later.
     let not_kept = provisioner.not_kept(&archive, what.server.as_ref(), what.in_place);
     for lost in not_kept.await.unwrap_or_default() {
         context.out.note(&format!("not restored as it was: {lost}"));

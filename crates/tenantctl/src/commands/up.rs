@@ -61,8 +61,8 @@ pub(crate) async fn run(global: &Global, out: Out, no_serve: bool, prepare: Prep
     }
 }
 
-/// Becomes tenantd: the same process, so signals and the exit code need no passing on and nothing is left behind when
-/// one of two is killed. Returns only when that fails.
+/// Becomes tenantd: the same process, so signals and the exit code need no passing on and nothing is left
+/// behind when one of two is killed. Returns only when that fails.
 fn serve(tenantd: &Path, settings: &Settings, out: Out) -> anyhow::Error {
     let listen = settings.http.listen;
     if listen.port() == 0 {

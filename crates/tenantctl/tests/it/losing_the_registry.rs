@@ -1,5 +1,5 @@
-//! `docs/losing-the-registry.md`, executed block by block: a registry is lost and restored from an older backup, and all
-//! that came and went since is found again.
+//! `docs/losing-the-registry.md`, executed block by block: a registry is lost and restored from an older
+//! backup, and all that came and went since is found again.
 
 use std::{path::Path, process::Stdio};
 

@@ -1,4 +1,5 @@
-//! On a server that others use, too, and on one that is not as it should be: what is said, when, and with which exit code.
+//! On a server that others use, too, and on one that is not as it should be: what is said, when, and with
+//! which exit code.
 
 use embedded::{Cluster, ThrowawayOptions};
 use secrecy::ExposeSecret as _;

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
-/// Crates below the facade, on this platform and without what is for building only. It was 211 for the router alone; who adds one
-/// raises this on purpose.
+/// Crates below the facade, on this platform and without what is for building only. It was 211 for the router
+/// alone; who adds one raises this on purpose.
 const CRATES_MAX: usize = 135;
 
 fn cargo(args: &[&str]) -> String {

@@ -1,5 +1,5 @@
-//! ARCHITECTURE.md says which crates there are and what each never imports. These tests keep both true, so that the
-//! page can be trusted and a shortcut between rooms does not slip in.
+//! ARCHITECTURE.md says which crates there are and what each never imports. These tests keep both true, so
+//! that the page can be trusted and a shortcut between rooms does not slip in.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -140,8 +140,9 @@ impl Language {
         }
     }
 
-    /// Whether a line of source, comments aside, opens a string literal (or goes on with one) with a statement, or has one
-    /// anywhere in it. SQL is in capitals throughout the project, which tells it from prose.
+    /// Whether a line of source, comments aside, opens a string literal (or goes on with one) with a
+    /// statement, or has one anywhere in it. SQL is in capitals throughout the project, which tells it from
+    /// prose.
     fn is_in(self, line: &str) -> bool {
         let line = line.trim();
         if line.starts_with("//") {

@@ -1,5 +1,5 @@
-//! Every relative link in the documents leads to a file of the repository, and its fragment to a heading there. Links to
-//! the network are not followed.
+//! Every relative link in the documents leads to a file of the repository, and its fragment to a heading
+//! there. Links to the network are not followed.
 
 use std::{
     collections::HashMap,

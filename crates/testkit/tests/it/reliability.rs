@@ -1,5 +1,6 @@
-//! docs/reliability.md names the test that holds each fault, and docs/decisions the tests that measure each decision. A test
-//! that was renamed or removed would leave a claim that nothing holds, so every name on these pages must be a test.
+//! docs/reliability.md names the test that holds each fault, and docs/decisions the tests that measure each
+//! decision. A test that was renamed or removed would leave a claim that nothing holds, so every name on
+//! these pages must be a test.
 
 use std::{
     fs,
@@ -24,7 +25,8 @@ fn sources(folder: &Path) -> String {
     text
 }
 
-/// The tests that the page names: `crate::module::test` in backquotes, with a function's name of three words or more.
+/// The tests that the page names: `crate::module::test` in backquotes, with a function's name of three words
+/// or more.
 fn named(page: &str) -> Vec<(&str, &str)> {
     page.split('`')
         .skip(1)

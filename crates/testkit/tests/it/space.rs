@@ -20,7 +20,8 @@ async fn names_left(namespace: &str) -> i64 {
     row.get(0)
 }
 
-/// Two tests that grant on the database `postgres` at once change one row, and PostgreSQL lets one of them fail.
+/// Two tests that grant on the database `postgres` at once change one row, and PostgreSQL lets one of them
+/// fail.
 async fn run(client: &tokio_postgres::Client, sql: &str) {
     const ATTEMPTS: u32 = 100;
     for attempt in 1.. {

@@ -1,7 +1,8 @@
-//! `with-postgres -- COMMAND`: runs a command beside a throw-away PostgreSQL, and fails when it leaves anything behind.
+//! `with-postgres -- COMMAND`: runs a command beside a throw-away PostgreSQL, and fails when it leaves
+//! anything behind.
 //!
-//! Why: tests share one server for their run, each with databases of its own, and a test that forgets one, or a process
-//! or a directory, must not pass. The command learns where the server is from `TENANTRY_TEST_PG*`.
+//! Why: tests share one server for their run, each with databases of its own, and a test that forgets one, or
+//! a process or a directory, must not pass. The command learns where the server is from `TENANTRY_TEST_PG*`.
 
 mod command;
 mod leftovers;
@@ -20,9 +21,9 @@ use embedded::{Cluster, ThrowawayOptions};
 
 /// Runs a command beside a throw-away PostgreSQL cluster.
 ///
-/// The command gets TENANTRY_TEST_PGHOST, _PGPORT, _PGUSER and _PGPASSWORD (a superuser's), and a TMPDIR of its own.
-/// The exit code is the command's; when that is 0 but databases, roles, files in TMPDIR or processes are left, it is 1
-/// and they are named.
+/// The command gets TENANTRY_TEST_PGHOST, _PGPORT, _PGUSER and _PGPASSWORD (a superuser's), and a TMPDIR of
+/// its own. The exit code is the command's; when that is 0 but databases, roles, files in TMPDIR or processes
+/// are left, it is 1 and they are named.
 #[derive(Parser)]
 #[command(version)]
 struct Options {
@@ -83,7 +84,8 @@ async fn run(options: Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A directory for temporary files, open to every account as the system's is: tests start servers as another one.
+/// A directory for temporary files, open to every account as the system's is: tests start servers as another
+/// one.
 fn make_tmp(dir: &Path) -> anyhow::Result<PathBuf> {
     let tmp = dir.join("tmp");
     fs::create_dir(&tmp)

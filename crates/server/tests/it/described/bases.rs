@@ -1,5 +1,5 @@
-//! For each operation with a JSON body a request of which every field has the right form. Whether it is carried out does not
-//! matter; but nothing may keep the form of a field from being looked at.
+//! For each operation with a JSON body a request of which every field has the right form. Whether it is
+//! carried out does not matter; but nothing may keep the form of a field from being looked at.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,8 @@ pub(super) struct Base {
     pub(super) body: Value,
 }
 
-/// Fields whose value may be refused though its form is right, for what it means; `field=null` when only null may.
+/// Fields whose value may be refused though its form is right, for what it means; `field=null` when only null
+/// may.
 pub(super) type Meaningful = &'static [&'static str];
 
 /// A variant of an operation's body.

@@ -1,9 +1,10 @@
-//! The description promises what the server does: for every operation and every field and parameter of it, values just inside
-//! and just outside each bound that the description states, and values of every other kind.
+//! The description promises what the server does: for every operation and every field and parameter of it,
+//! values just inside and just outside each bound that the description states, and values of every other
+//! kind.
 //!
-//! What the description excludes must be refused, with a refusal that names the field. What it allows must not be refused for
-//! the field's form. Fields whose value can be wrong for what it means are listed with the requests ([`bases`]): of those only
-//! the first is asked.
+//! What the description excludes must be refused, with a refusal that names the field. What it allows must
+//! not be refused for the field's form. Fields whose value can be wrong for what it means are listed with the
+//! requests ([`bases`]): of those only the first is asked.
 
 mod bases;
 mod schema;
@@ -341,7 +342,8 @@ async fn what_the_description_says_of_each_parameter_is_what_the_server_takes() 
                     reply.status,
                     reply.text.chars().take(200).collect::<String>()
                 );
-                // A cursor is what the page before gave; days of before 1900 and of tomorrow are no birth dates.
+                // A cursor is what the page before gave; days of before 1900 and of tomorrow are no birth
+                // dates.
                 let meaningful = ["after", "birthDate", "orderedOn"].contains(&name);
                 if !allowed && !refused || allowed && refused && !meaningful || reply.status >= 500 {
                     found.push(what.clone());
@@ -391,7 +393,8 @@ async fn what_the_description_says_of_a_row_of_an_import_is_what_the_server_take
             let of_form = error
                 .is_some_and(|error| ["bad_row", "bad_value"].contains(&error["code"].as_str().unwrap()));
             let allowed = document.allows(property, value);
-            // White space alone is nothing, as in CSV. What fits a test is for `value` to mean; without `code` there must be `loinc`.
+            // White space alone is nothing, as in CSV. What fits a test is for `value` to mean; without
+            // `code` there must be `loinc`.
             let blank = value.as_str().is_some_and(|text| text.trim().is_empty());
             let named = of_form && reason.contains(name);
             let shown: String = value.to_string().chars().take(60).collect();

@@ -1,10 +1,10 @@
-//! One laboratory's token opens nothing of another's: every route of the OpenAPI document, with the very call that
-//! succeeds for its owner.
+//! One laboratory's token opens nothing of another's: every route of the OpenAPI document, with the very call
+//! that succeeds for its owner.
 //!
-//! Each route has an entry in [`plan::plan`]; one without fails the test. For a call that names something of laboratory A, B
-//! (the same role) tries first: it must get 404, A's database must be unchanged to the last row, and then A's own call
-//! must succeed, so that a call which is refused for a trivial reason proves nothing. Calls that name nothing of a
-//! laboratory are classified as such, each with what must hold instead.
+//! Each route has an entry in [`plan::plan`]; one without fails the test. For a call that names something of
+//! laboratory A, B (the same role) tries first: it must get 404, A's database must be unchanged to the last
+//! row, and then A's own call must succeed, so that a call which is refused for a trivial reason proves
+//! nothing. Calls that name nothing of a laboratory are classified as such, each with what must hold instead.
 
 mod plan;
 mod scene;
@@ -23,15 +23,16 @@ use crate::support::{Call, Lab, PASSWORD, Reply, finished, operator_token};
 enum Plan {
     /// It names something of A's, by its path or its body.
     Names(Vec<Probe>),
-    /// It names nothing and makes something in the caller's own laboratory: done by B, nothing of A's changes.
+    /// It names nothing and makes something in the caller's own laboratory: done by B, nothing of A's
+    /// changes.
     Makes(Vec<Probe>),
     /// It names nothing and lists: B's list shows none of A's ids.
     Lists(Vec<Probe>),
-    /// It carries things of A's that a laboratory receives from outside as text, not as references; those that match
-    /// nothing are set aside.
+    /// It carries things of A's that a laboratory receives from outside as text, not as references; those
+    /// that match nothing are set aside.
     SetsAside(Probe),
-    /// Operators only: a laboratory's token, of its own admin too, is refused with 403; then the very same call succeeds
-    /// for the operator.
+    /// Operators only: a laboratory's token, of its own admin too, is refused with 403; then the very same
+    /// call succeeds for the operator.
     Operators(Call, u16, After),
     /// It belongs to the service itself, takes no token and shows nothing of any laboratory.
     Service(&'static str),
@@ -41,7 +42,8 @@ enum Plan {
     LogsOut,
     /// It changes the password of whoever asks, and nothing of anybody else.
     OwnPassword,
-    /// It gives a token to whom an invitation names: to A's person a token of A, and nothing of B's comes or changes with it.
+    /// It gives a token to whom an invitation names: to A's person a token of A, and nothing of B's comes or
+    /// changes with it.
     Accepts,
 }
 
@@ -317,7 +319,8 @@ fn of_every_kind(secrets: &[String]) {
     }
 }
 
-/// The answer holds no id, number, barcode, name or address of anything in A. What the caller itself sent may come back.
+/// The answer holds no id, number, barcode, name or address of anything in A. What the caller itself sent may
+/// come back.
 async fn nothing_of_a(scene: &Scene, route: &str, reply: &Reply) {
     for secret in scene.world.identifiers(&scene.a).await {
         let echoed = reply.status == 404

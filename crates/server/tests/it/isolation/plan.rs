@@ -82,7 +82,8 @@ async fn operators(scene: &Scene, method: &str, path: &str) -> Option<Plan> {
     };
     Some(match (method, path) {
         ("GET", "/api/v1/tenants/{id}/health") => names(technician, Call::new("GET", tenant("/health"))),
-        // The bodies of archives are looked into by a test of their own: compressed, they show nothing to this one.
+        // The bodies of archives are looked into by a test of their own: compressed, they show nothing to
+        // this one.
         ("GET", "/api/v1/tenants/{id}/export") => get(&tenant("/export")),
         ("GET", "/api/v1/doctor") => get("/api/v1/doctor?deep=true"),
         ("POST", "/api/v1/doctor/fixes") => post(path.to_owned(), 200, After::Nothing),

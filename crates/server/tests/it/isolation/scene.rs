@@ -32,7 +32,8 @@ impl Scene {
         list["items"][0].clone()
     }
 
-    /// Ends A's schedule of backups, and waits until no operation on A is under way: one that was called off may still be undone.
+    /// Ends A's schedule of backups, and waits until no operation on A is under way: one that was called off
+    /// may still be undone.
     pub(super) async fn idle(&self) {
         let (server, operator) = (&self.world.server, &self.world.operator);
         let path = format!("/api/v1/tenants/{}/backup-schedule", self.a.id);

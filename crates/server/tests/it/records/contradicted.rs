@@ -1,4 +1,5 @@
-//! A value and the rows of files that say something else: they are shown with it and hold it back until somebody has looked.
+//! A value and the rows of files that say something else: they are shown with it and hold it back until
+//! somebody has looked.
 
 use serde_json::{Value, json};
 
@@ -143,7 +144,8 @@ async fn a_row_with_a_fault_of_its_own_is_never_taken_for_equal_and_holds_the_va
         assert_eq!(k.contradicted_by().await, [other], "{rows:?}");
         assert_eq!(k.release().await.as_deref(), Some("contradicted"), "{rows:?}");
     }
-    // Nor is a file's value free of what an earlier file could not say; whoever types it in has that file at hand.
+    // Nor is a file's value free of what an earlier file could not say; whoever types it in has that file at
+    // hand.
     for (landed, by) in [(true, vec![2]), (false, vec![])] {
         let k = Potassium::received(d, &lab).await;
         k.file(&[">9.0,,mmol/L"]).await;

@@ -1,4 +1,5 @@
-//! The laboratory's records: who is the same person, what a file has changed, what a unit means, and finding it all again.
+//! The laboratory's records: who is the same person, what a file has changed, what a unit means, and finding
+//! it all again.
 
 mod contradicted;
 mod imports;

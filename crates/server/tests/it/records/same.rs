@@ -1,4 +1,5 @@
-//! What says the same is the same: a file with other line ends, a value that is there already, a change that changes nothing.
+//! What says the same is the same: a file with other line ends, a value that is there already, a change that
+//! changes nothing.
 
 use serde_json::{Value, json};
 

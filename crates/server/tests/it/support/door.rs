@@ -1,5 +1,5 @@
-//! A door in front of PostgreSQL that a test can shut: the way to an unreachable registry, without touching the server
-//! that other tests use.
+//! A door in front of PostgreSQL that a test can shut: the way to an unreachable registry, without touching
+//! the server that other tests use.
 
 use std::sync::{
     Arc,

@@ -1,4 +1,5 @@
-//! The real `tenantd` as a process of its own, a client that speaks to it, and laboratories with people in them.
+//! The real `tenantd` as a process of its own, a client that speaks to it, and laboratories with people in
+//! them.
 
 mod door;
 mod http;

@@ -42,7 +42,8 @@ pub(crate) fn environment(space: &Space) -> HashMap<String, String> {
         ("TENANTRY_ROUTER_POOL_SIZE_MAX", "4".to_owned()),
         ("TENANTRY_WORKER_LEASE_S", "2".to_owned()),
         ("TENANTRY_WORKER_POLL_MS", "200".to_owned()),
-        // What a test looks for on its server is what it asked for; the provisioner has tests of its own for spares.
+        // What a test looks for on its server is what it asked for; the provisioner has tests of its own for
+        // spares.
         ("TENANTRY_WORKER_SPARES", "0".to_owned()),
         ("TENANTRY_WORKER_ROUTERS_GRACE_MS", "500".to_owned()),
         ("TENANTRY_LOG_FORMAT", "json".to_owned()),

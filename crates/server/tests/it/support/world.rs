@@ -202,7 +202,8 @@ pub(crate) async fn prepare(env: &HashMap<String, String>) {
 }
 
 impl World {
-    /// Lets a laboratory's numbers begin where no other's do: they count from 1 in each, and equal ones tell nothing.
+    /// Lets a laboratory's numbers begin where no other's do: they count from 1 in each, and equal ones tell
+    /// nothing.
     pub(crate) async fn count_from_elsewhere(&self, lab: &Lab) {
         let database = format!("{}_tenant_{}", self.space.namespace.as_str(), lab.slug);
         let client = connect(&self.space.server.with_database(database)).await;
@@ -211,8 +212,8 @@ impl World {
         client.batch_execute(sql).await.unwrap();
     }
 
-    /// What identifies things of a laboratory: every UUID in its database, its people's names, numbers and addresses, its
-    /// orders' numbers and barcodes, and the codes of tests that it added itself.
+    /// What identifies things of a laboratory: every UUID in its database, its people's names, numbers and
+    /// addresses, its orders' numbers and barcodes, and the codes of tests that it added itself.
     pub(crate) async fn identifiers(&self, lab: &Lab) -> Vec<String> {
         let database = format!("{}_tenant_{}", self.space.namespace.as_str(), lab.slug);
         let client = connect(&self.space.server.with_database(database)).await;

@@ -1,6 +1,6 @@
 //! Snapshots of tenants: read once, shared by all, dropped when they change.
 //!
-//! Invariant: a snapshot read before a change was announced is never used after it ([`crate::fence`]). The one
+//! Invariant: a snapshot read before a change was announced is never used after it ([`crate::cache_epoch`]). The one
 //! exception is stated: while the registry cannot be reached, a tenant that was known before goes on being served for
 //! `outage_max`, unless a change of that very tenant was announced since.
 //!
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::{
     ResolveError, ResolverConfig, Snapshot,
-    fence::{Fence, Stamp},
+    cache_epoch::{CacheEpoch, CacheEpochs},
     outage::Outage,
     stats::Counters,
 };
@@ -31,34 +31,34 @@ const ABSENT_MAX: u64 = 1_024;
 const READS_MAX: u64 = 4_096;
 const READS_KEPT: Duration = Duration::from_secs(1);
 
-/// A snapshot and the stamp that it was read under.
+/// A snapshot and the epoch that it was read under.
 #[derive(Debug, Clone)]
 struct Known {
     snapshot: Arc<Snapshot>,
-    stamp: Stamp,
+    epoch: CacheEpoch,
 }
 
 /// A snapshot and the state of the fence before it was asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) stamp: Stamp,
-    /// Not read under this stamp: the registry is away.
+    pub(crate) epoch: CacheEpoch,
+    /// Not read under this epoch: the registry is away.
     remembered: bool,
 }
 
 impl View {
-    fn fresh(snapshot: Arc<Snapshot>, stamp: Stamp) -> Self {
+    fn fresh(snapshot: Arc<Snapshot>, epoch: CacheEpoch) -> Self {
         Self {
             snapshot,
-            stamp,
+            epoch,
             remembered: false,
         }
     }
 
     /// The state of the fence under which the snapshot may be used again without another look.
-    pub(crate) fn passed(&self) -> Option<Stamp> {
-        (!self.remembered).then_some(self.stamp)
+    pub(crate) fn passed(&self) -> Option<CacheEpoch> {
+        (!self.remembered).then_some(self.epoch)
     }
 }
 
@@ -67,28 +67,28 @@ pub(crate) struct SnapshotCache {
     registry_timeout: Duration,
     snapshot_ttl: Duration,
     outage_max: Duration,
-    fence: Arc<Fence>,
-    /// What is known: to be used as it is under the stamp it was read under, and through an outage of the registry for as
-    /// long as only `Stamp::all` has been raised since, as a lost connection does.
+    epochs: Arc<CacheEpochs>,
+    /// What is known: to be used as it is under the epoch it was read under, and through an outage of the registry for as
+    /// long as only `CacheEpoch::all` has been raised since, as a lost connection does.
     known: Cache<TenantId, Known>,
     /// Reads under way: all who ask for one tenant wait for one read.
-    reads: Cache<(TenantId, Stamp), Arc<Snapshot>>,
+    reads: Cache<(TenantId, CacheEpoch), Arc<Snapshot>>,
     /// Tenants that do not exist.
-    absent: Cache<(TenantId, Stamp), ()>,
-    /// The servers, with `Stamp::all` as it was before they were read: a change of a server raises it. There are few.
+    absent: Cache<(TenantId, CacheEpoch), ()>,
+    /// The servers, with `CacheEpoch::all` as it was before they were read: a change of a server raises it. There are few.
     servers: Mutex<HashMap<ServerName, (u64, Arc<Server>)>>,
     pub(crate) outage: Outage,
     counters: Arc<Counters>,
 }
 
 impl SnapshotCache {
-    pub(crate) fn new(config: &ResolverConfig, fence: Arc<Fence>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(config: &ResolverConfig, epochs: Arc<CacheEpochs>, counters: Arc<Counters>) -> Self {
         Self {
             registry: config.registry.clone(),
             registry_timeout: config.registry_timeout,
             snapshot_ttl: config.snapshot_ttl,
             outage_max: config.outage_max,
-            fence,
+            epochs,
             // Least recently used, not TinyLFU: a newcomer is asked for again at once.
             known: Cache::builder()
                 .max_capacity(config.snapshots_max)
@@ -112,34 +112,34 @@ impl SnapshotCache {
     /// The tenant as it is, or was at the latest announced change; one read of the registry however many callers ask.
     pub(crate) async fn view(&self, tenant: TenantId) -> Result<View, ResolveError> {
         // Before anything is looked at: see the fence.
-        let stamp = self.fence.stamp(tenant);
+        let epoch = self.epochs.current(tenant);
         let known = self.known.get(&tenant).await;
         if let Some(known) = &known
-            && known.stamp == stamp
+            && known.epoch == epoch
             && known.snapshot.read_at.elapsed() < self.snapshot_ttl
         {
             self.counters.snapshot_hits.fetch_add(1, Relaxed);
-            return Ok(View::fresh(Arc::clone(&known.snapshot), stamp));
+            return Ok(View::fresh(Arc::clone(&known.snapshot), epoch));
         }
         if let Some(reason) = self.outage.reason() {
-            return self.remembered(tenant, known, stamp, reason);
+            return self.remembered(tenant, known, epoch, reason);
         }
-        let key = (tenant, stamp);
+        let key = (tenant, epoch);
         if self.absent.get(&key).await.is_some() {
             self.counters.snapshot_hits.fetch_add(1, Relaxed);
             return Err(ResolveError::UnknownTenant { tenant });
         }
         self.counters.snapshot_misses.fetch_add(1, Relaxed);
-        if known.is_some_and(|known| known.stamp == stamp) {
+        if known.is_some_and(|known| known.epoch == epoch) {
             // It has grown old; a read that was kept for others may be as old.
             self.reads.invalidate(&key).await;
         }
-        match self.reads.try_get_with(key, self.load(tenant, stamp)).await {
-            Ok(snapshot) => Ok(View::fresh(snapshot, stamp)),
+        match self.reads.try_get_with(key, self.load(tenant, epoch)).await {
+            Ok(snapshot) => Ok(View::fresh(snapshot, epoch)),
             Err(error) => match &*error {
                 ResolveError::RegistryUnavailable { reason, .. } => {
                     let known = self.known.get(&tenant).await;
-                    self.remembered(tenant, known, stamp, reason.clone())
+                    self.remembered(tenant, known, epoch, reason.clone())
                 }
                 other => Err(other.clone()),
             },
@@ -148,13 +148,13 @@ impl SnapshotCache {
 
     /// Forgets the tenant: what was read about it so far is not used again.
     pub(crate) fn forget(&self, tenant: TenantId) {
-        self.fence.raise(tenant);
+        self.epochs.advance(tenant);
         self.counters.invalidations.fetch_add(1, Relaxed);
     }
 
     /// Forgets all, because changes may have been missed.
     pub(crate) fn forget_all(&self) {
-        self.fence.raise_all();
+        self.epochs.advance_all();
         self.counters.invalidations_all.fetch_add(1, Relaxed);
     }
 
@@ -196,7 +196,7 @@ impl SnapshotCache {
 
     /// Whether this may be used while the registry is away.
     fn is_remembered(&self, tenant: TenantId, known: &Known) -> bool {
-        known.stamp.tenant == self.fence.stamp(tenant).tenant
+        known.epoch.tenant == self.epochs.current(tenant).tenant
             && known.snapshot.read_at.elapsed() < self.outage_max
     }
 
@@ -204,18 +204,18 @@ impl SnapshotCache {
         &self,
         tenant: TenantId,
         known: Option<Known>,
-        stamp: Stamp,
+        epoch: CacheEpoch,
         reason: String,
     ) -> Result<View, ResolveError> {
         match known {
             Some(known)
-                if known.stamp.tenant == stamp.tenant
+                if known.epoch.tenant == epoch.tenant
                     && known.snapshot.read_at.elapsed() < self.outage_max =>
             {
                 self.counters.snapshot_remembered.fetch_add(1, Relaxed);
                 Ok(View {
                     snapshot: known.snapshot,
-                    stamp,
+                    epoch,
                     remembered: true,
                 })
             }
@@ -223,10 +223,10 @@ impl SnapshotCache {
         }
     }
 
-    async fn load(&self, tenant: TenantId, stamp: Stamp) -> Result<Arc<Snapshot>, ResolveError> {
+    async fn load(&self, tenant: TenantId, epoch: CacheEpoch) -> Result<Arc<Snapshot>, ResolveError> {
         self.counters.snapshot_loads.fetch_add(1, Relaxed);
         let limit = self.registry_timeout;
-        let read = match timeout(limit, self.read(tenant, stamp)).await {
+        let read = match timeout(limit, self.read(tenant, epoch)).await {
             Ok(read) => read,
             Err(_elapsed) => Err(RegistryError::Unavailable {
                 reason: format!("no answer within {} ms", limit.as_millis()),
@@ -235,11 +235,11 @@ impl SnapshotCache {
         match read {
             Ok(Some((row, server))) => {
                 let snapshot = Arc::new(Snapshot::new(row, &server));
-                self.remember(tenant, Arc::clone(&snapshot), stamp).await;
+                self.remember(tenant, Arc::clone(&snapshot), epoch).await;
                 Ok(snapshot)
             }
             Ok(None) => {
-                self.absent.insert((tenant, stamp), ()).await;
+                self.absent.insert((tenant, epoch), ()).await;
                 Err(ResolveError::UnknownTenant { tenant })
             }
             Err(RegistryError::Unavailable { reason }) => {
@@ -254,13 +254,13 @@ impl SnapshotCache {
     }
 
     /// A read that began earlier and ends later must not take the place of a newer one.
-    async fn remember(&self, tenant: TenantId, snapshot: Arc<Snapshot>, stamp: Stamp) {
-        let newer = |held: &Known| held.stamp.tenant > stamp.tenant || held.stamp.all > stamp.all;
+    async fn remember(&self, tenant: TenantId, snapshot: Arc<Snapshot>, epoch: CacheEpoch) {
+        let newer = |held: &Known| held.epoch.tenant > epoch.tenant || held.epoch.all > epoch.all;
         self.known
             .entry(tenant)
             .and_compute_with(async |held| match held {
                 Some(held) if newer(held.value()) => moka::ops::compute::Op::Nop,
-                _ => moka::ops::compute::Op::Put(Known { snapshot, stamp }),
+                _ => moka::ops::compute::Op::Put(Known { snapshot, epoch }),
             })
             .await;
     }
@@ -268,16 +268,16 @@ impl SnapshotCache {
     async fn read(
         &self,
         tenant: TenantId,
-        stamp: Stamp,
+        epoch: CacheEpoch,
     ) -> Result<Option<(Tenant, Arc<Server>)>, RegistryError> {
         let mut reading = Reading(Some(self.registry.client().await?));
         let found = async {
             let Some(row) = registry::tenant_by_id(reading.client(), tenant).await? else {
                 return Ok(None);
             };
-            let server = match self.known_server(&row.server, stamp) {
+            let server = match self.known_server(&row.server, epoch) {
                 Some(server) => server,
-                None => self.read_server(reading.client(), &row.server, stamp).await?,
+                None => self.read_server(reading.client(), &row.server, epoch).await?,
             };
             Ok(Some((row, server)))
         }
@@ -286,22 +286,22 @@ impl SnapshotCache {
         found
     }
 
-    fn known_server(&self, name: &ServerName, stamp: Stamp) -> Option<Arc<Server>> {
+    fn known_server(&self, name: &ServerName, epoch: CacheEpoch) -> Option<Arc<Server>> {
         let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let (read_under, server) = servers.get(name)?;
-        (*read_under == stamp.all).then(|| Arc::clone(server))
+        (*read_under == epoch.all).then(|| Arc::clone(server))
     }
 
     async fn read_server(
         &self,
         client: &RegistryClient,
         name: &ServerName,
-        stamp: Stamp,
+        epoch: CacheEpoch,
     ) -> Result<Arc<Server>, RegistryError> {
         let server = registry::server_by_name(client, name).await?;
         let server = Arc::new(server.ok_or_else(|| RegistryError::UnknownServer { name: name.clone() })?);
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        servers.insert(name.clone(), (stamp.all, Arc::clone(&server)));
+        servers.insert(name.clone(), (epoch.all, Arc::clone(&server)));
         Ok(server)
     }
 }

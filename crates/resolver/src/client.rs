@@ -4,7 +4,7 @@
 //! sent until it has been *answered* the connection counts as unsettled, and a transaction until its commit or rollback has
 //! been answered. Given back unsettled (the request was cancelled, the borrower panicked, an error returned past the
 //! rollback), or with an open transaction or a changed setting in its session ([`crate::wire`]), it is put right off the
-//! caller's path ([`crate::loan`]): its statement is cancelled, its session cleaned, or the connection closed.
+//! caller's path ([`crate::checked_out`]): its statement is cancelled, its session cleaned, or the connection closed.
 
 use std::{
     fmt,
@@ -18,14 +18,14 @@ use model::TenantId;
 use tokio::time::Instant;
 use tokio_postgres::{Row, error::Severity, types::ToSql};
 
-use crate::{ResolveError, Snapshot, loan::Loan};
+use crate::{ResolveError, Snapshot, checked_out::CheckedOut};
 
 /// A connection to one tenant's database, on loan. It goes back to its pool when it is dropped.
 ///
 /// It does not dereference to the driver's client: what runs outside a transaction could leave a setting or an open
 /// transaction to the next borrower.
 pub struct TenantClient {
-    loan: Option<Loan>,
+    checked_out: Option<CheckedOut>,
     unsettled: bool,
 }
 
@@ -67,9 +67,9 @@ macro_rules! alone {
 }
 
 impl TenantClient {
-    pub(crate) fn new(loan: Loan) -> Self {
+    pub(crate) fn new(checked_out: CheckedOut) -> Self {
         Self {
-            loan: Some(loan),
+            checked_out: Some(checked_out),
             unsettled: false,
         }
     }
@@ -83,7 +83,7 @@ impl TenantClient {
     /// The tenant as it was when the connection was lent.
     #[must_use]
     pub fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.loan().entry().snapshot
+        &self.checked_out().entry().snapshot
     }
 
     /// Runs one statement and returns its rows. It is prepared once for each connection, and needs no transaction: the server
@@ -242,16 +242,19 @@ impl TenantClient {
     /// statements again, so what failed may be tried again on this connection.
     #[must_use]
     pub fn statements_outdated(&self) -> bool {
-        self.loan().connection().session.is_outdated()
+        self.checked_out().connection().wire_state.is_outdated()
     }
 
     async fn begin(&mut self, read_only: bool) -> Result<TenantTransaction<'_>, ResolveError> {
-        let Self { loan, unsettled } = self;
-        let loan = loan.as_mut().expect(LENT);
-        let snapshot = Arc::clone(&loan.entry().snapshot);
+        let Self {
+            checked_out,
+            unsettled,
+        } = self;
+        let checked_out = checked_out.as_mut().expect(LENT);
+        let snapshot = Arc::clone(&checked_out.entry().snapshot);
         // Before the first byte: whatever happens to this future from here on, the connection is looked after.
         *unsettled = true;
-        let connection = loan.connection_mut();
+        let connection = checked_out.connection_mut();
         connection.forget_outdated_statements();
         let transaction = connection.build_transaction();
         // Not `read_only(false)`: it would override a server's own `default_transaction_read_only`, with which providers keep a
@@ -273,7 +276,7 @@ impl TenantClient {
     /// The connection, for a statement that is a transaction by itself.
     fn begin_alone(&mut self) -> &deadpool_postgres::ClientWrapper {
         self.unsettled = true;
-        let connection = self.loan().connection();
+        let connection = self.checked_out().connection();
         connection.forget_outdated_statements();
         connection
     }
@@ -285,8 +288,8 @@ impl TenantClient {
         outcome.as_ref().err().is_some_and(undone) && self.statements_outdated()
     }
 
-    fn loan(&self) -> &Loan {
-        self.loan.as_ref().expect(LENT)
+    fn checked_out(&self) -> &CheckedOut {
+        self.checked_out.as_ref().expect(LENT)
     }
 }
 
@@ -366,8 +369,8 @@ impl DerefMut for TenantTransaction<'_> {
 
 impl Drop for TenantClient {
     fn drop(&mut self) {
-        if let Some(loan) = self.loan.take() {
-            loan.end(!self.unsettled);
+        if let Some(checked_out) = self.checked_out.take() {
+            checked_out.end(!self.unsettled);
         }
     }
 }

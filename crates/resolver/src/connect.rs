@@ -22,10 +22,10 @@ use tokio_postgres::{Client, NoTls, error::SqlState};
 use crate::{
     ResolverConfig,
     capacity::{Capacity, CapacityError},
-    drive::{Driven, Hosted, Occupied},
+    drive::{Driven, RuntimeGuard, SlotHolder},
     pool::TenantPool,
     server::jitter,
-    wire::{Session, Watched},
+    wire::{WatchedStream, WireState},
 };
 
 /// How soon the server ends the statement of a client that is gone: also of one that was killed.
@@ -39,7 +39,7 @@ const PREDECESSOR_CHECKS_MAX: u32 = 240;
 struct LoggedIn {
     client: Client,
     connection: Driven,
-    session: Arc<Session>,
+    wire_state: Arc<WireState>,
     /// Connections that an earlier process of this instance still has on the server.
     predecessors: usize,
 }
@@ -79,7 +79,7 @@ pub(crate) enum ConnectFailure {
 /// One connection with its statement cache.
 pub(crate) struct Connection {
     client: ClientWrapper,
-    pub(crate) session: Arc<Session>,
+    pub(crate) wire_state: Arc<WireState>,
     pub(crate) guard: ConnectionGuard<TenantId>,
     pub(crate) tenure_ends: Timestamp,
     pub(crate) idle_since: Timestamp,
@@ -120,13 +120,13 @@ impl Connection {
 
     /// Whether the server has answered anything since this was last asked.
     pub(crate) fn has_answered(&mut self) -> bool {
-        let answers = self.session.answers();
+        let answers = self.wire_state.answers();
         std::mem::replace(&mut self.answers, answers) != answers
     }
 
     /// Forgets the prepared statements if one of them was found to be older than the schema.
     pub(crate) fn forget_outdated_statements(&self) {
-        if self.session.take_outdated() {
+        if self.wire_state.take_outdated() {
             self.client.statement_cache.clear();
         }
     }
@@ -142,37 +142,42 @@ impl Connection {
 
 /// What a connect begins with. Dropped in this order: another connect may begin as soon as the slot is free, and must not begin
 /// where this one could not go on.
-struct Begun {
-    hosted: Option<Hosted>,
-    occupied: Occupied,
+struct ConnectTask {
+    runtime_guard: Option<RuntimeGuard>,
+    holder: SlotHolder,
 }
 
 /// Connects for a pool and puts the connection into it. The slot is in good hands whatever happens to the pool.
 pub(crate) fn begin(pool: Arc<TenantPool>, slot: Slot<TenantId>) {
-    let callers = pool.callers();
-    let begun = Begun {
-        hosted: callers.as_ref().map(|runtime| Hosted::new(&pool, runtime)),
-        occupied: Occupied::new(pool.runtime(), slot, pool.count_in()),
+    let caller_runtime = pool.caller_runtime();
+    let task = ConnectTask {
+        runtime_guard: caller_runtime
+            .as_ref()
+            .map(|runtime| RuntimeGuard::new(&pool, runtime)),
+        holder: SlotHolder::new(pool.runtime(), slot, pool.count_connection()),
     };
-    let runtime = callers.unwrap_or_else(|| pool.runtime().clone());
-    runtime.spawn(connect(pool, begun));
+    let runtime = caller_runtime.unwrap_or_else(|| pool.runtime().clone());
+    runtime.spawn(connect(pool, task));
 }
 
-async fn connect(pool: Arc<TenantPool>, mut begun: Begun) {
+async fn connect(pool: Arc<TenantPool>, mut task: ConnectTask) {
     if pool.is_closed() {
-        begun.occupied.slot().failed(FailureKind::NotTried);
+        task.holder.slot().failed(FailureKind::NotTried);
         return;
     }
     let server = Arc::clone(pool.server());
-    let made = log_in(&pool, &mut begun.occupied).await;
-    let Begun { hosted, mut occupied } = begun;
-    if let Some(hosted) = hosted {
-        hosted.done();
+    let made = log_in(&pool, &mut task.holder).await;
+    let ConnectTask {
+        runtime_guard,
+        mut holder,
+    } = task;
+    if let Some(runtime_guard) = runtime_guard {
+        runtime_guard.done();
     }
     let LoggedIn {
         client,
         connection,
-        session,
+        wire_state,
         predecessors,
     } = match made {
         Ok(made) => made,
@@ -183,45 +188,45 @@ async fn connect(pool: Arc<TenantPool>, mut begun: Begun) {
                 server.connects_refused.fetch_add(1, Relaxed);
             }
             if failure.is_final() {
-                pool.tell(failure);
+                pool.report_failure(failure);
             } else {
-                server.note_trouble(&failure.to_string());
+                server.note_failure(&failure.to_string());
                 // It is tried again as long as somebody waits, or until the breaker opens.
                 pool.errors_add();
             }
-            occupied.slot().failed(kind);
+            holder.slot().failed(kind);
             // A backend may have begun. The slot is free when it is gone.
-            return occupied.end().await;
+            return holder.end().await;
         }
     };
     server.connects.fetch_add(1, Relaxed);
-    server.note_well();
+    server.clear_failure();
     let (handle, handle_gone) = oneshot::channel();
     let (limits, clock) = (pool.limits(), pool.clock());
     let now = clock.now();
     let ready = Box::new(Connection {
         // The wrapper aborts the task it is given, which would cut the good-bye short: it gets an idle one.
         client: ClientWrapper::new(client, tokio::spawn(std::future::ready(()))),
-        answers: session.answers(),
-        session,
-        guard: occupied.slot().guard(),
+        answers: wire_state.answers(),
+        wire_state,
+        guard: holder.slot().guard(),
         tenure_ends: now + limits.tenure,
         idle_since: now,
         idle_max: jittered(limits.idle_timeout),
         expires_at: now + jittered(limits.lifetime_max),
         _handle: handle,
     });
-    occupied.slot().connected();
-    occupied.connected(connection);
-    tokio::spawn(occupied.drive(handle_gone, limits.connect_timeout));
+    holder.slot().connected();
+    holder.connected(connection);
+    tokio::spawn(holder.drive(handle_gone, limits.connect_timeout));
     if predecessors > 0 {
         wait_for_predecessors(&pool, &ready).await;
     }
     pool.add(ready);
 }
 
-/// The limit is over the whole: address, socket and log-in. The socket comes back to `occupied` whatever becomes of the rest.
-async fn log_in(pool: &TenantPool, occupied: &mut Occupied) -> Result<LoggedIn, ConnectFailure> {
+/// The limit is over the whole: address, socket and log-in. The socket comes back to `holder` whatever becomes of the rest.
+async fn log_in(pool: &TenantPool, holder: &mut SlotHolder) -> Result<LoggedIn, ConnectFailure> {
     let limits = pool.limits();
     let limit = limits.connect_timeout;
     let target = match pool.target() {
@@ -235,19 +240,19 @@ async fn log_in(pool: &TenantPool, occupied: &mut Occupied) -> Result<LoggedIn, 
                 reason: error.to_string(),
             })?;
         let (lent, returned) = Lent::new(socket);
-        occupied.dialled(returned);
-        let (stream, session) = Watched::new(lent);
+        holder.dialled(returned);
+        let (stream, wire_state) = WatchedStream::new(lent);
         let config = configure(&target, limits);
         let (client, mut connection) = config
             .connect_raw(stream, NoTls)
             .await
             .map_err(|error| refusal(&error))?;
-        let predecessors = if pool.server().is_surveyed() {
+        let predecessors = if pool.server().is_capacity_checked() {
             0
         } else {
             // Nobody drives the connection yet.
             tokio::select! {
-                surveyed = survey(pool, &client) => surveyed?,
+                surveyed = check_capacity(pool, &client) => surveyed?,
                 _ = &mut connection => {
                     let reason = "it closed the connection".to_owned();
                     return Err(ConnectFailure::Unavailable { reason });
@@ -257,7 +262,7 @@ async fn log_in(pool: &TenantPool, occupied: &mut Occupied) -> Result<LoggedIn, 
         Ok(LoggedIn {
             client,
             connection,
-            session,
+            wire_state,
             predecessors,
         })
     })
@@ -341,14 +346,14 @@ impl std::fmt::Display for ConnectFailure {
 
 /// Before the first connection to a server is lent: does the budget fit, and does an earlier process of ours still hold
 /// connections? Says how many those are.
-async fn survey(pool: &TenantPool, client: &Client) -> Result<usize, ConnectFailure> {
+async fn check_capacity(pool: &TenantPool, client: &Client) -> Result<usize, ConnectFailure> {
     let limits = pool.limits();
     let capacity = Capacity::read(client).await.map_err(|error| refusal(&error))?;
     capacity
         .admit(limits.budget, limits.reserve)
         .map_err(ConnectFailure::TooLarge)?;
     let others = predecessors(client, &limits.application_name).await;
-    pool.server().surveyed(capacity, pool.budgets());
+    pool.server().note_capacity(capacity, pool.budgets());
     others.map_err(|error| refusal(&error))
 }
 
@@ -376,10 +381,10 @@ async fn wait_for_predecessors(pool: &TenantPool, connection: &Connection) {
         };
         server.arbiter.set_predecessors(others);
         if others == 0 {
-            server.note_well();
+            server.clear_failure();
             return;
         }
-        server.note_trouble(&format!(
+        server.note_failure(&format!(
             "an earlier process of this instance still has {others} connections to it"
         ));
         tracing::info!(server = %server.name, connections = others, "an earlier process still has connections");

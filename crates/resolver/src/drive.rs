@@ -8,37 +8,37 @@ use pg::{Lent, Socket};
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use tokio_postgres::{Connection, tls::NoTlsStream};
 
-use crate::{census::Counted, pool::TenantPool, wire::Watched};
+use crate::{connection_counter::CountedConnection, pool::TenantPool, wire::WatchedStream};
 
 /// The driver's half of a connection.
-pub(crate) type Driven = Connection<Watched<Lent>, NoTlsStream>;
+pub(crate) type Driven = Connection<WatchedStream<Lent>, NoTlsStream>;
 
 /// A runtime that belongs to callers, while a connect takes place on it. It may end at any time, and then the connect ends
 /// where it is: the pool must know before another one begins.
-pub(crate) struct Hosted {
+pub(crate) struct RuntimeGuard {
     pool: Arc<TenantPool>,
     runtime: Option<Handle>,
 }
 
 /// The slot of a connect, and then of its connection, until the backend is gone.
-pub(crate) struct Occupied {
+pub(crate) struct SlotHolder {
     connection: Option<Driven>,
     /// Where the socket comes back from the connection.
     returned: Option<oneshot::Receiver<Socket>>,
     socket: Option<Socket>,
     /// None once it is handed on.
-    place: Option<Place>,
+    counted_slot: Option<CountedSlot>,
     /// The resolver's own.
     runtime: Handle,
 }
 
 /// Dropped in this order: whoever waits for the count to be zero finds the slot free.
-struct Place {
+struct CountedSlot {
     slot: Slot<TenantId>,
-    _counted: Counted,
+    _counted: CountedConnection,
 }
 
-impl Hosted {
+impl RuntimeGuard {
     pub(crate) fn new(pool: &Arc<TenantPool>, runtime: &Handle) -> Self {
         Self {
             pool: Arc::clone(pool),
@@ -52,21 +52,21 @@ impl Hosted {
     }
 }
 
-impl Drop for Hosted {
+impl Drop for RuntimeGuard {
     fn drop(&mut self) {
         if let Some(runtime) = &self.runtime {
-            self.pool.callers_gone(runtime);
+            self.pool.caller_runtime_ended(runtime);
         }
     }
 }
 
-impl Occupied {
-    pub(crate) fn new(runtime: &Handle, slot: Slot<TenantId>, counted: Counted) -> Self {
+impl SlotHolder {
+    pub(crate) fn new(runtime: &Handle, slot: Slot<TenantId>, counted: CountedConnection) -> Self {
         Self {
             connection: None,
             returned: None,
             socket: None,
-            place: Some(Place {
+            counted_slot: Some(CountedSlot {
                 slot,
                 _counted: counted,
             }),
@@ -75,8 +75,11 @@ impl Occupied {
     }
 
     pub(crate) fn slot(&mut self) -> &mut Slot<TenantId> {
-        let place = self.place.as_mut().expect("it is handed on when this is dropped");
-        &mut place.slot
+        let counted = self
+            .counted_slot
+            .as_mut()
+            .expect("it is handed on when this is dropped");
+        &mut counted.slot
     }
 
     /// The socket is connected, and lent to whoever talks to the server. From here on there may be a backend.
@@ -123,7 +126,7 @@ impl Occupied {
     }
 }
 
-impl Drop for Occupied {
+impl Drop for SlotHolder {
     /// If the socket is still here, its runtime has ended before it: it is read to its end on ours.
     fn drop(&mut self) {
         self.connection = None;
@@ -134,16 +137,16 @@ impl Drop for Occupied {
         let Some(socket) = self.socket.take().or(returned) else {
             return;
         };
-        let Some(mut place) = self.place.take() else {
+        let Some(mut counted) = self.counted_slot.take() else {
             return;
         };
-        place.slot.failed(FailureKind::Lost);
+        counted.slot.failed(FailureKind::Lost);
         if let Ok(arrive) = socket.leave_runtime() {
             self.runtime.spawn(async move {
                 if let Ok(mut socket) = arrive() {
                     pg::read_to_end(&mut socket).await;
                 }
-                drop(place);
+                drop(counted);
             });
         }
     }

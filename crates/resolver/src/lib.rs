@@ -19,22 +19,22 @@
 //!
 //! Programs depend on the facade `tenantry`, whose documentation shows how it is used in tokio and in actix-web.
 
+mod background_tasks;
 mod cache;
+mod cache_epoch;
 mod capacity;
-mod census;
+mod checked_out;
 mod client;
 mod clock;
 mod config;
 mod connect;
+mod connection_counter;
 mod drive;
 mod error;
-mod fence;
-mod keeper;
-mod loan;
+mod lru_order;
 mod outage;
 mod pool;
 mod pools;
-mod recency;
 mod registration;
 mod resolver;
 mod server;

@@ -4,7 +4,7 @@
 //! caller that waits for a slot does not see the connection that comes back meanwhile. Here callers only ever wait for a
 //! connection of their tenant, in the order in which they came, and the arbiter decides when there is another one.
 //!
-//! Two counters say who is in it. `visitors` are callers that hold or wait for a connection: a pool without any can be
+//! Two counters say who is in it. `users` are callers that hold or wait for a connection: a pool without any can be
 //! closed in peace. `waiting` are those that wait: the arbiter asks for them.
 //!
 //! What a caller is told who gets none stands in [`explain`].
@@ -36,14 +36,14 @@ use tokio::{
 
 use crate::{
     PoolStatus, ResolveError, Snapshot, TenantPoolStats,
-    census::{Census, Counted},
     clock::{AtomicTimestamp, Clock, micros},
     connect::{self, ConnectFailure, ConnectLimits, Connection},
+    connection_counter::{ConnectionCounter, CountedConnection},
     server::Server,
     stats::Counters,
 };
 
-/// Set in `visitors` when the pool is closed: nobody comes in any more.
+/// Set in `users` when the pool is closed: nobody comes in any more.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
 /// What all pools share.
@@ -53,7 +53,7 @@ pub(crate) struct Common {
     pub(crate) waiting_max: usize,
     pub(crate) clock: Clock,
     pub(crate) sealer: Sealer,
-    pub(crate) census: Arc<Census>,
+    pub(crate) connection_counter: Arc<ConnectionCounter>,
     pub(crate) counters: Arc<Counters>,
     /// The budgets of all registered routers, as of the latest renewal of this one's registration.
     pub(crate) budgets: Mutex<Budgets>,
@@ -70,25 +70,25 @@ pub(crate) struct TenantPool {
     server: Arc<Server>,
     common: Arc<Common>,
     connections: unmanaged::Pool<Box<Connection>>,
-    visitors: AtomicUsize,
+    users: AtomicUsize,
     waiting: AtomicUsize,
     waiting_since: AtomicTimestamp,
     last_used: AtomicTimestamp,
     last_answered: AtomicTimestamp,
     tenure_ends: AtomicTimestamp,
     uses: AtomicU64,
-    figures: Figures,
+    counters: PoolCounters,
     /// The latest bad news, and how many there were.
-    news: Mutex<(u64, Option<ConnectFailure>)>,
-    told: Notify,
+    failures: Mutex<(u64, Option<ConnectFailure>)>,
+    changed: Notify,
     /// The runtime of who waited last, if connections are driven there.
-    callers: Mutex<Option<Handle>>,
+    caller_runtime: Mutex<Option<Handle>>,
     /// The pool's place among at most `pools_max`.
     room: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 #[derive(Debug, Default)]
-struct Figures {
+struct PoolCounters {
     waits: AtomicU64,
     waited_us: AtomicU64,
     connects: AtomicU64,
@@ -98,7 +98,7 @@ struct Figures {
 
 /// Why a visit ended without a connection.
 #[derive(Debug)]
-pub(crate) enum NoLoan {
+pub(crate) enum CheckoutFailure {
     /// The pool was closed meanwhile; ask for the tenant again.
     Closed,
     /// For the caller.
@@ -120,17 +120,17 @@ impl TenantPool {
             snapshot,
             server,
             connections,
-            visitors: AtomicUsize::new(0),
+            users: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             waiting_since: AtomicTimestamp::new(Timestamp::ZERO),
             last_used: AtomicTimestamp::new(common.clock.now()),
             last_answered: AtomicTimestamp::new(Timestamp::ZERO),
             tenure_ends: AtomicTimestamp::new(Timestamp::ZERO),
             uses: AtomicU64::new(0),
-            figures: Figures::default(),
-            news: Mutex::default(),
-            told: Notify::new(),
-            callers: Mutex::default(),
+            counters: PoolCounters::default(),
+            failures: Mutex::default(),
+            changed: Notify::new(),
+            caller_runtime: Mutex::default(),
             room: Mutex::new(Some(room)),
             common,
         }
@@ -138,9 +138,9 @@ impl TenantPool {
 
     /// Comes in. False: the pool is closed.
     pub(crate) fn enter(&self) -> bool {
-        let open = self.visitors.fetch_add(1, SeqCst) & CLOSED == 0;
+        let open = self.users.fetch_add(1, SeqCst) & CLOSED == 0;
         if !open {
-            self.visitors.fetch_sub(1, SeqCst);
+            self.users.fetch_sub(1, SeqCst);
         }
         open
     }
@@ -148,7 +148,7 @@ impl TenantPool {
     /// Goes out again.
     pub(crate) fn exit(&self) {
         // Sequentially consistent on both sides: whoever waits for room either finds no visitor here or is seen waiting.
-        if self.visitors.fetch_sub(1, SeqCst) == 1 && self.common.room_wanted.load(SeqCst) > 0 {
+        if self.users.fetch_sub(1, SeqCst) == 1 && self.common.room_wanted.load(SeqCst) > 0 {
             self.common.unused.notify_one();
         }
     }
@@ -170,44 +170,44 @@ impl TenantPool {
         self: &Arc<Self>,
         started: Instant,
         deadline: Instant,
-    ) -> Result<Object<Box<Connection>>, NoLoan> {
-        let heard = self.lock_news().0;
+    ) -> Result<Object<Box<Connection>>, CheckoutFailure> {
+        let seen = self.lock_failures().0;
         if self.common.drive_on_callers {
-            *self.lock_callers() = Some(Handle::current());
+            *self.lock_caller_runtime() = Some(Handle::current());
         }
-        let _in_line = self.line_up()?;
+        let _in_queue = self.enqueue()?;
         let asked = self.common.clock.now();
-        let outcome = timeout_at(deadline, self.wait_in_line(heard)).await;
+        let outcome = timeout_at(deadline, self.wait_in_queue(seen)).await;
         let waited = self.common.clock.now().since(asked);
-        self.figures.waits.fetch_add(1, Relaxed);
-        self.figures.waited_us.fetch_add(micros(waited), Relaxed);
+        self.counters.waits.fetch_add(1, Relaxed);
+        self.counters.waited_us.fetch_add(micros(waited), Relaxed);
         self.common.counters.note_wait(waited);
-        outcome.unwrap_or_else(|_elapsed| Err(NoLoan::Error(self.timed_out(started))))
+        outcome.unwrap_or_else(|_elapsed| Err(CheckoutFailure::Error(self.timed_out(started))))
     }
 
-    async fn wait_in_line(self: &Arc<Self>, heard: u64) -> Result<Object<Box<Connection>>, NoLoan> {
+    async fn wait_in_queue(self: &Arc<Self>, seen: u64) -> Result<Object<Box<Connection>>, CheckoutFailure> {
         loop {
-            let told = self.told.notified();
-            tokio::pin!(told);
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
             // Registered before anything is looked at, so that what comes in between is not missed.
-            told.as_mut().enable();
+            changed.as_mut().enable();
             if self.is_closed() {
-                return Err(NoLoan::Closed);
+                return Err(CheckoutFailure::Closed);
             }
-            if let (number, Some(failure)) = &*self.lock_news()
-                && *number > heard
+            if let (number, Some(failure)) = &*self.lock_failures()
+                && *number > seen
             {
-                return Err(NoLoan::Error(self.explain(failure.clone())));
+                return Err(CheckoutFailure::Error(self.explain(failure.clone())));
             }
             if let Err(refusal) = self.server.arbiter.request_slot(self)
-                && !self.has_hope()
+                && !self.expects_return()
             {
-                return Err(NoLoan::Error(self.server_down(refusal)));
+                return Err(CheckoutFailure::Error(self.server_down(refusal)));
             }
             tokio::select! {
                 biased;
                 taken = self.connections.timeout_get(None) => {
-                    let connection = taken.map_err(|_closed| NoLoan::Closed)?;
+                    let connection = taken.map_err(|_closed| CheckoutFailure::Closed)?;
                     // Its age was looked at when it was given back; one that is new is good whatever its age may be.
                     if !connection.is_closed() {
                         self.used(self.common.clock.now());
@@ -215,19 +215,19 @@ impl TenantPool {
                     }
                     drop(Object::take(connection));
                 }
-                () = told => {}
+                () = changed => {}
             }
         }
     }
 
     /// Whether a connection of the tenant's may come back although the server takes no new ones.
-    fn has_hope(&self) -> bool {
+    fn expects_return(&self) -> bool {
         self.connections.status().size > 0 && !self.server.arbiter.is_silent()
     }
 
     /// Takes a connection that the arbiter granted.
     pub(crate) fn add(self: &Arc<Self>, connection: Box<Connection>) {
-        self.figures.connects.fetch_add(1, Relaxed);
+        self.counters.connects.fetch_add(1, Relaxed);
         self.tenure_ends.advance(connection.tenure_ends);
         self.put(connection);
         if self.waiting_since().is_some() {
@@ -288,7 +288,7 @@ impl TenantPool {
 
     /// Closes the pool if nobody is in it.
     pub(crate) fn close_if_unused(self: &Arc<Self>) -> bool {
-        let unused = self.visitors.compare_exchange(0, CLOSED, SeqCst, SeqCst).is_ok();
+        let unused = self.users.compare_exchange(0, CLOSED, SeqCst, SeqCst).is_ok();
         if unused {
             self.closed();
         }
@@ -297,7 +297,7 @@ impl TenantPool {
 
     /// Ends the idle connections now and those on loan when they come back.
     pub(crate) fn close(self: &Arc<Self>) {
-        if self.visitors.fetch_or(CLOSED, SeqCst) & CLOSED == 0 {
+        if self.users.fetch_or(CLOSED, SeqCst) & CLOSED == 0 {
             self.closed();
         }
     }
@@ -306,7 +306,7 @@ impl TenantPool {
         drop(self.room.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.server.arbiter.remove_pool(self);
         self.drop_idle();
-        self.told.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// Not deadpool's own `close`: a `try_get` at the same moment would panic (0.13.1).
@@ -317,17 +317,17 @@ impl TenantPool {
     }
 
     /// Everybody who waits hears the bad news.
-    pub(crate) fn tell(&self, failure: ConnectFailure) {
+    pub(crate) fn report_failure(&self, failure: ConnectFailure) {
         self.errors_add();
-        let mut news = self.lock_news();
-        news.0 += 1;
-        news.1 = Some(failure);
-        drop(news);
-        self.told.notify_waiters();
+        let mut failures = self.lock_failures();
+        failures.0 += 1;
+        failures.1 = Some(failure);
+        drop(failures);
+        self.changed.notify_waiters();
     }
 
     pub(crate) fn errors_add(&self) {
-        self.figures.errors.fetch_add(1, Relaxed);
+        self.counters.errors.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn discarded(&self) {
@@ -339,11 +339,13 @@ impl TenantPool {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.visitors.load(SeqCst) & CLOSED != 0
+        self.users.load(SeqCst) & CLOSED != 0
     }
 
-    pub(crate) fn count_in(&self) -> Counted {
-        self.common.census.count_in(self.snapshot.tenant)
+    pub(crate) fn count_connection(&self) -> CountedConnection {
+        self.common
+            .connection_counter
+            .count_connection(self.snapshot.tenant)
     }
 
     pub(crate) fn server(&self) -> &Arc<Server> {
@@ -368,20 +370,23 @@ impl TenantPool {
     }
 
     /// The runtime on which the next connection is to be driven, if it is not ours.
-    pub(crate) fn callers(&self) -> Option<Handle> {
-        self.lock_callers().clone()
+    pub(crate) fn caller_runtime(&self) -> Option<Handle> {
+        self.lock_caller_runtime().clone()
     }
 
     /// A runtime of callers has ended. The next connection is driven on ours, unless a caller has come from another one.
-    pub(crate) fn callers_gone(&self, runtime: &Handle) {
-        let mut callers = self.lock_callers();
-        if callers.as_ref().is_some_and(|known| known.id() == runtime.id()) {
-            *callers = None;
+    pub(crate) fn caller_runtime_ended(&self, runtime: &Handle) {
+        let mut caller_runtime = self.lock_caller_runtime();
+        if caller_runtime
+            .as_ref()
+            .is_some_and(|known| known.id() == runtime.id())
+        {
+            *caller_runtime = None;
         }
     }
 
-    fn lock_callers(&self) -> std::sync::MutexGuard<'_, Option<Handle>> {
-        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_caller_runtime(&self) -> std::sync::MutexGuard<'_, Option<Handle>> {
+        self.caller_runtime.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn snapshot(&self) -> &Arc<Snapshot> {
@@ -390,8 +395,8 @@ impl TenantPool {
 
     /// Where to connect to. The password is opened here and nowhere kept.
     pub(crate) fn target(&self) -> Result<ConnectTarget, ResolveError> {
-        let (tenant, facts) = (self.snapshot.tenant, &self.snapshot.facts);
-        let Some(sealed) = &facts.sealed_password else {
+        let (tenant, parameters) = (self.snapshot.tenant, &self.snapshot.parameters);
+        let Some(sealed) = &parameters.sealed_password else {
             return Err(ResolveError::Incomplete {
                 tenant,
                 missing: "its role has no password in the registry".to_owned(),
@@ -399,11 +404,11 @@ impl TenantPool {
         };
         let password = self.common.sealer.open(&SealContext::TenantRole(tenant), sealed);
         Ok(ConnectTarget {
-            host: facts.server.host.clone(),
-            port: facts.server.port,
-            user: facts.role.as_str().to_owned(),
+            host: parameters.server.host.clone(),
+            port: parameters.server.port,
+            user: parameters.role.as_str().to_owned(),
             password: password.map_err(|source| ResolveError::Unseal { tenant, source })?,
-            database: facts.database.as_str().to_owned(),
+            database: parameters.database.as_str().to_owned(),
         })
     }
 
@@ -425,11 +430,11 @@ impl TenantPool {
             tenant: self.snapshot.tenant,
             slug: self.snapshot.slug.clone(),
             status: self.status(),
-            waits_total: read(&self.figures.waits),
-            wait_total: Duration::from_micros(read(&self.figures.waited_us)),
-            connects_total: read(&self.figures.connects),
-            evictions_total: read(&self.figures.evictions),
-            errors_total: read(&self.figures.errors),
+            waits_total: read(&self.counters.waits),
+            wait_total: Duration::from_micros(read(&self.counters.waited_us)),
+            connects_total: read(&self.counters.connects),
+            evictions_total: read(&self.counters.evictions),
+            errors_total: read(&self.counters.errors),
         }
     }
 
@@ -451,31 +456,31 @@ impl TenantPool {
         self.uses.store(self.uses.load(Relaxed) + 1, Relaxed);
     }
 
-    fn line_up(&self) -> Result<InLine<'_>, NoLoan> {
+    fn enqueue(&self) -> Result<QueueTicket<'_>, CheckoutFailure> {
         let waiting = self.waiting.fetch_add(1, SeqCst);
         if waiting == 0 {
             self.waiting_since.set(self.common.clock.now());
         }
-        let in_line = InLine(self);
+        let queued = QueueTicket(self);
         if waiting >= self.common.waiting_max {
-            return Err(NoLoan::Error(ResolveError::QueueFull {
+            return Err(CheckoutFailure::Error(ResolveError::QueueFull {
                 tenant: self.snapshot.tenant,
                 waiting,
                 max: self.common.waiting_max,
             }));
         }
-        Ok(in_line)
+        Ok(queued)
     }
 
-    fn lock_news(&self) -> std::sync::MutexGuard<'_, (u64, Option<ConnectFailure>)> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_failures(&self) -> std::sync::MutexGuard<'_, (u64, Option<ConnectFailure>)> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A place in the line for this tenant's connections.
-struct InLine<'a>(&'a TenantPool);
+struct QueueTicket<'a>(&'a TenantPool);
 
-impl Drop for InLine<'_> {
+impl Drop for QueueTicket<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, SeqCst);
     }
@@ -524,7 +529,7 @@ impl PoolHandle for TenantPool {
 
     fn take_idle(&self) -> Option<Connection> {
         let connection = self.connections.try_remove().ok()?;
-        self.figures.evictions.fetch_add(1, Relaxed);
+        self.counters.evictions.fetch_add(1, Relaxed);
         Some(*connection)
     }
 
@@ -534,6 +539,6 @@ impl PoolHandle for TenantPool {
 
     fn refuse(&self, _: Refusal) {
         // Each asks the arbiter again and hears how long it will take.
-        self.told.notify_waiters();
+        self.changed.notify_waiters();
     }
 }

@@ -4,7 +4,7 @@
 //! no pool is opened from a snapshot that the fence has passed.
 //!
 //! The warm path looks into a map that readers do not lock (papaya). What changes the set goes through one short lock; the
-//! order of use is kept there ([`crate::recency`]).
+//! order of use is kept there ([`crate::lru_order`]).
 
 use std::{
     collections::HashMap,
@@ -30,12 +30,12 @@ use tokio::{
 use crate::{
     PoolStatus, ResolveError, ResolverConfig, ServerStats, Snapshot, TenantPoolStats,
     cache::View,
-    census::Census,
+    cache_epoch::{CacheEpoch, CacheEpochs},
     clock::Clock,
     connect::ConnectLimits,
-    fence::{Fence, Stamp},
+    connection_counter::ConnectionCounter,
+    lru_order::LruOrder,
     pool::{Common, TenantPool},
-    recency::Recency,
     server::Server,
     stats::Counters,
 };
@@ -43,15 +43,15 @@ use crate::{
 pub(crate) struct Pools {
     open: papaya::HashMap<TenantId, Arc<Entry>>,
     /// Changes of the set are made under this lock.
-    listed: Mutex<Recency>,
+    order: Mutex<LruOrder>,
     room: Arc<Semaphore>,
     pools_max: usize,
     snapshot_ttl: Duration,
     servers: Mutex<HashMap<ServerName, Arc<Server>>>,
     config: ResolverConfig,
-    fence: Arc<Fence>,
+    epochs: Arc<CacheEpochs>,
     common: Arc<Common>,
-    pub(crate) census: Arc<Census>,
+    pub(crate) connection_counter: Arc<ConnectionCounter>,
     counters: Arc<Counters>,
 }
 
@@ -60,16 +60,16 @@ pub(crate) struct Entry {
     pub(crate) pool: Arc<TenantPool>,
     pub(crate) snapshot: Arc<Snapshot>,
     /// The state of the fence under which the snapshot passed the gate; none if it was only remembered.
-    passed: Option<Stamp>,
+    passed: Option<CacheEpoch>,
     fresh_until: Timestamp,
 }
 
 /// A caller's presence in a pool.
-pub(crate) struct Visit(Arc<Entry>);
+pub(crate) struct PoolGuard(Arc<Entry>);
 
 /// What came of asking for a tenant's pool.
 enum Entered {
-    In(Visit),
+    In(PoolGuard),
     /// The snapshot is from before a change; read it again.
     Outdated,
     /// All pools are in use.
@@ -77,16 +77,16 @@ enum Entered {
 }
 
 impl Pools {
-    pub(crate) fn new(config: &ResolverConfig, fence: Arc<Fence>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(config: &ResolverConfig, epochs: Arc<CacheEpochs>, counters: Arc<Counters>) -> Self {
         let pools_max = config.pools_max.clamp(1, Semaphore::MAX_PERMITS);
-        let census = Arc::<Census>::default();
+        let connection_counter = Arc::<ConnectionCounter>::default();
         let common = Common {
             limits: ConnectLimits::new(config),
             pool_size_max: config.pool_size_max.clamp(1, config.budget.max(1)),
             waiting_max: config.waiting_max,
             clock: Clock::start(),
             sealer: config.sealer.clone(),
-            census: Arc::clone(&census),
+            connection_counter: Arc::clone(&connection_counter),
             counters: Arc::clone(&counters),
             budgets: Mutex::default(),
             runtime: Handle::current(),
@@ -96,15 +96,15 @@ impl Pools {
         };
         Self {
             open: papaya::HashMap::new(),
-            listed: Mutex::default(),
+            order: Mutex::default(),
             room: Arc::new(Semaphore::new(pools_max)),
             pools_max,
             snapshot_ttl: config.snapshot_ttl,
             servers: Mutex::default(),
             config: config.clone(),
-            fence,
+            epochs,
             common: Arc::new(common),
-            census,
+            connection_counter,
             counters,
         }
     }
@@ -115,10 +115,10 @@ impl Pools {
 
     /// The warm path: the tenant has a pool, and nothing was announced and its snapshot has not grown old since it passed
     /// the gate. Saves the look into the cache and the gate, not the fence.
-    pub(crate) fn revisit(&self, tenant: TenantId, now: Timestamp) -> Option<Visit> {
+    pub(crate) fn enter_warm(&self, tenant: TenantId, now: Timestamp) -> Option<PoolGuard> {
         let entry = Arc::clone(self.open.pin().get(&tenant)?);
-        let current = entry.passed == Some(self.fence.stamp(tenant)) && now < entry.fresh_until;
-        if current { Visit::begin(entry) } else { None }
+        let current = entry.passed == Some(self.epochs.current(tenant)) && now < entry.fresh_until;
+        if current { PoolGuard::begin(entry) } else { None }
     }
 
     /// The tenant's pool, opened if need be; waits for room until `deadline`. `None`: the snapshot is outdated.
@@ -127,15 +127,15 @@ impl Pools {
         view: &View,
         started: Instant,
         deadline: Instant,
-    ) -> Result<Option<Visit>, ResolveError> {
+    ) -> Result<Option<PoolGuard>, ResolveError> {
         let tenant = view.snapshot.tenant;
         match self.try_enter(view, None) {
-            Entered::In(visit) => return Ok(Some(visit)),
+            Entered::In(guard) => return Ok(Some(guard)),
             Entered::Outdated => return Ok(None),
             Entered::Full => {}
         }
-        let _in_line = self.wait_in_line(tenant)?;
-        let Ok(room) = timeout_at(deadline, self.room_made()).await else {
+        let _in_queue = self.enqueue_for_room(tenant)?;
+        let Ok(room) = timeout_at(deadline, self.wait_for_room()).await else {
             self.counters.checkout_timeouts.fetch_add(1, Relaxed);
             return Err(ResolveError::PoolsBusy {
                 tenant,
@@ -144,13 +144,13 @@ impl Pools {
             });
         };
         match self.try_enter(view, Some(room)) {
-            Entered::In(visit) => Ok(Some(visit)),
+            Entered::In(guard) => Ok(Some(guard)),
             Entered::Outdated | Entered::Full => Ok(None),
         }
     }
 
     /// Room for one more pool, in the order in which it was asked for. Who waits here also closes what falls unused.
-    async fn room_made(&self) -> OwnedSemaphorePermit {
+    async fn wait_for_room(&self) -> OwnedSemaphorePermit {
         let room = Arc::clone(&self.room).acquire_owned();
         tokio::pin!(room);
         loop {
@@ -174,22 +174,22 @@ impl Pools {
 
     fn try_enter(&self, view: &View, room: Option<OwnedSemaphorePermit>) -> Entered {
         let tenant = view.snapshot.tenant;
-        let mut listed = self.lock();
-        if self.fence.stamp(tenant) != view.stamp {
+        let mut order = self.lock();
+        if self.epochs.current(tenant) != view.epoch {
             return Entered::Outdated;
         }
         let open = self.open.pin();
         if let Some(entry) = open.get(&tenant) {
-            if entry.snapshot.facts == view.snapshot.facts
-                && let Some(visit) = Visit::begin(self.list(&mut listed, view, Arc::clone(&entry.pool)))
+            if entry.snapshot.parameters == view.snapshot.parameters
+                && let Some(guard) = PoolGuard::begin(self.list(&mut order, view, Arc::clone(&entry.pool)))
             {
-                return Entered::In(visit);
+                return Entered::In(guard);
             }
-            self.close(&mut listed, tenant, &self.counters.changed);
+            self.close(&mut order, tenant, &self.counters.changed);
         }
         let room = room.or_else(|| Arc::clone(&self.room).try_acquire_owned().ok());
         let room = room.or_else(|| {
-            self.evict(&mut listed);
+            self.evict(&mut order);
             Arc::clone(&self.room).try_acquire_owned().ok()
         });
         let Some(room) = room else {
@@ -197,14 +197,14 @@ impl Pools {
         };
         let server = self.server(&view.snapshot);
         let pool = TenantPool::new(Arc::clone(&view.snapshot), server, Arc::clone(&self.common), room);
-        match Visit::begin(self.list(&mut listed, view, Arc::new(pool))) {
-            Some(visit) => Entered::In(visit),
+        match PoolGuard::begin(self.list(&mut order, view, Arc::new(pool))) {
+            Some(guard) => Entered::In(guard),
             None => Entered::Outdated,
         }
     }
 
     /// Puts the pool into the set under this view.
-    fn list(&self, listed: &mut Recency, view: &View, pool: Arc<TenantPool>) -> Arc<Entry> {
+    fn list(&self, order: &mut LruOrder, view: &View, pool: Arc<TenantPool>) -> Arc<Entry> {
         let tenant = view.snapshot.tenant;
         let now = self.common.clock.now();
         let age = view.snapshot.read_at.elapsed();
@@ -215,44 +215,44 @@ impl Pools {
             fresh_until: now + self.snapshot_ttl.saturating_sub(age),
         });
         self.open.pin().insert(tenant, Arc::clone(&entry));
-        listed.file(tenant, entry.pool.last_used());
+        order.record_use(tenant, entry.pool.last_used());
         entry
     }
 
     /// Closes the least recently used pool that nobody is in: of those without a connection, if there are any. They cost
     /// nothing to open again, and which connections are worth keeping is for the arbiter to say, which goes by frequency.
-    fn evict(&self, listed: &mut Recency) {
-        if !self.evict_one(listed, |pool| !pool.has_connections()) {
-            self.evict_one(listed, |_| true);
+    fn evict(&self, order: &mut LruOrder) {
+        if !self.evict_one(order, |pool| !pool.has_connections()) {
+            self.evict_one(order, |_| true);
         }
     }
 
     /// Whether one was closed.
-    fn evict_one(&self, listed: &mut Recency, may: impl Fn(&TenantPool) -> bool) -> bool {
+    fn evict_one(&self, order: &mut LruOrder, may: impl Fn(&TenantPool) -> bool) -> bool {
         let open = self.open.pin();
         let mut passed_over = None;
         // Each is filed anew once at most, unless it is used at this very moment.
-        for _ in 0..listed.len() * 2 {
-            let Some((filed, tenant)) = listed.oldest_after(passed_over) else {
+        for _ in 0..order.len() * 2 {
+            let Some((recorded, tenant)) = order.oldest_after(passed_over) else {
                 return false;
             };
             let Some(entry) = open.get(&tenant) else {
-                listed.remove(tenant);
+                order.remove(tenant);
                 continue;
             };
             let used = entry.pool.last_used();
-            if used > filed {
-                listed.file(tenant, used);
+            if used > recorded {
+                order.record_use(tenant, used);
             } else if !may(&entry.pool) {
-                passed_over = Some((filed, tenant));
+                passed_over = Some((recorded, tenant));
             } else if entry.pool.close_if_unused() {
                 open.remove(&tenant);
-                listed.remove(tenant);
+                order.remove(tenant);
                 self.counters.least_recently_used.fetch_add(1, Relaxed);
                 return true;
             } else {
                 // Somebody is in it: it is in use now.
-                listed.file(tenant, self.common.clock.now());
+                order.record_use(tenant, self.common.clock.now());
             }
         }
         false
@@ -261,9 +261,9 @@ impl Pools {
     /// Closes the pool of a tenant that `view` says is not served, unless the fence has passed the view.
     pub(crate) fn refuse(&self, view: &View) {
         let tenant = view.snapshot.tenant;
-        let mut listed = self.lock();
-        if self.fence.stamp(tenant) == view.stamp {
-            self.close(&mut listed, tenant, &self.counters.refused);
+        let mut order = self.lock();
+        if self.epochs.current(tenant) == view.epoch {
+            self.close(&mut order, tenant, &self.counters.refused);
         }
     }
 
@@ -277,9 +277,9 @@ impl Pools {
     }
 
     pub(crate) fn close_all(&self) {
-        let mut listed = self.lock();
-        while let Some((_, tenant)) = listed.oldest_after(None) {
-            self.close(&mut listed, tenant, &self.counters.drained);
+        let mut order = self.lock();
+        while let Some((_, tenant)) = order.oldest_after(None) {
+            self.close(&mut order, tenant, &self.counters.drained);
         }
     }
 
@@ -349,9 +349,9 @@ impl Pools {
         self.common.room_wanted.load(Relaxed)
     }
 
-    fn wait_in_line(&self, tenant: TenantId) -> Result<InLine<'_>, ResolveError> {
+    fn enqueue_for_room(&self, tenant: TenantId) -> Result<RoomTicket<'_>, ResolveError> {
         let waiting = self.common.room_wanted.fetch_add(1, SeqCst);
-        let in_line = InLine(&self.common);
+        let queued = RoomTicket(&self.common);
         if waiting >= self.common.waiting_max {
             return Err(ResolveError::QueueFull {
                 tenant,
@@ -359,7 +359,7 @@ impl Pools {
                 max: self.common.waiting_max,
             });
         }
-        Ok(in_line)
+        Ok(queued)
     }
 
     fn server(&self, snapshot: &Snapshot) -> Arc<Server> {
@@ -373,13 +373,13 @@ impl Pools {
                 &self.common.runtime,
             )
         });
-        let place = &snapshot.facts.server;
-        server.is_at(&place.host, place.port);
+        let address = &snapshot.parameters.server;
+        server.is_at(&address.host, address.port);
         Arc::clone(server)
     }
 
-    fn close(&self, listed: &mut Recency, tenant: TenantId, reason: &AtomicU64) {
-        listed.remove(tenant);
+    fn close(&self, order: &mut LruOrder, tenant: TenantId, reason: &AtomicU64) {
+        order.remove(tenant);
         if let Some(entry) = self.open.pin().remove(&tenant) {
             entry.pool.close();
             reason.fetch_add(1, Relaxed);
@@ -390,12 +390,12 @@ impl Pools {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Recency> {
-        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LruOrder> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Visit {
+impl PoolGuard {
     fn begin(entry: Arc<Entry>) -> Option<Self> {
         entry.pool.enter().then(|| Self(entry))
     }
@@ -405,16 +405,16 @@ impl Visit {
     }
 }
 
-impl Drop for Visit {
+impl Drop for PoolGuard {
     fn drop(&mut self) {
         self.0.pool.exit();
     }
 }
 
 /// A place in the line for room.
-struct InLine<'a>(&'a Common);
+struct RoomTicket<'a>(&'a Common);
 
-impl Drop for InLine<'_> {
+impl Drop for RoomTicket<'_> {
     fn drop(&mut self) {
         self.0.room_wanted.fetch_sub(1, SeqCst);
     }

@@ -192,21 +192,21 @@ impl Router {
 
     /// Registers and renews, whatever becomes of the rest.
     async fn renew_until_stopped(&self) {
-        let mut trouble = Trouble::new("this router's registration is not renewed", &self.name);
+        let mut streak = FailureStreak::new("this router's registration is not renewed", &self.name);
         let mut known = false;
         loop {
             let asked_at = Instant::now();
             let pause_ends = match self.register(known).await {
                 Ok(()) => {
                     known = true;
-                    trouble.over();
+                    streak.over();
                     self.shared.renewed.notify_one();
                     // What could not be acknowledged without a registration can be now.
                     self.shared.set_renewed_at(Some(asked_at));
                     self.shared.changed.notify_one();
                     asked_at + self.shared.ttl / RENEWALS
                 }
-                Err(error) => Instant::now() + trouble.pause(&error),
+                Err(error) => Instant::now() + streak.pause(&error),
             };
             tokio::select! {
                 () = self.stopped() => return,
@@ -235,16 +235,16 @@ impl Router {
 
     /// Lets go of laboratories that do not serve, and says so.
     async fn acknowledge_until_stopped(&self) {
-        let mut trouble = Trouble::new("the registry does not learn what this router holds", &self.name);
+        let mut streak = FailureStreak::new("the registry does not learn what this router holds", &self.name);
         // Laboratories that are closed here and of which connections are still open.
         let mut holding = Vec::new();
         loop {
             let stop = match self.turn(&mut holding).await {
                 Ok(pauses) => {
-                    trouble.over();
+                    streak.over();
                     self.rest(&pauses, &holding).await
                 }
-                Err(error) => self.stopped_by(Instant::now() + trouble.pause(&error)).await,
+                Err(error) => self.stopped_by(Instant::now() + streak.pause(&error)).await,
             };
             if stop {
                 return;
@@ -255,9 +255,17 @@ impl Router {
     /// Waits for a reason to ask again. `true`: it is over.
     async fn rest(&self, pauses: &Pauses, holding: &[TenantFence]) -> bool {
         // With nothing to wait for this is a wait for the time alone.
-        let one_free = self.core.pools.census.wait_for_none(pauses.due, |census| {
-            usize::from(holding.iter().all(|fence| census.of(fence.tenant) > 0))
-        });
+        let one_free = self
+            .core
+            .pools
+            .connection_counter
+            .wait_for_none(pauses.due, |connection_counter| {
+                usize::from(
+                    holding
+                        .iter()
+                        .all(|fence| connection_counter.of(fence.tenant) > 0),
+                )
+            });
         tokio::select! {
             () = self.stopped() => return true,
             () = self.shared.changed.notified() => {}
@@ -339,9 +347,10 @@ impl Router {
             self.close(fence).await;
         }
         let full_page = fences.len() >= usize::try_from(PAGE_MAX).unwrap_or(usize::MAX);
-        let census = &self.core.pools.census;
-        let (held, free): (Vec<_>, Vec<_>) =
-            fences.into_iter().partition(|fence| census.of(fence.tenant) > 0);
+        let connection_counter = &self.core.pools.connection_counter;
+        let (held, free): (Vec<_>, Vec<_>) = fences
+            .into_iter()
+            .partition(|fence| connection_counter.of(fence.tenant) > 0);
         *holding = held;
         if free.is_empty() {
             return Ok(false);
@@ -360,7 +369,7 @@ impl Router {
     async fn close(&self, fence: TenantFence) {
         let tenant = fence.tenant;
         self.core.cache.forget(tenant);
-        if self.core.pools.census.of(tenant) > 0 {
+        if self.core.pools.connection_counter.of(tenant) > 0 {
             // Closes the pool as one that is refused. Where it cannot say so, because the registry went away or the
             // laboratory serves again, the pool is closed all the same.
             let _refused = self.core.admitted(tenant).await;
@@ -370,14 +379,14 @@ impl Router {
 }
 
 /// Failures one after the other: told once, and followed by longer and longer pauses.
-struct Trouble<'a> {
+struct FailureStreak<'a> {
     what: &'static str,
     router: &'a str,
     on: bool,
     pauses: ExponentialBackoff,
 }
 
-impl<'a> Trouble<'a> {
+impl<'a> FailureStreak<'a> {
     fn new(what: &'static str, router: &'a str) -> Self {
         Self {
             what,

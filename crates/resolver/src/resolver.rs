@@ -9,12 +9,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     PoolStatus, ResolveError, ResolverConfig, ResolverStats, Snapshot, TenantClient,
+    background_tasks::BackgroundTasks,
     cache::{SnapshotCache, View},
-    fence::Fence,
-    keeper::Keeper,
-    loan::Loan,
-    pool::NoLoan,
-    pools::{Pools, Visit},
+    cache_epoch::CacheEpochs,
+    checked_out::CheckedOut,
+    pool::CheckoutFailure,
+    pools::{PoolGuard, Pools},
     registration::Registration,
     stats::Counters,
 };
@@ -32,7 +32,7 @@ const REFUSED_REREAD_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Resolver {
     core: Arc<Core>,
-    keeper: Arc<Keeper>,
+    background: Arc<BackgroundTasks>,
     registration: Arc<Registration>,
 }
 
@@ -51,20 +51,20 @@ impl Resolver {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn start(config: ResolverConfig) -> Self {
-        let fence = Arc::new(Fence::new());
+        let epochs = Arc::new(CacheEpochs::new());
         let counters = Arc::new(Counters::default());
         let core = Arc::new(Core {
-            cache: SnapshotCache::new(&config, Arc::clone(&fence), Arc::clone(&counters)),
-            pools: Pools::new(&config, fence, Arc::clone(&counters)),
+            cache: SnapshotCache::new(&config, Arc::clone(&epochs), Arc::clone(&counters)),
+            pools: Pools::new(&config, epochs, Arc::clone(&counters)),
             counters,
             window: config.window,
             checkout_timeout: config.checkout_timeout,
         });
         let registration = Arc::new(Registration::start(&core, &config));
-        let keeper = Arc::new(Keeper::start(&core, &config, &registration));
+        let background = Arc::new(BackgroundTasks::start(&core, &config, &registration));
         Self {
             core,
-            keeper,
+            background,
             registration,
         }
     }
@@ -139,7 +139,8 @@ impl Resolver {
     /// The figures of this moment.
     #[must_use]
     pub fn stats(&self) -> ResolverStats {
-        self.core.stats(self.keeper.is_listening(), &self.registration)
+        self.core
+            .stats(self.background.is_listening(), &self.registration)
     }
 
     /// Closes the tenant's pool and waits until this process holds no connection to its database.
@@ -153,9 +154,11 @@ impl Resolver {
         let started = Instant::now();
         self.core.cache.forget(tenant);
         self.core.pools.close_drained(tenant);
-        let census = &self.core.pools.census;
-        let left = census
-            .wait_for_none(started + limit, |census| census.of(tenant))
+        let connection_counter = &self.core.pools.connection_counter;
+        let left = connection_counter
+            .wait_for_none(started + limit, |connection_counter| {
+                connection_counter.of(tenant)
+            })
             .await;
         left.map_err(|connections| ResolveError::StillInUse {
             tenant,
@@ -173,8 +176,10 @@ impl Resolver {
         let deadline = Instant::now() + limit;
         self.core.cache.forget_all();
         self.core.pools.close_all();
-        let census = &self.core.pools.census;
-        census.wait_for_none(deadline, |census| census.total()).await?;
+        let connection_counter = &self.core.pools.connection_counter;
+        connection_counter
+            .wait_for_none(deadline, |connection_counter| connection_counter.total())
+            .await?;
         // With connections left it runs out by itself: until then operations wait for them.
         self.registration.end().await;
         Ok(())
@@ -185,36 +190,36 @@ impl Core {
     /// A connection at once, if everything is at hand.
     fn warm(&self, tenant: TenantId) -> Option<TenantClient> {
         let now = self.pools.clock().now();
-        let visit = self.pools.revisit(tenant, now)?;
-        let pool = &visit.entry().pool;
+        let guard = self.pools.enter_warm(tenant, now)?;
+        let pool = &guard.entry().pool;
         if pool.server().arbiter.is_silent() {
             return None;
         }
         let connection = pool.try_take(now)?;
-        Some(TenantClient::new(Loan::new(visit, connection)))
+        Some(TenantClient::new(CheckedOut::new(guard, connection)))
     }
 
     async fn checkout(&self, tenant: TenantId, limit: Duration) -> Result<TenantClient, ResolveError> {
         let started = Instant::now();
         let deadline = started + limit;
         for _ in 0..ATTEMPTS_MAX {
-            let Some(visit) = self.enter(tenant, started, deadline).await? else {
+            let Some(guard) = self.enter(tenant, started, deadline).await? else {
                 continue;
             };
-            let entry = visit.entry();
+            let entry = guard.entry();
             if let Some(refusal) = entry.pool.refusal() {
                 return Err(refusal);
             }
             match entry.pool.wait(started, deadline).await {
-                Ok(connection) => return Ok(TenantClient::new(Loan::new(visit, connection))),
-                Err(NoLoan::Closed) => {}
-                Err(NoLoan::Error(ResolveError::LoginRefused { .. }))
+                Ok(connection) => return Ok(TenantClient::new(CheckedOut::new(guard, connection))),
+                Err(CheckoutFailure::Closed) => {}
+                Err(CheckoutFailure::Error(ResolveError::LoginRefused { .. }))
                     if entry.snapshot.read_at.elapsed() > REFUSED_REREAD_AFTER =>
                 {
                     // The role may have a new password that we have not heard of yet.
                     self.cache.forget(tenant);
                 }
-                Err(NoLoan::Error(error)) => return Err(error),
+                Err(CheckoutFailure::Error(error)) => return Err(error),
             }
         }
         Err(ResolveError::Changing { tenant })
@@ -226,10 +231,10 @@ impl Core {
         tenant: TenantId,
         started: Instant,
         deadline: Instant,
-    ) -> Result<Option<Visit>, ResolveError> {
-        if let Some(visit) = self.pools.revisit(tenant, self.pools.clock().now()) {
+    ) -> Result<Option<PoolGuard>, ResolveError> {
+        if let Some(guard) = self.pools.enter_warm(tenant, self.pools.clock().now()) {
             self.counters.snapshot_hits.fetch_add(1, Relaxed);
-            return Ok(Some(visit));
+            return Ok(Some(guard));
         }
         let view = timeout_at(deadline, self.admitted(tenant))
             .await

@@ -32,11 +32,11 @@ pub(crate) struct Server {
     pub(crate) name: ServerName,
     pub(crate) arbiter: Arc<Arbiter<TenantPool>>,
     /// Its capacity was compared with the budget.
-    surveyed: AtomicBool,
+    capacity_checked: AtomicBool,
     /// What it said of its capacity, and whether the budgets of all routers exceed it.
     room: Mutex<Room>,
     /// Why the latest connect came to nothing.
-    trouble: Mutex<String>,
+    last_failure: Mutex<String>,
     /// Host and port, as of the latest pool that was opened.
     address: Mutex<(String, u16)>,
     pub(crate) connects: AtomicU64,
@@ -79,9 +79,9 @@ impl Server {
         Arc::new(Self {
             name,
             arbiter,
-            surveyed: AtomicBool::new(false),
+            capacity_checked: AtomicBool::new(false),
             room: Mutex::default(),
-            trouble: Mutex::default(),
+            last_failure: Mutex::default(),
             address: Mutex::default(),
             connects: AtomicU64::new(0),
             connect_errors: AtomicU64::new(0),
@@ -94,17 +94,17 @@ impl Server {
         let mut address = self.address.lock().unwrap_or_else(PoisonError::into_inner);
         if (address.0.as_str(), address.1) != (host, port) {
             *address = (host.to_owned(), port);
-            self.surveyed.store(false, SeqCst);
+            self.capacity_checked.store(false, SeqCst);
         }
     }
 
-    pub(crate) fn is_surveyed(&self) -> bool {
-        self.surveyed.load(SeqCst)
+    pub(crate) fn is_capacity_checked(&self) -> bool {
+        self.capacity_checked.load(SeqCst)
     }
 
-    pub(crate) fn surveyed(&self, capacity: Capacity, budgets: Budgets) {
+    pub(crate) fn note_capacity(&self, capacity: Capacity, budgets: Budgets) {
         self.lock_room().capacity = Some(capacity);
-        self.surveyed.store(true, SeqCst);
+        self.capacity_checked.store(true, SeqCst);
         self.compare(budgets);
     }
 
@@ -127,20 +127,20 @@ impl Server {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn note_trouble(&self, reason: &str) {
-        reason.clone_into(&mut self.trouble.lock().unwrap_or_else(PoisonError::into_inner));
+    pub(crate) fn note_failure(&self, reason: &str) {
+        reason.clone_into(&mut self.last_failure.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// A log-in has succeeded: what was wrong before explains nothing any more.
-    pub(crate) fn note_well(&self) {
-        self.trouble
+    pub(crate) fn clear_failure(&self) {
+        self.last_failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
     }
 
-    pub(crate) fn trouble(&self) -> String {
-        self.trouble
+    pub(crate) fn last_failure(&self) -> String {
+        self.last_failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()

@@ -33,14 +33,14 @@ pub struct Snapshot {
     /// The server that hosts its database.
     pub server: ServerName,
     /// What a connection is made of; a change of it means a new pool.
-    pub(crate) facts: Facts,
+    pub(crate) parameters: ConnectParameters,
     /// When it was read.
     pub(crate) read_at: Instant,
 }
 
 /// What a connection is made of.
 #[derive(Clone)]
-pub(crate) struct Facts {
+pub(crate) struct ConnectParameters {
     /// Shared with all other tenants of the server.
     pub(crate) server: Arc<Server>,
     pub(crate) database: DbName,
@@ -48,7 +48,7 @@ pub(crate) struct Facts {
     pub(crate) sealed_password: Option<Vec<u8>>,
 }
 
-impl PartialEq for Facts {
+impl PartialEq for ConnectParameters {
     /// Another log-in of the control plane's on the server concerns no connection of ours.
     fn eq(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.server, &other.server);
@@ -73,7 +73,7 @@ impl Snapshot {
             generation: tenant.generation,
             session_epoch: tenant.session_epoch,
             server: tenant.server,
-            facts: Facts {
+            parameters: ConnectParameters {
                 server: Arc::clone(server),
                 database: tenant.db_name,
                 role: tenant.role_name,
@@ -86,7 +86,7 @@ impl Snapshot {
     /// The name of the tenant's database.
     #[must_use]
     pub fn database(&self) -> &DbName {
-        &self.facts.database
+        &self.parameters.database
     }
 
     /// The gate: whether the tenant's state serves, and whether its schema lies in `window`.
@@ -126,7 +126,7 @@ impl fmt::Debug for Snapshot {
             .field("db_version", &self.db_version)
             .field("generation", &self.generation)
             .field("server", &self.server)
-            .field("database", &self.facts.database)
+            .field("database", &self.parameters.database)
             .finish_non_exhaustive()
     }
 }

@@ -21,13 +21,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The session, as far as the wire shows it.
 #[derive(Debug, Default)]
-pub(crate) struct Session {
+pub(crate) struct WireState {
     /// The status byte of the latest ReadyForQuery: `I`dle, in a `T`ransaction, in one that has `E`rred. Zero before the first.
     status: AtomicU8,
     /// Something was left behind that a cleaning removes.
-    soiled: AtomicBool,
+    dirty: AtomicBool,
     /// Something was done that a cleaning may not undo.
-    spent: AtomicBool,
+    unrecoverable: AtomicBool,
     /// Statements with hidden effects are in use.
     volatile: AtomicBool,
     /// A statement failed as one does that was prepared before a change of the schema.
@@ -36,15 +36,15 @@ pub(crate) struct Session {
     answers: AtomicU32,
 }
 
-impl Session {
+impl WireState {
     /// Whether the next borrower would find it as new.
     pub(crate) fn is_clean(&self) -> bool {
-        self.status.load(Relaxed) == b'I' && !self.is_soiled() && !self.spent.load(Relaxed)
+        self.status.load(Relaxed) == b'I' && !self.is_dirty() && !self.unrecoverable.load(Relaxed)
     }
 
     /// Whether cleaning would not do.
-    pub(crate) fn is_spent(&self) -> bool {
-        self.spent.load(Relaxed)
+    pub(crate) fn is_unrecoverable(&self) -> bool {
+        self.unrecoverable.load(Relaxed)
     }
 
     /// Whether a statement has failed, since this was last reset, as one does that was prepared before a change of the schema.
@@ -65,18 +65,18 @@ impl Session {
 
     /// The session was cleaned; what the cleaning itself did is no dirt.
     pub(crate) fn cleaned(&self) {
-        self.soiled.store(false, Relaxed);
+        self.dirty.store(false, Relaxed);
     }
 
-    fn is_soiled(&self) -> bool {
-        self.soiled.load(Relaxed) || self.volatile.load(Relaxed)
+    fn is_dirty(&self) -> bool {
+        self.dirty.load(Relaxed) || self.volatile.load(Relaxed)
     }
 
     fn note_tag(&self, tag: &[u8]) {
-        match Trace::of(tag) {
-            Trace::None => {}
-            Trace::Removable => self.soiled.store(true, Relaxed),
-            Trace::Lasting => self.spent.store(true, Relaxed),
+        match SideEffect::of(tag) {
+            SideEffect::None => {}
+            SideEffect::Removable => self.dirty.store(true, Relaxed),
+            SideEffect::Lasting => self.unrecoverable.store(true, Relaxed),
         }
     }
 
@@ -87,7 +87,7 @@ impl Session {
                 self.outdated.store(true, Relaxed);
             }
             // A server that became a standby stays one for this connection, while another one may lead to its successor.
-            Some(READ_ONLY) => self.spent.store(true, Relaxed),
+            Some(READ_ONLY) => self.unrecoverable.store(true, Relaxed),
             _ => {}
         }
     }
@@ -105,13 +105,13 @@ fn sqlstate(body: &[u8]) -> Option<&[u8]> {
 
 /// What a command leaves in the session after its transaction.
 #[derive(Debug, PartialEq, Eq)]
-enum Trace {
+enum SideEffect {
     None,
     Removable,
     Lasting,
 }
 
-impl Trace {
+impl SideEffect {
     /// By the tag of CommandComplete. What is not known here counts as lasting.
     fn of(tag: &[u8]) -> Self {
         const NONE: [&[u8]; 25] = [
@@ -199,7 +199,7 @@ impl Default for FromServer {
 }
 
 impl FromServer {
-    fn feed(&mut self, mut bytes: &[u8], session: &Session) {
+    fn feed(&mut self, mut bytes: &[u8], wire_state: &WireState) {
         while !bytes.is_empty() {
             if self.header_len < 5 {
                 let take = bytes.len().min(5 - self.header_len);
@@ -221,25 +221,29 @@ impl FromServer {
             self.left -= body;
             bytes = &bytes[body..];
             if self.left == 0 {
-                self.message(session);
+                self.message(wire_state);
                 self.header_len = 0;
             }
         }
     }
 
-    fn message(&self, session: &Session) {
+    fn message(&self, wire_state: &WireState) {
         let start = &self.start[..self.start_len];
         match self.header[0] {
             b'Z' => {
-                session.status.store(start.first().copied().unwrap_or(0), Relaxed);
+                wire_state
+                    .status
+                    .store(start.first().copied().unwrap_or(0), Relaxed);
                 // One task reads the stream, so nobody else writes this.
-                session.answers.store(session.answers().wrapping_add(1), Relaxed);
+                wire_state
+                    .answers
+                    .store(wire_state.answers().wrapping_add(1), Relaxed);
             }
             b'C' => {
                 let end = start.iter().position(|&byte| byte == 0).unwrap_or(start.len());
-                session.note_tag(&start[..end]);
+                wire_state.note_tag(&start[..end]);
             }
-            b'E' => session.note_error(start),
+            b'E' => wire_state.note_error(start),
             _ => {}
         }
     }
@@ -272,7 +276,7 @@ const HIDDEN: [&[u8]; 8] = [
 const HIDDEN_MAX: usize = 13;
 
 impl ToServer {
-    fn feed(&mut self, mut bytes: &[u8], session: &Session) {
+    fn feed(&mut self, mut bytes: &[u8], wire_state: &WireState) {
         while !bytes.is_empty() {
             if self.header_len < 5 {
                 if !self.started && self.header_len == 0 {
@@ -289,8 +293,8 @@ impl ToServer {
                 self.tail.clear();
             }
             let body = bytes.len().min(self.left);
-            if self.started && matches!(self.header[0], b'Q' | b'P') && !session.volatile.load(Relaxed) {
-                self.look(&bytes[..body], session);
+            if self.started && matches!(self.header[0], b'Q' | b'P') && !wire_state.volatile.load(Relaxed) {
+                self.look(&bytes[..body], wire_state);
             }
             self.left -= body;
             bytes = &bytes[body..];
@@ -301,7 +305,7 @@ impl ToServer {
         }
     }
 
-    fn look(&mut self, text: &[u8], session: &Session) {
+    fn look(&mut self, text: &[u8], wire_state: &WireState) {
         for byte in text {
             let byte = if byte.is_ascii_whitespace() {
                 b' '
@@ -316,7 +320,7 @@ impl ToServer {
             .iter()
             .any(|name| memchr::memmem::find(&self.tail, name).is_some())
         {
-            session.volatile.store(true, Relaxed);
+            wire_state.volatile.store(true, Relaxed);
         }
         let keep = self.tail.len().min(HIDDEN_MAX - 1);
         self.tail.drain(..self.tail.len() - keep);
@@ -333,27 +337,27 @@ fn body_len(length: &[u8]) -> usize {
 
 /// A stream whose bytes are looked at as they pass.
 #[derive(Debug)]
-pub(crate) struct Watched<T> {
+pub(crate) struct WatchedStream<T> {
     stream: T,
     from_server: FromServer,
     to_server: ToServer,
-    session: Arc<Session>,
+    wire_state: Arc<WireState>,
 }
 
-impl<T> Watched<T> {
-    pub(crate) fn new(stream: T) -> (Self, Arc<Session>) {
-        let session = Arc::new(Session::default());
+impl<T> WatchedStream<T> {
+    pub(crate) fn new(stream: T) -> (Self, Arc<WireState>) {
+        let wire_state = Arc::new(WireState::default());
         let watched = Self {
             stream,
             from_server: FromServer::default(),
             to_server: ToServer::default(),
-            session: Arc::clone(&session),
+            wire_state: Arc::clone(&wire_state),
         };
-        (watched, session)
+        (watched, wire_state)
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for WatchedStream<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -363,18 +367,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
         if matches!(polled, Poll::Ready(Ok(()))) {
-            this.from_server.feed(&buf.filled()[before..], &this.session);
+            this.from_server.feed(&buf.filled()[before..], &this.wire_state);
         }
         polled
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedStream<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = polled {
-            this.to_server.feed(&buf[..written], &this.session);
+            this.to_server.feed(&buf[..written], &this.wire_state);
         }
         polled
     }
@@ -397,15 +401,15 @@ mod tests {
         [&[kind][..], &length.to_be_bytes(), body].concat()
     }
 
-    fn tagged(tag: &str, status: u8) -> Session {
-        let session = Session::default();
+    fn tagged(tag: &str, status: u8) -> WireState {
+        let wire_state = WireState::default();
         let bytes = [
             message(b'C', format!("{tag}\0").as_bytes()),
             message(b'Z', &[status]),
         ]
         .concat();
-        FromServer::default().feed(&bytes, &session);
-        session
+        FromServer::default().feed(&bytes, &wire_state);
+        wire_state
     }
 
     #[test]
@@ -427,37 +431,40 @@ mod tests {
     #[test]
     fn settings_and_the_like_are_cleaned_and_what_is_unknown_ends_the_connection() {
         for tag in ["SET", "RESET", "LISTEN", "DECLARE CURSOR", "GRANT", "DO"] {
-            let session = tagged(tag, b'I');
-            assert!(!session.is_clean() && !session.is_spent(), "{tag}");
-            session.cleaned();
-            assert!(session.is_clean(), "{tag}");
+            let wire_state = tagged(tag, b'I');
+            assert!(!wire_state.is_clean() && !wire_state.is_unrecoverable(), "{tag}");
+            wire_state.cleaned();
+            assert!(wire_state.is_clean(), "{tag}");
         }
         for tag in ["PREPARE", "DISCARD ALL", "DEALLOCATE ALL", "SETTLE", "REPACK"] {
-            assert!(tagged(tag, b'I').is_spent(), "{tag}");
+            assert!(tagged(tag, b'I').is_unrecoverable(), "{tag}");
         }
     }
 
-    fn failed(code: &str) -> Session {
-        let session = Session::default();
+    fn failed(code: &str) -> WireState {
+        let wire_state = WireState::default();
         let body = format!("SFATALER FEHLER\0VERROR\0C{code}\0MCachedn plan\0Fplancache.c\0\0");
         let bytes = [message(b'E', body.as_bytes()), message(b'Z', b"I")].concat();
         let mut reader = FromServer::default();
-        bytes.chunks(7).for_each(|piece| reader.feed(piece, &session));
-        session
+        bytes.chunks(7).for_each(|piece| reader.feed(piece, &wire_state));
+        wire_state
     }
 
     #[test]
     fn an_outdated_statement_is_told_once_and_a_read_only_server_ends_the_connection() {
         for code in ["0A000", "26000", "42804"] {
-            let session = failed(code);
-            assert!(session.is_clean() && session.is_outdated(), "{code}");
-            assert!(session.take_outdated() && !session.take_outdated(), "{code}");
+            let wire_state = failed(code);
+            assert!(wire_state.is_clean() && wire_state.is_outdated(), "{code}");
+            assert!(
+                wire_state.take_outdated() && !wire_state.take_outdated(),
+                "{code}"
+            );
         }
         for code in ["23505", "42501", "42P01"] {
-            let session = failed(code);
-            assert!(session.is_clean() && !session.is_outdated(), "{code}");
+            let wire_state = failed(code);
+            assert!(wire_state.is_clean() && !wire_state.is_outdated(), "{code}");
         }
-        assert!(failed("25006").is_spent());
+        assert!(failed("25006").is_unrecoverable());
     }
 
     #[test]
@@ -465,10 +472,12 @@ mod tests {
         let rows = message(b'D', &[7; 300]);
         let bytes = [rows, message(b'C', b"SET\0"), message(b'Z', b"T")].concat();
         for size in 1..40 {
-            let (session, mut reader) = (Session::default(), FromServer::default());
-            bytes.chunks(size).for_each(|piece| reader.feed(piece, &session));
+            let (wire_state, mut reader) = (WireState::default(), FromServer::default());
+            bytes
+                .chunks(size)
+                .for_each(|piece| reader.feed(piece, &wire_state));
             assert!(
-                session.soiled.load(Relaxed) && session.status.load(Relaxed) == b'T',
+                wire_state.dirty.load(Relaxed) && wire_state.status.load(Relaxed) == b'T',
                 "{size}"
             );
         }
@@ -479,31 +488,31 @@ mod tests {
         let start = [&9_u32.to_be_bytes()[..], b"hello"].concat();
         let parse = message(b'P', b"s1\0SELECT Set_Config('a.b', $1, false)\0\0\0");
         for size in 1..60 {
-            let (session, mut writer) = (Session::default(), ToServer::default());
+            let (wire_state, mut writer) = (WireState::default(), ToServer::default());
             [start.clone(), parse.clone()]
                 .concat()
                 .chunks(size)
-                .for_each(|piece| writer.feed(piece, &session));
-            session.status.store(b'I', Relaxed);
-            session.cleaned();
-            assert!(!session.is_clean(), "{size}");
+                .for_each(|piece| writer.feed(piece, &wire_state));
+            wire_state.status.store(b'I', Relaxed);
+            wire_state.cleaned();
+            assert!(!wire_state.is_clean(), "{size}");
         }
-        let (session, mut writer) = (Session::default(), ToServer::default());
+        let (wire_state, mut writer) = (WireState::default(), ToServer::default());
         let bind = message(b'B', b"\0s1\0set_config");
-        writer.feed(&[start, message(b'Q', b"SELECT 1\0"), bind].concat(), &session);
-        session.status.store(b'I', Relaxed);
-        assert!(session.is_clean(), "a value is no statement");
+        writer.feed(&[start, message(b'Q', b"SELECT 1\0"), bind].concat(), &wire_state);
+        wire_state.status.store(b'I', Relaxed);
+        assert!(wire_state.is_clean(), "a value is no statement");
     }
 
     #[test]
     fn a_temporary_table_shows_however_it_is_made_and_a_column_of_that_name_does_not() {
-        let soiled = |sql: &str| {
-            let (session, mut writer) = (Session::default(), ToServer::default());
+        let dirty = |sql: &str| {
+            let (wire_state, mut writer) = (WireState::default(), ToServer::default());
             let start = [&9_u32.to_be_bytes()[..], b"hello"].concat();
             let query = message(b'Q', format!("{sql}\0").as_bytes());
-            writer.feed(&[start, query].concat(), &session);
-            session.status.store(b'I', Relaxed);
-            !session.is_clean()
+            writer.feed(&[start, query].concat(), &wire_state);
+            wire_state.status.store(b'I', Relaxed);
+            !wire_state.is_clean()
         };
         for sql in [
             "create Temp\n\ttable t as select 1",
@@ -512,10 +521,10 @@ mod tests {
             "create local Temp table t (a int)",
             "create table pg_temp.t as select 1",
         ] {
-            assert!(soiled(sql), "{sql}");
+            assert!(dirty(sql), "{sql}");
         }
         for sql in ["SELECT temp FROM sample", "INSERT INTO temperature VALUES (1)"] {
-            assert!(!soiled(sql), "{sql}");
+            assert!(!dirty(sql), "{sql}");
         }
     }
 }

@@ -16,11 +16,11 @@ impl TenantPool {
         let (tenant, waited) = (self.snapshot.tenant, started.elapsed());
         let server = self.server.name.clone();
         let size = self.connections.status().size;
-        let trouble = self.server.trouble();
+        let last_failure = self.server.last_failure();
         if size >= self.common.pool_size_max {
             let max = self.common.pool_size_max;
             ResolveError::PoolTimeout { tenant, max, waited }
-        } else if trouble.is_empty() {
+        } else if last_failure.is_empty() {
             let budget = self.server.arbiter.stats().budget;
             ResolveError::BudgetBusy {
                 tenant,
@@ -32,7 +32,7 @@ impl TenantPool {
             ResolveError::ServerUnavailable {
                 tenant,
                 server,
-                reason: trouble,
+                reason: last_failure,
             }
         }
     }
@@ -65,7 +65,7 @@ impl TenantPool {
         ResolveError::ServerDown {
             tenant: self.snapshot.tenant,
             server: self.server.name.clone(),
-            reason: self.server.trouble(),
+            reason: self.server.last_failure(),
             retry_after: refusal.retry_after,
         }
     }

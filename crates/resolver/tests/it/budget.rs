@@ -14,26 +14,26 @@ use testkit::eventually;
 use tokio::task::JoinSet;
 
 use crate::{
+    harness::{Harness, PATIENCE, backend, note},
     proxy::Proxy,
-    world::{PATIENCE, World, backend, note},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn many_busy_tenants_share_few_connections_and_none_starves() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let mut tenants = Vec::new();
     for number in 0..6 {
         tenants.push((
-            world.tenant(&format!("lab-{number}")).await,
+            harness.tenant(&format!("lab-{number}")).await,
             format!("lab-{number}"),
         ));
     }
     let config = ResolverConfig {
         budget: 2,
         tenure: Duration::from_millis(5),
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     let done = Arc::new(AtomicBool::new(false));
     let watched = {
         let (resolver, done) = (resolver.clone(), Arc::clone(&done));
@@ -80,13 +80,13 @@ async fn many_busy_tenants_share_few_connections_and_none_starves() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn with_the_budget_on_loan_a_tenant_waits_and_hears_the_figures() {
-    let world = World::new().await;
-    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let harness = Harness::new().await;
+    let (alpha, beta) = (harness.tenant("alpha").await, harness.tenant("beta").await);
     let config = ResolverConfig {
         budget: 1,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     let held = resolver.checkout(alpha).await.unwrap();
     // So that the limit goes into nothing but the wait.
     resolver.snapshot(beta).await.unwrap();
@@ -120,13 +120,13 @@ async fn with_the_budget_on_loan_a_tenant_waits_and_hears_the_figures() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_budget_that_does_not_fit_the_server_is_refused_with_the_figures() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
     let config = ResolverConfig {
         budget: 100_000,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     let error = resolver.checkout(alpha).await.unwrap_err();
     let ResolveError::BudgetTooLarge { source, .. } = &error else {
         panic!("{error}");
@@ -134,23 +134,23 @@ async fn a_budget_that_does_not_fit_the_server_is_refused_with_the_figures() {
     assert_eq!((source.budget, source.reserve), (100_000, 16));
     assert!(error.to_string().contains("max_connections"), "{error}");
     eventually("the connection that asked to be gone", PATIENCE, async || {
-        world.backends(alpha).await == 0
+        harness.backends(alpha).await == 0
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn callers_that_give_up_lose_no_slot() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let mut tenants = Vec::new();
     for slug in ["alpha", "beta", "gamma"] {
-        tenants.push(world.tenant(slug).await);
+        tenants.push(harness.tenant(slug).await);
     }
     let config = ResolverConfig {
         budget: 2,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     let mut callers = JoinSet::new();
     for index in 0..120_u64 {
         let (resolver, tenant) = (
@@ -183,16 +183,16 @@ async fn callers_that_give_up_lose_no_slot() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_connections_of_an_earlier_process_count_until_they_are_gone() {
-    let world = World::new().await;
-    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let harness = Harness::new().await;
+    let (alpha, beta) = (harness.tenant("alpha").await, harness.tenant("beta").await);
     let config = ResolverConfig {
         budget: 2,
         instance: Some("the-same".to_owned()),
-        ..world.config()
+        ..harness.config()
     };
-    let earlier = world.resolver(config.clone()).await;
+    let earlier = harness.resolver(config.clone()).await;
     let held = earlier.checkout(alpha).await.unwrap();
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     let waiting = tokio::spawn({
         let resolver = resolver.clone();
         async move { note(&mut resolver.checkout(beta).await.unwrap()).await }
@@ -232,14 +232,14 @@ fn elsewhere<T: Send + 'static, W: Future<Output = T>>(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_connection_driven_by_its_callers_ends_with_their_runtime_and_its_slot_comes_back() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
     let config = ResolverConfig {
         budget: 1,
         drive_on_callers: true,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     let first = {
         let resolver = resolver.clone();
         elsewhere(move || async move { backend(&mut resolver.checkout(alpha).await.unwrap()).await })
@@ -252,7 +252,7 @@ async fn a_connection_driven_by_its_callers_ends_with_their_runtime_and_its_slot
     })
     .await;
     assert_eq!(
-        world.backends(alpha).await,
+        harness.backends(alpha).await,
         0,
         "the slot is free only when the backend is gone"
     );
@@ -266,16 +266,16 @@ async fn a_connection_driven_by_its_callers_ends_with_their_runtime_and_its_slot
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_log_in_whose_runtime_ends_keeps_its_slot_until_the_server_closes() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let proxy = Arc::new(Proxy::before(&world.space.server).await);
-    world.register_server(&proxy.host(), proxy.port()).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let proxy = Arc::new(Proxy::before(&harness.space.server).await);
+    harness.register_server(&proxy.host(), proxy.port()).await;
     let config = ResolverConfig {
         budget: 1,
         drive_on_callers: true,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     proxy.mute();
     let gone = {
         let (resolver, proxy) = (resolver.clone(), Arc::clone(&proxy));
@@ -309,14 +309,14 @@ async fn a_log_in_whose_runtime_ends_keeps_its_slot_until_the_server_closes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn who_waits_is_served_though_the_runtime_of_whoever_came_later_has_ended() {
-    let world = World::new().await;
-    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let harness = Harness::new().await;
+    let (alpha, beta) = (harness.tenant("alpha").await, harness.tenant("beta").await);
     let config = ResolverConfig {
         budget: 1,
         drive_on_callers: true,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     let held = resolver.checkout(alpha).await.unwrap();
     let waiting = tokio::spawn({
         let resolver = resolver.clone();

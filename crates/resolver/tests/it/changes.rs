@@ -6,7 +6,7 @@ use model::{TenantEvent, TenantId, TenantState};
 use resolver::{ResolveError, Resolver};
 use testkit::eventually;
 
-use crate::world::{PATIENCE, World, backend, note};
+use crate::harness::{Harness, PATIENCE, backend, note};
 
 async fn is_in(resolver: &Resolver, tenant: TenantId, state: TenantState) -> bool {
     resolver.snapshot(tenant).await.unwrap().state == state
@@ -14,20 +14,20 @@ async fn is_in(resolver: &Resolver, tenant: TenantId, state: TenantState) -> boo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn suspending_takes_hold_and_closes_the_pool_without_anybody_asking() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
     // Snapshots would live for an hour: only the notification can end them here.
-    let resolver = world.resolver(world.config()).await;
+    let resolver = harness.resolver(harness.config()).await;
     drop(resolver.checkout(alpha).await.unwrap());
     assert_eq!(resolver.pool_status(alpha).unwrap().idle, 1);
 
-    world.transition(alpha, TenantEvent::Suspend).await;
+    harness.transition(alpha, TenantEvent::Suspend).await;
     eventually("the pool to close", PATIENCE, async || {
         resolver.pool_status(alpha).is_none()
     })
     .await;
     eventually("the backend to go", PATIENCE, async || {
-        world.backends(alpha).await == 0
+        harness.backends(alpha).await == 0
     })
     .await;
     let error = resolver.checkout(alpha).await.unwrap_err();
@@ -43,7 +43,7 @@ async fn suspending_takes_hold_and_closes_the_pool_without_anybody_asking() {
     );
     assert_eq!(resolver.stats().evictions.refused, 1);
 
-    world.transition(alpha, TenantEvent::Resume).await;
+    harness.transition(alpha, TenantEvent::Resume).await;
     eventually("service again", PATIENCE, async || {
         resolver.checkout(alpha).await.is_ok()
     })
@@ -52,23 +52,23 @@ async fn suspending_takes_hold_and_closes_the_pool_without_anybody_asking() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_new_laboratory_is_found_at_once_although_it_was_just_reported_absent() {
-    let world = World::new().await;
-    let mut config = world.config();
+    let harness = Harness::new().await;
+    let mut config = harness.config();
     config.absent_ttl = PATIENCE * 60;
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     let unknown = TenantId::generate();
     for _ in 0..3 {
         resolver.snapshot(unknown).await.unwrap_err();
     }
     assert_eq!(resolver.stats().snapshot_loads_total, 1, "absence is remembered");
 
-    let alpha = world.tenant("alpha").await;
+    let alpha = harness.tenant("alpha").await;
     eventually("alpha in service", PATIENCE, async || {
         is_in(&resolver, alpha, TenantState::Active).await
     })
     .await;
-    world.transition(alpha, TenantEvent::Offboard).await;
-    world.transition(alpha, TenantEvent::OffboardFinished).await;
+    harness.transition(alpha, TenantEvent::Offboard).await;
+    harness.transition(alpha, TenantEvent::OffboardFinished).await;
     eventually("alpha gone", PATIENCE, async || {
         matches!(
             resolver.snapshot(alpha).await,
@@ -82,13 +82,13 @@ async fn a_new_laboratory_is_found_at_once_although_it_was_just_reported_absent(
 /// old row into the cache behind the announcement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_read_in_flight_never_brings_the_old_row_back() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world.resolver(world.config()).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness.resolver(harness.config()).await;
     let heard_before = resolver.stats().invalidations_total;
 
     // The look-up reads the tenant, then its server. Between the two it is held up.
-    let mut gatekeeper = world.admin(&world.space.registry.database).await;
+    let mut gatekeeper = harness.admin(&harness.space.registry.database).await;
     let held = gatekeeper.transaction().await.unwrap();
     held.batch_execute("LOCK TABLE servers IN ACCESS EXCLUSIVE MODE")
         .await
@@ -101,12 +101,12 @@ async fn a_read_in_flight_never_brings_the_old_row_back() {
         let resolver = resolver.clone();
         async move { resolver.checkout(alpha).await }
     });
-    let observer = world.admin("postgres").await;
+    let observer = harness.admin("postgres").await;
     eventually("the look-up to wait for the lock", PATIENCE, async || {
         let waiting = "SELECT count(*) FROM pg_stat_activity
                        WHERE datname = $1 AND wait_event_type = 'Lock' AND query LIKE '%FROM servers%'";
         let row = observer
-            .query_one(waiting, &[&world.space.registry.database])
+            .query_one(waiting, &[&harness.space.registry.database])
             .await
             .unwrap();
         row.get::<_, i64>(0) == 1
@@ -114,7 +114,7 @@ async fn a_read_in_flight_never_brings_the_old_row_back() {
     .await;
     assert_eq!(resolver.stats().snapshot_loads_total, 1);
 
-    world.transition(alpha, TenantEvent::Suspend).await;
+    harness.transition(alpha, TenantEvent::Suspend).await;
     eventually("the change to be heard of", PATIENCE, async || {
         resolver.stats().invalidations_total > heard_before
     })
@@ -138,11 +138,11 @@ async fn a_read_in_flight_never_brings_the_old_row_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_hundred_callers_on_a_cold_tenant_cost_one_read() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world.resolver(world.config()).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness.resolver(harness.config()).await;
     // Held up, so that all hundred are there before the first is answered.
-    let mut gatekeeper = world.admin(&world.space.registry.database).await;
+    let mut gatekeeper = harness.admin(&harness.space.registry.database).await;
     let held = gatekeeper.transaction().await.unwrap();
     held.batch_execute("LOCK TABLE servers IN ACCESS EXCLUSIVE MODE")
         .await
@@ -169,12 +169,12 @@ async fn a_hundred_callers_on_a_cold_tenant_cost_one_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_pool_is_rebuilt_for_a_new_password_and_kept_for_a_new_version() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world.resolver(world.config()).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness.resolver(harness.config()).await;
     let old_backend = backend(&mut resolver.checkout(alpha).await.unwrap()).await;
 
-    world.set_version(alpha, 3).await;
+    harness.set_version(alpha, 3).await;
     eventually("the new version to be seen", PATIENCE, async || {
         resolver.snapshot(alpha).await.unwrap().db_version.number() == 3
     })
@@ -187,7 +187,7 @@ async fn the_pool_is_rebuilt_for_a_new_password_and_kept_for_a_new_version() {
     // On loan while the password changes: it works on, and ends when it comes back.
     let generation = resolver.snapshot(alpha).await.unwrap().generation;
     let mut loaned = resolver.checkout(alpha).await.unwrap();
-    world
+    harness
         .set_role(alpha, &identity::generate_password(), "ALTER")
         .await;
     eventually("the new password to be seen", PATIENCE, async || {
@@ -200,7 +200,7 @@ async fn the_pool_is_rebuilt_for_a_new_password_and_kept_for_a_new_version() {
     assert_eq!(resolver.stats().evictions.changed, 1);
     drop(loaned);
     eventually("the old backend to go", PATIENCE, async || {
-        world.backends(alpha).await == 1
+        harness.backends(alpha).await == 1
     })
     .await;
     assert_eq!(note(&mut fresh).await, "alpha");
@@ -208,12 +208,12 @@ async fn the_pool_is_rebuilt_for_a_new_password_and_kept_for_a_new_version() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn draining_waits_for_what_is_on_loan_and_leaves_no_connection() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world.resolver(world.config()).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness.resolver(harness.config()).await;
     let loaned = resolver.checkout(alpha).await.unwrap();
     drop(resolver.checkout(alpha).await.unwrap());
-    world.transition(alpha, TenantEvent::Offboard).await;
+    harness.transition(alpha, TenantEvent::Offboard).await;
 
     let error = resolver
         .drain(alpha, Duration::from_millis(50))
@@ -232,8 +232,8 @@ async fn draining_waits_for_what_is_on_loan_and_leaves_no_connection() {
     assert_eq!(resolver.stats().connections, 0);
     resolver.checkout(alpha).await.unwrap_err();
     // Plainly, without FORCE: nothing of ours is in the way. The server needs a moment to end a backend that was told so.
-    let database = world.row(alpha).await.db_name;
-    let admin = world.admin("postgres").await;
+    let database = harness.row(alpha).await.db_name;
+    let admin = harness.admin("postgres").await;
     admin
         .batch_execute(&format!("DROP DATABASE {database}"))
         .await
@@ -242,9 +242,9 @@ async fn draining_waits_for_what_is_on_loan_and_leaves_no_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn closing_the_resolver_leaves_no_connection_of_any_laboratory() {
-    let world = World::new().await;
-    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
-    let resolver = world.resolver(world.config()).await;
+    let harness = Harness::new().await;
+    let (alpha, beta) = (harness.tenant("alpha").await, harness.tenant("beta").await);
+    let resolver = harness.resolver(harness.config()).await;
     drop(resolver.checkout(alpha).await.unwrap());
     let loaned = resolver.checkout(beta).await.unwrap();
     assert_eq!(resolver.close(Duration::from_millis(50)).await, Err(1));

@@ -6,22 +6,22 @@ use resolver::{ResolverConfig, TenantClient};
 use testkit::eventually;
 use tokio::time::{Instant, timeout};
 
-use crate::world::{PATIENCE, World, backend, note};
+use crate::harness::{Harness, PATIENCE, backend, note};
 
 /// How long the abandoned statement would run. Whoever waited for it would not be done in a third of the time.
 const SLEEP: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_abandoned_statement_is_cancelled_and_its_connection_is_put_right() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
     // One connection: the next borrower needs the place of the abandoned one.
     let config = ResolverConfig {
         pool_size_max: 1,
         statement_timeout: SLEEP * 10,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     let mut client = resolver.checkout(alpha).await.unwrap();
     let abandoned = backend(&mut client).await;
     let borrower = tokio::spawn(async move {
@@ -33,7 +33,7 @@ async fn an_abandoned_statement_is_cancelled_and_its_connection_is_put_right() {
         let sleep = format!("SELECT pg_sleep({})", SLEEP.as_secs());
         transaction.batch_execute(&sleep).await.unwrap();
     });
-    let admin = world.admin("postgres").await;
+    let admin = harness.admin("postgres").await;
     eventually("the statement to run", PATIENCE, async || {
         let running = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND query LIKE '%pg_sleep%'";
         admin
@@ -59,18 +59,18 @@ async fn an_abandoned_statement_is_cancelled_and_its_connection_is_put_right() {
         "the next borrower waited {:?}",
         asked.elapsed()
     );
-    assert_eq!(world.backends(alpha).await, 1);
+    assert_eq!(harness.backends(alpha).await, 1);
     assert_eq!(resolver.stats().discarded_total, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_transaction_dropped_without_an_end_is_rolled_back_before_the_next_borrower() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness
         .resolver(ResolverConfig {
             pool_size_max: 1,
-            ..world.config()
+            ..harness.config()
         })
         .await;
     for _ in 0..20 {
@@ -93,12 +93,12 @@ async fn a_transaction_dropped_without_an_end_is_rolled_back_before_the_next_bor
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_borrower_that_panics_leaves_nothing() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness
         .resolver(ResolverConfig {
             pool_size_max: 1,
-            ..world.config()
+            ..harness.config()
         })
         .await;
     let mut client = resolver.checkout(alpha).await.unwrap();
@@ -116,12 +116,12 @@ async fn a_borrower_that_panics_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn ordinary_ends_keep_the_connection() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness
         .resolver(ResolverConfig {
             pool_size_max: 1,
-            ..world.config()
+            ..harness.config()
         })
         .await;
     let first = backend(&mut resolver.checkout(alpha).await.unwrap()).await;
@@ -141,9 +141,9 @@ async fn ordinary_ends_keep_the_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn abandoning_at_any_moment_leaves_no_trace() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world.resolver(world.config()).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness.resolver(harness.config()).await;
     // From before the first byte to after the last, whatever the machine's speed: the moments spread over three tries each.
     for step in 0..60_u32 {
         let borrower = async {
@@ -171,12 +171,12 @@ async fn abandoning_at_any_moment_leaves_no_trace() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn whatever_was_done_to_the_session_is_undone_before_the_next_borrower() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness
         .resolver(ResolverConfig {
             pool_size_max: 1,
-            ..world.config()
+            ..harness.config()
         })
         .await;
     let first = backend(&mut resolver.checkout(alpha).await.unwrap()).await;
@@ -258,13 +258,13 @@ async fn session(client: &mut TenantClient) -> (i64, &'static str, &'static str)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn statements_without_a_transaction_are_given_up_and_fail_as_cleanly() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness
         .resolver(ResolverConfig {
             pool_size_max: 1,
             statements_max: 3,
-            ..world.config()
+            ..harness.config()
         })
         .await;
     let mut client = resolver.checkout(alpha).await.unwrap();

@@ -4,12 +4,12 @@ use identity::SealContext;
 use model::{SchemaVersion, TenantEvent, TenantId, TenantState};
 use resolver::ResolveError;
 
-use crate::world::{World, new_sealer, note};
+use crate::harness::{Harness, new_sealer, note};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn each_refusal_has_its_own_name_and_its_figures() {
-    let world = World::new().await;
-    let resolver = world.resolver(world.config()).await;
+    let harness = Harness::new().await;
+    let resolver = harness.resolver(harness.config()).await;
 
     let nobody = TenantId::generate();
     let error = resolver.checkout(nobody).await.unwrap_err();
@@ -18,7 +18,7 @@ async fn each_refusal_has_its_own_name_and_its_figures() {
         "{error}"
     );
 
-    let unmade = world.tenant_row("unmade").await;
+    let unmade = harness.tenant_row("unmade").await;
     let error = resolver.checkout(unmade).await.unwrap_err();
     let state = TenantState::Provisioning;
     assert!(
@@ -27,8 +27,8 @@ async fn each_refusal_has_its_own_name_and_its_figures() {
     );
 
     // Version 0 although active, as a hand-made row can be.
-    world.transition(unmade, TenantEvent::Provisioned).await;
-    let resolver = world.resolver(world.config()).await;
+    harness.transition(unmade, TenantEvent::Provisioned).await;
+    let resolver = harness.resolver(harness.config()).await;
     let error = resolver.checkout(unmade).await.unwrap_err();
     let (have, need) = (SchemaVersion::new(0), SchemaVersion::new(2));
     assert!(
@@ -36,8 +36,8 @@ async fn each_refusal_has_its_own_name_and_its_figures() {
         "{error}"
     );
 
-    world.set_version(unmade, 9).await;
-    let resolver = world.resolver(world.config()).await;
+    harness.set_version(unmade, 9).await;
+    let resolver = harness.resolver(harness.config()).await;
     let error = resolver.checkout(unmade).await.unwrap_err();
     let (have, newest) = (SchemaVersion::new(9), SchemaVersion::new(3));
     assert!(
@@ -56,37 +56,37 @@ async fn each_refusal_has_its_own_name_and_its_figures() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_laboratory_without_a_password_or_with_a_foreign_seal_is_refused_without_a_word_of_it() {
-    let world = World::new().await;
-    let bare = world.tenant_row("bare").await;
-    world.set_version(bare, 2).await;
-    world.transition(bare, TenantEvent::Provisioned).await;
-    let resolver = world.resolver(world.config()).await;
+    let harness = Harness::new().await;
+    let bare = harness.tenant_row("bare").await;
+    harness.set_version(bare, 2).await;
+    harness.transition(bare, TenantEvent::Provisioned).await;
+    let resolver = harness.resolver(harness.config()).await;
     let error = resolver.checkout(bare).await.unwrap_err();
     assert!(matches!(error, ResolveError::Incomplete { .. }), "{error}");
 
     let sealed = new_sealer().seal(&SealContext::TenantRole(bare), &"hunter2-hunter2".into());
-    world.set_secret(bare, &sealed).await;
-    let resolver = world.resolver(world.config()).await;
+    harness.set_secret(bare, &sealed).await;
+    let resolver = harness.resolver(harness.config()).await;
     let error = resolver.checkout(bare).await.unwrap_err();
     assert!(matches!(error, ResolveError::Unseal { .. }), "{error}");
     assert!(!format!("{error} {error:?}").contains("hunter2"));
 
     // Sealed by us, for another tenant: a row copied over another does not open.
-    let sealed = world.sealer.seal(
+    let sealed = harness.sealer.seal(
         &SealContext::TenantRole(TenantId::generate()),
         &"hunter2-hunter2".into(),
     );
-    world.set_secret(bare, &sealed).await;
-    let resolver = world.resolver(world.config()).await;
+    harness.set_secret(bare, &sealed).await;
+    let resolver = harness.resolver(harness.config()).await;
     let error = resolver.checkout(bare).await.unwrap_err();
     assert!(matches!(error, ResolveError::Unseal { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn each_laboratory_reads_its_own_database_and_cannot_enter_another() {
-    let world = World::new().await;
-    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
-    let resolver = world.resolver(world.config()).await;
+    let harness = Harness::new().await;
+    let (alpha, beta) = (harness.tenant("alpha").await, harness.tenant("beta").await);
+    let resolver = harness.resolver(harness.config()).await;
     for _ in 0..3 {
         let mut a = resolver.checkout(alpha).await.unwrap();
         let mut b = resolver.checkout(beta).await.unwrap();
@@ -98,8 +98,8 @@ async fn each_laboratory_reads_its_own_database_and_cannot_enter_another() {
     }
 
     // A registry row that leads alpha's role to beta's database is stopped by the server itself.
-    let beta_database = world.row(beta).await.db_name;
-    let client = world.registry.client().await.unwrap();
+    let beta_database = harness.row(beta).await.db_name;
+    let client = harness.registry.client().await.unwrap();
     let swap = "UPDATE tenants SET db_name = $2 WHERE id = $1";
     let free = "UPDATE tenants SET db_name = 'elsewhere' WHERE id = $1";
     client.execute(free, &[&beta.as_uuid()]).await.unwrap();
@@ -107,16 +107,16 @@ async fn each_laboratory_reads_its_own_database_and_cannot_enter_another() {
         .execute(swap, &[&alpha.as_uuid(), &beta_database.as_str()])
         .await
         .unwrap();
-    let resolver = world.resolver(world.config()).await;
+    let resolver = harness.resolver(harness.config()).await;
     let error = resolver.checkout(alpha).await.unwrap_err();
     assert!(matches!(error, ResolveError::LoginRefused { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_read_only_transaction_refuses_writes_and_the_limits_are_set_on_the_server() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world.resolver(world.config()).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness.resolver(harness.config()).await;
     let mut client = resolver.checkout(alpha).await.unwrap();
     let transaction = client.read_only_transaction().await.unwrap();
     let refused = transaction
@@ -141,10 +141,10 @@ async fn a_read_only_transaction_refuses_writes_and_the_limits_are_set_on_the_se
 /// PostgreSQL says "too many connections" of a role, of a database and of itself with the same code.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_role_or_database_at_its_own_limit_holds_up_no_other_laboratory() {
-    let world = World::new().await;
-    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
-    let row = world.row(alpha).await;
-    let admin = world.admin("postgres").await;
+    let harness = Harness::new().await;
+    let (alpha, beta) = (harness.tenant("alpha").await, harness.tenant("beta").await);
+    let row = harness.row(alpha).await;
+    let admin = harness.admin("postgres").await;
     for (limited, free) in [
         (
             format!("ALTER ROLE {} CONNECTION LIMIT 0", row.role_name),
@@ -156,7 +156,7 @@ async fn a_role_or_database_at_its_own_limit_holds_up_no_other_laboratory() {
         ),
     ] {
         admin.batch_execute(&limited).await.unwrap();
-        let resolver = world.resolver(world.config()).await;
+        let resolver = harness.resolver(harness.config()).await;
         let error = resolver.checkout(alpha).await.unwrap_err();
         assert!(matches!(error, ResolveError::LoginRefused { .. }), "{error}");
         let refused = resolver

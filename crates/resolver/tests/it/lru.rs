@@ -5,20 +5,20 @@ use std::time::Duration;
 use resolver::{ResolveError, ResolverConfig};
 use testkit::eventually;
 
-use crate::world::{PATIENCE, World, backend};
+use crate::harness::{Harness, PATIENCE, backend};
 
 const SHORT: Duration = Duration::from_millis(50);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_least_recently_used_idle_pool_makes_room() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let config = ResolverConfig {
         pools_max: 2,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
-    let alpha = world.tenant("alpha").await;
-    let (beta, gamma) = (world.tenant("beta").await, world.tenant("gamma").await);
+    let resolver = harness.resolver(config).await;
+    let alpha = harness.tenant("alpha").await;
+    let (beta, gamma) = (harness.tenant("beta").await, harness.tenant("gamma").await);
     drop(resolver.checkout(alpha).await.unwrap());
     drop(resolver.checkout(beta).await.unwrap());
     drop(resolver.checkout(alpha).await.unwrap());
@@ -32,22 +32,22 @@ async fn the_least_recently_used_idle_pool_makes_room() {
         (1, 1)
     );
     eventually("beta's backend to go", PATIENCE, async || {
-        world.backends(beta).await == 0
+        harness.backends(beta).await == 0
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_pool_without_a_connection_makes_room_before_one_that_has_one() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let config = ResolverConfig {
         pools_max: 2,
         budget: 1,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
-    let alpha = world.tenant("alpha").await;
-    let (beta, gamma) = (world.tenant("beta").await, world.tenant("gamma").await);
+    let resolver = harness.resolver(config).await;
+    let alpha = harness.tenant("alpha").await;
+    let (beta, gamma) = (harness.tenant("beta").await, harness.tenant("gamma").await);
     let first = resolver.checkout(alpha).await.unwrap();
     // Beta comes later, and waits in vain: the only connection is alpha's.
     for tenant in [beta, gamma] {
@@ -64,14 +64,14 @@ async fn a_pool_without_a_connection_makes_room_before_one_that_has_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_pool_in_use_is_passed_over_and_with_all_in_use_a_new_tenant_waits() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let config = ResolverConfig {
         pools_max: 2,
-        ..world.config()
+        ..harness.config()
     };
-    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
-    let gamma = world.tenant("gamma").await;
-    let resolver = world.resolver(config).await;
+    let (alpha, beta) = (harness.tenant("alpha").await, harness.tenant("beta").await);
+    let gamma = harness.tenant("gamma").await;
+    let resolver = harness.resolver(config).await;
 
     // Alpha is the least recently used, but on loan: beta goes.
     let mut a = resolver.checkout(alpha).await.unwrap();
@@ -108,10 +108,10 @@ async fn a_pool_in_use_is_passed_over_and_with_all_in_use_a_new_tenant_waits() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_tenants_cap_holds_and_the_wait_for_it_is_bounded_in_time_and_length() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let config = world.config();
-    let resolver = world.resolver(config.clone()).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let config = harness.config();
+    let resolver = harness.resolver(config.clone()).await;
     let (_one, _two) = (
         resolver.checkout(alpha).await.unwrap(),
         resolver.checkout(alpha).await.unwrap(),
@@ -127,7 +127,7 @@ async fn a_tenants_cap_holds_and_the_wait_for_it_is_bounded_in_time_and_length()
         (2, 0, 0, 2)
     );
 
-    let resolver = world
+    let resolver = harness
         .resolver(ResolverConfig {
             waiting_max: 1,
             ..config
@@ -163,16 +163,16 @@ async fn a_tenants_cap_holds_and_the_wait_for_it_is_bounded_in_time_and_length()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn many_tenants_through_few_pools_never_pass_either_bound() {
-    let world = World::new().await;
+    let harness = Harness::new().await;
     let config = ResolverConfig {
         pools_max: 2,
         pool_size_max: 2,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     let mut tenants = Vec::new();
     for slug in ["alpha", "beta", "gamma", "delta", "epsilon"] {
-        tenants.push((world.tenant(slug).await, slug));
+        tenants.push((harness.tenant(slug).await, slug));
     }
     let mut callers = tokio::task::JoinSet::new();
     for i in 0..30 {
@@ -180,7 +180,7 @@ async fn many_tenants_through_few_pools_never_pass_either_bound() {
         callers.spawn(async move {
             let mut client = resolver.checkout(tenant).await.unwrap();
             assert!(resolver.stats().pools_open <= 2);
-            assert_eq!(crate::world::note(&mut client).await, slug);
+            assert_eq!(crate::harness::note(&mut client).await, slug);
         });
     }
     while let Some(caller) = callers.join_next().await {
@@ -197,13 +197,13 @@ async fn many_tenants_through_few_pools_never_pass_either_bound() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn idle_connections_end_by_themselves_and_old_ones_are_replaced() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
     let idle = ResolverConfig {
         idle_timeout: SHORT,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(idle).await;
+    let resolver = harness.resolver(idle).await;
     drop(resolver.checkout(alpha).await.unwrap());
     eventually("the idle connection to end", PATIENCE, async || {
         resolver.stats().connections == 0
@@ -213,9 +213,9 @@ async fn idle_connections_end_by_themselves_and_old_ones_are_replaced() {
 
     let aged = ResolverConfig {
         lifetime_max: Duration::ZERO,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(aged).await;
+    let resolver = harness.resolver(aged).await;
     let first = backend(&mut resolver.checkout(alpha).await.unwrap()).await;
     assert_ne!(backend(&mut resolver.checkout(alpha).await.unwrap()).await, first);
 }

@@ -9,6 +9,8 @@ mod clean;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod harness;
+#[cfg(test)]
 mod lru;
 #[cfg(test)]
 mod outages;
@@ -18,5 +20,3 @@ mod outdated;
 mod proxy;
 #[cfg(test)]
 mod registration;
-#[cfg(test)]
-mod world;

@@ -9,25 +9,28 @@ use testkit::eventually;
 use tokio::time::Instant;
 
 use crate::{
+    harness::{Harness, PATIENCE, note},
     proxy::Proxy,
-    world::{PATIENCE, World, note},
 };
 
-fn through(world: &World, proxy: &Proxy) -> ResolverConfig {
+fn through(harness: &Harness, proxy: &Proxy) -> ResolverConfig {
     ResolverConfig {
-        registry: Registry::new(&proxy.through(&world.space.registry), RegistryOptions::default()),
+        registry: Registry::new(
+            &proxy.through(&harness.space.registry),
+            RegistryOptions::default(),
+        ),
         // Every snapshot is stale at once: what is served in the outage is what is remembered.
         snapshot_ttl: Duration::from_millis(1),
-        ..world.config()
+        ..harness.config()
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn known_tenants_are_served_while_the_registry_is_away_and_unknown_ones_are_refused() {
-    let world = World::new().await;
-    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
-    let proxy = Proxy::before(&world.space.registry).await;
-    let resolver = world.resolver(through(&world, &proxy)).await;
+    let harness = Harness::new().await;
+    let (alpha, beta) = (harness.tenant("alpha").await, harness.tenant("beta").await);
+    let proxy = Proxy::before(&harness.space.registry).await;
+    let resolver = harness.resolver(through(&harness, &proxy)).await;
     drop(resolver.checkout(alpha).await.unwrap());
 
     proxy.shut();
@@ -43,7 +46,7 @@ async fn known_tenants_are_served_while_the_registry_is_away_and_unknown_ones_ar
     assert!(resolver.stats().snapshot_remembered_total >= 3);
 
     // What changes meanwhile counts as soon as the registry is back.
-    world.transition(alpha, TenantEvent::Suspend).await;
+    harness.transition(alpha, TenantEvent::Suspend).await;
     proxy.open();
     eventually("the registry to be back", PATIENCE, async || {
         resolver.stats().registry_available
@@ -61,13 +64,13 @@ async fn known_tenants_are_served_while_the_registry_is_away_and_unknown_ones_ar
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_change_that_was_heard_of_is_not_forgotten_in_an_outage() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let proxy = Proxy::before(&world.space.registry).await;
-    let resolver = world.resolver(through(&world, &proxy)).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let proxy = Proxy::before(&harness.space.registry).await;
+    let resolver = harness.resolver(through(&harness, &proxy)).await;
     drop(resolver.checkout(alpha).await.unwrap());
     let heard = resolver.stats().invalidations_total;
-    world.transition(alpha, TenantEvent::Suspend).await;
+    harness.transition(alpha, TenantEvent::Suspend).await;
     eventually("the change to be heard of", PATIENCE, async || {
         resolver.stats().invalidations_total > heard
     })
@@ -86,14 +89,14 @@ async fn a_change_that_was_heard_of_is_not_forgotten_in_an_outage() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_registry_that_says_nothing_holds_one_caller_up_and_not_the_rest() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let proxy = Proxy::before(&world.space.registry).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let proxy = Proxy::before(&harness.space.registry).await;
     let config = ResolverConfig {
         registry_timeout: Duration::from_millis(200),
-        ..through(&world, &proxy)
+        ..through(&harness, &proxy)
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     // The limit is short enough for a busy machine to pass it once.
     eventually("alpha to be known", PATIENCE, async || {
         resolver.checkout(alpha).await.is_ok()
@@ -121,16 +124,16 @@ async fn a_registry_that_says_nothing_holds_one_caller_up_and_not_the_rest() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_no_other() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let proxy = Proxy::before(&world.space.server).await;
-    world.register_server(&proxy.host(), proxy.port()).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let proxy = Proxy::before(&harness.space.server).await;
+    harness.register_server(&proxy.host(), proxy.port()).await;
     let limit = Duration::from_millis(300);
     let config = ResolverConfig {
         connect_timeout: limit,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
 
     proxy.shut();
     let error = resolver.checkout(alpha).await.unwrap_err();
@@ -144,12 +147,12 @@ async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_n
     proxy.mute();
     proxy.open();
     proxy.mute();
-    let silent = world
+    let silent = harness
         .resolver(ResolverConfig {
             connect_timeout: limit,
             // Tries that are not answered keep their slots until the server closes them; the cap does not hold them up.
             pool_size_max: 1,
-            ..world.config()
+            ..harness.config()
         })
         .await;
     let asked = Instant::now();
@@ -165,9 +168,9 @@ async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_n
     proxy.open();
     let roomy = ResolverConfig {
         connect_timeout: PATIENCE,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(roomy).await;
+    let resolver = harness.resolver(roomy).await;
     assert_eq!(note(&mut resolver.checkout(alpha).await.unwrap()).await, "alpha");
 
     // Connections that the server ended while they were idle are not lent.

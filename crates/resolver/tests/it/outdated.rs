@@ -3,12 +3,12 @@
 use resolver::{ResolverConfig, TenantClient};
 use tokio_postgres::error::SqlState;
 
-use crate::world::{World, backend, note};
+use crate::harness::{Harness, backend, note};
 
 /// Changes the type of the column that every statement of these tests returns.
-async fn change_type(world: &World, tenant: model::TenantId, to: &str) {
-    let database = world.row(tenant).await.db_name;
-    world
+async fn change_type(harness: &Harness, tenant: model::TenantId, to: &str) {
+    let database = harness.row(tenant).await.db_name;
+    harness
         .admin(database.as_str())
         .await
         .batch_execute(&format!("ALTER TABLE notes ALTER COLUMN text TYPE {to}"))
@@ -29,9 +29,9 @@ async fn cached_note(client: &mut TenantClient) -> Result<String, tokio_postgres
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_transaction_fails_at_most_once_on_a_connection_whose_statements_are_outdated() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world.resolver(world.config()).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness.resolver(harness.config()).await;
     let mut first = resolver.checkout(alpha).await.unwrap();
     let mut second = resolver.checkout(alpha).await.unwrap();
     let backends = [backend(&mut first).await, backend(&mut second).await];
@@ -40,7 +40,7 @@ async fn a_transaction_fails_at_most_once_on_a_connection_whose_statements_are_o
         assert!(!client.statements_outdated());
     }
     for to in ["varchar(20)", "text"] {
-        change_type(&world, alpha, to).await;
+        change_type(&harness, alpha, to).await;
         for client in [&mut first, &mut second] {
             let error = cached_note(client).await.unwrap_err();
             assert_eq!(error.code(), Some(&SqlState::FEATURE_NOT_SUPPORTED));
@@ -50,7 +50,7 @@ async fn a_transaction_fails_at_most_once_on_a_connection_whose_statements_are_o
         }
     }
     // Given back in between, it is the next borrower who finds it in order.
-    change_type(&world, alpha, "varchar(20)").await;
+    change_type(&harness, alpha, "varchar(20)").await;
     cached_note(&mut first).await.unwrap_err();
     drop((first, second));
     let mut healed = resolver.checkout(alpha).await.unwrap();
@@ -68,17 +68,17 @@ async fn a_transaction_fails_at_most_once_on_a_connection_whose_statements_are_o
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_single_statement_never_fails_because_it_was_prepared_before_a_change() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
     let config = ResolverConfig {
         pool_size_max: 1,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     let mut client = resolver.checkout(alpha).await.unwrap();
     let sql = "SELECT text FROM notes WHERE text = $1";
     for to in ["text", "varchar(20)", "text"] {
-        change_type(&world, alpha, to).await;
+        change_type(&harness, alpha, to).await;
         let row = client.query_one(sql, &[&"alpha"]).await.unwrap();
         assert_eq!(row.get::<_, String>(0), "alpha");
         let rows = client.query("SELECT text FROM notes", &[]).await.unwrap();
@@ -87,8 +87,8 @@ async fn a_single_statement_never_fails_because_it_was_prepared_before_a_change(
     // The type of a parameter is fixed when the statement is prepared, too.
     let insert = "INSERT INTO notes SELECT $1 WHERE false";
     client.execute(insert, &[&"beta"]).await.unwrap();
-    let database = world.row(alpha).await.db_name;
-    let inside = world.admin(database.as_str()).await;
+    let database = harness.row(alpha).await.db_name;
+    let inside = harness.admin(database.as_str()).await;
     inside
         .batch_execute("ALTER TABLE notes ADD COLUMN number int")
         .await
@@ -99,13 +99,13 @@ async fn a_single_statement_never_fails_because_it_was_prepared_before_a_change(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_statement_that_the_server_has_forgotten_is_prepared_again() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
     let config = ResolverConfig {
         pool_size_max: 1,
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
+    let resolver = harness.resolver(config).await;
     let mut client = resolver.checkout(alpha).await.unwrap();
     assert_eq!(cached_note(&mut client).await.unwrap(), "alpha");
     client.execute("DEALLOCATE ALL", &[]).await.unwrap();
@@ -115,14 +115,14 @@ async fn a_statement_that_the_server_has_forgotten_is_prepared_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn work_that_cannot_be_run_twice_is_begun_when_what_comes_first_has_passed() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world.resolver(world.config()).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness.resolver(harness.config()).await;
     let mut client = resolver.checkout(alpha).await.unwrap();
     let runs = std::sync::atomic::AtomicUsize::new(0);
     for to in ["varchar(20)", "varchar(30)"] {
         assert!(cached_note(&mut client).await.is_ok());
-        change_type(&world, alpha, to).await;
+        change_type(&harness, alpha, to).await;
         let first = async |txn: &resolver::TenantTransaction<'_>| -> Result<(), Failed> {
             let statement = txn.prepare_cached("SELECT text FROM notes").await?;
             txn.query_one(&statement, &[]).await?;

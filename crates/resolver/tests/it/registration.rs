@@ -9,11 +9,11 @@ use testkit::eventually;
 use tokio::time::Instant;
 
 use crate::{
+    harness::{Harness, PATIENCE, note},
     proxy::Proxy,
-    world::{PATIENCE, World, note},
 };
 
-impl World {
+impl Harness {
     /// A process of its own as far as the registry can tell: with its own connections.
     fn another(&self) -> ResolverConfig {
         ResolverConfig {
@@ -67,64 +67,64 @@ async fn refused(resolver: &Resolver, tenant: TenantId) {
 
 #[tokio::test]
 async fn once_every_process_has_let_go_none_of_them_serves_or_holds_anything() {
-    let world = World::new().await;
-    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
+    let harness = Harness::new().await;
+    let (alpha, beta) = (harness.tenant("alpha").await, harness.tenant("beta").await);
     let (one, two) = (
-        world.resolver(world.another()).await,
-        world.resolver(world.another()).await,
+        harness.resolver(harness.another()).await,
+        harness.resolver(harness.another()).await,
     );
     // A third one never hears of it.
-    let idle = world.resolver(world.another()).await;
-    world.registered(3).await;
+    let idle = harness.resolver(harness.another()).await;
+    harness.registered(3).await;
     for resolver in [&one, &two] {
         assert_eq!(note(&mut resolver.checkout(alpha).await.unwrap()).await, "alpha");
         assert_eq!(note(&mut resolver.checkout(beta).await.unwrap()).await, "beta");
     }
-    let fence = world.suspended(alpha).await;
-    world.all_let_go(fence).await;
+    let fence = harness.suspended(alpha).await;
+    harness.all_let_go(fence).await;
     // Said only once it is so: this is looked at without waiting.
-    assert_eq!(world.backends(alpha).await, 0);
+    assert_eq!(harness.backends(alpha).await, 0);
     for resolver in [&one, &two, &idle] {
         refused(resolver, alpha).await;
     }
-    assert_eq!(world.backends(beta).await, 2, "nobody else is disturbed");
+    assert_eq!(harness.backends(beta).await, 2, "nobody else is disturbed");
 
     // Opened again it is served again, and each closing is acknowledged anew.
-    world.transition(alpha, TenantEvent::Resume).await;
+    harness.transition(alpha, TenantEvent::Resume).await;
     eventually("alpha to be served again", PATIENCE, async || {
         one.checkout(alpha).await.is_ok()
     })
     .await;
-    let fence = world.suspended(alpha).await;
-    world.all_let_go(fence).await;
-    assert_eq!(world.backends(alpha).await, 0);
+    let fence = harness.suspended(alpha).await;
+    harness.all_let_go(fence).await;
+    assert_eq!(harness.backends(alpha).await, 0);
 }
 
 #[tokio::test]
 async fn what_is_on_loan_is_not_acknowledged_and_holds_nothing_else_up() {
-    let world = World::new().await;
-    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
-    let resolver = world.resolver(world.another()).await;
-    world.registered(1).await;
+    let harness = Harness::new().await;
+    let (alpha, beta) = (harness.tenant("alpha").await, harness.tenant("beta").await);
+    let resolver = harness.resolver(harness.another()).await;
+    harness.registered(1).await;
     let mut borrowed = resolver.checkout(alpha).await.unwrap();
     drop(resolver.checkout(beta).await.unwrap());
-    let fence = world.suspended(alpha).await;
+    let fence = harness.suspended(alpha).await;
     refused_soon(&resolver, alpha).await;
     // Beta comes later and is through first, several times over.
     for _ in 0..3 {
-        let beta_fence = world.suspended(beta).await;
-        world.all_let_go(beta_fence).await;
-        world.transition(beta, TenantEvent::Resume).await;
+        let beta_fence = harness.suspended(beta).await;
+        harness.all_let_go(beta_fence).await;
+        harness.transition(beta, TenantEvent::Resume).await;
     }
-    assert_eq!(world.outstanding(fence).await, 1);
+    assert_eq!(harness.outstanding(fence).await, 1);
     assert_eq!(
         note(&mut borrowed).await,
         "alpha",
         "nothing is taken from a borrower"
     );
     drop(borrowed);
-    world.all_let_go(fence).await;
-    assert_eq!(world.backends(alpha).await, 0);
+    harness.all_let_go(fence).await;
+    assert_eq!(harness.backends(alpha).await, 0);
 }
 
 async fn refused_soon(resolver: &Resolver, tenant: TenantId) {
@@ -139,21 +139,21 @@ async fn refused_soon(resolver: &Resolver, tenant: TenantId) {
 
 #[tokio::test]
 async fn a_change_that_was_never_announced_is_found_by_looking() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world.resolver(world.another()).await;
-    world.registered(1).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness.resolver(harness.another()).await;
+    harness.registered(1).await;
     drop(resolver.checkout(alpha).await.unwrap());
-    let client = world.registry.client().await.unwrap();
+    let client = harness.registry.client().await.unwrap();
     client
         .batch_execute("ALTER TABLE tenants DISABLE TRIGGER tenants_notify")
         .await
         .unwrap();
     drop(client);
     let heard = resolver.stats().invalidations_total;
-    let fence = world.suspended(alpha).await;
-    world.all_let_go(fence).await;
-    assert_eq!(world.backends(alpha).await, 0);
+    let fence = harness.suspended(alpha).await;
+    harness.all_let_go(fence).await;
+    assert_eq!(harness.backends(alpha).await, 0);
     refused(&resolver, alpha).await;
     assert_eq!(
         resolver.stats().invalidations_total,
@@ -165,18 +165,18 @@ async fn a_change_that_was_never_announced_is_found_by_looking() {
 /// The other way to lose a notification: the connection that listens breaks while the change is made.
 #[tokio::test]
 async fn a_change_that_was_announced_while_nobody_listened_is_found_too() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world.resolver(world.another()).await;
-    world.registered(1).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness.resolver(harness.another()).await;
+    harness.registered(1).await;
     drop(resolver.checkout(alpha).await.unwrap());
-    let client = world.registry.client().await.unwrap();
+    let client = harness.registry.client().await.unwrap();
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                 WHERE application_name = 'tenantry listener' AND datname = current_database()";
     assert_eq!(client.query(kill, &[]).await.unwrap().len(), 1);
     drop(client);
-    let fence = world.suspended(alpha).await;
-    world.all_let_go(fence).await;
+    let fence = harness.suspended(alpha).await;
+    harness.all_let_go(fence).await;
     refused(&resolver, alpha).await;
 }
 
@@ -184,29 +184,32 @@ async fn a_change_that_was_announced_while_nobody_listened_is_found_too() {
 // that stands still in the midst of a log-in holds up every DROP DATABASE of the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_cut_off_is_not_waited_for_and_is_put_out_by_the_server() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let proxy = Proxy::before(&world.space.registry).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let proxy = Proxy::before(&harness.space.registry).await;
     let config = ResolverConfig {
-        registry: Registry::new(&proxy.through(&world.space.registry), RegistryOptions::default()),
+        registry: Registry::new(
+            &proxy.through(&harness.space.registry),
+            RegistryOptions::default(),
+        ),
         router_ttl: Duration::from_secs(2),
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
-    world.registered(1).await;
+    let resolver = harness.resolver(config).await;
+    harness.registered(1).await;
     assert_eq!(note(&mut resolver.checkout(alpha).await.unwrap()).await, "alpha");
 
     proxy.shut();
-    let fence = world.suspended(alpha).await;
+    let fence = harness.suspended(alpha).await;
     // It runs out, so whoever waits does not wait for ever.
-    world.all_let_go(fence).await;
-    assert!(world.routers().await.iter().all(|router| !router.alive));
+    harness.all_let_go(fence).await;
+    assert!(harness.routers().await.iter().all(|router| !router.alive));
     // It knows nothing of all this and serves on, on its warm connection.
     assert_eq!(note(&mut resolver.checkout(alpha).await.unwrap()).await, "alpha");
 
     // What an operation does on the server in every case.
-    let role = world.row(alpha).await.role_name;
-    let admin = world.admin("postgres").await;
+    let role = harness.row(alpha).await.role_name;
+    let admin = harness.admin("postgres").await;
     admin
         .batch_execute(&format!("ALTER ROLE {role} NOLOGIN"))
         .await
@@ -231,8 +234,8 @@ async fn a_process_that_is_cut_off_is_not_waited_for_and_is_put_out_by_the_serve
 
     // Back, it learns what it missed.
     proxy.open();
-    world.registered(1).await;
-    world.all_let_go(fence).await;
+    harness.registered(1).await;
+    harness.all_let_go(fence).await;
     refused_soon(&resolver, alpha).await;
 }
 
@@ -241,32 +244,35 @@ async fn a_process_that_is_cut_off_is_not_waited_for_and_is_put_out_by_the_serve
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_answers_of_the_registry_neither_silence_a_router_nor_end_its_registration() {
     let delay = Duration::from_millis(800);
-    let world = World::new().await;
-    let (alpha, beta) = (world.tenant("alpha").await, world.tenant("beta").await);
-    let proxy = Proxy::before(&world.space.registry).await;
+    let harness = Harness::new().await;
+    let (alpha, beta) = (harness.tenant("alpha").await, harness.tenant("beta").await);
+    let proxy = Proxy::before(&harness.space.registry).await;
     let config = ResolverConfig {
-        registry: Registry::new(&proxy.through(&world.space.registry), RegistryOptions::default()),
+        registry: Registry::new(
+            &proxy.through(&harness.space.registry),
+            RegistryOptions::default(),
+        ),
         router_ttl: Duration::from_secs(6),
-        ..world.config()
+        ..harness.config()
     };
-    let resolver = world.resolver(config).await;
-    world.registered(1).await;
+    let resolver = harness.resolver(config).await;
+    harness.registered(1).await;
     drop(resolver.checkout(alpha).await.unwrap());
     proxy.slow_down(delay);
     // The first acknowledgement may come after a pause of the time before; the second one follows a slow answer.
-    let fence = world.suspended(beta).await;
-    world.all_let_go(fence).await;
-    let fence = world.suspended(alpha).await;
+    let fence = harness.suspended(beta).await;
+    harness.all_let_go(fence).await;
+    let fence = harness.suspended(alpha).await;
     let asked = Instant::now();
     let mut acknowledged = None;
     // Longer than the registration lives.
     while asked.elapsed() < Duration::from_secs(9) {
         assert!(
-            world.routers().await.iter().all(|router| router.alive),
+            harness.routers().await.iter().all(|router| router.alive),
             "the registration ran out after {:?}",
             asked.elapsed()
         );
-        if acknowledged.is_none() && world.outstanding(fence).await == 0 {
+        if acknowledged.is_none() && harness.outstanding(fence).await == 0 {
             acknowledged = Some(asked.elapsed());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -280,17 +286,17 @@ async fn slow_answers_of_the_registry_neither_silence_a_router_nor_end_its_regis
 
 #[tokio::test]
 async fn a_registration_that_was_cleared_away_is_made_anew_with_all_that_it_said() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
     let config = ResolverConfig {
         router_ttl: Duration::from_millis(600),
-        ..world.another()
+        ..harness.another()
     };
-    let resolver = world.resolver(config).await;
-    world.registered(1).await;
-    let fence = world.suspended(alpha).await;
-    world.all_let_go(fence).await;
-    let client = world.registry.client().await.unwrap();
+    let resolver = harness.resolver(config).await;
+    harness.registered(1).await;
+    let fence = harness.suspended(alpha).await;
+    harness.all_let_go(fence).await;
+    let client = harness.registry.client().await.unwrap();
     client.batch_execute("DELETE FROM routers").await.unwrap();
     eventually("it to be back with its word", PATIENCE, async || {
         let row = client
@@ -308,18 +314,18 @@ async fn a_registration_that_was_cleared_away_is_made_anew_with_all_that_it_said
 
 #[tokio::test]
 async fn a_process_that_ends_in_order_is_not_waited_for() {
-    let world = World::new().await;
-    let alpha = world.tenant("alpha").await;
-    let resolver = world.resolver(world.another()).await;
-    world.registered(1).await;
+    let harness = Harness::new().await;
+    let alpha = harness.tenant("alpha").await;
+    let resolver = harness.resolver(harness.another()).await;
+    harness.registered(1).await;
     let borrowed = resolver.checkout(alpha).await.unwrap();
     assert!(resolver.close(Duration::from_millis(100)).await.is_err());
     assert_eq!(
-        world.routers().await.len(),
+        harness.routers().await.len(),
         1,
         "while it holds something it says so"
     );
     drop(borrowed);
     resolver.close(PATIENCE).await.unwrap();
-    assert_eq!(world.routers().await, []);
+    assert_eq!(harness.routers().await, []);
 }

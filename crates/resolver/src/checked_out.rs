@@ -9,7 +9,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::{
     connect::Connection,
     pool::TenantPool,
-    pools::{Entry, Visit},
+    pools::{Entry, PoolGuard},
 };
 
 /// How long an unsettled connection may take to answer before its statement is cancelled: a few round trips.
@@ -21,35 +21,39 @@ const CLEAN: &str = "ROLLBACK; CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RES
                      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 /// A connection on loan. Dropped it goes back to its pool as it is.
-pub(crate) struct Loan {
+pub(crate) struct CheckedOut {
     // In this order: the connection goes back before the visit ends.
     connection: Option<Object<Box<Connection>>>,
-    visit: Visit,
+    guard: PoolGuard,
 }
 
-impl Loan {
-    pub(crate) fn new(visit: Visit, connection: Object<Box<Connection>>) -> Self {
+impl CheckedOut {
+    pub(crate) fn new(guard: PoolGuard, connection: Object<Box<Connection>>) -> Self {
         Self {
             connection: Some(connection),
-            visit,
+            guard,
         }
     }
 
     pub(crate) fn entry(&self) -> &Entry {
-        self.visit.entry()
+        self.guard.entry()
     }
 
     pub(crate) fn connection(&self) -> &Connection {
-        self.connection.as_ref().expect("it is there until the loan ends")
+        self.connection
+            .as_ref()
+            .expect("it is there until the checked_out ends")
     }
 
     pub(crate) fn connection_mut(&mut self) -> &mut Connection {
-        self.connection.as_mut().expect("it is there until the loan ends")
+        self.connection
+            .as_mut()
+            .expect("it is there until the checked_out ends")
     }
 
     /// Ends the loan. `settled`: everything that was asked has been answered.
     pub(crate) fn end(self, settled: bool) {
-        if settled && self.connection().session.is_clean() {
+        if settled && self.connection().wire_state.is_clean() {
             return;
         }
         let runtime = self.pool().runtime().clone();
@@ -67,7 +71,7 @@ impl Loan {
     }
 }
 
-impl Drop for Loan {
+impl Drop for CheckedOut {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
             self.pool().give_back(connection);
@@ -76,62 +80,62 @@ impl Drop for Loan {
 }
 
 /// A loan that must not go back as it is.
-struct Unclean(Option<Loan>);
+struct Unclean(Option<CheckedOut>);
 
 impl Drop for Unclean {
     fn drop(&mut self) {
-        if let Some(loan) = self.0.take() {
-            loan.discard();
+        if let Some(checked_out) = self.0.take() {
+            checked_out.discard();
         }
     }
 }
 
 /// Brings a connection back to where it was when it was new, or ends it. Its place under the tenant's cap stays taken.
 async fn restore(mut unclean: Unclean) {
-    let Some(loan) = &unclean.0 else { return };
-    if !settle(loan).await || loan.connection().session.is_spent() {
+    let Some(checked_out) = &unclean.0 else { return };
+    if !settle(checked_out).await || checked_out.connection().wire_state.is_unrecoverable() {
         return;
     }
-    let connection = loan.connection();
-    if !connection.session.is_clean() {
+    let connection = checked_out.connection();
+    if !connection.wire_state.is_clean() {
         let cleaned = timeout(
-            loan.pool().limits().connect_timeout,
+            checked_out.pool().limits().connect_timeout,
             connection.batch_execute(CLEAN),
         )
         .await;
         if !matches!(cleaned, Ok(Ok(()))) {
             return;
         }
-        connection.session.cleaned();
+        connection.wire_state.cleaned();
     }
     drop(unclean.0.take());
 }
 
 /// Waits until the server has nothing more to say, and cancels what takes longer than a moment.
-async fn settle(loan: &Loan) -> bool {
-    let connection = loan.connection();
+async fn settle(checked_out: &CheckedOut) -> bool {
+    let connection = checked_out.connection();
     // The driver queued a rollback when the transaction was dropped. An empty query is answered after it.
     let quiet = connection.batch_execute("");
     tokio::pin!(quiet);
     if let Ok(answer) = timeout(SETTLE_TIMEOUT, &mut quiet).await {
         return answer.is_ok();
     }
-    let limit = loan.pool().limits().connect_timeout;
+    let limit = checked_out.pool().limits().connect_timeout;
     let ended = async {
-        cancel(loan.pool(), connection).await;
+        cancel(checked_out.pool(), connection).await;
         quiet.await
     };
     match timeout(limit, ended).await {
         Ok(answer) => answer.is_ok(),
         Err(_elapsed) => {
             tracing::warn!(
-                tenant.slug = %loan.pool().snapshot().slug,
-                server = %loan.pool().server().name,
+                tenant.slug = %checked_out.pool().snapshot().slug,
+                server = %checked_out.pool().server().name,
                 waited_ms = limit.as_millis(),
                 "a cancelled statement did not end; its connection is closed"
             );
-            let server = loan.pool().server();
-            server.note_trouble("a statement of ours was cancelled and did not end");
+            let server = checked_out.pool().server();
+            server.note_failure("a statement of ours was cancelled and did not end");
             server.arbiter.unanswered();
             false
         }

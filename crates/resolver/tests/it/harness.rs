@@ -1,6 +1,6 @@
 //! A registry with a server, and laboratories made by hand: a role, a database, a row.
 //!
-//! The tests run on a runtime with a thread of its own: a world is cleared away by a blocking call at the end of the test, and a
+//! The tests run on a runtime with a thread of its own: a harness is cleared away by a blocking call at the end of the test, and a
 //! log-in that nobody drives meanwhile would hold up `DROP DATABASE` until the server gives it up.
 
 use std::time::Duration;
@@ -16,26 +16,26 @@ use testkit::{Space, eventually};
 /// Long enough for a machine that does many other things.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) struct World {
+pub(crate) struct Harness {
     // Before the space: no connection of ours is left when it is cleared away.
     pub(crate) registry: Registry,
     pub(crate) sealer: Sealer,
     pub(crate) space: Space,
 }
 
-impl World {
+impl Harness {
     pub(crate) async fn new() -> Self {
         let space = Space::new().await;
         let registry = Registry::new(&space.registry, RegistryOptions::default());
         registry.migrate().await.unwrap();
-        let world = Self {
+        let harness = Self {
             registry,
             sealer: new_sealer(),
             space,
         };
-        let server = world.space.server.clone();
-        world.register_server(&server.host, server.port).await;
-        world
+        let server = harness.space.server.clone();
+        harness.register_server(&server.host, server.port).await;
+        harness
     }
 
     pub(crate) async fn register_server(&self, host: &str, port: u16) {

@@ -15,23 +15,23 @@ use tokio::{
 
 /// Bounded by the number of live connections: a tenant without one has no entry.
 #[derive(Debug, Default)]
-pub(crate) struct Census {
+pub(crate) struct ConnectionCounter {
     live: Mutex<HashMap<TenantId, usize>>,
     ended: Notify,
 }
 
 /// One connection, counted while this lives.
 #[derive(Debug)]
-pub(crate) struct Counted {
-    census: Arc<Census>,
+pub(crate) struct CountedConnection {
+    connection_counter: Arc<ConnectionCounter>,
     tenant: TenantId,
 }
 
-impl Census {
-    pub(crate) fn count_in(self: &Arc<Self>, tenant: TenantId) -> Counted {
+impl ConnectionCounter {
+    pub(crate) fn count_connection(self: &Arc<Self>, tenant: TenantId) -> CountedConnection {
         *self.lock().entry(tenant).or_insert(0) += 1;
-        Counted {
-            census: Arc::clone(self),
+        CountedConnection {
+            connection_counter: Arc::clone(self),
             tenant,
         }
     }
@@ -71,9 +71,9 @@ impl Census {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
-        let mut live = self.census.lock();
+        let mut live = self.connection_counter.lock();
         if let Some(count) = live.get_mut(&self.tenant) {
             *count -= 1;
             if *count == 0 {
@@ -81,6 +81,6 @@ impl Drop for Counted {
             }
         }
         drop(live);
-        self.census.ended.notify_waiters();
+        self.connection_counter.ended.notify_waiters();
     }
 }

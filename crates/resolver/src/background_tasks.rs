@@ -16,13 +16,13 @@ use crate::{ResolverConfig, registration::Registration, resolver::Core};
 /// How long an absent registry is left alone between two questions.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
 
-pub(crate) struct Keeper {
+pub(crate) struct BackgroundTasks {
     listening: watch::Receiver<bool>,
     /// Aborted when dropped.
     _tasks: JoinSet<()>,
 }
 
-impl Keeper {
+impl BackgroundTasks {
     pub(crate) fn start(core: &Arc<Core>, config: &ResolverConfig, registration: &Arc<Registration>) -> Self {
         let listener = Listener::start(config.registry.target(), ListenerOptions::default());
         let listening = listener.connected();

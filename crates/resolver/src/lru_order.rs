@@ -14,21 +14,21 @@ use arbiter::Timestamp;
 use model::TenantId;
 
 #[derive(Debug, Default)]
-pub(crate) struct Recency {
+pub(crate) struct LruOrder {
     order: BTreeSet<(Timestamp, TenantId)>,
-    filed: HashMap<TenantId, Timestamp>,
+    recorded: HashMap<TenantId, Timestamp>,
 }
 
-impl Recency {
+impl LruOrder {
     /// Files a tenant under the time of its last use.
-    pub(crate) fn file(&mut self, tenant: TenantId, used: Timestamp) {
+    pub(crate) fn record_use(&mut self, tenant: TenantId, used: Timestamp) {
         self.remove(tenant);
-        self.filed.insert(tenant, used);
+        self.recorded.insert(tenant, used);
         self.order.insert((used, tenant));
     }
 
     pub(crate) fn remove(&mut self, tenant: TenantId) {
-        if let Some(used) = self.filed.remove(&tenant) {
+        if let Some(used) = self.recorded.remove(&tenant) {
             self.order.remove(&(used, tenant));
         }
     }
@@ -40,6 +40,6 @@ impl Recency {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.filed.len()
+        self.recorded.len()
     }
 }

@@ -1,8 +1,8 @@
 //! The fence between what was read before a change and what is used after it.
 //!
 //! Each tenant has a number that only grows, and so has the whole registry. A reader takes the numbers (its
-//! [`Stamp`]) *before* it reads the row, and the snapshot is cached under tenant *and* stamp. A change raises the number, so
-//! whatever a read in flight brings back is filed under a stamp that nobody asks for any more. No order of events
+//! [`CacheEpoch`]) *before* it reads the row, and the snapshot is cached under tenant *and* epoch. A change raises the number, so
+//! whatever a read in flight brings back is filed under a epoch that nobody asks for any more. No order of events
 //! can bring an old row back, and the cache needs no lock and no comparison of rows for it.
 //!
 //! Tenants share [`STRIPES`] numbers, which bounds the memory; a collision costs another tenant one needless read,
@@ -17,7 +17,7 @@ const STRIPES: usize = 1_024;
 
 /// The state of the fence at one moment, for one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Stamp {
+pub(crate) struct CacheEpoch {
     /// Raised by changes of this tenant.
     pub(crate) tenant: u64,
     /// Raised when changes may have been missed, or concern all.
@@ -25,12 +25,12 @@ pub(crate) struct Stamp {
 }
 
 #[derive(Debug)]
-pub(crate) struct Fence {
+pub(crate) struct CacheEpochs {
     all: AtomicU64,
     tenants: Box<[AtomicU64]>,
 }
 
-impl Fence {
+impl CacheEpochs {
     pub(crate) fn new() -> Self {
         Self {
             all: AtomicU64::new(0),
@@ -38,20 +38,20 @@ impl Fence {
         }
     }
 
-    pub(crate) fn stamp(&self, tenant: TenantId) -> Stamp {
-        Stamp {
+    pub(crate) fn current(&self, tenant: TenantId) -> CacheEpoch {
+        CacheEpoch {
             tenant: self.stripe(tenant).load(SeqCst),
             all: self.all.load(SeqCst),
         }
     }
 
     /// Nothing read about `tenant` before this call is used after it.
-    pub(crate) fn raise(&self, tenant: TenantId) {
+    pub(crate) fn advance(&self, tenant: TenantId) {
         self.stripe(tenant).fetch_add(1, SeqCst);
     }
 
     /// Nothing read before this call is used after it, except through an outage of the registry.
-    pub(crate) fn raise_all(&self) {
+    pub(crate) fn advance_all(&self) {
         self.all.fetch_add(1, SeqCst);
     }
 
@@ -69,14 +69,16 @@ mod tests {
 
     #[test]
     fn a_change_of_one_tenant_leaves_the_others_alone() {
-        let fence = Fence::new();
+        let epochs = CacheEpochs::new();
         let tenants: Vec<_> = (0..64).map(|_| TenantId::generate()).collect();
-        let before: Vec<_> = tenants.iter().map(|&t| fence.stamp(t)).collect();
-        fence.raise(tenants[0]);
-        assert_ne!(fence.stamp(tenants[0]), before[0]);
-        let changed = (0..64).filter(|&i| fence.stamp(tenants[i]) != before[i]).count();
+        let before: Vec<_> = tenants.iter().map(|&t| epochs.current(t)).collect();
+        epochs.advance(tenants[0]);
+        assert_ne!(epochs.current(tenants[0]), before[0]);
+        let changed = (0..64)
+            .filter(|&i| epochs.current(tenants[i]) != before[i])
+            .count();
         assert!(changed < 16, "{changed} of 64 changed with one");
-        fence.raise_all();
-        assert!((0..64).all(|i| fence.stamp(tenants[i]) != before[i]));
+        epochs.advance_all();
+        assert!((0..64).all(|i| epochs.current(tenants[i]) != before[i]));
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use crate::{ResolverConfig, registration::Registration, resolver::Core};
+use crate::{ResolverConfig, core::Core, registration::Registration};
 
 /// How long an absent registry is left alone between two questions.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);

@@ -23,8 +23,8 @@ use crate::{
     ResolverConfig,
     capacity::{Capacity, CapacityError},
     drive::{Driven, RuntimeGuard, SlotHolder},
+    jitter::jitter,
     pool::TenantPool,
-    server::jitter,
     wire::{WatchedStream, WireState},
 };
 

@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::{ResolverConfig, resolver::Core};
+use crate::{ResolverConfig, core::Core};
 
 /// How often the registry is asked for what was missed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,7 +1,6 @@
 //! One PostgreSQL server as this process sees it: its arbiter, whether its capacity was looked at, and its figures.
 
 use std::{
-    hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
@@ -17,7 +16,7 @@ use model::ServerName;
 use registry::Budgets;
 use tokio::{runtime::Handle, sync::Notify, time::sleep};
 
-use crate::{Capacity, ResolverConfig, ServerStats, clock::Clock, pool::TenantPool};
+use crate::{Capacity, ResolverConfig, ServerStats, clock::Clock, jitter::jitter, pool::TenantPool};
 
 /// How often the arbiter looks again while time alone may free a slot.
 const TICK: Duration = Duration::from_millis(1);
@@ -168,9 +167,4 @@ impl Server {
             fail_fast_total: stats.refused_total,
         }
     }
-}
-
-/// A random number of 0 to 1,000.
-pub(crate) fn jitter() -> u32 {
-    u32::try_from(RandomState::new().hash_one(0_u8) % 1_001).unwrap_or_default()
 }

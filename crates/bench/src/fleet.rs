@@ -27,8 +27,12 @@ const SUPERUSER_RESERVED: usize = 3;
 const OWN: usize = 1;
 /// A thousand databases take 7.5 GB, their write-ahead log another 2.
 const MEMORY_MIN: u64 = 12 << 30;
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// Over one administrative connect, log-in included.
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 const EMPTY_LIMIT: Duration = Duration::from_secs(60);
+/// Backends of laboratories and of the pooler, not those of superusers.
+pub(crate) const COUNT_BACKENDS: &str = "SELECT count(*) FROM pg_stat_activity
+     WHERE backend_type = 'client backend' AND starts_with(usename, 'bench_')";
 /// The role as which PgBouncer reaches every database, so that its limit for one user is a limit for all.
 pub(crate) const POOL_ROLE: &str = "bench_pool";
 
@@ -148,7 +152,7 @@ impl Host {
         let admin = self.admin().await?;
         let begun = Instant::now();
         loop {
-            let left: i64 = admin.query_one(crate::sampler::COUNT, &[]).await?.get(0);
+            let left: i64 = admin.query_one(COUNT_BACKENDS, &[]).await?.get(0);
             if left == 0 {
                 return Ok(());
             }

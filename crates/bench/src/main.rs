@@ -15,16 +15,13 @@ mod sampler;
 mod scenarios;
 mod tenants;
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::scenarios::{Bench, Scenario};
-
-/// Over one administrative connect, log-in included.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Measures the router beside PgBouncer, a map of pools and a connect per request, all on this machine.
 ///

@@ -15,11 +15,8 @@ use std::{
 
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::fleet::Host;
+use crate::fleet::{COUNT_BACKENDS, Host};
 
-/// Backends of laboratories and of the pooler, not those of superusers.
-pub(crate) const COUNT: &str = "SELECT count(*) FROM pg_stat_activity
-     WHERE backend_type = 'client backend' AND starts_with(usename, 'bench_')";
 const EVERY: Duration = Duration::from_millis(20);
 
 /// Watches one server until it is asked what it saw.
@@ -42,7 +39,7 @@ pub(crate) struct Seen {
 impl Sampler {
     pub(crate) async fn start(host: &Host) -> anyhow::Result<Self> {
         let client = host.admin().await?;
-        let statement = client.prepare(COUNT).await?;
+        let statement = client.prepare(COUNT_BACKENDS).await?;
         let most = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&most);
         let task = tokio::spawn(async move {

@@ -61,7 +61,7 @@ async fn template(host: &Host) -> anyhow::Result<()> {
         .batch_execute(&format!("CREATE DATABASE {TEMPLATE} TEMPLATE template0"))
         .await?;
     let inside = host.admin.with_database(TEMPLATE);
-    let inside = pg::connect(&inside, "bench admin", crate::CONNECT_LIMIT).await?;
+    let inside = pg::connect(&inside, "bench admin", crate::fleet::CONNECT_LIMIT).await?;
     inside
         .batch_execute(&format!(
             "CREATE TABLE items (id int PRIMARY KEY, body text NOT NULL);

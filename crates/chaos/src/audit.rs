@@ -8,14 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use model::{ArchiveId, OperationId, OperationKind, Slug, TenantId, TenantState};
+use model::{ArchiveId, TenantState};
 use provisioner::Ailment;
-use registry::Operation;
 use uuid::Uuid;
 
 use crate::{
-    plan,
-    world::{SPARES, World},
+    expected::Expected,
+    harness::{Harness, SPARES},
 };
 
 /// How many people each laboratory gets once it is in service; their rows are what must never be lost.
@@ -23,111 +22,19 @@ const PEOPLE: usize = 5;
 /// Workers look after spares at their start and every half minute.
 const SPARES_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A laboratory as it must be.
-#[derive(Debug)]
-pub(crate) struct Laboratory {
-    pub(crate) id: TenantId,
-    pub(crate) slug: Slug,
-    pub(crate) state: TenantState,
-    pub(crate) suspended: bool,
-    pub(crate) live: Option<(OperationKind, OperationId)>,
-    /// Its newest archive, if all its people are in that.
-    pub(crate) archive: Option<ArchiveId>,
-    /// The ids of its staff, once it has some.
-    people: BTreeSet<Uuid>,
-}
-
-/// What this program knows.
-#[derive(Debug, Default)]
-pub(crate) struct Books {
-    pub(crate) laboratories: BTreeMap<TenantId, Laboratory>,
-    /// Those that are gone, as they were.
-    gone: BTreeMap<TenantId, Laboratory>,
-}
-
-impl Books {
-    pub(crate) fn made(&mut self, id: TenantId, slug: Slug, operation: OperationId) {
-        let laboratory = Laboratory {
-            id,
-            slug,
-            state: TenantState::Provisioning,
-            suspended: false,
-            live: Some((OperationKind::Provision, operation)),
-            archive: None,
-            people: BTreeSet::new(),
-        };
-        self.laboratories.insert(id, laboratory);
-    }
-
-    pub(crate) fn laboratory(&mut self, id: TenantId) -> anyhow::Result<&mut Laboratory> {
-        self.laboratories.get_mut(&id).context("it is in the books")
-    }
-
-    /// Those that are gone and have an archive to come back out of.
-    pub(crate) fn gone(&self) -> impl Iterator<Item = (TenantId, ArchiveId)> {
-        self.gone
-            .values()
-            .filter_map(|laboratory| Some((laboratory.id, laboratory.archive?)))
-    }
-
-    /// One that is gone is on its way back.
-    pub(crate) fn comes_back(&mut self, id: TenantId, operation: OperationId) -> anyhow::Result<()> {
-        let mut laboratory = self.gone.remove(&id).context("it was gone")?;
-        laboratory.state = TenantState::Provisioning;
-        laboratory.suspended = false;
-        laboratory.live = Some((OperationKind::Restore, operation));
-        self.laboratories.insert(id, laboratory);
-        Ok(())
-    }
-
-    pub(crate) fn live(&self) -> impl Iterator<Item = (TenantId, OperationKind, OperationId)> {
-        self.laboratories
-            .values()
-            .filter_map(|lab| lab.live.map(|(kind, operation)| (lab.id, kind, operation)))
-    }
-
-    /// Writes down what the end of an operation means.
-    pub(crate) fn ended(
-        &mut self,
-        id: TenantId,
-        kind: OperationKind,
-        operation: &Operation,
-    ) -> anyhow::Result<()> {
-        let laboratory = self.laboratory(id)?;
-        laboratory.live = None;
-        let after = plan::after(kind, operation.status, laboratory.suspended).with_context(|| {
-            format!(
-                "{}: {}",
-                operation.tenant_slug,
-                operation.error_text().unwrap_or_default()
-            )
-        })?;
-        match after {
-            Some(state) => laboratory.state = state,
-            None => {
-                let laboratory = self.laboratories.remove(&id).context("it was there")?;
-                if kind != OperationKind::Provision {
-                    self.gone.insert(id, laboratory);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Compares everything with the books, which give those that came into service their people.
-pub(crate) async fn check(world: &World, books: &mut Books) -> anyhow::Result<()> {
-    spares_settled(world).await?;
-    registry_rows(world, books).await?;
-    databases_and_roles(world, books).await?;
-    people(world, books).await?;
-    archives(world, books).await?;
-    doctor(world).await
+pub(crate) async fn check(harness: &Harness, expected: &mut Expected) -> anyhow::Result<()> {
+    spares_settled(harness).await?;
+    registry_rows(harness, expected).await?;
+    databases_and_roles(harness, expected).await?;
+    people(harness, expected).await?;
+    archives(harness, expected).await?;
+    doctor(harness).await
 }
 
 /// One whose maker was killed goes when the next one looks.
-async fn spares_settled(world: &World) -> anyhow::Result<()> {
-    let client = world.connect("postgres").await?;
+async fn spares_settled(harness: &Harness) -> anyhow::Result<()> {
+    let client = harness.connect("postgres").await?;
     let sql = "SELECT datname::text, starts_with(datname, 'lab_spare_making_')
                  FROM pg_database WHERE starts_with(datname, 'lab_spare_')";
     let since = Instant::now();
@@ -148,10 +55,10 @@ async fn spares_settled(world: &World) -> anyhow::Result<()> {
 
 /// The product's own doctor must see what this program sees: nothing. What a maker of spares was making when it was killed may
 /// come to light only now, when its session ends; the next look takes it away.
-async fn doctor(world: &World) -> anyhow::Result<()> {
+async fn doctor(harness: &Harness) -> anyhow::Result<()> {
     let since = Instant::now();
     loop {
-        let report = world.platform.provisioner.examine(false).await?;
+        let report = harness.platform.provisioner.examine(false).await?;
         let findings = report.findings;
         if findings.is_empty() {
             return Ok(());
@@ -170,8 +77,8 @@ async fn doctor(world: &World) -> anyhow::Result<()> {
     }
 }
 
-async fn registry_rows(world: &World, books: &Books) -> anyhow::Result<()> {
-    let client = world.registry().await?;
+async fn registry_rows(harness: &Harness, expected: &Expected) -> anyhow::Result<()> {
+    let client = harness.registry().await?;
     let rows = client
         .query("SELECT id, slug::text, status FROM tenants", &[])
         .await?;
@@ -179,7 +86,7 @@ async fn registry_rows(world: &World, books: &Books) -> anyhow::Result<()> {
         .iter()
         .map(|row| (row.get(0), (row.get(1), row.get(2))))
         .collect();
-    let wanted: BTreeMap<Uuid, (String, String)> = books
+    let wanted: BTreeMap<Uuid, (String, String)> = expected
         .laboratories
         .values()
         .map(|lab| {
@@ -204,18 +111,8 @@ async fn registry_rows(world: &World, books: &Books) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Laboratory {
-    fn state_now(&self) -> TenantState {
-        match (self.state, self.suspended) {
-            (TenantState::Active, true) => TenantState::Suspended,
-            (TenantState::Suspended, false) => TenantState::Active,
-            (state, _) => state,
-        }
-    }
-}
-
-async fn databases_and_roles(world: &World, books: &Books) -> anyhow::Result<()> {
-    let client = world.connect("postgres").await?;
+async fn databases_and_roles(harness: &Harness, expected: &Expected) -> anyhow::Result<()> {
+    let client = harness.connect("postgres").await?;
     let names = async |sql: &str| -> anyhow::Result<BTreeSet<String>> {
         Ok(client
             .query(sql, &[])
@@ -224,7 +121,7 @@ async fn databases_and_roles(world: &World, books: &Books) -> anyhow::Result<()>
             .map(|row| row.get(0))
             .collect())
     };
-    let laboratories: BTreeSet<String> = books
+    let laboratories: BTreeSet<String> = expected
         .laboratories
         .values()
         .map(|lab| format!("lab_tenant_{}", lab.slug))
@@ -251,7 +148,7 @@ async fn databases_and_roles(world: &World, books: &Books) -> anyhow::Result<()>
         spares.len()
     );
     // Whether each can be entered by its own role and by nobody else.
-    for lab in books.laboratories.values() {
+    for lab in expected.laboratories.values() {
         let name = format!("lab_tenant_{}", lab.slug);
         let row = client
             .query_one(
@@ -274,12 +171,12 @@ async fn databases_and_roles(world: &World, books: &Books) -> anyhow::Result<()>
 }
 
 /// Those that came into service get people; those that have some must have them still.
-async fn people(world: &World, books: &mut Books) -> anyhow::Result<()> {
-    for lab in books.laboratories.values_mut() {
+async fn people(harness: &Harness, expected: &mut Expected) -> anyhow::Result<()> {
+    for lab in expected.laboratories.values_mut() {
         if lab.state == TenantState::Deleting {
             continue;
         }
-        let client = world.connect(&format!("lab_tenant_{}", lab.slug)).await?;
+        let client = harness.connect(&format!("lab_tenant_{}", lab.slug)).await?;
         let read = async || -> anyhow::Result<BTreeSet<Uuid>> {
             let rows = client.query("SELECT id FROM staff", &[]).await?;
             Ok(rows.iter().map(|row| row.get(0)).collect())
@@ -315,8 +212,8 @@ async fn people(world: &World, books: &mut Books) -> anyhow::Result<()> {
 
 /// Each archive's files are there and whole as recorded, nothing else is in the directory, and each laboratory that is gone
 /// has one with all its people.
-async fn archives(world: &World, books: &mut Books) -> anyhow::Result<()> {
-    let rows = world
+async fn archives(harness: &Harness, expected: &mut Expected) -> anyhow::Result<()> {
+    let rows = harness
         .registry()
         .await?
         .query(
@@ -346,7 +243,7 @@ async fn archives(world: &World, books: &mut Books) -> anyhow::Result<()> {
         files.insert(location.clone().into());
         files.insert(Path::new(&location).with_extension("manifest.json"));
     }
-    for (tenant, laboratory) in &mut books.gone {
+    for (tenant, laboratory) in &mut expected.gone {
         let (archive, rows) = kept
             .get(&tenant.as_uuid())
             .with_context(|| format!("laboratory {tenant} is gone and has no archive"))?;
@@ -357,7 +254,7 @@ async fn archives(world: &World, books: &mut Books) -> anyhow::Result<()> {
         );
         laboratory.archive = Some(*archive);
     }
-    for laboratory in books.laboratories.values_mut() {
+    for laboratory in expected.laboratories.values_mut() {
         let newest = kept.get(&laboratory.id.as_uuid());
         let whole = u64::try_from(laboratory.people.len())?;
         laboratory.archive = newest
@@ -365,7 +262,7 @@ async fn archives(world: &World, books: &mut Books) -> anyhow::Result<()> {
             .map(|(id, _)| *id);
     }
     let mut found = BTreeSet::new();
-    collect(&world.dir().join("state/archives"), &mut found)?;
+    collect(&harness.dir().join("state/archives"), &mut found)?;
     let (left, lacking): (Vec<_>, Vec<_>) = (
         found.difference(&files).collect(),
         files.difference(&found).collect(),

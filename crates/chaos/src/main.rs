@@ -8,8 +8,10 @@
 //! process was in the midst of it.
 
 mod audit;
+mod expected;
+mod harness;
+mod kill_target;
 mod plan;
-mod world;
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +26,7 @@ use clap::Parser;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 
-use crate::{audit::Books, plan::Victim, world::World};
+use crate::{expected::Expected, harness::Harness, kill_target::KillTarget};
 
 /// How often progress is told where no terminal shows it all the time.
 const TELL_EVERY: u64 = 25;
@@ -93,7 +95,7 @@ async fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("chaos: round {}: {error:#}", tally.rounds + 1);
-            eprintln!("chaos: --seed {seed} makes the same choices again");
+            eprintln!("chaos: --seed {seed} makes the same requests again");
             ExitCode::FAILURE
         }
     }
@@ -110,58 +112,58 @@ async fn interrupted() -> anyhow::Result<()> {
 
 async fn run(arguments: &Arguments, seed: u64, tally: &mut Tally) -> anyhow::Result<()> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut world = World::start(arguments.tenantd.as_deref()).await?;
-    let mut books = Books::default();
-    let outcome = rounds(arguments.rounds, &mut rng, &mut world, &mut books, tally).await;
+    let mut harness = Harness::start(arguments.tenantd.as_deref()).await?;
+    let mut expected = Expected::default();
+    let outcome = rounds(arguments.rounds, &mut rng, &mut harness, &mut expected, tally).await;
     if outcome.is_err() {
-        world.keep_logs();
+        harness.keep_logs();
     }
-    let stopped = world.stop().await;
+    let stopped = harness.stop().await;
     outcome.and(stopped)
 }
 
 async fn rounds(
     count: u64,
     rng: &mut StdRng,
-    world: &mut World,
-    books: &mut Books,
+    harness: &mut Harness,
+    expected: &mut Expected,
     tally: &mut Tally,
 ) -> anyhow::Result<()> {
     let terminal = std::io::stderr().is_terminal();
     for round in 1..=count {
-        let choices = plan::choose(rng, books);
-        for choice in choices {
-            *tally.asked.entry(choice.word().to_owned()).or_default() += 1;
-            plan::ask(world, books, choice).await?;
+        let requests = plan::choose(rng, expected);
+        for request in requests {
+            *tally.asked.entry(request.word().to_owned()).or_default() += 1;
+            plan::ask(harness, expected, request).await?;
         }
         let wait = Duration::from_millis(rng.random_range(0..KILL_WITHIN_MS));
         tokio::time::sleep(wait).await;
-        let victim = Victim::choose(rng);
-        *tally.kills.entry(victim.word()).or_default() += 1;
-        for step in world.kill(victim).await? {
+        let target = KillTarget::choose(rng);
+        *tally.kills.entry(target.word()).or_default() += 1;
+        for step in harness.kill(target).await? {
             *tally.landed.entry(step).or_default() += 1;
         }
         // Late calls off meet operations at any point of their way.
         if rng.random_bool(0.3) {
-            plan::call_one_off(rng, world, books).await?;
+            plan::cancel_one(rng, harness, expected).await?;
         }
         if rng.random_bool(0.3) {
-            plan::end_one_grace(rng, world, books).await?;
+            plan::end_one_grace(rng, harness, expected).await?;
         }
-        for (kind, how) in world.settle(books).await.context("nothing may be stuck")? {
+        for (kind, how) in harness.settle(expected).await.context("nothing may be stuck")? {
             *tally.ended.entry(format!("{kind} {how}")).or_default() += 1;
         }
-        audit::check(world, books).await?;
+        audit::check(harness, expected).await?;
         tally.rounds = round;
         if terminal {
             eprint!(
                 "\rchaos: round {round} of {count}, {} laboratories ",
-                books.laboratories.len()
+                expected.laboratories.len()
             );
         } else if round % TELL_EVERY == 0 {
             eprintln!(
                 "chaos: round {round} of {count}, {} laboratories",
-                books.laboratories.len()
+                expected.laboratories.len()
             );
         }
     }

@@ -16,7 +16,9 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::{ConnectTarget, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES, UNACKNOWLEDGED_MAX};
+use crate::target::{
+    ConnectTarget, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES, UNACKNOWLEDGED_MAX,
+};
 
 /// A connected socket, nothing said yet.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
 use crate::{
-    connect::Connection,
+    connection::Connection,
     pool::TenantPool,
     pools::{Entry, PoolGuard},
 };

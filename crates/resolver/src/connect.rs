@@ -4,26 +4,24 @@
 //! closed its end, and that it does only when the backend has exited. A caller that gives up waiting ends nothing.
 
 use std::{
-    ops::{Deref, DerefMut},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use arbiter::{ConnectionGuard, FailureKind, Slot, Timestamp};
-use deadpool_postgres::ClientWrapper;
+use arbiter::{FailureKind, Slot};
 use model::TenantId;
 use pg::{ConnectTarget, Lent};
 use tokio::{
+    runtime::Handle,
     sync::oneshot,
     time::{sleep, timeout},
 };
 use tokio_postgres::{Client, NoTls, error::SqlState};
 
 use crate::{
-    ResolverConfig,
-    capacity::{Capacity, CapacityError},
-    drive::{Driven, RuntimeGuard, SlotHolder},
-    jitter::jitter,
+    capacity::Capacity,
+    connection::{ConnectFailure, ConnectLimits, Connection},
+    drive::{Driven, SlotHolder},
     pool::TenantPool,
     wire::{WatchedStream, WireState},
 };
@@ -44,98 +42,31 @@ struct LoggedIn {
     predecessors: usize,
 }
 
-/// Bounds of connections, the same for all tenants.
-#[derive(Debug, Clone)]
-pub(crate) struct ConnectLimits {
-    pub(crate) connect_timeout: Duration,
-    pub(crate) statement_timeout: Duration,
-    idle_timeout: Duration,
-    lifetime_max: Duration,
-    tenure: Duration,
-    pub(crate) statements_max: usize,
-    budget: usize,
-    reserve: usize,
-    /// Names this process among the server's sessions; the part before the last colon also its predecessors.
-    application_name: String,
+/// A runtime that belongs to callers, while a connect takes place on it. It may end at any time, and then the connect ends
+/// where it is: the pool must know before another one begins.
+pub(crate) struct RuntimeGuard {
+    pool: Arc<TenantPool>,
+    runtime: Option<Handle>,
 }
 
-/// Why a connection was not made.
-#[derive(Debug, Clone)]
-pub(crate) enum ConnectFailure {
-    /// The server did not finish the log-in in time.
-    TimedOut { limit: Duration },
-    /// The server could not be reached, or is starting or shutting down.
-    Unavailable { reason: String },
-    /// The server has no room for another connection.
-    Full { reason: String },
-    /// The server is there and refuses this log-in.
-    Refused { reason: String },
-    /// The budget does not fit the server.
-    TooLarge(CapacityError),
-    /// The password cannot be opened, or there is none.
-    NoPassword(Box<crate::ResolveError>),
-}
-
-/// One connection with its statement cache.
-pub(crate) struct Connection {
-    client: ClientWrapper,
-    pub(crate) wire_state: Arc<WireState>,
-    pub(crate) guard: ConnectionGuard<TenantId>,
-    pub(crate) tenure_ends: Timestamp,
-    pub(crate) idle_since: Timestamp,
-    /// The session's count of answers when this was last lent.
-    answers: u32,
-    idle_max: Duration,
-    expires_at: Timestamp,
-    /// Dropped with the handle: tells the task that drives the socket that nobody is left to ask anything.
-    _handle: oneshot::Sender<()>,
-}
-
-impl ConnectLimits {
-    pub(crate) fn new(config: &ResolverConfig) -> Self {
+impl RuntimeGuard {
+    pub(crate) fn new(pool: &Arc<TenantPool>, runtime: &Handle) -> Self {
         Self {
-            connect_timeout: config.connect_timeout,
-            statement_timeout: config.statement_timeout,
-            idle_timeout: config.idle_timeout,
-            lifetime_max: config.lifetime_max,
-            tenure: config.tenure,
-            statements_max: config.statements_max,
-            budget: config.budget,
-            reserve: config.reserve,
-            application_name: config.application_name(),
+            pool: Arc::clone(pool),
+            runtime: Some(runtime.clone()),
         }
+    }
+
+    /// The connect is over.
+    pub(crate) fn done(mut self) {
+        self.runtime = None;
     }
 }
 
-impl Connection {
-    /// Whether it may be lent once more.
-    pub(crate) fn is_fit(&self, now: Timestamp) -> bool {
-        !self.client.is_closed() && now < self.expires_at
-    }
-
-    /// Whether it has been idle, or alive, for too long.
-    pub(crate) fn is_stale(&self, now: Timestamp) -> bool {
-        !self.is_fit(now) || now.since(self.idle_since) >= self.idle_max
-    }
-
-    /// Whether the server has answered anything since this was last asked.
-    pub(crate) fn has_answered(&mut self) -> bool {
-        let answers = self.wire_state.answers();
-        std::mem::replace(&mut self.answers, answers) != answers
-    }
-
-    /// Forgets the prepared statements if one of them was found to be older than the schema.
-    pub(crate) fn forget_outdated_statements(&self) {
-        if self.wire_state.take_outdated() {
-            self.client.statement_cache.clear();
-        }
-    }
-
-    /// Keeps the cache of prepared statements within its bound. All go at once: who uses more different texts than that
-    /// has no use for a cache.
-    pub(crate) fn trim_statements(&self, max: usize) {
-        if self.client.statement_cache.size() > max {
-            self.client.statement_cache.clear();
+impl Drop for RuntimeGuard {
+    fn drop(&mut self) {
+        if let Some(runtime) = &self.runtime {
+            self.pool.caller_runtime_ended(runtime);
         }
     }
 }
@@ -204,18 +135,14 @@ async fn connect(pool: Arc<TenantPool>, mut task: ConnectTask) {
     let (handle, handle_gone) = oneshot::channel();
     let (limits, clock) = (pool.limits(), pool.clock());
     let now = clock.now();
-    let ready = Box::new(Connection {
-        // The wrapper aborts the task it is given, which would cut the good-bye short: it gets an idle one.
-        client: ClientWrapper::new(client, tokio::spawn(std::future::ready(()))),
-        answers: wire_state.answers(),
+    let ready = Box::new(Connection::new(
+        client,
         wire_state,
-        guard: holder.slot().guard(),
-        tenure_ends: now + limits.tenure,
-        idle_since: now,
-        idle_max: jittered(limits.idle_timeout),
-        expires_at: now + jittered(limits.lifetime_max),
-        _handle: handle,
-    });
+        holder.slot().guard(),
+        now,
+        limits,
+        handle,
+    ));
     holder.slot().connected();
     holder.connected(connection);
     tokio::spawn(holder.drive(handle_gone, limits.connect_timeout));
@@ -311,39 +238,6 @@ fn refuses_log_in(code: &SqlState) -> bool {
     .contains(&code)
 }
 
-impl ConnectFailure {
-    /// Whether another try would end no better: those who wait hear it at once.
-    fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused { .. } | Self::NoPassword(_) | Self::TooLarge(_)
-        )
-    }
-
-    fn kind(&self) -> FailureKind {
-        match self {
-            Self::TimedOut { .. } => FailureKind::Silent,
-            Self::Unavailable { .. } => FailureKind::Unreachable,
-            Self::Full { .. } => FailureKind::Full,
-            Self::Refused { .. } | Self::TooLarge(_) => FailureKind::Refused,
-            Self::NoPassword(_) => FailureKind::NotTried,
-        }
-    }
-}
-
-impl std::fmt::Display for ConnectFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::TimedOut { limit } => write!(f, "no answer within {} ms", limit.as_millis()),
-            Self::Unavailable { reason } | Self::Full { reason } | Self::Refused { reason } => {
-                f.write_str(reason)
-            }
-            Self::TooLarge(error) => error.fmt(f),
-            Self::NoPassword(error) => error.fmt(f),
-        }
-    }
-}
-
 /// Before the first connection to a server is lent: does the budget fit, and does an earlier process of ours still hold
 /// connections? Says how many those are.
 async fn check_capacity(pool: &TenantPool, client: &Client) -> Result<usize, ConnectFailure> {
@@ -392,29 +286,4 @@ async fn wait_for_predecessors(pool: &TenantPool, connection: &Connection) {
     }
     tracing::warn!(server = %server.name, "the connections of an earlier process are no longer counted");
     server.arbiter.set_predecessors(0);
-}
-
-/// A tenth less or more at random, so that connections made together do not end together.
-fn jittered(limit: Duration) -> Duration {
-    (limit / 10_000).saturating_mul(9_000 + 2 * jitter())
-}
-
-impl Deref for Connection {
-    type Target = ClientWrapper;
-
-    fn deref(&self) -> &ClientWrapper {
-        &self.client
-    }
-}
-
-impl DerefMut for Connection {
-    fn deref_mut(&mut self) -> &mut ClientWrapper {
-        &mut self.client
-    }
-}
-
-impl AsRef<ConnectionGuard<TenantId>> for Connection {
-    fn as_ref(&self) -> &ConnectionGuard<TenantId> {
-        &self.guard
-    }
 }

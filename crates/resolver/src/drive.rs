@@ -1,6 +1,6 @@
 //! On which runtime a connection is made and driven, and what becomes of its slot in the end.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use arbiter::{FailureKind, Slot};
 use model::TenantId;
@@ -8,17 +8,10 @@ use pg::{Lent, Socket};
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use tokio_postgres::{Connection, tls::NoTlsStream};
 
-use crate::{connection_counter::CountedConnection, pool::TenantPool, wire::WatchedStream};
+use crate::{connection_counter::CountedConnection, wire::WatchedStream};
 
 /// The driver's half of a connection.
 pub(crate) type Driven = Connection<WatchedStream<Lent>, NoTlsStream>;
-
-/// A runtime that belongs to callers, while a connect takes place on it. It may end at any time, and then the connect ends
-/// where it is: the pool must know before another one begins.
-pub(crate) struct RuntimeGuard {
-    pool: Arc<TenantPool>,
-    runtime: Option<Handle>,
-}
 
 /// The slot of a connect, and then of its connection, until the backend is gone.
 pub(crate) struct SlotHolder {
@@ -36,28 +29,6 @@ pub(crate) struct SlotHolder {
 struct CountedSlot {
     slot: Slot<TenantId>,
     _counted: CountedConnection,
-}
-
-impl RuntimeGuard {
-    pub(crate) fn new(pool: &Arc<TenantPool>, runtime: &Handle) -> Self {
-        Self {
-            pool: Arc::clone(pool),
-            runtime: Some(runtime.clone()),
-        }
-    }
-
-    /// The connect is over.
-    pub(crate) fn done(mut self) {
-        self.runtime = None;
-    }
-}
-
-impl Drop for RuntimeGuard {
-    fn drop(&mut self) {
-        if let Some(runtime) = &self.runtime {
-            self.pool.caller_runtime_ended(runtime);
-        }
-    }
 }
 
 impl SlotHolder {

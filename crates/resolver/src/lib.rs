@@ -28,6 +28,7 @@ mod client;
 mod clock;
 mod config;
 mod connect;
+mod connection;
 mod connection_counter;
 mod core;
 mod drive;

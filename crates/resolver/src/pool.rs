@@ -10,6 +10,7 @@
 //! What a caller is told who gets none stands in [`explain`].
 
 mod explain;
+mod handle;
 
 use std::{
     sync::{
@@ -22,10 +23,9 @@ use std::{
     time::Duration,
 };
 
-use arbiter::{PoolHandle, Refusal, Slot, Timestamp};
+use arbiter::{PoolHandle as _, Timestamp};
 use deadpool::unmanaged::{self, Object};
 use identity::{SealContext, Sealer};
-use model::TenantId;
 use pg::ConnectTarget;
 use registry::Budgets;
 use tokio::{
@@ -37,7 +37,7 @@ use tokio::{
 use crate::{
     PoolStatus, ResolveError, Snapshot, TenantPoolStats,
     clock::{AtomicTimestamp, Clock, micros},
-    connect::{self, ConnectFailure, ConnectLimits, Connection},
+    connection::{ConnectFailure, ConnectLimits, Connection},
     connection_counter::{ConnectionCounter, CountedConnection},
     server::Server,
     stats::Counters,
@@ -483,62 +483,5 @@ struct QueueTicket<'a>(&'a TenantPool);
 impl Drop for QueueTicket<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, SeqCst);
-    }
-}
-
-impl PoolHandle for TenantPool {
-    type Tenant = TenantId;
-    type Idle = Connection;
-
-    fn tenant(&self) -> TenantId {
-        self.snapshot.tenant
-    }
-
-    fn slots_max(&self) -> usize {
-        self.common.pool_size_max
-    }
-
-    fn is_closed(&self) -> bool {
-        Self::is_closed(self)
-    }
-
-    fn waiting_since(&self) -> Option<Timestamp> {
-        // Idle ones that are there while somebody waits are on their way to whoever waits.
-        (self.waiting.load(SeqCst) > self.idle()).then(|| self.waiting_since.get())
-    }
-
-    fn idle(&self) -> usize {
-        self.connections.status().available
-    }
-
-    fn last_used(&self) -> Timestamp {
-        self.last_used.get()
-    }
-
-    fn last_answered(&self) -> Timestamp {
-        self.last_answered.get()
-    }
-
-    fn tenure_ends(&self) -> Timestamp {
-        self.tenure_ends.get()
-    }
-
-    fn uses(&self) -> u64 {
-        self.uses.load(Relaxed)
-    }
-
-    fn take_idle(&self) -> Option<Connection> {
-        let connection = self.connections.try_remove().ok()?;
-        self.counters.evictions.fetch_add(1, Relaxed);
-        Some(*connection)
-    }
-
-    fn connect(self: &Arc<Self>, slot: Slot<TenantId>) {
-        connect::begin(Arc::clone(self), slot);
-    }
-
-    fn refuse(&self, _: Refusal) {
-        // Each asks the arbiter again and hears how long it will take.
-        self.changed.notify_waiters();
     }
 }

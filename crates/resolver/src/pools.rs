@@ -32,7 +32,7 @@ use crate::{
     cache::View,
     cache_epoch::{CacheEpoch, CacheEpochs},
     clock::Clock,
-    connect::ConnectLimits,
+    connection::ConnectLimits,
     connection_counter::ConnectionCounter,
     lru_order::LruOrder,
     pool::{Common, TenantPool},

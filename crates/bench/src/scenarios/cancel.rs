@@ -270,7 +270,7 @@ async fn naive(host: &Host) -> anyhow::Result<Value> {
     let pool = bare_pool(
         host.tenants[0]
             .target
-            .to_config("bench naive", crate::CONNECT_LIMIT),
+            .to_config("bench naive", crate::fleet::CONNECT_LIMIT),
         1,
     );
     let mut found = Found::default();

@@ -1,4 +1,4 @@
-//! The scenarios, and how their sides take turns.
+//! The scenarios.
 
 mod cancel;
 mod dead_server;
@@ -7,23 +7,19 @@ mod noisy;
 mod oversubscribed;
 mod resident;
 mod tenancy_cost;
+mod turns;
 mod warm_checkout;
 mod zipf;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
-use crate::{
-    fleet::{Fleet, Host},
-    measure::median,
-    peers::{Peer, Side, Tuning},
-    report::{self, Outcome, Round},
-    sampler::Sampler,
-};
+pub(crate) use self::turns::{Pace, Rounds, median_qps, of, put_sides, ratio, take_turns};
+use crate::fleet::{Fleet, Host};
 
 /// What is measured, in the order of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,17 +51,6 @@ pub(crate) struct Bench {
     small: Option<Host>,
     /// A thousand laboratories.
     crowd: Option<Host>,
-}
-
-/// How long and how often.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
-    pub(crate) quick: bool,
-    pub(crate) rounds: usize,
-    /// Before each side's slice; does not count.
-    pub(crate) warm: Duration,
-    /// Each side's turn in a round.
-    pub(crate) slice: Duration,
 }
 
 impl Bench {
@@ -180,91 +165,4 @@ async fn need(
         *place = Some(make.await?);
     }
     place.as_ref().context("a server was made just before")
-}
-
-/// One side's rounds.
-pub(crate) struct Rounds {
-    pub(crate) side: Side,
-    pub(crate) rounds: Vec<Round>,
-    pub(crate) config: Value,
-}
-
-/// Lets every side run `measure` in turn, round after round, each on a server that the one before has left.
-pub(crate) async fn take_turns(
-    fleet: &Fleet,
-    host: &Host,
-    tenants: usize,
-    tuning: Tuning,
-    pace: Pace,
-    sides: &[Side],
-    measure: impl AsyncFn(&Arc<dyn Peer>) -> anyhow::Result<Round>,
-) -> anyhow::Result<Vec<Rounds>> {
-    let mut all: Vec<Rounds> = sides
-        .iter()
-        .map(|side| Rounds {
-            side: *side,
-            rounds: Vec::new(),
-            config: Value::Null,
-        })
-        .collect();
-    // Its clients stay connected from round to round; the other sides begin anew.
-    let mut bouncer = None;
-    for round in 0..pace.rounds {
-        for turn in 0..all.len() {
-            // Nobody always comes after the same one.
-            let of = &mut all[(turn + round) % sides.len()];
-            let (peer, config) = match bouncer.clone() {
-                Some(open) if of.side == Side::PgBouncer => open,
-                _ => of.side.open(fleet, host, tenants, tuning).await?,
-            };
-            if of.side == Side::PgBouncer {
-                bouncer = Some((Arc::clone(&peer), config.clone()));
-            }
-            let sampler = Sampler::start(host).await?;
-            let measured = measure(&peer).await;
-            let seen = sampler.stop().await?;
-            peer.rest().await?;
-            drop(peer);
-            host.wait_until_empty().await?;
-            let mut measured = measured?;
-            measured.seen = seen;
-            eprintln!(
-                "  round {}: {:<9} {:>8.0} q/s, {} errors",
-                round + 1,
-                of.side.name(),
-                measured.qps,
-                measured.errors
-            );
-            of.rounds.push(measured);
-            of.config = config;
-        }
-    }
-    Ok(all)
-}
-
-/// Puts every side into the outcome.
-pub(crate) fn put_sides(outcome: &mut Outcome, all: &[Rounds]) {
-    for of in all {
-        outcome.put(of.side.name(), report::side(&of.rounds, of.config.clone()));
-    }
-}
-
-pub(crate) fn of(all: &[Rounds], side: Side) -> &[Round] {
-    all.iter()
-        .find(|of| of.side == side)
-        .map_or(&[], |of| of.rounds.as_slice())
-}
-
-/// The median over rounds of ours divided by the other in the same round.
-pub(crate) fn ratio(ours: &[Round], other: &[Round]) -> f64 {
-    let paired: Vec<f64> = ours
-        .iter()
-        .zip(other)
-        .map(|(ours, other)| ours.qps / other.qps.max(f64::MIN_POSITIVE))
-        .collect();
-    median(&paired)
-}
-
-pub(crate) fn median_qps(rounds: &[Round]) -> f64 {
-    median(&rounds.iter().map(|round| round.qps).collect::<Vec<_>>())
 }

@@ -76,7 +76,7 @@ pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Resul
 async fn connect_seconds(host: &Host) -> anyhow::Result<f64> {
     let config = host.tenants[0]
         .target
-        .to_config("bench connect", crate::CONNECT_LIMIT);
+        .to_config("bench connect", crate::fleet::CONNECT_LIMIT);
     let mut each = Vec::new();
     for _ in 0..CONNECTS {
         let begun = Instant::now();

@@ -61,7 +61,9 @@ async fn measure(fleet: &Fleet, host: &Host, tenants: usize, pace: Pace) -> anyh
         .iter()
         .map(|tenant| {
             bare_pool(
-                tenant.target.to_config("bench deadpool", crate::CONNECT_LIMIT),
+                tenant
+                    .target
+                    .to_config("bench deadpool", crate::fleet::CONNECT_LIMIT),
                 POOL_SIZE,
             )
         })

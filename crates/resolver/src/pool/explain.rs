@@ -6,7 +6,7 @@ use arbiter::Refusal;
 use tokio::time::Instant;
 
 use super::TenantPool;
-use crate::{ResolveError, connect::ConnectFailure};
+use crate::{ResolveError, connection::ConnectFailure};
 
 impl TenantPool {
     /// The wait was in vain: for the tenant's own bound, for the server's budget, or because of what is wrong with the server.

@@ -18,7 +18,10 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use super::api::{OPERATOR, PASSWORD};
-use crate::{CONNECT_LIMIT, fleet, sampler::refusals};
+use crate::{
+    fleet::{self, CONNECT_LIMIT},
+    sampler::refusals,
+};
 
 const NAMESPACE: &str = "bench";
 /// The key of the plain program's tokens, which guard nothing.

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_postgres::Client;
 
-use crate::{audit::Books, plan::Victim};
+use crate::{expected::Expected, kill_target::KillTarget};
 
 /// How long operations may take to end once everything runs again. It is spent only when something is stuck: they take
 /// seconds.
@@ -30,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const SPARES: usize = 2;
 
-pub(crate) struct World {
+pub(crate) struct Harness {
     pub(crate) platform: Platform,
     pub(crate) cluster: Cluster,
     environment: BTreeMap<String, String>,
@@ -39,7 +39,7 @@ pub(crate) struct World {
     dir: Option<tempfile::TempDir>,
 }
 
-impl World {
+impl Harness {
     pub(crate) async fn start(tenantd: Option<&Path>) -> anyhow::Result<Self> {
         let program = match tenantd {
             Some(path) => path.to_owned(),
@@ -68,7 +68,7 @@ impl World {
         let settings = Settings::load(None, environment.clone())?;
         let platform = Platform::open(&settings).await?;
         platform.prepare(|_| {}).await?;
-        let mut world = Self {
+        let mut harness = Self {
             platform,
             cluster,
             environment,
@@ -76,8 +76,8 @@ impl World {
             workers: [None, None],
             dir: Some(dir),
         };
-        world.start_workers().await?;
-        Ok(world)
+        harness.start_workers().await?;
+        Ok(harness)
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -120,13 +120,13 @@ impl World {
     }
 
     /// Kills, says which steps it hit, and starts again what it killed.
-    pub(crate) async fn kill(&mut self, victim: Victim) -> anyhow::Result<Vec<String>> {
-        let landed = match victim {
-            Victim::Nobody => Vec::new(),
-            Victim::First => self.kill_workers(&[0]).await?,
-            Victim::Second => self.kill_workers(&[1]).await?,
-            Victim::Both => self.kill_workers(&[0, 1]).await?,
-            Victim::Postgres => self.kill_postgres().await?,
+    pub(crate) async fn kill(&mut self, target: KillTarget) -> anyhow::Result<Vec<String>> {
+        let landed = match target {
+            KillTarget::Nobody => Vec::new(),
+            KillTarget::First => self.kill_workers(&[0]).await?,
+            KillTarget::Second => self.kill_workers(&[1]).await?,
+            KillTarget::Both => self.kill_workers(&[0, 1]).await?,
+            KillTarget::Postgres => self.kill_postgres().await?,
         };
         self.start_workers().await?;
         Ok(landed)
@@ -190,14 +190,14 @@ impl World {
     /// Waits until no operation has anything to do, and gives how each ended that did.
     pub(crate) async fn settle(
         &mut self,
-        books: &mut Books,
+        expected: &mut Expected,
     ) -> anyhow::Result<Vec<(OperationKind, OperationStatus)>> {
         let begun = Instant::now();
         let mut ended = Vec::new();
         loop {
             let client = self.client().await?;
             let mut busy = Vec::new();
-            for (tenant, kind, id) in books.live().collect::<Vec<_>>() {
+            for (tenant, kind, id) in expected.live().collect::<Vec<_>>() {
                 let Some(operation) = registry::operation_by_id(&client, id).await? else {
                     bail!("operation {id} is gone from the registry");
                 };
@@ -206,9 +206,9 @@ impl World {
                     && operation.cancel_requested_at.is_none();
                 if operation.status.is_final() {
                     ended.push((kind, operation.status));
-                    books.ended(tenant, kind, &operation)?;
+                    expected.ended(tenant, kind, &operation)?;
                 } else if waits && operation.waiting_until > Some(soon()) {
-                    books.laboratory(tenant)?.state = model::TenantState::Deleting;
+                    expected.laboratory(tenant)?.state = model::TenantState::Deleting;
                 } else {
                     busy.push(format!(
                         "{kind} of {} is {} ({})",

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod import_cycles;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod reliability;

@@ -44,7 +44,9 @@ impl Expected {
     }
 
     pub(crate) fn laboratory(&mut self, id: TenantId) -> anyhow::Result<&mut Laboratory> {
-        self.laboratories.get_mut(&id).context("it is in the expected")
+        self.laboratories
+            .get_mut(&id)
+            .context("the laboratory is expected to exist")
     }
 
     /// Those that are gone and have an archive to come back out of.

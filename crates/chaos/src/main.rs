@@ -95,7 +95,7 @@ async fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("chaos: round {}: {error:#}", tally.rounds + 1);
-            eprintln!("chaos: --seed {seed} makes the same requests again");
+            eprintln!("chaos: --seed {seed} makes the same choices again");
             ExitCode::FAILURE
         }
     }

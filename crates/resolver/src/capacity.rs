@@ -17,7 +17,7 @@ pub struct Capacity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a budget of {budget} connections and a reserve of {reserve} do not fit into the server's {max_connections} \
-     (max_connections) less {reserved} that it reserves itself: at most {} are left for the budget; lower it, or advance \
+     (max_connections) less {reserved} that it reserves itself: at most {} are left for the budget; lower it, or raise \
      max_connections",
     .max_connections.saturating_sub(reserved + reserve)
 )]

@@ -42,13 +42,13 @@ impl CheckedOut {
     pub(crate) fn connection(&self) -> &Connection {
         self.connection
             .as_ref()
-            .expect("it is there until the checked_out ends")
+            .expect("it is there until it is given back")
     }
 
     pub(crate) fn connection_mut(&mut self) -> &mut Connection {
         self.connection
             .as_mut()
-            .expect("it is there until the checked_out ends")
+            .expect("it is there until it is given back")
     }
 
     /// Ends the loan. `settled`: everything that was asked has been answered.

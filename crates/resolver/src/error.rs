@@ -115,7 +115,7 @@ pub enum ResolveError {
     },
     /// All connections of the budget stayed with other tenants.
     #[error(
-        "all {budget} connections to server {server} stayed in use for {} ms and laboratory {tenant} got none; try again, or advance `budget`",
+        "all {budget} connections to server {server} stayed in use for {} ms and laboratory {tenant} got none; try again, or raise `budget`",
         .waited.as_millis()
     )]
     BudgetBusy {
@@ -154,7 +154,7 @@ pub enum ResolveError {
     },
     /// All of the tenant's connections stayed in use.
     #[error(
-        "all {max} connections of laboratory {tenant} stayed in use for {} ms; try again, or advance the pool's size",
+        "all {max} connections of laboratory {tenant} stayed in use for {} ms; try again, or raise the pool's size",
         .waited.as_millis()
     )]
     PoolTimeout {
@@ -167,7 +167,7 @@ pub enum ResolveError {
     },
     /// All pools stayed in use and this tenant has none yet.
     #[error(
-        "all {pools_max} pools stayed in use for {} ms and laboratory {tenant} has none; try again, or advance `pools_max`",
+        "all {pools_max} pools stayed in use for {} ms and laboratory {tenant} has none; try again, or raise `pools_max`",
         .waited.as_millis()
     )]
     PoolsBusy {

@@ -4,9 +4,9 @@
 //! Everything runs on this machine's loopback, on a private PostgreSQL with the settings that a careful operator has (fsync
 //! on). Both sides of a scenario take turns in one run on the same server. It judges nothing but the figures it has just seen.
 
+mod harness;
 mod report;
 mod scenarios;
-mod world;
 
 use std::{path::PathBuf, process::ExitCode};
 

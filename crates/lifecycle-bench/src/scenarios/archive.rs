@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::{
+    harness::Harness,
     report::{Outcome, Target, Times, three},
-    world::World,
 };
 
 /// As the product restores.
@@ -40,24 +40,24 @@ pub(crate) async fn archive(quick: bool) -> anyhow::Result<Vec<Outcome>> {
 }
 
 async fn one_size(scenario: &'static str, mb: i64, rounds: usize) -> anyhow::Result<Outcome> {
-    let world = World::start(0).await?;
-    let (tenant, database) = filled(&world, mb).await?;
+    let harness = Harness::start(0).await?;
+    let (tenant, database) = filled(&harness, mb).await?;
     let mut dump = (Times::default(), Times::default());
     let mut proof = (Times::default(), Times::default());
     let mut parallel = Times::default();
-    let file = world.dir().join("bare.dump");
+    let file = harness.dir().join("bare.dump");
     for _ in 0..rounds {
         let begun = Instant::now();
-        bare_dump(&world, &database, &file).await?;
+        bare_dump(&harness, &database, &file).await?;
         dump.1.add(begun.elapsed());
-        let (took, proved) = backup(&world, tenant).await?;
+        let (took, proved) = backup(&harness, tenant).await?;
         dump.0.add(took);
         proof.0.add(proved);
-        proof.1.add(bare_restore(&world, &file, None).await?);
-        parallel.add(bare_restore(&world, &file, Some(JOBS)).await?);
+        proof.1.add(bare_restore(&harness, &file, None).await?);
+        parallel.add(bare_restore(&harness, &file, Some(JOBS)).await?);
     }
     let bytes = std::fs::metadata(&file)?.len();
-    world.stop().await?;
+    harness.stop().await?;
     let dumps = dump.1.p50_ms() / dump.0.p50_ms();
     let proofs = proof.0.p50_ms() / proof.1.p50_ms();
     Ok(Outcome {
@@ -87,27 +87,27 @@ async fn one_size(scenario: &'static str, mb: i64, rounds: usize) -> anyhow::Res
 /// A laboratory of a gigabyte out of its archive, from the request until it is in service.
 pub(crate) async fn restore(quick: bool) -> anyhow::Result<Outcome> {
     let (mb, rounds) = if quick { (20, 1) } else { (1_000, 2) };
-    let world = World::start(0).await?;
-    let (tenant, database) = filled(&world, mb).await?;
-    let file = world.dir().join("bare.dump");
-    bare_dump(&world, &database, &file).await?;
-    backup(&world, tenant).await?;
-    let archive = world.newest_archive(tenant).await?;
+    let harness = Harness::start(0).await?;
+    let (tenant, database) = filled(&harness, mb).await?;
+    let file = harness.dir().join("bare.dump");
+    bare_dump(&harness, &database, &file).await?;
+    backup(&harness, tenant).await?;
+    let archive = harness.newest_archive(tenant).await?;
     let (mut ours, mut bare) = (Times::default(), Times::default());
     for at in 0..rounds {
-        bare.add(bare_restore(&world, &file, Some(JOBS)).await?);
+        bare.add(bare_restore(&harness, &file, Some(JOBS)).await?);
         let begun = Instant::now();
         let target = RestoreAs {
             slug: Some(model::Slug::parse(&format!("again-{at}"))?),
             ..RestoreAs::default()
         };
         let by = RequestedBy::terminal("bench");
-        let (copy, operation) = world.provisioner.request_restore(archive, target, by).await?;
-        world.provisioner.run(operation, |_| {}).await?;
+        let (copy, operation) = harness.provisioner.request_restore(archive, target, by).await?;
+        harness.provisioner.run(operation, |_| {}).await?;
         ours.add(begun.elapsed());
-        world.query(copy.id).await?;
+        harness.query(copy.id).await?;
     }
-    world.stop().await?;
+    harness.stop().await?;
     let (seconds, ratio) = (ours.p50_ms() / 1e3, ours.p50_ms() / bare.p50_ms());
     let reached = seconds <= 120.0 || ratio <= 1.2;
     Ok(Outcome {
@@ -129,11 +129,11 @@ pub(crate) async fn restore(quick: bool) -> anyhow::Result<Outcome> {
 }
 
 /// A laboratory whose database has so many megabytes.
-async fn filled(world: &World, mb: i64) -> anyhow::Result<(TenantId, String)> {
-    let (tenant, operation) = world.ask("filled").await?;
-    world.provisioner.run(operation, |_| {}).await?;
-    let database = world.namespace.tenant_database(&model::Slug::parse("filled")?);
-    let client = world.client_of(database.as_str()).await?;
+async fn filled(harness: &Harness, mb: i64) -> anyhow::Result<(TenantId, String)> {
+    let (tenant, operation) = harness.ask("filled").await?;
+    harness.provisioner.run(operation, |_| {}).await?;
+    let database = harness.namespace.tenant_database(&model::Slug::parse("filled")?);
+    let client = harness.client_of(database.as_str()).await?;
     loop {
         let size: i64 = client
             .query_one("SELECT pg_database_size(current_database())", &[])
@@ -161,21 +161,21 @@ async fn filled(world: &World, mb: i64) -> anyhow::Result<(TenantId, String)> {
 }
 
 /// A backup by the product: how long its `pg_dump` took, and its proof.
-async fn backup(world: &World, tenant: TenantId) -> anyhow::Result<(Duration, Duration)> {
+async fn backup(harness: &Harness, tenant: TenantId) -> anyhow::Result<(Duration, Duration)> {
     let by = RequestedBy::terminal("bench");
-    let operation = world.provisioner.request_backup(tenant, by).await?;
-    world.provisioner.run(operation, |_| {}).await?;
-    let dump = saw(world, operation, Step::Dump).await?;
+    let operation = harness.provisioner.request_backup(tenant, by).await?;
+    harness.provisioner.run(operation, |_| {}).await?;
+    let dump = saw(harness, operation, Step::Dump).await?;
     let of = |name: &str| {
         let ms = dump.1[name].as_u64().unwrap_or_default();
         Duration::from_millis(ms)
     };
-    let verify = saw(world, operation, Step::Verify).await?;
+    let verify = saw(harness, operation, Step::Verify).await?;
     Ok((of("dump_ms"), of("digest_ms") + verify.0))
 }
 
-async fn saw(world: &World, operation: OperationId, step: Step) -> anyhow::Result<(Duration, Value)> {
-    let rows = world.steps(operation).await?;
+async fn saw(harness: &Harness, operation: OperationId, step: Step) -> anyhow::Result<(Duration, Value)> {
+    let rows = harness.steps(operation).await?;
     let row = rows
         .into_iter()
         .find(|row| row.step == step)
@@ -187,29 +187,29 @@ async fn saw(world: &World, operation: OperationId, step: Step) -> anyhow::Resul
     ))
 }
 
-async fn bare_dump(world: &World, database: &str, file: &Path) -> anyhow::Result<()> {
+async fn bare_dump(harness: &Harness, database: &str, file: &Path) -> anyhow::Result<()> {
     let _ = std::fs::remove_file(file);
-    let mut command = world.program("pg_dump");
+    let mut command = harness.program("pg_dump");
     command
         .args(["--format=custom", "--file"])
         .arg(file)
         .arg(database);
-    run(command, world).await
+    run(command, harness).await
 }
 
 /// Into an empty database, which is dropped again; not counted in the time.
-async fn bare_restore(world: &World, file: &Path, jobs: Option<&str>) -> anyhow::Result<Duration> {
-    let client = world.client().await?;
+async fn bare_restore(harness: &Harness, file: &Path, jobs: Option<&str>) -> anyhow::Result<Duration> {
+    let client = harness.client().await?;
     client
         .batch_execute("CREATE DATABASE bare_copy TEMPLATE template0")
         .await?;
-    let mut command = world.program("pg_restore");
+    let mut command = harness.program("pg_restore");
     command
         .args(["--exit-on-error", "--no-owner", "--dbname=bare_copy"])
         .args(jobs)
         .arg(file);
     let begun = Instant::now();
-    run(command, world).await?;
+    run(command, harness).await?;
     let took = begun.elapsed();
     client
         .batch_execute("DROP DATABASE bare_copy WITH (FORCE)")
@@ -217,8 +217,8 @@ async fn bare_restore(world: &World, file: &Path, jobs: Option<&str>) -> anyhow:
     Ok(took)
 }
 
-async fn run(mut command: Command, world: &World) -> anyhow::Result<()> {
-    let target = &world.admin;
+async fn run(mut command: Command, harness: &Harness) -> anyhow::Result<()> {
+    let target = &harness.admin;
     let output = command
         .env("PGHOST", &target.host)
         .env("PGPORT", target.port.to_string())

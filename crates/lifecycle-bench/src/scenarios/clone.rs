@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 
 use crate::{
+    harness::{CONNECT_LIMIT, SAFE},
     report::{Outcome, Target, Times, three},
-    world::{CONNECT_LIMIT, SAFE},
 };
 
 /// How long the writer pauses between two commits: some hundred of them a second.

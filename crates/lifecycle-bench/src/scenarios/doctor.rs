@@ -9,8 +9,8 @@ use tokio_postgres::Client;
 
 use super::provision::all_of;
 use crate::{
+    harness::Harness,
     report::{Outcome, Target, Times, three},
-    world::World,
 };
 
 /// How many faults of each kind are planted.
@@ -18,28 +18,28 @@ const EACH: usize = 10;
 
 pub(crate) async fn measure(quick: bool) -> anyhow::Result<Outcome> {
     let (count, rounds) = if quick { (60, 2) } else { (2_000, 10) };
-    let world = World::start(0).await?;
-    all_of(&world, 0..count).await?;
+    let harness = Harness::start(0).await?;
+    all_of(&harness, 0..count).await?;
     let (mut ours, mut bare) = (Times::default(), Times::default());
     let mut healthy_named = 0;
     for _ in 0..rounds {
         let begun = Instant::now();
-        let report = world.provisioner.examine(false).await?;
+        let report = harness.provisioner.examine(false).await?;
         ours.add(begun.elapsed());
         healthy_named = healthy_named.max(report.findings.len());
         let begun = Instant::now();
-        listed(&world).await?;
+        listed(&harness).await?;
         bare.add(begun.elapsed());
     }
-    let planted = plant(&world, count).await?;
+    let planted = plant(&harness, count).await?;
     let begun = Instant::now();
-    let report = world.provisioner.examine(false).await?;
+    let report = harness.provisioner.examine(false).await?;
     let sick_s = begun.elapsed().as_secs_f64();
     let found = told(&report);
     let begun = Instant::now();
-    let deep = world.provisioner.examine(true).await?;
+    let deep = harness.provisioner.examine(true).await?;
     let deep_s = begun.elapsed().as_secs_f64();
-    world.stop().await?;
+    harness.stop().await?;
     let missed = planted.difference(&found).count();
     let beside = found.difference(&planted).count();
     let seconds = ours.quantile_ms(1.0) / 1e3;
@@ -82,8 +82,8 @@ fn told(report: &Report) -> BTreeSet<(&'static str, String)> {
 }
 
 /// What somebody sees who looks with `psql`.
-async fn listed(world: &World) -> anyhow::Result<()> {
-    let client = world.client().await?;
+async fn listed(harness: &Harness) -> anyhow::Result<()> {
+    let client = harness.client().await?;
     client
         .query("SELECT datname, datacl::text FROM pg_database", &[])
         .await?;
@@ -94,15 +94,15 @@ async fn listed(world: &World) -> anyhow::Result<()> {
 }
 
 /// Orphans, lacks and rights that should not be, spread over the fleet.
-async fn plant(world: &World, count: usize) -> anyhow::Result<BTreeSet<(&'static str, String)>> {
-    let client = world.client().await?;
+async fn plant(harness: &Harness, count: usize) -> anyhow::Result<BTreeSet<(&'static str, String)>> {
+    let client = harness.client().await?;
     let run = async |client: &Client, sql: String| client.batch_execute(&sql).await;
     let mut planted = BTreeSet::new();
     let each = EACH.min(count / 6);
     for at in 0..each {
         let of = |fault: usize| -> anyhow::Result<String> {
             let slug = Slug::parse(&format!("many-{}", at * (count / each) + fault))?;
-            Ok(world.namespace.tenant_database(&slug).as_str().to_owned())
+            Ok(harness.namespace.tenant_database(&slug).as_str().to_owned())
         };
         let locked_out = of(0)?;
         run(
@@ -128,7 +128,7 @@ async fn plant(world: &World, count: usize) -> anyhow::Result<BTreeSet<(&'static
         )
         .await?;
         planted.insert(("not_ours", unmarked));
-        let orphan = world
+        let orphan = harness
             .namespace
             .tenant_database(&Slug::parse(&format!("orphan-{at}"))?);
         let orphan = orphan.as_str().to_owned();

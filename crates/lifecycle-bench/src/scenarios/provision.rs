@@ -13,8 +13,8 @@ use provisioner::Progress;
 use serde_json::json;
 
 use crate::{
+    harness::Harness,
     report::{Outcome, Target, Times, three},
-    world::World,
 };
 
 /// How many are made at once, as the product's worker does it; the server gains nothing from more.
@@ -26,7 +26,7 @@ const TURN: usize = 25;
 /// migrations.
 pub(crate) async fn warm(quick: bool) -> anyhow::Result<Outcome> {
     let rounds = if quick { 10 } else { 100 };
-    let world = World::start(4).await?;
+    let harness = Harness::start(4).await?;
     let (mut ours, mut bare) = (Times::default(), Times::default());
     // Where the time goes: asking, each step, and the rest of running it, and the query.
     let parts = Mutex::new(BTreeMap::<String, Times>::new());
@@ -37,18 +37,18 @@ pub(crate) async fn warm(quick: bool) -> anyhow::Result<Outcome> {
     // The first one opens the connections that a running service has.
     for at in 0..=rounds {
         // In service a worker fills the shelf between two requests.
-        world.provisioner.stock().await?;
+        harness.provisioner.stock().await?;
         let begun = Instant::now();
-        let (tenant, operation) = world.ask(&format!("warm-{at}")).await?;
+        let (tenant, operation) = harness.ask(&format!("warm-{at}")).await?;
         let asked = begun.elapsed();
         let observe = |progress| {
             if let (Progress::StepDone { step, took, .. }, 1..) = (progress, at) {
                 part(step.as_str(), took);
             }
         };
-        world.provisioner.run(operation, observe).await?;
+        harness.provisioner.run(operation, observe).await?;
         let ran = begun.elapsed();
-        world.query(tenant).await?;
+        harness.query(tenant).await?;
         let took = begun.elapsed();
         if at > 0 {
             ours.add(took);
@@ -57,12 +57,12 @@ pub(crate) async fn warm(quick: bool) -> anyhow::Result<Outcome> {
             part("query", took - ran);
         }
         // So that the router has a slot free for the next one, whatever its budget.
-        world.let_go(tenant).await?;
+        harness.let_go(tenant).await?;
         if at % 5 == 1 {
-            bare.add(created_and_migrated(&world, at).await?);
+            bare.add(created_and_migrated(&harness, at).await?);
         }
     }
-    world.stop().await?;
+    harness.stop().await?;
     let parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
     let parts: BTreeMap<_, _> = (parts.iter().map(|(name, times)| (name, three(times.p50_ms())))).collect();
     let (p50, p99) = (ours.p50_ms(), ours.quantile_ms(0.99));
@@ -83,14 +83,18 @@ pub(crate) async fn warm(quick: bool) -> anyhow::Result<Outcome> {
     })
 }
 
-async fn created_and_migrated(world: &World, at: usize) -> anyhow::Result<Duration> {
+async fn created_and_migrated(harness: &Harness, at: usize) -> anyhow::Result<Duration> {
     let name = format!("bare_{at}");
     let begun = Instant::now();
-    let client = world.client().await?;
+    let client = harness.client().await?;
     client
         .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0"))
         .await?;
-    migrator::migrate_database(&world.admin.with_database(&name), &world.namespace.shared_group()).await?;
+    migrator::migrate_database(
+        &harness.admin.with_database(&name),
+        &harness.namespace.shared_group(),
+    )
+    .await?;
     let took = begun.elapsed();
     client.batch_execute(&format!("DROP DATABASE {name}")).await?;
     Ok(took)
@@ -99,14 +103,14 @@ async fn created_and_migrated(world: &World, at: usize) -> anyhow::Result<Durati
 /// From the request to `active` without a database kept ready, beside the bare copy of the template.
 pub(crate) async fn cold(quick: bool) -> anyhow::Result<Outcome> {
     let rounds = if quick { 5 } else { 60 };
-    let world = World::start(0).await?;
-    let template = template(&world).await?;
+    let harness = Harness::start(0).await?;
+    let template = template(&harness).await?;
     let (mut ours, mut bare) = (Times::default(), Times::default());
-    let client = world.client().await?;
+    let client = harness.client().await?;
     for at in 0..=rounds {
         let begun = Instant::now();
-        let (_, operation) = world.ask(&format!("cold-{at}")).await?;
-        world.provisioner.run(operation, |_| {}).await?;
+        let (_, operation) = harness.ask(&format!("cold-{at}")).await?;
+        harness.provisioner.run(operation, |_| {}).await?;
         let took = begun.elapsed();
         let begun = Instant::now();
         copy(&client, &template, &format!("bare_{at}")).await?;
@@ -115,7 +119,7 @@ pub(crate) async fn cold(quick: bool) -> anyhow::Result<Outcome> {
             bare.add(begun.elapsed());
         }
     }
-    world.stop().await?;
+    harness.stop().await?;
     let ratio = ours.p50_ms() / bare.p50_ms();
     Ok(Outcome {
         scenario: "provision_cold",
@@ -133,21 +137,21 @@ pub(crate) async fn cold(quick: bool) -> anyhow::Result<Outcome> {
 /// Hundreds at once, beside as many bare copies.
 pub(crate) async fn many(quick: bool) -> anyhow::Result<Outcome> {
     let count = if quick { 20 } else { 500 };
-    let world = World::start(0).await?;
-    let template = template(&world).await?;
+    let harness = Harness::start(0).await?;
+    let template = template(&harness).await?;
     let (mut ours_s, mut bare_s) = (0.0, 0.0);
     // In turns, since the server slows down with the number of its databases.
     for (turn, from) in (0..count).step_by(TURN).enumerate() {
         let part = from..count.min(from + TURN);
         for is_ours in [turn % 2 == 0, turn % 2 != 0] {
             if is_ours {
-                ours_s += all_of(&world, part.clone()).await?.as_secs_f64();
+                ours_s += all_of(&harness, part.clone()).await?.as_secs_f64();
             } else {
-                bare_s += copies(&world, &template, part.clone()).await?.as_secs_f64();
+                bare_s += copies(&harness, &template, part.clone()).await?.as_secs_f64();
             }
         }
     }
-    world.stop().await?;
+    harness.stop().await?;
     let (ours, bare) = (count as f64 / ours_s, count as f64 / bare_s);
     let ratio = ours / bare;
     Ok(Outcome {
@@ -163,23 +167,23 @@ pub(crate) async fn many(quick: bool) -> anyhow::Result<Outcome> {
     })
 }
 
-pub(super) async fn all_of(world: &World, which: Range<usize>) -> anyhow::Result<Duration> {
+pub(super) async fn all_of(harness: &Harness, which: Range<usize>) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     stream::iter(which)
         .map(Ok::<_, anyhow::Error>)
         .try_for_each_concurrent(PARALLEL, async |at| {
-            let (_, operation) = world.ask(&format!("many-{at}")).await?;
-            world.provisioner.run(operation, |_| {}).await?;
+            let (_, operation) = harness.ask(&format!("many-{at}")).await?;
+            harness.provisioner.run(operation, |_| {}).await?;
             Ok(())
         })
         .await?;
     Ok(begun.elapsed())
 }
 
-async fn copies(world: &World, template: &DbName, which: Range<usize>) -> anyhow::Result<Duration> {
+async fn copies(harness: &Harness, template: &DbName, which: Range<usize>) -> anyhow::Result<Duration> {
     let mut clients = Vec::new();
     for _ in 0..PARALLEL {
-        clients.push(world.client().await?);
+        clients.push(harness.client().await?);
     }
     let begun = Instant::now();
     let each = clients.iter().enumerate().map(async |(lane, client)| {
@@ -192,8 +196,8 @@ async fn copies(world: &World, template: &DbName, which: Range<usize>) -> anyhow
     Ok(begun.elapsed())
 }
 
-async fn template(world: &World) -> anyhow::Result<DbName> {
-    Ok(migrator::template_ensure(&world.admin, &world.namespace).await?)
+async fn template(harness: &Harness) -> anyhow::Result<DbName> {
+    Ok(migrator::template_ensure(&harness.admin, &harness.namespace).await?)
 }
 
 /// The same statement as the product's.

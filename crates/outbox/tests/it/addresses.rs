@@ -5,7 +5,7 @@ use std::time::Duration;
 use model::{DeliveryStatus, EventType, WebhookId};
 use outbox::{NewAddress, OVERLAP_MAX, OutboxError};
 
-use crate::{receiver::Receiver, rig::Rig};
+use crate::{harness::Harness, receiver::Receiver};
 
 fn address(url: &str) -> NewAddress {
     NewAddress {
@@ -17,8 +17,8 @@ fn address(url: &str) -> NewAddress {
 
 #[tokio::test]
 async fn what_makes_no_sense_is_refused_with_the_name_of_the_field() {
-    let rig = Rig::with(|config| config.private_addresses = false).await;
-    let field = async |new: NewAddress| match rig.outbox.add(new, &rig.by()).await {
+    let harness = Harness::with(|config| config.private_addresses = false).await;
+    let field = async |new: NewAddress| match harness.outbox.add(new, &harness.by()).await {
         Err(OutboxError::Invalid { field, .. }) => field,
         other => panic!("{other:?}"),
     };
@@ -37,12 +37,12 @@ async fn what_makes_no_sense_is_refused_with_the_name_of_the_field() {
     };
     assert_eq!(field(test).await, "eventTypes");
     let nobody = WebhookId::generate();
-    let error = rig.outbox.test(nobody, &rig.by()).await.unwrap_err();
+    let error = harness.outbox.test(nobody, &harness.by()).await.unwrap_err();
     assert!(error.to_string().contains(&nobody.to_string()), "{error}");
-    assert!(rig.outbox.remove(nobody, &rig.by()).await.is_err());
-    let error = rig
+    assert!(harness.outbox.remove(nobody, &harness.by()).await.is_err());
+    let error = harness
         .outbox
-        .rotate(nobody, OVERLAP_MAX + Duration::from_secs(1), &rig.by())
+        .rotate(nobody, OVERLAP_MAX + Duration::from_secs(1), &harness.by())
         .await;
     assert!(matches!(
         error,
@@ -53,21 +53,21 @@ async fn what_makes_no_sense_is_refused_with_the_name_of_the_field() {
 /// A name is judged when it is looked up, and one that was registered while private addresses were allowed is judged too.
 #[tokio::test]
 async fn private_addresses_are_not_connected_to() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let receiver = Receiver::start().await;
-    let (by_address, _) = rig.add(&receiver, &[]).await;
+    let (by_address, _) = harness.add(&receiver, &[]).await;
     let url = receiver.url.replace("127.0.0.1", "localhost");
-    let (by_name, _) = rig.outbox.add(address(&url), &rig.by()).await.unwrap();
-    let strict = rig.another(|config| config.private_addresses = false);
+    let (by_name, _) = harness.outbox.add(address(&url), &harness.by()).await.unwrap();
+    let strict = harness.another(|config| config.private_addresses = false);
     for webhook in [by_address, by_name] {
-        let delivery = rig.outbox.test(webhook.id, &rig.by()).await.unwrap();
+        let delivery = harness.outbox.test(webhook.id, &harness.by()).await.unwrap();
         let sent = strict.send_now(delivery.id).await.unwrap().unwrap();
         let error = sent.error.unwrap();
         assert!(error.contains("no address of the internet"), "{error}");
         assert!(!error.contains("t0ken"), "{error}");
         assert_eq!(receiver.got().len(), 0);
     }
-    let found = rig.deliveries().await;
+    let found = harness.deliveries().await;
     assert!(
         found
             .iter()
@@ -77,16 +77,21 @@ async fn private_addresses_are_not_connected_to() {
 
 #[tokio::test]
 async fn an_address_that_is_removed_gets_nothing_and_leaves_no_token_in_the_audit() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let receiver = Receiver::start().await;
-    let (webhook, _) = rig.add(&receiver, &[]).await;
-    rig.laboratory("acme").await;
-    assert_eq!(rig.deliveries().await.len(), 2);
-    rig.outbox.remove(webhook.id, &rig.by()).await.unwrap();
-    assert_eq!(rig.deliveries().await.len(), 0);
-    let audit = registry::audit_list(&rig.client().await, &registry::AuditFilter::default(), None, 50)
-        .await
-        .unwrap();
+    let (webhook, _) = harness.add(&receiver, &[]).await;
+    harness.laboratory("acme").await;
+    assert_eq!(harness.deliveries().await.len(), 2);
+    harness.outbox.remove(webhook.id, &harness.by()).await.unwrap();
+    assert_eq!(harness.deliveries().await.len(), 0);
+    let audit = registry::audit_list(
+        &harness.client().await,
+        &registry::AuditFilter::default(),
+        None,
+        50,
+    )
+    .await
+    .unwrap();
     let of_webhooks: Vec<_> = audit
         .iter()
         .filter(|line| line.action.starts_with("webhook."))

@@ -6,10 +6,10 @@
 
 mod addresses;
 mod deliveries;
+mod harness;
 #[expect(dead_code, reason = "the example's own start is not ours")]
 #[path = "../../examples/receive.rs"]
 mod receive;
 mod receiver;
 mod retry_after;
-mod rig;
 mod sharing;

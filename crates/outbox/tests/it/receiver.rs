@@ -96,7 +96,10 @@ impl Receiver {
     /// Waits until so many requests have come.
     pub(crate) async fn until(&self, count: usize) -> Vec<Got> {
         let what = format!("{count} requests");
-        testkit::eventually(&what, crate::rig::PATIENCE, async || self.got().len() >= count).await;
+        testkit::eventually(&what, crate::harness::PATIENCE, async || {
+            self.got().len() >= count
+        })
+        .await;
         self.got()
     }
 }

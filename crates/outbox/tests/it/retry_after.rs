@@ -6,16 +6,16 @@ use model::Clock as _;
 use testkit::eventually;
 
 use crate::{
+    harness::{Harness, PATIENCE, Working},
     receiver::{Receiver, Reply},
-    rig::{PATIENCE, Rig, Working},
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-async fn failed_once(rig: &Rig) -> registry::Delivery {
+async fn failed_once(harness: &Harness) -> registry::Delivery {
     let found = std::cell::RefCell::new(None);
     eventually("an attempt that failed", PATIENCE, async || {
-        let all = rig.deliveries().await;
+        let all = harness.deliveries().await;
         *found.borrow_mut() = all.into_iter().find(|delivery| delivery.error.is_some());
         found.borrow().is_some()
     })
@@ -36,13 +36,13 @@ async fn a_date_is_understood_as_well_as_seconds_and_read_by_the_receivers_own_c
         "date: Sun, 06 Nov 1994 08:49:37 GMT\r\nretry-after: Sun, 06 Nov 1994 09:49:37 GMT\r\n";
     let obsolete = "date: Sunday, 06-Nov-94 08:49:37 GMT\r\nretry-after: Sun Nov  6 09:49:37 1994\r\n";
     for head in ["retry-after: 3600\r\n", by_its_clock, obsolete] {
-        let rig = Rig::with(|config| config.backoff_max = HOUR * 2).await;
+        let harness = Harness::with(|config| config.backoff_max = HOUR * 2).await;
         let receiver = Receiver::start().await;
-        rig.add(&receiver, &[]).await;
+        harness.add(&receiver, &[]).await;
         receiver.always(Reply::Full(503, head.to_owned(), String::new()));
-        let working = Working::start(&rig.outbox);
-        rig.laboratory("acme").await;
-        let wait = ahead(&failed_once(&rig).await);
+        let working = Working::start(&harness.outbox);
+        harness.laboratory("acme").await;
+        let wait = ahead(&failed_once(&harness).await);
         assert!((3_000.0..=3_601.0).contains(&wait), "{head:?}: {wait} s");
         working.stop().await;
     }
@@ -52,12 +52,12 @@ async fn a_date_is_understood_as_well_as_seconds_and_read_by_the_receivers_own_c
         "retry-after: soon\r\n",
         "retry-after: -1\r\n",
     ] {
-        let rig = Rig::with(|config| config.backoff_max = HOUR * 2).await;
+        let harness = Harness::with(|config| config.backoff_max = HOUR * 2).await;
         let receiver = Receiver::start().await;
-        rig.add(&receiver, &[]).await;
+        harness.add(&receiver, &[]).await;
         receiver.first([Reply::Full(503, head.to_owned(), String::new())]);
-        let working = Working::start(&rig.outbox);
-        rig.laboratory("acme").await;
+        let working = Working::start(&harness.outbox);
+        harness.laboratory("acme").await;
         receiver.until(3).await;
         working.stop().await;
     }
@@ -65,24 +65,24 @@ async fn a_date_is_understood_as_well_as_seconds_and_read_by_the_receivers_own_c
 
 #[tokio::test]
 async fn the_whole_address_is_held_back_and_no_other() {
-    let rig = Rig::with(|config| config.backoff_max = HOUR * 2).await;
+    let harness = Harness::with(|config| config.backoff_max = HOUR * 2).await;
     let (overloaded, other) = (Receiver::start().await, Receiver::start().await);
-    let (webhook, _) = rig.add(&overloaded, &[]).await;
-    rig.add(&other, &[]).await;
+    let (webhook, _) = harness.add(&overloaded, &[]).await;
+    harness.add(&other, &[]).await;
     let head = "retry-after: 3600\r\n".to_owned();
     overloaded.always(Reply::Full(429, head, String::new()));
-    let working = Working::start(&rig.outbox);
-    rig.laboratory("acme").await;
-    failed_once(&rig).await;
+    let working = Working::start(&harness.outbox);
+    harness.laboratory("acme").await;
+    failed_once(&harness).await;
     other.until(2).await;
     // Another laboratory's events go their own way, but to the same address.
-    rig.laboratory("bravo").await;
+    harness.laboratory("bravo").await;
     other.until(4).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(overloaded.got().len(), 1, "it asked not to be asked for an hour");
     // Whoever switches it on again says that it is well.
     overloaded.always(Reply::Status(200));
-    rig.outbox.enable(webhook.id, &rig.by()).await.unwrap();
+    harness.outbox.enable(webhook.id, &harness.by()).await.unwrap();
     overloaded.until(5).await;
     working.stop().await;
 }

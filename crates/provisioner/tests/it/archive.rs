@@ -14,29 +14,32 @@ use provisioner::{Faults, ProvisionError};
 use registry::Tenant;
 use testkit::eventually;
 
-use crate::rig::{NOW, PATIENCE, Rig, by, connect};
+use crate::harness::{Harness, NOW, PATIENCE, by, connect};
 
 /// Long enough for a busy machine, short enough to wait for.
 pub(crate) const LEASE: Duration = Duration::from_millis(1500);
 
-pub(crate) async fn failure(rig: &Rig, operation: OperationId) -> String {
-    match rig.provisioner.run(operation, |_| {}).await.unwrap_err() {
+pub(crate) async fn failure(harness: &Harness, operation: OperationId) -> String {
+    match harness.provisioner.run(operation, |_| {}).await.unwrap_err() {
         ProvisionError::Failed { error, .. } => error,
         other => panic!("{other}"),
     }
 }
 
 /// Nothing is lost: the laboratory is closed, its database whole, and the operation goes on once the cause is gone.
-async fn assert_kept(rig: &Rig, tenant: &Tenant) {
-    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Deleting);
-    let rows = rig
+async fn assert_kept(harness: &Harness, tenant: &Tenant) {
+    assert_eq!(
+        harness.tenant(tenant.id).await.unwrap().status,
+        TenantState::Deleting
+    );
+    let rows = harness
         .inside(tenant)
         .await
         .query("SELECT FROM staff", &[])
         .await
         .unwrap();
     assert_eq!(rows.len(), 1);
-    let leftovers = rig.leftovers().await;
+    let leftovers = harness.leftovers().await;
     assert!(
         !leftovers.iter().any(|name| name.starts_with("scratch")),
         "{leftovers:?}"
@@ -44,14 +47,17 @@ async fn assert_kept(rig: &Rig, tenant: &Tenant) {
 }
 
 /// Runs the offboarding up to a point and stops there, as a process that dies; the lease is short.
-pub(crate) async fn offboard_up_to(rig: &Rig, tenant: &Tenant, point: &str) -> OperationId {
-    let operation = rig
+pub(crate) async fn offboard_up_to(harness: &Harness, tenant: &Tenant, point: &str) -> OperationId {
+    let operation = harness
         .provisioner
         .request_offboard(tenant.id, NOW, by())
         .await
         .unwrap();
-    let file = rig.space.dir().join(format!("{operation}-reached"));
-    let doomed = rig.provisioner.clone().with_faults(Faults::stop_at(point, &file));
+    let file = harness.space.dir().join(format!("{operation}-reached"));
+    let doomed = harness
+        .provisioner
+        .clone()
+        .with_faults(Faults::stop_at(point, &file));
     let running = tokio::spawn(async move { doomed.run(operation, |_| {}).await.map(|_| ()) });
     eventually(point, PATIENCE, async || file.exists()).await;
     running.abort();
@@ -80,36 +86,36 @@ pub(crate) fn change_one_byte(file: &Path) {
 
 #[tokio::test]
 async fn a_dump_with_one_byte_changed_is_refused_and_a_new_one_is_made_when_asked() {
-    let rig = Rig::with(|config| config.lease = LEASE).await;
-    let archives = rig.provisioner.config().archive_dir.clone();
+    let harness = Harness::with(|config| config.lease = LEASE).await;
+    let archives = harness.provisioner.config().archive_dir.clone();
     let mut stopped = Vec::new();
     for (slug, point) in [
         ("bitrot-one", "offboard/verify/begun"),
         ("bitrot-two", "offboard/drop_database/begun"),
     ] {
-        let tenant = rig.provisioned(slug).await;
-        let operation = offboard_up_to(&rig, &tenant, point).await;
+        let tenant = harness.provisioned(slug).await;
+        let operation = offboard_up_to(&harness, &tenant, point).await;
         change_one_byte(&files_in(&archives.join(tenant.id.to_string()), ".dump")[0]);
         stopped.push((tenant, operation));
     }
     for (tenant, operation) in stopped {
-        let error = failure(&rig, operation).await;
+        let error = failure(&harness, operation).await;
         assert!(
             error.contains("cannot be trusted") && error.contains("nothing was dropped"),
             "{error}"
         );
-        assert_kept(&rig, &tenant).await;
+        assert_kept(&harness, &tenant).await;
 
-        let again = rig
+        let again = harness
             .provisioner
             .request_offboard(tenant.id, NOW, by())
             .await
             .unwrap();
         assert_eq!(again, operation, "asking again opens the failed one");
-        rig.provisioner.run(operation, |_| {}).await.unwrap();
-        assert!(rig.tenant(tenant.id).await.is_none());
+        harness.provisioner.run(operation, |_| {}).await.unwrap();
+        assert!(harness.tenant(tenant.id).await.is_none());
         assert_eq!(files_in(&archives.join(tenant.id.to_string()), "").len(), 2);
-        let client = rig.registry.client().await.unwrap();
+        let client = harness.registry.client().await.unwrap();
         let steps = registry::steps_of(&client, operation).await.unwrap();
         let dump = steps.iter().find(|s| s.step == Step::Dump).unwrap();
         assert_eq!((dump.status, dump.attempts), (StepStatus::Done, 2));
@@ -119,7 +125,7 @@ async fn a_dump_with_one_byte_changed_is_refused_and_a_new_one_is_made_when_aske
 /// Behind the fence only an administrator can do this; the dump is sound, and yet not the laboratory any more.
 #[tokio::test]
 async fn a_laboratory_that_was_changed_since_its_dump_is_dumped_anew_before_it_is_dropped() {
-    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let harness = Harness::with(|config| config.lease = LEASE).await;
     let mut stopped = Vec::new();
     for (at, change) in [
         "INSERT INTO staff (id, display_name, email, role)
@@ -132,9 +138,9 @@ async fn a_laboratory_that_was_changed_since_its_dump_is_dumped_anew_before_it_i
     .enumerate()
     {
         let point = ["offboard/verify/begun", "offboard/drop_database/begun"][at % 2];
-        let tenant = rig.provisioned(&format!("drift-{at}")).await;
-        let operation = offboard_up_to(&rig, &tenant, point).await;
-        rig.inside(&tenant).await.batch_execute(change).await.unwrap();
+        let tenant = harness.provisioned(&format!("drift-{at}")).await;
+        let operation = offboard_up_to(&harness, &tenant, point).await;
+        harness.inside(&tenant).await.batch_execute(change).await.unwrap();
         stopped.push((change, tenant, operation));
     }
     for (change, tenant, operation) in stopped {
@@ -144,7 +150,7 @@ async fn a_laboratory_that_was_changed_since_its_dump_is_dumped_anew_before_it_i
                 errors.lock().unwrap().push_str(&error);
             }
         };
-        rig.provisioner.run(operation, told).await.unwrap();
+        harness.provisioner.run(operation, told).await.unwrap();
         let errors = errors.into_inner().unwrap();
         assert!(
             errors.contains("was changed since it was archived"),
@@ -154,8 +160,8 @@ async fn a_laboratory_that_was_changed_since_its_dump_is_dumped_anew_before_it_i
             !errors.contains("late@example.org") && !errors.contains("Somebody"),
             "no values: {errors}"
         );
-        assert!(rig.tenant(tenant.id).await.is_none());
-        let client = rig.registry.client().await.unwrap();
+        assert!(harness.tenant(tenant.id).await.is_none());
+        let client = harness.registry.client().await.unwrap();
         let steps = registry::steps_of(&client, operation).await.unwrap();
         let dump = steps.iter().find(|s| s.step == Step::Dump).unwrap();
         assert_eq!((dump.status, dump.attempts), (StepStatus::Done, 2), "{change}");
@@ -192,10 +198,10 @@ async fn a_valid_dump_with_a_row_missing_or_a_value_changed_is_refused_and_its_t
     ] {
         let dir = tempfile::tempdir().unwrap();
         let programs = programs_that(dir.path(), dump, restore);
-        let rig = Rig::with(|config| config.pg_bin = Some(programs)).await;
-        let tenant = rig.provisioned("forged").await;
-        let backup = rig.provisioner.request_backup(tenant.id, by()).await.unwrap();
-        let error = failure(&rig, backup).await;
+        let harness = Harness::with(|config| config.pg_bin = Some(programs)).await;
+        let tenant = harness.provisioned("forged").await;
+        let backup = harness.provisioner.request_backup(tenant.id, by()).await.unwrap();
+        let error = failure(&harness, backup).await;
         assert!(
             error.contains("differs from the laboratory") && error.contains(table),
             "{error}"
@@ -204,44 +210,51 @@ async fn a_valid_dump_with_a_row_missing_or_a_value_changed_is_refused_and_its_t
             !error.contains("Somebody") && !error.contains("Ada"),
             "no values: {error}"
         );
-        let client = rig.registry.client().await.unwrap();
+        let client = harness.registry.client().await.unwrap();
         assert!(
             registry::archive_by_operation(&client, backup)
                 .await
                 .unwrap()
                 .is_none()
         );
-        assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+        assert_eq!(
+            harness.tenant(tenant.id).await.unwrap().status,
+            TenantState::Active
+        );
 
-        let removal = rig
+        let removal = harness
             .provisioner
             .request_offboard(tenant.id, NOW, by())
             .await
             .unwrap();
-        let error = failure(&rig, removal).await;
+        let error = failure(&harness, removal).await;
         assert!(
             error.contains("nothing was dropped") && error.contains(table),
             "{error}"
         );
-        assert_kept(&rig, &tenant).await;
+        assert_kept(&harness, &tenant).await;
     }
 }
 
 #[tokio::test]
 async fn without_its_archives_files_nothing_is_dropped() {
-    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let harness = Harness::with(|config| config.lease = LEASE).await;
     let mut stopped = Vec::new();
     for (slug, ending) in [("no-dump", ".dump"), ("no-manifest", ".manifest.json")] {
-        let tenant = rig.provisioned(slug).await;
-        let operation = offboard_up_to(&rig, &tenant, "offboard/drop_database/begun").await;
-        let directory = rig.provisioner.config().archive_dir.join(tenant.id.to_string());
+        let tenant = harness.provisioned(slug).await;
+        let operation = offboard_up_to(&harness, &tenant, "offboard/drop_database/begun").await;
+        let directory = harness
+            .provisioner
+            .config()
+            .archive_dir
+            .join(tenant.id.to_string());
         std::fs::remove_file(&files_in(&directory, ending)[0]).unwrap();
         stopped.push((tenant, operation));
     }
     for (tenant, operation) in stopped {
-        let error = failure(&rig, operation).await;
+        let error = failure(&harness, operation).await;
         assert!(error.contains("cannot be trusted"), "{error}");
-        assert_kept(&rig, &tenant).await;
+        assert_kept(&harness, &tenant).await;
     }
 }
 
@@ -262,7 +275,7 @@ async fn a_full_disk_is_named_and_nothing_is_lost() {
             eprintln!("not tried with an encrypted archive: this process may not mount a small disk");
             continue;
         }
-        let rig = Rig::with(|config| {
+        let harness = Harness::with(|config| {
             config.archive.keys = keys;
             match &small {
                 Some(small) => config.archive_dir.clone_from(&small.0),
@@ -270,19 +283,19 @@ async fn a_full_disk_is_named_and_nothing_is_lost() {
             }
         })
         .await;
-        let tenant = rig.provisioned("full").await;
-        let operation = rig
+        let tenant = harness.provisioned("full").await;
+        let operation = harness
             .provisioner
             .request_offboard(tenant.id, NOW, by())
             .await
             .unwrap();
-        let error = failure(&rig, operation).await;
+        let error = failure(&harness, operation).await;
         assert!(
             error.contains("no space is left") && error.contains("nothing was lost"),
             "mounted {}: {error}",
             small.is_some()
         );
-        assert_kept(&rig, &tenant).await;
+        assert_kept(&harness, &tenant).await;
         if let Some(small) = &small {
             assert_eq!(
                 files_in(&small.0, ""),
@@ -337,16 +350,16 @@ async fn a_dump_program_that_goes_missing_or_is_replaced_is_refused_by_name_befo
     let dir = tempfile::tempdir().unwrap();
     let (same, program) = ("exec REAL \"$@\"", dir.path().join("pg_dump"));
     let programs = programs_that(dir.path(), same, same);
-    let rig = Rig::with(|config| config.pg_bin = Some(programs)).await;
-    let tenant = rig.provisioned("tools").await;
+    let harness = Harness::with(|config| config.pg_bin = Some(programs)).await;
+    let tenant = harness.provisioned("tools").await;
     // It fitted when the removal was asked for.
-    let operation = rig
+    let operation = harness
         .provisioner
         .request_offboard(tenant.id, NOW, by())
         .await
         .unwrap();
     std::fs::remove_file(&program).unwrap();
-    let error = failure(&rig, operation).await;
+    let error = failure(&harness, operation).await;
     let named = program.display().to_string();
     assert!(
         error.contains(&named) && error.contains("TENANTRY_PG_BIN"),
@@ -355,19 +368,19 @@ async fn a_dump_program_that_goes_missing_or_is_replaced_is_refused_by_name_befo
 
     std::fs::write(&program, "#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.1'\n").unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    rig.provisioner.reopen(operation, by()).await.unwrap();
-    let error = failure(&rig, operation).await;
+    harness.provisioner.reopen(operation, by()).await.unwrap();
+    let error = failure(&harness, operation).await;
     assert!(
         error.contains(&named) && error.contains("PostgreSQL 9, older than the server"),
         "{error}"
     );
-    assert_kept(&rig, &tenant).await;
-    assert_not_fenced(&rig, &tenant).await;
+    assert_kept(&harness, &tenant).await;
+    assert_not_fenced(&harness, &tenant).await;
 }
 
 /// Nothing was done to the laboratory yet: its own role still gets in.
-async fn assert_not_fenced(rig: &Rig, tenant: &Tenant) {
-    connect(&rig.own(tenant)).await;
+async fn assert_not_fenced(harness: &Harness, tenant: &Tenant) {
+    connect(&harness.own(tenant)).await;
 }
 
 #[tokio::test]
@@ -375,47 +388,47 @@ async fn an_archive_directory_that_cannot_be_written_is_named_before_anything_is
     let dir = tempfile::tempdir().unwrap();
     let in_the_way = dir.path().join("archives");
     std::fs::write(&in_the_way, "a file").unwrap();
-    let rig = Rig::with(|config| config.archive_dir.clone_from(&in_the_way)).await;
-    let tenant = rig.provisioned("nowhere").await;
+    let harness = Harness::with(|config| config.archive_dir.clone_from(&in_the_way)).await;
+    let tenant = harness.provisioned("nowhere").await;
     // It could be written when the removal was asked for.
     std::fs::remove_file(&in_the_way).unwrap();
-    let operation = rig
+    let operation = harness
         .provisioner
         .request_offboard(tenant.id, NOW, by())
         .await
         .unwrap();
     std::fs::remove_dir_all(&in_the_way).unwrap();
     std::fs::write(&in_the_way, "a file").unwrap();
-    let error = failure(&rig, operation).await;
+    let error = failure(&harness, operation).await;
     assert!(
         error.contains("fence")
             && error.contains("TENANTRY_ARCHIVE_DIR")
             && error.contains("run the operation again"),
         "{error}"
     );
-    assert_not_fenced(&rig, &tenant).await;
+    assert_not_fenced(&harness, &tenant).await;
 
     std::fs::remove_file(&in_the_way).unwrap();
-    rig.provisioner.reopen(operation, by()).await.unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    assert!(rig.tenant(tenant.id).await.is_none());
+    harness.provisioner.reopen(operation, by()).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(harness.tenant(tenant.id).await.is_none());
     assert_eq!(files_in(&in_the_way, "").len(), 2, "dump and manifest");
 }
 
 #[tokio::test]
 async fn a_fence_ends_the_sessions_that_are_left() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("open").await;
-    let lingering = connect(&rig.own(&tenant)).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("open").await;
+    let lingering = connect(&harness.own(&tenant)).await;
     let statement = tokio::spawn(async move { lingering.batch_execute("SELECT pg_sleep(600)").await });
-    let operation = rig
+    let operation = harness
         .provisioner
         .request_offboard(tenant.id, NOW, by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
     assert!(statement.await.unwrap().is_err());
-    let client = rig.registry.client().await.unwrap();
+    let client = harness.registry.client().await.unwrap();
     let steps = registry::steps_of(&client, operation).await.unwrap();
     let fence = steps.iter().find(|s| s.step == Step::Fence).unwrap();
     assert_eq!(fence.saw.as_ref().unwrap()["sessions_ended"], 1);
@@ -423,15 +436,15 @@ async fn a_fence_ends_the_sessions_that_are_left() {
 
 #[tokio::test]
 async fn nobody_else_can_read_an_archive() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("private").await;
-    let operation = rig
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("private").await;
+    let operation = harness
         .provisioner
         .request_offboard(tenant.id, NOW, by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    let archives = &rig.provisioner.config().archive_dir;
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    let archives = &harness.provisioner.config().archive_dir;
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     for file in files_in(archives, "") {
         assert_eq!(mode(&file), 0o600, "{}", file.display());
@@ -441,20 +454,20 @@ async fn nobody_else_can_read_an_archive() {
 
 #[tokio::test]
 async fn a_comparison_names_the_table_or_definition_of_the_first_difference() {
-    let rig = Rig::new().await;
-    let one = rig.provisioned("one").await;
-    let two = rig.provisioned("two").await;
+    let harness = Harness::new().await;
+    let one = harness.provisioned("one").await;
+    let two = harness.provisioned("two").await;
     // Each has its rights through a group of its own: that difference is taken away here.
     let (target, group) = (
-        rig.space.server.with_database(two.db_name.as_str()),
-        rig.space.namespace.tenant_group(one.id),
+        harness.space.server.with_database(two.db_name.as_str()),
+        harness.space.namespace.tenant_group(one.id),
     );
-    migrator::rights_settle(&target, &rig.space.namespace, &group, &one.role_name)
+    migrator::rights_settle(&target, &harness.space.namespace, &group, &one.role_name)
         .await
         .unwrap();
     let limit = Duration::from_secs(30);
     let contents = async |tenant: &Tenant, limit| {
-        let target = rig.space.server.with_database(tenant.db_name.as_str());
+        let target = harness.space.server.with_database(tenant.db_name.as_str());
         let snapshot = Snapshot::open(&target, PATIENCE).await.unwrap();
         snapshot.contents(limit).await
     };
@@ -469,7 +482,7 @@ async fn a_comparison_names_the_table_or_definition_of_the_first_difference() {
     assert!(!first.sequences.is_empty());
 
     // Somebody who holds a table for ever does not hold up a comparison for ever.
-    let mut holding = rig.inside(&one).await;
+    let mut holding = harness.inside(&one).await;
     let held = holding.transaction().await.unwrap();
     held.batch_execute("LOCK TABLE staff").await.unwrap();
     let waited = contents(&one, Duration::from_millis(500)).await.unwrap_err();
@@ -479,7 +492,7 @@ async fn a_comparison_names_the_table_or_definition_of_the_first_difference() {
     let differs = first.difference(&contents(&two, limit).await.unwrap()).unwrap();
     assert!(differs.contains("public.lab_profile"), "{differs}");
     // The same number, and not the same text.
-    let inside = rig.inside(&one).await;
+    let inside = harness.inside(&one).await;
     inside
         .batch_execute("CREATE TABLE n (x numeric); INSERT INTO n VALUES (1.0)")
         .await
@@ -489,7 +502,8 @@ async fn a_comparison_names_the_table_or_definition_of_the_first_difference() {
     let differs = before.difference(&contents(&one, limit).await.unwrap()).unwrap();
     assert!(differs.contains("public.n: its rows"), "{differs}");
 
-    rig.inside(&two)
+    harness
+        .inside(&two)
         .await
         .batch_execute("DROP INDEX staff_email")
         .await

@@ -15,7 +15,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::{
     archive::files_in,
-    rig::{Rig, by},
+    harness::{Harness, by},
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -33,18 +33,18 @@ async fn manifest_of(archive: &Archive) -> Manifest {
     Manifest::require(&place, &archive.manifest).await.unwrap()
 }
 
-async fn verified_again(rig: &Rig, archive: &Archive) -> Result<(), String> {
-    let (_, operation) = rig
+async fn verified_again(harness: &Harness, archive: &Archive) -> Result<(), String> {
+    let (_, operation) = harness
         .provisioner
         .request_verify_archive(archive.id, by())
         .await
         .unwrap();
-    let ended = rig.provisioner.run(operation, |_| {}).await;
+    let ended = harness.provisioner.run(operation, |_| {}).await;
     ended.map(drop).map_err(|error| error.to_string())
 }
 
-async fn archives(rig: &Rig, tenant: &Tenant) -> Vec<Archive> {
-    let client = rig.registry.client().await.unwrap();
+async fn archives(harness: &Harness, tenant: &Tenant) -> Vec<Archive> {
+    let client = harness.registry.client().await.unwrap();
     registry::archives_list(&client, Some(tenant.id), None, 100)
         .await
         .unwrap()
@@ -52,11 +52,11 @@ async fn archives(rig: &Rig, tenant: &Tenant) -> Vec<Archive> {
 
 #[tokio::test]
 async fn a_laboratory_is_archived_while_it_is_written_to() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("busy").await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("busy").await;
     let over = AtomicBool::new(false);
     let writing = async {
-        let inside = rig.inside(&tenant).await;
+        let inside = harness.inside(&tenant).await;
         let mut count = 0_u32;
         while !over.load(Ordering::Relaxed) {
             let sql = format!(
@@ -70,7 +70,7 @@ async fn a_laboratory_is_archived_while_it_is_written_to() {
         count
     };
     let archiving = async {
-        let archive = rig.backed_up(&tenant).await;
+        let archive = harness.backed_up(&tenant).await;
         over.store(true, Ordering::Relaxed);
         archive
     };
@@ -99,15 +99,18 @@ async fn a_laboratory_is_archived_while_it_is_written_to() {
         .unwrap();
     let best = if major >= 16 { "zstd" } else { "gzip" };
     assert_eq!(manifest.compression, best);
-    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
-    verified_again(&rig, &archive).await.unwrap();
+    assert_eq!(
+        harness.tenant(tenant.id).await.unwrap().status,
+        TenantState::Active
+    );
+    verified_again(&harness, &archive).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_cast_of_the_owners_never_stands_for_the_text_of_a_row() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("cast").await;
-    let inside = rig.inside(&tenant).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("cast").await;
+    let inside = harness.inside(&tenant).await;
     inside
         .batch_execute(
             "CREATE TYPE pair AS (a text, b numeric);
@@ -139,7 +142,7 @@ async fn a_cast_of_the_owners_never_stands_for_the_text_of_a_row() {
         );
         inside.batch_execute(&sql).await.unwrap();
     }
-    let manifest = manifest_of(&rig.backed_up(&tenant).await).await;
+    let manifest = manifest_of(&harness.backed_up(&tenant).await).await;
     let told = manifest.contents.tables.into_iter();
     let told: Vec<_> = told
         .map(|table| (table.name, table.checksum))
@@ -147,16 +150,16 @@ async fn a_cast_of_the_owners_never_stands_for_the_text_of_a_row() {
         .collect();
     assert_eq!(told, sums);
     // The digest before DROP DATABASE is the same.
-    rig.removed(&tenant).await;
+    harness.removed(&tenant).await;
 }
 
 #[tokio::test]
 async fn an_archive_is_proved_again_also_when_its_laboratory_is_gone() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("gone").await;
-    let archive = rig.removed(&tenant).await;
-    verified_again(&rig, &archive).await.unwrap();
-    let after = archives(&rig, &tenant).await.remove(0);
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("gone").await;
+    let archive = harness.removed(&tenant).await;
+    verified_again(&harness, &archive).await.unwrap();
+    let after = archives(&harness, &tenant).await.remove(0);
     assert!(after.verified_at > archive.verified_at);
 
     let file = Path::new(&archive.location);
@@ -164,10 +167,13 @@ async fn an_archive_is_proved_again_also_when_its_laboratory_is_gone() {
     let middle = content.len() / 2;
     content[middle] ^= 1;
     std::fs::write(file, &content).unwrap();
-    let error = verified_again(&rig, &archive).await.unwrap_err();
+    let error = verified_again(&harness, &archive).await.unwrap_err();
     assert!(error.contains("cannot be trusted"), "{error}");
-    assert_eq!(archives(&rig, &tenant).await[0].verified_at, after.verified_at);
-    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+    assert_eq!(
+        archives(&harness, &tenant).await[0].verified_at,
+        after.verified_at
+    );
+    assert_eq!(harness.leftovers().await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -180,33 +186,37 @@ async fn an_encrypted_archive_holds_nothing_in_the_clear_and_needs_its_identity(
         recipient: Some(identity.to_public().to_string()),
         identity_file: Some(file.clone()),
     };
-    let rig = Rig::with(|config| {
+    let harness = Harness::with(|config| {
         config.archive.keys = keys;
         config.archive.compression = archive::Compression::None;
     })
     .await;
-    let tenant = rig.provisioned("secret").await;
-    let archive = rig.backed_up(&tenant).await;
+    let tenant = harness.provisioned("secret").await;
+    let archive = harness.backed_up(&tenant).await;
     assert!(archive.location.ends_with(".dump.age"), "{}", archive.location);
     let content = std::fs::read(&archive.location).unwrap();
     assert!(content.starts_with(b"age-encryption.org/v1"));
     let holds = |needle: &[u8]| content.windows(needle.len()).any(|window| window == needle);
     assert!(!holds(b"PGDMP") && !holds(b"O'Neil"));
-    verified_again(&rig, &archive).await.unwrap();
-    assert_eq!(files_in(&rig.provisioner.config().archive_dir, "").len(), 2);
+    verified_again(&harness, &archive).await.unwrap();
+    assert_eq!(files_in(&harness.provisioner.config().archive_dir, "").len(), 2);
 
     let mut changed = content.clone();
     let middle = changed.len() / 2;
     changed[middle] ^= 1;
     std::fs::write(&archive.location, &changed).unwrap();
-    let error = verified_again(&rig, &archive).await.unwrap_err();
+    let error = verified_again(&harness, &archive).await.unwrap_err();
     assert!(error.contains("its content has changed"), "{error}");
     std::fs::write(&archive.location, &content).unwrap();
     std::fs::remove_file(&file).unwrap();
-    let error = verified_again(&rig, &archive).await.unwrap_err();
+    let error = verified_again(&harness, &archive).await.unwrap_err();
     assert!(error.contains("archive.age_identity_file"), "{error}");
     // Without a way to prove it nothing is archived at all.
-    let refused = rig.provisioner.request_backup(tenant.id, by()).await.unwrap_err();
+    let refused = harness
+        .provisioner
+        .request_backup(tenant.id, by())
+        .await
+        .unwrap_err();
     assert!(
         refused.to_string().contains("archive.age_identity_file"),
         "{refused}"
@@ -215,81 +225,108 @@ async fn an_encrypted_archive_holds_nothing_in_the_clear_and_needs_its_identity(
 
 #[tokio::test]
 async fn only_what_a_schedule_does_not_keep_is_pruned_and_never_the_last() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("kept").await;
-    let other = rig.provisioned("other").await;
-    let first = rig.backed_up(&tenant).await;
-    let second = rig.backed_up(&tenant).await;
-    rig.backed_up(&other).await;
-    rig.backed_up(&other).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("kept").await;
+    let other = harness.provisioned("other").await;
+    let first = harness.backed_up(&tenant).await;
+    let second = harness.backed_up(&tenant).await;
+    harness.backed_up(&other).await;
+    harness.backed_up(&other).await;
     // Without a schedule everything is kept.
     assert!(
-        rig.provisioner
+        harness
+            .provisioner
             .prune_archives(None, by())
             .await
             .unwrap()
             .is_empty()
     );
-    let set = |schedule| rig.provisioner.set_backup_schedule(tenant.id, schedule, by());
+    let set = |schedule| harness.provisioner.set_backup_schedule(tenant.id, schedule, by());
     set(schedule(1, Some(HOUR))).await.unwrap();
     assert!(
-        rig.provisioner.prunable_archives(None).await.unwrap().is_empty(),
+        harness
+            .provisioner
+            .prunable_archives(None)
+            .await
+            .unwrap()
+            .is_empty(),
         "both are young"
     );
     set(schedule(1, None)).await.unwrap();
-    let prunable = rig.provisioner.prunable_archives(None).await.unwrap();
+    let prunable = harness.provisioner.prunable_archives(None).await.unwrap();
     assert_eq!(prunable.iter().map(|a| a.id).collect::<Vec<_>>(), [first.id]);
     // The one that was proved last stays, also when it is the oldest.
-    verified_again(&rig, &first).await.unwrap();
-    assert!(rig.provisioner.prunable_archives(None).await.unwrap().is_empty());
-    verified_again(&rig, &second).await.unwrap();
+    verified_again(&harness, &first).await.unwrap();
+    assert!(
+        harness
+            .provisioner
+            .prunable_archives(None)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    verified_again(&harness, &second).await.unwrap();
     // A removal that was cut off when the files were gone.
     std::fs::remove_file(&first.location).unwrap();
-    let pruned = rig.provisioner.prune_archives(None, by()).await.unwrap();
+    let pruned = harness.provisioner.prune_archives(None, by()).await.unwrap();
     assert_eq!(pruned.iter().map(|a| a.id).collect::<Vec<_>>(), [first.id]);
-    let directory = rig.provisioner.config().archive_dir.join(tenant.id.to_string());
+    let directory = harness
+        .provisioner
+        .config()
+        .archive_dir
+        .join(tenant.id.to_string());
     assert_eq!(files_in(&directory, "").len(), 2);
     // A backup prunes by itself.
-    let third = rig.backed_up(&tenant).await;
-    let left = archives(&rig, &tenant).await;
+    let third = harness.backed_up(&tenant).await;
+    let left = archives(&harness, &tenant).await;
     assert_eq!(left.iter().map(|a| a.id).collect::<Vec<_>>(), [third.id]);
-    assert_eq!(archives(&rig, &other).await.len(), 2);
+    assert_eq!(archives(&harness, &other).await.len(), 2);
     // Of a laboratory that is gone nothing is pruned.
-    let last = rig.removed(&tenant).await;
-    rig.provisioner.prune_archives(None, by()).await.unwrap();
-    let left = archives(&rig, &tenant).await;
+    let last = harness.removed(&tenant).await;
+    harness.provisioner.prune_archives(None, by()).await.unwrap();
+    let left = archives(&harness, &tenant).await;
     assert_eq!(left.iter().map(|a| a.id).collect::<Vec<_>>(), [last.id, third.id]);
 }
 
 #[tokio::test]
 async fn an_archive_that_is_being_restored_is_not_pruned() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("used").await;
-    let first = rig.backed_up(&tenant).await;
-    rig.backed_up(&tenant).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("used").await;
+    let first = harness.backed_up(&tenant).await;
+    harness.backed_up(&tenant).await;
     let beside = provisioner::RestoreAs {
         slug: Some(model::Slug::parse("beside").unwrap()),
         server: None,
     };
-    let (_, operation) = rig
+    let (_, operation) = harness
         .provisioner
         .request_restore(first.id, beside.clone(), by())
         .await
         .unwrap();
-    rig.provisioner
+    harness
+        .provisioner
         .set_backup_schedule(tenant.id, schedule(1, None), by())
         .await
         .unwrap();
     assert!(
-        rig.provisioner
+        harness
+            .provisioner
             .prune_archives(None, by())
             .await
             .unwrap()
             .is_empty()
     );
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    assert_eq!(rig.provisioner.prune_archives(None, by()).await.unwrap().len(), 1);
-    let error = rig
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    assert_eq!(
+        harness
+            .provisioner
+            .prune_archives(None, by())
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    let error = harness
         .provisioner
         .request_restore(first.id, beside, by())
         .await
@@ -303,51 +340,59 @@ async fn an_archive_that_is_being_restored_is_not_pruned() {
 /// It failed behind its exchange and can be gone on with, which takes the archive once more.
 #[tokio::test]
 async fn an_archive_that_a_failed_restore_in_place_has_put_in_service_is_not_pruned() {
-    let rig = Rig::with(|config| config.lease = crate::archive::LEASE).await;
-    let tenant = rig.provisioned("halfway").await;
-    let first = rig.backed_up(&tenant).await;
-    rig.backed_up(&tenant).await;
-    let asked = rig.provisioner.request_restore_in_place(first.id, by()).await;
+    let harness = Harness::with(|config| config.lease = crate::archive::LEASE).await;
+    let tenant = harness.provisioned("halfway").await;
+    let first = harness.backed_up(&tenant).await;
+    harness.backed_up(&tenant).await;
+    let asked = harness.provisioner.request_restore_in_place(first.id, by()).await;
     let (_, operation) = asked.unwrap();
-    crate::crash::die_at(&rig, operation, "restore_in_place/swap_database/acted").await;
-    let client = rig.registry.client().await.unwrap();
+    crate::crash::die_at(&harness, operation, "restore_in_place/swap_database/acted").await;
+    let client = harness.registry.client().await.unwrap();
     let fail =
         "UPDATE operations SET status = 'failed', finished_at = now(), lease_owner = NULL, lease_until = NULL
         WHERE id = $1";
     client.execute(fail, &[&operation.as_uuid()]).await.unwrap();
-    let set = rig
+    let set = harness
         .provisioner
         .set_backup_schedule(tenant.id, schedule(1, None), by());
     set.await.unwrap();
-    let prunable = || rig.provisioner.prunable_archives(None);
+    let prunable = || harness.provisioner.prunable_archives(None);
     assert!(prunable().await.unwrap().is_empty());
-    rig.provisioner.reopen(operation, by()).await.unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.reopen(operation, by()).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
     let now: Vec<_> = prunable().await.unwrap().iter().map(|a| a.id).collect();
     assert_eq!(now, [first.id]);
 }
 
 #[tokio::test]
 async fn a_backup_that_is_due_is_asked_for_once_by_many_workers() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let mut scheduled = Vec::new();
     for at in 0..3 {
-        let tenant = rig.provisioned(&format!("lab-{at}")).await;
-        rig.provisioner
+        let tenant = harness.provisioned(&format!("lab-{at}")).await;
+        harness
+            .provisioner
             .set_backup_schedule(tenant.id, schedule(2, None), by())
             .await
             .unwrap();
         scheduled.push(tenant);
     }
-    rig.provisioner.suspend(scheduled[1].id, by()).await.unwrap();
-    let all = futures_util::future::join_all((0..6).map(|_| rig.provisioner.request_due_backups())).await;
+    harness.provisioner.suspend(scheduled[1].id, by()).await.unwrap();
+    let all = futures_util::future::join_all((0..6).map(|_| harness.provisioner.request_due_backups())).await;
     let asked: Vec<_> = all.into_iter().flat_map(Result::unwrap).collect();
     assert_eq!(asked.len(), 3);
-    assert!(rig.provisioner.request_due_backups().await.unwrap().is_empty());
+    assert!(
+        harness
+            .provisioner
+            .request_due_backups()
+            .await
+            .unwrap()
+            .is_empty()
+    );
     for operation in asked {
-        rig.provisioner.run(operation, |_| {}).await.unwrap();
+        harness.provisioner.run(operation, |_| {}).await.unwrap();
     }
-    let client = rig.registry.client().await.unwrap();
+    let client = harness.registry.client().await.unwrap();
     let next = registry::backup_schedule_of(&client, scheduled[0].id)
         .await
         .unwrap()
@@ -357,10 +402,11 @@ async fn a_backup_that_is_due_is_asked_for_once_by_many_workers() {
         .duration_since(registry::registry_now(&client).await.unwrap());
     assert!(left > jiff::SignedDuration::from_mins(50), "{left}");
     // One that is being removed is not backed up.
-    rig.removed(&scheduled[2]).await;
+    harness.removed(&scheduled[2]).await;
     let listed = registry::backup_schedules_list(&client, None, 10).await.unwrap();
     assert_eq!(listed.len(), 2);
-    rig.provisioner
+    harness
+        .provisioner
         .set_backup_schedule(scheduled[0].id, None, by())
         .await
         .unwrap();
@@ -382,7 +428,7 @@ async fn a_backup_that_is_due_is_asked_for_once_by_many_workers() {
             keep_for: None,
         },
     ] {
-        let refused = rig
+        let refused = harness
             .provisioner
             .set_backup_schedule(scheduled[0].id, Some(wrong), by())
             .await;
@@ -392,16 +438,16 @@ async fn a_backup_that_is_due_is_asked_for_once_by_many_workers() {
 
 #[tokio::test]
 async fn a_backup_that_is_called_off_leaves_nothing() {
-    let rig = Rig::with(|config| config.lease = crate::archive::LEASE).await;
-    let tenant = rig.provisioned("unwanted").await;
-    let operation = rig.provisioner.request_backup(tenant.id, by()).await.unwrap();
-    crate::crash::die_at(&rig, operation, "backup/verify/scratch_made").await;
-    rig.provisioner.cancel(operation, by()).await.unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap_err();
-    assert!(archives(&rig, &tenant).await.is_empty());
-    assert!(files_in(&rig.provisioner.config().archive_dir, "").is_empty());
-    assert!(rig.serves(tenant.id).await);
-    let leftovers = rig.leftovers().await;
+    let harness = Harness::with(|config| config.lease = crate::archive::LEASE).await;
+    let tenant = harness.provisioned("unwanted").await;
+    let operation = harness.provisioner.request_backup(tenant.id, by()).await.unwrap();
+    crate::crash::die_at(&harness, operation, "backup/verify/scratch_made").await;
+    harness.provisioner.cancel(operation, by()).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap_err();
+    assert!(archives(&harness, &tenant).await.is_empty());
+    assert!(files_in(&harness.provisioner.config().archive_dir, "").is_empty());
+    assert!(harness.serves(tenant.id).await);
+    let leftovers = harness.leftovers().await;
     assert!(
         leftovers.iter().all(|name| name == "tenant_unwanted"),
         "{leftovers:?}"

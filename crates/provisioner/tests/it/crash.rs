@@ -9,27 +9,30 @@ use registry::{Registry, RegistryOptions};
 use testkit::eventually;
 use tokio::task::JoinHandle;
 
-use crate::rig::{NOW, PATIENCE, Rig, by};
+use crate::harness::{Harness, NOW, PATIENCE, by};
 
 /// Long enough that a step's registry calls fit into a quarter of it on a busy machine, short enough to wait for.
 pub(crate) const LEASE: Duration = Duration::from_millis(1500);
 
 /// Runs the operation until it stands at the point, and lets it stand there.
 pub(crate) async fn park_at(
-    rig: &Rig,
+    harness: &Harness,
     operation: OperationId,
     point: &str,
 ) -> JoinHandle<Result<(), ProvisionError>> {
-    let file = rig.space.dir().join(point.replace('/', "-"));
-    let doomed = rig.provisioner.clone().with_faults(Faults::stop_at(point, &file));
+    let file = harness.space.dir().join(point.replace('/', "-"));
+    let doomed = harness
+        .provisioner
+        .clone()
+        .with_faults(Faults::stop_at(point, &file));
     let running = tokio::spawn(async move { doomed.run(operation, |_| {}).await.map(|_| ()) });
     reached(point, &file).await;
     running
 }
 
 /// Runs the operation until it stands at the point, then lets it die there.
-pub(crate) async fn die_at(rig: &Rig, operation: OperationId, point: &str) {
-    let running = park_at(rig, operation, point).await;
+pub(crate) async fn die_at(harness: &Harness, operation: OperationId, point: &str) {
+    let running = park_at(harness, operation, point).await;
     running.abort();
     assert!(
         running.await.unwrap_err().is_cancelled(),
@@ -59,21 +62,21 @@ pub(crate) fn points_of(steps: &'static [Step]) -> impl Iterator<Item = (Step, &
 
 #[tokio::test]
 async fn provisioning_ends_well_wherever_its_worker_died() {
-    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let harness = Harness::with(|config| config.lease = LEASE).await;
     let mut asked = Vec::new();
     for (at, (step, moment)) in points(OperationKind::Provision).enumerate() {
-        let (tenant, operation) = rig.ask(&format!("lab-{at}")).await;
-        die_at(&rig, operation, &format!("provision/{step}/{moment}")).await;
+        let (tenant, operation) = harness.ask(&format!("lab-{at}")).await;
+        die_at(&harness, operation, &format!("provision/{step}/{moment}")).await;
         asked.push((step, moment, tenant.id, operation));
     }
     for (step, moment, tenant, operation) in asked {
-        let ended = rig.provisioner.run(operation, |_| {}).await.unwrap();
+        let ended = harness.provisioner.run(operation, |_| {}).await.unwrap();
         assert_eq!(ended.status, OperationStatus::Succeeded, "{step} {moment}");
-        let tenant = rig.tenant(tenant).await.unwrap();
+        let tenant = harness.tenant(tenant).await.unwrap();
         assert_eq!(tenant.status, TenantState::Active, "{step} {moment}");
         assert_eq!(tenant.db_version, migrator::latest());
     }
-    let leftovers = rig.leftovers().await;
+    let leftovers = harness.leftovers().await;
     assert!(
         leftovers.iter().all(|name| name.starts_with("tenant_lab-")),
         "{leftovers:?}"
@@ -82,22 +85,22 @@ async fn provisioning_ends_well_wherever_its_worker_died() {
 
 #[tokio::test]
 async fn offboarding_ends_well_wherever_its_worker_died() {
-    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let harness = Harness::with(|config| config.lease = LEASE).await;
     let mut asked = Vec::new();
     for (at, (step, moment)) in points(OperationKind::Offboard).enumerate() {
-        let tenant = rig.provisioned(&format!("lab-{at}")).await;
-        let operation = rig
+        let tenant = harness.provisioned(&format!("lab-{at}")).await;
+        let operation = harness
             .provisioner
             .request_offboard(tenant.id, NOW, by())
             .await
             .unwrap();
-        die_at(&rig, operation, &format!("offboard/{step}/{moment}")).await;
+        die_at(&harness, operation, &format!("offboard/{step}/{moment}")).await;
         asked.push((step, moment, tenant.id, operation));
     }
     for (step, moment, tenant, operation) in asked {
-        rig.provisioner.run(operation, |_| {}).await.unwrap();
-        assert!(rig.tenant(tenant).await.is_none(), "{step} {moment}");
-        let client = rig.registry.client().await.unwrap();
+        harness.provisioner.run(operation, |_| {}).await.unwrap();
+        assert!(harness.tenant(tenant).await.is_none(), "{step} {moment}");
+        let client = harness.registry.client().await.unwrap();
         let archive = registry::archive_by_operation(&client, operation)
             .await
             .unwrap()
@@ -106,16 +109,16 @@ async fn offboarding_ends_well_wherever_its_worker_died() {
         let files = std::fs::read_dir(directory).unwrap().count();
         assert_eq!(files, 2, "{step} {moment}: dump and manifest and nothing else");
     }
-    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+    assert_eq!(harness.leftovers().await, Vec::<String>::new());
 }
 
 /// Dump, manifest and row of every archive, and nothing else.
-pub(crate) async fn assert_archives_only(rig: &Rig, tenant: model::TenantId) {
-    let client = rig.registry.client().await.unwrap();
+pub(crate) async fn assert_archives_only(harness: &Harness, tenant: model::TenantId) {
+    let client = harness.registry.client().await.unwrap();
     let archives = registry::archives_list(&client, Some(tenant), None, 100)
         .await
         .unwrap();
-    let directory = rig.provisioner.config().archive_dir.join(tenant.to_string());
+    let directory = harness.provisioner.config().archive_dir.join(tenant.to_string());
     let mut files: Vec<String> = std::fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
@@ -131,22 +134,22 @@ pub(crate) async fn assert_archives_only(rig: &Rig, tenant: model::TenantId) {
 
 #[tokio::test]
 async fn a_backup_ends_well_wherever_its_worker_died() {
-    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let harness = Harness::with(|config| config.lease = LEASE).await;
     let mut asked = Vec::new();
     for (at, (step, moment)) in points(OperationKind::Backup).enumerate() {
-        let tenant = rig.provisioned(&format!("lab-{at}")).await;
-        let operation = rig.provisioner.request_backup(tenant.id, by()).await.unwrap();
-        die_at(&rig, operation, &format!("backup/{step}/{moment}")).await;
-        assert!(rig.serves(tenant.id).await, "{step} {moment}");
+        let tenant = harness.provisioned(&format!("lab-{at}")).await;
+        let operation = harness.provisioner.request_backup(tenant.id, by()).await.unwrap();
+        die_at(&harness, operation, &format!("backup/{step}/{moment}")).await;
+        assert!(harness.serves(tenant.id).await, "{step} {moment}");
         asked.push((step, moment, tenant.id, operation));
     }
     for (step, moment, tenant, operation) in asked {
-        let ended = rig.provisioner.run(operation, |_| {}).await.unwrap();
+        let ended = harness.provisioner.run(operation, |_| {}).await.unwrap();
         assert_eq!(ended.status, OperationStatus::Succeeded, "{step} {moment}");
-        assert!(rig.serves(tenant).await, "{step} {moment}");
-        assert_archives_only(&rig, tenant).await;
+        assert!(harness.serves(tenant).await, "{step} {moment}");
+        assert_archives_only(&harness, tenant).await;
     }
-    let leftovers = rig.leftovers().await;
+    let leftovers = harness.leftovers().await;
     assert!(
         leftovers.iter().all(|name| name.starts_with("tenant_lab-")),
         "{leftovers:?}"
@@ -155,51 +158,51 @@ async fn a_backup_ends_well_wherever_its_worker_died() {
 
 #[tokio::test]
 async fn a_restore_ends_well_wherever_its_worker_died() {
-    let rig = Rig::with(|config| config.lease = LEASE).await;
-    let origin = rig.provisioned("origin").await;
-    let archive = rig.backed_up(&origin).await;
+    let harness = Harness::with(|config| config.lease = LEASE).await;
+    let origin = harness.provisioned("origin").await;
+    let archive = harness.backed_up(&origin).await;
     let beside = |slug: String| RestoreAs {
         slug: Some(Slug::parse(&slug).unwrap()),
         server: None,
     };
     let mut asked = Vec::new();
     for (at, (step, moment)) in points(OperationKind::Restore).enumerate() {
-        let (tenant, operation) = rig
+        let (tenant, operation) = harness
             .provisioner
             .request_restore(archive.id, beside(format!("lab-{at}")), by())
             .await
             .unwrap();
-        die_at(&rig, operation, &format!("restore/{step}/{moment}")).await;
+        die_at(&harness, operation, &format!("restore/{step}/{moment}")).await;
         asked.push((step, moment, tenant.id, operation));
     }
     for (step, moment, tenant, operation) in asked {
-        rig.provisioner.run(operation, |_| {}).await.unwrap();
+        harness.provisioner.run(operation, |_| {}).await.unwrap();
         assert_eq!(
-            rig.tenant(tenant).await.unwrap().status,
+            harness.tenant(tenant).await.unwrap().status,
             TenantState::Active,
             "{step} {moment}"
         );
-        assert!(rig.serves(tenant).await, "{step} {moment}");
+        assert!(harness.serves(tenant).await, "{step} {moment}");
     }
     // Called off at every point, wherever its undoing dies.
     let mut asked = Vec::new();
     for (at, (step, moment)) in points_of(provisioner::undo_steps(OperationKind::Restore)).enumerate() {
-        let (tenant, operation) = rig
+        let (tenant, operation) = harness
             .provisioner
             .request_restore(archive.id, beside(format!("gone-{at}")), by())
             .await
             .unwrap();
-        die_at(&rig, operation, "restore/check/begun").await;
-        std::fs::remove_file(rig.space.dir().join("restore-check-begun")).unwrap();
-        rig.provisioner.cancel(operation, by()).await.unwrap();
-        die_at(&rig, operation, &format!("restore/undo/{step}/{moment}")).await;
+        die_at(&harness, operation, "restore/check/begun").await;
+        std::fs::remove_file(harness.space.dir().join("restore-check-begun")).unwrap();
+        harness.provisioner.cancel(operation, by()).await.unwrap();
+        die_at(&harness, operation, &format!("restore/undo/{step}/{moment}")).await;
         asked.push((step, moment, tenant.id, operation));
     }
     for (step, moment, tenant, operation) in asked {
-        rig.provisioner.run(operation, |_| {}).await.unwrap_err();
-        assert!(rig.tenant(tenant).await.is_none(), "{step} {moment}");
+        harness.provisioner.run(operation, |_| {}).await.unwrap_err();
+        assert!(harness.tenant(tenant).await.is_none(), "{step} {moment}");
     }
-    let leftovers = rig.leftovers().await;
+    let leftovers = harness.leftovers().await;
     assert!(
         leftovers
             .iter()
@@ -210,7 +213,7 @@ async fn a_restore_ends_well_wherever_its_worker_died() {
 
 #[tokio::test]
 async fn a_restore_in_place_ends_well_wherever_its_worker_died() {
-    let rig = Rig::with(|config| config.lease = LEASE).await;
+    let harness = Harness::with(|config| config.lease = LEASE).await;
     let mut asked = Vec::new();
     let forward = points(OperationKind::RestoreInPlace).map(|(step, moment)| (false, step, moment));
     let undo = points_of(provisioner::undo_steps(OperationKind::RestoreInPlace));
@@ -218,39 +221,39 @@ async fn a_restore_in_place_ends_well_wherever_its_worker_died() {
         .chain(undo.map(|(step, moment)| (true, step, moment)))
         .enumerate()
     {
-        let tenant = rig.provisioned(&format!("lab-{at}")).await;
-        let archive = rig.backed_up(&tenant).await;
+        let tenant = harness.provisioned(&format!("lab-{at}")).await;
+        let archive = harness.backed_up(&tenant).await;
         let late = "INSERT INTO staff (id, display_name, email, role)
                     VALUES (gen_random_uuid(), 'Late', 'late@example.org', 'technician')";
-        rig.inside(&tenant).await.batch_execute(late).await.unwrap();
-        let (_, operation) = rig
+        harness.inside(&tenant).await.batch_execute(late).await.unwrap();
+        let (_, operation) = harness
             .provisioner
             .request_restore_in_place(archive.id, by())
             .await
             .unwrap();
         if undoing {
-            die_at(&rig, operation, "restore_in_place/swap_database/begun").await;
-            std::fs::remove_file(rig.space.dir().join("restore_in_place-swap_database-begun")).unwrap();
-            rig.provisioner.cancel(operation, by()).await.unwrap();
+            die_at(&harness, operation, "restore_in_place/swap_database/begun").await;
+            std::fs::remove_file(harness.space.dir().join("restore_in_place-swap_database-begun")).unwrap();
+            harness.provisioner.cancel(operation, by()).await.unwrap();
             let undo = if step == Step::Readmit { "" } else { "undo/" };
             die_at(
-                &rig,
+                &harness,
                 operation,
                 &format!("restore_in_place/{undo}{step}/{moment}"),
             )
             .await;
         } else {
-            die_at(&rig, operation, &format!("restore_in_place/{step}/{moment}")).await;
+            die_at(&harness, operation, &format!("restore_in_place/{step}/{moment}")).await;
         }
         asked.push((undoing, step, moment, tenant, operation));
     }
     for (undoing, step, moment, tenant, operation) in asked {
-        let ended = rig.provisioner.run(operation, |_| {}).await;
+        let ended = harness.provisioner.run(operation, |_| {}).await;
         assert_eq!(ended.is_err(), undoing, "{step} {moment}: {ended:?}");
-        let now = rig.tenant(tenant.id).await.unwrap();
+        let now = harness.tenant(tenant.id).await.unwrap();
         assert_eq!((now.status, now.status_before), (TenantState::Active, None));
-        assert!(rig.serves(tenant.id).await, "{undoing} {step} {moment}");
-        let rows = rig
+        assert!(harness.serves(tenant.id).await, "{undoing} {step} {moment}");
+        let rows = harness
             .inside(&tenant)
             .await
             .query("SELECT FROM staff", &[])
@@ -261,9 +264,9 @@ async fn a_restore_in_place_ends_well_wherever_its_worker_died() {
             if undoing { 2 } else { 1 },
             "{undoing} {step} {moment}"
         );
-        assert_archives_only(&rig, tenant.id).await;
+        assert_archives_only(&harness, tenant.id).await;
     }
-    let leftovers = rig.leftovers().await;
+    let leftovers = harness.leftovers().await;
     assert!(
         leftovers.iter().all(|name| name.starts_with("tenant_lab-")),
         "{leftovers:?}"
@@ -272,40 +275,40 @@ async fn a_restore_in_place_ends_well_wherever_its_worker_died() {
 
 #[tokio::test]
 async fn undoing_ends_well_wherever_its_worker_died() {
-    let rig = Rig::with(|config| {
+    let harness = Harness::with(|config| {
         config.lease = LEASE;
         config.seed = Arc::new(|_, _| Box::pin(async { Err("no seed today".into()) }));
     })
     .await;
     let mut asked = Vec::new();
     for (at, (step, moment)) in points_of(provisioner::undo_steps(OperationKind::Provision)).enumerate() {
-        let (tenant, operation) = rig.ask(&format!("lab-{at}")).await;
-        die_at(&rig, operation, &format!("provision/undo/{step}/{moment}")).await;
+        let (tenant, operation) = harness.ask(&format!("lab-{at}")).await;
+        die_at(&harness, operation, &format!("provision/undo/{step}/{moment}")).await;
         asked.push((tenant.id, operation));
     }
     for (tenant, operation) in asked {
-        let error = rig
+        let error = harness
             .provisioner
             .run(operation, |_| {})
             .await
             .unwrap_err()
             .to_string();
         assert!(error.contains("no seed today"), "{error}");
-        assert!(rig.tenant(tenant).await.is_none());
+        assert!(harness.tenant(tenant).await.is_none());
     }
-    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+    assert_eq!(harness.leftovers().await, Vec::<String>::new());
 }
 
 /// The lease ran out while its holder only stood still: it must not go on when it wakes.
 #[tokio::test]
 async fn a_worker_that_lost_its_lease_stops_and_its_session_is_ended() {
-    let rig = Rig::with(|config| config.lease = LEASE).await;
-    let (tenant, operation) = rig.ask("stalled").await;
+    let harness = Harness::with(|config| config.lease = LEASE).await;
+    let (tenant, operation) = harness.ask("stalled").await;
     let point = "provision/secure_database/begun";
-    let file = rig.space.dir().join("stalled");
+    let file = harness.space.dir().join("stalled");
     // With connections of its own, as another process has: what stands still must not hold anybody else up.
-    let mut config = rig.provisioner.config().clone();
-    config.registry = Registry::new(&rig.space.registry, RegistryOptions::default());
+    let mut config = harness.provisioner.config().clone();
+    config.registry = Registry::new(&harness.space.registry, RegistryOptions::default());
     let told = file.clone();
     let stalled_runtime = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -320,7 +323,10 @@ async fn a_worker_that_lost_its_lease_stops_and_its_session_is_ended() {
     })
     .await
     .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    assert_eq!(
+        harness.tenant(tenant.id).await.unwrap().status,
+        TenantState::Active
+    );
     stalled_runtime.shutdown_background();
 }

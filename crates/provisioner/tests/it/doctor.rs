@@ -6,7 +6,7 @@ use provisioner::{Ailment, Finding, Report};
 use registry::{Actor, Change, Tenant};
 use tokio_postgres::Client;
 
-use crate::rig::{NOW, Rig, by, connect, register_server};
+use crate::harness::{Harness, NOW, by, connect, register_server};
 
 /// What was found, as kind and subject, in order.
 fn told(report: &Report) -> Vec<(Ailment, String)> {
@@ -24,7 +24,7 @@ fn of_kind(report: &Report, kind: Ailment) -> &Finding {
     }
 }
 
-impl Rig {
+impl Harness {
     async fn examined(&self) -> Report {
         self.provisioner.examine(true).await.unwrap()
     }
@@ -65,40 +65,40 @@ async fn run(client: &Client, sql: &str) {
 
 #[tokio::test]
 async fn a_healthy_fleet_in_every_state_has_nothing_wrong_with_it() {
-    let rig = Rig::new().await;
-    assert_eq!(told(&rig.examined().await), [], "an empty fleet");
+    let harness = Harness::new().await;
+    assert_eq!(told(&harness.examined().await), [], "an empty fleet");
     let (active, suspended, waiting, gone) = (
-        rig.provisioned("active").await,
-        rig.provisioned("suspended").await,
-        rig.provisioned("waiting").await,
-        rig.provisioned("gone").await,
+        harness.provisioned("active").await,
+        harness.provisioned("suspended").await,
+        harness.provisioned("waiting").await,
+        harness.provisioned("gone").await,
     );
-    rig.provisioner.suspend(suspended.id, by()).await.unwrap();
+    harness.provisioner.suspend(suspended.id, by()).await.unwrap();
     // In its grace period, archived.
     let month = std::time::Duration::from_secs(30 * 86_400);
-    let operation = rig
+    let operation = harness
         .provisioner
         .request_offboard(waiting.id, month, by())
         .await
         .unwrap();
-    let _waits = rig.provisioner.run(operation, |_| {}).await;
-    let operation = rig
+    let _waits = harness.provisioner.run(operation, |_| {}).await;
+    let operation = harness
         .provisioner
         .request_offboard(gone.id, NOW, by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
     // Asked for, and nobody has begun.
-    let (asked, _) = rig.ask("asked").await;
+    let (asked, _) = harness.ask("asked").await;
     // The same cluster under a second name is still one cluster.
     register_server(
-        &rig.registry,
-        &rig.provisioner.config().sealer,
-        &rig.space.server,
+        &harness.registry,
+        &harness.provisioner.config().sealer,
+        &harness.space.server,
         "second",
     )
     .await;
-    let report = rig.examined().await;
+    let report = harness.examined().await;
     assert_eq!(told(&report), []);
     assert_eq!(report.examined.laboratories, 4);
     assert_eq!(report.examined.archives, 2);
@@ -106,24 +106,24 @@ async fn a_healthy_fleet_in_every_state_has_nothing_wrong_with_it() {
         report.examined.histories, 2,
         "the active one and the suspended one"
     );
-    assert!(rig.tenant(asked.id).await.is_some() && rig.tenant(active.id).await.is_some());
+    assert!(harness.tenant(asked.id).await.is_some() && harness.tenant(active.id).await.is_some());
 }
 
 #[tokio::test]
 async fn nothing_healthy_is_named_while_laboratories_come_and_go() {
-    let rig = Rig::new().await;
-    rig.provisioned("steady").await;
+    let harness = Harness::new().await;
+    harness.provisioned("steady").await;
     let story = async {
         for round in 0..3 {
-            let tenant = rig.provisioned(&format!("round-{round}")).await;
-            rig.provisioner.suspend(tenant.id, by()).await.unwrap();
-            rig.provisioner.resume(tenant.id, by()).await.unwrap();
-            let operation = rig
+            let tenant = harness.provisioned(&format!("round-{round}")).await;
+            harness.provisioner.suspend(tenant.id, by()).await.unwrap();
+            harness.provisioner.resume(tenant.id, by()).await.unwrap();
+            let operation = harness
                 .provisioner
                 .request_offboard(tenant.id, NOW, by())
                 .await
                 .unwrap();
-            rig.provisioner.run(operation, |_| {}).await.unwrap();
+            harness.provisioner.run(operation, |_| {}).await.unwrap();
         }
     };
     tokio::pin!(story);
@@ -131,7 +131,7 @@ async fn nothing_healthy_is_named_while_laboratories_come_and_go() {
     loop {
         tokio::select! {
             () = &mut story => break,
-            report = rig.examined() => {
+            report = harness.examined() => {
                 looks += 1;
                 assert_eq!(told(&report), [], "{:#?}", report.findings);
             }
@@ -142,12 +142,12 @@ async fn nothing_healthy_is_named_while_laboratories_come_and_go() {
 
 #[tokio::test]
 async fn what_an_operation_or_a_suspension_under_way_explains_is_not_named() {
-    let rig = Rig::new().await;
-    let closing = rig.provisioned("closing").await;
+    let harness = Harness::new().await;
+    let closing = harness.provisioned("closing").await;
     // A clone that is being made, as a worker leaves it between two statements.
-    let (asked, _) = rig.ask("asked").await;
-    let making = rig.space.namespace.database_in_the_making(asked.id);
-    let admin = rig.admin().await;
+    let (asked, _) = harness.ask("asked").await;
+    let making = harness.space.namespace.database_in_the_making(asked.id);
+    let admin = harness.admin().await;
     run(
         &admin,
         &format!("CREATE DATABASE {making} TEMPLATE template0 ALLOW_CONNECTIONS false"),
@@ -156,23 +156,25 @@ async fn what_an_operation_or_a_suspension_under_way_explains_is_not_named() {
     // Suspended in the registry, and its server is not told yet.
     let actor = Actor::Terminal("tester".to_owned());
     let change = Change::by(&actor);
-    rig.registry
+    harness
+        .registry
         .in_txn(async |txn| {
             registry::tenant_transition_in_txn(txn, closing.id, TenantEvent::Suspend, &change).await
         })
         .await
         .unwrap();
-    assert_eq!(told(&rig.examined().await), []);
+    assert_eq!(told(&harness.examined().await), []);
 
     // Whoever suspended it has given up on the server; and of the other one nobody knows an operation any more.
-    rig.registry_runs(&format!(
+    harness
+        .registry_runs(&format!(
         "INSERT INTO tenant_events (tenant_id, kind, actor) VALUES ('{}', 'fence_missing', 'terminal:tester');
          DELETE FROM operations WHERE tenant_id = '{}'",
         closing.id, asked.id
     ))
-    .await;
+        .await;
     assert_eq!(
-        told(&rig.examined().await),
+        told(&harness.examined().await),
         [
             (Ailment::RoleCanLogIn, closing.role_name.as_str().to_owned()),
             (Ailment::MakingLeft, making.as_str().to_owned()),
@@ -183,14 +185,14 @@ async fn what_an_operation_or_a_suspension_under_way_explains_is_not_named() {
 
 #[tokio::test]
 async fn lacks_and_foreign_things_are_named() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let (no_database, no_role, foreign) = (
-        rig.provisioned("no-database").await,
-        rig.provisioned("no-role").await,
-        rig.provisioned("foreign").await,
+        harness.provisioned("no-database").await,
+        harness.provisioned("no-role").await,
+        harness.provisioned("foreign").await,
     );
-    rig.provisioned("whole").await;
-    let admin = rig.admin().await;
+    harness.provisioned("whole").await;
+    let admin = harness.admin().await;
     run(&admin, &format!("DROP DATABASE {}", no_database.db_name)).await;
     let role = &no_role.role_name;
     run(&admin, &format!("DROP OWNED BY {role}")).await;
@@ -207,7 +209,7 @@ async fn lacks_and_foreign_things_are_named() {
     .await;
     run(&admin, &format!("COMMENT ON ROLE {} IS NULL", foreign.role_name)).await;
 
-    let report = rig.examined().await;
+    let report = harness.examined().await;
     let name = |tenant: &Tenant| tenant.db_name.as_str().to_owned();
     assert_eq!(
         told(&report),
@@ -224,9 +226,9 @@ async fn lacks_and_foreign_things_are_named() {
             .contains("archives list")
     );
     // Only the role can be made again, with the password that is stored: the laboratory can log in as before.
-    let mended = rig.mended().await;
+    let mended = harness.mended().await;
     assert!(of_kind(&mended, Ailment::MissingRole).mended);
-    connect(&rig.own(&no_role))
+    connect(&harness.own(&no_role))
         .await
         .batch_execute("SELECT * FROM lab_profile")
         .await
@@ -235,16 +237,16 @@ async fn lacks_and_foreign_things_are_named() {
 
 #[tokio::test]
 async fn what_is_open_and_what_is_closed_by_mistake_is_found_and_mended() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let (open, closed, unreachable, public, far) = (
-        rig.provisioned("open").await,
-        rig.provisioned("closed").await,
-        rig.provisioned("unreachable").await,
-        rig.provisioned("public").await,
-        rig.provisioned("far").await,
+        harness.provisioned("open").await,
+        harness.provisioned("closed").await,
+        harness.provisioned("unreachable").await,
+        harness.provisioned("public").await,
+        harness.provisioned("far").await,
     );
-    rig.provisioner.suspend(open.id, by()).await.unwrap();
-    let admin = rig.admin().await;
+    harness.provisioner.suspend(open.id, by()).await.unwrap();
+    let admin = harness.admin().await;
     run(&admin, &format!("ALTER ROLE {} LOGIN", open.role_name)).await;
     run(&admin, &format!("ALTER ROLE {} NOLOGIN", closed.role_name)).await;
     let (database, role) = (&unreachable.db_name, &unreachable.role_name);
@@ -267,7 +269,7 @@ async fn what_is_open_and_what_is_closed_by_mistake_is_found_and_mended() {
     )
     .await;
 
-    let report = rig.examined().await;
+    let report = harness.examined().await;
     let name = |tenant: &Tenant| tenant.role_name.as_str().to_owned();
     assert_eq!(
         told(&report),
@@ -282,18 +284,18 @@ async fn what_is_open_and_what_is_closed_by_mistake_is_found_and_mended() {
             (Ailment::OpenToPublic, name(&public)),
         ]
     );
-    rig.mended().await;
+    harness.mended().await;
     assert!(
-        pg::connect(&rig.own(&open), "suspended", crate::rig::PATIENCE)
+        pg::connect(&harness.own(&open), "suspended", crate::harness::PATIENCE)
             .await
             .is_err()
     );
     for tenant in [&closed, &unreachable, &public, &far] {
-        connect(&rig.own(tenant)).await;
+        connect(&harness.own(tenant)).await;
     }
-    let elsewhere = rig.own(&far).with_database(public.db_name.as_str());
+    let elsewhere = harness.own(&far).with_database(public.db_name.as_str());
     assert!(
-        pg::connect(&elsewhere, "intruder", crate::rig::PATIENCE)
+        pg::connect(&elsewhere, "intruder", crate::harness::PATIENCE)
             .await
             .is_err()
     );
@@ -301,14 +303,14 @@ async fn what_is_open_and_what_is_closed_by_mistake_is_found_and_mended() {
 
 #[tokio::test]
 async fn a_role_that_reaches_others_through_a_group_or_as_a_superuser_is_named() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let (one, two, three) = (
-        rig.provisioned("one").await,
-        rig.provisioned("two").await,
-        rig.provisioned("three").await,
+        harness.provisioned("one").await,
+        harness.provisioned("two").await,
+        harness.provisioned("three").await,
     );
-    let admin = rig.admin().await;
-    let group = model::quote_ident(&rig.named("readers"));
+    let admin = harness.admin().await;
+    let group = model::quote_ident(&harness.named("readers"));
     run(
         &admin,
         &format!(
@@ -319,8 +321,8 @@ async fn a_role_that_reaches_others_through_a_group_or_as_a_superuser_is_named()
     .await;
     run(&admin, &format!("GRANT {group} TO {}", one.role_name)).await;
     run(&admin, &format!("ALTER ROLE {} SUPERUSER", three.role_name)).await;
-    let report = rig.examined().await;
-    let readers = rig.named("readers");
+    let report = harness.examined().await;
+    let readers = harness.named("readers");
     let member = format!("{} in {readers}", one.role_name.as_str());
     let let_in = format!("{readers} in {}", two.db_name.as_str());
     assert_eq!(
@@ -341,9 +343,9 @@ async fn a_role_that_reaches_others_through_a_group_or_as_a_superuser_is_named()
 
 #[tokio::test]
 async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
-    let rig = Rig::new().await;
-    let kept = rig.provisioned("kept").await;
-    let admin = rig.admin().await;
+    let harness = Harness::new().await;
+    let kept = harness.provisioned("kept").await;
+    let admin = harness.admin().await;
     let make = async |name: &str, template: &str| {
         let name = model::quote_ident(name);
         run(
@@ -352,33 +354,39 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
         )
         .await;
     };
-    let template = rig
+    let template = harness
         .space
         .namespace
         .template_database(migrator::latest(), migrator::fingerprint())
         .to_string();
-    let orphan = rig.named("tenant_forgotten");
+    let orphan = harness.named("tenant_forgotten");
     make(&orphan, "template0").await;
-    let stranger = rig.named("somebodys");
+    let stranger = harness.named("somebodys");
     make(&stranger, "template0").await;
-    let making = rig.space.namespace.database_in_the_making(TenantId::generate());
+    let making = harness
+        .space
+        .namespace
+        .database_in_the_making(TenantId::generate());
     make(making.as_str(), &template).await;
     // A making that holds a laboratory after all: a clone of one, renamed by hand.
-    let inhabited = rig.space.namespace.database_in_the_making(TenantId::generate());
+    let inhabited = harness
+        .space
+        .namespace
+        .database_in_the_making(TenantId::generate());
     make(inhabited.as_str(), &kept.db_name.to_string()).await;
-    let scratch = rig.space.namespace.scratch_database(OperationId::generate());
+    let scratch = harness.space.namespace.scratch_database(OperationId::generate());
     make(scratch.as_str(), &kept.db_name.to_string()).await;
-    let stale = rig
+    let stale = harness
         .space
         .namespace
         .template_database(SchemaVersion::new(1), "0123456789ab");
     make(stale.as_str(), "template0").await;
-    let building = rig.space.namespace.template_under_construction();
+    let building = harness.space.namespace.template_under_construction();
     make(building.as_str(), "template0").await;
-    let spare = rig.named("spare_ffffffffffff_0000000000000001");
+    let spare = harness.named("spare_ffffffffffff_0000000000000001");
     make(&spare, &template).await;
     // One that fits, but that somebody has opened.
-    let opened = migrator::spare_name(&rig.space.namespace, 1);
+    let opened = migrator::spare_name(&harness.space.namespace, 1);
     make(opened.as_str(), &template).await;
     run(
         &admin,
@@ -388,19 +396,19 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
     )
     .await;
     // And one of the newer template, which another binary may take.
-    make(&rig.named("spare_0123456789ab_0000000000000001"), &template).await;
-    let fitting = migrator::spare_name(&rig.space.namespace, 2);
+    make(&harness.named("spare_0123456789ab_0000000000000001"), &template).await;
+    let fitting = migrator::spare_name(&harness.space.namespace, 2);
     make(fitting.as_str(), &template).await;
-    let newer = rig
+    let newer = harness
         .space
         .namespace
         .template_database(SchemaVersion::new(9999), "0123456789ab");
     make(newer.as_str(), "template0").await;
     // Roles: one that may go, one that owns something, one of which nobody knows whose it was.
     let (free, owner, unmarked) = (
-        rig.named("tenant_free"),
-        rig.named("tenant_owner"),
-        rig.named("tenant_unmarked"),
+        harness.named("tenant_free"),
+        harness.named("tenant_owner"),
+        harness.named("tenant_unmarked"),
     );
     for role in [&free, &owner, &unmarked] {
         run(&admin, &format!("CREATE ROLE {}", model::quote_ident(role))).await;
@@ -413,7 +421,7 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
     let (database, role) = (model::quote_ident(&orphan), model::quote_ident(&owner));
     run(&admin, &format!("ALTER DATABASE {database} OWNER TO {role}")).await;
 
-    let report = rig.examined().await;
+    let report = harness.examined().await;
     let mut expected = vec![
         (Ailment::OrphanDatabase, orphan.clone()),
         (Ailment::OrphanDatabase, stranger.clone()),
@@ -431,7 +439,7 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
     expected.sort();
     assert_eq!(told(&report), expected);
 
-    let mended = rig.provisioner.mend(false, by()).await.unwrap();
+    let mended = harness.provisioner.mend(false, by()).await.unwrap();
     let held = mended
         .findings
         .iter()
@@ -449,15 +457,15 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
         (Ailment::MakingLeft, inhabited.as_str().to_owned()),
     ];
     left.sort();
-    assert_eq!(told(&rig.examined().await), left, "{:#?}", mended.findings);
-    let (databases, _) = rig.space.contents().await;
+    assert_eq!(told(&harness.examined().await), left, "{:#?}", mended.findings);
+    let (databases, _) = harness.space.contents().await;
     assert!(
         [&newer, &inhabited, &fitting]
             .iter()
             .all(|name| databases.contains(name))
     );
     // Each thing that was mended stands in the audit.
-    let client = rig.registry.client().await.unwrap();
+    let client = harness.registry.client().await.unwrap();
     let filter = registry::AuditFilter {
         action: Some("doctor.mended".to_owned()),
         ..registry::AuditFilter::default()
@@ -468,32 +476,32 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
 
 #[tokio::test]
 async fn a_template_that_somebody_builds_is_no_left_over() {
-    let rig = Rig::new().await;
-    let admin = rig.admin().await;
-    let building = rig.space.namespace.template_under_construction();
+    let harness = Harness::new().await;
+    let admin = harness.admin().await;
+    let building = harness.space.namespace.template_under_construction();
     run(
         &admin,
         &format!("CREATE DATABASE {building} TEMPLATE template0 ALLOW_CONNECTIONS false"),
     )
     .await;
     let seen = [(Ailment::StaleTemplate, building.as_str().to_owned())];
-    assert_eq!(told(&rig.examined().await), seen);
+    assert_eq!(told(&harness.examined().await), seen);
     // The builder's lock, as the migrator takes it.
-    let name = format!("tenantry template {}", rig.space.namespace.as_str());
+    let name = format!("tenantry template {}", harness.space.namespace.as_str());
     let digest: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(name).into();
     let key = i64::from_be_bytes(digest[..8].try_into().unwrap());
     run(&admin, &format!("SELECT pg_advisory_lock({key})")).await;
-    assert_eq!(told(&rig.examined().await), []);
+    assert_eq!(told(&harness.examined().await), []);
 }
 
 #[tokio::test]
 async fn operations_that_nobody_works_on_are_found_and_woken() {
-    let rig = Rig::new().await;
-    let (_, forgotten) = rig.ask("forgotten").await;
-    let (_, dead) = rig.ask("dead").await;
-    rig.ask("young").await;
+    let harness = Harness::new().await;
+    let (_, forgotten) = harness.ask("forgotten").await;
+    let (_, dead) = harness.ask("dead").await;
+    harness.ask("young").await;
     let uuid = |id: OperationId| id.as_uuid();
-    rig.registry_runs(&format!(
+    harness.registry_runs(&format!(
         "UPDATE operations SET not_before = now() - interval '1 hour' WHERE id = '{}';
          UPDATE operations SET status = 'running', lease_owner = 'gone:1', lease_until = now() - interval '1 hour'
           WHERE id = '{}'",
@@ -501,43 +509,45 @@ async fn operations_that_nobody_works_on_are_found_and_woken() {
         uuid(dead)
     ))
     .await;
-    let report = rig.examined().await;
+    let report = harness.examined().await;
     let mut expected = vec![
         (Ailment::StuckOperation, forgotten.to_string()),
         (Ailment::StuckOperation, dead.to_string()),
     ];
     expected.sort();
     assert_eq!(told(&report), expected);
-    rig.mended().await;
-    rig.provisioner.run(dead, |_| {}).await.unwrap();
+    harness.mended().await;
+    harness.provisioner.run(dead, |_| {}).await.unwrap();
 }
 
 #[tokio::test]
 async fn laboratories_that_no_operation_moves_on_are_named() {
-    let rig = Rig::new().await;
-    let (being_made, operation) = rig.ask("being-made").await;
+    let harness = Harness::new().await;
+    let (being_made, operation) = harness.ask("being-made").await;
     let (leaving, coming_back) = (
-        rig.provisioned("leaving").await,
-        rig.provisioned("coming-back").await,
+        harness.provisioned("leaving").await,
+        harness.provisioned("coming-back").await,
     );
     let actor = Actor::Terminal("tester".to_owned());
     for (tenant, event) in [
         (leaving.id, TenantEvent::Offboard),
         (coming_back.id, TenantEvent::RestoreInPlace),
     ] {
-        rig.registry
+        harness
+            .registry
             .in_txn(async |txn| {
                 registry::tenant_transition_in_txn(txn, tenant, event, &Change::by(&actor)).await
             })
             .await
             .unwrap();
     }
-    rig.registry_runs(&format!(
-        "DELETE FROM operations WHERE id = '{}'",
-        operation.as_uuid()
-    ))
-    .await;
-    let report = rig.examined().await;
+    harness
+        .registry_runs(&format!(
+            "DELETE FROM operations WHERE id = '{}'",
+            operation.as_uuid()
+        ))
+        .await;
+    let report = harness.examined().await;
     let states: Vec<_> = told(&report)
         .into_iter()
         .filter(|(kind, _)| *kind != Ailment::RoleCanLogIn)
@@ -554,18 +564,18 @@ async fn laboratories_that_no_operation_moves_on_are_named() {
 
 #[tokio::test]
 async fn a_version_that_is_recorded_too_low_is_raised_and_one_too_high_is_only_told() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let (behind, ahead, broken) = (
-        rig.provisioned("behind").await,
-        rig.provisioned("ahead").await,
-        rig.provisioned("broken").await,
+        harness.provisioned("behind").await,
+        harness.provisioned("ahead").await,
+        harness.provisioned("broken").await,
     );
-    rig.registry_runs(&format!(
+    harness.registry_runs(&format!(
         "UPDATE tenants SET db_version = 1 WHERE id = '{}'; UPDATE tenants SET db_version = 9999 WHERE id = '{}'",
         behind.id, ahead.id
     ))
     .await;
-    let inside = rig.inside(&broken).await;
+    let inside = harness.inside(&broken).await;
     run(
         &inside,
         "UPDATE refinery_schema_history SET checksum = 'x' WHERE version = 1",
@@ -573,11 +583,11 @@ async fn a_version_that_is_recorded_too_low_is_raised_and_one_too_high_is_only_t
     .await;
     drop(inside);
     assert_eq!(
-        told(&rig.provisioner.examine(false).await.unwrap()),
+        told(&harness.provisioner.examine(false).await.unwrap()),
         [],
         "only a look inside shows it"
     );
-    let report = rig.mended().await;
+    let report = harness.mended().await;
     assert_eq!(
         told(&report),
         [
@@ -587,25 +597,25 @@ async fn a_version_that_is_recorded_too_low_is_raised_and_one_too_high_is_only_t
         ]
     );
     assert_eq!(
-        rig.tenant(behind.id).await.unwrap().db_version,
+        harness.tenant(behind.id).await.unwrap().db_version,
         migrator::latest()
     );
-    assert_eq!(rig.tenant(ahead.id).await.unwrap().db_version.number(), 9999);
+    assert_eq!(harness.tenant(ahead.id).await.unwrap().db_version.number(), 9999);
 }
 
 #[tokio::test]
 async fn archives_that_are_not_as_they_were_proved_are_named() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let mut dumps = Vec::new();
     for slug in ["lost", "cut", "sound"] {
-        let tenant = rig.provisioned(slug).await;
-        let operation = rig
+        let tenant = harness.provisioned(slug).await;
+        let operation = harness
             .provisioner
             .request_offboard(tenant.id, NOW, by())
             .await
             .unwrap();
-        rig.provisioner.run(operation, |_| {}).await.unwrap();
-        let client = rig.registry.client().await.unwrap();
+        harness.provisioner.run(operation, |_| {}).await.unwrap();
+        let client = harness.registry.client().await.unwrap();
         let archive = registry::archive_by_operation(&client, operation)
             .await
             .unwrap()
@@ -623,7 +633,7 @@ async fn archives_that_are_not_as_they_were_proved_are_named() {
     std::fs::remove_file(dumps[1].with_extension("manifest.json")).unwrap();
     let unknown = dumps[2].with_file_name(format!("{}.dump.part", OperationId::generate()));
     std::fs::write(&unknown, "half a dump").unwrap();
-    let report = rig.examined().await;
+    let report = harness.examined().await;
     let mut expected = vec![
         (Ailment::ArchiveMissing, text(&dumps[0])),
         (
@@ -640,21 +650,23 @@ async fn archives_that_are_not_as_they_were_proved_are_named() {
 
 #[tokio::test]
 async fn a_server_that_does_not_answer_and_secrets_that_do_not_open_are_named() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("sealed").await;
-    let sealer = &rig.provisioner.config().sealer;
-    let mut away = rig.space.server.clone();
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("sealed").await;
+    let sealer = &harness.provisioner.config().sealer;
+    let mut away = harness.space.server.clone();
     away.port = 1;
-    register_server(&rig.registry, sealer, &away, "away").await;
-    register_server(&rig.registry, sealer, &rig.space.server, "odd").await;
-    rig.registry_runs("UPDATE servers SET admin_secret = '\\x00' WHERE name = 'odd'")
+    register_server(&harness.registry, sealer, &away, "away").await;
+    register_server(&harness.registry, sealer, &harness.space.server, "odd").await;
+    harness
+        .registry_runs("UPDATE servers SET admin_secret = '\\x00' WHERE name = 'odd'")
         .await;
-    rig.registry_runs(&format!(
-        "UPDATE tenants SET role_secret = '\\x01' WHERE id = '{}'",
-        tenant.id
-    ))
-    .await;
-    let report = rig.examined().await;
+    harness
+        .registry_runs(&format!(
+            "UPDATE tenants SET role_secret = '\\x01' WHERE id = '{}'",
+            tenant.id
+        ))
+        .await;
+    let report = harness.examined().await;
     let mut expected = vec![
         (Ailment::ServerUnreachable, format!("{}:1", away.host)),
         (Ailment::UndecryptableSecret, "server:odd".to_owned()),

@@ -7,12 +7,12 @@ use registry::Tenant;
 
 use crate::{
     adopt::{Old, adopted},
-    rig::{Rig, by, connect},
+    harness::{Harness, by, connect},
 };
 
 /// A laboratory with a neighbour and a role that has nothing to do with either.
 pub(crate) struct Scene {
-    pub(crate) rig: Rig,
+    pub(crate) harness: Harness,
     pub(crate) tenant: Tenant,
     neighbour: Tenant,
     outsider: String,
@@ -27,14 +27,14 @@ pub(crate) enum At {
 
 impl Scene {
     pub(crate) async fn new() -> Self {
-        let rig = Rig::new().await;
+        let harness = Harness::new().await;
         let (tenant, neighbour) = (
-            rig.provisioned("planted").await,
-            rig.provisioned("neighbour").await,
+            harness.provisioned("planted").await,
+            harness.provisioned("neighbour").await,
         );
-        let outsider = model::quote_ident(&rig.named("outsider"));
+        let outsider = model::quote_ident(&harness.named("outsider"));
         let scene = Self {
-            rig,
+            harness,
             tenant,
             neighbour,
             outsider,
@@ -42,14 +42,14 @@ impl Scene {
         scene
             .run(At::Server, &format!("CREATE ROLE {} LOGIN", scene.outsider))
             .await;
-        scene.rig.healthy().await;
+        scene.harness.healthy().await;
         scene
     }
 
     pub(crate) async fn run(&self, at: At, sql: &str) {
         let client = match at {
-            At::Server => connect(&self.rig.space.server).await,
-            At::Inside => self.rig.inside(&self.tenant).await,
+            At::Server => connect(&self.harness.space.server).await,
+            At::Inside => self.harness.inside(&self.tenant).await,
         };
         client
             .batch_execute(sql)
@@ -61,14 +61,14 @@ impl Scene {
     pub(crate) async fn planted(&self, at: At, kind: &str, sql: &str) -> Finding {
         let sql = self.filled(sql);
         self.run(at, &sql).await;
-        let mut report = self.rig.provisioner.examine(true).await.unwrap();
+        let mut report = self.harness.provisioner.examine(true).await.unwrap();
         let told: Vec<_> = report.findings.iter().map(|f| f.kind.as_str()).collect();
         assert_eq!(told, [kind], "{sql}: {:#?}", report.findings);
         report.findings.remove(0)
     }
 
     pub(crate) fn filled(&self, sql: &str) -> String {
-        let namespace = &self.rig.space.namespace;
+        let namespace = &self.harness.space.namespace;
         sql.replace("{role}", &self.tenant.role_name.to_string())
             .replace("{group}", &namespace.tenant_group(self.tenant.id).to_string())
             .replace("{database}", &self.tenant.db_name.to_string())
@@ -84,10 +84,10 @@ impl Scene {
     /// `--fix` takes it back, says so, and it stays so.
     pub(crate) async fn is_fixed(&self, finding: &Finding) {
         assert!(finding.mendable, "{finding:#?}");
-        let report = self.rig.provisioner.mend(true, by()).await.unwrap();
+        let report = self.harness.provisioner.mend(true, by()).await.unwrap();
         assert_eq!(report.left(), 0, "{:#?}", report.findings);
-        self.rig.healthy().await;
-        assert!(self.rig.serves(self.tenant.id).await, "{finding:#?}");
+        self.harness.healthy().await;
+        assert!(self.harness.serves(self.tenant.id).await, "{finding:#?}");
     }
 
     /// `--fix` leaves it to a person, who gets the statements.
@@ -102,7 +102,7 @@ impl Scene {
             assert!(finding.advice.contains(database), "{finding:#?}");
         }
         self.run(at, sql).await;
-        self.rig.healthy().await;
+        self.harness.healthy().await;
     }
 }
 
@@ -132,11 +132,11 @@ async fn a_password_that_expired_is_found_once_and_fixed_for_good() {
     // Whatever lets a role in puts that right, too.
     let sql = scene.filled("ALTER ROLE {role} VALID UNTIL '2020-01-01'");
     scene.run(At::Server, &sql).await;
-    let (rig, id) = (&scene.rig, scene.tenant.id);
-    rig.provisioner.suspend(id, by()).await.unwrap();
-    rig.provisioner.resume(id, by()).await.unwrap();
-    assert!(rig.serves(id).await);
-    rig.healthy().await;
+    let (harness, id) = (&scene.harness, scene.tenant.id);
+    harness.provisioner.suspend(id, by()).await.unwrap();
+    harness.provisioner.resume(id, by()).await.unwrap();
+    assert!(harness.serves(id).await);
+    harness.healthy().await;
 }
 
 #[tokio::test]
@@ -166,12 +166,12 @@ async fn memberships_in_both_directions_are_found() {
             &scene.filled("GRANT CONNECT ON DATABASE {neighbours_database} TO {outsider}"),
         )
         .await;
-    let report = scene.rig.provisioner.examine(true).await.unwrap();
+    let report = scene.harness.provisioner.examine(true).await.unwrap();
     assert_eq!(report.findings.len(), 1, "{:#?}", report.findings);
     scene
         .run(At::Server, &scene.filled("GRANT {outsider} TO {role}"))
         .await;
-    let report = scene.rig.provisioner.examine(true).await.unwrap();
+    let report = scene.harness.provisioner.examine(true).await.unwrap();
     let out = scene.filled("REVOKE {outsider} FROM {role}").replace('"', "");
     let advised = report.findings.iter().filter(|f| f.advice.contains(&out));
     assert_eq!(advised.count(), 1, "{:#?}", report.findings);
@@ -240,7 +240,7 @@ async fn settings_that_change_what_a_laboratorys_statements_mean_are_found_where
     ] {
         let sql = format!("ALTER DATABASE {{database}} SET {setting}");
         scene.run(At::Server, &scene.filled(&sql)).await;
-        scene.rig.healthy().await;
+        scene.harness.healthy().await;
     }
 }
 
@@ -248,8 +248,8 @@ async fn settings_that_change_what_a_laboratorys_statements_mean_are_found_where
 async fn a_log_in_without_a_password_is_found() {
     let scene = Scene::new().await;
     let role = scene.tenant.role_name.as_str();
-    let line = testkit::HbaLine::new(&scene.rig.space.server, role, "trust").await;
-    let report = scene.rig.provisioner.examine(true).await.unwrap();
+    let line = testkit::HbaLine::new(&scene.harness.space.server, role, "trust").await;
+    let report = scene.harness.provisioner.examine(true).await.unwrap();
     let told: Vec<_> = report.findings.iter().map(|f| f.kind.as_str()).collect();
     assert_eq!(told, ["log_in_without_password"], "{:#?}", report.findings);
     let finding = &report.findings[0];
@@ -264,15 +264,15 @@ async fn a_log_in_without_a_password_is_found() {
         "{finding:#?}"
     );
     line.take_away().await;
-    scene.rig.healthy().await;
+    scene.harness.healthy().await;
 }
 
 #[tokio::test]
 async fn a_role_that_the_server_rejects_is_found_with_the_line_that_does_it() {
     let scene = Scene::new().await;
     let role = scene.tenant.role_name.as_str();
-    let line = testkit::HbaLine::rejecting(&scene.rig.space.server, role).await;
-    let report = scene.rig.provisioner.examine(true).await.unwrap();
+    let line = testkit::HbaLine::rejecting(&scene.harness.space.server, role).await;
+    let report = scene.harness.provisioner.examine(true).await.unwrap();
     let told: Vec<_> = report
         .findings
         .iter()
@@ -285,7 +285,7 @@ async fn a_role_that_the_server_rejects_is_found_with_the_line_that_does_it() {
         report.findings
     );
     line.take_away().await;
-    scene.rig.healthy().await;
+    scene.harness.healthy().await;
 }
 
 #[tokio::test]
@@ -299,7 +299,7 @@ async fn what_cannot_be_fixed_is_not_called_fixed() {
          REVOKE ALL ON FUNCTION public.again() FROM PUBLIC",
     );
     scene.run(At::Inside, &sql).await;
-    let report = scene.rig.provisioner.mend(true, by()).await.unwrap();
+    let report = scene.harness.provisioner.mend(true, by()).await.unwrap();
     assert_eq!(report.left(), 1, "{:#?}", report.findings);
     let finding = &report.findings[0];
     assert!(!finding.mended && finding.not_mended.is_some(), "{finding:#?}");
@@ -308,11 +308,11 @@ async fn what_cannot_be_fixed_is_not_called_fixed() {
 /// Roles that were there before are the laboratory's own people, with whatever rights they have, in copies, too.
 #[tokio::test]
 async fn people_of_an_adopted_laboratory_are_no_findings() {
-    let rig = Rig::new().await;
-    let old = Old::at(&rig, "people", 5).await;
-    let readers = model::quote_ident(&rig.named("old_readers"));
-    let admin = connect(&rig.space.server).await;
-    let inside = connect(&rig.space.server.with_database(old.name.as_str())).await;
+    let harness = Harness::new().await;
+    let old = Old::at(&harness, "people", 5).await;
+    let readers = model::quote_ident(&harness.named("old_readers"));
+    let admin = connect(&harness.space.server).await;
+    let inside = connect(&harness.space.server.with_database(old.name.as_str())).await;
     admin
         .batch_execute(&format!("CREATE ROLE {readers}"))
         .await
@@ -327,12 +327,12 @@ async fn people_of_an_adopted_laboratory_are_no_findings() {
         ))
         .await
         .unwrap();
-    let (tenant, _) = adopted(&rig, &old, "people").await;
-    rig.healthy().await;
+    let (tenant, _) = adopted(&harness, &old, "people").await;
+    harness.healthy().await;
     // What everybody may do with the laboratory's own tables is told and left to a person: its people may need it.
     let grant = "GRANT SELECT ON patient, own_notes TO PUBLIC";
     inside.batch_execute(grant).await.unwrap();
-    let report = rig.provisioner.examine(true).await.unwrap();
+    let report = harness.provisioner.examine(true).await.unwrap();
     let [finding] = report.findings.as_slice() else {
         panic!("{:#?}", report.findings)
     };
@@ -344,32 +344,35 @@ async fn people_of_an_adopted_laboratory_are_no_findings() {
     );
     let back = "REVOKE SELECT ON patient FROM PUBLIC";
     inside.batch_execute(back).await.unwrap();
-    rig.healthy().await;
-    let archive = rig.backed_up(&tenant).await;
-    rig.healthy().await;
+    harness.healthy().await;
+    let archive = harness.backed_up(&tenant).await;
+    harness.healthy().await;
     let restore_as = RestoreAs {
         slug: Some(Slug::parse("copy").unwrap()),
         server: None,
     };
-    let asked = rig
+    let asked = harness
         .provisioner
         .request_restore(archive.id, restore_as, by())
         .await;
-    rig.provisioner.run(asked.unwrap().1, |_| {}).await.unwrap();
-    rig.healthy().await;
-    let asked = rig.provisioner.request_restore_in_place(archive.id, by()).await;
-    rig.provisioner.run(asked.unwrap().1, |_| {}).await.unwrap();
-    rig.healthy().await;
+    harness.provisioner.run(asked.unwrap().1, |_| {}).await.unwrap();
+    harness.healthy().await;
+    let asked = harness
+        .provisioner
+        .request_restore_in_place(archive.id, by())
+        .await;
+    harness.provisioner.run(asked.unwrap().1, |_| {}).await.unwrap();
+    harness.healthy().await;
 }
 
 #[tokio::test]
 async fn sessions_that_hold_most_of_the_servers_locks_are_found() {
     let scene = Scene::new().await;
-    let own = connect(&scene.rig.own(&scene.tenant)).await;
+    let own = connect(&scene.harness.own(&scene.tenant)).await;
     let sql = "SELECT pg_advisory_lock(n) FROM generate_series(1, 1 + current_setting('max_locks_per_transaction')::int
                    * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) / 10) AS n";
     own.execute(sql, &[]).await.unwrap();
-    let report = scene.rig.provisioner.examine(true).await.unwrap();
+    let report = scene.harness.provisioner.examine(true).await.unwrap();
     let told: Vec<_> = report.findings.iter().map(|f| f.kind.as_str()).collect();
     assert_eq!(told, ["locks_held"], "{:#?}", report.findings);
     scene.is_advised(At::Server, &report.findings[0]).await;

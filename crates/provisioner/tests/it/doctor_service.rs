@@ -3,7 +3,7 @@
 
 use crate::{
     doctor_rights::{At, Scene},
-    rig::{Rig, by, connect},
+    harness::{Harness, by, connect},
 };
 
 #[tokio::test]
@@ -97,11 +97,14 @@ async fn rights_that_a_laboratory_lacks_or_has_beyond_the_grants_are_found_and_s
 
 #[tokio::test]
 async fn a_role_without_room_for_another_session_is_found() {
-    let rig = Rig::with(|config| config.roles.connections_max = 2).await;
-    let tenant = rig.provisioned("crowded").await;
-    rig.healthy().await;
-    let (first, second) = (connect(&rig.own(&tenant)).await, connect(&rig.own(&tenant)).await);
-    let report = rig.provisioner.examine(true).await.unwrap();
+    let harness = Harness::with(|config| config.roles.connections_max = 2).await;
+    let tenant = harness.provisioned("crowded").await;
+    harness.healthy().await;
+    let (first, second) = (
+        connect(&harness.own(&tenant)).await,
+        connect(&harness.own(&tenant)).await,
+    );
+    let report = harness.provisioner.examine(true).await.unwrap();
     let told: Vec<_> = report
         .findings
         .iter()
@@ -127,9 +130,9 @@ async fn a_finding_that_went_with_what_was_fixed_is_not_left() {
     let scene = Scene::new().await;
     let sql = scene.filled("ALTER DATABASE {database} ALLOW_CONNECTIONS false");
     scene.run(At::Server, &sql).await;
-    let report = scene.rig.provisioner.mend(true, by()).await.unwrap();
+    let report = scene.harness.provisioner.mend(true, by()).await.unwrap();
     assert_eq!(report.left(), 0, "{:#?}", report.findings);
-    scene.rig.healthy().await;
+    scene.harness.healthy().await;
 }
 
 #[tokio::test]
@@ -138,7 +141,7 @@ async fn the_advice_about_a_role_that_owns_its_database_leaves_it_its_right_to_c
     let sql = "ALTER DATABASE {database} OWNER TO {role}";
     let finding = scene.planted(At::Server, "rights_of_others", sql).await;
     scene.is_advised(At::Server, &finding).await;
-    assert!(scene.rig.serves(scene.tenant.id).await);
+    assert!(scene.harness.serves(scene.tenant.id).await);
 }
 
 #[tokio::test]
@@ -146,7 +149,7 @@ async fn a_database_that_is_a_finding_is_not_listed_as_open_once_more() {
     let scene = Scene::new().await;
     let sql = "GRANT CONNECT ON DATABASE {database} TO PUBLIC";
     scene.planted(At::Server, "open_to_public", sql).await;
-    let report = scene.rig.provisioner.examine(true).await.unwrap();
+    let report = scene.harness.provisioner.examine(true).await.unwrap();
     let name = scene.tenant.db_name.as_str();
     let listed = report
         .reachable
@@ -161,13 +164,13 @@ async fn a_database_that_is_a_finding_is_not_listed_as_open_once_more() {
 async fn a_laboratory_whose_database_was_only_renamed_is_not_forgotten() {
     let scene = Scene::new().await;
     let tenant = &scene.tenant;
-    scene.rig.backed_up(tenant).await;
-    let elsewhere = scene.rig.named("renamed_by_hand");
+    scene.harness.backed_up(tenant).await;
+    let elsewhere = scene.harness.named("renamed_by_hand");
     let quoted = model::quote_ident(&elsewhere);
     let sql = scene.filled(&format!("ALTER DATABASE {{database}} RENAME TO {quoted}"));
     scene.run(At::Server, &sql).await;
     let refused = scene
-        .rig
+        .harness
         .provisioner
         .forget(tenant.id, true, by())
         .await
@@ -177,8 +180,8 @@ async fn a_laboratory_whose_database_was_only_renamed_is_not_forgotten() {
         message.contains("RENAME TO") && message.contains(&elsewhere),
         "{message}"
     );
-    assert!(scene.rig.tenant(tenant.id).await.is_some());
+    assert!(scene.harness.tenant(tenant.id).await.is_some());
     let back = scene.filled(&format!("ALTER DATABASE {quoted} RENAME TO {{database}}"));
     scene.run(At::Server, &back).await;
-    assert!(scene.rig.serves(tenant.id).await);
+    assert!(scene.harness.serves(tenant.id).await);
 }

@@ -15,14 +15,14 @@ use tokio_postgres::Client;
 
 use crate::{
     crash::die_at,
-    rig::{NOW, PATIENCE, Rig, by, connect, register_server},
+    harness::{Harness, NOW, PATIENCE, by, connect, register_server},
 };
 
 /// A grace that no test waits for.
 const NEVER: Duration = Duration::from_secs(3600);
 const TTL: Duration = Duration::from_secs(600);
 
-impl Rig {
+impl Harness {
     async fn router(&self, name: &str) -> RouterId {
         let id = RouterId::generate();
         let client = self.registry.client().await.unwrap();
@@ -106,17 +106,23 @@ async fn ended(session: &Client) {
 
 #[tokio::test]
 async fn a_suspended_laboratory_is_closed_on_its_server_too_and_opened_again() {
-    let rig = Rig::new().await;
-    let (tenant, other) = (rig.provisioned("acme").await, rig.provisioned("other").await);
-    let (own, others) = (connect(&rig.own(&tenant)).await, connect(&rig.own(&other)).await);
-    let admin = rig.inside(&tenant).await;
+    let harness = Harness::new().await;
+    let (tenant, other) = (
+        harness.provisioned("acme").await,
+        harness.provisioned("other").await,
+    );
+    let (own, others) = (
+        connect(&harness.own(&tenant)).await,
+        connect(&harness.own(&other)).await,
+    );
+    let admin = harness.inside(&tenant).await;
 
-    rig.provisioner.suspend(tenant.id, by()).await.unwrap();
+    harness.provisioner.suspend(tenant.id, by()).await.unwrap();
     ended(&own).await;
-    assert!(!rig.can_log_in(&tenant).await);
-    let refused = pg::connect(&rig.own(&tenant), "a router that knows nothing", PATIENCE).await;
+    assert!(!harness.can_log_in(&tenant).await);
+    let refused = pg::connect(&harness.own(&tenant), "a router that knows nothing", PATIENCE).await;
     assert!(refused.is_err());
-    let seen = rig.event(tenant.id, "fenced").await.unwrap();
+    let seen = harness.event(tenant.id, "fenced").await.unwrap();
     assert_eq!(
         seen,
         json!({
@@ -128,8 +134,8 @@ async fn a_suspended_laboratory_is_closed_on_its_server_too_and_opened_again() {
     admin.batch_execute("SELECT 1").await.unwrap();
     others.batch_execute("SELECT 1").await.unwrap();
 
-    rig.provisioner.resume(tenant.id, by()).await.unwrap();
-    connect(&rig.own(&tenant))
+    harness.provisioner.resume(tenant.id, by()).await.unwrap();
+    connect(&harness.own(&tenant))
         .await
         .batch_execute("SELECT * FROM lab_profile")
         .await
@@ -138,12 +144,12 @@ async fn a_suspended_laboratory_is_closed_on_its_server_too_and_opened_again() {
 
 #[tokio::test]
 async fn routers_that_let_go_are_waited_for_and_their_work_is_not_cut_off() {
-    let rig = Rig::with(|config| config.bounds.routers_grace = NEVER).await;
-    let tenant = rig.provisioned("acme").await;
-    let (quick, slow) = (rig.router("host:1").await, rig.router("host:2").await);
+    let harness = Harness::with(|config| config.bounds.routers_grace = NEVER).await;
+    let tenant = harness.provisioned("acme").await;
+    let (quick, slow) = (harness.router("host:1").await, harness.router("host:2").await);
     // One that died: it is not waited for once its registration has run out.
-    let dead = rig.router("host:3").await;
-    let client = rig.registry.client().await.unwrap();
+    let dead = harness.router("host:3").await;
+    let client = harness.registry.client().await.unwrap();
     client
         .execute(
             "UPDATE routers SET expires_at = clock_timestamp() - interval '1 ms' WHERE id = $1",
@@ -152,21 +158,21 @@ async fn routers_that_let_go_are_waited_for_and_their_work_is_not_cut_off() {
         .await
         .unwrap();
     drop(client);
-    let at_work = connect(&rig.own(&tenant)).await;
+    let at_work = connect(&harness.own(&tenant)).await;
 
-    let worker = rig.provisioner.clone();
+    let worker = harness.provisioner.clone();
     let suspending = tokio::spawn(async move { worker.suspend(tenant.id, by()).await });
     eventually("the suspension", PATIENCE, async || {
-        rig.tenant(tenant.id).await.unwrap().status == TenantState::Suspended
+        harness.tenant(tenant.id).await.unwrap().status == TenantState::Suspended
     })
     .await;
-    rig.let_go(quick).await;
+    harness.let_go(quick).await;
     at_work.batch_execute("SELECT 1").await.unwrap();
     assert!(!suspending.is_finished());
-    rig.let_go(slow).await;
+    harness.let_go(slow).await;
     let suspended = tokio::time::timeout(PATIENCE, suspending).await;
     let suspended = suspended.unwrap().unwrap().unwrap();
-    let client = rig.registry.client().await.unwrap();
+    let client = harness.registry.client().await.unwrap();
     let fence = TenantFence {
         tenant: suspended.id,
         generation: suspended.generation,
@@ -174,7 +180,7 @@ async fn routers_that_let_go_are_waited_for_and_their_work_is_not_cut_off() {
     assert_eq!(registry::routers_outstanding(&client, fence).await.unwrap(), []);
     drop(client);
 
-    let seen = rig.event(tenant.id, "fenced").await.unwrap();
+    let seen = harness.event(tenant.id, "fenced").await.unwrap();
     let waited_for = seen["routers"]["waited_for"].as_array().unwrap();
     assert!(waited_for.contains(&json!("host:2")) && !waited_for.contains(&json!("host:3")));
     assert_eq!(seen["routers"]["silent"], json!([]));
@@ -183,36 +189,36 @@ async fn routers_that_let_go_are_waited_for_and_their_work_is_not_cut_off() {
 
 #[tokio::test]
 async fn a_router_that_does_not_answer_is_put_out_by_the_server() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("acme").await;
-    rig.router("host:1").await;
-    let warm = connect(&rig.own(&tenant)).await;
-    rig.provisioner.suspend(tenant.id, by()).await.unwrap();
-    let seen = rig.event(tenant.id, "fenced").await.unwrap();
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("acme").await;
+    harness.router("host:1").await;
+    let warm = connect(&harness.own(&tenant)).await;
+    harness.provisioner.suspend(tenant.id, by()).await.unwrap();
+    let seen = harness.event(tenant.id, "fenced").await.unwrap();
     assert_eq!(seen["routers"]["silent"], json!(["host:1"]));
     assert_eq!(seen["sessions_ended"], 1);
     ended(&warm).await;
-    assert!(!rig.can_log_in(&tenant).await);
+    assert!(!harness.can_log_in(&tenant).await);
 
     // A removal is no different, and says in its step what it saw.
-    rig.provisioner.resume(tenant.id, by()).await.unwrap();
-    let warm = connect(&rig.own(&tenant)).await;
-    let operation = rig
+    harness.provisioner.resume(tenant.id, by()).await.unwrap();
+    let warm = connect(&harness.own(&tenant)).await;
+    let operation = harness
         .provisioner
         .request_offboard(tenant.id, NOW, by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
     ended(&warm).await;
     assert_eq!(
-        fence_saw(&rig, operation).await["routers"]["silent"],
+        fence_saw(&harness, operation).await["routers"]["silent"],
         json!(["host:1"])
     );
-    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+    assert_eq!(harness.leftovers().await, Vec::<String>::new());
 }
 
-async fn fence_saw(rig: &Rig, operation: model::OperationId) -> Value {
-    let client = rig.registry.client().await.unwrap();
+async fn fence_saw(harness: &Harness, operation: model::OperationId) -> Value {
+    let client = harness.registry.client().await.unwrap();
     let steps = registry::steps_of(&client, operation).await.unwrap();
     let fence = steps.into_iter().find(|row| row.step == model::Step::Fence);
     fence.unwrap().saw.unwrap()
@@ -220,43 +226,46 @@ async fn fence_saw(rig: &Rig, operation: model::OperationId) -> Value {
 
 #[tokio::test]
 async fn a_removal_goes_on_as_soon_as_every_router_has_let_go() {
-    let rig = Rig::with(|config| config.bounds.routers_grace = NEVER).await;
-    let tenant = rig.provisioned("acme").await;
-    let router = rig.router("host:1").await;
-    let operation = rig
+    let harness = Harness::with(|config| config.bounds.routers_grace = NEVER).await;
+    let tenant = harness.provisioned("acme").await;
+    let router = harness.router("host:1").await;
+    let operation = harness
         .provisioner
         .request_offboard(tenant.id, NOW, by())
         .await
         .unwrap();
     let answering = async {
         loop {
-            rig.let_go(router).await;
+            harness.let_go(router).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let removing = tokio::time::timeout(PATIENCE * 2, rig.provisioner.run(operation, |_| {}));
+    let removing = tokio::time::timeout(PATIENCE * 2, harness.provisioner.run(operation, |_| {}));
     tokio::select! {
         removed = removing => { removed.unwrap().unwrap(); }
         () = answering => {}
     }
-    assert_eq!(fence_saw(&rig, operation).await["routers"]["silent"], json!([]));
-    assert!(rig.tenant(tenant.id).await.is_none());
+    assert_eq!(
+        fence_saw(&harness, operation).await["routers"]["silent"],
+        json!([])
+    );
+    assert!(harness.tenant(tenant.id).await.is_none());
 }
 
 #[tokio::test]
 async fn a_suspension_stands_when_its_server_is_away_and_a_worker_closes_it_there_later() {
-    let rig = Rig::with(|config| config.bounds.fences_every = Duration::from_millis(100)).await;
-    let tenant = rig.provisioned("acme").await;
-    let warm = connect(&rig.own(&tenant)).await;
-    let sealer = rig.provisioner.config().sealer.clone();
-    let mut away = rig.space.server.clone();
+    let harness = Harness::with(|config| config.bounds.fences_every = Duration::from_millis(100)).await;
+    let tenant = harness.provisioned("acme").await;
+    let warm = connect(&harness.own(&tenant)).await;
+    let sealer = harness.provisioner.config().sealer.clone();
+    let mut away = harness.space.server.clone();
     // Nobody answers there.
     (away.host, away.port) = ("127.0.0.1".to_owned(), 1);
-    register_server(&rig.registry, &sealer, &away, "main").await;
+    register_server(&harness.registry, &sealer, &away, "main").await;
 
-    let suspended = rig.provisioner.suspend(tenant.id, by()).await.unwrap();
+    let suspended = harness.provisioner.suspend(tenant.id, by()).await.unwrap();
     assert_eq!(suspended.status, TenantState::Suspended);
-    let missing = rig.event(tenant.id, "fence_missing").await.unwrap();
+    let missing = harness.event(tenant.id, "fence_missing").await.unwrap();
     assert!(
         missing["remedy"].as_str().unwrap().contains("tenantd"),
         "{missing}"
@@ -266,48 +275,53 @@ async fn a_suspension_stands_when_its_server_is_away_and_a_worker_closes_it_ther
         tenant: Some(tenant.id),
         ..AuditFilter::default()
     };
-    let client = rig.registry.client().await.unwrap();
+    let client = harness.registry.client().await.unwrap();
     let audit = registry::audit_list(&client, &filter, None, 10).await.unwrap();
     drop(client);
     assert_eq!(audit[0].action, "tenant.fence_missing");
     // It cannot be opened either, and stays as it is.
-    let refused = rig.provisioner.resume(tenant.id, by()).await.unwrap_err();
+    let refused = harness.provisioner.resume(tenant.id, by()).await.unwrap_err();
     assert!(matches!(refused, ProvisionError::Connect(_)), "{refused}");
     assert_eq!(
-        rig.tenant(tenant.id).await.unwrap().status,
+        harness.tenant(tenant.id).await.unwrap().status,
         TenantState::Suspended
     );
 
-    rig.with_worker(async {
-        register_server(&rig.registry, &sealer, &rig.space.server, "main").await;
-        ended(&warm).await;
-        eventually("the server to agree", PATIENCE, async || {
-            !rig.can_log_in(&tenant).await
+    harness
+        .with_worker(async {
+            register_server(&harness.registry, &sealer, &harness.space.server, "main").await;
+            ended(&warm).await;
+            eventually("the server to agree", PATIENCE, async || {
+                !harness.can_log_in(&tenant).await
+            })
+            .await;
         })
         .await;
-    })
-    .await;
-    rig.provisioner.resume(tenant.id, by()).await.unwrap();
-    connect(&rig.own(&tenant)).await;
+    harness.provisioner.resume(tenant.id, by()).await.unwrap();
+    connect(&harness.own(&tenant)).await;
 }
 
 #[tokio::test]
 async fn a_suspension_whose_process_died_is_completed_by_the_next_worker() {
-    let rig = Rig::new().await;
-    let (tenant, other) = (rig.provisioned("acme").await, rig.provisioned("other").await);
-    let warm = connect(&rig.own(&tenant)).await;
-    rig.registry_only(tenant.id, TenantEvent::Suspend).await;
+    let harness = Harness::new().await;
+    let (tenant, other) = (
+        harness.provisioned("acme").await,
+        harness.provisioned("other").await,
+    );
+    let warm = connect(&harness.own(&tenant)).await;
+    harness.registry_only(tenant.id, TenantEvent::Suspend).await;
     warm.batch_execute("SELECT 1").await.unwrap();
-    rig.with_worker(async {
-        eventually("the fence", PATIENCE, async || {
-            rig.event(tenant.id, "fenced").await.is_some()
+    harness
+        .with_worker(async {
+            eventually("the fence", PATIENCE, async || {
+                harness.event(tenant.id, "fenced").await.is_some()
+            })
+            .await;
         })
         .await;
-    })
-    .await;
-    assert!(!rig.can_log_in(&tenant).await);
+    assert!(!harness.can_log_in(&tenant).await);
     ended(&warm).await;
-    assert!(rig.can_log_in(&other).await);
+    assert!(harness.can_log_in(&other).await);
 }
 
 /// What a worker has warned of while the test ran.
@@ -344,51 +358,53 @@ impl Warnings {
 
 #[tokio::test]
 async fn a_worker_warns_of_an_open_laboratory_only_when_nobody_is_closing_it() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("acme").await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("acme").await;
     let warnings = Warnings::default();
     let _listening = warnings.listen();
     // As whoever suspends it leaves it for a moment, between the registry and the server.
-    rig.registry_only(tenant.id, TenantEvent::Suspend).await;
-    rig.with_worker(async {
-        eventually("the fence", PATIENCE, async || {
-            rig.event(tenant.id, "fenced").await.is_some()
+    harness.registry_only(tenant.id, TenantEvent::Suspend).await;
+    harness
+        .with_worker(async {
+            eventually("the fence", PATIENCE, async || {
+                harness.event(tenant.id, "fenced").await.is_some()
+            })
+            .await;
         })
         .await;
-    })
-    .await;
-    assert!(!rig.can_log_in(&tenant).await);
+    assert!(!harness.can_log_in(&tenant).await);
     assert_eq!(warnings.of_an_open_laboratory(), 0);
 
     // Suspended long ago, and open: by a server that was restored from a backup, say.
-    let registry = connect(&rig.space.registry).await;
+    let registry = connect(&harness.space.registry).await;
     let long_ago = format!(
         "SET session_replication_role = replica; UPDATE tenants SET updated_at = now() - interval '1 day' WHERE id = '{}'",
         tenant.id
     );
     registry.batch_execute(&long_ago).await.unwrap();
-    let admin = connect(&rig.space.server).await;
+    let admin = connect(&harness.space.server).await;
     let open = format!("ALTER ROLE {} LOGIN", tenant.role_name);
     admin.batch_execute(&open).await.unwrap();
-    rig.with_worker(async {
-        eventually("the warning", PATIENCE, async || {
-            warnings.of_an_open_laboratory() == 1
+    harness
+        .with_worker(async {
+            eventually("the warning", PATIENCE, async || {
+                warnings.of_an_open_laboratory() == 1
+            })
+            .await;
         })
         .await;
-    })
-    .await;
-    assert!(!rig.can_log_in(&tenant).await);
+    assert!(!harness.can_log_in(&tenant).await);
 }
 
 /// Whoever has the last word in the registry has it on the server too.
 #[tokio::test(flavor = "multi_thread")]
 async fn registry_and_server_agree_however_suspending_and_resuming_cross() {
-    let rig = Rig::with(|config| config.bounds.routers_grace = Duration::ZERO).await;
-    let tenant = rig.provisioned("acme").await;
+    let harness = Harness::with(|config| config.bounds.routers_grace = Duration::ZERO).await;
+    let tenant = harness.provisioned("acme").await;
     for round in 0..12 {
         let (one, two) = tokio::join!(
-            rig.provisioner.suspend(tenant.id, by()),
-            rig.provisioner.resume(tenant.id, by())
+            harness.provisioner.suspend(tenant.id, by()),
+            harness.provisioner.resume(tenant.id, by())
         );
         for outcome in [one, two] {
             let refused = outcome.err();
@@ -399,10 +415,10 @@ async fn registry_and_server_agree_however_suspending_and_resuming_cross() {
                 "{round}: {refused:?}"
             );
         }
-        let serves = rig.tenant(tenant.id).await.unwrap().status.serves();
-        assert_eq!(rig.can_log_in(&tenant).await, serves, "{round}");
+        let serves = harness.tenant(tenant.id).await.unwrap().status.serves();
+        assert_eq!(harness.can_log_in(&tenant).await, serves, "{round}");
         if round % 3 == 0 && !serves {
-            rig.provisioner.resume(tenant.id, by()).await.unwrap();
+            harness.provisioner.resume(tenant.id, by()).await.unwrap();
         }
     }
 }
@@ -410,62 +426,63 @@ async fn registry_and_server_agree_however_suspending_and_resuming_cross() {
 /// A suspension that comes late to the server finds a resumption under way, which has told the server and not committed.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_is_told_under_the_lock_of_the_laboratorys_row() {
-    let rig = Rig::with(|config| config.bounds.routers_grace = NEVER).await;
-    let tenant = rig.provisioned("acme").await;
-    let router = rig.router("host:1").await;
-    let late = rig.provisioner.clone();
+    let harness = Harness::with(|config| config.bounds.routers_grace = NEVER).await;
+    let tenant = harness.provisioned("acme").await;
+    let router = harness.router("host:1").await;
+    let late = harness.provisioner.clone();
     let suspending = tokio::spawn(async move { late.suspend(tenant.id, by()).await });
     eventually("the suspension", PATIENCE, async || {
-        rig.tenant(tenant.id).await.unwrap().status == TenantState::Suspended
+        harness.tenant(tenant.id).await.unwrap().status == TenantState::Suspended
     })
     .await;
-    let mut client = rig.registry.client().await.unwrap();
+    let mut client = harness.registry.client().await.unwrap();
     let resuming = client.transaction().await.unwrap();
     let actor = Actor::Terminal("tester".to_owned());
     let change = Change::by(&actor);
     registry::tenant_transition_in_txn(&resuming, tenant.id, TenantEvent::Resume, &change)
         .await
         .unwrap();
-    rig.let_go(router).await;
-    let server = connect(&rig.space.server).await;
+    harness.let_go(router).await;
+    let server = connect(&harness.space.server).await;
     let waiting = "SELECT FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'";
     eventually("the late one to wait for the lock", PATIENCE, async || {
         let rows = server
-            .query(waiting, &[&rig.space.registry.database])
+            .query(waiting, &[&harness.space.registry.database])
             .await
             .unwrap();
         !rows.is_empty() || suspending.is_finished()
     })
     .await;
-    assert!(rig.can_log_in(&tenant).await, "it had to wait");
+    assert!(harness.can_log_in(&tenant).await, "it had to wait");
     resuming.commit().await.unwrap();
     tokio::time::timeout(PATIENCE, suspending)
         .await
         .unwrap()
         .unwrap()
         .unwrap();
-    assert!(rig.can_log_in(&tenant).await, "and found the laboratory open");
+    assert!(harness.can_log_in(&tenant).await, "and found the laboratory open");
 }
 
 /// A removal that is called off leaves a database that its own role may not enter: opening it gives back all of it.
 #[tokio::test]
 async fn a_removal_that_is_called_off_can_be_opened_again() {
-    let rig = Rig::with(|config| config.lease = Duration::from_millis(1500)).await;
-    let tenant = rig.provisioned("acme").await;
-    rig.provisioner.suspend(tenant.id, by()).await.unwrap();
-    let operation = rig
+    let harness = Harness::with(|config| config.lease = Duration::from_millis(1500)).await;
+    let tenant = harness.provisioned("acme").await;
+    harness.provisioner.suspend(tenant.id, by()).await.unwrap();
+    let operation = harness
         .provisioner
         .request_offboard(tenant.id, NOW, by())
         .await
         .unwrap();
-    die_at(&rig, operation, "offboard/drop_database/closed").await;
+    die_at(&harness, operation, "offboard/drop_database/closed").await;
     let before = TenantState::Suspended;
-    rig.registry_only(tenant.id, TenantEvent::CancelOffboard { before })
+    harness
+        .registry_only(tenant.id, TenantEvent::CancelOffboard { before })
         .await;
-    let refused = pg::connect(&rig.own(&tenant), "too early", PATIENCE).await;
+    let refused = pg::connect(&harness.own(&tenant), "too early", PATIENCE).await;
     assert!(refused.is_err());
-    rig.provisioner.resume(tenant.id, by()).await.unwrap();
-    connect(&rig.own(&tenant))
+    harness.provisioner.resume(tenant.id, by()).await.unwrap();
+    connect(&harness.own(&tenant))
         .await
         .batch_execute("SELECT * FROM lab_profile")
         .await

@@ -5,17 +5,17 @@ use tokio_postgres::error::SqlState;
 
 use crate::{
     crash::die_at,
-    rig::{NOW, Rig, by, connect, lab},
+    harness::{Harness, NOW, by, connect, lab},
 };
 
 #[tokio::test]
 async fn a_laboratorys_role_gets_into_its_own_database_and_into_no_other() {
-    let rig = Rig::new().await;
-    let first = rig.provisioned("first").await;
-    let second = rig.provisioned("second").await;
-    let own = rig.own(&first);
+    let harness = Harness::new().await;
+    let first = harness.provisioned("first").await;
+    let second = harness.provisioned("second").await;
+    let own = harness.own(&first);
     connect(&own).await;
-    let (databases, _) = rig.space.contents().await;
+    let (databases, _) = harness.space.contents().await;
     let others = databases
         .iter()
         .map(|d| d.as_str())
@@ -43,9 +43,9 @@ async fn a_laboratorys_role_gets_into_its_own_database_and_into_no_other() {
     );
 
     // The other's password does not open it either.
-    let mixed = rig
+    let mixed = harness
         .own(&second)
-        .with_user(first.role_name.as_str(), rig.own(&second).password);
+        .with_user(first.role_name.as_str(), harness.own(&second).password);
     assert!(
         pg::connect(&mixed, "intruder", Duration::from_secs(30))
             .await
@@ -57,18 +57,18 @@ async fn a_laboratorys_role_gets_into_its_own_database_and_into_no_other() {
 /// laboratory's rows when they are restored.
 #[tokio::test]
 async fn the_scratch_database_lets_no_laboratory_in_at_the_moment_it_is_made() {
-    let rig = Rig::with(|config| config.lease = Duration::from_millis(1500)).await;
-    let curious = rig.provisioned("curious").await;
-    let leaving = rig.provisioned("leaving").await;
-    let operation = rig
+    let harness = Harness::with(|config| config.lease = Duration::from_millis(1500)).await;
+    let curious = harness.provisioned("curious").await;
+    let leaving = harness.provisioned("leaving").await;
+    let operation = harness
         .provisioner
         .request_offboard(leaving.id, NOW, by())
         .await
         .unwrap();
-    die_at(&rig, operation, "offboard/verify/scratch_made").await;
-    let scratch = rig.space.namespace.scratch_database(operation);
+    die_at(&harness, operation, "offboard/verify/scratch_made").await;
+    let scratch = harness.space.namespace.scratch_database(operation);
     let refused = pg::connect(
-        &rig.own(&curious).with_database(scratch.as_str()),
+        &harness.own(&curious).with_database(scratch.as_str()),
         "intruder",
         Duration::from_secs(30),
     )
@@ -79,9 +79,10 @@ async fn the_scratch_database_lets_no_laboratory_in_at_the_moment_it_is_made() {
         Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE),
         "{refused:?}"
     );
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
     assert!(
-        !rig.leftovers()
+        !harness
+            .leftovers()
             .await
             .iter()
             .any(|name| name.starts_with("scratch"))
@@ -90,9 +91,9 @@ async fn the_scratch_database_lets_no_laboratory_in_at_the_moment_it_is_made() {
 
 #[tokio::test]
 async fn a_laboratorys_role_owns_nothing_and_works_within_its_grants() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("narrow").await;
-    let own = connect(&rig.own(&tenant)).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("narrow").await;
+    let own = connect(&harness.own(&tenant)).await;
     own.batch_execute("UPDATE lab_profile SET name = 'Narrow'")
         .await
         .unwrap();
@@ -119,15 +120,15 @@ async fn a_laboratorys_role_owns_nothing_and_works_within_its_grants() {
 
 #[tokio::test]
 async fn a_registry_that_is_open_to_everybody_is_refused_at_once_and_by_the_check() {
-    let rig = Rig::new().await;
-    let database = rig.space.registry.database.clone();
-    let (late, operation) = rig.ask("late").await;
-    connect(&rig.space.server)
+    let harness = Harness::new().await;
+    let database = harness.space.registry.database.clone();
+    let (late, operation) = harness.ask("late").await;
+    connect(&harness.space.server)
         .await
         .batch_execute(&format!("GRANT CONNECT ON DATABASE \"{database}\" TO PUBLIC"))
         .await
         .unwrap();
-    let asked = rig.provisioner.request_provision(lab("careful"), by()).await;
+    let asked = harness.provisioner.request_provision(lab("careful"), by()).await;
     let error = asked.unwrap_err();
     assert!(matches!(error, ProvisionError::Unmet { .. }), "{error}");
     let told = error.to_string();
@@ -136,12 +137,12 @@ async fn a_registry_that_is_open_to_everybody_is_refused_at_once_and_by_the_chec
         "{told}"
     );
     // Opened after the request, it is found by the last look.
-    let error = rig.provisioner.run(operation, |_| {}).await.unwrap_err();
+    let error = harness.provisioner.run(operation, |_| {}).await.unwrap_err();
     let told = error.to_string();
     assert!(
         told.contains(&database) && told.contains("tenantctl up"),
         "{told}"
     );
-    assert!(rig.tenant(late.id).await.is_none());
-    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+    assert!(harness.tenant(late.id).await.is_none());
+    assert_eq!(harness.leftovers().await, Vec::<String>::new());
 }

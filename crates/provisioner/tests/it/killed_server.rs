@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::{
     adopt::waiting,
     crash::{assert_archives_only, park_at},
-    rig::{NOW, PATIENCE, Rig, by},
+    harness::{Harness, NOW, PATIENCE, by},
 };
 
 struct Parked {
@@ -56,13 +56,13 @@ async fn end_well(kinds: &[OperationKind]) {
     {
         let space = Space::on(cluster.target().clone()).await;
         // Longer than parking all of them takes, on any machine.
-        let rig = Rig::within(space, |config| config.lease = Duration::from_secs(600)).await;
+        let harness = Harness::within(space, |config| config.lease = Duration::from_secs(600)).await;
         let mut parked = Vec::new();
-        let origin = rig.provisioned("origin").await;
-        let archive = rig.backed_up(&origin).await.id;
+        let origin = harness.provisioned("origin").await;
+        let archive = harness.backed_up(&origin).await.id;
         for &kind in kinds {
             for &step in provisioner::steps(kind) {
-                parked.push(park(&rig, kind, step, archive).await);
+                parked.push(park(&harness, kind, step, archive).await);
             }
         }
         kill(&mut cluster).await;
@@ -72,14 +72,14 @@ async fn end_well(kinds: &[OperationKind]) {
         }
         cluster.restart().await.unwrap();
         // Whoever held the leases is gone; nobody wants to wait until that shows.
-        let registry = rig.registry.client().await.unwrap();
+        let registry = harness.registry.client().await.unwrap();
         let end = "UPDATE operations SET lease_until = now() WHERE lease_until IS NOT NULL";
         registry.batch_execute(end).await.unwrap();
         drop(registry);
         for one in &parked {
-            ends_well(&rig, one).await;
+            ends_well(&harness, one).await;
         }
-        let leftovers = rig.leftovers().await;
+        let leftovers = harness.leftovers().await;
         let belongs = |name: &String| name.starts_with("tenant_") || name.starts_with("old_");
         assert!(leftovers.iter().all(belongs), "{leftovers:?}");
     }
@@ -110,16 +110,16 @@ async fn kill(cluster: &mut Cluster) {
 }
 
 /// A laboratory with an operation of this kind, which has done the step. `archive` is any that can be restored.
-async fn park(rig: &Rig, kind: OperationKind, step: Step, archive: ArchiveId) -> Parked {
+async fn park(harness: &Harness, kind: OperationKind, step: Step, archive: ArchiveId) -> Parked {
     let slug = format!("{kind}-{step}").replace('_', "-");
-    let provisioner = &rig.provisioner;
+    let provisioner = &harness.provisioner;
     let (tenant, operation) = match kind {
         OperationKind::Provision => {
-            let (tenant, operation) = rig.ask(&slug).await;
+            let (tenant, operation) = harness.ask(&slug).await;
             (tenant.id, operation)
         }
         OperationKind::Adopt => {
-            let old = waiting(rig, &slug).await;
+            let old = waiting(harness, &slug).await;
             let wanted = old.adoption(&slug);
             let (tenant, operation) = provisioner.request_adopt(wanted, by()).await.unwrap();
             (tenant.id, operation)
@@ -135,9 +135,9 @@ async fn park(rig: &Rig, kind: OperationKind, step: Step, archive: ArchiveId) ->
         }
         OperationKind::VerifyArchive => provisioner.request_verify_archive(archive, by()).await.unwrap(),
         OperationKind::ImportArchive => {
-            let tenant = rig.provisioned(&slug).await;
-            let known = rig.backed_up(&tenant).await;
-            let client = rig.registry.client().await.unwrap();
+            let tenant = harness.provisioned(&slug).await;
+            let known = harness.backed_up(&tenant).await;
+            let client = harness.registry.client().await.unwrap();
             let forget = "DELETE FROM archives WHERE id = $1";
             client.execute(forget, &[&known.id.as_uuid()]).await.unwrap();
             let asked = provisioner.request_import(&known.location, true, by()).await;
@@ -145,12 +145,12 @@ async fn park(rig: &Rig, kind: OperationKind, step: Step, archive: ArchiveId) ->
             (asked.tenant, asked.operation)
         }
         OperationKind::RestoreInPlace => {
-            let tenant = rig.provisioned(&slug).await;
-            let archive = rig.backed_up(&tenant).await.id;
+            let tenant = harness.provisioned(&slug).await;
+            let archive = harness.backed_up(&tenant).await.id;
             provisioner.request_restore_in_place(archive, by()).await.unwrap()
         }
         OperationKind::Migrate | OperationKind::Backup | OperationKind::Offboard => {
-            let tenant = rig.provisioned(&slug).await.id;
+            let tenant = harness.provisioned(&slug).await.id;
             let asked = match kind {
                 OperationKind::Migrate => provisioner.request_migrate(tenant, by()).await,
                 OperationKind::Backup => provisioner.request_backup(tenant, by()).await,
@@ -164,7 +164,7 @@ async fn park(rig: &Rig, kind: OperationKind, step: Step, archive: ArchiveId) ->
         Step::Grace => format!("{kind}/{step}/begun"),
         _ => format!("{kind}/{step}/acted"),
     };
-    let task = park_at(rig, operation, &point).await;
+    let task = park_at(harness, operation, &point).await;
     Parked {
         kind,
         step,
@@ -174,24 +174,24 @@ async fn park(rig: &Rig, kind: OperationKind, step: Step, archive: ArchiveId) ->
     }
 }
 
-async fn ends_well(rig: &Rig, one: &Parked) {
+async fn ends_well(harness: &Harness, one: &Parked) {
     let (kind, step) = (one.kind, one.step);
-    let ended = tokio::time::timeout(PATIENCE, rig.provisioner.run(one.operation, |_| {})).await;
+    let ended = tokio::time::timeout(PATIENCE, harness.provisioner.run(one.operation, |_| {})).await;
     let ended = ended.unwrap_or_else(|_| panic!("{kind} {step} is stuck"));
     let ended = ended.unwrap_or_else(|error| panic!("{kind} {step}: {error}"));
     assert_eq!(ended.status, OperationStatus::Succeeded, "{kind} {step}");
     match kind {
-        OperationKind::Offboard => assert!(rig.tenant(one.tenant).await.is_none(), "{step}"),
+        OperationKind::Offboard => assert!(harness.tenant(one.tenant).await.is_none(), "{step}"),
         _ => {
-            let tenant = rig.tenant(one.tenant).await.unwrap();
+            let tenant = harness.tenant(one.tenant).await.unwrap();
             assert_eq!(tenant.status, TenantState::Active, "{kind} {step}");
-            assert!(rig.serves(one.tenant).await, "{kind} {step}");
+            assert!(harness.serves(one.tenant).await, "{kind} {step}");
         }
     }
     if matches!(
         kind,
         OperationKind::Backup | OperationKind::Offboard | OperationKind::RestoreInPlace
     ) {
-        assert_archives_only(rig, one.tenant).await;
+        assert_archives_only(harness, one.tenant).await;
     }
 }

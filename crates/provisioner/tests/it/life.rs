@@ -5,15 +5,15 @@ use provisioner::{Progress, ProvisionError};
 use registry::RegistryError;
 use serde_json::Value;
 
-use crate::rig::{NOW, Rig, by, connect, lab};
+use crate::harness::{Harness, NOW, by, connect, lab};
 
 #[tokio::test]
 async fn a_laboratory_is_made_suspended_resumed_migrated_and_offboarded_with_its_archive_kept() {
-    let rig = Rig::new().await;
-    let (asked, operation) = rig.ask("acme-lab").await;
+    let harness = Harness::new().await;
+    let (asked, operation) = harness.ask("acme-lab").await;
     assert_eq!(asked.status, TenantState::Provisioning);
     let told = Mutex::new(Vec::new());
-    let ended = rig
+    let ended = harness
         .provisioner
         .run(operation, |progress| told.lock().unwrap().push(progress))
         .await
@@ -22,14 +22,14 @@ async fn a_laboratory_is_made_suspended_resumed_migrated_and_offboarded_with_its
     let done = |progress: &Progress| matches!(progress, Progress::StepDone { .. });
     assert_eq!(told.lock().unwrap().iter().filter(|p| done(p)).count(), 7);
 
-    let tenant = rig.tenant(asked.id).await.unwrap();
+    let tenant = harness.tenant(asked.id).await.unwrap();
     assert_eq!(tenant.status, TenantState::Active);
     assert_eq!(tenant.db_version, migrator::latest());
     assert_eq!(
         tenant.db_name.as_str(),
-        format!("{}_tenant_acme-lab", rig.space.namespace.as_str())
+        format!("{}_tenant_acme-lab", harness.space.namespace.as_str())
     );
-    let row = connect(&rig.own(&tenant))
+    let row = connect(&harness.own(&tenant))
         .await
         .query_one("SELECT p.name, s.email, s.role FROM lab_profile p, staff s", &[])
         .await
@@ -38,27 +38,34 @@ async fn a_laboratory_is_made_suspended_resumed_migrated_and_offboarded_with_its
     assert_eq!((row.get(1), row.get(2)), ("ada@example.org", "lab_admin"));
 
     assert_eq!(
-        rig.provisioner.suspend(tenant.id, by()).await.unwrap().status,
+        harness.provisioner.suspend(tenant.id, by()).await.unwrap().status,
         TenantState::Suspended
     );
-    let migration = rig.provisioner.request_migrate(tenant.id, by()).await.unwrap();
-    rig.provisioner.run(migration, |_| {}).await.unwrap();
+    let migration = harness
+        .provisioner
+        .request_migrate(tenant.id, by())
+        .await
+        .unwrap();
+    harness.provisioner.run(migration, |_| {}).await.unwrap();
     assert_eq!(
-        rig.provisioner.resume(tenant.id, by()).await.unwrap().status,
+        harness.provisioner.resume(tenant.id, by()).await.unwrap().status,
         TenantState::Active
     );
 
-    let offboard = rig
+    let offboard = harness
         .provisioner
         .request_offboard(tenant.id, NOW, by())
         .await
         .unwrap();
-    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Deleting);
-    rig.provisioner.run(offboard, |_| {}).await.unwrap();
-    assert!(rig.tenant(tenant.id).await.is_none());
-    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+    assert_eq!(
+        harness.tenant(tenant.id).await.unwrap().status,
+        TenantState::Deleting
+    );
+    harness.provisioner.run(offboard, |_| {}).await.unwrap();
+    assert!(harness.tenant(tenant.id).await.is_none());
+    assert_eq!(harness.leftovers().await, Vec::<String>::new());
 
-    let client = rig.registry.client().await.unwrap();
+    let client = harness.registry.client().await.unwrap();
     let archive = registry::archive_by_operation(&client, offboard)
         .await
         .unwrap()
@@ -108,23 +115,23 @@ async fn a_laboratory_is_made_suspended_resumed_migrated_and_offboarded_with_its
 
 #[tokio::test]
 async fn a_slug_can_be_used_again_and_sees_nothing_of_the_one_before() {
-    let rig = Rig::new().await;
-    let first = rig.provisioned("phoenix").await;
-    let inside = rig.inside(&first).await;
+    let harness = Harness::new().await;
+    let first = harness.provisioned("phoenix").await;
+    let inside = harness.inside(&first).await;
     inside
         .batch_execute("UPDATE lab_profile SET name = 'The first'")
         .await
         .unwrap();
     drop(inside);
-    let offboard = rig
+    let offboard = harness
         .provisioner
         .request_offboard(first.id, NOW, by())
         .await
         .unwrap();
-    rig.provisioner.run(offboard, |_| {}).await.unwrap();
-    let second = rig.provisioned("phoenix").await;
+    harness.provisioner.run(offboard, |_| {}).await.unwrap();
+    let second = harness.provisioned("phoenix").await;
     assert_ne!(first.id, second.id);
-    let row = rig
+    let row = harness
         .inside(&second)
         .await
         .query_one("SELECT name FROM lab_profile", &[])
@@ -135,9 +142,9 @@ async fn a_slug_can_be_used_again_and_sees_nothing_of_the_one_before() {
 
 #[tokio::test]
 async fn what_does_not_fit_is_refused_and_changes_nothing() {
-    let rig = Rig::new().await;
-    let (tenant, operation) = rig.ask("busy").await;
-    let refused = rig
+    let harness = Harness::new().await;
+    let (tenant, operation) = harness.ask("busy").await;
+    let refused = harness
         .provisioner
         .request_provision(lab("busy"), by())
         .await
@@ -147,19 +154,20 @@ async fn what_does_not_fit_is_refused_and_changes_nothing() {
         "{refused}"
     );
     for refused in [
-        rig.provisioner
+        harness
+            .provisioner
             .request_offboard(tenant.id, NOW, by())
             .await
             .unwrap_err(),
-        rig.provisioner.suspend(tenant.id, by()).await.unwrap_err(),
-        rig.provisioner.resume(tenant.id, by()).await.unwrap_err(),
+        harness.provisioner.suspend(tenant.id, by()).await.unwrap_err(),
+        harness.provisioner.resume(tenant.id, by()).await.unwrap_err(),
     ] {
         assert!(
             matches!(refused, ProvisionError::Registry(RegistryError::Illegal(_))),
             "{refused}"
         );
     }
-    let refused = rig
+    let refused = harness
         .provisioner
         .request_migrate(tenant.id, by())
         .await
@@ -168,15 +176,21 @@ async fn what_does_not_fit_is_refused_and_changes_nothing() {
         matches!(refused, ProvisionError::NotMigratable { .. }),
         "{refused}"
     );
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
 
-    rig.provisioner.request_migrate(tenant.id, by()).await.unwrap();
+    harness
+        .provisioner
+        .request_migrate(tenant.id, by())
+        .await
+        .unwrap();
     for refused in [
-        rig.provisioner
+        harness
+            .provisioner
             .request_migrate(tenant.id, by())
             .await
             .unwrap_err(),
-        rig.provisioner
+        harness
+            .provisioner
             .request_offboard(tenant.id, NOW, by())
             .await
             .unwrap_err(),
@@ -189,11 +203,18 @@ async fn what_does_not_fit_is_refused_and_changes_nothing() {
             "{refused}"
         );
     }
-    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+    assert_eq!(
+        harness.tenant(tenant.id).await.unwrap().status,
+        TenantState::Active
+    );
 
     let mut odd = lab("odd");
     odd.time_zone = "Mars/Olympus".to_owned();
-    let refused = rig.provisioner.request_provision(odd, by()).await.unwrap_err();
+    let refused = harness
+        .provisioner
+        .request_provision(odd, by())
+        .await
+        .unwrap_err();
     assert!(
         matches!(
             refused,
@@ -206,7 +227,11 @@ async fn what_does_not_fit_is_refused_and_changes_nothing() {
     );
     let mut odd = lab("odd");
     odd.name = " ".to_owned();
-    let refused = rig.provisioner.request_provision(odd, by()).await.unwrap_err();
+    let refused = harness
+        .provisioner
+        .request_provision(odd, by())
+        .await
+        .unwrap_err();
     assert!(
         matches!(refused, ProvisionError::Invalid { field: "name", .. }),
         "{refused}"
@@ -215,18 +240,18 @@ async fn what_does_not_fit_is_refused_and_changes_nothing() {
 
 #[tokio::test]
 async fn the_same_request_sent_twice_is_one_laboratory() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let keyed = || provisioner::RequestedBy {
         idempotency_key: Some("k-1".to_owned()),
         ..by()
     };
     let (once, again) = tokio::join!(
-        rig.provisioner.request_provision(lab("twice"), keyed()),
-        rig.provisioner.request_provision(lab("twice"), keyed())
+        harness.provisioner.request_provision(lab("twice"), keyed()),
+        harness.provisioner.request_provision(lab("twice"), keyed())
     );
     let (once, again) = (once.unwrap(), again.unwrap());
     assert_eq!((once.0.id, once.1), (again.0.id, again.1));
-    let other = rig
+    let other = harness
         .provisioner
         .request_provision(lab("other"), keyed())
         .await
@@ -239,17 +264,21 @@ async fn the_same_request_sent_twice_is_one_laboratory() {
 
 #[tokio::test]
 async fn a_laboratory_behind_is_migrated_and_one_ahead_is_refused_and_stays_in_service() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("steps").await;
-    let inside = rig.inside(&tenant).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("steps").await;
+    let inside = harness.inside(&tenant).await;
     inside
         .batch_execute(
             "INSERT INTO refinery_schema_history VALUES (9000, 'future', '2031-01-01T00:00:00Z', '1')",
         )
         .await
         .unwrap();
-    let operation = rig.provisioner.request_migrate(tenant.id, by()).await.unwrap();
-    let failed = rig.provisioner.run(operation, |_| {}).await.unwrap_err();
+    let operation = harness
+        .provisioner
+        .request_migrate(tenant.id, by())
+        .await
+        .unwrap();
+    let failed = harness.provisioner.run(operation, |_| {}).await.unwrap_err();
     let ProvisionError::Failed { error, .. } = failed else {
         panic!("{failed}");
     };
@@ -257,7 +286,7 @@ async fn a_laboratory_behind_is_migrated_and_one_ahead_is_refused_and_stays_in_s
         error.contains(Step::EnsureSchema.as_str()) && error.contains("ahead"),
         "{error}"
     );
-    let after = rig.tenant(tenant.id).await.unwrap();
+    let after = harness.tenant(tenant.id).await.unwrap();
     assert_eq!(
         (after.status, after.db_version),
         (TenantState::Active, migrator::latest())
@@ -267,6 +296,6 @@ async fn a_laboratory_behind_is_migrated_and_one_ahead_is_refused_and_stays_in_s
         .batch_execute("DELETE FROM refinery_schema_history WHERE version = 9000")
         .await
         .unwrap();
-    rig.provisioner.reopen(operation, by()).await.unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.reopen(operation, by()).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
 }

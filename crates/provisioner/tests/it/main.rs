@@ -29,25 +29,25 @@ mod life;
 #[cfg(test)]
 mod not_ours;
 
+#[cfg(test)]
+mod failures;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod offboard;
 mod preconditions;
 #[cfg(test)]
 mod recording;
 #[cfg(test)]
 mod registry_loss;
 #[cfg(test)]
-mod removal;
-#[cfg(test)]
 mod restore;
-#[cfg(test)]
-mod rig;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
 mod server_state;
 #[cfg(test)]
 mod spares;
-#[cfg(test)]
-mod trouble;
 #[cfg(test)]
 mod walls;
 #[cfg(test)]

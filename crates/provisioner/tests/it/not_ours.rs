@@ -5,11 +5,11 @@ use model::{TenantId, TenantState};
 use provisioner::{Ailment, ProvisionError};
 use registry::{Archive, OperationFilter, Tenant};
 
-use crate::rig::{NOW, Rig, by, connect};
+use crate::harness::{Harness, NOW, by, connect};
 
 /// A laboratory whose own database was renamed, and another one made in its place.
 struct Displaced {
-    rig: Rig,
+    harness: Harness,
     tenant: Tenant,
     archive: Archive,
     elsewhere: String,
@@ -17,38 +17,38 @@ struct Displaced {
 
 impl Displaced {
     async fn new() -> Self {
-        let rig = Rig::new().await;
-        let tenant = rig.provisioned("displaced").await;
-        let archive = rig.backed_up(&tenant).await;
-        let elsewhere = rig.named("renamed_by_hand");
+        let harness = Harness::new().await;
+        let tenant = harness.provisioned("displaced").await;
+        let archive = harness.backed_up(&tenant).await;
+        let elsewhere = harness.named("renamed_by_hand");
         let displaced = Self {
-            rig,
+            harness,
             tenant,
             archive,
             elsewhere,
         };
-        displaced.rig.healthy().await;
+        displaced.harness.healthy().await;
         displaced
     }
 
     /// The stranger's database is open to every role, as `CREATE DATABASE` leaves it.
     async fn displace(&self) {
         let (name, quoted) = (&self.tenant.db_name, model::quote_ident(&self.elsewhere));
-        let admin = connect(&self.rig.space.server).await;
+        let admin = connect(&self.harness.space.server).await;
         for sql in [
             format!("ALTER DATABASE {name} RENAME TO {quoted}"),
             format!("CREATE DATABASE {name} TEMPLATE template0"),
         ] {
             admin.batch_execute(&sql).await.unwrap();
         }
-        let stranger = self.rig.inside(&self.tenant).await;
+        let stranger = self.harness.inside(&self.tenant).await;
         let table = "CREATE TABLE customers AS SELECT generate_series(1, 10) AS id";
         stranger.batch_execute(table).await.unwrap();
     }
 
     /// What the stranger's database has, and who may do what with it.
     async fn strangers(&self) -> (Vec<String>, Option<String>) {
-        let client = self.rig.inside(&self.tenant).await;
+        let client = self.harness.inside(&self.tenant).await;
         let tables =
             "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1";
         let tables = client.query(tables, &[]).await.unwrap();
@@ -59,7 +59,7 @@ impl Displaced {
 
     async fn is_untouched(&self) {
         assert_eq!(self.strangers().await, (vec!["customers".to_owned()], None));
-        let tenant = self.rig.tenant(self.tenant.id).await.unwrap();
+        let tenant = self.harness.tenant(self.tenant.id).await.unwrap();
         assert_eq!(tenant.status, TenantState::Active);
     }
 
@@ -69,7 +69,7 @@ impl Displaced {
             live: true,
             ..OperationFilter::default()
         };
-        let client = self.rig.registry.client().await.unwrap();
+        let client = self.harness.registry.client().await.unwrap();
         let operations = registry::operations_list(&client, &live, None, 10).await;
         operations.unwrap().len()
     }
@@ -89,7 +89,7 @@ fn is_refused(outcome: Result<impl std::fmt::Debug, ProvisionError>) {
 async fn no_operation_and_no_export_begins_on_a_database_that_is_not_the_laboratorys() {
     let displaced = Displaced::new().await;
     displaced.displace().await;
-    let (provisioner, id) = (&displaced.rig.provisioner, displaced.tenant.id);
+    let (provisioner, id) = (&displaced.harness.provisioner, displaced.tenant.id);
     is_refused(provisioner.request_migrate(id, by()).await);
     is_refused(provisioner.open_for_export(&displaced.tenant, &by()).await);
     is_refused(provisioner.request_backup(id, by()).await);
@@ -106,7 +106,7 @@ async fn no_operation_and_no_export_begins_on_a_database_that_is_not_the_laborat
 #[tokio::test]
 async fn a_migration_that_was_asked_for_before_writes_nothing_to_a_database_that_is_not_the_laboratorys() {
     let displaced = Displaced::new().await;
-    let provisioner = &displaced.rig.provisioner;
+    let provisioner = &displaced.harness.provisioner;
     let operation = provisioner
         .request_migrate(displaced.tenant.id, by())
         .await
@@ -121,7 +121,7 @@ async fn a_migration_that_was_asked_for_before_writes_nothing_to_a_database_that
 async fn the_doctor_tells_whose_a_database_is_not_and_nothing_else_of_it() {
     let displaced = Displaced::new().await;
     displaced.displace().await;
-    let provisioner = &displaced.rig.provisioner;
+    let provisioner = &displaced.harness.provisioner;
     for report in [
         provisioner.examine(true).await.unwrap(),
         provisioner.mend(true, by()).await.unwrap(),
@@ -139,21 +139,25 @@ async fn the_doctor_tells_whose_a_database_is_not_and_nothing_else_of_it() {
 
 #[tokio::test]
 async fn a_laboratory_without_database_and_archive_is_forgotten_when_its_data_are_given_up() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("lost").await;
-    let admin = connect(&rig.space.server).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("lost").await;
+    let admin = connect(&harness.space.server).await;
     let drop = format!("DROP DATABASE {} WITH (FORCE)", tenant.db_name);
     admin.batch_execute(&drop).await.unwrap();
-    let report = rig.provisioner.examine(true).await.unwrap();
+    let report = harness.provisioner.examine(true).await.unwrap();
     let missing = report
         .findings
         .iter()
         .find(|f| f.kind == Ailment::MissingDatabase);
     let option = "--without-archive";
     assert!(missing.unwrap().advice.contains(option), "{:#?}", report.findings);
-    let refused = rig.provisioner.forget(tenant.id, false, by()).await.unwrap_err();
+    let refused = harness
+        .provisioner
+        .forget(tenant.id, false, by())
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains(option), "{refused}");
-    assert!(rig.tenant(tenant.id).await.is_some());
-    rig.provisioner.forget(tenant.id, true, by()).await.unwrap();
-    assert!(rig.tenant(tenant.id).await.is_none());
+    assert!(harness.tenant(tenant.id).await.is_some());
+    harness.provisioner.forget(tenant.id, true, by()).await.unwrap();
+    assert!(harness.tenant(tenant.id).await.is_none());
 }

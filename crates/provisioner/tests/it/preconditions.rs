@@ -8,7 +8,7 @@ use provisioner::{Ailment, ProvisionError};
 use crate::{
     adopt::{Old, adopted},
     archive::{failure, files_in, programs_that},
-    rig::{NOW, Rig, by, connect},
+    harness::{Harness, NOW, by, connect},
 };
 
 fn refusal(outcome: Result<impl std::fmt::Debug, ProvisionError>) -> String {
@@ -24,17 +24,22 @@ fn refusal(outcome: Result<impl std::fmt::Debug, ProvisionError>) -> String {
 async fn without_fitting_client_programs_nothing_is_asked_for_and_the_doctor_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let programs = programs_that(dir.path(), "exec REAL \"$@\"", "exec REAL \"$@\"");
-    let rig = Rig::with(|config| config.pg_bin = Some(programs)).await;
-    let tenant = rig.provisioned("tools").await;
-    let archive = rig.backed_up(&tenant).await;
+    let harness = Harness::with(|config| config.pg_bin = Some(programs)).await;
+    let tenant = harness.provisioned("tools").await;
+    let archive = harness.backed_up(&tenant).await;
     let old = dir.path().join("pg_dump");
     std::fs::write(&old, "#!/bin/sh\necho 'pg_dump (PostgreSQL) 9.6.1'\n").unwrap();
     std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).unwrap();
     let asked = [
-        refusal(rig.provisioner.request_offboard(tenant.id, NOW, by()).await),
-        refusal(rig.provisioner.request_backup(tenant.id, by()).await),
-        refusal(rig.provisioner.request_restore_in_place(archive.id, by()).await),
-        refusal(rig.provisioner.request_verify_archive(archive.id, by()).await),
+        refusal(harness.provisioner.request_offboard(tenant.id, NOW, by()).await),
+        refusal(harness.provisioner.request_backup(tenant.id, by()).await),
+        refusal(
+            harness
+                .provisioner
+                .request_restore_in_place(archive.id, by())
+                .await,
+        ),
+        refusal(harness.provisioner.request_verify_archive(archive.id, by()).await),
     ];
     for told in asked {
         assert!(
@@ -42,9 +47,12 @@ async fn without_fitting_client_programs_nothing_is_asked_for_and_the_doctor_say
             "{told}"
         );
     }
-    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
-    assert!(rig.serves(tenant.id).await);
-    let report = rig.provisioner.examine(false).await.unwrap();
+    assert_eq!(
+        harness.tenant(tenant.id).await.unwrap().status,
+        TenantState::Active
+    );
+    assert!(harness.serves(tenant.id).await);
+    let report = harness.provisioner.examine(false).await.unwrap();
     let found = report
         .findings
         .iter()
@@ -58,23 +66,26 @@ async fn a_removal_that_has_nowhere_to_write_its_archive_closes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let in_the_way = dir.path().join("archives");
     std::fs::write(&in_the_way, "a file").unwrap();
-    let rig = Rig::with(|config| config.archive_dir.clone_from(&in_the_way)).await;
-    let tenant = rig.provisioned("nowhere").await;
-    let told = refusal(rig.provisioner.request_offboard(tenant.id, NOW, by()).await);
+    let harness = Harness::with(|config| config.archive_dir.clone_from(&in_the_way)).await;
+    let tenant = harness.provisioned("nowhere").await;
+    let told = refusal(harness.provisioner.request_offboard(tenant.id, NOW, by()).await);
     assert!(told.contains("TENANTRY_ARCHIVE_DIR"), "{told}");
-    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
-    let report = rig.provisioner.examine(false).await.unwrap();
+    assert_eq!(
+        harness.tenant(tenant.id).await.unwrap().status,
+        TenantState::Active
+    );
+    let report = harness.provisioner.examine(false).await.unwrap();
     let told = |kind: Ailment| kind.as_str() == "archive_store";
     assert!(report.findings.iter().any(|f| told(f.kind)), "{report:#?}");
 }
 
 #[tokio::test]
 async fn an_administrator_whom_the_closed_database_would_lock_out_cannot_begin_a_removal() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("modest").await;
-    let name = rig.named("modest_admin");
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("modest").await;
+    let name = harness.named("modest_admin");
     let role = model::quote_ident(&name);
-    let admin = connect(&rig.space.server).await;
+    let admin = connect(&harness.space.server).await;
     admin
         .batch_execute(&format!(
             "CREATE ROLE {role} LOGIN CREATEDB CREATEROLE PASSWORD 'modest';
@@ -83,17 +94,20 @@ async fn an_administrator_whom_the_closed_database_would_lock_out_cannot_begin_a
         ))
         .await
         .unwrap();
-    let server = rig
+    let server = harness
         .space
         .server
         .with_user(&name, secrecy::SecretString::from("modest".to_owned()));
-    let sealer = &rig.provisioner.config().sealer;
-    crate::rig::register_server(&rig.registry, sealer, &server, "main").await;
-    let told = refusal(rig.provisioner.request_offboard(tenant.id, NOW, by()).await);
+    let sealer = &harness.provisioner.config().sealer;
+    crate::harness::register_server(&harness.registry, sealer, &server, "main").await;
+    let told = refusal(harness.provisioner.request_offboard(tenant.id, NOW, by()).await);
     assert!(told.contains(&name) && told.contains("SUPERUSER"), "{told}");
-    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
-    assert!(rig.serves(tenant.id).await);
-    crate::rig::register_server(&rig.registry, sealer, &rig.space.server, "main").await;
+    assert_eq!(
+        harness.tenant(tenant.id).await.unwrap().status,
+        TenantState::Active
+    );
+    assert!(harness.serves(tenant.id).await);
+    crate::harness::register_server(&harness.registry, sealer, &harness.space.server, "main").await;
 }
 
 #[tokio::test]
@@ -101,32 +115,32 @@ async fn a_backup_that_fails_leaves_no_file_and_can_be_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let fails = "case \" $* \" in *\" --dbname \"*) exit 3;; esac; exec REAL \"$@\"";
     let programs = programs_that(dir.path(), "exec REAL \"$@\"", fails);
-    let rig = Rig::with(|config| config.pg_bin = Some(programs)).await;
-    let tenant = rig.provisioned("cut").await;
-    let backup = rig.provisioner.request_backup(tenant.id, by()).await.unwrap();
-    failure(&rig, backup).await;
-    let archives = &rig.provisioner.config().archive_dir;
+    let harness = Harness::with(|config| config.pg_bin = Some(programs)).await;
+    let tenant = harness.provisioned("cut").await;
+    let backup = harness.provisioner.request_backup(tenant.id, by()).await.unwrap();
+    failure(&harness, backup).await;
+    let archives = &harness.provisioner.config().archive_dir;
     assert_eq!(files_in(archives, ""), Vec::<std::path::PathBuf>::new());
     programs_that(dir.path(), "exec REAL \"$@\"", "exec REAL \"$@\"");
-    rig.provisioner.reopen(backup, by()).await.unwrap();
-    let ended = rig.provisioner.run(backup, |_| {}).await.unwrap();
+    harness.provisioner.reopen(backup, by()).await.unwrap();
+    let ended = harness.provisioner.run(backup, |_| {}).await.unwrap();
     assert_eq!(ended.status, OperationStatus::Succeeded);
     assert_eq!(files_in(archives, "").len(), 2, "dump and manifest");
 }
 
 #[tokio::test]
 async fn a_restore_in_place_of_an_adopted_database_keeps_owners_collation_and_connection_limit() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let icu = "LOCALE_PROVIDER icu ICU_LOCALE 'de-u-co-phonebk' LOCALE 'C'";
-    let old = Old::made_with(&rig, "heirloom", 5, icu).await;
+    let old = Old::made_with(&harness, "heirloom", 5, icu).await;
     let (db, user) = (&old.name, &old.user);
-    let admin = connect(&rig.space.server).await;
+    let admin = connect(&harness.space.server).await;
     admin
         .batch_execute(&format!("ALTER DATABASE {db} CONNECTION LIMIT 7"))
         .await
         .unwrap();
-    let (tenant, _) = adopted(&rig, &old, "heirloom").await;
-    let inside = rig.inside(&tenant).await;
+    let (tenant, _) = adopted(&harness, &old, "heirloom").await;
+    let inside = harness.inside(&tenant).await;
     inside
         .batch_execute(&format!(
             "CREATE SCHEMA own AUTHORIZATION \"{user}\"; SET ROLE \"{user}\";
@@ -146,7 +160,7 @@ async fn a_restore_in_place_of_an_adopted_database_keeps_owners_collation_and_co
         let sql = "SELECT concat_ws(' ', i.type, i.identity) FROM pg_shdepend d, pg_identify_object(d.classid, d.objid, 0) i
               WHERE d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
                 AND d.refobjid = $1::text::regrole AND d.deptype = 'o' AND i.type NOT LIKE 'toast%' ORDER BY 1";
-        let rows = rig
+        let rows = harness
             .inside(&tenant)
             .await
             .query(sql, &[&model::quote_ident(user)])
@@ -160,17 +174,17 @@ async fn a_restore_in_place_of_an_adopted_database_keeps_owners_collation_and_co
         "{before}"
     );
     assert!(owned_before.len() >= 5, "{owned_before:?}");
-    let archive = rig.backed_up(&tenant).await;
-    let (_, operation) = rig
+    let archive = harness.backed_up(&tenant).await;
+    let (_, operation) = harness
         .provisioner
         .request_restore_in_place(archive.id, by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
     assert_eq!(traits().await, before);
     assert_eq!(owned().await, owned_before);
-    assert!(rig.serves(tenant.id).await);
-    let row = rig
+    assert!(harness.serves(tenant.id).await);
+    let row = harness
         .inside(&tenant)
         .await
         .query_one("SELECT own.whoami()", &[])
@@ -178,17 +192,17 @@ async fn a_restore_in_place_of_an_adopted_database_keeps_owners_collation_and_co
         .unwrap();
     assert_eq!(row.get::<_, &str>(0), user);
 
-    rig.provisioner.suspend(tenant.id, by()).await.unwrap();
-    rig.provisioner.resume(tenant.id, by()).await.unwrap();
+    harness.provisioner.suspend(tenant.id, by()).await.unwrap();
+    harness.provisioner.resume(tenant.id, by()).await.unwrap();
     assert_eq!(traits().await, before);
     // What is restored after a removal sorts as it did.
-    let removed = rig.removed(&tenant).await;
-    let (tenant, operation) = rig
+    let removed = harness.removed(&tenant).await;
+    let (tenant, operation) = harness
         .provisioner
         .request_restore(removed.id, provisioner::RestoreAs::default(), by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
     let sql = "SELECT to_jsonb(d)::text FROM pg_database d WHERE datname = $1";
     let row = admin.query_one(sql, &[&tenant.db_name.as_str()]).await.unwrap();
     assert!(row.get::<_, &str>(0).contains("de-u-co-phonebk"));

@@ -4,11 +4,11 @@ use identity::{SealKey, Sealer};
 use provisioner::{AdminEntry, Adoption, Provisioner, ProvisionerConfig};
 use registry::{Archive, Tenant};
 
-use crate::rig::{Rig, by, connect};
+use crate::harness::{Harness, by, connect};
 
 /// The registry as it was before the laboratory: its rows are gone, the database and the archives are there.
-async fn forget(rig: &Rig, tenant: &Tenant) {
-    let client = rig.registry.client().await.unwrap();
+async fn forget(harness: &Harness, tenant: &Tenant) {
+    let client = harness.registry.client().await.unwrap();
     let sql = format!(
         "DELETE FROM archives WHERE tenant_id = '{id}'; DELETE FROM operations WHERE tenant_id = '{id}';
          DELETE FROM tenants WHERE id = '{id}'",
@@ -33,15 +33,15 @@ fn adoption(tenant: &Tenant, slug: &str) -> Adoption {
 
 #[tokio::test]
 async fn the_doctor_never_advises_removing_what_may_be_the_last_copy() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     // A registry that knows none of the server's laboratories is another's: that has a finding of its own.
-    rig.provisioned("known").await;
-    let tenant = rig.provisioned("lost").await;
-    let archive: Archive = rig.removed(&tenant).await;
-    forget(&rig, &tenant).await;
-    let living = rig.provisioned("living").await;
-    forget(&rig, &living).await;
-    let report = rig.provisioner.examine(false).await.unwrap();
+    harness.provisioned("known").await;
+    let tenant = harness.provisioned("lost").await;
+    let archive: Archive = harness.removed(&tenant).await;
+    forget(&harness, &tenant).await;
+    let living = harness.provisioned("living").await;
+    forget(&harness, &living).await;
+    let report = harness.provisioner.examine(false).await.unwrap();
     for finding in &report.findings {
         assert!(
             !finding.advice.contains("remove it") && !finding.advice.contains("DROP DATABASE"),
@@ -67,36 +67,36 @@ async fn the_doctor_never_advises_removing_what_may_be_the_last_copy() {
 
 #[tokio::test]
 async fn a_database_with_this_registrys_own_mark_is_taken_back_under_its_id() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("forgotten").await;
-    forget(&rig, &tenant).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("forgotten").await;
+    forget(&harness, &tenant).await;
     // Under its own slug only: its role has that name.
-    let refused = rig
+    let refused = harness
         .provisioner
         .request_adopt(adoption(&tenant, "other"), by())
         .await;
     let said = refused.unwrap_err().to_string();
     assert!(said.contains("its slug forgotten"), "{said}");
-    let (found, operation) = rig
+    let (found, operation) = harness
         .provisioner
         .request_adopt(adoption(&tenant, "forgotten"), by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
     assert_eq!((found.id, &found.db_name), (tenant.id, &tenant.db_name));
-    assert!(rig.serves(tenant.id).await);
-    let report = rig.provisioner.examine(true).await.unwrap();
+    assert!(harness.serves(tenant.id).await);
+    let report = harness.provisioner.examine(true).await.unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }
 
 #[tokio::test]
 async fn a_mark_that_is_another_namespaces_or_that_the_profile_denies_is_not_taken_for_ours() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("mine").await;
-    forget(&rig, &tenant).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("mine").await;
+    forget(&harness, &tenant).await;
     // Another control plane's on the same server: neither its name nor a role of this namespace says that it is ours.
-    let admin = connect(&rig.space.server).await;
-    let foreign = model::DbName::from_catalog(rig.named("elsewhere")).unwrap();
+    let admin = connect(&harness.space.server).await;
+    let foreign = model::DbName::from_catalog(harness.named("elsewhere")).unwrap();
     let mark = format!("tenantry laboratory {}", model::TenantId::generate());
     for sql in [
         format!("CREATE DATABASE {foreign} TEMPLATE template0 ENCODING 'UTF8'"),
@@ -108,7 +108,7 @@ async fn a_mark_that_is_another_namespaces_or_that_the_profile_denies_is_not_tak
         database: foreign.clone(),
         ..adoption(&tenant, "other")
     };
-    let refused = rig.provisioner.request_adopt(other, by()).await;
+    let refused = harness.provisioner.request_adopt(other, by()).await;
     admin
         .batch_execute(&format!("DROP DATABASE {foreign}"))
         .await
@@ -118,7 +118,7 @@ async fn a_mark_that_is_another_namespaces_or_that_the_profile_denies_is_not_tak
     // The mark was copied to it.
     let marked = format!("COMMENT ON DATABASE {} IS '{mark}'", tenant.db_name);
     admin.batch_execute(&marked).await.unwrap();
-    let refused = rig
+    let refused = harness
         .provisioner
         .request_adopt(adoption(&tenant, "mine"), by())
         .await;
@@ -126,28 +126,28 @@ async fn a_mark_that_is_another_namespaces_or_that_the_profile_denies_is_not_tak
     assert!(said.contains("its own profile"), "{said}");
 }
 
-async fn imported(rig: &Rig, location: &str) -> Archive {
-    let asked = rig
+async fn imported(harness: &Harness, location: &str) -> Archive {
+    let asked = harness
         .provisioner
         .request_import(location, true, by())
         .await
         .unwrap();
-    rig.provisioner.run(asked.operation, |_| {}).await.unwrap();
-    let client = rig.registry.client().await.unwrap();
+    harness.provisioner.run(asked.operation, |_| {}).await.unwrap();
+    let client = harness.registry.client().await.unwrap();
     let found = registry::archive_by_id(&client, asked.archive).await.unwrap();
     found.unwrap()
 }
 
 #[tokio::test]
 async fn an_archive_that_the_registry_does_not_know_is_proved_recorded_and_restored() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("kept").await;
-    let before = rig.backed_up(&tenant).await;
-    let archive = rig.removed(&tenant).await;
-    forget(&rig, &tenant).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("kept").await;
+    let before = harness.backed_up(&tenant).await;
+    let archive = harness.removed(&tenant).await;
+    forget(&harness, &tenant).await;
     let manifest = archive.location.replace(".dump", ".manifest.json");
     // By its manifest as well as by itself.
-    let back = imported(&rig, &manifest).await;
+    let back = imported(&harness, &manifest).await;
     assert_eq!(
         (
             back.id,
@@ -167,15 +167,15 @@ async fn an_archive_that_the_registry_does_not_know_is_proved_recorded_and_resto
         )
     );
     assert!(back.imported_at.is_some());
-    let known = rig
+    let known = harness
         .provisioner
         .request_import(&archive.location, true, by())
         .await;
     let said = known.unwrap_err().to_string();
     assert!(said.contains("recorded already"), "{said}");
     // The older one comes later, and is listed by when it was dumped.
-    let older = imported(&rig, &before.location).await;
-    let client = rig.registry.client().await.unwrap();
+    let older = imported(&harness, &before.location).await;
+    let client = harness.registry.client().await.unwrap();
     let listed = registry::archives_list(&client, Some(tenant.id), None, 10)
         .await
         .unwrap();
@@ -184,24 +184,24 @@ async fn an_archive_that_the_registry_does_not_know_is_proved_recorded_and_resto
         [back.id, older.id]
     );
     drop(client);
-    let (found, operation) = rig
+    let (found, operation) = harness
         .provisioner
         .request_restore(back.id, provisioner::RestoreAs::default(), by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
     assert_eq!((found.id, &found.slug), (tenant.id, &tenant.slug));
-    assert!(rig.serves(tenant.id).await);
-    let report = rig.provisioner.examine(true).await.unwrap();
+    assert!(harness.serves(tenant.id).await);
+    let report = harness.provisioner.examine(true).await.unwrap();
     assert!(report.findings.is_empty(), "{:#?}", report.findings);
 }
 
 #[tokio::test]
 async fn what_cannot_be_trusted_or_is_another_installations_is_not_imported() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("doubt").await;
-    let archive = rig.removed(&tenant).await;
-    forget(&rig, &tenant).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("doubt").await;
+    let archive = harness.removed(&tenant).await;
+    forget(&harness, &tenant).await;
     let refused = async |provisioner: &Provisioner, location: &str, anywhere| {
         let asked = provisioner.request_import(location, anywhere, by()).await;
         asked.unwrap_err().to_string()
@@ -216,31 +216,35 @@ async fn what_cannot_be_trusted_or_is_another_installations_is_not_imported() {
         ("/etc/hostname", true, "manifest"),
         ("ftp://x/y", true, "s3://bucket/prefix"),
     ] {
-        let said = refused(&rig.provisioner, location, anywhere).await;
+        let said = refused(&harness.provisioner, location, anywhere).await;
         assert!(said.contains(says), "{location}: {said}");
     }
     let other_keys = Provisioner::new(ProvisionerConfig {
         sealer: Sealer::new(SealKey::generate()),
-        ..rig.provisioner.config().clone()
+        ..harness.provisioner.config().clone()
     });
     let said = refused(&other_keys, &archive.location, true).await;
     assert!(said.contains("key"), "{said}");
     // Cut short: refused at once. Changed: found when it is proved, and not recorded.
     let content = std::fs::read(&archive.location).unwrap();
     std::fs::write(&archive.location, &content[..content.len() / 2]).unwrap();
-    let said = refused(&rig.provisioner, &archive.location, true).await;
+    let said = refused(&harness.provisioner, &archive.location, true).await;
     assert!(said.contains("its manifest says"), "{said}");
     let mut changed = content.clone();
     let middle = changed.len() / 2;
     changed[middle] ^= 1;
     std::fs::write(&archive.location, &changed).unwrap();
-    let asked = rig
+    let asked = harness
         .provisioner
         .request_import(&archive.location, true, by())
         .await
         .unwrap();
-    rig.provisioner.run(asked.operation, |_| {}).await.unwrap_err();
-    let client = rig.registry.client().await.unwrap();
+    harness
+        .provisioner
+        .run(asked.operation, |_| {})
+        .await
+        .unwrap_err();
+    let client = harness.registry.client().await.unwrap();
     assert!(
         registry::archive_by_id(&client, archive.id)
             .await
@@ -248,7 +252,7 @@ async fn what_cannot_be_trusted_or_is_another_installations_is_not_imported() {
             .is_none()
     );
     drop(client);
-    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+    assert_eq!(harness.leftovers().await, Vec::<String>::new());
     std::fs::write(&archive.location, &content).unwrap();
-    imported(&rig, &archive.location).await;
+    imported(&harness, &archive.location).await;
 }

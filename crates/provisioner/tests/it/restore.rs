@@ -11,7 +11,7 @@ use crate::{
     adopt::{Old, adopted},
     archive::{LEASE, change_one_byte, failure, files_in},
     crash::die_at,
-    rig::{Rig, by, connect, lab},
+    harness::{Harness, by, connect, lab},
 };
 
 fn beside(slug: &str) -> RestoreAs {
@@ -21,8 +21,8 @@ fn beside(slug: &str) -> RestoreAs {
     }
 }
 
-async fn admins(rig: &Rig, tenant: &Tenant) -> Vec<Admin> {
-    let client = rig.registry.client().await.unwrap();
+async fn admins(harness: &Harness, tenant: &Tenant) -> Vec<Admin> {
+    let client = harness.registry.client().await.unwrap();
     registry::admins_of(&client, tenant.id).await.unwrap()
 }
 
@@ -30,8 +30,8 @@ fn hash_of(admin: &Admin) -> Option<&str> {
     admin.password_hash.as_ref().map(|hash| hash.expose_secret())
 }
 
-async fn profile(rig: &Rig, tenant: &Tenant) -> (model::TenantId, String, i32) {
-    let row = rig
+async fn profile(harness: &Harness, tenant: &Tenant) -> (model::TenantId, String, i32) {
+    let row = harness
         .inside(tenant)
         .await
         .query_one("SELECT tenant_id, name, version FROM lab_profile", &[])
@@ -42,11 +42,11 @@ async fn profile(rig: &Rig, tenant: &Tenant) -> (model::TenantId, String, i32) {
 
 #[tokio::test]
 async fn a_removed_laboratory_comes_back_under_its_id_with_its_people() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("phoenix").await;
-    let (people, before) = (admins(&rig, &tenant).await, profile(&rig, &tenant).await);
-    let archive = rig.removed(&tenant).await;
-    let (back, operation) = rig
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("phoenix").await;
+    let (people, before) = (admins(&harness, &tenant).await, profile(&harness, &tenant).await);
+    let archive = harness.removed(&tenant).await;
+    let (back, operation) = harness
         .provisioner
         .request_restore(archive.id, RestoreAs::default(), by())
         .await
@@ -55,21 +55,21 @@ async fn a_removed_laboratory_comes_back_under_its_id_with_its_people() {
         (back.id, &back.slug, back.status),
         (tenant.id, &tenant.slug, TenantState::Provisioning)
     );
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    let back = rig.tenant(tenant.id).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    let back = harness.tenant(tenant.id).await.unwrap();
     assert_eq!(
         (back.status, back.db_version),
         (TenantState::Active, migrator::latest())
     );
     assert!(back.generation > tenant.generation);
     assert_eq!((&back.name, &back.time_zone), (&tenant.name, &tenant.time_zone));
-    assert!(rig.serves(back.id).await);
-    assert_eq!(profile(&rig, &back).await, before);
-    let again = admins(&rig, &back).await;
+    assert!(harness.serves(back.id).await);
+    assert_eq!(profile(&harness, &back).await, before);
+    let again = admins(&harness, &back).await;
     assert_eq!(again.len(), 1);
     assert_eq!((again[0].id, &again[0].email), (people[0].id, &people[0].email));
     assert_eq!(hash_of(&again[0]), hash_of(&people[0]));
-    let living = rig
+    let living = harness
         .provisioner
         .request_restore(archive.id, RestoreAs::default(), by())
         .await;
@@ -81,50 +81,53 @@ async fn a_removed_laboratory_comes_back_under_its_id_with_its_people() {
     // It can be archived and removed again, and the manifest says nothing that nobody may read.
     let manifest = std::fs::read_to_string(archive.location.replace(".dump", ".manifest.json")).unwrap();
     assert!(!manifest.contains("c2FsdHNhbHQ") && !manifest.contains("ada@example.org"));
-    rig.removed(&back).await;
-    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+    harness.removed(&back).await;
+    assert_eq!(harness.leftovers().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn a_copy_beside_is_another_laboratory_with_the_same_people() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("original").await;
-    let archive = rig.backed_up(&tenant).await;
-    let taken = rig
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("original").await;
+    let archive = harness.backed_up(&tenant).await;
+    let taken = harness
         .provisioner
         .request_restore(archive.id, beside("original"), by())
         .await;
     assert!(taken.unwrap_err().to_string().contains("original"));
-    let (copy, operation) = rig
+    let (copy, operation) = harness
         .provisioner
         .request_restore(archive.id, beside("copy"), by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    let copy = rig.tenant(copy.id).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    let copy = harness.tenant(copy.id).await.unwrap();
     assert_ne!(copy.id, tenant.id);
-    assert!(rig.serves(copy.id).await && rig.serves(tenant.id).await);
-    let (ours, theirs) = (profile(&rig, &tenant).await, profile(&rig, &copy).await);
+    assert!(harness.serves(copy.id).await && harness.serves(tenant.id).await);
+    let (ours, theirs) = (profile(&harness, &tenant).await, profile(&harness, &copy).await);
     assert_eq!(theirs, (copy.id, ours.1, ours.2));
-    assert_eq!(admins(&rig, &copy).await[0].id, admins(&rig, &tenant).await[0].id);
-    let guard = rig.inside(&copy).await;
+    assert_eq!(
+        admins(&harness, &copy).await[0].id,
+        admins(&harness, &tenant).await[0].id
+    );
+    let guard = harness.inside(&copy).await;
     let changed = guard
         .batch_execute("UPDATE lab_profile SET tenant_id = gen_random_uuid()")
         .await;
     assert!(changed.is_err(), "the guard is on");
-    rig.removed(&copy).await;
-    assert_eq!(admins(&rig, &tenant).await.len(), 1);
-    assert!(rig.serves(tenant.id).await);
+    harness.removed(&copy).await;
+    assert_eq!(admins(&harness, &tenant).await.len(), 1);
+    assert!(harness.serves(tenant.id).await);
 }
 
 #[tokio::test]
 async fn an_archive_takes_the_place_of_what_the_laboratory_holds_which_is_archived_first() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     for before in [TenantState::Active, TenantState::Suspended] {
-        let tenant = rig.provisioned(&format!("place-{before}")).await;
-        let archive = rig.backed_up(&tenant).await;
+        let tenant = harness.provisioned(&format!("place-{before}")).await;
+        let archive = harness.backed_up(&tenant).await;
         let late = StaffId::generate();
-        rig.inside(&tenant)
+        harness.inside(&tenant)
             .await
             .execute(
                 "INSERT INTO staff (id, display_name, email, role) VALUES ($1, 'Late', 'late@example.org', 'lab_admin')",
@@ -132,7 +135,7 @@ async fn an_archive_takes_the_place_of_what_the_laboratory_holds_which_is_archiv
             )
             .await
             .unwrap();
-        let mut client = rig.registry.client().await.unwrap();
+        let mut client = harness.registry.client().await.unwrap();
         let txn = client.transaction().await.unwrap();
         let new = registry::NewAdmin {
             id: late,
@@ -144,45 +147,45 @@ async fn an_archive_takes_the_place_of_what_the_laboratory_holds_which_is_archiv
         registry::admin_insert_in_txn(&txn, &new).await.unwrap();
         txn.commit().await.unwrap();
         if before == TenantState::Suspended {
-            rig.provisioner.suspend(tenant.id, by()).await.unwrap();
+            harness.provisioner.suspend(tenant.id, by()).await.unwrap();
         }
-        let (_, operation) = rig
+        let (_, operation) = harness
             .provisioner
             .request_restore_in_place(archive.id, by())
             .await
             .unwrap();
         assert_eq!(
-            rig.tenant(tenant.id).await.unwrap().status,
+            harness.tenant(tenant.id).await.unwrap().status,
             before,
             "it serves until it is closed"
         );
-        rig.provisioner.run(operation, |_| {}).await.unwrap();
-        let now = rig.tenant(tenant.id).await.unwrap();
+        harness.provisioner.run(operation, |_| {}).await.unwrap();
+        let now = harness.tenant(tenant.id).await.unwrap();
         assert_eq!((now.status, now.status_before), (before, None));
-        assert_eq!(rig.serves(tenant.id).await, before == TenantState::Active);
-        let staff = rig
+        assert_eq!(harness.serves(tenant.id).await, before == TenantState::Active);
+        let staff = harness
             .inside(&tenant)
             .await
             .query("SELECT FROM staff", &[])
             .await
             .unwrap();
         assert_eq!(staff.len(), 1);
-        assert_eq!(admins(&rig, &tenant).await.len(), 1);
+        assert_eq!(admins(&harness, &tenant).await.len(), 1);
         // What it held is there, with its people, to be put back in the same way.
-        let client = rig.registry.client().await.unwrap();
+        let client = harness.registry.client().await.unwrap();
         let held = registry::archive_by_operation(&client, operation)
             .await
             .unwrap()
             .unwrap();
-        let (_, operation) = rig
+        let (_, operation) = harness
             .provisioner
             .request_restore_in_place(held.id, by())
             .await
             .unwrap();
-        rig.provisioner.run(operation, |_| {}).await.unwrap();
-        assert_eq!(admins(&rig, &tenant).await.len(), 2);
+        harness.provisioner.run(operation, |_| {}).await.unwrap();
+        assert_eq!(admins(&harness, &tenant).await.len(), 2);
     }
-    let leftovers = rig.leftovers().await;
+    let leftovers = harness.leftovers().await;
     assert!(
         leftovers.iter().all(|name| name.starts_with("tenant_place-")),
         "{leftovers:?}"
@@ -191,38 +194,39 @@ async fn an_archive_takes_the_place_of_what_the_laboratory_holds_which_is_archiv
 
 #[tokio::test]
 async fn a_restore_in_place_can_be_called_off_until_the_exchange() {
-    let rig = Rig::with(|config| config.lease = LEASE).await;
-    let tenant = rig.provisioned("undecided").await;
-    let archive = rig.backed_up(&tenant).await;
+    let harness = Harness::with(|config| config.lease = LEASE).await;
+    let tenant = harness.provisioned("undecided").await;
+    let archive = harness.backed_up(&tenant).await;
     for point in ["restore_database/acted", "fence/acted", "verify/acted"] {
-        let (_, operation) = rig
+        let (_, operation) = harness
             .provisioner
             .request_restore_in_place(archive.id, by())
             .await
             .unwrap();
-        die_at(&rig, operation, &format!("restore_in_place/{point}")).await;
+        die_at(&harness, operation, &format!("restore_in_place/{point}")).await;
         std::fs::remove_file(
-            rig.space
+            harness
+                .space
                 .dir()
                 .join(format!("restore_in_place/{point}").replace('/', "-")),
         )
         .unwrap();
-        rig.provisioner.cancel(operation, by()).await.unwrap();
-        let ended = rig.provisioner.run(operation, |_| {}).await.unwrap_err();
+        harness.provisioner.cancel(operation, by()).await.unwrap();
+        let ended = harness.provisioner.run(operation, |_| {}).await.unwrap_err();
         assert!(matches!(ended, ProvisionError::CalledOff { .. }), "{ended}");
-        assert!(rig.serves(tenant.id).await, "{point}");
+        assert!(harness.serves(tenant.id).await, "{point}");
     }
-    let (_, operation) = rig
+    let (_, operation) = harness
         .provisioner
         .request_restore_in_place(archive.id, by())
         .await
         .unwrap();
-    die_at(&rig, operation, "restore_in_place/swap_database/acted").await;
-    let late = rig.provisioner.cancel(operation, by()).await.unwrap_err();
+    die_at(&harness, operation, "restore_in_place/swap_database/acted").await;
+    let late = harness.provisioner.cancel(operation, by()).await.unwrap_err();
     assert!(late.to_string().contains("past the point"), "{late}");
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    assert!(rig.serves(tenant.id).await);
-    let leftovers = rig.leftovers().await;
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(harness.serves(tenant.id).await);
+    let leftovers = harness.leftovers().await;
     assert!(
         leftovers.iter().all(|name| name == "tenant_undecided"),
         "{leftovers:?}"
@@ -231,34 +235,39 @@ async fn a_restore_in_place_can_be_called_off_until_the_exchange() {
 
 #[tokio::test]
 async fn an_archive_that_cannot_be_trusted_makes_no_laboratory() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("rotten").await;
-    let archive = rig.removed(&tenant).await;
-    let directory = rig.provisioner.config().archive_dir.join(tenant.id.to_string());
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("rotten").await;
+    let archive = harness.removed(&tenant).await;
+    let directory = harness
+        .provisioner
+        .config()
+        .archive_dir
+        .join(tenant.id.to_string());
     change_one_byte(&files_in(&directory, ".dump")[0]);
-    let (back, operation) = rig
+    let (back, operation) = harness
         .provisioner
         .request_restore(archive.id, RestoreAs::default(), by())
         .await
         .unwrap();
-    let error = failure(&rig, operation).await;
+    let error = failure(&harness, operation).await;
     assert!(error.contains("cannot be trusted"), "{error}");
-    assert!(rig.tenant(back.id).await.is_none());
-    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+    assert!(harness.tenant(back.id).await.is_none());
+    assert_eq!(harness.leftovers().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn an_archive_of_a_newer_schema_or_of_an_earlier_form_is_refused() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("future").await;
-    let archive = rig.removed(&tenant).await;
-    let client = connect(&rig.space.registry).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("future").await;
+    let archive = harness.removed(&tenant).await;
+    let client = connect(&harness.space.registry).await;
     client
         .batch_execute("UPDATE archives SET db_version = 9999")
         .await
         .unwrap();
     let ask = || {
-        rig.provisioner
+        harness
+            .provisioner
             .request_restore(archive.id, RestoreAs::default(), by())
     };
     let error = ask().await.unwrap_err();
@@ -279,38 +288,39 @@ async fn an_archive_of_a_newer_schema_or_of_an_earlier_form_is_refused() {
         .unwrap();
     let error = ask().await.unwrap_err().to_string();
     assert!(error.contains("administrators"), "{error}");
-    assert!(rig.tenant(tenant.id).await.is_none());
+    assert!(harness.tenant(tenant.id).await.is_none());
 }
 
 /// As behind a registry that was itself set back to a moment before the laboratory came back.
 #[tokio::test]
 async fn a_laboratory_that_is_there_though_the_registry_forgot_it_is_left_alone() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("forgotten").await;
-    let archive = rig.removed(&tenant).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("forgotten").await;
+    let archive = harness.removed(&tenant).await;
     let restore = || {
-        rig.provisioner
+        harness
+            .provisioner
             .request_restore(archive.id, RestoreAs::default(), by())
     };
     let (back, operation) = restore().await.unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
     let newer = "INSERT INTO staff (id, display_name, email, role)
         VALUES (gen_random_uuid(), 'Newer', 'newer@example.org', 'technician')";
-    rig.inside(&back).await.batch_execute(newer).await.unwrap();
-    let own = rig.own(&rig.tenant(back.id).await.unwrap());
-    let registry = rig.registry.client().await.unwrap();
+    harness.inside(&back).await.batch_execute(newer).await.unwrap();
+    let own = harness.own(&harness.tenant(back.id).await.unwrap());
+    let registry = harness.registry.client().await.unwrap();
     let forget = "DELETE FROM tenants WHERE id = $1";
     registry.execute(forget, &[&back.id.as_uuid()]).await.unwrap();
 
     let (_, operation) = restore().await.unwrap();
-    let refused = rig
+    let refused = harness
         .provisioner
         .run(operation, |_| {})
         .await
         .unwrap_err()
         .to_string();
     assert!(refused.contains("is there already"), "{refused}");
-    assert!(rig.tenant(back.id).await.is_none());
+    assert!(harness.tenant(back.id).await.is_none());
     let rows = connect(&own).await.query("SELECT FROM staff", &[]).await.unwrap();
     assert_eq!(rows.len(), 2, "database, role and password are as they were");
 }
@@ -318,28 +328,28 @@ async fn a_laboratory_that_is_there_though_the_registry_forgot_it_is_left_alone(
 /// Failed before the exchange and undone, then tried once more: it must end with the laboratory in service.
 #[tokio::test]
 async fn a_restore_in_place_that_failed_and_is_tried_again_opens_the_laboratory() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("twice").await;
-    let archive = rig.backed_up(&tenant).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("twice").await;
+    let archive = harness.backed_up(&tenant).await;
     let away = format!("{}.away", archive.location);
     std::fs::rename(&archive.location, &away).unwrap();
-    let (_, operation) = rig
+    let (_, operation) = harness
         .provisioner
         .request_restore_in_place(archive.id, by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap_err();
-    assert!(rig.serves(tenant.id).await);
+    harness.provisioner.run(operation, |_| {}).await.unwrap_err();
+    assert!(harness.serves(tenant.id).await);
     std::fs::rename(&away, &archive.location).unwrap();
-    rig.provisioner.reopen(operation, by()).await.unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    let now = rig.tenant(tenant.id).await.unwrap();
+    harness.provisioner.reopen(operation, by()).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    let now = harness.tenant(tenant.id).await.unwrap();
     assert_eq!((now.status, now.status_before), (TenantState::Active, None));
-    assert!(rig.serves(tenant.id).await);
+    assert!(harness.serves(tenant.id).await);
 }
 
 /// Owner, rights and settings, which are the database's and in no dump of it.
-async fn belongings(rig: &Rig, name: &model::DbName) -> Vec<String> {
+async fn belongings(harness: &Harness, name: &model::DbName) -> Vec<String> {
     let sql = "SELECT concat_ws(' ', pg_get_userbyid(datdba), datconnlimit, datallowconn) FROM pg_database WHERE datname = $1
          UNION ALL
          SELECT concat_ws(' ', pg_get_userbyid(a.grantee), a.privilege_type, a.is_grantable)
@@ -348,17 +358,17 @@ async fn belongings(rig: &Rig, name: &model::DbName) -> Vec<String> {
          SELECT concat_ws(' ', pg_get_userbyid(s.setrole), s.setconfig::text)
            FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = $1
          ORDER BY 1";
-    let server = connect(&rig.space.server).await;
+    let server = connect(&harness.space.server).await;
     let rows = server.query(sql, &[&name.as_str()]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
 #[tokio::test]
 async fn what_takes_a_databases_place_has_its_owner_its_rights_and_its_settings() {
-    let rig = Rig::new().await;
-    let old = Old::at(&rig, "heir", 5).await;
-    let (tenant, _) = adopted(&rig, &old, "heir").await;
-    let archive = rig.backed_up(&tenant).await;
+    let harness = Harness::new().await;
+    let old = Old::at(&harness, "heir", 5).await;
+    let (tenant, _) = adopted(&harness, &old, "heir").await;
+    let archive = harness.backed_up(&tenant).await;
     let (db, user) = (&old.name, &old.user);
     let sql = format!(
         "CREATE ROLE \"{user}_owner\";
@@ -368,54 +378,54 @@ async fn what_takes_a_databases_place_has_its_owner_its_rights_and_its_settings(
          ALTER DATABASE {db} SET my.words = 'it''s, \"so\"';
          ALTER ROLE \"{user}\" IN DATABASE {db} SET search_path = \"$user\", public, \"a, b\""
     );
-    connect(&rig.space.server)
+    connect(&harness.space.server)
         .await
         .batch_execute(&sql)
         .await
         .unwrap();
-    let before = belongings(&rig, db).await;
+    let before = belongings(&harness, db).await;
     assert!(
         before
             .iter()
             .any(|line| line.ends_with("CONNECT f") && line.contains("user")),
         "{before:?}"
     );
-    let (_, operation) = rig
+    let (_, operation) = harness
         .provisioner
         .request_restore_in_place(archive.id, by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    assert_eq!(belongings(&rig, db).await, before);
-    let own = old.as_user(&rig).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    assert_eq!(belongings(&harness, db).await, before);
+    let own = old.as_user(&harness).await.unwrap();
     let row = own.query_one("SHOW search_path", &[]).await.unwrap();
     assert_eq!(row.get::<_, &str>(0), "\"$user\", public, \"a, b\"");
-    assert!(rig.serves(tenant.id).await);
+    assert!(harness.serves(tenant.id).await);
 }
 
 #[tokio::test]
 async fn both_databases_are_closed_while_they_change_names_and_the_right_one_opens_again() {
-    let rig = Rig::with(|config| config.lease = LEASE).await;
-    let tenant = rig.provisioned("between").await;
-    let archive = rig.backed_up(&tenant).await;
-    let (_, operation) = rig
+    let harness = Harness::with(|config| config.lease = LEASE).await;
+    let tenant = harness.provisioned("between").await;
+    let archive = harness.backed_up(&tenant).await;
+    let (_, operation) = harness
         .provisioner
         .request_restore_in_place(archive.id, by())
         .await
         .unwrap();
-    die_at(&rig, operation, "restore_in_place/swap_database/closed").await;
-    let restored = rig.space.namespace.restored_database(operation);
+    die_at(&harness, operation, "restore_in_place/swap_database/closed").await;
+    let restored = harness.space.namespace.restored_database(operation);
     for name in [&tenant.db_name, &restored] {
-        let target = rig.space.server.with_database(name.as_str());
-        let entered = pg::connect(&target, "intruder", crate::rig::PATIENCE);
+        let target = harness.space.server.with_database(name.as_str());
+        let entered = pg::connect(&target, "intruder", crate::harness::PATIENCE);
         assert!(entered.await.is_err(), "{name} is closed");
     }
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    assert!(rig.serves(tenant.id).await);
-    let limit = &belongings(&rig, &tenant.db_name).await;
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(harness.serves(tenant.id).await);
+    let limit = &belongings(&harness, &tenant.db_name).await;
     assert!(limit.iter().any(|line| line.ends_with("-1 t")), "{limit:?}");
     assert_eq!(
-        rig.leftovers().await,
+        harness.leftovers().await,
         ["tenant_between".to_owned(), "tenant_between".to_owned()]
     );
 }
@@ -424,16 +434,16 @@ async fn both_databases_are_closed_while_they_change_names_and_the_right_one_ope
 /// laboratory is opened again.
 #[tokio::test]
 async fn an_exchange_that_is_refused_can_be_taken_back() {
-    let rig = Rig::with(|config| config.bounds.attempts_max = 1).await;
-    let tenant = rig.provisioned("refused").await;
-    let archive = rig.backed_up(&tenant).await;
-    let (_, operation) = rig
+    let harness = Harness::with(|config| config.bounds.attempts_max = 1).await;
+    let tenant = harness.provisioned("refused").await;
+    let archive = harness.backed_up(&tenant).await;
+    let (_, operation) = harness
         .provisioner
         .request_restore_in_place(archive.id, by())
         .await
         .unwrap();
-    let restored = rig.space.namespace.restored_database(operation);
-    let blocker = connect(&rig.space.server).await;
+    let restored = harness.space.namespace.restored_database(operation);
+    let blocker = connect(&harness.space.server).await;
     let (begun, block) = tokio::sync::oneshot::channel();
     let (begun, blocker) = (Mutex::new(Some(begun)), &blocker);
     let (failed, release) = tokio::sync::oneshot::channel();
@@ -441,7 +451,7 @@ async fn an_exchange_that_is_refused_can_be_taken_back() {
     let tell = |to: &Mutex<Option<tokio::sync::oneshot::Sender<()>>>| {
         to.lock().unwrap().take().map(|sender| sender.send(()))
     };
-    let running = rig.provisioner.run(operation, |progress| {
+    let running = harness.provisioner.run(operation, |progress| {
         match progress {
             Progress::StepBegan {
                 step: Step::Fence, ..
@@ -462,25 +472,25 @@ async fn an_exchange_that_is_refused_can_be_taken_back() {
     };
     let (ended, ()) = tokio::join!(running, blocking);
     ended.unwrap_err();
-    let client = rig.registry.client().await.unwrap();
+    let client = harness.registry.client().await.unwrap();
     let now = registry::operation_by_id(&client, operation)
         .await
         .unwrap()
         .unwrap();
     assert_eq!((now.status, now.past_return), (OperationStatus::Failed, false));
-    assert!(rig.serves(tenant.id).await, "{:?}", now.error);
+    assert!(harness.serves(tenant.id).await, "{:?}", now.error);
     assert_eq!(
-        rig.leftovers().await,
+        harness.leftovers().await,
         ["tenant_refused".to_owned(), "tenant_refused".to_owned()]
     );
 }
 
 /// The laboratory as an earlier binary left it: its database at an earlier version of the schema, with a patient in it.
-async fn made_older(rig: &Rig, tenant: &Tenant, version: u32) {
-    let (server, name) = (connect(&rig.space.server).await, &tenant.db_name);
+async fn made_older(harness: &Harness, tenant: &Tenant, version: u32) {
+    let (server, name) = (connect(&harness.space.server).await, &tenant.db_name);
     let sql = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1";
     let mark: String = server.query_one(sql, &[&name.as_str()]).await.unwrap().get(0);
-    let admin = admins(rig, tenant).await.remove(0);
+    let admin = admins(harness, tenant).await.remove(0);
     for sql in [
         format!("DROP DATABASE {name} WITH (FORCE)"),
         format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"),
@@ -493,7 +503,7 @@ async fn made_older(rig: &Rig, tenant: &Tenant, version: u32) {
     ] {
         server.batch_execute(&sql).await.unwrap();
     }
-    let target = rig.space.server.with_database(name.as_str());
+    let target = harness.space.server.with_database(name.as_str());
     let mut inside = connect(&target).await;
     migrator::migrate_scratch(&mut inside, &target, SchemaVersion::new(version))
         .await
@@ -506,7 +516,7 @@ async fn made_older(rig: &Rig, tenant: &Tenant, version: u32) {
         tenant.id, admin.id, admin.email
     );
     inside.batch_execute(&sql).await.unwrap();
-    let client = rig.registry.client().await.unwrap();
+    let client = harness.registry.client().await.unwrap();
     let sql = "UPDATE tenants SET db_version = $2 WHERE id = $1";
     let version = i32::try_from(version).unwrap();
     client
@@ -515,8 +525,10 @@ async fn made_older(rig: &Rig, tenant: &Tenant, version: u32) {
         .unwrap();
 }
 
-async fn patients(rig: &Rig, tenant: &Tenant) -> Vec<String> {
-    let client = pg::connect(&rig.own(tenant), "test", LEASE * 10).await.unwrap();
+async fn patients(harness: &Harness, tenant: &Tenant) -> Vec<String> {
+    let client = pg::connect(&harness.own(tenant), "test", LEASE * 10)
+        .await
+        .unwrap();
     let sql = "SELECT given_name || ' ' || family_name FROM patient";
     let rows = client.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
@@ -524,90 +536,98 @@ async fn patients(rig: &Rig, tenant: &Tenant) -> Vec<String> {
 
 #[tokio::test]
 async fn an_archive_of_an_older_schema_is_restored_and_brought_to_this_codes_version() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("elder").await;
-    made_older(&rig, &tenant, 5).await;
-    let archive = rig.backed_up(&tenant).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("elder").await;
+    made_older(&harness, &tenant, 5).await;
+    let archive = harness.backed_up(&tenant).await;
     assert_eq!(archive.db_version, SchemaVersion::new(5));
     // Beside the one that lives, which stays as it is.
-    let (copy, operation) = rig
+    let (copy, operation) = harness
         .provisioner
         .request_restore(archive.id, beside("younger"), by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    let copy = rig.tenant(copy.id).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    let copy = harness.tenant(copy.id).await.unwrap();
     assert_eq!(
         (copy.status, copy.db_version),
         (TenantState::Active, migrator::latest())
     );
-    assert_eq!(patients(&rig, &copy).await, ["Zoë Jones"]);
+    assert_eq!(patients(&harness, &copy).await, ["Zoë Jones"]);
     assert_eq!(
-        rig.tenant(tenant.id).await.unwrap().db_version,
+        harness.tenant(tenant.id).await.unwrap().db_version,
         SchemaVersion::new(5)
     );
     // In its place, when it has moved on; and what it held then, which is as old as this code, goes back too.
-    let migrate = rig.provisioner.request_migrate(tenant.id, by()).await.unwrap();
-    rig.provisioner.run(migrate, |_| {}).await.unwrap();
-    let (_, operation) = rig
+    let migrate = harness
+        .provisioner
+        .request_migrate(tenant.id, by())
+        .await
+        .unwrap();
+    harness.provisioner.run(migrate, |_| {}).await.unwrap();
+    let (_, operation) = harness
         .provisioner
         .request_restore_in_place(archive.id, by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    let now = rig.tenant(tenant.id).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    let now = harness.tenant(tenant.id).await.unwrap();
     assert_eq!(
         (now.status, now.db_version),
         (TenantState::Active, migrator::latest())
     );
-    assert_eq!(patients(&rig, &now).await, ["Zoë Jones"]);
+    assert_eq!(patients(&harness, &now).await, ["Zoë Jones"]);
     // And when it is gone, from its removal's own archive.
-    let removed = rig.removed(&now).await;
+    let removed = harness.removed(&now).await;
     assert_eq!(removed.db_version, migrator::latest());
-    let (_, operation) = rig
+    let (_, operation) = harness
         .provisioner
         .request_restore(archive.id, RestoreAs::default(), by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    let back = rig.tenant(tenant.id).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    let back = harness.tenant(tenant.id).await.unwrap();
     assert_eq!(
         (back.status, back.db_version),
         (TenantState::Active, migrator::latest())
     );
-    assert_eq!(patients(&rig, &back).await, ["Zoë Jones"]);
+    assert_eq!(patients(&harness, &back).await, ["Zoë Jones"]);
 }
 
 #[tokio::test]
 async fn an_admin_who_was_only_invited_comes_back_without_a_password_and_can_be_invited_again() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let mut new = lab("invited");
     new.admin.password_hash = None;
-    let (asked, operation) = rig.provisioner.request_provision(new, by()).await.unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    let tenant = rig.tenant(asked.id).await.unwrap();
+    let (asked, operation) = harness.provisioner.request_provision(new, by()).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    let tenant = harness.tenant(asked.id).await.unwrap();
     let week = std::time::Duration::from_secs(604_800);
-    let invited = rig
+    let invited = harness
         .provisioner
         .invite_first(tenant.id, week, &by())
         .await
         .unwrap();
     let before = invited.unwrap();
-    let archive = rig.removed(&tenant).await;
-    let (back, operation) = rig
+    let archive = harness.removed(&tenant).await;
+    let (back, operation) = harness
         .provisioner
         .request_restore(archive.id, RestoreAs::default(), by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    let people = admins(&rig, &rig.tenant(back.id).await.unwrap()).await;
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    let people = admins(&harness, &harness.tenant(back.id).await.unwrap()).await;
     assert_eq!((people[0].id, hash_of(&people[0])), (before.admin, None));
     // The invitation went with the laboratory.
-    let client = rig.registry.client().await.unwrap();
+    let client = harness.registry.client().await.unwrap();
     let digest = identity::invitation_digest(&before.token);
     let found = registry::invitation_by_digest(&client, &digest).await.unwrap();
     assert!(found.is_none());
-    let again = rig.provisioner.invite_first(back.id, week, &by()).await.unwrap();
+    let again = harness
+        .provisioner
+        .invite_first(back.id, week, &by())
+        .await
+        .unwrap();
     assert_eq!(again.unwrap().admin, before.admin);
 }
 
@@ -615,20 +635,20 @@ async fn an_admin_who_was_only_invited_comes_back_without_a_password_and_can_be_
 /// undone.
 #[tokio::test]
 async fn what_was_cut_off_before_the_exchange_can_be_taken_back() {
-    let rig = Rig::with(|config| config.lease = LEASE).await;
-    let tenant = rig.provisioned("before").await;
-    let archive = rig.backed_up(&tenant).await;
-    let (_, operation) = rig
+    let harness = Harness::with(|config| config.lease = LEASE).await;
+    let tenant = harness.provisioned("before").await;
+    let archive = harness.backed_up(&tenant).await;
+    let (_, operation) = harness
         .provisioner
         .request_restore_in_place(archive.id, by())
         .await
         .unwrap();
-    die_at(&rig, operation, "restore_in_place/swap_database/closed").await;
-    let client = rig.registry.client().await.unwrap();
+    die_at(&harness, operation, "restore_in_place/swap_database/closed").await;
+    let client = harness.registry.client().await.unwrap();
     let made = registry::archive_by_operation(&client, operation).await;
     std::fs::remove_file(made.unwrap().unwrap().location).unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap_err();
-    let now = rig.tenant(tenant.id).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap_err();
+    let now = harness.tenant(tenant.id).await.unwrap();
     assert_eq!((now.status, now.status_before), (TenantState::Active, None));
-    assert!(rig.serves(tenant.id).await);
+    assert!(harness.serves(tenant.id).await);
 }

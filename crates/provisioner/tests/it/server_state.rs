@@ -7,12 +7,12 @@ use model::RouterId;
 use provisioner::{Ailment, Finding};
 use registry::NewRouter;
 
-use crate::rig::{Rig, connect, register_server};
+use crate::harness::{Harness, connect, register_server};
 
 const TTL: Duration = Duration::from_secs(600);
 
-async fn found(rig: &Rig, kind: Ailment) -> Vec<Finding> {
-    let report = rig.provisioner.examine(false).await.unwrap();
+async fn found(harness: &Harness, kind: Ailment) -> Vec<Finding> {
+    let report = harness.provisioner.examine(false).await.unwrap();
     report
         .findings
         .into_iter()
@@ -22,10 +22,10 @@ async fn found(rig: &Rig, kind: Ailment) -> Vec<Finding> {
 
 #[tokio::test]
 async fn budgets_that_a_server_cannot_hold_together_are_named_with_what_to_set() {
-    let rig = Rig::new().await;
-    let client = rig.registry.client().await.unwrap();
+    let harness = Harness::new().await;
+    let client = harness.registry.client().await.unwrap();
     let max = "SELECT current_setting('max_connections')::int";
-    let server = connect(&rig.space.server).await;
+    let server = connect(&harness.space.server).await;
     let max: i32 = server.query_one(max, &[]).await.unwrap().get(0);
     let half = usize::try_from(max).unwrap() / 2;
     let register = async |name: &str, budget| {
@@ -39,9 +39,9 @@ async fn budgets_that_a_server_cannot_hold_together_are_named_with_what_to_set()
         registry::router_register(&client, &router, TTL).await.unwrap();
     };
     register("host:1", half - 20).await;
-    assert!(found(&rig, Ailment::ServerOverbooked).await.is_empty());
+    assert!(found(&harness, Ailment::ServerOverbooked).await.is_empty());
     register("host:2", half + 10).await;
-    let findings = found(&rig, Ailment::ServerOverbooked).await;
+    let findings = found(&harness, Ailment::ServerOverbooked).await;
     let [finding] = &findings[..] else {
         panic!("{findings:#?}")
     };
@@ -53,14 +53,14 @@ async fn budgets_that_a_server_cannot_hold_together_are_named_with_what_to_set()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_and_a_registry_that_take_no_writes_are_named() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let second = Cluster::start_throwaway(ThrowawayOptions::default())
         .await
         .unwrap();
-    let sealer = &rig.provisioner.config().sealer;
-    register_server(&rig.registry, sealer, second.target(), "second").await;
-    assert!(found(&rig, Ailment::ServerReadOnly).await.is_empty());
-    assert!(found(&rig, Ailment::RegistryReadOnly).await.is_empty());
+    let sealer = &harness.provisioner.config().sealer;
+    register_server(&harness.registry, sealer, second.target(), "second").await;
+    assert!(found(&harness, Ailment::ServerReadOnly).await.is_empty());
+    assert!(found(&harness, Ailment::RegistryReadOnly).await.is_empty());
 
     let admin = connect(second.target()).await;
     admin
@@ -68,19 +68,22 @@ async fn a_server_and_a_registry_that_take_no_writes_are_named() {
         .await
         .unwrap();
     admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    let server = connect(&rig.space.server).await;
-    let database = model::quote_ident(&rig.space.registry.database);
+    let server = connect(&harness.space.server).await;
+    let database = model::quote_ident(&harness.space.registry.database);
     let close = format!("ALTER DATABASE {database} SET default_transaction_read_only = on");
     server.batch_execute(&close).await.unwrap();
     let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1";
-    server.query(end, &[&rig.space.registry.database]).await.unwrap();
+    server
+        .query(end, &[&harness.space.registry.database])
+        .await
+        .unwrap();
 
     testkit::eventually("the server to have read its configuration", TTL, async || {
-        found(&rig, Ailment::ServerReadOnly).await.len() == 1
+        found(&harness, Ailment::ServerReadOnly).await.len() == 1
     })
     .await;
-    let findings = found(&rig, Ailment::ServerReadOnly).await;
+    let findings = found(&harness, Ailment::ServerReadOnly).await;
     assert_eq!(findings[0].server.as_ref().unwrap().as_str(), "second");
-    assert_eq!(found(&rig, Ailment::RegistryReadOnly).await.len(), 1);
+    assert_eq!(found(&harness, Ailment::RegistryReadOnly).await.len(), 1);
     second.stop().await.unwrap();
 }

@@ -9,10 +9,10 @@ use tokio_postgres::{Client, error::SqlState};
 
 use crate::{
     adopt::{Old, adopted},
-    rig::{Rig, by, connect},
+    harness::{Harness, by, connect},
 };
 
-impl Rig {
+impl Harness {
     pub(crate) async fn superuser(&self) -> Client {
         connect(&self.space.server).await
     }
@@ -20,7 +20,7 @@ impl Rig {
     /// How a laboratory's role is received by any database of the server.
     async fn refusal(&self, tenant: &Tenant, database: &DbName) -> Option<SqlState> {
         let target = self.own(tenant).with_database(database.as_str());
-        let outcome = pg::connect(&target, "intruder", crate::rig::PATIENCE).await;
+        let outcome = pg::connect(&target, "intruder", crate::harness::PATIENCE).await;
         outcome.err().and_then(|error| error.code().cloned())
     }
 
@@ -41,51 +41,54 @@ impl Rig {
 
 #[tokio::test]
 async fn adopting_a_database_opens_it_to_no_other_laboratory() {
-    let rig = Rig::new().await;
-    let other = rig.provisioned("other").await;
-    let old = Old::at(&rig, "shared", 5).await;
-    let (tenant, _) = adopted(&rig, &old, "shared").await;
+    let harness = Harness::new().await;
+    let other = harness.provisioned("other").await;
+    let old = Old::at(&harness, "shared", 5).await;
+    let (tenant, _) = adopted(&harness, &old, "shared").await;
     assert_eq!(
-        rig.refusal(&other, &tenant.db_name).await,
+        harness.refusal(&other, &tenant.db_name).await,
         Some(SqlState::INSUFFICIENT_PRIVILEGE)
     );
-    rig.healthy().await;
+    harness.healthy().await;
 }
 
 #[tokio::test]
 async fn a_role_that_is_let_into_another_laboratory_by_mistake_can_do_nothing_there() {
-    let rig = Rig::new().await;
-    let (other, made) = (rig.provisioned("other").await, rig.provisioned("made").await);
-    let old = Old::at(&rig, "walled", 5).await;
-    let (taken, _) = adopted(&rig, &old, "walled").await;
-    let archive = rig.backed_up(&made).await;
-    let copy = restored(&rig, archive.id, Some("copy")).await;
+    let harness = Harness::new().await;
+    let (other, made) = (
+        harness.provisioned("other").await,
+        harness.provisioned("made").await,
+    );
+    let old = Old::at(&harness, "walled", 5).await;
+    let (taken, _) = adopted(&harness, &old, "walled").await;
+    let archive = harness.backed_up(&made).await;
+    let copy = restored(&harness, archive.id, Some("copy")).await;
     for database in [&made.db_name, &taken.db_name, &copy.db_name] {
-        assert!(!rig.works_in(&other, database).await, "{database}");
+        assert!(!harness.works_in(&other, database).await, "{database}");
     }
     // Not even the laboratory that the copy was made of.
-    assert!(!rig.works_in(&made, &copy.db_name).await);
-    assert!(rig.serves(copy.id).await && rig.serves(made.id).await && rig.serves(taken.id).await);
-    rig.healthy().await;
+    assert!(!harness.works_in(&made, &copy.db_name).await);
+    assert!(harness.serves(copy.id).await && harness.serves(made.id).await && harness.serves(taken.id).await);
+    harness.healthy().await;
 }
 
 #[tokio::test]
 async fn an_undone_adoption_takes_back_every_right_that_it_gave() {
-    let rig = Rig::new().await;
-    rig.provisioned("other").await;
-    let old = Old::at(&rig, "undone", 5).await;
-    let before = acls(&rig, &old.name).await;
-    let mut config = rig.provisioner.config().clone();
+    let harness = Harness::new().await;
+    harness.provisioned("other").await;
+    let old = Old::at(&harness, "undone", 5).await;
+    let before = acls(&harness, &old.name).await;
+    let mut config = harness.provisioner.config().clone();
     config.seed = Arc::new(|_, _| Box::pin(async { Err("no seed today".into()) }));
     let broken = Provisioner::new(config);
     let (_, operation) = broken.request_adopt(old.adoption("undone"), by()).await.unwrap();
     broken.run(operation, |_| {}).await.unwrap_err();
-    assert_eq!(acls(&rig, &old.name).await, before);
+    assert_eq!(acls(&harness, &old.name).await, before);
 }
 
 /// Every right on the database, its schema and its functions, as grantee and right. The default is written out.
-async fn acls(rig: &Rig, database: &DbName) -> Vec<String> {
-    let inside = connect(&rig.space.server.with_database(database.as_str())).await;
+async fn acls(harness: &Harness, database: &DbName) -> Vec<String> {
+    let inside = connect(&harness.space.server.with_database(database.as_str())).await;
     let rows = inside
         .query(
             "SELECT x.what || ' ' || x.grantee::regrole::text || ' ' || x.privilege_type FROM (
@@ -104,25 +107,28 @@ async fn acls(rig: &Rig, database: &DbName) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-async fn restored(rig: &Rig, archive: ArchiveId, slug: Option<&str>) -> Tenant {
+async fn restored(harness: &Harness, archive: ArchiveId, slug: Option<&str>) -> Tenant {
     let restore_as = RestoreAs {
         slug: slug.map(|slug| Slug::parse(slug).unwrap()),
         server: None,
     };
-    let asked = rig.provisioner.request_restore(archive, restore_as, by()).await;
+    let asked = harness
+        .provisioner
+        .request_restore(archive, restore_as, by())
+        .await;
     let (tenant, operation) = asked.unwrap();
-    let ended = rig.provisioner.run(operation, |_| {}).await.unwrap();
+    let ended = harness.provisioner.run(operation, |_| {}).await.unwrap();
     assert_eq!(ended.status, OperationStatus::Succeeded);
-    rig.tenant(tenant.id).await.unwrap()
+    harness.tenant(tenant.id).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_laboratorys_role_cannot_exhaust_the_server() {
-    let rig = Rig::new().await;
-    let old = Old::at(&rig, "greedy", 5).await;
-    let (adopted, _) = adopted(&rig, &old, "greedy").await;
-    for tenant in [rig.provisioned("made").await, adopted] {
-        let own = rig.own(&tenant);
+    let harness = Harness::new().await;
+    let old = Old::at(&harness, "greedy", 5).await;
+    let (adopted, _) = adopted(&harness, &old, "greedy").await;
+    for tenant in [harness.provisioned("made").await, adopted] {
+        let own = harness.own(&tenant);
         let first = connect(&own).await;
         for refused in [
             "SELECT lo_create(0)",
@@ -152,109 +158,113 @@ async fn a_laboratorys_role_cannot_exhaust_the_server() {
         assert!((1..=200).contains(&limit), "{limit}");
     }
     // The laboratory's own user keeps what it could do with large objects.
-    let user = old.as_user(&rig).await.unwrap();
+    let user = old.as_user(&harness).await.unwrap();
     user.batch_execute("SELECT lo_create(0)").await.unwrap();
-    rig.healthy().await;
+    harness.healthy().await;
 }
 
-async fn changes_its_password(rig: &Rig, tenant: &Tenant) {
-    let own = connect(&rig.own(tenant)).await;
+async fn changes_its_password(harness: &Harness, tenant: &Tenant) {
+    let own = connect(&harness.own(tenant)).await;
     own.batch_execute("ALTER ROLE CURRENT_USER PASSWORD 'changed-by-itself'")
         .await
         .unwrap();
     drop(own);
-    assert!(!rig.serves(tenant.id).await);
+    assert!(!harness.serves(tenant.id).await);
 }
 
 #[tokio::test]
 async fn a_password_that_a_role_changed_is_found_by_logging_in_and_put_back() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("changed").await;
-    changes_its_password(&rig, &tenant).await;
-    let report = rig.provisioner.examine(true).await.unwrap();
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("changed").await;
+    changes_its_password(&harness, &tenant).await;
+    let report = harness.provisioner.examine(true).await.unwrap();
     let found: Vec<Ailment> = report.findings.iter().map(|finding| finding.kind).collect();
     assert_eq!(found.len(), 1, "{:#?}", report.findings);
     assert_eq!(report.findings[0].subject, tenant.role_name.as_str());
     assert!(report.findings[0].mendable, "{:#?}", report.findings);
-    rig.provisioner.mend(true, by()).await.unwrap();
-    assert!(rig.serves(tenant.id).await);
-    rig.healthy().await;
+    harness.provisioner.mend(true, by()).await.unwrap();
+    assert!(harness.serves(tenant.id).await);
+    harness.healthy().await;
 }
 
 #[tokio::test]
 async fn a_setting_with_which_a_role_shut_itself_out_is_found_and_taken_back() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("readonly").await;
-    let own = connect(&rig.own(&tenant)).await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("readonly").await;
+    let own = connect(&harness.own(&tenant)).await;
     own.batch_execute(
         "ALTER ROLE CURRENT_USER SET default_transaction_read_only = on; ALTER ROLE CURRENT_USER SET search_path = 'nowhere'",
     )
     .await
     .unwrap();
     drop(own);
-    let report = rig.provisioner.examine(true).await.unwrap();
+    let report = harness.provisioner.examine(true).await.unwrap();
     assert_eq!(report.findings.len(), 1, "{:#?}", report.findings);
-    rig.provisioner.mend(true, by()).await.unwrap();
-    let own = connect(&rig.own(&tenant)).await;
+    harness.provisioner.mend(true, by()).await.unwrap();
+    let own = connect(&harness.own(&tenant)).await;
     own.batch_execute("UPDATE lab_profile SET name = name")
         .await
         .unwrap();
-    rig.healthy().await;
+    harness.healthy().await;
 }
 
 #[tokio::test]
 async fn suspending_and_resuming_and_a_restore_in_place_put_a_changed_password_back() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("changed").await;
-    let archive = rig.backed_up(&tenant).await;
-    changes_its_password(&rig, &tenant).await;
-    rig.provisioner.suspend(tenant.id, by()).await.unwrap();
-    rig.provisioner.resume(tenant.id, by()).await.unwrap();
-    assert!(rig.serves(tenant.id).await, "after resuming");
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("changed").await;
+    let archive = harness.backed_up(&tenant).await;
+    changes_its_password(&harness, &tenant).await;
+    harness.provisioner.suspend(tenant.id, by()).await.unwrap();
+    harness.provisioner.resume(tenant.id, by()).await.unwrap();
+    assert!(harness.serves(tenant.id).await, "after resuming");
 
-    changes_its_password(&rig, &tenant).await;
-    let operation = rig
+    changes_its_password(&harness, &tenant).await;
+    let operation = harness
         .provisioner
         .request_restore_in_place(archive.id, by())
         .await
         .unwrap()
         .1;
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    assert!(rig.serves(tenant.id).await, "after a restore in place");
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(harness.serves(tenant.id).await, "after a restore in place");
 
-    changes_its_password(&rig, &tenant).await;
-    let operation = rig.provisioner.request_migrate(tenant.id, by()).await.unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    assert!(rig.serves(tenant.id).await, "after migrating");
-    rig.healthy().await;
+    changes_its_password(&harness, &tenant).await;
+    let operation = harness
+        .provisioner
+        .request_migrate(tenant.id, by())
+        .await
+        .unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(harness.serves(tenant.id).await, "after migrating");
+    harness.healthy().await;
 }
 
 /// `CREATE DATABASE` lets everybody in: on a server that others use, too, there are always such databases.
 #[tokio::test]
 async fn a_database_of_somebody_else_that_is_open_to_everybody_does_not_keep_laboratories_from_being_made() {
-    let rig = Rig::new().await;
-    let foreign = rig.named("of_somebody_else");
-    let admin = rig.superuser().await;
+    let harness = Harness::new().await;
+    let foreign = harness.named("of_somebody_else");
+    let admin = harness.superuser().await;
     admin
         .batch_execute(&format!("CREATE DATABASE {foreign}"))
         .await
         .unwrap();
-    let tenant = rig.provisioned("neighbour").await;
-    assert!(rig.serves(tenant.id).await);
+    let tenant = harness.provisioned("neighbour").await;
+    assert!(harness.serves(tenant.id).await);
 }
 
 #[tokio::test]
 async fn a_database_that_was_renamed_by_hand_serves_again_when_it_is_renamed_back() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("renamed").await;
-    let admin = rig.superuser().await;
-    let aside = rig.named("renamed_by_hand");
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("renamed").await;
+    let admin = harness.superuser().await;
+    let aside = harness.named("renamed_by_hand");
     let name = &tenant.db_name;
     admin
         .batch_execute(&format!("ALTER DATABASE {name} RENAME TO {aside}"))
         .await
         .unwrap();
-    let report = rig.provisioner.mend(true, by()).await.unwrap();
+    let report = harness.provisioner.mend(true, by()).await.unwrap();
     let found: Vec<_> = report
         .findings
         .iter()
@@ -275,71 +285,75 @@ async fn a_database_that_was_renamed_by_hand_serves_again_when_it_is_renamed_bac
         .batch_execute(&format!("ALTER DATABASE {aside} RENAME TO {name}"))
         .await
         .unwrap();
-    assert!(rig.serves(tenant.id).await);
-    rig.healthy().await;
+    assert!(harness.serves(tenant.id).await);
+    harness.healthy().await;
 }
 
 /// What `doctor --deep` holds every installation to after each kind of operation.
 #[tokio::test]
 async fn after_every_operation_that_changes_rights_the_doctor_finds_nothing() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("whole").await;
-    rig.healthy().await;
-    rig.provisioner.suspend(tenant.id, by()).await.unwrap();
-    rig.healthy().await;
-    rig.provisioner.resume(tenant.id, by()).await.unwrap();
-    rig.healthy().await;
-    let archive = rig.backed_up(&tenant).await;
-    rig.healthy().await;
-    let operation = rig
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("whole").await;
+    harness.healthy().await;
+    harness.provisioner.suspend(tenant.id, by()).await.unwrap();
+    harness.healthy().await;
+    harness.provisioner.resume(tenant.id, by()).await.unwrap();
+    harness.healthy().await;
+    let archive = harness.backed_up(&tenant).await;
+    harness.healthy().await;
+    let operation = harness
         .provisioner
         .request_restore_in_place(archive.id, by())
         .await
         .unwrap()
         .1;
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    rig.healthy().await;
-    let operation = rig.provisioner.request_migrate(tenant.id, by()).await.unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    rig.healthy().await;
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.healthy().await;
+    let operation = harness
+        .provisioner
+        .request_migrate(tenant.id, by())
+        .await
+        .unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.healthy().await;
 }
 
 #[tokio::test]
 async fn after_a_removal_its_cancellation_and_the_way_back_the_doctor_finds_nothing() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("whole").await;
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("whole").await;
     let month = std::time::Duration::from_secs(30 * 86_400);
-    let operation = rig
+    let operation = harness
         .provisioner
         .request_offboard(tenant.id, month, by())
         .await
         .unwrap();
-    let _waits = rig.provisioner.run(operation, |_| {}).await;
-    rig.healthy().await;
-    rig.provisioner.cancel(operation, by()).await.unwrap();
-    let _undone = rig.provisioner.run(operation, |_| {}).await;
-    rig.healthy().await;
-    assert!(rig.serves(tenant.id).await);
-    let removed = rig.removed(&tenant).await;
-    rig.healthy().await;
-    assert_eq!(rig.leftovers().await, Vec::<String>::new());
+    let _waits = harness.provisioner.run(operation, |_| {}).await;
+    harness.healthy().await;
+    harness.provisioner.cancel(operation, by()).await.unwrap();
+    let _undone = harness.provisioner.run(operation, |_| {}).await;
+    harness.healthy().await;
+    assert!(harness.serves(tenant.id).await);
+    let removed = harness.removed(&tenant).await;
+    harness.healthy().await;
+    assert_eq!(harness.leftovers().await, Vec::<String>::new());
     // Its archive can still be proved, and comes back.
-    let asked = rig.provisioner.request_verify_archive(removed.id, by()).await;
-    rig.provisioner.run(asked.unwrap().1, |_| {}).await.unwrap();
-    rig.healthy().await;
-    assert_eq!(rig.leftovers().await, Vec::<String>::new());
-    let back = restored(&rig, removed.id, None).await;
-    assert!(rig.serves(back.id).await);
-    rig.healthy().await;
+    let asked = harness.provisioner.request_verify_archive(removed.id, by()).await;
+    harness.provisioner.run(asked.unwrap().1, |_| {}).await.unwrap();
+    harness.healthy().await;
+    assert_eq!(harness.leftovers().await, Vec::<String>::new());
+    let back = restored(&harness, removed.id, None).await;
+    assert!(harness.serves(back.id).await);
+    harness.healthy().await;
 }
 
 /// As earlier versions left it: one group for all laboratories, and others let in by an adoption.
-async fn as_before(rig: &Rig, tenant: &Tenant, others: &[&Tenant]) {
-    let (admin, shared) = (rig.superuser().await, rig.space.namespace.shared_group());
-    let (group, role) = (rig.space.namespace.tenant_group(tenant.id), &tenant.role_name);
+async fn as_before(harness: &Harness, tenant: &Tenant, others: &[&Tenant]) {
+    let (admin, shared) = (harness.superuser().await, harness.space.namespace.shared_group());
+    let (group, role) = (harness.space.namespace.tenant_group(tenant.id), &tenant.role_name);
     let database = &tenant.db_name;
     let rights = "SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public";
-    let inside = rig.inside(tenant).await;
+    let inside = harness.inside(tenant).await;
     migrator::group_ensure(&admin, &shared).await.unwrap();
     for sql in [
         format!("GRANT USAGE ON SCHEMA public TO {shared}; GRANT {rights} TO {shared}"),
@@ -365,11 +379,11 @@ async fn as_before(rig: &Rig, tenant: &Tenant, others: &[&Tenant]) {
 
 #[tokio::test]
 async fn an_installation_of_an_earlier_version_is_found_and_brought_behind_the_walls() {
-    let rig = Rig::new().await;
-    let (one, two) = (rig.provisioned("one").await, rig.provisioned("two").await);
-    as_before(&rig, &one, &[&two]).await;
-    as_before(&rig, &two, &[]).await;
-    let report = rig.provisioner.examine(true).await.unwrap();
+    let harness = Harness::new().await;
+    let (one, two) = (harness.provisioned("one").await, harness.provisioned("two").await);
+    as_before(&harness, &one, &[&two]).await;
+    as_before(&harness, &two, &[]).await;
+    let report = harness.provisioner.examine(true).await.unwrap();
     let mut kinds: Vec<Ailment> = report.findings.iter().map(|finding| finding.kind).collect();
     kinds.sort();
     kinds.dedup();
@@ -383,26 +397,29 @@ async fn an_installation_of_an_earlier_version_is_found_and_brought_behind_the_w
         "{:#?}",
         report.findings
     );
-    assert!(rig.serves(one.id).await && rig.serves(two.id).await);
-    let mended = rig.provisioner.mend(true, by()).await.unwrap();
+    assert!(harness.serves(one.id).await && harness.serves(two.id).await);
+    let mended = harness.provisioner.mend(true, by()).await.unwrap();
     assert_eq!(mended.left(), 0, "{:#?}", mended.findings);
-    assert!(rig.serves(one.id).await && rig.serves(two.id).await);
-    assert!(!rig.works_in(&two, &one.db_name).await);
-    rig.healthy().await;
+    assert!(harness.serves(one.id).await && harness.serves(two.id).await);
+    assert!(!harness.works_in(&two, &one.db_name).await);
+    harness.healthy().await;
 }
 
 #[tokio::test]
 async fn an_archive_of_an_earlier_version_is_proved_and_restored_behind_the_walls() {
-    let rig = Rig::new().await;
-    let (old, other) = (rig.provisioned("old").await, rig.provisioned("other").await);
-    as_before(&rig, &old, &[]).await;
-    let archive = rig.backed_up(&old).await;
-    let operation = rig.provisioner.request_migrate(old.id, by()).await.unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    rig.provisioner.mend(true, by()).await.unwrap();
-    rig.healthy().await;
-    let copy = restored(&rig, archive.id, Some("copy")).await;
-    assert!(rig.serves(copy.id).await);
-    assert!(!rig.works_in(&other, &copy.db_name).await);
-    rig.healthy().await;
+    let harness = Harness::new().await;
+    let (old, other) = (
+        harness.provisioned("old").await,
+        harness.provisioned("other").await,
+    );
+    as_before(&harness, &old, &[]).await;
+    let archive = harness.backed_up(&old).await;
+    let operation = harness.provisioner.request_migrate(old.id, by()).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    harness.provisioner.mend(true, by()).await.unwrap();
+    harness.healthy().await;
+    let copy = restored(&harness, archive.id, Some("copy")).await;
+    assert!(harness.serves(copy.id).await);
+    assert!(!harness.works_in(&other, &copy.db_name).await);
+    harness.healthy().await;
 }

@@ -10,7 +10,7 @@ use testkit::Space;
 
 use crate::{
     archive::failure,
-    rig::{NOW, Rig, by, connect},
+    harness::{Harness, NOW, by, connect},
 };
 
 /// A server with all that a platform's administrator may have switched on.
@@ -30,8 +30,8 @@ async fn server() -> Cluster {
     Cluster::start_throwaway(options).await.unwrap()
 }
 
-async fn rig_on(cluster: &Cluster) -> Rig {
-    Rig::within(Space::on(cluster.target().clone()).await, |_| {}).await
+async fn rig_on(cluster: &Cluster) -> Harness {
+    Harness::within(Space::on(cluster.target().clone()).await, |_| {}).await
 }
 
 /// One of everything, owned by a role of its own where a role can own it.
@@ -88,20 +88,20 @@ fn one_of_everything(role: &str) -> String {
     )
 }
 
-async fn saw(rig: &Rig, operation: OperationId, step: Step) -> Value {
-    let client = rig.registry.client().await.unwrap();
+async fn saw(harness: &Harness, operation: OperationId, step: Step) -> Value {
+    let client = harness.registry.client().await.unwrap();
     let steps = registry::steps_of(&client, operation).await.unwrap();
     let row = steps.into_iter().find(|row| row.step == step).unwrap();
     row.saw.unwrap_or_default()
 }
 
 /// Who owns what that does not belong to the administrator, and who may do what.
-async fn owners_and_rights(rig: &Rig, tenant: &Tenant) -> Vec<String> {
+async fn owners_and_rights(harness: &Harness, tenant: &Tenant) -> Vec<String> {
     let sql = "SELECT concat_ws(' ', i.type, i.identity, d.deptype, pg_get_userbyid(d.refobjid))
            FROM pg_shdepend d, pg_identify_object(d.classid, d.objid, 0) i
           WHERE d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND d.refclassid = 'pg_authid'::regclass AND i.type NOT LIKE 'toast%' AND i.type <> 'policy' ORDER BY 1";
-    let rows = rig.inside(tenant).await.query(sql, &[]).await.unwrap();
+    let rows = harness.inside(tenant).await.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
@@ -109,18 +109,18 @@ async fn owners_and_rights(rig: &Rig, tenant: &Tenant) -> Vec<String> {
 async fn one_of_everything_is_carried_over_or_listed_as_left_out() {
     let cluster = server().await;
     {
-        let rig = rig_on(&cluster).await;
-        let tenant = rig.provisioned("zoo").await;
-        let role = model::quote_ident(&rig.named("keeper"));
-        let admin = connect(&rig.space.server).await;
+        let harness = rig_on(&cluster).await;
+        let tenant = harness.provisioned("zoo").await;
+        let role = model::quote_ident(&harness.named("keeper"));
+        let admin = connect(&harness.space.server).await;
         admin.batch_execute(&format!("CREATE ROLE {role}")).await.unwrap();
         admin
             .batch_execute("CREATE TABLESPACE nearby LOCATION ''")
             .await
             .unwrap();
-        let inside = rig.inside(&tenant).await;
+        let inside = harness.inside(&tenant).await;
         inside.batch_execute(&one_of_everything(&role)).await.unwrap();
-        let before = owners_and_rights(&rig, &tenant).await;
+        let before = owners_and_rights(&harness, &tenant).await;
 
         // A subscription would go on replicating in every copy: it is left out, and said to be.
         inside
@@ -130,7 +130,7 @@ async fn one_of_everything_is_carried_over_or_listed_as_left_out() {
             .await
             .unwrap();
         drop(inside);
-        let archive = rig.backed_up(&tenant).await;
+        let archive = harness.backed_up(&tenant).await;
         let manifest = archive.manifest.to_string();
         let left_out = archive.manifest["leftOut"]
             .as_array()
@@ -142,21 +142,21 @@ async fn one_of_everything_is_carried_over_or_listed_as_left_out() {
         }
         assert!(!manifest.contains("sesame"), "no passwords");
 
-        let inside = rig.inside(&tenant).await;
+        let inside = harness.inside(&tenant).await;
         inside
             .batch_execute("ALTER SUBSCRIPTION incoming SET (slot_name = NONE); DROP SUBSCRIPTION incoming")
             .await
             .unwrap();
         drop(inside);
-        let (_, operation) = rig
+        let (_, operation) = harness
             .provisioner
             .request_restore_in_place(archive.id, by())
             .await
             .unwrap();
-        rig.provisioner.run(operation, |_| {}).await.unwrap();
-        assert!(rig.serves(tenant.id).await);
-        assert_eq!(owners_and_rights(&rig, &tenant).await, before);
-        let inside = rig.inside(&tenant).await;
+        harness.provisioner.run(operation, |_| {}).await.unwrap();
+        assert!(harness.serves(tenant.id).await);
+        assert_eq!(owners_and_rights(&harness, &tenant).await, before);
+        let inside = harness.inside(&tenant).await;
         let row = inside
             .query_one(
                 "SELECT (SELECT count(*) FROM zoo.parent), (SELECT relispopulated FROM pg_class WHERE oid = 'zoo.empty'::regclass),
@@ -175,33 +175,33 @@ async fn one_of_everything_is_carried_over_or_listed_as_left_out() {
         assert_eq!((row.get::<_, i64>(5), row.get::<_, &str>(6)), (3, "O"));
         drop(inside);
 
-        let removed = rig.removed(&tenant).await;
+        let removed = harness.removed(&tenant).await;
         let back = RestoreAs::default();
-        let (tenant, operation) = rig
+        let (tenant, operation) = harness
             .provisioner
             .request_restore(removed.id, back, by())
             .await
             .unwrap();
-        rig.provisioner.run(operation, |_| {}).await.unwrap();
-        assert_eq!(owners_and_rights(&rig, &tenant).await, before);
-        assert!(rig.serves(tenant.id).await);
-        rig.removed(&tenant).await;
+        harness.provisioner.run(operation, |_| {}).await.unwrap();
+        assert_eq!(owners_and_rights(&harness, &tenant).await, before);
+        assert!(harness.serves(tenant.id).await);
+        harness.removed(&tenant).await;
     }
     cluster.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn rights_of_a_role_that_is_gone_are_left_out_and_named_and_all_others_are_kept() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("roles").await;
-    let (gone, kept) = (rig.named("gone; to \"you\""), rig.named("kept"));
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("roles").await;
+    let (gone, kept) = (harness.named("gone; to \"you\""), harness.named("kept"));
     let (gone_q, kept_q) = (model::quote_ident(&gone), model::quote_ident(&kept));
-    let admin = connect(&rig.space.server).await;
+    let admin = connect(&harness.space.server).await;
     admin
         .batch_execute(&format!("CREATE ROLE {gone_q}; CREATE ROLE {kept_q}"))
         .await
         .unwrap();
-    let inside = rig.inside(&tenant).await;
+    let inside = harness.inside(&tenant).await;
     inside
         .batch_execute(&format!(
             "GRANT SELECT ON staff TO {gone_q}; GRANT SELECT, UPDATE ON staff TO {kept_q};
@@ -212,21 +212,21 @@ async fn rights_of_a_role_that_is_gone_are_left_out_and_named_and_all_others_are
         ))
         .await
         .unwrap();
-    let archive = rig.backed_up(&tenant).await;
+    let archive = harness.backed_up(&tenant).await;
     inside
         .batch_execute(&format!("DROP OWNED BY {gone_q}; DROP ROLE {gone_q}"))
         .await
         .unwrap();
     drop(inside);
-    let (_, verifying) = rig
+    let (_, verifying) = harness
         .provisioner
         .request_verify_archive(archive.id, by())
         .await
         .unwrap();
-    rig.provisioner.run(verifying, |_| {}).await.unwrap();
+    harness.provisioner.run(verifying, |_| {}).await.unwrap();
 
     // It is said before anything is asked for.
-    let lost = rig.provisioner.not_kept(&archive, None, true).await.unwrap();
+    let lost = harness.provisioner.not_kept(&archive, None, true).await.unwrap();
     assert_eq!(lost.len(), 1, "{lost:?}");
     assert!(
         lost[0].contains("gone; to") && lost[0].contains("1 objects"),
@@ -237,16 +237,16 @@ async fn rights_of_a_role_that_is_gone_are_left_out_and_named_and_all_others_are
         slug: Some(Slug::parse("roles-copy").unwrap()),
         server: None,
     };
-    let (copy, operation) = rig
+    let (copy, operation) = harness
         .provisioner
         .request_restore(archive.id, beside, by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    assert!(rig.serves(copy.id).await);
-    let told = saw(&rig, operation, Step::RestoreDatabase).await.to_string();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(harness.serves(copy.id).await);
+    let told = saw(&harness, operation, Step::RestoreDatabase).await.to_string();
     assert!(told.contains("gone; to"), "{told}");
-    let row = rig
+    let row = harness
         .inside(&copy)
         .await
         .query_one(
@@ -258,15 +258,16 @@ async fn rights_of_a_role_that_is_gone_are_left_out_and_named_and_all_others_are
         .unwrap();
     assert_eq!((row.get(0), row.get(1), row.get(2)), (true, true, kept.clone()));
 
-    let (_, operation) = rig
+    let (_, operation) = harness
         .provisioner
         .request_restore_in_place(archive.id, by())
         .await
         .unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    assert!(rig.serves(tenant.id).await);
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    assert!(harness.serves(tenant.id).await);
     for one in [&tenant, &copy] {
-        rig.inside(one)
+        harness
+            .inside(one)
             .await
             .batch_execute(&format!("DROP OWNED BY {kept_q}"))
             .await
@@ -286,10 +287,10 @@ fn refusal(outcome: Result<impl std::fmt::Debug, ProvisionError>) -> String {
 async fn what_keeps_a_database_from_being_dropped_is_named_before_its_laboratory_is_closed() {
     let cluster = server().await;
     {
-        let rig = rig_on(&cluster).await;
-        let tenant = rig.provisioned("held").await;
-        let archive = rig.backed_up(&tenant).await;
-        let inside = rig.inside(&tenant).await;
+        let harness = rig_on(&cluster).await;
+        let tenant = harness.provisioned("held").await;
+        let archive = harness.backed_up(&tenant).await;
+        let inside = harness.inside(&tenant).await;
         let subscribe = "CREATE SUBSCRIPTION incoming CONNECTION 'host=far.example password=sesame' PUBLICATION p WITH (connect = false)";
         let end_subscription =
             "ALTER SUBSCRIPTION incoming SET (slot_name = NONE); DROP SUBSCRIPTION incoming";
@@ -306,16 +307,24 @@ async fn what_keeps_a_database_from_being_dropped_is_named_before_its_laboratory
             ),
         ] {
             inside.batch_execute(make).await.unwrap();
-            let offboard = refusal(rig.provisioner.request_offboard(tenant.id, NOW, by()).await);
-            let restore = refusal(rig.provisioner.request_restore_in_place(archive.id, by()).await);
+            let offboard = refusal(harness.provisioner.request_offboard(tenant.id, NOW, by()).await);
+            let restore = refusal(
+                harness
+                    .provisioner
+                    .request_restore_in_place(archive.id, by())
+                    .await,
+            );
             for told in [&offboard, &restore] {
                 assert!(signs.iter().all(|sign| told.contains(sign)), "{told}");
                 assert!(!told.contains("sesame"), "{told}");
             }
-            assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
-            assert!(rig.serves(tenant.id).await);
+            assert_eq!(
+                harness.tenant(tenant.id).await.unwrap().status,
+                TenantState::Active
+            );
+            assert!(harness.serves(tenant.id).await);
             // A backup does without, and says so.
-            let archive = rig.backed_up(&tenant).await;
+            let archive = harness.backed_up(&tenant).await;
             let left_out = archive.manifest["leftOut"].to_string();
             assert!(
                 left_out.contains("incoming") || left_out.contains("it's mine"),
@@ -324,7 +333,7 @@ async fn what_keeps_a_database_from_being_dropped_is_named_before_its_laboratory
             inside.batch_execute(end).await.unwrap();
         }
         drop(inside);
-        rig.removed(&tenant).await;
+        harness.removed(&tenant).await;
     }
     cluster.stop().await.unwrap();
 }
@@ -333,45 +342,46 @@ async fn what_keeps_a_database_from_being_dropped_is_named_before_its_laboratory
 async fn a_transaction_that_is_prepared_late_is_named_and_can_still_be_ended() {
     let cluster = server().await;
     {
-        let rig = Rig::within(Space::on(cluster.target().clone()).await, |config| {
+        let harness = Harness::within(Space::on(cluster.target().clone()).await, |config| {
             config.bounds.attempts_max = 2;
         })
         .await;
-        let tenant = rig.provisioned("late").await;
+        let tenant = harness.provisioned("late").await;
         let hour = std::time::Duration::from_secs(3600);
-        let operation = rig
+        let operation = harness
             .provisioner
             .request_offboard(tenant.id, hour, by())
             .await
             .unwrap();
-        rig.provisioner.run(operation, |_| {}).await.ok();
-        let inside = rig.inside(&tenant).await;
+        harness.provisioner.run(operation, |_| {}).await.ok();
+        let inside = harness.inside(&tenant).await;
         inside
             .batch_execute("BEGIN; CREATE TEMPORARY TABLE x (); ROLLBACK; BEGIN; LOCK TABLE staff IN ACCESS SHARE MODE; PREPARE TRANSACTION 'late'")
             .await
             .unwrap();
         drop(inside);
-        rig.provisioner.end_grace(operation, by()).await.unwrap();
-        let error = failure(&rig, operation).await;
+        harness.provisioner.end_grace(operation, by()).await.unwrap();
+        let error = failure(&harness, operation).await;
         assert!(error.contains("ROLLBACK PREPARED 'late'"), "{error}");
         // Whoever is to end it gets in.
-        rig.inside(&tenant)
+        harness
+            .inside(&tenant)
             .await
             .batch_execute("ROLLBACK PREPARED 'late'")
             .await
             .unwrap();
-        rig.provisioner.reopen(operation, by()).await.unwrap();
-        rig.provisioner.run(operation, |_| {}).await.unwrap();
-        assert!(rig.tenant(tenant.id).await.is_none());
+        harness.provisioner.reopen(operation, by()).await.unwrap();
+        harness.provisioner.run(operation, |_| {}).await.unwrap();
+        assert!(harness.tenant(tenant.id).await.is_none());
     }
     cluster.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_scratch_copy_with_a_subscription_is_dropped_by_the_doctor() {
-    let rig = Rig::new().await;
-    let scratch = rig.space.namespace.scratch_database(OperationId::generate());
-    let admin = connect(&rig.space.server).await;
+    let harness = Harness::new().await;
+    let scratch = harness.space.namespace.scratch_database(OperationId::generate());
+    let admin = connect(&harness.space.server).await;
     admin
         .batch_execute(&format!("CREATE DATABASE {scratch}"))
         .await
@@ -380,28 +390,28 @@ async fn a_scratch_copy_with_a_subscription_is_dropped_by_the_doctor() {
         .batch_execute(&format!("REVOKE ALL ON DATABASE {scratch} FROM PUBLIC"))
         .await
         .unwrap();
-    let inside = connect(&rig.space.server.with_database(scratch.as_str())).await;
+    let inside = connect(&harness.space.server.with_database(scratch.as_str())).await;
     inside
         .batch_execute("CREATE SUBSCRIPTION \"in; coming\" CONNECTION 'host=far.example' PUBLICATION p WITH (connect = false)")
         .await
         .unwrap();
     drop(inside);
-    let report = rig.provisioner.mend(false, by()).await.unwrap();
+    let report = harness.provisioner.mend(false, by()).await.unwrap();
     let found = report
         .findings
         .iter()
         .find(|f| f.kind == Ailment::ScratchLeft)
         .unwrap();
     assert!(found.mended, "{found:#?}");
-    assert!(!rig.leftovers().await.contains(&scratch.as_str().to_owned()));
+    assert!(!harness.leftovers().await.contains(&scratch.as_str().to_owned()));
 }
 
 #[tokio::test]
 async fn errors_of_the_server_have_its_detail_and_hint_but_no_values_of_rows() {
-    let rig = Rig::new().await;
-    let tenant = rig.provisioned("detail").await;
-    let inside = rig.inside(&tenant).await;
-    let role = model::quote_ident(&rig.named("owner"));
+    let harness = Harness::new().await;
+    let tenant = harness.provisioned("detail").await;
+    let inside = harness.inside(&tenant).await;
+    let role = model::quote_ident(&harness.named("owner"));
     let failed = async |sql: &str| pg::describe(&inside.batch_execute(sql).await.unwrap_err());
     inside
         .batch_execute(&format!("CREATE ROLE {role}; GRANT SELECT ON staff TO {role}"))

@@ -3,12 +3,12 @@
 use registry::{Actor, AuditFilter, NewAudit, audit_insert, audit_list};
 use serde_json::json;
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 #[tokio::test]
 async fn what_was_written_cannot_be_changed_deleted_or_truncated() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let client = harness.client().await;
     let entry = NewAudit {
         actor: &Actor::Anonymous,
         action: "login.refused",

@@ -11,7 +11,7 @@ use registry::{
 };
 use serde_json::json;
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 const LEASE: Duration = Duration::from_secs(60);
 const ANY: Claimable<'static> = Claimable::Kinds(OperationKind::ALL);
@@ -35,15 +35,15 @@ fn lost<T: std::fmt::Debug>(result: Result<T, RegistryError>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_workers_share_the_work_and_no_two_get_the_same() {
-    let stage = Stage::new().await;
+    let harness = Harness::new().await;
     let mut asked = HashSet::new();
     for n in 0..12 {
-        let tenant = stage.tenant(&format!("lab-{n}")).await;
-        asked.insert(stage.operation(&tenant, OperationKind::Migrate).await.id);
+        let tenant = harness.tenant(&format!("lab-{n}")).await;
+        asked.insert(harness.operation(&tenant, OperationKind::Migrate).await.id);
     }
     let workers: Vec<_> = (0..6)
         .map(|n| {
-            let registry = stage.registry.clone();
+            let registry = harness.registry.clone();
             tokio::spawn(async move {
                 let client = registry.client().await.unwrap();
                 let mut mine = Vec::new();
@@ -68,17 +68,17 @@ async fn many_workers_share_the_work_and_no_two_get_the_same() {
 
 #[tokio::test]
 async fn a_claim_passes_by_what_another_has_locked() {
-    let stage = Stage::new().await;
-    let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
-    stage.operation(&one, OperationKind::Migrate).await;
-    let second = stage.operation(&two, OperationKind::Migrate).await;
-    let mut holder = stage.client().await;
+    let harness = Harness::new().await;
+    let (one, two) = (harness.tenant("one").await, harness.tenant("two").await);
+    harness.operation(&one, OperationKind::Migrate).await;
+    let second = harness.operation(&two, OperationKind::Migrate).await;
+    let mut holder = harness.client().await;
     let txn = holder.transaction().await.unwrap();
     operation_claim(&txn, "a", LEASE, ANY)
         .await
         .unwrap()
         .expect("the first");
-    let client = stage.client().await;
+    let client = harness.client().await;
     let (operation, _) = claim(&client, "b", ANY)
         .await
         .expect("the second, without waiting");
@@ -93,10 +93,10 @@ async fn a_claim_passes_by_what_another_has_locked() {
 
 #[tokio::test]
 async fn a_claim_can_name_kinds_or_one_operation() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let operation = stage.operation(&tenant, OperationKind::Migrate).await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let operation = harness.operation(&tenant, OperationKind::Migrate).await;
+    let client = harness.client().await;
     assert!(claim(&client, "w", Claimable::Kinds(&[])).await.is_none());
     assert!(
         claim(&client, "w", Claimable::Kinds(&[OperationKind::Offboard]))
@@ -124,10 +124,10 @@ async fn a_claim_can_name_kinds_or_one_operation() {
 
 #[tokio::test]
 async fn a_lease_is_renewed_by_its_holder_until_it_ends() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let operation = stage.operation(&tenant, OperationKind::Migrate).await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let operation = harness.operation(&tenant, OperationKind::Migrate).await;
+    let client = harness.client().await;
     let (before, lease) = claim(&client, "w", ANY).await.unwrap();
     operation_renew(&client, &lease, LEASE * 2).await.unwrap();
     let after = operation_by_id(&client, operation.id).await.unwrap().unwrap();
@@ -160,10 +160,10 @@ async fn every_write_is_lost(client: &RegistryClient, slept: &Lease) {
 
 #[tokio::test]
 async fn a_worker_that_slept_through_its_lease_can_write_nothing() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let operation = stage.operation(&tenant, OperationKind::Migrate).await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let operation = harness.operation(&tenant, OperationKind::Migrate).await;
+    let client = harness.client().await;
     let (_, slept) = claim(&client, "w", ANY).await.unwrap();
     step_begin(&client, &slept, None, Step::EnsureSchema)
         .await
@@ -193,10 +193,10 @@ async fn a_worker_that_slept_through_its_lease_can_write_nothing() {
 
 #[tokio::test]
 async fn a_retry_comes_when_it_is_due_and_not_before() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let operation = stage.operation(&tenant, OperationKind::Migrate).await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let operation = harness.operation(&tenant, OperationKind::Migrate).await;
+    let client = harness.client().await;
     let (_, lease) = claim(&client, "w", ANY).await.unwrap();
     operation_release_for_retry(&client, &lease, LEASE, "the server is away")
         .await
@@ -215,10 +215,10 @@ async fn a_retry_comes_when_it_is_due_and_not_before() {
 
 #[tokio::test]
 async fn a_try_that_is_given_back_counts_neither_as_a_try_nor_as_a_failure() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let operation = stage.operation(&tenant, OperationKind::Provision).await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let operation = harness.operation(&tenant, OperationKind::Provision).await;
+    let client = harness.client().await;
     let (_, lease) = claim(&client, "w", ANY).await.unwrap();
     operation_give_back(&client, &lease, "shut down").await.unwrap();
     let waiting = operation_by_id(&client, operation.id).await.unwrap().unwrap();
@@ -238,10 +238,10 @@ async fn a_try_that_is_given_back_counts_neither_as_a_try_nor_as_a_failure() {
 
 #[tokio::test]
 async fn an_undo_goes_on_as_an_undo_whoever_takes_it_over() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let operation = stage.operation(&tenant, OperationKind::Provision).await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let operation = harness.operation(&tenant, OperationKind::Provision).await;
+    let client = harness.client().await;
     let (_, lease) = claim(&client, "a", ANY).await.unwrap();
     operation_set_undoing(&client, &lease, UndoReason::Failed, "no such template")
         .await
@@ -271,10 +271,10 @@ async fn an_undo_goes_on_as_an_undo_whoever_takes_it_over() {
 /// Called off between the worker's last look and its wait: it must not wait, and a second request finds it due as well.
 #[tokio::test]
 async fn what_was_called_off_neither_waits_nor_backs_off() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let operation = stage.operation(&tenant, OperationKind::Offboard).await;
-    let (mut other, client) = (stage.client().await, stage.client().await);
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let operation = harness.operation(&tenant, OperationKind::Offboard).await;
+    let (mut other, client) = (harness.client().await, harness.client().await);
     let day = Duration::from_secs(86_400);
     let (_, lease) = claim(&client, "w", ANY).await.unwrap();
     let txn = other.transaction().await.unwrap();
@@ -294,10 +294,10 @@ async fn what_was_called_off_neither_waits_nor_backs_off() {
 
 #[tokio::test]
 async fn steps_tell_who_when_and_what_in_their_order() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let operation = stage.operation(&tenant, OperationKind::Provision).await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let operation = harness.operation(&tenant, OperationKind::Provision).await;
+    let client = harness.client().await;
     let (_, lease) = claim(&client, "w", ANY).await.unwrap();
     // The first is ended for itself, the second together with the begin of the third.
     let saw = json!({ "found": false });

@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use crate::{
+    harness::Harness,
     notifications::{listening, next},
-    stage::Stage,
 };
 
 const BOUND: Duration = Duration::from_secs(30);
@@ -22,25 +22,25 @@ const COUNT: &str = "SELECT count(*) FROM pg_stat_activity
 
 #[tokio::test]
 async fn a_broken_connection_is_made_again_and_the_gap_is_told() {
-    let stage = Stage::new().await;
-    let mut listener = listening(&stage).await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let mut listener = listening(&harness).await;
+    let client = harness.client().await;
     for slug in ["one", "two"] {
         let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
              WHERE datname = current_database() AND application_name = 'tenantry listener'";
         assert_eq!(client.query(kill, &[]).await.unwrap().len(), 1);
         assert_eq!(next(&mut listener).await, Event::Lost);
         assert!(*listener.connected().borrow());
-        let tenant = stage.tenant(slug).await;
+        let tenant = harness.tenant(slug).await;
         assert!(matches!(next(&mut listener).await, Event::TenantChanged { id, .. } if id == tenant.id));
     }
 }
 
 #[tokio::test]
 async fn it_ends_when_it_is_dropped() {
-    let stage = Stage::new().await;
-    let listener = listening(&stage).await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let listener = listening(&harness).await;
+    let client = harness.client().await;
     let count = async || client.query_one(COUNT, &[]).await.unwrap().get::<_, i64>(0);
     assert_eq!(count().await, 1);
     drop(listener);
@@ -51,11 +51,11 @@ async fn it_ends_when_it_is_dropped() {
 }
 
 /// A server that is reached through a wire which can be cut without either end noticing.
-async fn behind_a_wire(stage: &Stage) -> (ConnectTarget, watch::Sender<bool>) {
+async fn behind_a_wire(harness: &Harness) -> (ConnectTarget, watch::Sender<bool>) {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = socket.local_addr().unwrap().port();
     let (cut, is_cut) = watch::channel(false);
-    let server = stage.space.registry.clone();
+    let server = harness.space.registry.clone();
     let (host, server_port) = (server.host.clone(), server.port);
     tokio::spawn(async move {
         while let Ok((inward, _)) = socket.accept().await {
@@ -93,8 +93,8 @@ async fn pass(
 
 #[tokio::test]
 async fn a_connection_that_is_only_half_dead_is_noticed_in_bounded_time() {
-    let stage = Stage::new().await;
-    let (target, cut) = behind_a_wire(&stage).await;
+    let harness = Harness::new().await;
+    let (target, cut) = behind_a_wire(&harness).await;
     let options = ListenerOptions {
         keepalive_interval: Duration::from_millis(50),
         keepalive_timeout: Duration::from_secs(2),
@@ -116,7 +116,7 @@ async fn a_connection_that_is_only_half_dead_is_noticed_in_bounded_time() {
 
 #[tokio::test]
 async fn a_server_that_comes_later_is_found() {
-    let stage = Stage::new().await;
+    let harness = Harness::new().await;
     // The port is free and nobody listens: the listener tries on.
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -124,7 +124,7 @@ async fn a_server_that_comes_later_is_found() {
     let target = ConnectTarget {
         host: "127.0.0.1".to_owned(),
         port: address.port(),
-        ..stage.space.registry.clone()
+        ..harness.space.registry.clone()
     };
     let mut listener = Listener::start(&target, ListenerOptions::default());
     assert!(!*listener.connected().borrow());
@@ -132,7 +132,7 @@ async fn a_server_that_comes_later_is_found() {
         // Another process took the port in between; there is nothing to show then.
         return;
     };
-    let (host, port) = (stage.space.registry.host.clone(), stage.space.registry.port);
+    let (host, port) = (harness.space.registry.host.clone(), harness.space.registry.port);
     tokio::spawn(async move {
         while let Ok((mut inward, _)) = socket.accept().await {
             let mut outward = TcpStream::connect((host.as_str(), port)).await.unwrap();

@@ -5,6 +5,8 @@ mod another_use;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod harness;
+#[cfg(test)]
 mod leases;
 #[cfg(test)]
 mod listener;
@@ -26,8 +28,6 @@ mod routers;
 mod schema;
 #[cfg(test)]
 mod server_log;
-#[cfg(test)]
-mod stage;
 #[cfg(test)]
 mod tenants;
 #[cfg(test)]

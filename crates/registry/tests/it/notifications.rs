@@ -8,13 +8,13 @@ use registry::{
     tenant_delete_in_txn, tenant_insert_in_txn, tenant_set_db_version,
 };
 
-use crate::stage::{Stage, new_tenant};
+use crate::harness::{Harness, new_tenant};
 
 const BOUND: Duration = Duration::from_secs(30);
 
 /// A listener that has begun to listen.
-pub(crate) async fn listening(stage: &Stage) -> Listener {
-    let mut listener = Listener::start(&stage.space.registry, ListenerOptions::default());
+pub(crate) async fn listening(harness: &Harness) -> Listener {
+    let mut listener = Listener::start(&harness.space.registry, ListenerOptions::default());
     assert_eq!(
         next(&mut listener).await,
         Event::Lost,
@@ -30,8 +30,8 @@ pub(crate) async fn next(listener: &mut Listener) -> Event {
 
 #[tokio::test]
 async fn every_change_of_a_laboratory_is_told_with_a_rising_generation() {
-    let stage = Stage::new().await;
-    let mut listener = listening(&stage).await;
+    let harness = Harness::new().await;
+    let mut listener = listening(&harness).await;
     let new = new_tenant("acme");
     let mut last = 0;
     let mut told = async |expected: RowChange| match next(&mut listener).await {
@@ -42,11 +42,11 @@ async fn every_change_of_a_laboratory_is_told_with_a_rising_generation() {
         }
         other => panic!("{other:?}"),
     };
-    let mut client = stage.client().await;
+    let mut client = harness.client().await;
     for _ in 0..2 {
         // The second time under the same id, as a restore makes it: the generation goes on rising.
         let txn = client.transaction().await.unwrap();
-        tenant_insert_in_txn(&txn, &new, &stage.change()).await.unwrap();
+        tenant_insert_in_txn(&txn, &new, &harness.change()).await.unwrap();
         txn.commit().await.unwrap();
         told(RowChange::Insert).await;
         tenant_set_db_version(&client, new.id, SchemaVersion::new(1))
@@ -54,7 +54,7 @@ async fn every_change_of_a_laboratory_is_told_with_a_rising_generation() {
             .unwrap();
         told(RowChange::Update).await;
         let txn = client.transaction().await.unwrap();
-        tenant_delete_in_txn(&txn, new.id, TenantEvent::ProvisionUndone, &stage.change())
+        tenant_delete_in_txn(&txn, new.id, TenantEvent::ProvisionUndone, &harness.change())
             .await
             .unwrap();
         txn.commit().await.unwrap();
@@ -62,7 +62,7 @@ async fn every_change_of_a_laboratory_is_told_with_a_rising_generation() {
     }
     // Also what is done by hand; a generation can be raised so and never lowered.
     let txn = client.transaction().await.unwrap();
-    tenant_insert_in_txn(&txn, &new, &stage.change()).await.unwrap();
+    tenant_insert_in_txn(&txn, &new, &harness.change()).await.unwrap();
     txn.commit().await.unwrap();
     told(RowChange::Insert).await;
     client
@@ -74,24 +74,24 @@ async fn every_change_of_a_laboratory_is_told_with_a_rising_generation() {
 
 #[tokio::test]
 async fn what_is_rolled_back_is_not_told() {
-    let stage = Stage::new().await;
-    let mut listener = listening(&stage).await;
-    let mut client = stage.client().await;
+    let harness = Harness::new().await;
+    let mut listener = listening(&harness).await;
+    let mut client = harness.client().await;
     let txn = client.transaction().await.unwrap();
-    tenant_insert_in_txn(&txn, &new_tenant("ghost"), &stage.change())
+    tenant_insert_in_txn(&txn, &new_tenant("ghost"), &harness.change())
         .await
         .unwrap();
     txn.rollback().await.unwrap();
-    let tenant = stage.tenant("acme").await;
+    let tenant = harness.tenant("acme").await;
     assert!(matches!(next(&mut listener).await, Event::TenantChanged { id, .. } if id == tenant.id));
 }
 
 #[tokio::test]
 async fn a_changed_server_is_told() {
-    let stage = Stage::new().await;
-    let mut listener = listening(&stage).await;
-    let new = stage.server("second");
-    let server = server_upsert(&stage.client().await, &new).await.unwrap();
+    let harness = Harness::new().await;
+    let mut listener = listening(&harness).await;
+    let new = harness.server("second");
+    let server = server_upsert(&harness.client().await, &new).await.unwrap();
     let expected = Event::ServerChanged {
         name: new.name,
         generation: server.generation,
@@ -102,11 +102,11 @@ async fn a_changed_server_is_told() {
 
 #[tokio::test]
 async fn operations_are_told_but_not_the_renewing_of_their_leases() {
-    let stage = Stage::new().await;
-    let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
-    let mut listener = listening(&stage).await;
-    let client = stage.client().await;
-    let first = stage.operation(&one, OperationKind::Migrate).await.id;
+    let harness = Harness::new().await;
+    let (one, two) = (harness.tenant("one").await, harness.tenant("two").await);
+    let mut listener = listening(&harness).await;
+    let client = harness.client().await;
+    let first = harness.operation(&one, OperationKind::Migrate).await.id;
     assert_eq!(next(&mut listener).await, Event::OperationChanged { id: first });
     let lease = Duration::from_secs(60);
     let claimed = operation_claim(&client, "w", lease, Claimable::Operation(first))
@@ -116,6 +116,6 @@ async fn operations_are_told_but_not_the_renewing_of_their_leases() {
     operation_renew(&client, &claimed.unwrap().1, lease)
         .await
         .unwrap();
-    let second = stage.operation(&two, OperationKind::Migrate).await.id;
+    let second = harness.operation(&two, OperationKind::Migrate).await.id;
     assert_eq!(next(&mut listener).await, Event::OperationChanged { id: second });
 }

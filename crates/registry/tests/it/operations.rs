@@ -8,16 +8,16 @@ use registry::{
     operation_claim, operation_finish, operation_reopen, operations_list,
 };
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 const LEASE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_laboratory_has_one_live_operation_at_a_time() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let first = stage.operation(&tenant, OperationKind::Provision).await;
-    let error = stage
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let first = harness.operation(&tenant, OperationKind::Provision).await;
+    let error = harness
         .try_operation(&tenant, OperationKind::Migrate, None)
         .await
         .unwrap_err();
@@ -25,7 +25,7 @@ async fn a_laboratory_has_one_live_operation_at_a_time() {
         matches!(error, RegistryError::OperationInProgress { tenant: t } if t == tenant.id),
         "{error:?}"
     );
-    let client = stage.client().await;
+    let client = harness.client().await;
     let (_, lease) = operation_claim(&client, "w", LEASE, Claimable::Operation(first.id))
         .await
         .unwrap()
@@ -33,34 +33,37 @@ async fn a_laboratory_has_one_live_operation_at_a_time() {
     operation_finish(&client, &lease, Outcome::Succeeded)
         .await
         .unwrap();
-    stage.operation(&tenant, OperationKind::Migrate).await;
+    harness.operation(&tenant, OperationKind::Migrate).await;
 }
 
 #[tokio::test]
 async fn the_same_request_twice_is_one_operation() {
-    let stage = Stage::new().await;
-    let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
+    let harness = Harness::new().await;
+    let (one, two) = (harness.tenant("one").await, harness.tenant("two").await);
     let kind = OperationKind::Migrate;
-    let first = stage.try_operation(&one, kind, Some("key-1")).await.unwrap();
-    let error = stage.try_operation(&two, kind, Some("key-1")).await.unwrap_err();
+    let first = harness.try_operation(&one, kind, Some("key-1")).await.unwrap();
+    let error = harness
+        .try_operation(&two, kind, Some("key-1"))
+        .await
+        .unwrap_err();
     assert!(
         matches!(&error, RegistryError::IdempotencyKeyUsed { key } if key == "key-1"),
         "{error:?}"
     );
-    let client = stage.client().await;
+    let client = harness.client().await;
     let found = operation_by_idempotency_key(&client, "key-1")
         .await
         .unwrap()
         .unwrap();
-    assert_eq!((found.id, found.created_by), (first.id, stage.actor.clone()));
+    assert_eq!((found.id, found.created_by), (first.id, harness.actor.clone()));
 }
 
 #[tokio::test]
 async fn a_failed_operation_can_be_opened_again_and_no_other() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let operation = stage.operation(&tenant, OperationKind::Migrate).await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let operation = harness.operation(&tenant, OperationKind::Migrate).await;
+    let client = harness.client().await;
     let error = operation_reopen(&client, operation.id).await.unwrap_err();
     assert!(matches!(error, RegistryError::NotReopenable { .. }), "{error:?}");
     let error = operation_reopen(&client, OperationId::generate())
@@ -81,7 +84,7 @@ async fn a_failed_operation_can_be_opened_again_and_no_other() {
     assert!(failed.finished_at.is_some() && failed.lease_owner.is_none());
 
     // Not while another one runs on the same laboratory.
-    let other = stage.operation(&tenant, OperationKind::Migrate).await;
+    let other = harness.operation(&tenant, OperationKind::Migrate).await;
     let error = operation_reopen(&client, operation.id).await.unwrap_err();
     assert!(
         matches!(error, RegistryError::OperationInProgress { .. }),
@@ -110,11 +113,11 @@ async fn a_failed_operation_can_be_opened_again_and_no_other() {
 
 #[tokio::test]
 async fn lists_show_the_newest_first_and_filter() {
-    let stage = Stage::new().await;
-    let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
-    let older = stage.operation(&one, OperationKind::Migrate).await;
-    let newer = stage.operation(&two, OperationKind::Offboard).await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let (one, two) = (harness.tenant("one").await, harness.tenant("two").await);
+    let older = harness.operation(&one, OperationKind::Migrate).await;
+    let newer = harness.operation(&two, OperationKind::Offboard).await;
+    let client = harness.client().await;
     let (_, lease) = operation_claim(&client, "w", LEASE, Claimable::Operation(older.id))
         .await
         .unwrap()

@@ -5,14 +5,14 @@ use registry::{NewArchive, NewOperation, OperationFilter, archive_insert, archiv
 use serde_json::json;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 /// As a machine makes ids whose clock shows the year 2096.
 fn id_of_a_clock_ahead() -> Uuid {
     Uuid::new_v7(Timestamp::from_unix(NoContext, 4_000_000_000, 0))
 }
 
-fn archive(stage: &Stage, tenant: &registry::Tenant, id: Uuid) -> NewArchive {
+fn archive(harness: &Harness, tenant: &registry::Tenant, id: Uuid) -> NewArchive {
     NewArchive {
         id: ArchiveId::from(id),
         tenant: tenant.id,
@@ -28,23 +28,23 @@ fn archive(stage: &Stage, tenant: &registry::Tenant, id: Uuid) -> NewArchive {
         manifest: json!({}),
         made_for: OperationKind::Backup,
         admins: Vec::new(),
-        created_by: stage.actor.clone(),
+        created_by: harness.actor.clone(),
     }
 }
 
 #[tokio::test]
 async fn archives_and_operations_are_listed_newest_first_whatever_clock_made_their_ids() {
-    let stage = Stage::new().await;
-    let mut client = stage.client().await;
+    let harness = Harness::new().await;
+    let mut client = harness.client().await;
     let (mut archives, mut operations) = (Vec::new(), Vec::new());
     for ahead in [true, false, true, false] {
-        let tenant = stage.tenant(&format!("lab-{}", archives.len())).await;
+        let tenant = harness.tenant(&format!("lab-{}", archives.len())).await;
         let id = if ahead {
             id_of_a_clock_ahead()
         } else {
             Uuid::now_v7()
         };
-        archive_insert(&client, &archive(&stage, &tenant, id))
+        archive_insert(&client, &archive(&harness, &tenant, id))
             .await
             .unwrap();
         archives.push(ArchiveId::from(id));
@@ -54,7 +54,7 @@ async fn archives_and_operations_are_listed_newest_first_whatever_clock_made_the
             tenant: tenant.id,
             tenant_slug: tenant.slug.clone(),
             params: json!({}),
-            created_by: stage.actor.clone(),
+            created_by: harness.actor.clone(),
             idempotency_key: None,
         };
         let txn = client.transaction().await.unwrap();

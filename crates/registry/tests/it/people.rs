@@ -13,7 +13,7 @@ use registry::{
 };
 use secrecy::ExposeSecret;
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 fn admin(tenant: TenantId, email: &str) -> NewAdmin {
     NewAdmin {
@@ -29,8 +29,8 @@ fn hash_of(admin: &Admin) -> &str {
     admin.password_hash.as_ref().unwrap().expose_secret()
 }
 
-async fn insert(stage: &Stage, new: &NewAdmin) -> Result<registry::Admin, RegistryError> {
-    let mut client = stage.client().await;
+async fn insert(harness: &Harness, new: &NewAdmin) -> Result<registry::Admin, RegistryError> {
+    let mut client = harness.client().await;
     let txn = client.transaction().await.unwrap();
     let admin = admin_insert_in_txn(&txn, new).await?;
     txn.commit().await.unwrap();
@@ -39,20 +39,20 @@ async fn insert(stage: &Stage, new: &NewAdmin) -> Result<registry::Admin, Regist
 
 #[tokio::test]
 async fn an_address_may_administer_several_laboratories_but_each_once() {
-    let stage = Stage::new().await;
-    let (one, two) = (stage.tenant("one").await, stage.tenant("two").await);
-    let first = insert(&stage, &admin(one.id, "ada@example.org")).await.unwrap();
-    insert(&stage, &admin(two.id, "ADA@example.org")).await.unwrap();
-    let error = insert(&stage, &admin(one.id, "Ada@Example.org"))
+    let harness = Harness::new().await;
+    let (one, two) = (harness.tenant("one").await, harness.tenant("two").await);
+    let first = insert(&harness, &admin(one.id, "ada@example.org")).await.unwrap();
+    insert(&harness, &admin(two.id, "ADA@example.org")).await.unwrap();
+    let error = insert(&harness, &admin(one.id, "Ada@Example.org"))
         .await
         .unwrap_err();
     assert!(matches!(error, RegistryError::EmailTaken { .. }), "{error:?}");
-    let error = insert(&stage, &admin(TenantId::generate(), "x@example.org"))
+    let error = insert(&harness, &admin(TenantId::generate(), "x@example.org"))
         .await
         .unwrap_err();
     assert!(matches!(error, RegistryError::NotFound { .. }), "{error:?}");
 
-    let client = stage.client().await;
+    let client = harness.client().await;
     let found = admins_by_email(&client, &Email::parse("aDa@example.org").unwrap())
         .await
         .unwrap();
@@ -76,16 +76,16 @@ async fn an_address_may_administer_several_laboratories_but_each_once() {
 
 #[tokio::test]
 async fn admins_go_with_their_laboratory() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let ada = insert(&stage, &admin(tenant.id, "ada@example.org"))
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let ada = insert(&harness, &admin(tenant.id, "ada@example.org"))
         .await
         .unwrap();
-    let mut client = stage.client().await;
+    let mut client = harness.client().await;
     let txn = client.transaction().await.unwrap();
     let undone = TenantEvent::ProvisionUndone;
     assert!(
-        tenant_delete_in_txn(&txn, tenant.id, undone, &stage.change())
+        tenant_delete_in_txn(&txn, tenant.id, undone, &harness.change())
             .await
             .unwrap()
     );
@@ -95,8 +95,8 @@ async fn admins_go_with_their_laboratory() {
 
 #[tokio::test]
 async fn operators_are_found_without_regard_to_case() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let client = harness.client().await;
     let new = NewOperator {
         id: OperatorId::generate(),
         email: Email::parse("Ops@example.org").unwrap(),
@@ -120,16 +120,16 @@ async fn operators_are_found_without_regard_to_case() {
 
 #[tokio::test]
 async fn an_admins_password_address_and_standing_change_with_a_line_in_the_audit_each() {
-    let stage = Stage::new().await;
-    let (tenant, other) = (stage.tenant("acme").await, stage.tenant("other").await);
-    let ada = insert(&stage, &admin(tenant.id, "ada@example.org"))
+    let harness = Harness::new().await;
+    let (tenant, other) = (harness.tenant("acme").await, harness.tenant("other").await);
+    let ada = insert(&harness, &admin(tenant.id, "ada@example.org"))
         .await
         .unwrap();
-    insert(&stage, &admin(tenant.id, "bea@example.org"))
+    insert(&harness, &admin(tenant.id, "bea@example.org"))
         .await
         .unwrap();
-    let mut client = stage.client().await;
-    let change = stage.change();
+    let mut client = harness.client().await;
+    let change = harness.change();
 
     let txn = client.transaction().await.unwrap();
     // Another laboratory has no such admin.
@@ -202,8 +202,8 @@ async fn an_admins_password_address_and_standing_change_with_a_line_in_the_audit
 
 #[tokio::test]
 async fn an_operators_password_and_standing_change_with_a_line_in_the_audit_each() {
-    let stage = Stage::new().await;
-    let mut client = stage.client().await;
+    let harness = Harness::new().await;
+    let mut client = harness.client().await;
     let new = NewOperator {
         id: OperatorId::generate(),
         email: Email::parse("ops@example.org").unwrap(),
@@ -211,7 +211,7 @@ async fn an_operators_password_and_standing_change_with_a_line_in_the_audit_each
         password_hash: "$argon2id$hash".into(),
     };
     operator_insert(&client, &new).await.unwrap();
-    let change = stage.change();
+    let change = harness.change();
     let txn = client.transaction().await.unwrap();
     let changed = operator_set_password_in_txn(&txn, new.id, &"$argon2id$new".into(), &change)
         .await
@@ -238,12 +238,17 @@ async fn an_operators_password_and_standing_change_with_a_line_in_the_audit_each
         actions,
         ["operator.password_set", "operator.disabled", "operator.enabled"]
     );
-    assert!(lines.iter().all(|line| line.actor == stage.actor));
+    assert!(lines.iter().all(|line| line.actor == harness.actor));
     assert!(!format!("{lines:?}").contains("argon2id"));
 }
 
-async fn invited(stage: &Stage, admin: &Admin, token_sha256: [u8; 32], valid_for: Duration) -> Invitation {
-    let mut client = stage.client().await;
+async fn invited(
+    harness: &Harness,
+    admin: &Admin,
+    token_sha256: [u8; 32],
+    valid_for: Duration,
+) -> Invitation {
+    let mut client = harness.client().await;
     let txn = client.transaction().await.unwrap();
     let new = NewInvitation {
         tenant: admin.tenant,
@@ -251,53 +256,55 @@ async fn invited(stage: &Stage, admin: &Admin, token_sha256: [u8; 32], valid_for
         token_sha256,
         valid_for,
     };
-    let made = invitation_put_in_txn(&txn, &new, &stage.change()).await.unwrap();
+    let made = invitation_put_in_txn(&txn, &new, &harness.change())
+        .await
+        .unwrap();
     txn.commit().await.unwrap();
     made
 }
 
-async fn accepted(stage: &Stage, token_sha256: [u8; 32]) -> bool {
-    let mut client = stage.client().await;
+async fn accepted(harness: &Harness, token_sha256: [u8; 32]) -> bool {
+    let mut client = harness.client().await;
     let txn = client.transaction().await.unwrap();
-    let accepted = invitation_accept_in_txn(&txn, &token_sha256, &stage.change()).await;
+    let accepted = invitation_accept_in_txn(&txn, &token_sha256, &harness.change()).await;
     txn.commit().await.unwrap();
     accepted.unwrap()
 }
 
 #[tokio::test]
 async fn an_admin_has_one_invitation_that_can_be_used_once_and_for_a_while() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("one").await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("one").await;
     let new = NewAdmin {
         password_hash: None,
         ..admin(tenant.id, "ada@example.org")
     };
-    let ada = insert(&stage, &new).await.unwrap();
+    let ada = insert(&harness, &new).await.unwrap();
     assert!(ada.password_hash.is_none());
     let week = Duration::from_secs(604_800);
-    let first = invited(&stage, &ada, [1; 32], week).await;
+    let first = invited(&harness, &ada, [1; 32], week).await;
     assert!(!first.expired && first.accepted_at.is_none());
     assert_eq!((first.tenant, first.admin), (tenant.id, ada.id));
 
     // A newer one takes its place.
-    invited(&stage, &ada, [2; 32], week).await;
-    let client = stage.client().await;
+    invited(&harness, &ada, [2; 32], week).await;
+    let client = harness.client().await;
     assert!(invitation_by_digest(&client, &[1; 32]).await.unwrap().is_none());
     assert_eq!(invitations_of(&client, tenant.id).await.unwrap().len(), 1);
-    assert!(!accepted(&stage, [1; 32]).await);
-    assert!(accepted(&stage, [2; 32]).await);
-    assert!(!accepted(&stage, [2; 32]).await, "used is used");
+    assert!(!accepted(&harness, [1; 32]).await);
+    assert!(accepted(&harness, [2; 32]).await);
+    assert!(!accepted(&harness, [2; 32]).await, "used is used");
     let used = invitation_by_digest(&client, &[2; 32]).await.unwrap().unwrap();
     assert!(used.accepted_at.is_some());
 
     // Its time is the registry's.
-    let over = invited(&stage, &ada, [3; 32], Duration::ZERO).await;
+    let over = invited(&harness, &ada, [3; 32], Duration::ZERO).await;
     assert!(over.expired && over.accepted_at.is_none());
-    assert!(!accepted(&stage, [3; 32]).await);
+    assert!(!accepted(&harness, [3; 32]).await);
 
     let mut nobody = ada.clone();
     nobody.id = StaffId::generate();
-    let mut other = stage.client().await;
+    let mut other = harness.client().await;
     let txn = other.transaction().await.unwrap();
     let unknown = NewInvitation {
         tenant: tenant.id,
@@ -305,7 +312,7 @@ async fn an_admin_has_one_invitation_that_can_be_used_once_and_for_a_while() {
         token_sha256: [4; 32],
         valid_for: week,
     };
-    let error = invitation_put_in_txn(&txn, &unknown, &stage.change())
+    let error = invitation_put_in_txn(&txn, &unknown, &harness.change())
         .await
         .unwrap_err();
     assert!(matches!(error, RegistryError::NotFound { .. }), "{error:?}");
@@ -332,16 +339,16 @@ async fn an_admin_has_one_invitation_that_can_be_used_once_and_for_a_while() {
 
 #[tokio::test]
 async fn an_invitation_ends_with_the_address_that_it_was_sent_to_and_with_the_right_to_log_in() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("one").await;
-    let ada = insert(&stage, &admin(tenant.id, "ada@example.org"))
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("one").await;
+    let ada = insert(&harness, &admin(tenant.id, "ada@example.org"))
         .await
         .unwrap();
     let week = Duration::from_secs(604_800);
     let change = async |patch: AdminPatch| {
-        let mut client = stage.client().await;
+        let mut client = harness.client().await;
         let txn = client.transaction().await.unwrap();
-        let changed = admin_change_in_txn(&txn, tenant.id, ada.id, &patch, &stage.change()).await;
+        let changed = admin_change_in_txn(&txn, tenant.id, ada.id, &patch, &harness.change()).await;
         changed.unwrap().unwrap();
         txn.commit().await.unwrap();
     };
@@ -357,68 +364,74 @@ async fn an_invitation_ends_with_the_address_that_it_was_sent_to_and_with_the_ri
         display_name: Some("Ada L.".to_owned()),
         ..AdminPatch::default()
     };
-    invited(&stage, &ada, [1; 32], week).await;
+    invited(&harness, &ada, [1; 32], week).await;
     // It is the same mailbox, and the same person.
     for stays in [name, email("Ada@Example.org"), active(true)] {
         change(stays).await;
     }
-    assert!(accepted(&stage, [1; 32]).await);
-    invited(&stage, &ada, [2; 32], week).await;
+    assert!(accepted(&harness, [1; 32]).await);
+    invited(&harness, &ada, [2; 32], week).await;
     change(email("ada@elsewhere.example")).await;
     assert!(
-        !accepted(&stage, [2; 32]).await,
+        !accepted(&harness, [2; 32]).await,
         "the link lies in another's mailbox"
     );
-    invited(&stage, &ada, [3; 32], week).await;
+    invited(&harness, &ada, [3; 32], week).await;
     change(active(false)).await;
     change(active(true)).await;
     assert!(
-        !accepted(&stage, [3; 32]).await,
+        !accepted(&harness, [3; 32]).await,
         "nobody has invited them since they were let in again"
     );
 
     // The same when an archive's administrators come back: the one that stands there with another address was not invited.
     let put_back = async |then: &Admin| {
-        let mut client = stage.client().await;
+        let mut client = harness.client().await;
         let txn = client.transaction().await.unwrap();
         admins_put_back_in_txn(&txn, tenant.id, std::slice::from_ref(then))
             .await
             .unwrap();
         txn.commit().await.unwrap();
     };
-    let client = stage.client().await;
+    let client = harness.client().await;
     let now = admins_of(&client, tenant.id).await.unwrap().remove(0);
-    invited(&stage, &ada, [4; 32], week).await;
+    invited(&harness, &ada, [4; 32], week).await;
     put_back(&now).await;
-    assert!(accepted(&stage, [4; 32]).await, "nothing about them has changed");
-    invited(&stage, &ada, [5; 32], week).await;
+    assert!(
+        accepted(&harness, [4; 32]).await,
+        "nothing about them has changed"
+    );
+    invited(&harness, &ada, [5; 32], week).await;
     put_back(&ada).await;
-    assert!(!accepted(&stage, [5; 32]).await, "they had another address then");
+    assert!(
+        !accepted(&harness, [5; 32]).await,
+        "they had another address then"
+    );
     let disabled = Admin {
         disabled_at: Some(now.created_at),
         ..ada.clone()
     };
-    invited(&stage, &ada, [6; 32], week).await;
+    invited(&harness, &ada, [6; 32], week).await;
     put_back(&disabled).await;
-    assert!(!accepted(&stage, [6; 32]).await, "they could not log in then");
+    assert!(!accepted(&harness, [6; 32]).await, "they could not log in then");
 }
 
 #[tokio::test]
 async fn an_invitation_that_is_taken_back_is_audited_once() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("one").await;
-    let ada = insert(&stage, &admin(tenant.id, "ada@example.org"))
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("one").await;
+    let ada = insert(&harness, &admin(tenant.id, "ada@example.org"))
         .await
         .unwrap();
-    invited(&stage, &ada, [1; 32], Duration::from_secs(604_800)).await;
-    let mut client = stage.client().await;
+    invited(&harness, &ada, [1; 32], Duration::from_secs(604_800)).await;
+    let mut client = harness.client().await;
     for there_was_one in [true, false] {
         let txn = client.transaction().await.unwrap();
-        let revoked = invitation_revoke_in_txn(&txn, tenant.id, ada.id, &stage.change()).await;
+        let revoked = invitation_revoke_in_txn(&txn, tenant.id, ada.id, &harness.change()).await;
         txn.commit().await.unwrap();
         assert_eq!(revoked.unwrap(), there_was_one);
     }
-    assert!(!accepted(&stage, [1; 32]).await);
+    assert!(!accepted(&harness, [1; 32]).await);
     let filter = AuditFilter {
         tenant: Some(tenant.id),
         ..AuditFilter::default()

@@ -6,7 +6,7 @@ use registry::{Registry, RegistryClient, RegistryError, RegistryOptions, servers
 use testkit::{Space, eventually};
 use tokio::net::TcpListener;
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 fn unavailable<T>(result: Result<T, RegistryError>, part: &str) {
     match result {
@@ -54,19 +54,19 @@ async fn a_server_that_accepts_and_says_nothing_is_given_up() {
 
 #[tokio::test]
 async fn a_connection_that_died_in_the_pool_is_not_handed_out() {
-    let stage = Stage::new().await;
+    let harness = Harness::new().await;
     let one_only = RegistryOptions {
         pool_max: 1,
         ..RegistryOptions::default()
     };
-    let registry = Registry::new(&stage.space.registry, one_only);
+    let registry = Registry::new(&harness.space.registry, one_only);
     let client = registry.client().await.unwrap();
     let pid: i32 = client
         .query_one("SELECT pg_backend_pid()", &[])
         .await
         .unwrap()
         .get(0);
-    let killer = stage.client().await;
+    let killer = harness.client().await;
     killer
         .query("SELECT pg_terminate_backend($1)", &[&pid])
         .await
@@ -110,13 +110,13 @@ async fn a_connection_on_which_a_statement_was_cut_off_is_not_lent_again() {
 /// As an upgrade does it while processes of the version before go on: what they prepared is of no use any more.
 #[tokio::test]
 async fn a_change_of_a_columns_type_is_seen_by_no_caller() {
-    let stage = Stage::new().await;
+    let harness = Harness::new().await;
     let one_only = RegistryOptions {
         pool_max: 1,
         ..RegistryOptions::default()
     };
-    let registry = Registry::new(&stage.space.registry, one_only);
-    let owner = stage.client().await;
+    let registry = Registry::new(&harness.space.registry, one_only);
+    let owner = harness.client().await;
     let by_itself = async || {
         let client = registry.client().await.unwrap();
         servers_list(&client).await.map(|servers| servers.len())

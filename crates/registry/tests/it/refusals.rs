@@ -3,7 +3,7 @@
 use model::{ClientNetwork, Email, TenantId};
 use registry::{NewRefusal, client_has_logged_in, refusal_count};
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 fn client(text: &str) -> ClientNetwork {
     ClientNetwork::of(text.parse().unwrap())
@@ -11,8 +11,8 @@ fn client(text: &str) -> ClientNetwork {
 
 #[tokio::test]
 async fn an_hour_has_a_bounded_number_of_rows_and_every_refusal_is_counted() {
-    let stage = Stage::new().await;
-    let registry = stage.client().await;
+    let harness = Harness::new().await;
+    let registry = harness.client().await;
     registry
         .batch_execute(
             "INSERT INTO login_refusals (since, audience, reason) VALUES (now() - interval '91 days', 'lab', 'login-failed'),
@@ -57,8 +57,8 @@ async fn an_hour_has_a_bounded_number_of_rows_and_every_refusal_is_counted() {
 
 #[tokio::test]
 async fn a_client_is_known_at_the_account_to_which_it_has_logged_in_lately() {
-    let stage = Stage::new().await;
-    let registry = stage.client().await;
+    let harness = Harness::new().await;
+    let registry = harness.client().await;
     let tenant = TenantId::generate();
     let sql = format!(
         "INSERT INTO audit_log (actor, action, tenant_id, detail, client_ip, at) VALUES

@@ -9,7 +9,7 @@ use registry::{
     tenant_by_id,
 };
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 const TTL: Duration = Duration::from_secs(600);
 
@@ -45,7 +45,7 @@ fn fence(tenant: &Tenant) -> TenantFence {
     }
 }
 
-impl Stage {
+impl Harness {
     async fn after(&self, id: TenantId, event: TenantEvent) -> Tenant {
         let move_on = async |txn: &deadpool_postgres::Transaction<'_>| {
             registry::tenant_transition_in_txn(txn, id, event, &self.change()).await
@@ -76,15 +76,15 @@ impl Stage {
 
 #[tokio::test]
 async fn every_router_that_is_alive_is_waited_for_until_it_has_let_go() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let client = harness.client().await;
     let (one, two) = (router(&client, "host:1").await, router(&client, "host:2").await);
-    let closed = fence(&stage.closed("acme").await);
+    let closed = fence(&harness.closed("acme").await);
     assert_eq!(outstanding(&client, closed).await, ["host:1", "host:2"]);
     acknowledge(&client, one, closed).await;
     assert_eq!(outstanding(&client, closed).await, ["host:2"]);
     // Another laboratory is another matter.
-    let other = fence(&stage.closed("other").await);
+    let other = fence(&harness.closed("other").await);
     assert_eq!(outstanding(&client, other).await, ["host:1", "host:2"]);
     router_unregister(&client, two).await.unwrap();
     assert_eq!(outstanding(&client, closed).await, Vec::<String>::new());
@@ -93,13 +93,13 @@ async fn every_router_that_is_alive_is_waited_for_until_it_has_let_go() {
 
 #[tokio::test]
 async fn an_acknowledgement_counts_for_its_generation_and_earlier_ones_and_never_goes_back() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let client = harness.client().await;
     let one = router(&client, "host:1").await;
-    let early = stage.closed("acme").await;
+    let early = harness.closed("acme").await;
     acknowledge(&client, one, fence(&early)).await;
-    stage.after(early.id, TenantEvent::Resume).await;
-    let late = stage.after(early.id, TenantEvent::Suspend).await;
+    harness.after(early.id, TenantEvent::Resume).await;
+    let late = harness.after(early.id, TenantEvent::Suspend).await;
     assert!(late.generation > early.generation);
     assert_eq!(outstanding(&client, fence(&late)).await, ["host:1"]);
     acknowledge(&client, one, fence(&late)).await;
@@ -108,7 +108,7 @@ async fn an_acknowledgement_counts_for_its_generation_and_earlier_ones_and_never
     assert_eq!(outstanding(&client, fence(&late)).await, Vec::<String>::new());
     assert_eq!(outstanding(&client, fence(&early)).await, Vec::<String>::new());
     // Several at once, and one of them twice.
-    let both = [fence(&early), fence(&late), fence(&stage.closed("other").await)];
+    let both = [fence(&early), fence(&late), fence(&harness.closed("other").await)];
     assert!(router_acknowledge(&client, one, &both).await.unwrap());
     assert!(router_acknowledge(&client, one, &[]).await.unwrap());
     assert_eq!(fences_unacknowledged(&client, one).await.unwrap(), []);
@@ -116,17 +116,17 @@ async fn an_acknowledgement_counts_for_its_generation_and_earlier_ones_and_never
 
 #[tokio::test]
 async fn a_router_finds_out_from_the_rows_what_it_has_not_let_go_of() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let client = harness.client().await;
     let one = router(&client, "host:1").await;
-    stage.tenant("being-made").await;
-    let serving = stage.tenant("serving").await.id;
-    stage.after(serving, TenantEvent::Provisioned).await;
+    harness.tenant("being-made").await;
+    let serving = harness.tenant("serving").await.id;
+    harness.after(serving, TenantEvent::Provisioned).await;
     assert_eq!(fences_unacknowledged(&client, one).await.unwrap(), []);
 
-    let suspended = fence(&stage.after(serving, TenantEvent::Suspend).await);
-    let leaving = stage.closed("leaving").await.id;
-    let leaving = fence(&stage.after(leaving, TenantEvent::Offboard).await);
+    let suspended = fence(&harness.after(serving, TenantEvent::Suspend).await);
+    let leaving = harness.closed("leaving").await.id;
+    let leaving = fence(&harness.after(leaving, TenantEvent::Offboard).await);
     assert_eq!(
         fences_unacknowledged(&client, one).await.unwrap(),
         [suspended, leaving]
@@ -148,15 +148,15 @@ async fn a_router_finds_out_from_the_rows_what_it_has_not_let_go_of() {
 
 #[tokio::test]
 async fn a_router_whose_registration_ran_out_is_not_waited_for_until_it_renews_it() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let client = harness.client().await;
     let one = router(&client, "host:1").await;
     let (known, unknown) = (
-        fence(&stage.closed("known").await),
-        fence(&stage.closed("unknown").await),
+        fence(&harness.closed("known").await),
+        fence(&harness.closed("unknown").await),
     );
     acknowledge(&client, one, known).await;
-    stage.age(one, 1.0).await;
+    harness.age(one, 1.0).await;
     assert_eq!(outstanding(&client, unknown).await, Vec::<String>::new());
     assert!(!routers_list(&client).await.unwrap()[0].alive, "it is still seen");
 
@@ -176,14 +176,14 @@ async fn a_router_whose_registration_ran_out_is_not_waited_for_until_it_renews_i
 
 #[tokio::test]
 async fn routers_that_died_are_cleared_away_by_those_that_live() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
-    let closed = fence(&stage.closed("acme").await);
+    let harness = Harness::new().await;
+    let client = harness.client().await;
+    let closed = fence(&harness.closed("acme").await);
     let alive = router(&client, "alive").await;
     for by_renewal in [true, false] {
         let dead = router(&client, "dead").await;
         acknowledge(&client, dead, closed).await;
-        stage.age(dead, 3600.0).await;
+        harness.age(dead, 3600.0).await;
         if by_renewal {
             assert!(router_renew(&client, alive, TTL).await.unwrap());
         } else {
@@ -204,17 +204,17 @@ async fn routers_that_died_are_cleared_away_by_those_that_live() {
 
 #[tokio::test]
 async fn acknowledgements_that_nobody_asks_for_are_cleared_away() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let client = harness.client().await;
     let one = router(&client, "host:1").await;
     let (opened, gone, stays) = (
-        stage.closed("opened").await,
-        stage.closed("gone").await,
-        stage.closed("stays").await,
+        harness.closed("opened").await,
+        harness.closed("gone").await,
+        harness.closed("stays").await,
     );
     let all = [fence(&opened), fence(&gone), fence(&stays)];
     assert!(router_acknowledge(&client, one, &all).await.unwrap());
-    stage.after(opened.id, TenantEvent::Resume).await;
+    harness.after(opened.id, TenantEvent::Resume).await;
     let delete = "DELETE FROM tenants WHERE id = $1";
     client.execute(delete, &[&gone.id.as_uuid()]).await.unwrap();
     assert!(router_renew(&client, one, TTL).await.unwrap());
@@ -231,8 +231,8 @@ async fn acknowledgements_that_nobody_asks_for_are_cleared_away() {
 
 #[tokio::test]
 async fn the_budgets_of_routers_that_are_alive_are_added_up_and_an_instance_counts_once() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let client = harness.client().await;
     assert_eq!(router_budgets(&client, None).await.unwrap(), Budgets::default());
     let register = async |name: &str, instance, budget, reserve, ttl| {
         let router = NewRouter {

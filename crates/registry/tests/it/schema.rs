@@ -4,7 +4,7 @@ use model::SchemaVersion;
 use registry::{Registry, RegistryError, RegistryOptions, ensure_database, latest};
 use testkit::Space;
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_that_migrate_at_once_all_succeed() {
@@ -46,8 +46,8 @@ async fn an_older_database_is_named_with_what_to_do() {
 
 #[tokio::test]
 async fn a_newer_database_is_refused_and_left_alone() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let client = harness.client().await;
     client
         .batch_execute(
             "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
@@ -56,8 +56,8 @@ async fn a_newer_database_is_refused_and_left_alone() {
         .await
         .unwrap();
     for error in [
-        stage.registry.migrate().await.unwrap_err(),
-        stage.registry.check_version().await.unwrap_err(),
+        harness.registry.migrate().await.unwrap_err(),
+        harness.registry.check_version().await.unwrap_err(),
     ] {
         let message = error.to_string();
         assert!(
@@ -69,12 +69,12 @@ async fn a_newer_database_is_refused_and_left_alone() {
 
 #[tokio::test]
 async fn a_history_row_that_no_migration_wrote_is_an_error_and_no_panic() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let client = harness.client().await;
     let change =
         "UPDATE refinery_schema_history SET checksum = 'none', applied_on = 'yesterday' WHERE version = 1";
     client.batch_execute(change).await.unwrap();
-    let error = stage.registry.migrate().await.unwrap_err();
+    let error = harness.registry.migrate().await.unwrap_err();
     assert!(matches!(error, RegistryError::Migrate { .. }), "{error:?}");
     assert!(error.to_string().contains("refinery_schema_history"), "{error}");
 }
@@ -129,8 +129,8 @@ async fn a_registrys_database_whose_creation_was_cut_off_is_opened_to_its_user_o
 /// Up to version 12 the text of an operation's error said how its undoing came about and went.
 #[tokio::test]
 async fn errors_that_told_of_an_undoing_become_columns() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let client = harness.client().await;
     let before = "ALTER TABLE operations DROP COLUMN undo_reason, DROP COLUMN undo_error";
     client.batch_execute(before).await.unwrap();
     let known = [

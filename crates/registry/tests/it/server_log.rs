@@ -10,7 +10,7 @@ use registry::{
 };
 use testkit::Space;
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 const ADDRESS: &str = "somebody-4711@example.org";
 
@@ -34,8 +34,8 @@ async fn an_address_that_is_taken_is_no_failed_statement() {
         space.registry.database
     );
     server.batch_execute(&verbose).await.unwrap();
-    let stage = Stage::on(space).await;
-    let tenant = stage.tenant("one").await;
+    let harness = Harness::on(space).await;
+    let tenant = harness.tenant("one").await;
     let admin = |email: &str| NewAdmin {
         id: StaffId::generate(),
         tenant: tenant.id,
@@ -50,7 +50,7 @@ async fn an_address_that_is_taken_is_no_failed_statement() {
         );
     };
 
-    let mut client = stage.client().await;
+    let mut client = harness.client().await;
     let txn = client.transaction().await.unwrap();
     admin_insert_in_txn(&txn, &admin(ADDRESS)).await.unwrap();
     let other = admin_insert_in_txn(&txn, &admin("other@example.org"))
@@ -65,7 +65,7 @@ async fn an_address_that_is_taken_is_no_failed_statement() {
         email: Some(Email::parse(ADDRESS).unwrap()),
         ..AdminPatch::default()
     };
-    let changed = admin_change_in_txn(&txn, tenant.id, other.id, &patch, &stage.change()).await;
+    let changed = admin_change_in_txn(&txn, tenant.id, other.id, &patch, &harness.change()).await;
     taken(changed.map(drop));
     txn.rollback().await.unwrap();
     let operator = || NewOperator {

@@ -11,25 +11,25 @@ use registry::{
 };
 use serde_json::json;
 
-use crate::stage::{Stage, new_tenant};
+use crate::harness::{Harness, new_tenant};
 
 async fn transition(
-    stage: &Stage,
+    harness: &Harness,
     id: TenantId,
     event: TenantEvent,
 ) -> Result<registry::Tenant, RegistryError> {
-    let mut client = stage.client().await;
+    let mut client = harness.client().await;
     let txn = client.transaction().await.unwrap();
-    let tenant = tenant_transition_in_txn(&txn, id, event, &stage.change()).await?;
+    let tenant = tenant_transition_in_txn(&txn, id, event, &harness.change()).await?;
     txn.commit().await.unwrap();
     Ok(tenant)
 }
 
 #[tokio::test]
 async fn a_laboratory_is_found_by_each_of_its_names() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme-lab").await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme-lab").await;
+    let client = harness.client().await;
     assert_eq!(tenant.status, TenantState::Provisioning);
     assert_eq!(
         tenant_by_id(&client, tenant.id).await.unwrap(),
@@ -50,14 +50,14 @@ async fn a_laboratory_is_found_by_each_of_its_names() {
 
 #[tokio::test]
 async fn a_slug_is_taken_once_whatever_its_case() {
-    let stage = Stage::new().await;
-    stage.tenant("acme").await;
-    let error = stage.try_tenant("acme").await.unwrap_err();
+    let harness = Harness::new().await;
+    harness.tenant("acme").await;
+    let error = harness.try_tenant("acme").await.unwrap_err();
     assert!(
         matches!(&error, RegistryError::SlugTaken { slug } if slug.as_str() == "acme"),
         "{error:?}"
     );
-    let client = stage.client().await;
+    let client = harness.client().await;
     // Even with the rule about its shape out of the way, citext holds the two to be one.
     client
         .batch_execute("ALTER TABLE tenants DROP CONSTRAINT tenants_slug_check")
@@ -93,13 +93,13 @@ async fn a_slug_is_taken_once_whatever_its_case() {
 
 #[tokio::test]
 async fn a_database_belongs_to_one_laboratory_on_a_known_server() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let mut client = stage.client().await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let mut client = harness.client().await;
     let mut new = new_tenant("other");
     new.db_name = tenant.db_name.clone();
     let txn = client.transaction().await.unwrap();
-    let error = tenant_insert_in_txn(&txn, &new, &stage.change())
+    let error = tenant_insert_in_txn(&txn, &new, &harness.change())
         .await
         .unwrap_err();
     assert!(matches!(error, RegistryError::DatabaseTaken { .. }), "{error:?}");
@@ -107,7 +107,7 @@ async fn a_database_belongs_to_one_laboratory_on_a_known_server() {
     let mut new = new_tenant("other");
     new.server = ServerName::parse("nowhere").unwrap();
     let txn = client.transaction().await.unwrap();
-    let error = tenant_insert_in_txn(&txn, &new, &stage.change())
+    let error = tenant_insert_in_txn(&txn, &new, &harness.change())
         .await
         .unwrap_err();
     assert!(matches!(error, RegistryError::UnknownServer { .. }), "{error:?}");
@@ -115,20 +115,20 @@ async fn a_database_belongs_to_one_laboratory_on_a_known_server() {
 
 #[tokio::test]
 async fn a_life_from_provisioning_to_suspended_and_back_leaves_events_and_audit() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
     let mut generation = tenant.generation;
     for (event, state) in [
         (TenantEvent::Provisioned, TenantState::Active),
         (TenantEvent::Suspend, TenantState::Suspended),
         (TenantEvent::Resume, TenantState::Active),
     ] {
-        let now = transition(&stage, tenant.id, event).await.unwrap();
+        let now = transition(&harness, tenant.id, event).await.unwrap();
         assert_eq!((now.status, now.status_before), (state, None));
         assert!(now.generation > generation && now.activated_at.is_some());
         generation = now.generation;
     }
-    let client = stage.client().await;
+    let client = harness.client().await;
     let events = events_of(&client, tenant.id, None, 100).await.unwrap();
     let kinds: Vec<_> = events.iter().map(|e| e.kind.as_str()).collect();
     assert_eq!(kinds, ["resumed", "suspended", "activated", "created"]);
@@ -143,25 +143,25 @@ async fn a_life_from_provisioning_to_suspended_and_back_leaves_events_and_audit(
     assert!(
         audit
             .iter()
-            .all(|line| line.actor == stage.actor && line.detail["slug"] == "acme")
+            .all(|line| line.actor == harness.actor && line.detail["slug"] == "acme")
     );
 }
 
 #[tokio::test]
 async fn an_event_that_does_not_fit_changes_nothing() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
     for event in [
         TenantEvent::Suspend,
         TenantEvent::Offboard,
         TenantEvent::OffboardFinished,
     ] {
-        let error = transition(&stage, tenant.id, event).await.unwrap_err();
+        let error = transition(&harness, tenant.id, event).await.unwrap_err();
         assert!(matches!(error, RegistryError::Illegal(_)), "{error:?}");
     }
-    let client = stage.client().await;
+    let client = harness.client().await;
     assert_eq!(tenant_by_id(&client, tenant.id).await.unwrap(), Some(tenant));
-    let error = transition(&stage, TenantId::generate(), TenantEvent::Suspend)
+    let error = transition(&harness, TenantId::generate(), TenantEvent::Suspend)
         .await
         .unwrap_err();
     assert!(matches!(error, RegistryError::NotFound { .. }), "{error:?}");
@@ -169,13 +169,15 @@ async fn an_event_that_does_not_fit_changes_nothing() {
 
 #[tokio::test]
 async fn a_removal_that_is_called_off_leads_back_to_the_state_before() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    transition(&stage, tenant.id, TenantEvent::Provisioned)
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    transition(&harness, tenant.id, TenantEvent::Provisioned)
         .await
         .unwrap();
-    transition(&stage, tenant.id, TenantEvent::Suspend).await.unwrap();
-    let deleting = transition(&stage, tenant.id, TenantEvent::Offboard)
+    transition(&harness, tenant.id, TenantEvent::Suspend)
+        .await
+        .unwrap();
+    let deleting = transition(&harness, tenant.id, TenantEvent::Offboard)
         .await
         .unwrap();
     assert_eq!(deleting.status_before, Some(TenantState::Suspended));
@@ -183,28 +185,28 @@ async fn a_removal_that_is_called_off_leads_back_to_the_state_before() {
         before: TenantState::Active,
     };
     assert!(matches!(
-        transition(&stage, tenant.id, wrong).await,
+        transition(&harness, tenant.id, wrong).await,
         Err(RegistryError::Illegal(_))
     ));
     let right = TenantEvent::CancelOffboard {
         before: TenantState::Suspended,
     };
-    let back = transition(&stage, tenant.id, right).await.unwrap();
+    let back = transition(&harness, tenant.id, right).await.unwrap();
     assert_eq!((back.status, back.status_before), (TenantState::Suspended, None));
 }
 
 #[tokio::test]
 async fn a_removed_laboratory_takes_its_events_along_and_leaves_the_rest() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let operation = stage.operation(&tenant, OperationKind::Offboard).await;
-    transition(&stage, tenant.id, TenantEvent::Provisioned)
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let operation = harness.operation(&tenant, OperationKind::Offboard).await;
+    transition(&harness, tenant.id, TenantEvent::Provisioned)
         .await
         .unwrap();
-    transition(&stage, tenant.id, TenantEvent::Offboard)
+    transition(&harness, tenant.id, TenantEvent::Offboard)
         .await
         .unwrap();
-    let mut client = stage.client().await;
+    let mut client = harness.client().await;
     let archive = NewArchive {
         id: ArchiveId::generate(),
         tenant: tenant.id,
@@ -220,7 +222,7 @@ async fn a_removed_laboratory_takes_its_events_along_and_leaves_the_rest() {
         manifest: json!({ "tables": 3 }),
         made_for: model::OperationKind::Offboard,
         admins: b"sealed".to_vec(),
-        created_by: stage.actor.clone(),
+        created_by: harness.actor.clone(),
     };
     let first = archive_insert(&client, &archive).await.unwrap();
     // The step is run again after a crash: one archive, the newer proof.
@@ -233,7 +235,7 @@ async fn a_removed_laboratory_takes_its_events_along_and_leaves_the_rest() {
     assert_eq!((second.id, second.bytes), (first.id, 13));
     for (gone_before, expected) in [(false, true), (true, false)] {
         let txn = client.transaction().await.unwrap();
-        let change = stage.change().in_operation(operation.id);
+        let change = harness.change().in_operation(operation.id);
         let deleted = tenant_delete_in_txn(&txn, tenant.id, TenantEvent::OffboardFinished, &change);
         assert_eq!(deleted.await.unwrap(), expected, "gone before: {gone_before}");
         txn.commit().await.unwrap();
@@ -265,9 +267,9 @@ async fn a_removed_laboratory_takes_its_events_along_and_leaves_the_rest() {
 
 #[tokio::test]
 async fn a_recorded_version_never_falls_and_an_equal_one_disturbs_nobody() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let client = harness.client().await;
     for (read, recorded) in [(3, 3), (2, 3), (3, 3), (5, 5)] {
         let now = tenant_set_db_version(&client, tenant.id, SchemaVersion::new(read))
             .await
@@ -288,11 +290,11 @@ async fn a_recorded_version_never_falls_and_an_equal_one_disturbs_nobody() {
 
 #[tokio::test]
 async fn lists_go_page_by_page_and_filter() {
-    let stage = Stage::new().await;
+    let harness = Harness::new().await;
     for slug in ["delta", "alpha", "charlie", "bravo"] {
-        stage.tenant(slug).await;
+        harness.tenant(slug).await;
     }
-    let client = stage.client().await;
+    let client = harness.client().await;
     let mut seen = Vec::new();
     let mut after = None;
     loop {
@@ -311,7 +313,7 @@ async fn lists_go_page_by_page_and_filter() {
     tenant_set_db_version(&client, bravo.id, SchemaVersion::new(4))
         .await
         .unwrap();
-    transition(&stage, bravo.id, TenantEvent::Provisioned)
+    transition(&harness, bravo.id, TenantEvent::Provisioned)
         .await
         .unwrap();
     let list = async |filter: TenantFilter| tenants_list(&client, &filter, None, 10).await.unwrap().len();
@@ -348,9 +350,9 @@ async fn lists_go_page_by_page_and_filter() {
 
 #[tokio::test]
 async fn a_row_that_cannot_be_read_names_itself() {
-    let stage = Stage::new().await;
-    let tenant = stage.tenant("acme").await;
-    let client = stage.client().await;
+    let harness = Harness::new().await;
+    let tenant = harness.tenant("acme").await;
+    let client = harness.client().await;
     let by_hand =
         "ALTER TABLE tenants DROP CONSTRAINT tenants_status_check; UPDATE tenants SET status = 'asleep'";
     client.batch_execute(by_hand).await.unwrap();
@@ -365,16 +367,16 @@ async fn a_row_that_cannot_be_read_names_itself() {
 
 #[tokio::test]
 async fn servers_are_registered_once_and_show_no_secret() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
-    let mut changed = stage.server("main");
+    let harness = Harness::new().await;
+    let client = harness.client().await;
+    let mut changed = harness.server("main");
     changed.port = 1;
     let before = server_by_name(&client, &changed.name).await.unwrap().unwrap();
     let after = registry::server_upsert(&client, &changed).await.unwrap();
     assert!(after.port == 1 && after.generation > before.generation);
     assert_eq!(servers_list(&client).await.unwrap(), std::slice::from_ref(&after));
     assert!(!format!("{after:?} {changed:?}").contains("[1, 2, 3]"));
-    let tenant = stage.tenant("acme").await;
+    let tenant = harness.tenant("acme").await;
     tenant_set_role_secret(&client, tenant.id, &[9, 9, 9])
         .await
         .unwrap();

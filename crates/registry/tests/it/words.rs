@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use model::{OperationKind, OperationStatus, Step, StepStatus, TenantState, UndoReason};
 
-use crate::stage::Stage;
+use crate::harness::Harness;
 
 /// The words in the CHECKs of a column, as the database itself prints them.
-async fn accepted(stage: &Stage, table: &str, column: &str) -> BTreeSet<String> {
-    let client = stage.client().await;
+async fn accepted(harness: &Harness, table: &str, column: &str) -> BTreeSet<String> {
+    let client = harness.client().await;
     let rows = client
         .query(
             "SELECT word[1] FROM pg_constraint c
@@ -28,25 +28,25 @@ fn words<T: ToString>(all: &[T]) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn the_database_accepts_the_models_words_and_no_others() {
-    let stage = Stage::new().await;
+    let harness = Harness::new().await;
     assert_eq!(
-        accepted(&stage, "tenants", "status").await,
+        accepted(&harness, "tenants", "status").await,
         words(TenantState::ALL)
     );
     assert_eq!(
-        accepted(&stage, "operations", "kind").await,
+        accepted(&harness, "operations", "kind").await,
         words(OperationKind::ALL)
     );
     assert_eq!(
-        accepted(&stage, "operations", "undo_reason").await,
+        accepted(&harness, "operations", "undo_reason").await,
         words(UndoReason::ALL)
     );
     assert_eq!(
-        accepted(&stage, "operation_steps", "step").await,
+        accepted(&harness, "operation_steps", "step").await,
         words(Step::ALL)
     );
     assert_eq!(
-        accepted(&stage, "operation_steps", "status").await,
+        accepted(&harness, "operation_steps", "status").await,
         words(StepStatus::ALL)
     );
 }
@@ -54,9 +54,9 @@ async fn the_database_accepts_the_models_words_and_no_others() {
 /// The status has further rules beside its words, so all of them are written instead.
 #[tokio::test]
 async fn every_word_can_be_stored() {
-    let stage = Stage::new().await;
-    let client = stage.client().await;
-    let tenant = stage.tenant("acme").await;
+    let harness = Harness::new().await;
+    let client = harness.client().await;
+    let tenant = harness.tenant("acme").await;
     for &state in TenantState::ALL {
         let before = state.remembers().then_some("active");
         let statement = "UPDATE tenants SET status = $2, status_before = $3 WHERE id = $1";

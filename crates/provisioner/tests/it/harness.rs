@@ -18,14 +18,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// No grace period.
 pub(crate) const NOW: Duration = Duration::ZERO;
 
-pub(crate) struct Rig {
+pub(crate) struct Harness {
     pub(crate) provisioner: Provisioner,
     pub(crate) registry: Registry,
     // Last, so that everything connected to its databases goes before it.
     pub(crate) space: Space,
 }
 
-impl Rig {
+impl Harness {
     pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }

@@ -16,7 +16,7 @@ use crate::receiver::Receiver;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) struct Rig {
+pub(crate) struct Harness {
     pub(crate) registry: Registry,
     pub(crate) outbox: Outbox,
     config: OutboxConfig,
@@ -25,7 +25,7 @@ pub(crate) struct Rig {
     _space: Space,
 }
 
-impl Rig {
+impl Harness {
     pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }

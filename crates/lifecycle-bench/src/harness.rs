@@ -24,7 +24,7 @@ pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 const INVITATION: Duration = Duration::from_secs(7 * 86_400);
 
 /// A server, the registry on it, and what works on both.
-pub(crate) struct World {
+pub(crate) struct Harness {
     pub(crate) provisioner: Provisioner,
     pub(crate) resolver: Resolver,
     pub(crate) namespace: Namespace,
@@ -32,7 +32,7 @@ pub(crate) struct World {
     cluster: Cluster,
 }
 
-impl World {
+impl Harness {
     pub(crate) async fn start(spares: usize) -> anyhow::Result<Self> {
         let options = ThrowawayOptions {
             // Only its directory is a passing one.

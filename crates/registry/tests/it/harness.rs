@@ -8,13 +8,13 @@ use registry::{
 use serde_json::json;
 use testkit::Space;
 
-pub(crate) struct Stage {
+pub(crate) struct Harness {
     pub(crate) registry: Registry,
     pub(crate) actor: Actor,
     pub(crate) space: Space,
 }
 
-impl Stage {
+impl Harness {
     pub(crate) async fn new() -> Self {
         Self::on(Space::new().await).await
     }
@@ -22,15 +22,15 @@ impl Stage {
     pub(crate) async fn on(space: Space) -> Self {
         let registry = Registry::new(&space.registry, RegistryOptions::default());
         registry.migrate().await.unwrap();
-        let stage = Self {
+        let harness = Self {
             registry,
             actor: Actor::Terminal("ada".to_owned()),
             space,
         };
-        server_upsert(&stage.client().await, &stage.server("main"))
+        server_upsert(&harness.client().await, &harness.server("main"))
             .await
             .unwrap();
-        stage
+        harness
     }
 
     pub(crate) async fn client(&self) -> RegistryClient {

@@ -9,10 +9,10 @@ use std::{
 use model::{OperationStatus, TenantState};
 use provisioner::{Progress, ProvisionError};
 
-use crate::rig::{Rig, by, connect, register_server};
+use crate::harness::{Harness, by, connect, register_server};
 
-async fn failure(rig: &Rig, operation: model::OperationId) -> String {
-    match rig.provisioner.run(operation, |_| {}).await.unwrap_err() {
+async fn failure(harness: &Harness, operation: model::OperationId) -> String {
+    match harness.provisioner.run(operation, |_| {}).await.unwrap_err() {
         ProvisionError::Failed { error, .. } => error,
         other => panic!("{other}"),
     }
@@ -20,13 +20,13 @@ async fn failure(rig: &Rig, operation: model::OperationId) -> String {
 
 #[tokio::test]
 async fn a_server_out_of_reach_is_tried_again_a_few_times_and_the_laboratory_can_still_be_made_later() {
-    let rig = Rig::with(|config| config.bounds.connect_timeout = Duration::from_secs(2)).await;
-    let mut nowhere = rig.space.server.clone();
+    let harness = Harness::with(|config| config.bounds.connect_timeout = Duration::from_secs(2)).await;
+    let mut nowhere = harness.space.server.clone();
     nowhere.port = 1;
-    let sealer = &rig.provisioner.config().sealer;
-    register_server(&rig.registry, sealer, &nowhere, "main").await;
-    let (tenant, operation) = rig.ask("nowhere").await;
-    let error = failure(&rig, operation).await;
+    let sealer = &harness.provisioner.config().sealer;
+    register_server(&harness.registry, sealer, &nowhere, "main").await;
+    let (tenant, operation) = harness.ask("nowhere").await;
+    let error = failure(&harness, operation).await;
     assert!(
         error.contains("gave up after 3 tries") && error.contains(":1/postgres"),
         "{error}"
@@ -34,22 +34,25 @@ async fn a_server_out_of_reach_is_tried_again_a_few_times_and_the_laboratory_can
     // What cannot be reached cannot be cleaned either: the row stays, so that nothing is forgotten.
     assert!(error.contains("undoing it"), "{error}");
     assert_eq!(
-        rig.tenant(tenant.id).await.unwrap().status,
+        harness.tenant(tenant.id).await.unwrap().status,
         TenantState::Provisioning
     );
 
-    register_server(&rig.registry, sealer, &rig.space.server, "main").await;
-    rig.provisioner.reopen(operation, by()).await.unwrap();
-    let ended = rig.provisioner.run(operation, |_| {}).await.unwrap();
+    register_server(&harness.registry, sealer, &harness.space.server, "main").await;
+    harness.provisioner.reopen(operation, by()).await.unwrap();
+    let ended = harness.provisioner.run(operation, |_| {}).await.unwrap();
     assert_eq!(ended.status, OperationStatus::Succeeded);
-    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+    assert_eq!(
+        harness.tenant(tenant.id).await.unwrap().status,
+        TenantState::Active
+    );
 }
 
 #[tokio::test]
 async fn a_failure_that_passes_is_tried_again_and_leaves_no_trace() {
     let tries = Arc::new(AtomicU32::new(0));
     let counted = tries.clone();
-    let rig = Rig::with(|config| {
+    let harness = Harness::with(|config| {
         let seed = config.seed.clone();
         config.seed = Arc::new(move |txn, what| {
             let (seed, counted) = (seed.clone(), counted.clone());
@@ -64,14 +67,14 @@ async fn a_failure_that_passes_is_tried_again_and_leaves_no_trace() {
         });
     })
     .await;
-    let tenant = rig.provisioned("again").await;
+    let tenant = harness.provisioned("again").await;
     assert_eq!(tenant.status, TenantState::Active);
     assert_eq!(tries.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
 async fn a_failure_for_good_leaves_neither_database_nor_role_nor_row_and_the_audit_tells_why() {
-    let rig = Rig::with(|config| {
+    let harness = Harness::with(|config| {
         config.seed = Arc::new(|txn, _| {
             Box::pin(async move {
                 txn.batch_execute("SELECT 1 / 0").await?;
@@ -80,15 +83,15 @@ async fn a_failure_for_good_leaves_neither_database_nor_role_nor_row_and_the_aud
         });
     })
     .await;
-    let (tenant, operation) = rig.ask("doomed").await;
-    let error = failure(&rig, operation).await;
+    let (tenant, operation) = harness.ask("doomed").await;
+    let error = failure(&harness, operation).await;
     assert!(
         error.contains("seed") && error.contains("division by zero"),
         "{error}"
     );
-    assert!(rig.tenant(tenant.id).await.is_none());
-    assert_eq!(rig.leftovers().await, Vec::<String>::new());
-    let client = rig.registry.client().await.unwrap();
+    assert!(harness.tenant(tenant.id).await.is_none());
+    assert_eq!(harness.leftovers().await, Vec::<String>::new());
+    let client = harness.registry.client().await.unwrap();
     let filter = registry::AuditFilter {
         tenant: Some(tenant.id),
         ..Default::default()
@@ -99,11 +102,12 @@ async fn a_failure_for_good_leaves_neither_database_nor_role_nor_row_and_the_aud
             .iter()
             .any(|a| a.action == "operation.failed" && a.detail["error"] == error.as_str())
     );
-    let refused = rig.provisioner.reopen(operation, by()).await.unwrap_err();
+    let refused = harness.provisioner.reopen(operation, by()).await.unwrap_err();
     assert!(matches!(refused, ProvisionError::TenantGone { .. }), "{refused}");
     assert!(
-        rig.provisioner
-            .request_provision(crate::rig::lab("doomed"), by())
+        harness
+            .provisioner
+            .request_provision(crate::harness::lab("doomed"), by())
             .await
             .is_ok()
     );
@@ -114,7 +118,7 @@ async fn a_failure_for_good_leaves_neither_database_nor_role_nor_row_and_the_aud
 async fn an_operation_opened_again_behind_half_an_undoing_makes_everything_anew() {
     let broken = Arc::new(AtomicBool::new(true));
     let seen = broken.clone();
-    let rig = Rig::with(|config| {
+    let harness = Harness::with(|config| {
         let seed = config.seed.clone();
         config.seed = Arc::new(move |txn, what| {
             if seen.load(Ordering::SeqCst) {
@@ -125,23 +129,24 @@ async fn an_operation_opened_again_behind_half_an_undoing_makes_everything_anew(
         });
     })
     .await;
-    let (tenant, operation) = rig.ask("halfway").await;
-    let role = rig.space.namespace.tenant_role(&tenant.slug);
-    let server = connect(&rig.space.server).await;
+    let (tenant, operation) = harness.ask("halfway").await;
+    let role = harness.space.namespace.tenant_role(&tenant.slug);
+    let server = connect(&harness.space.server).await;
     // A role that owns something elsewhere, in a database that the undoing does not look into, cannot be dropped.
-    let elsewhere = format!("{}_elsewhere", rig.space.namespace.as_str());
+    let elsewhere = format!("{}_elsewhere", harness.space.namespace.as_str());
     server
         .batch_execute(&format!(
             "CREATE DATABASE \"{elsewhere}\" TEMPLATE template0 ALLOW_CONNECTIONS false"
         ))
         .await
         .unwrap();
-    let file = rig.space.dir().join("reached");
-    let stopping = rig
+    let file = harness.space.dir().join("reached");
+    let stopping = harness
         .provisioner
         .clone()
         .with_faults(provisioner::Faults::stop_at("provision/seed/begun", &file));
-    let stop = async { testkit::eventually("the seed", crate::rig::PATIENCE, async || file.exists()).await };
+    let stop =
+        async { testkit::eventually("the seed", crate::harness::PATIENCE, async || file.exists()).await };
     let interrupted = stopping.run_until(operation, |_| {}, stop).await.unwrap_err();
     assert!(
         matches!(interrupted, ProvisionError::Interrupted { .. }),
@@ -152,13 +157,13 @@ async fn an_operation_opened_again_behind_half_an_undoing_makes_everything_anew(
         .await
         .unwrap();
 
-    let error = failure(&rig, operation).await;
+    let error = failure(&harness, operation).await;
     assert!(
         error.contains("no seed today") && error.contains("undoing it: drop_role"),
         "{error}"
     );
     assert_eq!(
-        rig.leftovers().await,
+        harness.leftovers().await,
         ["elsewhere", "tenant_halfway"],
         "the role only"
     );
@@ -171,29 +176,32 @@ async fn an_operation_opened_again_behind_half_an_undoing_makes_everything_anew(
         .batch_execute(&format!("DROP DATABASE \"{elsewhere}\""))
         .await
         .unwrap();
-    rig.provisioner.reopen(operation, by()).await.unwrap();
-    rig.provisioner.run(operation, |_| {}).await.unwrap();
-    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+    harness.provisioner.reopen(operation, by()).await.unwrap();
+    harness.provisioner.run(operation, |_| {}).await.unwrap();
+    assert_eq!(
+        harness.tenant(tenant.id).await.unwrap().status,
+        TenantState::Active
+    );
 }
 
 #[tokio::test]
 async fn what_has_the_name_and_is_not_ours_is_left_alone() {
-    let rig = Rig::new().await;
+    let harness = Harness::new().await;
     let slug = model::Slug::parse("taken").unwrap();
-    let server = connect(&rig.space.server).await;
-    let database = rig.space.namespace.tenant_database(&slug);
+    let server = connect(&harness.space.server).await;
+    let database = harness.space.namespace.tenant_database(&slug);
     server
         .batch_execute(&format!("CREATE DATABASE {database} TEMPLATE template0"))
         .await
         .unwrap();
-    let (_, operation) = rig.ask("taken").await;
-    let error = failure(&rig, operation).await;
+    let (_, operation) = harness.ask("taken").await;
+    let error = failure(&harness, operation).await;
     assert!(
         error.contains("database") && error.contains("not made for this laboratory"),
         "{error}"
     );
     assert_eq!(
-        rig.leftovers().await,
+        harness.leftovers().await,
         ["tenant_taken"],
         "the database stays, our role does not"
     );
@@ -202,19 +210,19 @@ async fn what_has_the_name_and_is_not_ours_is_left_alone() {
         .batch_execute(&format!("DROP DATABASE {database}"))
         .await
         .unwrap();
-    let role = rig.space.namespace.tenant_role(&slug);
+    let role = harness.space.namespace.tenant_role(&slug);
     server
         .batch_execute(&format!("CREATE ROLE {role}"))
         .await
         .unwrap();
-    let (_, operation) = rig.ask("taken").await;
-    let error = failure(&rig, operation).await;
+    let (_, operation) = harness.ask("taken").await;
+    let error = failure(&harness, operation).await;
     assert!(
         error.contains("role") && error.contains("not made for this laboratory"),
         "{error}"
     );
     assert_eq!(
-        rig.leftovers().await,
+        harness.leftovers().await,
         ["tenant_taken"],
         "the role stays, our database does not"
     );
@@ -223,16 +231,16 @@ async fn what_has_the_name_and_is_not_ours_is_left_alone() {
 /// Also one that carries the namespace's prefix, and whatever PUBLIC may do in it.
 #[tokio::test]
 async fn a_strangers_open_database_neither_delays_a_laboratory_nor_undoes_it() {
-    let rig = Rig::new().await;
-    let server = connect(&rig.space.server).await;
-    let open = format!("{}_somebodys", rig.space.namespace.as_str());
+    let harness = Harness::new().await;
+    let server = connect(&harness.space.server).await;
+    let open = format!("{}_somebodys", harness.space.namespace.as_str());
     server
         .batch_execute(&format!("CREATE DATABASE \"{open}\" TEMPLATE template0"))
         .await
         .unwrap();
-    let (tenant, operation) = rig.ask("patient").await;
+    let (tenant, operation) = harness.ask("patient").await;
     let failed = std::sync::atomic::AtomicU32::new(0);
-    let ended = rig
+    let ended = harness
         .provisioner
         .run(operation, |progress| {
             if let Progress::StepFailed { .. } = progress {
@@ -242,17 +250,20 @@ async fn a_strangers_open_database_neither_delays_a_laboratory_nor_undoes_it() {
         .await;
     assert_eq!(ended.unwrap().status, OperationStatus::Succeeded);
     assert_eq!(failed.into_inner(), 0);
-    assert_eq!(rig.tenant(tenant.id).await.unwrap().status, TenantState::Active);
+    assert_eq!(
+        harness.tenant(tenant.id).await.unwrap().status,
+        TenantState::Active
+    );
 }
 
 #[tokio::test]
 async fn a_request_that_names_no_server_is_refused_while_there_is_a_choice() {
-    let rig = Rig::new().await;
-    let sealer = &rig.provisioner.config().sealer;
-    register_server(&rig.registry, sealer, &rig.space.server, "second").await;
-    let refused = rig
+    let harness = Harness::new().await;
+    let sealer = &harness.provisioner.config().sealer;
+    register_server(&harness.registry, sealer, &harness.space.server, "second").await;
+    let refused = harness
         .provisioner
-        .request_provision(crate::rig::lab("where"), by())
+        .request_provision(crate::harness::lab("where"), by())
         .await
         .unwrap_err();
     let text = refused.to_string();

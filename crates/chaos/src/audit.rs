@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use model::{ArchiveId, TenantState};
-use provisioner::Ailment;
+use provisioner::FindingKind;
 use uuid::Uuid;
 
 use crate::{
@@ -63,7 +63,7 @@ async fn doctor(harness: &Harness) -> anyhow::Result<()> {
         if findings.is_empty() {
             return Ok(());
         }
-        let only_spares = findings.iter().all(|finding| finding.kind == Ailment::StaleSpare);
+        let only_spares = findings.iter().all(|finding| finding.kind == FindingKind::StaleSpare);
         let told: Vec<String> = findings
             .iter()
             .map(|finding| format!("{:?} {}: {}", finding.kind, finding.subject, finding.seen))

@@ -26,12 +26,12 @@ mod reconcile;
 mod request;
 mod retention;
 mod server;
-mod standing;
+mod suspend;
 
 use std::sync::Arc;
 
 pub use config::{ArchiveOptions, Bounds, OpenRule, ProvisionerConfig, RolePolicy, Seed, SeedHook};
-pub use doctor::{Ailment, Examined, Finding, Reachable, Report, RoleCreator, Severity};
+pub use doctor::{Examined, Finding, FindingKind, Reachable, Report, RoleCreator, Severity};
 #[cfg(feature = "fault-points")]
 pub use engine::Faults;
 pub use engine::Progress;
@@ -64,7 +64,7 @@ pub(crate) struct Inner {
     /// This process among all workers of the fleet.
     pub(crate) owner: String,
     pub(crate) faults: engine::FaultPlan,
-    pub(crate) kept: server::Kept,
+    pub(crate) idle_sessions: server::IdleSessions,
     /// Woken when a spare was taken.
     pub(crate) spare_taken: tokio::sync::Notify,
 }
@@ -80,7 +80,7 @@ impl Provisioner {
                 owner: owner_name(&host),
                 host,
                 faults: engine::FaultPlan::from_env(),
-                kept: server::Kept::default(),
+                idle_sessions: server::IdleSessions::default(),
                 spare_taken: tokio::sync::Notify::new(),
             }),
         }
@@ -96,7 +96,7 @@ impl Provisioner {
                 owner: owner_name(&self.inner.host),
                 host: self.inner.host.clone(),
                 faults,
-                kept: server::Kept::default(),
+                idle_sessions: server::IdleSessions::default(),
                 spare_taken: tokio::sync::Notify::new(),
             }),
         }
@@ -112,7 +112,7 @@ impl Provisioner {
                 owner: owner_name(host),
                 host: host.to_owned(),
                 faults: Faults::default(),
-                kept: server::Kept::default(),
+                idle_sessions: server::IdleSessions::default(),
                 spare_taken: tokio::sync::Notify::new(),
             }),
         }

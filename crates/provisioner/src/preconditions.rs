@@ -12,7 +12,7 @@ use registry::{Archive, Tenant};
 
 use crate::{
     Inner, ProvisionError, Provisioner,
-    server::{Session, look_for_own, mark_of},
+    server::{AdminSession, look_for_own, mark_of},
 };
 
 /// How long a request waits for its server's answers.
@@ -182,7 +182,7 @@ impl Inner {
 
     async fn unmet_on(
         &self,
-        session: &Session,
+        session: &AdminSession,
         planned: &Planned<'_>,
     ) -> Result<Vec<String>, ProvisionError> {
         let mut unmet = Vec::new();
@@ -208,7 +208,10 @@ impl Inner {
     }
 
     /// Why the client programs that this process has cannot dump and restore the server's databases.
-    pub(crate) async fn unfit_programs(&self, session: &Session) -> Result<Option<String>, ProvisionError> {
+    pub(crate) async fn unfit_programs(
+        &self,
+        session: &AdminSession,
+    ) -> Result<Option<String>, ProvisionError> {
         let row = session
             .client
             .query_one("SELECT current_setting('server_version_num')::int / 10000", &[])
@@ -224,7 +227,7 @@ impl Inner {
 }
 
 /// That the laboratory's database is not there under its name, or that another one is, and where its own is if somebody renamed it.
-async fn absence(session: &Session, tenant: &Tenant) -> Result<Option<String>, ProvisionError> {
+async fn absence(session: &AdminSession, tenant: &Tenant) -> Result<Option<String>, ProvisionError> {
     let other = match look_for_own(session, tenant).await {
         Ok(Some(_own)) => return Ok(None),
         Ok(None) => None,
@@ -251,7 +254,10 @@ fn renamed_words(renamed: &str, name: &DbName) -> String {
 }
 
 /// That a database with the laboratory's mark is there under another name.
-pub(crate) async fn renamed(session: &Session, tenant: &Tenant) -> Result<Option<String>, ProvisionError> {
+pub(crate) async fn renamed(
+    session: &AdminSession,
+    tenant: &Tenant,
+) -> Result<Option<String>, ProvisionError> {
     let row = session
         .client
         .query_opt(
@@ -265,7 +271,7 @@ pub(crate) async fn renamed(session: &Session, tenant: &Tenant) -> Result<Option
 }
 
 /// A closed database lets in superusers only, and its administrator must dump it then.
-pub(crate) async fn locked_out_itself(session: &Session) -> Result<Option<String>, ProvisionError> {
+pub(crate) async fn locked_out_itself(session: &AdminSession) -> Result<Option<String>, ProvisionError> {
     let row = session
         .client
         .query_one(
@@ -290,7 +296,7 @@ pub(crate) async fn locked_out_itself(session: &Session) -> Result<Option<String
 /// What keeps a database from being dropped, with the statements that end it. `slots`: also replication slots that nobody
 /// reads at the moment, which are lost with the database.
 pub(crate) async fn holds(
-    session: &Session,
+    session: &AdminSession,
     database: &DbName,
     slots: bool,
 ) -> Result<Vec<String>, ProvisionError> {
@@ -326,7 +332,7 @@ pub(crate) async fn holds(
 
 /// Roles that the server does not have and that an archive cannot be restored without. Others are left out and named.
 async fn missing_roles(
-    session: &Session,
+    session: &AdminSession,
     kind: OperationKind,
     manifest: &Manifest,
 ) -> Result<Option<String>, ProvisionError> {
@@ -356,7 +362,7 @@ async fn missing_roles(
 }
 
 /// Those of some roles that the server does not have.
-async fn absent(session: &Session, wanted: &[&String]) -> Result<Vec<String>, ProvisionError> {
+async fn absent(session: &AdminSession, wanted: &[&String]) -> Result<Vec<String>, ProvisionError> {
     let rows = session
         .client
         .query(

@@ -4,7 +4,7 @@ use bootstrap::{Platform, PlatformError, Prepare, Prepared, StaysOpen};
 use embedded::{Cluster, ThrowawayOptions};
 use model::{Email, Slug};
 use pg::ConnectTarget;
-use provisioner::{Ailment, NewAdmin, NewLab, RequestedBy};
+use provisioner::{FindingKind, NewAdmin, NewLab, RequestedBy};
 use secrecy::{ExposeSecret as _, SecretString};
 use settings::Settings;
 use tempfile::TempDir;
@@ -143,8 +143,8 @@ async fn an_administrator_without_superuser_is_refused_before_anything_is_made()
     );
     let report = platform.provisioner.examine(false).await;
     if let Ok(report) = report {
-        let kinds: Vec<Ailment> = report.findings.iter().map(|finding| finding.kind).collect();
-        assert!(kinds.contains(&Ailment::ServerUnfit), "{kinds:?}");
+        let kinds: Vec<FindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
+        assert!(kinds.contains(&FindingKind::ServerUnfit), "{kinds:?}");
     }
 }
 
@@ -212,8 +212,8 @@ async fn where_open_databases_are_refused_nothing_is_made_beside_one() {
     assert!(refused.to_string().contains("of_somebody_else"), "{refused}");
     assert!(began.elapsed() < LIMIT, "it is not tried again and again");
     let report = platform.provisioner.examine(false).await.unwrap();
-    let kinds: Vec<Ailment> = report.findings.iter().map(|finding| finding.kind).collect();
-    assert_eq!(kinds, [Ailment::ServerUnfit]);
+    let kinds: Vec<FindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
+    assert_eq!(kinds, [FindingKind::ServerUnfit]);
 }
 
 #[tokio::test]
@@ -249,7 +249,7 @@ async fn a_second_registry_over_the_same_laboratories_is_refused_unless_it_is_me
     let [finding] = report.findings.as_slice() else {
         panic!("{:#?}", report.findings)
     };
-    assert_eq!(finding.kind, Ailment::OtherRegistry);
+    assert_eq!(finding.kind, FindingKind::OtherRegistry);
     assert!(
         !finding.mendable && !finding.advice.contains("DROP"),
         "{finding:#?}"

@@ -3,7 +3,7 @@
 
 use super::{
     Visit,
-    finding::{Ailment, Finding},
+    finding::{Finding, FindingKind},
 };
 use crate::{Inner, preconditions::locked_out_itself};
 
@@ -15,12 +15,14 @@ pub(super) async fn findings(inner: &Inner, visits: &[Visit]) -> Vec<Finding> {
         if let Ok(Some(seen)) = inner.unfit_programs(&visit.session).await {
             let subject = visit.session.target.to_string();
             let advice = "until then no laboratory on this server can be backed up, restored or removed by this process";
-            found.push(Finding::new(Ailment::ClientPrograms, subject, seen, advice).on(&visit.server));
+            found.push(Finding::new(FindingKind::ClientPrograms, subject, seen, advice).on(&visit.server));
         }
         if let Ok(Some(seen)) = locked_out_itself(&visit.session).await {
             let subject = visit.session.target.to_string();
             let advice = "until then no laboratory on this server can be removed or restored in place";
-            found.push(Finding::new(Ailment::AdministratorRights, subject, seen, advice).on(&visit.server));
+            found.push(
+                Finding::new(FindingKind::AdministratorRights, subject, seen, advice).on(&visit.server),
+            );
         }
     }
     if let Err(error) = inner.writable_store().await {
@@ -29,7 +31,7 @@ pub(super) async fn findings(inner: &Inner, visits: &[Visit]) -> Vec<Finding> {
         let place = place.unwrap_or_else(|| inner.config.archive_dir.to_string_lossy().into_owned());
         let advice = "until then no laboratory can be backed up or removed by this process";
         found.push(Finding::new(
-            Ailment::ArchiveStore,
+            FindingKind::ArchiveStore,
             place,
             error.to_string(),
             advice,

@@ -10,9 +10,9 @@ use model::{ArchiveId, OperationId, TenantId};
 use registry::{Archive, OperationFilter, PAGE_MAX};
 
 use super::{
-    facts::UnderWay,
-    finding::{Ailment, Finding},
-    standing::moment,
+    finding::{Finding, FindingKind},
+    registry_checks::moment,
+    registry_state::UnderWay,
 };
 use crate::{Inner, ProvisionError};
 
@@ -53,7 +53,7 @@ pub(super) async fn findings(
                 .unwrap_or_else(|| inner.config.archive_dir.to_string_lossy().into_owned());
             let advice = "see to it that this process may read where TENANTRY_ARCHIVE_URL or TENANTRY_ARCHIVE_DIR leads; no \
                           archive was looked at";
-            let finding = Finding::new(Ailment::ArchiveMissing, place, error.to_string(), advice);
+            let finding = Finding::new(FindingKind::ArchiveMissing, place, error.to_string(), advice);
             return Ok((vec![finding], 0));
         }
     };
@@ -83,7 +83,7 @@ pub(super) async fn findings(
                     let advice =
                         "see to it that this process can reach where it is kept; it was not looked at";
                     let seen = format!("archive {}: {error}", archive.id);
-                    let finding = Finding::new(Ailment::ArchiveMissing, &archive.location, seen, advice);
+                    let finding = Finding::new(FindingKind::ArchiveMissing, &archive.location, seen, advice);
                     found.push(finding.of(&archive.tenant_slug));
                 }
             }
@@ -113,7 +113,7 @@ fn left_elsewhere(inner: &Inner, host: &str, count: usize) -> Finding {
         "run the doctor on {host} to have them looked at; to restore them from every host, set archive.url \
          (TENANTRY_ARCHIVE_URL) to a store that all hosts share, or mount that directory on all of them under the same path"
     );
-    Finding::new(Ailment::ArchiveElsewhere, host, seen, advice)
+    Finding::new(FindingKind::ArchiveElsewhere, host, seen, advice)
 }
 
 fn manifest_of(dump: &Place) -> Place {
@@ -131,7 +131,7 @@ async fn compare(stored: &Stored, archive: &Archive, dump: &Place) -> Result<Vec
         None => {
             let seen = seen_of("the file is not there");
             found.push(Finding::new(
-                Ailment::ArchiveMissing,
+                FindingKind::ArchiveMissing,
                 &archive.location,
                 seen,
                 &bring_back,
@@ -143,7 +143,7 @@ async fn compare(stored: &Stored, archive: &Archive, dump: &Place) -> Result<Vec
                 archive.bytes
             ));
             found.push(Finding::new(
-                Ailment::ArchiveSizeDiffers,
+                FindingKind::ArchiveSizeDiffers,
                 &archive.location,
                 seen,
                 &bring_back,
@@ -159,7 +159,7 @@ async fn compare(stored: &Stored, archive: &Archive, dump: &Place) -> Result<Vec
         );
         let subject = manifest.to_string();
         let seen = seen_of("its manifest is not there");
-        found.push(Finding::new(Ailment::ArchiveMissing, subject, seen, advice));
+        found.push(Finding::new(FindingKind::ArchiveMissing, subject, seen, advice));
     }
     Ok(found
         .into_iter()
@@ -222,7 +222,12 @@ async fn unrecorded(
                 "look what it is; only archives belong here".to_owned(),
             )
         };
-        found.push(Finding::new(Ailment::ArchiveUnrecorded, location, seen, advice));
+        found.push(Finding::new(
+            FindingKind::ArchiveUnrecorded,
+            location,
+            seen,
+            advice,
+        ));
     }
     Ok(found)
 }

@@ -13,13 +13,13 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use super::finding::{Ailment, Finding, Remedy};
-use crate::{ProvisionError, RolePolicy, server::Session};
+use super::finding::{Finding, FindingKind, Remedy};
+use crate::{ProvisionError, RolePolicy, server::AdminSession};
 
 /// One question. Its SQL begins after [`LABORATORIES`] and gives: the laboratory's role, the subject, what was seen, the statements
 /// that take it back, and whether the doctor may run them.
 struct Check {
-    kind: Ailment,
+    kind: FindingKind,
     sql: &'static str,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Laboratory {
 
 /// What a check saw of one laboratory.
 pub(super) struct Sighting {
-    kind: Ailment,
+    kind: FindingKind,
     pub(super) role: String,
     subject: String,
     seen: String,
@@ -93,7 +93,7 @@ labs AS (
 /// What a look at the server's shared catalogue shows.
 const ON_SERVER: [Check; 12] = [
     Check {
-        kind: Ailment::RoleAttributes,
+        kind: FindingKind::RoleAttributes,
         sql: "
 SELECT o.role, o.rolname::text,
        format('it has %s, with which it is kept out of nothing, or can let itself in', string_agg(a.word, ', ')),
@@ -105,7 +105,7 @@ SELECT o.role, o.rolname::text,
  WHERE a.has GROUP BY o.role, o.rolname",
     },
     Check {
-        kind: Ailment::RoleAttributes,
+        kind: FindingKind::RoleAttributes,
         sql: "
 SELECT o.role, o.rolname::text,
        format('its password %s at %s (VALID UNTIL)', CASE WHEN r.rolvaliduntil <= now() THEN 'expired' ELSE 'expires' END,
@@ -114,14 +114,14 @@ SELECT o.role, o.rolname::text,
   FROM own o JOIN pg_roles r ON r.oid = o.oid WHERE o.rolname = o.role AND r.rolvaliduntil < 'infinity'",
     },
     Check {
-        kind: Ailment::RoleAttributes,
+        kind: FindingKind::RoleAttributes,
         sql: "
 SELECT o.role, o.rolname::text, 'it has NOINHERIT, with which it has none of its group''s rights',
        ARRAY[format('ALTER ROLE %I INHERIT', o.rolname)], true
   FROM own o JOIN pg_roles r ON r.oid = o.oid WHERE o.rolname = o.role AND NOT r.rolinherit",
     },
     Check {
-        kind: Ailment::RoleMembership,
+        kind: FindingKind::RoleMembership,
         sql: "
 SELECT DISTINCT o.role, format('%s in %s (ADMIN OPTION)', o.rolname, g.rolname),
        format('%I has the ADMIN OPTION on %I, and may let any other role into it', o.rolname, g.rolname),
@@ -132,7 +132,7 @@ SELECT DISTINCT o.role, format('%s in %s (ADMIN OPTION)', o.rolname, g.rolname),
  WHERE o.rolname = o.role AND g.rolname = o.own_group AND m.admin_option",
     },
     Check {
-        kind: Ailment::RoleMembership,
+        kind: FindingKind::RoleMembership,
         sql: "
 SELECT DISTINCT o.role, format('%s in %s', o.rolname, g.rolname),
        format('%I is a member of %I, and may do whatever that role may', o.rolname, g.rolname),
@@ -143,7 +143,7 @@ SELECT DISTINCT o.role, format('%s in %s', o.rolname, g.rolname),
  WHERE NOT (o.rolname = o.role AND g.rolname = o.own_group) AND g.rolname <> $8",
     },
     Check {
-        kind: Ailment::RoleMembership,
+        kind: FindingKind::RoleMembership,
         sql: "
 SELECT DISTINCT o.role, format('%s in %s', m.rolname, o.rolname),
        format('%I is a member of %I, and may do whatever the laboratory''s role may', m.rolname, o.rolname),
@@ -155,7 +155,7 @@ SELECT DISTINCT o.role, format('%s in %s', m.rolname, o.rolname),
    AND m.oid NOT IN (SELECT oid FROM own WHERE own.role <> o.role)",
     },
     Check {
-        kind: Ailment::RightsOfOthers,
+        kind: FindingKind::RightsOfOthers,
         sql: "
 SELECT d.role, format('%s in %s', r.rolname, d.datname), format('%I may %s', r.rolname, x.rights),
        ARRAY[format('REVOKE ALL ON DATABASE %I FROM %I', d.datname, r.rolname)], false
@@ -174,7 +174,7 @@ SELECT d.role, format('%s in %s', r.rolname, d.datname), format('%I owns the dat
  WHERE NOT d.has_people AND NOT r.rolsuper AND r.rolname <> current_user",
     },
     Check {
-        kind: Ailment::RoleSettings,
+        kind: FindingKind::RoleSettings,
         sql: "
 SELECT o.role, o.role, format('%s (ALTER ROLE … SET), which changes what its statements mean or whether they work',
               string_agg(h.name || ' = ' || substr(c, length(h.name) + 2), ', ')),
@@ -185,7 +185,7 @@ SELECT o.role, o.role, format('%s (ALTER ROLE … SET), which changes what its s
     },
     // No limit of PostgreSQL's is for one role here, so all that can be done is to see it in time.
     Check {
-        kind: Ailment::LocksHeld,
+        kind: FindingKind::LocksHeld,
         sql: "
 SELECT d.role, d.datname::text,
        format('its sessions hold %s advisory locks; all sessions of the server together have room for some %s locks, and without room every \
@@ -199,7 +199,7 @@ SELECT d.role, d.datname::text,
     },
     // 0 is a log-in that is refused, and told as such. An adopted laboratory may have had a limit before.
     Check {
-        kind: Ailment::DatabaseSettings,
+        kind: FindingKind::DatabaseSettings,
         sql: "
 SELECT d.role, format('%s (CONNECTION LIMIT)', d.datname),
        format('it takes %s sessions, fewer than roles.connections_max = %s', p.datconnlimit, $9::int),
@@ -208,14 +208,14 @@ SELECT d.role, format('%s (CONNECTION LIMIT)', d.datname),
  WHERE p.datconnlimit > 0 AND p.datconnlimit < $9::int AND NOT d.has_people",
     },
     Check {
-        kind: Ailment::DatabaseSettings,
+        kind: FindingKind::DatabaseSettings,
         sql: "
 SELECT d.role, format('%s (IS_TEMPLATE)', d.datname), 'it is a template, which every role with CREATEDB may copy',
        ARRAY[format('ALTER DATABASE %I IS_TEMPLATE false', d.datname)], true
   FROM databases d JOIN pg_database p ON p.oid = d.oid WHERE p.datistemplate",
     },
     Check {
-        kind: Ailment::DatabaseSettings,
+        kind: FindingKind::DatabaseSettings,
         sql: "
 SELECT d.role, d.datname::text, format('%s (ALTER DATABASE … SET), which changes what statements in it mean or whether they work',
               string_agg(h.name || ' = ' || substr(c, length(h.name) + 2), ', ')),
@@ -227,11 +227,11 @@ SELECT d.role, d.datname::text, format('%s (ALTER DATABASE … SET), which chang
 ];
 
 /// What a look into one laboratory's database shows; $1 to $3 are its role, its group and whether it has people of its own, $4 is the
-/// group that earlier versions shared, of which [`Ailment::RightsUnsettled`] tells.
+/// group that earlier versions shared, of which [`FindingKind::RightsUnsettled`] tells.
 const INSIDE: [Check; 2] = [
     // Of a laboratory that was adopted, tables of its people may be meant to be so.
     Check {
-        kind: Ailment::DatabaseSettings,
+        kind: FindingKind::DatabaseSettings,
         sql: "
 SELECT $1, format('%s in %s', c.oid::regclass, current_database()), found.seen, found.statements, true
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -246,7 +246,7 @@ SELECT $1, format('%s in %s', c.oid::regclass, current_database()), found.seen, 
  WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND NOT $3",
     },
     Check {
-        kind: Ailment::RightsOfOthers,
+        kind: FindingKind::RightsOfOthers,
         sql: "
 WITH space AS (
     SELECT n.* FROM pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -309,7 +309,7 @@ impl Laboratory {
 
 /// Asks a server about these laboratories: one question for each check, all sent at once.
 pub(super) async fn on_server(
-    session: &Session,
+    session: &AdminSession,
     namespace: &Namespace,
     policy: &RolePolicy,
     laboratories: &[Laboratory],
@@ -377,7 +377,7 @@ pub(super) async fn inside(
     Ok(seen)
 }
 
-fn sightings(kind: Ailment, rows: &[Row]) -> Vec<Sighting> {
+fn sightings(kind: FindingKind, rows: &[Row]) -> Vec<Sighting> {
     let read = rows.iter().map(|row| Sighting {
         kind,
         role: row.get(0),

@@ -10,9 +10,9 @@ use registry::{OperationFilter, Tenant};
 
 use super::{
     checks::{self, Laboratory},
-    facts::{Facts, UnderWay},
-    finding::{Ailment, Finding, Remedy},
+    finding::{Finding, FindingKind, Remedy},
     grants, laboratory,
+    registry_state::{RegistryState, UnderWay},
 };
 use crate::{Inner, ProvisionError};
 
@@ -24,11 +24,11 @@ const PARALLEL_MAX: usize = 8;
 pub(super) async fn findings(
     inner: &Inner,
     servers: &HashMap<ServerName, ConnectTarget>,
-    facts: &Facts,
+    registry_state: &RegistryState,
     under_way: &UnderWay,
     strangers: &BTreeSet<TenantId>,
 ) -> (Vec<Finding>, usize) {
-    let whole = facts.tenants.iter().filter(|tenant| {
+    let whole = registry_state.tenants.iter().filter(|tenant| {
         matches!(tenant.status, TenantState::Active | TenantState::Suspended)
             && !under_way.changes(tenant.id)
             && !strangers.contains(&tenant.id)
@@ -37,7 +37,7 @@ pub(super) async fn findings(
     let looks = stream::iter(whole)
         .map(|tenant| async move {
             let target = servers[&tenant.server].with_database(tenant.db_name.as_str());
-            look(inner, &target, tenant, facts).await
+            look(inner, &target, tenant, registry_state).await
         })
         .buffer_unordered(PARALLEL_MAX);
     let mut looks = std::pin::pin!(looks);
@@ -49,8 +49,13 @@ pub(super) async fn findings(
     (found, count)
 }
 
-async fn look(inner: &Inner, target: &ConnectTarget, tenant: &Tenant, facts: &Facts) -> Vec<Finding> {
-    let found = match read(inner, target, &laboratory(inner, facts, tenant)).await {
+async fn look(
+    inner: &Inner,
+    target: &ConnectTarget,
+    tenant: &Tenant,
+    registry_state: &RegistryState,
+) -> Vec<Finding> {
+    let found = match read(inner, target, &laboratory(inner, registry_state, tenant)).await {
         Ok((version, rights)) => {
             let version = (version != tenant.db_version).then(|| differs(tenant, version));
             version.into_iter().chain(rights).collect()
@@ -60,7 +65,7 @@ async fn look(inner: &Inner, target: &ConnectTarget, tenant: &Tenant, facts: &Fa
                 "see to what the message says; a laboratory whose history cannot be read is not migrated";
             let name = tenant.db_name.as_str();
             vec![Finding::new(
-                Ailment::UnreadableDatabase,
+                FindingKind::UnreadableDatabase,
                 name,
                 error.to_string(),
                 advice,
@@ -94,14 +99,14 @@ fn differs(tenant: &Tenant, version: SchemaVersion) -> Finding {
     let name = tenant.db_name.as_str();
     if version > tenant.db_version {
         let advice = "`tenantctl doctor --fix` records the version that was found";
-        return Finding::new(Ailment::VersionDiffers, name, seen, advice)
+        return Finding::new(FindingKind::VersionDiffers, name, seen, advice)
             .mended_by(Remedy::RecordVersion(tenant.id, version));
     }
     let advice = format!(
         "a recorded version is never lowered: `tenantctl migrate {}` brings the database up to it",
         tenant.slug
     );
-    Finding::new(Ailment::VersionDiffers, name, seen, advice)
+    Finding::new(FindingKind::VersionDiffers, name, seen, advice)
 }
 
 async fn read(

@@ -6,7 +6,7 @@ use serde::Serialize;
 /// One kind of thing that is not as it should be. The words are stable: programs may tell kinds apart by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Ailment {
+pub enum FindingKind {
     /// A server cannot be asked, so nothing is known of what is on it; or it has no connection left for laboratories' roles.
     ServerUnreachable,
     /// The client programs of this process cannot dump or restore a server's databases.
@@ -105,7 +105,7 @@ pub enum Ailment {
     ArchiveElsewhere,
 }
 
-impl Ailment {
+impl FindingKind {
     /// Every kind.
     pub const ALL: &'static [Self] = &[
         Self::ServerUnreachable,
@@ -295,7 +295,7 @@ impl Severity {
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
     /// What kind of thing.
-    pub kind: Ailment,
+    pub kind: FindingKind,
     /// How bad.
     pub severity: Severity,
     /// On which server; absent where it concerns the registry or the archives.
@@ -320,7 +320,7 @@ pub struct Finding {
 
 impl Finding {
     pub(crate) fn new(
-        kind: Ailment,
+        kind: FindingKind,
         subject: impl Into<String>,
         seen: impl Into<String>,
         advice: impl Into<String>,
@@ -368,13 +368,13 @@ impl Finding {
     }
 
     /// What two looks must both find for it to be told.
-    pub(super) fn key(&self) -> (Ailment, Option<&ServerName>, &str) {
+    pub(super) fn key(&self) -> (FindingKind, Option<&ServerName>, &str) {
         (self.kind, self.server.as_ref(), &self.subject)
     }
 }
 
 /// Which finding it is.
-pub(super) type OwnedKey = (Ailment, Option<ServerName>, String);
+pub(super) type OwnedKey = (FindingKind, Option<ServerName>, String);
 
 /// What mends a finding. None of it drops what may hold a laboratory's data.
 #[derive(Debug, Clone)]
@@ -487,10 +487,10 @@ mod tests {
 
     #[test]
     fn every_kind_has_one_word_in_both_forms() {
-        for (at, kind) in Ailment::ALL.iter().enumerate() {
+        for (at, kind) in FindingKind::ALL.iter().enumerate() {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
             assert_eq!(
-                Ailment::ALL.iter().position(|k| k.as_str() == kind.as_str()),
+                FindingKind::ALL.iter().position(|k| k.as_str() == kind.as_str()),
                 Some(at)
             );
         }

@@ -8,7 +8,7 @@ use tokio_postgres::{
 
 use super::{
     checks::Laboratory,
-    finding::{Ailment, Finding, Remedy},
+    finding::{Finding, FindingKind, Remedy},
 };
 use crate::ProvisionError;
 
@@ -104,7 +104,7 @@ pub(super) async fn compared(
         laboratory.database.as_str()
     );
     let advice = "`tenantctl doctor --deep --fix` applies the grants again";
-    let finding = Finding::new(Ailment::RightsUnsettled, subject, seen.join("; "), advice);
+    let finding = Finding::new(FindingKind::RightsUnsettled, subject, seen.join("; "), advice);
     Ok(Some(finding.mended_by(Remedy::Settle(laboratory.id))))
 }
 

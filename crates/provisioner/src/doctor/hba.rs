@@ -11,9 +11,9 @@ use tokio_postgres::{
 
 use super::{
     checks::Laboratory,
-    finding::{Ailment, Finding},
+    finding::{Finding, FindingKind},
 };
-use crate::{ProvisionError, server::Session};
+use crate::{ProvisionError, server::AdminSession};
 
 /// A line of the file that decides on the log-ins of some laboratories.
 pub(super) struct Line {
@@ -54,7 +54,7 @@ SELECT format('%s:%s', regexp_replace(f.file, '^.*/', ''), f.line_number), f.fil
  GROUP BY f.nr, f.file, f.line_number, f.type, f.database, f.user_name, f.address, f.netmask, f.auth_method ORDER BY f.nr";
 
 async fn lines(
-    session: &Session,
+    session: &AdminSession,
     pairs: &[(&str, &str)],
     method: &'static str,
 ) -> Result<Vec<Line>, ProvisionError> {
@@ -82,7 +82,7 @@ async fn lines(
 
 /// Lines that let laboratories' roles, or the administrator, in without a password.
 pub(super) async fn trusting(
-    session: &Session,
+    session: &AdminSession,
     laboratories: &[Laboratory],
 ) -> Result<Vec<Finding>, ProvisionError> {
     let mut pairs: Vec<(&str, &str)> = laboratories
@@ -103,14 +103,14 @@ pub(super) async fn trusting(
             "write scram-sha-256 in place of trust there ({}), then run `SELECT pg_reload_conf()`",
             line.file
         );
-        Finding::new(Ailment::LogInWithoutPassword, line.place, seen, advice)
+        Finding::new(FindingKind::LogInWithoutPassword, line.place, seen, advice)
     });
     Ok(found.collect())
 }
 
 /// The lines that reject the laboratory's role, as `pg_hba.conf:1 (host all all … reject)`.
 pub(super) async fn rejecting(
-    session: &Session,
+    session: &AdminSession,
     role: &str,
     database: &str,
 ) -> Result<Vec<String>, ProvisionError> {

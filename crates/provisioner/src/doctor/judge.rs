@@ -6,10 +6,10 @@ use model::{DbName, Namespace, ServerName, TenantState};
 use registry::Tenant;
 
 use super::{
-    facts::{Facts, UnderWay},
-    finding::{Ailment, Finding, Remedy},
+    finding::{Finding, FindingKind, Remedy},
     names::{Named, is_current, named},
-    seen::{Seen, SeenDatabase, SeenRole},
+    observed_server::{ObservedDatabase, ObservedRole, ObservedServer},
+    registry_state::{RegistryState, UnderWay},
 };
 use crate::{RolePolicy, server::mark_of};
 
@@ -21,13 +21,13 @@ pub(super) struct Judge<'a> {
     pub(super) namespace: &'a Namespace,
     /// The registry's own database, wherever it is.
     pub(super) registry_database: &'a str,
-    pub(super) facts: &'a Facts,
+    pub(super) registry_state: &'a RegistryState,
     pub(super) under_way: &'a UnderWay,
     /// The name that findings tell.
     pub(super) server: &'a ServerName,
     /// All names under which the registry knows this cluster.
     pub(super) names: &'a BTreeSet<ServerName>,
-    pub(super) seen: &'a Seen,
+    pub(super) observed: &'a ObservedServer,
     /// What the laboratories' marks on the server are on, where the registry knows none of these laboratories.
     pub(super) marked: Option<&'a Vec<migrator::Marked>>,
     pub(super) roles: &'a RolePolicy,
@@ -37,7 +37,7 @@ impl Judge<'_> {
     pub(super) fn findings(&self) -> Vec<Finding> {
         let mut found: Vec<_> = self.server().collect();
         for tenant in self
-            .facts
+            .registry_state
             .tenants
             .iter()
             .filter(|tenant| self.names.contains(&tenant.server))
@@ -46,17 +46,20 @@ impl Judge<'_> {
                 self.laboratory(tenant, &mut found);
             }
         }
-        for (name, database) in &self.seen.databases {
+        for (name, database) in &self.observed.databases {
             found.extend(self.open(name, database));
             found.extend(self.database(name, database));
         }
-        for (name, role) in &self.seen.roles {
+        for (name, role) in &self.observed.roles {
             found.extend(self.role(name, role));
         }
         if let Some(marked) = self.marked {
             let marks = |finding: &Finding| marked.iter().any(|marked| marked.name == finding.subject);
             found.retain(|finding| {
-                !matches!(finding.kind, Ailment::OrphanDatabase | Ailment::OrphanRole) || !marks(finding)
+                !matches!(
+                    finding.kind,
+                    FindingKind::OrphanDatabase | FindingKind::OrphanRole
+                ) || !marks(finding)
             });
             found.push(self.other_registry(marked));
         }
@@ -65,7 +68,7 @@ impl Judge<'_> {
 
     pub(super) fn finding(
         &self,
-        kind: Ailment,
+        kind: FindingKind,
         subject: &str,
         seen: impl Into<String>,
         advice: impl Into<String>,
@@ -75,25 +78,25 @@ impl Judge<'_> {
 
     /// The server itself: whether it takes writes, and whether it can hold what the routers may take.
     fn server(&self) -> impl Iterator<Item = Finding> {
-        let capacity = self.seen.capacity;
-        let read_only = self.seen.read_only.then(|| {
+        let capacity = self.observed.capacity;
+        let read_only = self.observed.read_only.then(|| {
             let seen = "it takes no writes (transaction_read_only is on): laboratories on it can be read and not changed";
             let advice = "after a failover, point the registry's entry of the server at the new primary; where a provider \
                           keeps a full disk from filling further, give it room; else look for who set \
                           default_transaction_read_only";
-            self.finding(Ailment::ServerReadOnly, self.server.as_str(), seen, advice)
+            self.finding(FindingKind::ServerReadOnly, self.server.as_str(), seen, advice)
         });
-        let overbooked = self
-            .facts
-            .budgets
-            .admit(self.server, capacity.max_connections, capacity.reserved);
+        let overbooked =
+            self.registry_state
+                .budgets
+                .admit(self.server, capacity.max_connections, capacity.reserved);
         let overbooked = overbooked.err().map(|overbooked| {
             let advice = "lower router.budget (TENANTRY_ROUTER_BUDGET) of the tenantd that run, or raise max_connections and \
                           restart the server";
             let seen = overbooked.to_string();
-            self.finding(Ailment::ServerOverbooked, self.server.as_str(), seen, advice)
+            self.finding(FindingKind::ServerOverbooked, self.server.as_str(), seen, advice)
         });
-        let queue = self.seen.notification_queue;
+        let queue = self.observed.notification_queue;
         let notifications = (queue > NOTIFICATION_QUEUE_MAX).then(|| {
             let seen = format!(
                 "its queue of notifications is {:.0} % full; when it is full, every transaction that notifies fails, in every database",
@@ -102,7 +105,7 @@ impl Judge<'_> {
             let advice = "a session that listens and stays in a transaction keeps the queue from being emptied: end the one that \
                           `SELECT pid, datname, usename, xact_start FROM pg_stat_activity WHERE state <> 'idle' ORDER BY xact_start` \
                           lists first, with `SELECT pg_terminate_backend(PID)`";
-            self.finding(Ailment::NotificationQueue, self.server.as_str(), seen, advice)
+            self.finding(FindingKind::NotificationQueue, self.server.as_str(), seen, advice)
         });
         read_only.into_iter().chain(overbooked).chain(notifications)
     }
@@ -114,7 +117,7 @@ impl Judge<'_> {
         let of = |finding: Finding| finding.of(&tenant.slug);
         let (database_name, role_name) = (tenant.db_name.as_str(), tenant.role_name.as_str());
 
-        let mut database = self.seen.databases.get(database_name);
+        let mut database = self.observed.databases.get(database_name);
         match database {
             None if must_be_whole => found.push(of(self.missing_database(tenant))),
             Some(other) if other.mark.as_deref() != Some(&mark) => {
@@ -128,7 +131,7 @@ impl Judge<'_> {
             }
             _ => {}
         }
-        match self.seen.roles.get(role_name) {
+        match self.observed.roles.get(role_name) {
             None if must_be_whole => found.push(of(self.missing_role(tenant))),
             None => {}
             Some(other) if other.mark.as_deref() != Some(&mark) => {
@@ -151,7 +154,7 @@ impl Judge<'_> {
         let slug = &tenant.slug;
         if let Some(renamed) = self.renamed(tenant) {
             return self.finding(
-                Ailment::MissingDatabase,
+                FindingKind::MissingDatabase,
                 tenant.db_name.as_str(),
                 format!(
                     "{slug} is {} and its database is called {renamed}, which has its mark",
@@ -165,7 +168,7 @@ impl Judge<'_> {
             );
         }
         self.finding(
-            Ailment::MissingDatabase,
+            FindingKind::MissingDatabase,
             tenant.db_name.as_str(),
             format!("{slug} is {} and has no database", tenant.status),
             format!(
@@ -178,7 +181,7 @@ impl Judge<'_> {
 
     fn missing_role(&self, tenant: &Tenant) -> Finding {
         let finding = self.finding(
-            Ailment::MissingRole,
+            FindingKind::MissingRole,
             tenant.role_name.as_str(),
             format!(
                 "{} is {} and has no role to log in with",
@@ -202,10 +205,10 @@ impl Judge<'_> {
                 model::quote_ident(own),
                 tenant.db_name
             );
-            return self.finding(Ailment::NotOurs, name, seen, advice);
+            return self.finding(FindingKind::NotOurs, name, seen, advice);
         }
         self.finding(
-            Ailment::NotOurs,
+            FindingKind::NotOurs,
             name,
             seen,
             format!(
@@ -219,7 +222,12 @@ impl Judge<'_> {
         )
     }
 
-    fn log_in(&self, tenant: &Tenant, database: Option<&SeenDatabase>, role: &SeenRole) -> Option<Finding> {
+    fn log_in(
+        &self,
+        tenant: &Tenant,
+        database: Option<&ObservedDatabase>,
+        role: &ObservedRole,
+    ) -> Option<Finding> {
         let name = tenant.role_name.as_str();
         let slug = &tenant.slug;
         if tenant.status == TenantState::Active {
@@ -230,26 +238,26 @@ impl Judge<'_> {
                 "its database lets nobody in"
             } else if database.connections_max == 0 {
                 "its database takes no sessions (CONNECTION LIMIT 0)"
-            } else if !self.seen.reach_of(name).contains(tenant.db_name.as_str()) && !role.superuser {
+            } else if !self.observed.reach_of(name).contains(tenant.db_name.as_str()) && !role.superuser {
                 "its role may not CONNECT to its database"
             } else {
                 return None;
             };
             let seen = format!("{slug} is active, but {why}");
             let advice = "`tenantctl doctor --fix` lets it in again";
-            let finding = self.finding(Ailment::RoleCannotLogIn, name, seen, advice);
+            let finding = self.finding(FindingKind::RoleCannotLogIn, name, seen, advice);
             return Some(finding.mended_by(Remedy::Align(tenant.id)));
         }
         (TenantState::CLOSED.contains(&tenant.status) && role.can_log_in).then(|| {
             let seen = format!("{slug} is {}, but its role can log in", tenant.status);
             let advice = "`tenantctl doctor --fix` closes it; so does a running tenantd";
-            let finding = self.finding(Ailment::RoleCanLogIn, name, seen, advice);
+            let finding = self.finding(FindingKind::RoleCanLogIn, name, seen, advice);
             finding.mended_by(Remedy::Align(tenant.id))
         })
     }
 
     /// A database of ours that everybody may connect to.
-    fn open(&self, name: &str, database: &SeenDatabase) -> Option<Finding> {
+    fn open(&self, name: &str, database: &ObservedDatabase) -> Option<Finding> {
         let public = database.public.as_ref().filter(|_| database.connectable)?;
         let tenant = self.known(name);
         // Told as not the laboratory's: whoever owns it may need it open.
@@ -262,7 +270,7 @@ impl Judge<'_> {
             return None;
         }
         let finding = self.finding(
-            Ailment::OpenToPublic,
+            FindingKind::OpenToPublic,
             name,
             format!("every role may {public} in it"),
             format!("REVOKE ALL ON DATABASE {} FROM PUBLIC", model::quote_ident(name)),
@@ -286,12 +294,12 @@ impl Judge<'_> {
 
     /// The laboratory of this cluster that has the database.
     pub(super) fn known(&self, name: &str) -> Option<&Tenant> {
-        let tenant = self.facts.by_database(name)?;
+        let tenant = self.registry_state.by_database(name)?;
         self.names.contains(&tenant.server).then_some(tenant)
     }
 
     /// A database in our namespace that nobody has any more.
-    fn database(&self, name: &str, database: &SeenDatabase) -> Option<Finding> {
+    fn database(&self, name: &str, database: &ObservedDatabase) -> Option<Finding> {
         if self.known(name).is_some() || name == self.registry_database || self.under_way.explains_name(name)
         {
             return None;
@@ -312,15 +320,15 @@ impl Judge<'_> {
                 let seen = format!("a clone for the laboratory {tenant}, and no operation makes it");
                 let advice =
                     "`tenantctl doctor --fix` drops it when nobody has begun to be a laboratory in it";
-                let finding = self.finding(Ailment::MakingLeft, name, seen, advice);
+                let finding = self.finding(FindingKind::MakingLeft, name, seen, advice);
                 finding.mended_by(Remedy::DropEmptyClone(db_name))
             }),
-            Named::Scratch(_) if self.seen.comparing => None,
+            Named::Scratch(_) if self.observed.comparing => None,
             Named::Scratch(operation) => (!self.under_way.has(operation)).then(|| {
                 let seen =
                     format!("a copy in which the operation {operation} proved a dump, and it has ended");
                 let advice = "`tenantctl doctor --fix` drops it; what it is a copy of stays";
-                let finding = self.finding(Ailment::ScratchLeft, name, seen, advice);
+                let finding = self.finding(FindingKind::ScratchLeft, name, seen, advice);
                 finding.mended_by(Remedy::DropScratch(db_name))
             }),
             Named::Template(build)
@@ -329,26 +337,26 @@ impl Judge<'_> {
                 let seen =
                     "laboratories are cloned from it, but it is not sealed: somebody may have changed it";
                 let advice = "`tenantctl doctor --fix` drops it; the next laboratory has it built anew";
-                let finding = self.finding(Ailment::StaleTemplate, name, seen, advice);
+                let finding = self.finding(FindingKind::StaleTemplate, name, seen, advice);
                 Some(finding.mended_by(Remedy::DropTemplate(db_name)))
             }
             Named::Template(build) => build.is_stale().then(|| {
                 let seen = format!("laboratories are cloned from version {} now", migrator::latest());
                 let advice =
                     "`tenantctl doctor --fix` drops it; an older binary that needs it builds it again";
-                let finding = self.finding(Ailment::StaleTemplate, name, seen, advice);
+                let finding = self.finding(FindingKind::StaleTemplate, name, seen, advice);
                 finding.mended_by(Remedy::DropTemplate(db_name))
             }),
-            Named::TemplateBuilding => (!self.seen.template_is_built).then(|| {
+            Named::TemplateBuilding => (!self.observed.template_is_built).then(|| {
                 let seen = "a template that was begun and that nobody builds";
                 let advice =
                     "`tenantctl doctor --fix` drops it; so does the next one who builds the template";
-                let finding = self.finding(Ailment::StaleTemplate, name, seen, advice);
+                let finding = self.finding(FindingKind::StaleTemplate, name, seen, advice);
                 finding.mended_by(Remedy::DropTemplate(db_name))
             }),
             Named::Spare(of) => {
                 let seen = if of == "making" {
-                    if self.seen.spares_are_made {
+                    if self.observed.spares_are_made {
                         return None;
                     }
                     "it was to be kept ready, and whoever made it was killed"
@@ -361,14 +369,14 @@ impl Judge<'_> {
                 };
                 let advice =
                     "`tenantctl doctor --fix` drops it when nobody has begun to be a laboratory in it";
-                let finding = self.finding(Ailment::StaleSpare, name, seen, advice);
+                let finding = self.finding(FindingKind::StaleSpare, name, seen, advice);
                 Some(finding.mended_by(Remedy::DropEmptyClone(db_name)))
             }
         }
     }
 
     /// Whether it was a laboratory's of this namespace that the registry does not know.
-    fn is_forgotten(&self, database: &SeenDatabase) -> bool {
+    fn is_forgotten(&self, database: &ObservedDatabase) -> bool {
         let Some(mark) = database
             .mark
             .as_deref()
@@ -378,10 +386,10 @@ impl Judge<'_> {
         };
         let known = mark[migrator::LABORATORY_MARK.len()..]
             .parse()
-            .is_ok_and(|id| self.facts.by_id(id).is_some() || self.under_way.concerns(id));
+            .is_ok_and(|id| self.registry_state.by_id(id).is_some() || self.under_way.concerns(id));
         let prefix = format!("{}_tenant_", self.namespace.as_str());
         let has_role = self
-            .seen
+            .observed
             .roles
             .iter()
             .any(|(name, role)| name.starts_with(&prefix) && role.mark.as_deref() == Some(mark));
@@ -390,14 +398,14 @@ impl Judge<'_> {
 
     /// Whether a template that some binary may clone has this fingerprint.
     fn has_template(&self, fingerprint: &str) -> bool {
-        self.seen.databases.keys().any(|name| {
+        self.observed.databases.keys().any(|name| {
             let named = named(self.namespace, name);
             matches!(named, Some(Named::Template(build)) if build.fingerprint == fingerprint && !build.is_stale())
         })
     }
 
     /// Never dropped by us, and no advice is to drop it: it may hold the last copy of a laboratory's data.
-    fn orphan(&self, name: &str, database: &SeenDatabase) -> Finding {
+    fn orphan(&self, name: &str, database: &ObservedDatabase) -> Finding {
         let marked = database
             .mark
             .as_deref()
@@ -424,7 +432,7 @@ impl Judge<'_> {
                 ),
             ),
         };
-        self.finding(Ailment::OrphanDatabase, name, seen, advice)
+        self.finding(FindingKind::OrphanDatabase, name, seen, advice)
     }
 
     /// The slug that a laboratory's database was named by.

@@ -12,9 +12,9 @@ use tokio_postgres::error::SqlState;
 
 use super::{
     deep::as_before,
-    facts::{Facts, UnderWay},
-    finding::{Ailment, Finding, Remedy},
+    finding::{Finding, FindingKind, Remedy},
     hba,
+    registry_state::{RegistryState, UnderWay},
 };
 use crate::{Inner, ProvisionError, server::reachable};
 
@@ -33,12 +33,12 @@ pub(super) struct Told<'a> {
 pub(super) async fn findings(
     inner: &Inner,
     servers: &HashMap<ServerName, ConnectTarget>,
-    facts: &Facts,
+    registry_state: &RegistryState,
     under_way: &UnderWay,
     told: &Told<'_>,
     open: impl Fn(&str) -> bool,
 ) -> Vec<Finding> {
-    let serving = facts.tenants.iter().filter(|tenant| {
+    let serving = registry_state.tenants.iter().filter(|tenant| {
         tenant.status == TenantState::Active
             && !under_way.changes(tenant.id)
             && !told.named.contains(tenant.role_name.as_str())
@@ -54,7 +54,7 @@ pub(super) async fn findings(
         let suspected = match outcome {
             Ok(reached) => reached
                 .into_iter()
-                .filter(|database| facts.by_database(database).is_some() && !open(database))
+                .filter(|database| registry_state.by_database(database).is_some() && !open(database))
                 .map(|database| elsewhere(tenant, &database))
                 .filter(|finding| {
                     !told.named.contains(&finding.subject) && !told.members.contains(&tenant.slug)
@@ -69,7 +69,7 @@ pub(super) async fn findings(
         if !suspected.is_empty() && as_before(inner, tenant).await.unwrap_or(false) {
             let suspected = suspected.into_iter();
             found.extend(suspected.map(|finding| match finding.kind {
-                Ailment::ServerUnreachable => finding.on(&tenant.server),
+                FindingKind::ServerUnreachable => finding.on(&tenant.server),
                 _ => finding.on(&tenant.server).of(&tenant.slug),
             }));
         }
@@ -103,7 +103,7 @@ async fn log_in(
 
 fn elsewhere(tenant: &Tenant, database: &str) -> Finding {
     Finding::new(
-        Ailment::RoleReachesElsewhere,
+        FindingKind::RoleReachesElsewhere,
         format!("{} in {database}", tenant.role_name.as_str()),
         format!(
             "the server lets the role of {} connect to {database}, which is another laboratory's",
@@ -166,15 +166,20 @@ async fn no_room(inner: &Inner, admin: &ConnectTarget, tenant: &Tenant, seen: St
             tenant.db_name.as_str()
         );
         let advice = format!("{}; roles.connections_max bounds them", sessions(of));
-        return Finding::new(Ailment::RoleCannotLogIn, tenant.role_name.as_str(), seen, advice)
-            .of(&tenant.slug);
+        return Finding::new(
+            FindingKind::RoleCannotLogIn,
+            tenant.role_name.as_str(),
+            seen,
+            advice,
+        )
+        .of(&tenant.slug);
     }
     let subject = format!("{}:{}", admin.host, admin.port);
     let advice = format!(
         "{}; lower router.budget (TENANTRY_ROUTER_BUDGET), or raise max_connections and restart the server",
         sessions(String::new())
     );
-    Finding::new(Ailment::ServerUnreachable, subject, seen, advice)
+    Finding::new(FindingKind::ServerUnreachable, subject, seen, advice)
 }
 
 /// A server that is away says nothing of the role.
@@ -188,7 +193,12 @@ async fn refused(
         return None;
     };
     let finding = |seen: String, advice: String| {
-        Finding::new(Ailment::RoleCannotLogIn, tenant.role_name.as_str(), seen, advice)
+        Finding::new(
+            FindingKind::RoleCannotLogIn,
+            tenant.role_name.as_str(),
+            seen,
+            advice,
+        )
     };
     match refusal.code()? {
         code if *code == SqlState::TOO_MANY_CONNECTIONS => {

@@ -11,19 +11,19 @@ mod ability;
 mod archives;
 mod checks;
 mod deep;
-mod facts;
 mod finding;
+mod fix;
 mod grants;
 mod hba;
 mod judge;
 mod log_in;
-mod mend;
 mod names;
+mod observed_server;
 mod processes;
+mod registry_checks;
+mod registry_state;
 mod roles;
 mod schedules;
-mod seen;
-mod standing;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -36,18 +36,18 @@ use model::{ServerName, Slug, TenantId, TenantState};
 use pg::ConnectTarget;
 use registry::{Server, Tenant};
 
-pub use self::finding::{Ailment, Examined, Finding, Reachable, Report, RoleCreator, Severity};
+pub use self::finding::{Examined, Finding, FindingKind, Reachable, Report, RoleCreator, Severity};
 use self::{
     checks::Laboratory,
-    facts::{Facts, UnderWay},
     finding::{OwnedKey, Remedy},
+    fix::Fixer,
     judge::Judge,
-    mend::Mender,
-    seen::Seen,
+    observed_server::ObservedServer,
+    registry_state::{RegistryState, UnderWay},
 };
 use crate::{
     Inner, ProvisionError, Provisioner, RequestedBy,
-    server::{Session, mark_of},
+    server::{AdminSession, mark_of},
 };
 
 /// How many servers are asked at once.
@@ -75,7 +75,7 @@ impl Provisioner {
     /// As [`Provisioner::examine`]; what cannot be mended is told in its finding.
     pub async fn mend(&self, deep: bool, by: RequestedBy) -> Result<Report, ProvisionError> {
         let began = Instant::now();
-        let mut mender = Mender::new(&self.inner, &by);
+        let mut mender = Fixer::new(&self.inner, &by);
         let mut report = examine(&self.inner, deep).await?;
         mend_all(&mut mender, &mut report.findings).await;
         for _ in 1..LOOKS_MAX {
@@ -112,7 +112,7 @@ impl Provisioner {
 /// How often `--fix` looks at most: at first, after it has mended what it found, and after what that brought to light.
 const LOOKS_MAX: usize = 3;
 
-async fn mend_all(mender: &mut Mender<'_>, findings: &mut [Finding]) {
+async fn mend_all(mender: &mut Fixer<'_>, findings: &mut [Finding]) {
     for finding in findings {
         mender.mend(finding).await;
     }
@@ -139,8 +139,8 @@ fn millis(since: Instant) -> u64 {
 struct Visit {
     server: ServerName,
     names: BTreeSet<ServerName>,
-    session: Session,
-    seen: Seen,
+    session: AdminSession,
+    observed: ObservedServer,
     state: ServerState,
     /// The registry knows none of the laboratories whose marks are on the server.
     of_another: bool,
@@ -149,10 +149,10 @@ struct Visit {
 async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
     inner.require_namespace().await?;
     let registry = &inner.config.registry;
-    let before = Facts::read(registry).await?;
+    let before = RegistryState::read(registry).await?;
     let servers = registry::servers_list(&registry.client().await?).await?;
     let (visits, mut findings) = visit_all(inner, &servers).await;
-    let after = Facts::read(registry).await?;
+    let after = RegistryState::read(registry).await?;
     let under_way = UnderWay::of(&[&before, &after]);
     let mut examined = Examined {
         servers: visits.len(),
@@ -161,19 +161,22 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
         ..Examined::default()
     };
 
-    findings.extend(standing::unopened(inner, &servers, &after));
+    findings.extend(registry_checks::unopened(inner, &servers, &after));
     if registry.is_read_only().await? {
-        findings.push(standing::read_only(&registry.target().database));
+        findings.push(registry_checks::read_only(&registry.target().database));
     }
-    findings.extend(in_both(standing::stuck(&before), standing::stuck(&after)));
     findings.extend(in_both(
-        standing::abandoned(&before, &under_way),
-        standing::abandoned(&after, &under_way),
+        registry_checks::stuck(&before),
+        registry_checks::stuck(&after),
+    ));
+    findings.extend(in_both(
+        registry_checks::abandoned(&before, &under_way),
+        registry_checks::abandoned(&after, &under_way),
     ));
     findings.extend(ability::findings(inner, &visits).await);
     for visit in &visits {
-        examined.databases += visit.seen.databases.len();
-        examined.roles += visit.seen.roles.len();
+        examined.databases += visit.observed.databases.len();
+        examined.roles += visit.observed.roles.len();
         findings.extend(judge(inner, visit, [&before, &after], &under_way).await?);
         findings.extend(rights(inner, visit, &after, &under_way).await?);
         findings.extend(unfit(inner, visit));
@@ -191,12 +194,12 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
         let open = |database: &str| {
             let of_all = visits
                 .iter()
-                .filter_map(|visit| visit.seen.databases.get(database));
+                .filter_map(|visit| visit.observed.databases.get(database));
             of_all.into_iter().any(|database| database.public.is_some())
         };
         let members: BTreeSet<Slug> = findings
             .iter()
-            .filter(|finding| finding.kind == Ailment::RoleMembership)
+            .filter(|finding| finding.kind == FindingKind::RoleMembership)
             .filter_map(|finding| finding.slug.clone())
             .collect();
         let told = log_in::Told {
@@ -207,18 +210,18 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
         // A database that is not there, or is somebody else's, was named already.
         let missing: BTreeSet<String> = findings
             .iter()
-            .filter(|finding| finding.kind == Ailment::MissingDatabase)
+            .filter(|finding| finding.kind == FindingKind::MissingDatabase)
             .map(|finding| finding.subject.clone())
             .collect();
         // Without its group a laboratory lacks every right, which was named, too.
         let unsettled: BTreeSet<Option<Slug>> = findings
             .iter()
-            .filter(|finding| finding.kind == Ailment::RightsUnsettled)
+            .filter(|finding| finding.kind == FindingKind::RightsUnsettled)
             .map(|finding| finding.slug.clone())
             .collect();
         let is_told = |finding: &Finding| {
             missing.contains(&finding.subject)
-                || (finding.kind == Ailment::RightsUnsettled && unsettled.contains(&finding.slug))
+                || (finding.kind == FindingKind::RightsUnsettled && unsettled.contains(&finding.slug))
         };
         findings.extend(differing.into_iter().filter(|finding| !is_told(finding)));
 
@@ -229,7 +232,7 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
         let told = |name: &str| {
             let mut found = findings.iter();
             found.any(|finding| {
-                finding.kind == Ailment::OpenToPublic
+                finding.kind == FindingKind::OpenToPublic
                     && finding.subject == name
                     && finding.server.as_ref() == Some(&visit.server)
             })
@@ -265,14 +268,17 @@ async fn visit_all(inner: &Inner, servers: &[Server]) -> (Vec<Visit>, Vec<Findin
     let (mut visits, mut findings): (Vec<Visit>, Vec<Finding>) = (Vec::new(), Vec::new());
     while let Some((server, outcome)) = asked.next().await {
         match outcome {
-            Ok((session, seen, state, of_another)) => {
-                match visits.iter_mut().find(|v| v.seen.identifier == seen.identifier) {
+            Ok((session, observed, state, of_another)) => {
+                match visits
+                    .iter_mut()
+                    .find(|v| v.observed.identifier == observed.identifier)
+                {
                     Some(same) => drop(same.names.insert(server.name.clone())),
                     None => visits.push(Visit {
                         server: server.name.clone(),
                         names: BTreeSet::from([server.name.clone()]),
                         session,
-                        seen,
+                        observed,
                         state,
                         of_another,
                     }),
@@ -291,7 +297,8 @@ async fn visit_all(inner: &Inner, servers: &[Server]) -> (Vec<Visit>, Vec<Findin
                 } else {
                     "start the server, or see to the network; what is on it was not examined"
                 };
-                let finding = Finding::new(Ailment::ServerUnreachable, subject, error.to_string(), advice);
+                let finding =
+                    Finding::new(FindingKind::ServerUnreachable, subject, error.to_string(), advice);
                 findings.push(finding.on(&server.name));
             }
         }
@@ -299,12 +306,15 @@ async fn visit_all(inner: &Inner, servers: &[Server]) -> (Vec<Visit>, Vec<Findin
     (visits, findings)
 }
 
-async fn visit(inner: &Inner, server: &Server) -> Result<(Session, Seen, ServerState, bool), ProvisionError> {
+async fn visit(
+    inner: &Inner,
+    server: &Server,
+) -> Result<(AdminSession, ObservedServer, ServerState, bool), ProvisionError> {
     let session = inner.session(inner.admin_of(server.clone())?).await?;
-    let seen = Seen::read(&session, &inner.config.namespace).await?;
+    let observed = ObservedServer::read(&session, &inner.config.namespace).await?;
     let state = inner.server_state(&session).await?;
     let of_another = inner.is_of_another_registry(&state).await?;
-    Ok((session, seen, state, of_another))
+    Ok((session, observed, state, of_another))
 }
 
 fn unfit(inner: &Inner, visit: &Visit) -> Option<Finding> {
@@ -317,16 +327,17 @@ fn unfit(inner: &Inner, visit: &Visit) -> Option<Finding> {
     let seen = unmet.join("; ");
     let advice = "see to what is named; until then no laboratory is made on this server";
     let subject = visit.session.target.host.clone();
-    (!unmet.is_empty()).then(|| Finding::new(Ailment::ServerUnfit, subject, seen, advice).on(&visit.server))
+    (!unmet.is_empty())
+        .then(|| Finding::new(FindingKind::ServerUnfit, subject, seen, advice).on(&visit.server))
 }
 
 /// The laboratories under whose name a database lies that does not carry their mark: what is in it is not theirs.
-fn strangers(visits: &[Visit], facts: &Facts) -> BTreeSet<TenantId> {
-    let displaced = facts.tenants.iter().filter(|tenant| {
+fn strangers(visits: &[Visit], registry_state: &RegistryState) -> BTreeSet<TenantId> {
+    let displaced = registry_state.tenants.iter().filter(|tenant| {
         let mark = mark_of(tenant);
         let mut here = visits.iter().filter(|visit| visit.names.contains(&tenant.server));
         here.any(|visit| {
-            let named = visit.seen.databases.get(tenant.db_name.as_str());
+            let named = visit.observed.databases.get(tenant.db_name.as_str());
             named.is_some_and(|named| named.mark.as_deref() != Some(&mark))
         })
     });
@@ -347,28 +358,28 @@ fn targets(visits: &[Visit]) -> HashMap<ServerName, ConnectTarget> {
 async fn judge(
     inner: &Inner,
     visit: &Visit,
-    [before, after]: [&Facts; 2],
+    [before, after]: [&RegistryState; 2],
     under_way: &UnderWay,
 ) -> Result<Vec<Finding>, ProvisionError> {
-    let by = |facts: &Facts, seen: &Seen| {
+    let by = |registry_state: &RegistryState, observed: &ObservedServer| {
         let judge = Judge {
             namespace: &inner.config.namespace,
             registry_database: &inner.config.registry.target().database,
-            facts,
+            registry_state,
             under_way,
             server: &visit.server,
             names: &visit.names,
-            seen,
+            observed,
             marked: visit.of_another.then_some(&visit.state.marked),
             roles: &inner.config.roles,
         };
         judge.findings()
     };
-    let suspected = in_both(by(before, &visit.seen), by(after, &visit.seen));
+    let suspected = in_both(by(before, &visit.observed), by(after, &visit.observed));
     if suspected.is_empty() {
         return Ok(suspected);
     }
-    let again = Seen::read(&visit.session, &inner.config.namespace).await?;
+    let again = ObservedServer::read(&visit.session, &inner.config.namespace).await?;
     let mut found = Vec::new();
     for finding in in_both(suspected, by(after, &again)) {
         if stands(inner, after, &finding).await? {
@@ -379,7 +390,7 @@ async fn judge(
         return Ok(found);
     }
     // A suspension that ended between the look and the question whether one is under way has closed the server since.
-    let last = Seen::read(&visit.session, &inner.config.namespace).await?;
+    let last = ObservedServer::read(&visit.session, &inner.config.namespace).await?;
     Ok(in_both(found, by(after, &last)))
 }
 
@@ -387,16 +398,18 @@ async fn judge(
 async fn rights(
     inner: &Inner,
     visit: &Visit,
-    facts: &Facts,
+    registry_state: &RegistryState,
     under_way: &UnderWay,
 ) -> Result<Vec<Finding>, ProvisionError> {
     let namespace = &inner.config.namespace;
-    let here = facts.tenants.iter().filter(|tenant| {
+    let here = registry_state.tenants.iter().filter(|tenant| {
         visit.names.contains(&tenant.server)
             && !under_way.changes(tenant.id)
-            && visit.seen.roles.contains_key(tenant.role_name.as_str())
+            && visit.observed.roles.contains_key(tenant.role_name.as_str())
     });
-    let here: Vec<Laboratory> = here.map(|tenant| laboratory(inner, facts, tenant)).collect();
+    let here: Vec<Laboratory> = here
+        .map(|tenant| laboratory(inner, registry_state, tenant))
+        .collect();
     let mut found = hba::trusting(&visit.session, &here).await?;
     for finding in &mut found {
         finding.server = Some(visit.server.clone());
@@ -415,7 +428,7 @@ async fn rights(
     let first: BTreeSet<OwnedKey> = told(first).iter().map(|(_, f)| f.owned_key()).collect();
     for (id, finding) in told(checks::on_server(&visit.session, namespace, &inner.config.roles, &here).await?)
     {
-        let tenant = facts.by_id(id);
+        let tenant = registry_state.by_id(id);
         if first.contains(&finding.owned_key())
             && let Some(tenant) = tenant
             && deep::as_before(inner, tenant).await?
@@ -426,7 +439,7 @@ async fn rights(
     Ok(found)
 }
 
-fn laboratory(inner: &Inner, facts: &Facts, tenant: &Tenant) -> Laboratory {
+fn laboratory(inner: &Inner, registry_state: &RegistryState, tenant: &Tenant) -> Laboratory {
     Laboratory {
         id: tenant.id,
         slug: tenant.slug.clone(),
@@ -434,7 +447,7 @@ fn laboratory(inner: &Inner, facts: &Facts, tenant: &Tenant) -> Laboratory {
         group: inner.config.namespace.tenant_group(tenant.id),
         database: tenant.db_name.clone(),
         server: tenant.server.clone(),
-        has_people: facts.with_people.contains(&tenant.id),
+        has_people: registry_state.with_people.contains(&tenant.id),
     }
 }
 
@@ -453,7 +466,7 @@ fn is_of_log_in(finding: &Finding) -> bool {
 
 /// Whether what was seen of a log-in is not merely a suspension or a resumption that is under way: those change the server
 /// under the lock of the laboratory's row, and are no operations.
-async fn stands(inner: &Inner, after: &Facts, finding: &Finding) -> Result<bool, ProvisionError> {
+async fn stands(inner: &Inner, after: &RegistryState, finding: &Finding) -> Result<bool, ProvisionError> {
     let Some(Remedy::Align(id)) = finding.remedy else {
         return Ok(true);
     };
@@ -472,7 +485,7 @@ async fn stands(inner: &Inner, after: &Facts, finding: &Finding) -> Result<bool,
 }
 
 /// Whether a suspension was committed a moment ago and its server has not been told yet.
-async fn is_closing(inner: &Inner, after: &Facts, tenant: &Tenant) -> Result<bool, ProvisionError> {
+async fn is_closing(inner: &Inner, after: &RegistryState, tenant: &Tenant) -> Result<bool, ProvisionError> {
     let bounds = &inner.config.bounds;
     let limit = bounds.routers_grace + bounds.connect_timeout + bounds.sessions_end_limit;
     if after.now.duration_since(tenant.updated_at).unsigned_abs() > limit {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 use registry::{Process, ProcessReport};
 
-use super::finding::{Ailment, Finding};
+use super::finding::{Finding, FindingKind};
 use crate::{CLOCK_OFFSET_MAX, Inner, ProvisionError};
 
 /// What is wrong with the processes that run, and with the clock of this one.
@@ -41,7 +41,7 @@ fn clocks(own_host: &str, own: SignedDuration, running: &[Process]) -> Vec<Findi
         let seen = format!("the clock of host {host} is {seconds} s {direction} the registry's");
         let advice = "see to it that time synchronisation (NTP) runs there and on the registry's host; Tenantry itself goes by \
                       the registry's clock, but logs, other programs and people do not";
-        Finding::new(Ailment::ClockOffset, host, seen, advice)
+        Finding::new(FindingKind::ClockOffset, host, seen, advice)
     });
     found.collect()
 }
@@ -72,7 +72,7 @@ fn differing(running: &[Process]) -> Vec<Finding> {
         let advice = "copy both files of `keys` in the state directory from one host to the others and restart tenantd there: \
                       each process refuses the tokens that another key signed";
         found.push(Finding::new(
-            Ailment::SigningKeysDiffer,
+            FindingKind::SigningKeysDiffer,
             "processes",
             seen,
             advice,
@@ -85,7 +85,7 @@ fn differing(running: &[Process]) -> Vec<Finding> {
         let advice = "set archive.url (TENANTRY_ARCHIVE_URL) on all hosts to one object store, or mount one directory on all of \
                       them as archive.dir: what one host wrote cannot be restored on another";
         found.push(Finding::new(
-            Ailment::ArchiveStoresDiffer,
+            FindingKind::ArchiveStoresDiffer,
             "archives",
             seen,
             advice,
@@ -124,7 +124,10 @@ mod tests {
             process("b", "l", "directory 2", 3),
         ];
         let kinds: Vec<_> = differing(&ill).iter().map(|finding| finding.kind).collect();
-        assert_eq!(kinds, [Ailment::SigningKeysDiffer, Ailment::ArchiveStoresDiffer]);
+        assert_eq!(
+            kinds,
+            [FindingKind::SigningKeysDiffer, FindingKind::ArchiveStoresDiffer]
+        );
         let off = clocks("c", SignedDuration::from_hours(40 * 24), &ill);
         let said: Vec<_> = off
             .iter()

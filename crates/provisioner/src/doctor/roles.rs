@@ -5,9 +5,9 @@ use model::{DbName, RoleName, TenantState};
 use registry::Tenant;
 
 use super::{
-    finding::{Ailment, Finding, Remedy},
+    finding::{Finding, FindingKind, Remedy},
     judge::Judge,
-    seen::{SeenDatabase, SeenRole},
+    observed_server::{ObservedDatabase, ObservedRole},
 };
 use crate::server::mark_of;
 
@@ -15,7 +15,7 @@ impl Judge<'_> {
     pub(super) fn other_registry(&self, marked: &[migrator::Marked]) -> Finding {
         let names: Vec<&str> = marked.iter().map(|marked| marked.name.as_str()).take(5).collect();
         self.finding(
-            Ailment::OtherRegistry,
+            FindingKind::OtherRegistry,
             self.registry_database,
             format!(
                 "{} databases and roles in the namespace {} are marked as laboratories', such as {}, and the registry {} has never \
@@ -35,8 +35,8 @@ impl Judge<'_> {
     pub(super) fn limits_and_rights(
         &self,
         tenant: &Tenant,
-        database: Option<&SeenDatabase>,
-        role: &SeenRole,
+        database: Option<&ObservedDatabase>,
+        role: &ObservedRole,
     ) -> Vec<Finding> {
         let name = tenant.role_name.as_str();
         let mut found = Vec::new();
@@ -51,7 +51,7 @@ impl Judge<'_> {
                 }
             };
             let advice = "`tenantctl doctor --fix` sets what is configured";
-            let finding = self.finding(Ailment::RoleUnbounded, name, seen, advice);
+            let finding = self.finding(FindingKind::RoleUnbounded, name, seen, advice);
             found.push(finding.mended_by(Remedy::Align(tenant.id)));
         }
         let whole = matches!(tenant.status, TenantState::Active | TenantState::Suspended);
@@ -61,8 +61,8 @@ impl Judge<'_> {
         let group = self.namespace.tenant_group(tenant.id);
         let shared = self.namespace.shared_group();
         let is_in = |group: &str| role.member_of.iter().any(|name| name == group);
-        let group_seen = self.seen.roles.get(group.as_str());
-        let given = group_seen
+        let observed_group = self.observed.roles.get(group.as_str());
+        let given = observed_group
             .is_some_and(|group| group.rights_in.iter().any(|name| name == tenant.db_name.as_str()));
         let why = if is_in(shared.as_str()) {
             format!(
@@ -80,7 +80,7 @@ impl Judge<'_> {
         };
         let advice =
             "`tenantctl doctor --fix` gives it a group of its own; so does `tenantctl migrate --all`";
-        let finding = self.finding(Ailment::RightsUnsettled, name, why, advice);
+        let finding = self.finding(FindingKind::RightsUnsettled, name, why, advice);
         found.push(finding.mended_by(Remedy::Settle(tenant.id)));
         found
     }
@@ -88,21 +88,21 @@ impl Judge<'_> {
     /// Where a database is that was renamed by hand: its mark says whose it is.
     pub(super) fn renamed(&self, tenant: &Tenant) -> Option<&str> {
         let mark = mark_of(tenant);
-        let mut marked = self.seen.databases.iter();
+        let mut marked = self.observed.databases.iter();
         let found = marked.find(|(name, database)| {
             name.as_str() != tenant.db_name.as_str() && database.mark.as_deref() == Some(&mark)
         });
         found.map(|(name, _)| name.as_str())
     }
 
-    pub(super) fn reach(&self, tenant: &Tenant, role: &SeenRole) -> Vec<Finding> {
+    pub(super) fn reach(&self, tenant: &Tenant, role: &ObservedRole) -> Vec<Finding> {
         let name = tenant.role_name.as_str();
         // A database with its mark is its own under whatever name, as one that was renamed by hand.
         let mark = mark_of(tenant);
         let is_own = |database: &str| {
-            let seen = self.seen.databases.get(database);
+            let observed = self.observed.databases.get(database);
             database == tenant.db_name.as_str()
-                || seen.is_some_and(|seen| seen.mark.as_deref() == Some(&mark))
+                || observed.is_some_and(|observed| observed.mark.as_deref() == Some(&mark))
         };
         // What is reached through a role of somebody else's is told of the membership.
         let (group, shared) = (
@@ -110,13 +110,13 @@ impl Judge<'_> {
             self.namespace.shared_group(),
         );
         let own = [&tenant.role_name, &group, &shared];
-        let elsewhere = self.seen.reach_of(name).into_iter();
+        let elsewhere = self.observed.reach_of(name).into_iter();
         let elsewhere = elsewhere.filter(|database| !is_own(database));
         let found = elsewhere.flat_map(|database| {
             let holds = |role: &&&RoleName| {
-                let connect = &self.seen.databases[database].connect;
+                let connect = &self.observed.databases[database].connect;
                 connect.iter().any(|name| name == role.as_str())
-                    && (**role == &tenant.role_name || self.seen.is_member(name, role.as_str()))
+                    && (**role == &tenant.role_name || self.observed.is_member(name, role.as_str()))
             };
             own.iter()
                 .filter(holds)
@@ -124,7 +124,7 @@ impl Judge<'_> {
                 .collect::<Vec<_>>()
         });
         let mut found: Vec<Finding> = found.collect();
-        let of_group = self.seen.roles.get(group.as_str());
+        let of_group = self.observed.roles.get(group.as_str());
         let roles = [Some((name, role)), of_group.map(|seen| (group.as_str(), seen))];
         for (holder, seen) in roles.into_iter().flatten() {
             for database in seen.rights_in.iter().filter(|database| !is_own(database)) {
@@ -136,7 +136,7 @@ impl Judge<'_> {
                     continue;
                 }
                 let finding = self.finding(
-                    Ailment::RoleReachesElsewhere,
+                    FindingKind::RoleReachesElsewhere,
                     &format!("{holder} inside {database}"),
                     format!(
                         "{holder} of {} has rights inside the database of {}",
@@ -152,7 +152,7 @@ impl Judge<'_> {
 
     fn reaches(&self, tenant: &Tenant, holder: &RoleName, database: &str) -> Finding {
         let finding = self.finding(
-            Ailment::RoleReachesElsewhere,
+            FindingKind::RoleReachesElsewhere,
             &format!("{} in {database}", holder.as_str()),
             format!(
                 "the role of {} may connect to the database {database}",
@@ -173,20 +173,20 @@ impl Judge<'_> {
     }
 
     /// Whether the database is a laboratory's of this server under another name.
-    pub(super) fn is_renamed(&self, database: &SeenDatabase) -> bool {
+    pub(super) fn is_renamed(&self, database: &ObservedDatabase) -> bool {
         let id = database
             .mark
             .as_deref()
             .and_then(|mark| mark.strip_prefix(migrator::LABORATORY_MARK));
-        let tenant = id.and_then(|id| self.facts.by_id(id.parse().ok()?));
+        let tenant = id.and_then(|id| self.registry_state.by_id(id.parse().ok()?));
         tenant.is_some_and(|tenant| {
-            let named = self.seen.databases.get(tenant.db_name.as_str());
+            let named = self.observed.databases.get(tenant.db_name.as_str());
             self.names.contains(&tenant.server) && named.is_none_or(|named| named.mark != database.mark)
         })
     }
 
     /// A role in our namespace that no laboratory has.
-    pub(super) fn role(&self, name: &str, role: &SeenRole) -> Option<Finding> {
+    pub(super) fn role(&self, name: &str, role: &ObservedRole) -> Option<Finding> {
         let prefix = format!("{}_tenant_", self.namespace.as_str());
         let groups = self.namespace.tenant_group_prefix();
         let spares = format!("{}_spare_", self.namespace.as_str());
@@ -197,11 +197,11 @@ impl Judge<'_> {
             .strip_prefix(&groups)
             .and_then(|id| uuid::Uuid::try_parse(id).ok());
         let known = match of_group {
-            Some(id) => self.facts.by_id(id.into()).is_some() || self.under_way.concerns(id.into()),
+            Some(id) => self.registry_state.by_id(id.into()).is_some() || self.under_way.concerns(id.into()),
             None => self
                 .names
                 .iter()
-                .any(|server| self.facts.by_role(server, name).is_some()),
+                .any(|server| self.registry_state.by_role(server, name).is_some()),
         };
         if !(name.starts_with(&prefix) || name.starts_with(&groups)) || known {
             return None;
@@ -218,11 +218,11 @@ impl Judge<'_> {
             Some(mark) => format!("no laboratory in the registry has it; it is marked {mark:?}"),
             None => "no laboratory in the registry has it, and it has no mark".to_owned(),
         };
-        let forgotten = marked.is_some_and(|id| self.facts.by_id(id).is_none());
+        let forgotten = marked.is_some_and(|id| self.registry_state.by_id(id).is_none());
         let quoted = model::quote_ident(name);
         if forgotten && !role.owns && !role.has_rights {
             let advice = "`tenantctl doctor --fix` drops it: it owns nothing and has no rights";
-            let finding = self.finding(Ailment::OrphanRole, name, seen, advice);
+            let finding = self.finding(FindingKind::OrphanRole, name, seen, advice);
             return Some(match RoleName::from_catalog(name) {
                 Ok(role) => finding.mended_by(Remedy::DropRole(role)),
                 Err(_) => finding,
@@ -236,18 +236,21 @@ impl Judge<'_> {
             "nothing says that it was a laboratory's which is gone: look at it first"
         };
         let advice = format!("{why}, then DROP ROLE {quoted} by hand");
-        Some(self.finding(Ailment::OrphanRole, name, seen, advice))
+        Some(self.finding(FindingKind::OrphanRole, name, seen, advice))
     }
 
     /// The group role of a spare that is not there: whoever made it was killed.
-    fn spare_group(&self, name: &str, role: &SeenRole) -> Option<Finding> {
-        if self.seen.databases.contains_key(name) || self.seen.spares_are_made || role.owns || role.has_rights
+    fn spare_group(&self, name: &str, role: &ObservedRole) -> Option<Finding> {
+        if self.observed.databases.contains_key(name)
+            || self.observed.spares_are_made
+            || role.owns
+            || role.has_rights
         {
             return None;
         }
         let seen = "the group role of a database that was to be kept ready and is not there";
         let advice = "`tenantctl doctor --fix` drops it: it owns nothing and has no rights";
-        let finding = self.finding(Ailment::OrphanRole, name, seen, advice);
+        let finding = self.finding(FindingKind::OrphanRole, name, seen, advice);
         Some(match RoleName::from_catalog(name) {
             Ok(role) => finding.mended_by(Remedy::DropRole(role)),
             Err(_) => finding,

@@ -3,8 +3,8 @@
 use registry::{BackupSchedule, PAGE_MAX};
 
 use super::{
-    finding::{Ailment, Finding},
-    standing::moment,
+    finding::{Finding, FindingKind},
+    registry_checks::moment,
 };
 use crate::{Inner, ProvisionError};
 
@@ -22,9 +22,9 @@ fn finding(schedule: &BackupSchedule) -> Finding {
         |at| format!("the last that succeeded was at {}", moment(at)),
     );
     let kind = if schedule.overdue {
-        Ailment::BackupOverdue
+        FindingKind::BackupOverdue
     } else {
-        Ailment::BackupFailing
+        FindingKind::BackupFailing
     };
     let finding = match (schedule.failures, schedule.failed_at, &schedule.failure) {
         (1.., Some(at), Some(why)) => {

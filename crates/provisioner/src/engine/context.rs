@@ -11,7 +11,7 @@ use crate::{
     Inner, Progress, ProvisionError,
     engine::{Moment, Observer, Point},
     error::StepError,
-    server::Session,
+    server::AdminSession,
 };
 
 pub(crate) type Saw = Result<Value, StepError>;
@@ -42,7 +42,7 @@ pub(crate) struct Context<'a> {
     /// The laboratory as it was when the step began, for the step's first look.
     pub(crate) known: Mutex<Option<Option<Tenant>>>,
     /// The session on the server's maintenance database, kept from step to step: a log-in costs more than most steps.
-    pub(crate) session: Mutex<Option<Session>>,
+    pub(crate) session: Mutex<Option<AdminSession>>,
     /// The administrator's session on the laboratory's own database, kept likewise.
     pub(crate) inside: Mutex<Option<tokio_postgres::Client>>,
     /// The session of the laboratory's own role, as its requests will come.

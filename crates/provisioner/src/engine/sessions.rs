@@ -16,7 +16,7 @@ use crate::{
     ProvisionError,
     engine::Context,
     error::StepError,
-    server::{Session, require_own},
+    server::{AdminSession, require_own},
 };
 
 /// How long a predecessor's session may take to end by itself.
@@ -28,7 +28,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 impl Context<'_> {
     /// A session on the maintenance database of the laboratory's server, alone in its right to work on it.
-    pub(crate) async fn maintenance(&self, tenant: &Tenant) -> Result<Session, StepError> {
+    pub(crate) async fn maintenance(&self, tenant: &Tenant) -> Result<AdminSession, StepError> {
         self.maintenance_on(&tenant.server, tenant.id).await
     }
 
@@ -37,7 +37,7 @@ impl Context<'_> {
         &self,
         server: &ServerName,
         tenant: TenantId,
-    ) -> Result<Session, StepError> {
+    ) -> Result<AdminSession, StepError> {
         let mut kept = self.session.lock().await;
         if let Some(held) = &*kept
             && !held.client.is_closed()
@@ -86,7 +86,7 @@ impl Context<'_> {
     }
 
     /// The template, found on a session that we have anyway, or built.
-    pub(crate) async fn template(&self, held: &Session) -> Result<DbName, ProvisionError> {
+    pub(crate) async fn template(&self, held: &AdminSession) -> Result<DbName, ProvisionError> {
         let namespace = &self.inner.config.namespace;
         match migrator::template_find(&*held.client, namespace).await? {
             Some(found) => Ok(found),
@@ -115,7 +115,7 @@ fn lock_key(tenant: TenantId) -> i64 {
         .fold(0, |key, &byte| (key << 8) | i64::from(byte))
 }
 
-async fn lock(held: &Session, tenant: TenantId) -> Result<(), StepError> {
+async fn lock(held: &AdminSession, tenant: TenantId) -> Result<(), StepError> {
     let key = lock_key(tenant);
     let failed = || ProvisionError::db("taking the laboratory's lock", &held.target);
     let began = Instant::now();

@@ -10,7 +10,7 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     ProvisionError, Provisioner,
     engine::Aborting,
-    reconcile::{stock, sweep},
+    reconcile::{reconcile_fences, stock},
 };
 
 /// How long operations may take to stop once they were told to, before they are cut off.
@@ -25,7 +25,7 @@ impl Provisioner {
         let mut running = JoinSet::new();
         let (stop, stopped) = watch::channel(false);
         let inner = self.inner.clone();
-        let sweeping = Aborting(tokio::spawn(async move { sweep(&inner).await }));
+        let fencing = Aborting(tokio::spawn(async move { reconcile_fences(&inner).await }));
         let scheduler = self.clone();
         let scheduling = Aborting(tokio::spawn(async move { scheduler.ask_for_due_backups().await }));
         let inner = self.inner.clone();
@@ -40,7 +40,7 @@ impl Provisioner {
                 () = tokio::time::sleep(bounds.poll_every) => {}
             }
         }
-        drop((listener, sweeping, stocking, scheduling));
+        drop((listener, fencing, stocking, scheduling));
         let all = async |running: &mut JoinSet<()>| while running.join_next().await.is_some() {};
         if tokio::time::timeout(bounds.shutdown_grace, all(&mut running))
             .await

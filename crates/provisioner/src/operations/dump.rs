@@ -14,7 +14,7 @@ use crate::{
     engine::{Context, Saw},
     error::StepError,
     operations::{archived_admins::seal_admins, offboard::steps::never_archived},
-    server::{Session, end_sessions, open_to_nobody_else, require_own},
+    server::{AdminSession, end_sessions, open_to_nobody_else, require_own},
 };
 
 /// What the dump step hands to those after it, through the registry. The rest stands in the manifest.
@@ -129,7 +129,7 @@ impl Context<'_> {
 /// The programs, the server's version, and the place to write: nothing is closed or dumped before all three are in order.
 pub(crate) async fn ready_to_archive(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     tenant: &Tenant,
 ) -> Result<(Programs, String, Place), StepError> {
     let (programs, server_version) = programs(cx, held).await?;
@@ -141,14 +141,17 @@ pub(crate) async fn ready_to_archive(
 }
 
 /// The client programs for a server, and its version.
-pub(crate) async fn programs(cx: &Context<'_>, held: &Session) -> Result<(Programs, String), ProvisionError> {
+pub(crate) async fn programs(
+    cx: &Context<'_>,
+    held: &AdminSession,
+) -> Result<(Programs, String), ProvisionError> {
     let (major, version) = server_version(held).await?;
     let programs = Programs::find(cx.inner.config.pg_bin.as_deref(), major, &held.target).await?;
     Ok((programs, version))
 }
 
 /// The server's version, as number and as text.
-pub(crate) async fn server_version(held: &Session) -> Result<(u32, String), ProvisionError> {
+pub(crate) async fn server_version(held: &AdminSession) -> Result<(u32, String), ProvisionError> {
     let row = held
         .client
         .query_one(
@@ -182,7 +185,7 @@ pub(crate) async fn dump_closed(cx: &Context<'_>) -> Saw {
     dump(cx, &tenant, &held, ready).await
 }
 
-async fn own_database(cx: &Context<'_>) -> Result<(Tenant, Session), StepError> {
+async fn own_database(cx: &Context<'_>) -> Result<(Tenant, AdminSession), StepError> {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
@@ -192,7 +195,7 @@ async fn own_database(cx: &Context<'_>) -> Result<(Tenant, Session), StepError> 
 async fn dump(
     cx: &Context<'_>,
     tenant: &Tenant,
-    held: &Session,
+    held: &AdminSession,
     (programs, server_version, place): (Programs, String, Place),
 ) -> Saw {
     let config = &cx.inner.config;
@@ -256,7 +259,7 @@ async fn dump(
 }
 
 /// A dump of a laboratory in service that was cut off with its process may still run.
-async fn end_archive_sessions(held: &Session, tenant: &Tenant) -> Result<(), ProvisionError> {
+async fn end_archive_sessions(held: &AdminSession, tenant: &Tenant) -> Result<(), ProvisionError> {
     held.client
         .execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -272,7 +275,7 @@ async fn end_archive_sessions(held: &Session, tenant: &Tenant) -> Result<(), Pro
 /// holds. A superuser may have written since.
 pub(crate) async fn require_archive_of(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     tenant: &Tenant,
 ) -> Result<Archive, StepError> {
     let (archive, manifest) = require_archive(cx, tenant).await?;

@@ -15,7 +15,7 @@ use crate::{
     error::StepError,
     operations::dump::{Steady, programs, server_version},
     request::{begin, commit, only_server},
-    server::{Session, end_subscriptions, literal, look, open_to_nobody_else, require_own},
+    server::{AdminSession, end_subscriptions, literal, look, open_to_nobody_else, require_own},
 };
 
 /// How often it is looked how far a restore is.
@@ -97,7 +97,7 @@ async fn verify(cx: &Context<'_>, recording: Recording) -> Saw {
 /// than the row has, if that try is cut off as well.
 async fn recorded_already(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     place: &Place,
 ) -> Result<Option<Value>, StepError> {
     let client = cx.inner.config.registry.client().await?;
@@ -131,7 +131,7 @@ pub(crate) fn seen(archive: &Archive, manifest: &Manifest) -> Value {
 /// Gives the archived laboratory's, if it was not there.
 pub(crate) async fn ensure_groups(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     manifest: &Manifest,
 ) -> Result<Option<RoleName>, StepError> {
     let namespace = &cx.inner.config.namespace;
@@ -164,7 +164,7 @@ pub(crate) async fn ensure_groups(
 
 /// Drops a group role that was made for a restore alone. Another restore of the same archive may need it still: then it has
 /// rights and stays, and the doctor drops it later.
-pub(crate) async fn drop_made_group(held: &Session, made: Option<RoleName>) {
+pub(crate) async fn drop_made_group(held: &AdminSession, made: Option<RoleName>) {
     let Some(group) = made else {
         return;
     };
@@ -199,7 +199,7 @@ impl Context<'_> {
 
 pub(crate) async fn in_scratch(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     like: &DbName,
     scratch: &DbName,
     place: &Place,
@@ -233,7 +233,7 @@ pub(crate) fn tell_missing(cx: &Context<'_>, saw: &mut Value, missing: &Missing)
 /// Restores a dump into a database that is made for it, and refuses one that does not hold what the manifest says.
 pub(crate) async fn restore_checked(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     step: Step,
     like: &DbName,
     into: &DbName,
@@ -269,7 +269,7 @@ pub(crate) async fn restore_checked(
     }
 }
 
-async fn size(held: &Session, name: &DbName) -> Result<u64, ProvisionError> {
+async fn size(held: &AdminSession, name: &DbName) -> Result<u64, ProvisionError> {
     let row = held
         .client
         .query_one(
@@ -286,7 +286,7 @@ async fn size(held: &Session, name: &DbName) -> Result<u64, ProvisionError> {
 /// read what is restored later.
 async fn create_like(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     step: Step,
     like: &DbName,
     name: &DbName,
@@ -302,7 +302,7 @@ async fn create_like(
     open_to_nobody_else(held, name).await
 }
 
-async fn locale_of(held: &Session, name: &DbName) -> Result<Locale, ProvisionError> {
+async fn locale_of(held: &AdminSession, name: &DbName) -> Result<Locale, ProvisionError> {
     let row = held
         .client
         .query_one(archive::LOCALE, &[&name.as_str()])
@@ -317,7 +317,7 @@ async fn locale_of(held: &Session, name: &DbName) -> Result<Locale, ProvisionErr
 /// FORCE: a `pg_restore` whose process was killed with ours may still write into it.
 pub(crate) async fn drop_if_there(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     name: &DbName,
 ) -> Result<bool, ProvisionError> {
     let there = look(held, name).await?.is_some();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use registry::Server;
 
-use crate::{Inner, ProvisionError, Provisioner, server::Session};
+use crate::{Inner, ProvisionError, Provisioner, server::AdminSession};
 
 /// How soon to look again after what could not be done: what a server's crash has left half made should not lie about.
 const PUT_OFF: Duration = Duration::from_secs(2);
@@ -87,7 +87,7 @@ async fn one_server(inner: &Inner, server: Server) -> Result<Stocked, ProvisionE
     done
 }
 
-async fn under_lock(inner: &Inner, session: &Session) -> Result<Stocked, ProvisionError> {
+async fn under_lock(inner: &Inner, session: &AdminSession) -> Result<Stocked, ProvisionError> {
     let namespace = &inner.config.namespace;
     let mut done = Stocked::default();
     if !migrator::spares_lock(&session.client, namespace).await? {

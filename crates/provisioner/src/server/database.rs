@@ -11,7 +11,7 @@ use crate::{
     engine::{Context, Moment},
     error::StepError,
     preconditions::holds,
-    server::{Session, mark_of},
+    server::{AdminSession, mark_of},
 };
 
 /// How long to wait between two looks at sessions that are ending.
@@ -28,7 +28,7 @@ impl Found {
     }
 }
 
-pub(crate) async fn look(held: &Session, name: &DbName) -> Result<Option<Found>, ProvisionError> {
+pub(crate) async fn look(held: &AdminSession, name: &DbName) -> Result<Option<Found>, ProvisionError> {
     let row = held
         .client
         .query_typed_opt(
@@ -42,7 +42,10 @@ pub(crate) async fn look(held: &Session, name: &DbName) -> Result<Option<Found>,
 
 /// Looks for the laboratory's database. One of its name that is not marked as this laboratory's is an error: its data
 /// are somebody else's, perhaps of an earlier laboratory that had the same slug.
-pub(crate) async fn look_for_own(held: &Session, tenant: &Tenant) -> Result<Option<Found>, ProvisionError> {
+pub(crate) async fn look_for_own(
+    held: &AdminSession,
+    tenant: &Tenant,
+) -> Result<Option<Found>, ProvisionError> {
     match look(held, &tenant.db_name).await? {
         Some(found) if found.mark.as_deref() != Some(&mark_of(tenant)) => Err(ProvisionError::NotOurs {
             what: "database",
@@ -54,7 +57,7 @@ pub(crate) async fn look_for_own(held: &Session, tenant: &Tenant) -> Result<Opti
 }
 
 /// As [`look_for_own`], where it must be there.
-pub(crate) async fn require_own(held: &Session, tenant: &Tenant) -> Result<Found, ProvisionError> {
+pub(crate) async fn require_own(held: &AdminSession, tenant: &Tenant) -> Result<Found, ProvisionError> {
     let found = look_for_own(held, tenant).await?;
     found.ok_or_else(|| ProvisionError::Missing {
         what: "database",
@@ -64,7 +67,7 @@ pub(crate) async fn require_own(held: &Session, tenant: &Tenant) -> Result<Found
 }
 
 /// Lets the administrator in and nobody else. One transaction: at no moment is it open to everybody.
-pub(crate) async fn open_to_nobody_else(held: &Session, name: &DbName) -> Result<(), ProvisionError> {
+pub(crate) async fn open_to_nobody_else(held: &AdminSession, name: &DbName) -> Result<(), ProvisionError> {
     let sql = format!(
         "REVOKE ALL ON DATABASE {name} FROM PUBLIC; ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"
     );
@@ -75,7 +78,7 @@ pub(crate) async fn open_to_nobody_else(held: &Session, name: &DbName) -> Result
 /// replicate. Versions before this one restored them.
 pub(crate) async fn end_subscriptions(
     inner: &Inner,
-    held: &Session,
+    held: &AdminSession,
     copy: &DbName,
 ) -> Result<(), ProvisionError> {
     let rows = held
@@ -107,7 +110,7 @@ pub(crate) async fn end_subscriptions(
 }
 
 /// How many clients are connected to a database.
-async fn sessions(held: &Session, name: &DbName) -> Result<i64, ProvisionError> {
+async fn sessions(held: &AdminSession, name: &DbName) -> Result<i64, ProvisionError> {
     let row = held
         .client
         .query_one(
@@ -121,7 +124,7 @@ async fn sessions(held: &Session, name: &DbName) -> Result<i64, ProvisionError> 
 
 /// Waits until no client is connected; says how many there are still.
 pub(crate) async fn await_empty(
-    held: &Session,
+    held: &AdminSession,
     name: &DbName,
     limit: Duration,
 ) -> Result<i64, ProvisionError> {
@@ -136,7 +139,11 @@ pub(crate) async fn await_empty(
 }
 
 /// Ends every client's session of a database and waits until they are gone.
-pub(crate) async fn end_sessions(cx: &Context<'_>, held: &Session, name: &DbName) -> Result<u64, StepError> {
+pub(crate) async fn end_sessions(
+    cx: &Context<'_>,
+    held: &AdminSession,
+    name: &DbName,
+) -> Result<u64, StepError> {
     let ended = held
         .client
         .execute(
@@ -163,7 +170,11 @@ pub(crate) async fn end_sessions(cx: &Context<'_>, held: &Session, name: &DbName
 ///
 /// What holds it, a transaction that was prepared say, can be ended from inside only: so it is looked for before the database is
 /// closed to everybody, and where the server refuses all the same, administrators are let in again.
-pub(crate) async fn close_and_drop(cx: &Context<'_>, held: &Session, name: &DbName) -> Result<(), StepError> {
+pub(crate) async fn close_and_drop(
+    cx: &Context<'_>,
+    held: &AdminSession,
+    name: &DbName,
+) -> Result<(), StepError> {
     let why = holds(held, name, false).await?;
     if !why.is_empty() {
         return Err(StepError::fatal(ProvisionError::Held { why }));
@@ -175,7 +186,7 @@ pub(crate) async fn close_and_drop(cx: &Context<'_>, held: &Session, name: &DbNa
     dropped
 }
 
-async fn close_then_drop(cx: &Context<'_>, held: &Session, name: &DbName) -> Result<(), StepError> {
+async fn close_then_drop(cx: &Context<'_>, held: &AdminSession, name: &DbName) -> Result<(), StepError> {
     held.run(
         "closing the database",
         // PostgreSQL drops no template, which somebody may have made of it by hand.

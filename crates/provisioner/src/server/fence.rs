@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     Inner, ProvisionError,
-    server::{Session, limits, log_in, require_own, role_is_there},
+    server::{AdminSession, limits, log_in, require_own, role_is_there},
 };
 
 /// The first pause between two questions to the registry; each later one doubles it. Routers answer in milliseconds.
@@ -72,7 +72,7 @@ pub(crate) async fn wait_for_routers(inner: &Inner, tenant: &Tenant) -> Result<W
 /// Keeps the laboratory's role from logging in. `false`: there is no such role.
 pub(crate) async fn lock_out(
     inner: &Inner,
-    session: &Session,
+    session: &AdminSession,
     tenant: &Tenant,
 ) -> Result<bool, ProvisionError> {
     let there = role_is_there(session, tenant).await?;
@@ -86,7 +86,11 @@ pub(crate) async fn lock_out(
 
 /// Takes back all that any fence does: the role may log in, with the password that the registry has for it, and connect to its
 /// database, and nobody else may.
-pub(crate) async fn let_in(inner: &Inner, session: &Session, tenant: &Tenant) -> Result<(), ProvisionError> {
+pub(crate) async fn let_in(
+    inner: &Inner,
+    session: &AdminSession,
+    tenant: &Tenant,
+) -> Result<(), ProvisionError> {
     require_own(session, tenant).await?;
     let (database, role) = (&tenant.db_name, &tenant.role_name);
     if !role_is_there(session, tenant).await? {
@@ -114,7 +118,10 @@ pub(crate) async fn let_in(inner: &Inner, session: &Session, tenant: &Tenant) ->
 const KEPT_LIMIT: &str = "tenantry.connection_limit";
 
 /// How many connections a database takes when it is open: what it kept, or what it has where no fence closed it.
-pub(crate) async fn connection_limit(session: &Session, database: &DbName) -> Result<i32, ProvisionError> {
+pub(crate) async fn connection_limit(
+    session: &AdminSession,
+    database: &DbName,
+) -> Result<i32, ProvisionError> {
     let row = session
         .client
         .query_opt(
@@ -131,7 +138,7 @@ pub(crate) async fn connection_limit(session: &Session, database: &DbName) -> Re
 
 /// Closes a database. Roles that were let in by name, as an adopted laboratory's own people are, are kept out by the limit;
 /// superusers, who dump and compare, are not.
-pub(crate) async fn close_database(session: &Session, database: &DbName) -> Result<(), ProvisionError> {
+pub(crate) async fn close_database(session: &AdminSession, database: &DbName) -> Result<(), ProvisionError> {
     let limit = connection_limit(session, database).await?;
     let sql = format!(
         "REVOKE ALL ON DATABASE {database} FROM PUBLIC;
@@ -142,7 +149,7 @@ pub(crate) async fn close_database(session: &Session, database: &DbName) -> Resu
 }
 
 /// Opens a database as it was before a fence, to those who are let in by name.
-pub(crate) async fn open_again(session: &Session, database: &DbName) -> Result<(), ProvisionError> {
+pub(crate) async fn open_again(session: &AdminSession, database: &DbName) -> Result<(), ProvisionError> {
     let limit = connection_limit(session, database).await?;
     let sql = format!(
         "ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT {limit};
@@ -155,7 +162,7 @@ pub(crate) async fn open_again(session: &Session, database: &DbName) -> Result<(
 /// migration may be under way. The role must be locked out before.
 pub(crate) async fn end_role_sessions(
     inner: &Inner,
-    session: &Session,
+    session: &AdminSession,
     tenant: &Tenant,
 ) -> Result<usize, ProvisionError> {
     let (began, limit) = (Instant::now(), inner.config.bounds.sessions_end_limit);

@@ -1,21 +1,21 @@
 //! What is done on a tenant server, as its administrator, whatever it is done for.
 
-mod check;
+mod admin_session;
 mod database;
 pub(crate) mod fence;
-mod reach;
+mod fitness;
 mod rights;
 mod role;
 mod settings;
 mod sql;
 
 pub(crate) use self::{
-    check::reachable,
+    admin_session::{AdminSession, IdleSessions},
     database::{
         await_empty, close_and_drop, end_sessions, end_subscriptions, look, look_for_own,
         open_to_nobody_else, require_own,
     },
-    reach::{Kept, Session},
+    fitness::reachable,
     rights::{drop_group, limits, log_in, rights, settle},
     role::{create as create_role, create_or_mend, drop_role, drop_role_of, mend_password, role_is_there},
     settings::handed_on,

@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 
 use crate::{
     Inner, ProvisionError,
-    server::{Session, literal, mark_of},
+    server::{AdminSession, literal, mark_of},
 };
 
 /// What the server's catalogue says of a laboratory's rights in one database.
@@ -34,7 +34,7 @@ impl Rights {
 /// Asks, on a session in any database of the server.
 pub(crate) async fn rights(
     inner: &Inner,
-    session: &Session,
+    session: &AdminSession,
     tenant: &Tenant,
     database: &DbName,
 ) -> Result<Rights, ProvisionError> {
@@ -73,7 +73,7 @@ pub(crate) async fn rights(
 /// laboratory works on meanwhile: what it had through an earlier version's group goes last.
 pub(crate) async fn settle(
     inner: &Inner,
-    session: &Session,
+    session: &AdminSession,
     tenant: &Tenant,
     database: &DbName,
 ) -> Result<(), ProvisionError> {
@@ -127,7 +127,7 @@ pub(crate) fn log_in(inner: &Inner, tenant: &Tenant) -> Result<String, Provision
 /// stays: without members it is no more than a name.
 pub(crate) async fn drop_group(
     inner: &Inner,
-    session: &Session,
+    session: &AdminSession,
     tenant: &Tenant,
 ) -> Result<bool, ProvisionError> {
     let group = inner.config.namespace.tenant_group(tenant.id);

@@ -11,7 +11,7 @@ use crate::{
     Inner, ProvisionError,
     engine::{Context, Saw},
     error::StepError,
-    server::{Session, drop_group, limits, literal, log_in, mark_of},
+    server::{AdminSession, drop_group, limits, literal, log_in, mark_of},
 };
 
 impl Context<'_> {
@@ -49,7 +49,7 @@ impl Context<'_> {
 /// Puts the stored password back where the role has another one, as after an `ALTER ROLE … PASSWORD` of its own.
 pub(crate) async fn mend_password(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     tenant: &Tenant,
 ) -> Result<bool, StepError> {
     let target = cx.own_target(tenant).await?;
@@ -65,7 +65,7 @@ pub(crate) async fn mend_password(
 }
 
 /// Whether the laboratory's role is there. One of its name that is not marked as this laboratory's is an error.
-pub(crate) async fn role_is_there(held: &Session, tenant: &Tenant) -> Result<bool, ProvisionError> {
+pub(crate) async fn role_is_there(held: &AdminSession, tenant: &Tenant) -> Result<bool, ProvisionError> {
     let row = held
         .client
         .query_typed_opt(
@@ -88,7 +88,7 @@ pub(crate) async fn role_is_there(held: &Session, tenant: &Tenant) -> Result<boo
 /// Creates the role, or mends it where it is there. The server gets a SCRAM verifier and never the password, which would stand in its log.
 pub(crate) async fn create_or_mend(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     tenant: &Tenant,
     there: bool,
 ) -> Result<bool, StepError> {
@@ -109,7 +109,7 @@ pub(crate) async fn create_or_mend(
 /// the database.
 pub(crate) async fn create(
     inner: &Inner,
-    held: &Session,
+    held: &AdminSession,
     tenant: &Tenant,
     password: &SecretString,
     log_in: &'static str,
@@ -135,7 +135,7 @@ pub(crate) async fn drop_role(cx: &Context<'_>) -> Saw {
 }
 
 /// The same on a session that is there.
-pub(crate) async fn drop_role_of(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Saw {
+pub(crate) async fn drop_role_of(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> Saw {
     let there = role_is_there(held, tenant).await;
     let group = drop_group(cx.inner, held, tenant).await?;
     match there {

@@ -5,7 +5,7 @@ use model::{DbName, quote_ident};
 
 use crate::{
     ProvisionError,
-    server::{Session, literal},
+    server::{AdminSession, literal},
 };
 
 /// Settings whose value is a list of names: kept as one text, and taken only as the list that it was. The same list stands in
@@ -22,7 +22,7 @@ const LISTS: [&str; 6] = [
 /// Statements that give to `to` what `of` has: the owner, rights that roles hold by name, and settings, also those of one
 /// role in this database. Not what PUBLIC may: a laboratory's database gives it nothing.
 pub(crate) async fn handed_on(
-    held: &Session,
+    held: &AdminSession,
     of: &DbName,
     to: &DbName,
 ) -> Result<Vec<String>, ProvisionError> {

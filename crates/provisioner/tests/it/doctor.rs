@@ -2,21 +2,21 @@
 //! and drops no data.
 
 use model::{OperationId, SchemaVersion, TenantEvent, TenantId};
-use provisioner::{Ailment, Finding, Report};
+use provisioner::{Finding, FindingKind, Report};
 use registry::{Actor, Change, Tenant};
 use tokio_postgres::Client;
 
 use crate::harness::{Harness, NOW, by, connect, register_server};
 
 /// What was found, as kind and subject, in order.
-fn told(report: &Report) -> Vec<(Ailment, String)> {
+fn told(report: &Report) -> Vec<(FindingKind, String)> {
     let told = report.findings.iter().map(|f| (f.kind, f.subject.clone()));
     let mut told: Vec<_> = told.collect();
     told.sort();
     told
 }
 
-fn of_kind(report: &Report, kind: Ailment) -> &Finding {
+fn of_kind(report: &Report, kind: FindingKind) -> &Finding {
     let found: Vec<&Finding> = report.findings.iter().filter(|f| f.kind == kind).collect();
     match found[..] {
         [one] => one,
@@ -176,9 +176,9 @@ async fn what_an_operation_or_a_suspension_under_way_explains_is_not_named() {
     assert_eq!(
         told(&harness.examined().await),
         [
-            (Ailment::RoleCanLogIn, closing.role_name.as_str().to_owned()),
-            (Ailment::MakingLeft, making.as_str().to_owned()),
-            (Ailment::ProvisioningWithoutOperation, asked.slug.to_string()),
+            (FindingKind::RoleCanLogIn, closing.role_name.as_str().to_owned()),
+            (FindingKind::MakingLeft, making.as_str().to_owned()),
+            (FindingKind::ProvisioningWithoutOperation, asked.slug.to_string()),
         ]
     );
 }
@@ -214,20 +214,20 @@ async fn lacks_and_foreign_things_are_named() {
     assert_eq!(
         told(&report),
         [
-            (Ailment::MissingDatabase, name(&no_database)),
-            (Ailment::MissingRole, name(&no_role)),
-            (Ailment::NotOurs, name(&foreign)),
-            (Ailment::NotOurs, name(&foreign)),
+            (FindingKind::MissingDatabase, name(&no_database)),
+            (FindingKind::MissingRole, name(&no_role)),
+            (FindingKind::NotOurs, name(&foreign)),
+            (FindingKind::NotOurs, name(&foreign)),
         ]
     );
     assert!(
-        of_kind(&report, Ailment::MissingDatabase)
+        of_kind(&report, FindingKind::MissingDatabase)
             .advice
             .contains("archives list")
     );
     // Only the role can be made again, with the password that is stored: the laboratory can log in as before.
     let mended = harness.mended().await;
-    assert!(of_kind(&mended, Ailment::MissingRole).mended);
+    assert!(of_kind(&mended, FindingKind::MissingRole).mended);
     connect(&harness.own(&no_role))
         .await
         .batch_execute("SELECT * FROM lab_profile")
@@ -274,14 +274,14 @@ async fn what_is_open_and_what_is_closed_by_mistake_is_found_and_mended() {
     assert_eq!(
         told(&report),
         [
-            (Ailment::RoleCanLogIn, name(&open)),
-            (Ailment::RoleCannotLogIn, name(&closed)),
-            (Ailment::RoleCannotLogIn, name(&unreachable)),
+            (FindingKind::RoleCanLogIn, name(&open)),
+            (FindingKind::RoleCannotLogIn, name(&closed)),
+            (FindingKind::RoleCannotLogIn, name(&unreachable)),
             (
-                Ailment::RoleReachesElsewhere,
+                FindingKind::RoleReachesElsewhere,
                 format!("{} in {}", name(&far), public.db_name.as_str())
             ),
-            (Ailment::OpenToPublic, name(&public)),
+            (FindingKind::OpenToPublic, name(&public)),
         ]
     );
     harness.mended().await;
@@ -328,14 +328,14 @@ async fn a_role_that_reaches_others_through_a_group_or_as_a_superuser_is_named()
     assert_eq!(
         told(&report),
         [
-            (Ailment::RoleAttributes, three.role_name.as_str().to_owned()),
-            (Ailment::RoleMembership, member),
-            (Ailment::RightsOfOthers, let_in),
+            (FindingKind::RoleAttributes, three.role_name.as_str().to_owned()),
+            (FindingKind::RoleMembership, member),
+            (FindingKind::RightsOfOthers, let_in),
         ]
     );
     let decided = |kind| of_kind(&report, kind).mendable;
     assert!(
-        !decided(Ailment::RoleMembership) && !decided(Ailment::RightsOfOthers),
+        !decided(FindingKind::RoleMembership) && !decided(FindingKind::RightsOfOthers),
         "a person has to decide"
     );
     run(&admin, &format!("ALTER ROLE {} NOSUPERUSER", three.role_name)).await;
@@ -423,18 +423,18 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
 
     let report = harness.examined().await;
     let mut expected = vec![
-        (Ailment::OrphanDatabase, orphan.clone()),
-        (Ailment::OrphanDatabase, stranger.clone()),
-        (Ailment::OrphanRole, free.clone()),
-        (Ailment::OrphanRole, owner.clone()),
-        (Ailment::OrphanRole, unmarked.clone()),
-        (Ailment::ScratchLeft, scratch.as_str().to_owned()),
-        (Ailment::MakingLeft, making.as_str().to_owned()),
-        (Ailment::MakingLeft, inhabited.as_str().to_owned()),
-        (Ailment::StaleTemplate, stale.as_str().to_owned()),
-        (Ailment::StaleTemplate, building.as_str().to_owned()),
-        (Ailment::StaleSpare, spare.clone()),
-        (Ailment::StaleSpare, opened.as_str().to_owned()),
+        (FindingKind::OrphanDatabase, orphan.clone()),
+        (FindingKind::OrphanDatabase, stranger.clone()),
+        (FindingKind::OrphanRole, free.clone()),
+        (FindingKind::OrphanRole, owner.clone()),
+        (FindingKind::OrphanRole, unmarked.clone()),
+        (FindingKind::ScratchLeft, scratch.as_str().to_owned()),
+        (FindingKind::MakingLeft, making.as_str().to_owned()),
+        (FindingKind::MakingLeft, inhabited.as_str().to_owned()),
+        (FindingKind::StaleTemplate, stale.as_str().to_owned()),
+        (FindingKind::StaleTemplate, building.as_str().to_owned()),
+        (FindingKind::StaleSpare, spare.clone()),
+        (FindingKind::StaleSpare, opened.as_str().to_owned()),
     ];
     expected.sort();
     assert_eq!(told(&report), expected);
@@ -450,11 +450,11 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
         "{held:#?}"
     );
     let mut left = vec![
-        (Ailment::OrphanDatabase, orphan),
-        (Ailment::OrphanDatabase, stranger),
-        (Ailment::OrphanRole, owner),
-        (Ailment::OrphanRole, unmarked),
-        (Ailment::MakingLeft, inhabited.as_str().to_owned()),
+        (FindingKind::OrphanDatabase, orphan),
+        (FindingKind::OrphanDatabase, stranger),
+        (FindingKind::OrphanRole, owner),
+        (FindingKind::OrphanRole, unmarked),
+        (FindingKind::MakingLeft, inhabited.as_str().to_owned()),
     ];
     left.sort();
     assert_eq!(told(&harness.examined().await), left, "{:#?}", mended.findings);
@@ -484,7 +484,7 @@ async fn a_template_that_somebody_builds_is_no_left_over() {
         &format!("CREATE DATABASE {building} TEMPLATE template0 ALLOW_CONNECTIONS false"),
     )
     .await;
-    let seen = [(Ailment::StaleTemplate, building.as_str().to_owned())];
+    let seen = [(FindingKind::StaleTemplate, building.as_str().to_owned())];
     assert_eq!(told(&harness.examined().await), seen);
     // The builder's lock, as the migrator takes it.
     let name = format!("tenantry template {}", harness.space.namespace.as_str());
@@ -511,8 +511,8 @@ async fn operations_that_nobody_works_on_are_found_and_woken() {
     .await;
     let report = harness.examined().await;
     let mut expected = vec![
-        (Ailment::StuckOperation, forgotten.to_string()),
-        (Ailment::StuckOperation, dead.to_string()),
+        (FindingKind::StuckOperation, forgotten.to_string()),
+        (FindingKind::StuckOperation, dead.to_string()),
     ];
     expected.sort();
     assert_eq!(told(&report), expected);
@@ -550,14 +550,20 @@ async fn laboratories_that_no_operation_moves_on_are_named() {
     let report = harness.examined().await;
     let states: Vec<_> = told(&report)
         .into_iter()
-        .filter(|(kind, _)| *kind != Ailment::RoleCanLogIn)
+        .filter(|(kind, _)| *kind != FindingKind::RoleCanLogIn)
         .collect();
     assert_eq!(
         states,
         [
-            (Ailment::ProvisioningWithoutOperation, being_made.slug.to_string()),
-            (Ailment::DeletingWithoutOperation, leaving.slug.to_string()),
-            (Ailment::RestoringWithoutOperation, coming_back.slug.to_string()),
+            (
+                FindingKind::ProvisioningWithoutOperation,
+                being_made.slug.to_string()
+            ),
+            (FindingKind::DeletingWithoutOperation, leaving.slug.to_string()),
+            (
+                FindingKind::RestoringWithoutOperation,
+                coming_back.slug.to_string()
+            ),
         ]
     );
 }
@@ -591,9 +597,12 @@ async fn a_version_that_is_recorded_too_low_is_raised_and_one_too_high_is_only_t
     assert_eq!(
         told(&report),
         [
-            (Ailment::VersionDiffers, ahead.db_name.as_str().to_owned()),
-            (Ailment::VersionDiffers, behind.db_name.as_str().to_owned()),
-            (Ailment::UnreadableDatabase, broken.db_name.as_str().to_owned()),
+            (FindingKind::VersionDiffers, ahead.db_name.as_str().to_owned()),
+            (FindingKind::VersionDiffers, behind.db_name.as_str().to_owned()),
+            (
+                FindingKind::UnreadableDatabase,
+                broken.db_name.as_str().to_owned()
+            ),
         ]
     );
     assert_eq!(
@@ -635,13 +644,13 @@ async fn archives_that_are_not_as_they_were_proved_are_named() {
     std::fs::write(&unknown, "half a dump").unwrap();
     let report = harness.examined().await;
     let mut expected = vec![
-        (Ailment::ArchiveMissing, text(&dumps[0])),
+        (FindingKind::ArchiveMissing, text(&dumps[0])),
         (
-            Ailment::ArchiveMissing,
+            FindingKind::ArchiveMissing,
             text(&dumps[1].with_extension("manifest.json")),
         ),
-        (Ailment::ArchiveSizeDiffers, text(&dumps[1])),
-        (Ailment::ArchiveUnrecorded, text(&unknown)),
+        (FindingKind::ArchiveSizeDiffers, text(&dumps[1])),
+        (FindingKind::ArchiveUnrecorded, text(&unknown)),
     ];
     expected.sort();
     assert_eq!(told(&report), expected);
@@ -668,9 +677,12 @@ async fn a_server_that_does_not_answer_and_secrets_that_do_not_open_are_named() 
         .await;
     let report = harness.examined().await;
     let mut expected = vec![
-        (Ailment::ServerUnreachable, format!("{}:1", away.host)),
-        (Ailment::UndecryptableSecret, "server:odd".to_owned()),
-        (Ailment::UndecryptableSecret, format!("tenant:{}:role", tenant.id)),
+        (FindingKind::ServerUnreachable, format!("{}:1", away.host)),
+        (FindingKind::UndecryptableSecret, "server:odd".to_owned()),
+        (
+            FindingKind::UndecryptableSecret,
+            format!("tenant:{}:role", tenant.id),
+        ),
     ];
     expected.sort();
     assert_eq!(told(&report), expected);

@@ -2,7 +2,7 @@
 //! nothing of it is handed out as the laboratory's, and nobody's rights in it change.
 
 use model::{TenantId, TenantState};
-use provisioner::{Ailment, ProvisionError};
+use provisioner::{FindingKind, ProvisionError};
 use registry::{Archive, OperationFilter, Tenant};
 
 use crate::harness::{Harness, NOW, by, connect};
@@ -148,7 +148,7 @@ async fn a_laboratory_without_database_and_archive_is_forgotten_when_its_data_ar
     let missing = report
         .findings
         .iter()
-        .find(|f| f.kind == Ailment::MissingDatabase);
+        .find(|f| f.kind == FindingKind::MissingDatabase);
     let option = "--without-archive";
     assert!(missing.unwrap().advice.contains(option), "{:#?}", report.findings);
     let refused = harness

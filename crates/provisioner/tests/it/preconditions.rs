@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use model::{OperationStatus, TenantState};
-use provisioner::{Ailment, ProvisionError};
+use provisioner::{FindingKind, ProvisionError};
 
 use crate::{
     adopt::{Old, adopted},
@@ -75,7 +75,7 @@ async fn a_removal_that_has_nowhere_to_write_its_archive_closes_nothing() {
         TenantState::Active
     );
     let report = harness.provisioner.examine(false).await.unwrap();
-    let told = |kind: Ailment| kind.as_str() == "archive_store";
+    let told = |kind: FindingKind| kind.as_str() == "archive_store";
     assert!(report.findings.iter().any(|f| told(f.kind)), "{report:#?}");
 }
 

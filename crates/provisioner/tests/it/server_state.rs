@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use embedded::{Cluster, ThrowawayOptions};
 use model::RouterId;
-use provisioner::{Ailment, Finding};
+use provisioner::{Finding, FindingKind};
 use registry::NewRouter;
 
 use crate::harness::{Harness, connect, register_server};
 
 const TTL: Duration = Duration::from_secs(600);
 
-async fn found(harness: &Harness, kind: Ailment) -> Vec<Finding> {
+async fn found(harness: &Harness, kind: FindingKind) -> Vec<Finding> {
     let report = harness.provisioner.examine(false).await.unwrap();
     report
         .findings
@@ -39,9 +39,9 @@ async fn budgets_that_a_server_cannot_hold_together_are_named_with_what_to_set()
         registry::router_register(&client, &router, TTL).await.unwrap();
     };
     register("host:1", half - 20).await;
-    assert!(found(&harness, Ailment::ServerOverbooked).await.is_empty());
+    assert!(found(&harness, FindingKind::ServerOverbooked).await.is_empty());
     register("host:2", half + 10).await;
-    let findings = found(&harness, Ailment::ServerOverbooked).await;
+    let findings = found(&harness, FindingKind::ServerOverbooked).await;
     let [finding] = &findings[..] else {
         panic!("{findings:#?}")
     };
@@ -59,8 +59,8 @@ async fn a_server_and_a_registry_that_take_no_writes_are_named() {
         .unwrap();
     let sealer = &harness.provisioner.config().sealer;
     register_server(&harness.registry, sealer, second.target(), "second").await;
-    assert!(found(&harness, Ailment::ServerReadOnly).await.is_empty());
-    assert!(found(&harness, Ailment::RegistryReadOnly).await.is_empty());
+    assert!(found(&harness, FindingKind::ServerReadOnly).await.is_empty());
+    assert!(found(&harness, FindingKind::RegistryReadOnly).await.is_empty());
 
     let admin = connect(second.target()).await;
     admin
@@ -79,11 +79,11 @@ async fn a_server_and_a_registry_that_take_no_writes_are_named() {
         .unwrap();
 
     testkit::eventually("the server to have read its configuration", TTL, async || {
-        found(&harness, Ailment::ServerReadOnly).await.len() == 1
+        found(&harness, FindingKind::ServerReadOnly).await.len() == 1
     })
     .await;
-    let findings = found(&harness, Ailment::ServerReadOnly).await;
+    let findings = found(&harness, FindingKind::ServerReadOnly).await;
     assert_eq!(findings[0].server.as_ref().unwrap().as_str(), "second");
-    assert_eq!(found(&harness, Ailment::RegistryReadOnly).await.len(), 1);
+    assert_eq!(found(&harness, FindingKind::RegistryReadOnly).await.len(), 1);
     second.stop().await.unwrap();
 }

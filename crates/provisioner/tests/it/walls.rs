@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use model::{ArchiveId, DbName, OperationStatus, Slug};
-use provisioner::{Ailment, Provisioner, RestoreAs};
+use provisioner::{FindingKind, Provisioner, RestoreAs};
 use registry::Tenant;
 use tokio_postgres::{Client, error::SqlState};
 
@@ -178,7 +178,7 @@ async fn a_password_that_a_role_changed_is_found_by_logging_in_and_put_back() {
     let tenant = harness.provisioned("changed").await;
     changes_its_password(&harness, &tenant).await;
     let report = harness.provisioner.examine(true).await.unwrap();
-    let found: Vec<Ailment> = report.findings.iter().map(|finding| finding.kind).collect();
+    let found: Vec<FindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
     assert_eq!(found.len(), 1, "{:#?}", report.findings);
     assert_eq!(report.findings[0].subject, tenant.role_name.as_str());
     assert!(report.findings[0].mendable, "{:#?}", report.findings);
@@ -272,7 +272,7 @@ async fn a_database_that_was_renamed_by_hand_serves_again_when_it_is_renamed_bac
         .collect();
     assert_eq!(
         found,
-        [(Ailment::MissingDatabase, name.as_str())],
+        [(FindingKind::MissingDatabase, name.as_str())],
         "{:#?}",
         report.findings
     );
@@ -384,15 +384,15 @@ async fn an_installation_of_an_earlier_version_is_found_and_brought_behind_the_w
     as_before(&harness, &one, &[&two]).await;
     as_before(&harness, &two, &[]).await;
     let report = harness.provisioner.examine(true).await.unwrap();
-    let mut kinds: Vec<Ailment> = report.findings.iter().map(|finding| finding.kind).collect();
+    let mut kinds: Vec<FindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
     kinds.sort();
     kinds.dedup();
     assert_eq!(
         kinds,
         [
-            Ailment::RoleReachesElsewhere,
-            Ailment::RightsUnsettled,
-            Ailment::RoleUnbounded
+            FindingKind::RoleReachesElsewhere,
+            FindingKind::RightsUnsettled,
+            FindingKind::RoleUnbounded
         ],
         "{:#?}",
         report.findings

@@ -3,7 +3,7 @@
 
 use embedded::{Cluster, ThrowawayOptions};
 use model::{OperationId, Slug, Step, TenantState};
-use provisioner::{Ailment, ProvisionError, RestoreAs};
+use provisioner::{FindingKind, ProvisionError, RestoreAs};
 use registry::Tenant;
 use serde_json::Value;
 use testkit::Space;
@@ -400,7 +400,7 @@ async fn a_scratch_copy_with_a_subscription_is_dropped_by_the_doctor() {
     let found = report
         .findings
         .iter()
-        .find(|f| f.kind == Ailment::ScratchLeft)
+        .find(|f| f.kind == FindingKind::ScratchLeft)
         .unwrap();
     assert!(found.mended, "{found:#?}");
     assert!(!harness.leftovers().await.contains(&scratch.as_str().to_owned()));

@@ -16,7 +16,7 @@ use crate::{
     Inner, NewAdmin, NewLab, ProvisionError, Provisioner, RequestedBy,
     operations::adopt::steps::{agrees, version_by_shape},
     request::{begin, commit, earlier, only_server, tenant_of},
-    server::Session,
+    server::AdminSession,
 };
 
 /// A database that is to become a laboratory as it is.
@@ -90,7 +90,7 @@ impl Inner {
     /// Whether a database may become a laboratory's. Gives the comment that it has.
     pub(crate) async fn adoptable(
         &self,
-        held: &Session,
+        held: &AdminSession,
         database: &DbName,
         mark: Option<&str>,
     ) -> Result<Option<String>, ProvisionError> {
@@ -167,7 +167,7 @@ impl Inner {
     /// plane on the same server has another namespace.
     async fn is_own_mark(
         &self,
-        held: &Session,
+        held: &AdminSession,
         database: &DbName,
         mark: &str,
     ) -> Result<bool, ProvisionError> {
@@ -184,7 +184,11 @@ impl Inner {
     }
 
     /// The name of this namespace's role that has the mark.
-    async fn role_with_mark(&self, held: &Session, mark: &str) -> Result<Option<String>, ProvisionError> {
+    async fn role_with_mark(
+        &self,
+        held: &AdminSession,
+        mark: &str,
+    ) -> Result<Option<String>, ProvisionError> {
         let row = held
             .client
             .query_opt(
@@ -208,7 +212,7 @@ impl Inner {
     /// was named by. `None` for a database that was not ours.
     async fn taken_back(
         &self,
-        held: &Session,
+        held: &AdminSession,
         wanted: &Adoption,
         comment: Option<&str>,
         profile: &Profile,
@@ -252,7 +256,7 @@ impl Inner {
     /// Refuses a database of which no version can be told, as the operation's own step would: nothing was made for it then.
     async fn require_version(
         &self,
-        held: &Session,
+        held: &AdminSession,
         (inside, place): (&Client, &ConnectTarget),
         operation: OperationId,
         baseline: Option<SchemaVersion>,

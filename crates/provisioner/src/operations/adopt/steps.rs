@@ -24,7 +24,8 @@ use crate::{
         provision::steps::{activate, check, ensure_role, seed, undo_tenant},
     },
     server::{
-        Session, drop_role, literal, look, look_for_own, mark_of, open_to_nobody_else, require_own, settle,
+        AdminSession, drop_role, literal, look, look_for_own, mark_of, open_to_nobody_else, require_own,
+        settle,
     },
 };
 
@@ -106,7 +107,7 @@ pub(crate) async fn inspect(cx: &Context<'_>) -> Saw {
     Ok(json!({ "database": name, "before": before }))
 }
 
-async fn before(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Result<Before, StepError> {
+async fn before(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> Result<Before, StepError> {
     let inside = cx.inside(tenant).await?;
     let row = inside
         .query_one(
@@ -136,7 +137,7 @@ async fn before(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Result<Bef
     })
 }
 
-async fn held_by_name(inside: &Client, held: &Session) -> Result<Vec<(String, String)>, ProvisionError> {
+async fn held_by_name(inside: &Client, held: &AdminSession) -> Result<Vec<(String, String)>, ProvisionError> {
     let rows = inside
         .query(HELD, &[&migrator::CLOSED_FUNCTIONS.as_slice()])
         .await
@@ -187,7 +188,7 @@ pub(crate) fn agrees(history: SchemaVersion, wanted: Option<SchemaVersion>) -> R
     }
 }
 
-async fn drop_scratch(held: &Session, scratch: &DbName) -> Result<(), ProvisionError> {
+async fn drop_scratch(held: &AdminSession, scratch: &DbName) -> Result<(), ProvisionError> {
     if look(held, scratch).await?.is_some() {
         // FORCE: our own session of a moment ago may still be ending, and nobody else is let in.
         let sql = format!("DROP DATABASE {scratch} WITH (FORCE)");
@@ -210,7 +211,7 @@ async fn look_up(client: &Client, place: &ConnectTarget, path: &str) -> Result<(
 /// [`ProvisionError::NotAdoptable`] says what is missing or only half there.
 pub(crate) async fn version_by_shape(
     inner: &Inner,
-    held: &Session,
+    held: &AdminSession,
     laboratory: (&Client, &ConnectTarget),
     scratch: &DbName,
     wanted: Option<SchemaVersion>,
@@ -227,7 +228,7 @@ pub(crate) async fn version_by_shape(
 /// Brings a scratch database from version to version, and compares the laboratory's with it at each.
 async fn compare(
     inner: &Inner,
-    held: &Session,
+    held: &AdminSession,
     (inside, place): (&Client, &ConnectTarget),
     scratch: &DbName,
     wanted: Option<SchemaVersion>,
@@ -303,7 +304,7 @@ async fn rows(
     rows.iter().map(line).collect()
 }
 
-async fn users(held: &Session, tenant: &Tenant) -> Result<Vec<User>, ProvisionError> {
+async fn users(held: &AdminSession, tenant: &Tenant) -> Result<Vec<User>, ProvisionError> {
     let rows = held
         .client
         .query(
@@ -351,7 +352,7 @@ pub(crate) async fn ensure_schema(cx: &Context<'_>) -> Saw {
 }
 
 /// What a user can do in the schema `public`, also through PUBLIC, they can do by name from now on.
-async fn keep_in_schema(inside: &Client, held: &Session, user: &User) -> Result<(), ProvisionError> {
+async fn keep_in_schema(inside: &Client, held: &AdminSession, user: &User) -> Result<(), ProvisionError> {
     let failed = || ProvisionError::db("keeping the rights of the laboratory's own users", &held.target);
     let rows = inside
         .query(
@@ -456,7 +457,7 @@ async fn noted(cx: &Context<'_>) -> Result<Option<Before>, ProvisionError> {
 
 async fn give_back(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     tenant: &Tenant,
     before: &Option<Before>,
 ) -> Result<(), StepError> {

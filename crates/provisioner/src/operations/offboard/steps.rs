@@ -21,7 +21,7 @@ use crate::{
     preconditions::Planned,
     request::{begin, commit},
     server::{
-        Session, close_and_drop, drop_role, end_sessions,
+        AdminSession, close_and_drop, drop_role, end_sessions,
         fence::{close_database, let_in, lock_out, open_again, wait_for_routers},
         look_for_own, require_own,
     },
@@ -71,7 +71,7 @@ pub(crate) async fn fence(cx: &Context<'_>) -> Saw {
 }
 
 /// Everything that an operation needs which closes a laboratory: nothing is closed before that is there.
-pub(crate) async fn require_closable(cx: &Context<'_>, tenant: &Tenant) -> Result<Session, StepError> {
+pub(crate) async fn require_closable(cx: &Context<'_>, tenant: &Tenant) -> Result<AdminSession, StepError> {
     let held = cx.maintenance(tenant).await?;
     require_own(&held, tenant).await?;
     let closing = Planned::of(cx.operation.kind, tenant);
@@ -81,7 +81,7 @@ pub(crate) async fn require_closable(cx: &Context<'_>, tenant: &Tenant) -> Resul
 }
 
 /// Closes a laboratory that does not serve any more: its routers let go, its role is locked out, every session is ended.
-pub(crate) async fn close(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Saw {
+pub(crate) async fn close(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> Saw {
     let routers = wait_for_routers(cx.inner, tenant).await?;
     if !routers.silent.is_empty() {
         tracing::warn!(
@@ -145,7 +145,7 @@ pub(crate) fn never_archived(tenant: &Tenant) -> StepError {
     })
 }
 
-fn gone(tenant: &Tenant, held: &Session) -> StepError {
+fn gone(tenant: &Tenant, held: &AdminSession) -> StepError {
     StepError::fatal(ProvisionError::Missing {
         what: "database",
         name: tenant.db_name.as_str().to_owned(),
@@ -158,7 +158,7 @@ fn gone(tenant: &Tenant, held: &Session) -> StepError {
 }
 
 /// The server itself, whatever leads to it.
-async fn server_identifier(held: &Session) -> Result<String, ProvisionError> {
+async fn server_identifier(held: &AdminSession) -> Result<String, ProvisionError> {
     let row = held
         .client
         .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
@@ -180,7 +180,7 @@ pub(crate) async fn grace(cx: &Context<'_>) -> Result<Ran, StepError> {
 }
 
 /// Opens a laboratory again whose removal was called off, and gives it back the state before. The server is told first, with
-/// the row locked: a laboratory that is in service can log in, and no sweep closes it in between.
+/// the row locked: a laboratory that is in service can log in, and no reconciler closes it in between.
 pub(crate) async fn readmit(cx: &Context<'_>) -> Saw {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "tenant": "gone" }));

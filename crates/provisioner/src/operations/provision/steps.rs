@@ -12,8 +12,8 @@ use crate::{
     operations::{Definition, definition::steps, migrate::bring_to_latest},
     request::{begin, commit},
     server::{
-        Session, close_and_drop, create_or_mend, drop_role, literal, look, look_for_own, mark_of, reachable,
-        require_own, rights, role_is_there, settle,
+        AdminSession, close_and_drop, create_or_mend, drop_role, literal, look, look_for_own, mark_of,
+        reachable, require_own, rights, role_is_there, settle,
     },
 };
 
@@ -42,7 +42,7 @@ pub(crate) async fn ensure_role(cx: &Context<'_>) -> Saw {
 }
 
 /// Makes the role, once it is certain that the template is there.
-pub(crate) async fn make_role(cx: &Context<'_>, held: &Session, tenant: &Tenant) -> Saw {
+pub(crate) async fn make_role(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> Saw {
     // The group role comes with the database, and the laboratory's role is made a member of it then.
     let looking = async { Ok(role_is_there(held, tenant).await?) };
     let (template, there) =
@@ -93,7 +93,7 @@ pub(crate) async fn ensure_database(cx: &Context<'_>) -> Saw {
 /// transaction, so that of two that want the same one the second finds it gone, and it is never there half claimed.
 async fn claim_spare(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     tenant: &Tenant,
     spares: Vec<DbName>,
 ) -> Result<Option<DbName>, ProvisionError> {
@@ -358,7 +358,7 @@ pub(crate) async fn undo_database(cx: &Context<'_>) -> Saw {
 }
 
 /// Drops what this operation made of the laboratory's database, under either name.
-pub(crate) async fn drop_made(cx: &Context<'_>, held: &Session, tenant: Tenant) -> Saw {
+pub(crate) async fn drop_made(cx: &Context<'_>, held: &AdminSession, tenant: Tenant) -> Saw {
     let making = cx.inner.config.namespace.database_in_the_making(tenant.id);
     let mut dropped = Vec::new();
     if look(held, &making).await?.is_some() {

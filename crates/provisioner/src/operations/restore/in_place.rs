@@ -20,7 +20,7 @@ use crate::{
         verify::{drop_if_there, tell_missing, verify_closed},
     },
     request::{begin, commit},
-    server::{Session, close_and_drop, end_sessions, handed_on, literal, look, mark_of, require_own},
+    server::{AdminSession, close_and_drop, end_sessions, handed_on, literal, look, mark_of, require_own},
 };
 
 /// The steps, and what takes back what they made.
@@ -127,7 +127,7 @@ pub(crate) async fn swap_database(cx: &Context<'_>) -> Saw {
 /// that begins anew, and opens the laboratory's own first.
 async fn exchange(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     tenant: &Tenant,
     restored: &DbName,
     replaced: &DbName,

@@ -19,7 +19,7 @@ use crate::{
         },
         verify::{drop_if_there, drop_made_group, ensure_groups, restore_checked, tell_missing},
     },
-    server::{Session, drop_role_of, literal, look_for_own, mark_of, settle},
+    server::{AdminSession, drop_role_of, literal, look_for_own, mark_of, settle},
 };
 
 /// The steps, and what takes back what they made.
@@ -83,7 +83,11 @@ pub(crate) async fn restore_database(cx: &Context<'_>) -> Saw {
 
 /// What was restored is not on the disk for certain, because nothing waited for it (`Dump::restore`). This commit does, and with
 /// it everything that was written before it: the log is one. So what has the mark is whole also after the server crashed.
-pub(super) async fn mark_whole(held: &Session, database: &DbName, mark: &str) -> Result<(), ProvisionError> {
+pub(super) async fn mark_whole(
+    held: &AdminSession,
+    database: &DbName,
+    mark: &str,
+) -> Result<(), ProvisionError> {
     let sql = format!(
         "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
          COMMENT ON DATABASE {database} IS {}",
@@ -101,7 +105,7 @@ pub(super) struct Restored {
 
 pub(super) async fn restore_into(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     into: &DbName,
 ) -> Result<Restored, StepError> {
     let archive = cx.archive().await?;
@@ -136,7 +140,7 @@ pub(super) async fn restore_into(
 /// here, that is not so, and nothing else of the row changes.
 async fn rename_laboratory(
     cx: &Context<'_>,
-    held: &Session,
+    held: &AdminSession,
     database: &DbName,
     tenant: TenantId,
 ) -> Result<(), StepError> {

@@ -24,22 +24,22 @@ const SETTINGS: &str = "-c search_path=public -c lock_timeout=10s -c statement_t
 
 /// A session on a server's maintenance database.
 #[derive(Clone)]
-pub(crate) struct Session {
+pub(crate) struct AdminSession {
     pub(crate) client: Arc<Client>,
     pub(crate) target: ConnectTarget,
 }
 
 /// How long a session that nobody uses is kept.
-const KEPT_FOR: Duration = Duration::from_secs(60);
+const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// Sessions that no operation uses at the moment.
+/// Sessions that no operation uses at the moment, kept for the next one.
 #[derive(Default)]
-pub(crate) struct Kept {
-    sessions: Mutex<Vec<(Session, Instant)>>,
+pub(crate) struct IdleSessions {
+    sessions: Mutex<Vec<(AdminSession, Instant)>>,
 }
 
-impl Kept {
-    fn take(&self, target: &ConnectTarget) -> Option<Session> {
+impl IdleSessions {
+    fn take(&self, target: &ConnectTarget) -> Option<AdminSession> {
         self.drop_old();
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         // As it prints and not by the address alone: the user counts too.
@@ -49,7 +49,7 @@ impl Kept {
         Some(sessions.swap_remove(at).0)
     }
 
-    fn put(&self, session: Session, most: usize) {
+    fn put(&self, session: AdminSession, most: usize) {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         if sessions.len() < most {
             sessions.push((session, Instant::now()));
@@ -59,11 +59,11 @@ impl Kept {
     /// Closes those that nobody wanted for a while, and forgets those that broke.
     pub(crate) fn drop_old(&self) {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.retain(|(kept, since)| since.elapsed() < KEPT_FOR && !kept.client.is_closed());
+        sessions.retain(|(kept, since)| since.elapsed() < IDLE_MAX && !kept.client.is_closed());
     }
 }
 
-impl Session {
+impl AdminSession {
     /// Runs statements that take no parameters, as DDL does not.
     pub(crate) async fn run(&self, doing: &'static str, sql: &str) -> Result<(), ProvisionError> {
         self.client
@@ -155,27 +155,29 @@ impl Inner {
     }
 
     /// A session on a server's maintenance database: one that was kept, or a new one.
-    pub(crate) async fn session(&self, target: ConnectTarget) -> Result<Session, ProvisionError> {
-        if let Some(kept) = self.kept.take(&target) {
+    pub(crate) async fn session(&self, target: ConnectTarget) -> Result<AdminSession, ProvisionError> {
+        if let Some(kept) = self.idle_sessions.take(&target) {
             return Ok(kept);
         }
         let client = Arc::new(self.connect(&target).await?);
-        Ok(Session { client, target })
+        Ok(AdminSession { client, target })
     }
 
     /// Keeps a session in which nothing was set and no lock was taken.
-    pub(crate) fn put_back(&self, session: Session) {
+    pub(crate) fn put_back(&self, session: AdminSession) {
         if Arc::strong_count(&session.client) == 1 {
-            self.kept.put(session, self.config.bounds.operations_parallel_max);
+            self.idle_sessions
+                .put(session, self.config.bounds.operations_parallel_max);
         }
     }
 
     /// Keeps a session for the next operation, without the locks of this one; nothing else is ever set in it.
-    pub(crate) async fn keep(&self, session: Session) {
+    pub(crate) async fn keep(&self, session: AdminSession) {
         let unlock = "SELECT pg_advisory_unlock_all()";
         // One that somebody else still holds, or that fails here, closes when it is dropped.
         if Arc::strong_count(&session.client) == 1 && session.client.batch_execute(unlock).await.is_ok() {
-            self.kept.put(session, self.config.bounds.operations_parallel_max);
+            self.idle_sessions
+                .put(session, self.config.bounds.operations_parallel_max);
         }
     }
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use model::Namespace;
 
-use crate::{ProvisionError, server::Session};
+use crate::{ProvisionError, server::AdminSession};
 
-pub(super) struct SeenDatabase {
+pub(super) struct ObservedDatabase {
     pub(super) mark: Option<String>,
     pub(super) is_template: bool,
     /// Whether anybody at all is let in.
@@ -19,7 +19,7 @@ pub(super) struct SeenDatabase {
     pub(super) connect: Vec<String>,
 }
 
-pub(super) struct SeenRole {
+pub(super) struct ObservedRole {
     pub(super) mark: Option<String>,
     pub(super) can_log_in: bool,
     pub(super) superuser: bool,
@@ -38,22 +38,22 @@ pub(super) struct SeenRole {
 
 /// How many connections a server takes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SeenCapacity {
+pub(super) struct ObservedCapacity {
     pub(super) max_connections: usize,
     /// What it reserves for superusers and the like.
     pub(super) reserved: usize,
 }
 
-pub(super) struct Seen {
+pub(super) struct ObservedServer {
     /// The cluster's own identifier: two entries of the registry may name the same server.
     pub(super) identifier: String,
     /// Whether it takes no writes.
     pub(super) read_only: bool,
-    pub(super) capacity: SeenCapacity,
+    pub(super) capacity: ObservedCapacity,
     /// How full the queue of notifications is: 1 is full, and then every transaction that notifies fails.
     pub(super) notification_queue: f64,
-    pub(super) databases: BTreeMap<String, SeenDatabase>,
-    pub(super) roles: BTreeMap<String, SeenRole>,
+    pub(super) databases: BTreeMap<String, ObservedDatabase>,
+    pub(super) roles: BTreeMap<String, ObservedRole>,
     /// Whether somebody builds the namespace's template.
     pub(super) template_is_built: bool,
     /// Somebody compares a database that is to be adopted, in a scratch database for which no operation stands yet.
@@ -64,8 +64,8 @@ pub(super) struct Seen {
     granted: HashMap<String, Vec<String>>,
 }
 
-impl Seen {
-    pub(super) async fn read(session: &Session, namespace: &Namespace) -> Result<Self, ProvisionError> {
+impl ObservedServer {
+    pub(super) async fn read(session: &AdminSession, namespace: &Namespace) -> Result<Self, ProvisionError> {
         let databases = databases(session).await?;
         let roles = roles(session).await?;
         let row = session
@@ -94,7 +94,7 @@ impl Seen {
         Ok(Self {
             identifier: row.get(0),
             read_only: row.get(1),
-            capacity: SeenCapacity {
+            capacity: ObservedCapacity {
                 max_connections: count(2),
                 reserved: count(3),
             },
@@ -132,7 +132,7 @@ impl Seen {
     }
 }
 
-async fn databases(session: &Session) -> Result<BTreeMap<String, SeenDatabase>, ProvisionError> {
+async fn databases(session: &AdminSession) -> Result<BTreeMap<String, ObservedDatabase>, ProvisionError> {
     let rows = session
         .client
         .query(
@@ -148,8 +148,8 @@ async fn databases(session: &Session) -> Result<BTreeMap<String, SeenDatabase>, 
         )
         .await
         .map_err(ProvisionError::db("listing the databases", &session.target))?;
-    let seen = rows.iter().map(|row| {
-        let database = SeenDatabase {
+    let observed = rows.iter().map(|row| {
+        let database = ObservedDatabase {
             mark: row.get(1),
             is_template: row.get(2),
             connectable: row.get(3),
@@ -159,10 +159,10 @@ async fn databases(session: &Session) -> Result<BTreeMap<String, SeenDatabase>, 
         };
         (row.get(0), database)
     });
-    Ok(seen.collect())
+    Ok(observed.collect())
 }
 
-async fn roles(session: &Session) -> Result<BTreeMap<String, SeenRole>, ProvisionError> {
+async fn roles(session: &AdminSession) -> Result<BTreeMap<String, ObservedRole>, ProvisionError> {
     let rows = session
         .client
         .query(
@@ -181,8 +181,8 @@ async fn roles(session: &Session) -> Result<BTreeMap<String, SeenRole>, Provisio
         )
         .await
         .map_err(ProvisionError::db("listing the roles", &session.target))?;
-    let seen = rows.iter().map(|row| {
-        let role = SeenRole {
+    let observed = rows.iter().map(|row| {
+        let role = ObservedRole {
             mark: row.get(1),
             can_log_in: row.get(2),
             superuser: row.get(3),
@@ -195,5 +195,5 @@ async fn roles(session: &Session) -> Result<BTreeMap<String, SeenRole>, Provisio
         };
         (row.get(0), role)
     });
-    Ok(seen.collect())
+    Ok(observed.collect())
 }

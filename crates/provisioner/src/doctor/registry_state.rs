@@ -13,7 +13,7 @@ use tokio_postgres::IsolationLevel;
 
 use crate::{ProvisionError, request::commit};
 
-pub(super) struct Facts {
+pub(super) struct RegistryState {
     /// The time of the reading, on the registry's clock.
     pub(super) now: Timestamp,
     pub(super) tenants: Vec<Tenant>,
@@ -28,7 +28,7 @@ pub(super) struct Facts {
     by_role: HashMap<(ServerName, String), usize>,
 }
 
-impl Facts {
+impl RegistryState {
     /// Reads page by page, in one snapshot: a laboratory that is being removed is never read without its operation.
     pub(super) async fn read(registry: &Registry) -> Result<Self, ProvisionError> {
         let mut client = registry.client().await?;
@@ -131,10 +131,10 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    pub(super) fn of(readings: &[&Facts]) -> Self {
+    pub(super) fn of(readings: &[&RegistryState]) -> Self {
         let mut found = Self::default();
-        for facts in readings {
-            for operation in &facts.operations {
+        for registry_state in readings {
+            for operation in &registry_state.operations {
                 found.operations.insert(operation.id);
                 found.any.insert(operation.tenant);
                 if !operation.is_waiting() {

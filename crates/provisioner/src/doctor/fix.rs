@@ -15,19 +15,19 @@ use crate::{
     Inner, ProvisionError, RequestedBy,
     request::not_found,
     server::{
-        Session, await_empty, create_role, end_subscriptions, look, open_to_nobody_else, require_own,
+        AdminSession, await_empty, create_role, end_subscriptions, look, open_to_nobody_else, require_own,
         role_is_there, settle,
     },
 };
 
 /// Sessions on the servers that something is mended on.
-pub(super) struct Mender<'a> {
+pub(super) struct Fixer<'a> {
     inner: &'a Inner,
     by: &'a RequestedBy,
-    sessions: HashMap<ServerName, Session>,
+    sessions: HashMap<ServerName, AdminSession>,
 }
 
-impl<'a> Mender<'a> {
+impl<'a> Fixer<'a> {
     pub(super) fn new(inner: &'a Inner, by: &'a RequestedBy) -> Self {
         Self {
             inner,
@@ -103,7 +103,7 @@ impl<'a> Mender<'a> {
         }
     }
 
-    async fn session(&mut self, server: Option<&ServerName>) -> Result<&Session, ProvisionError> {
+    async fn session(&mut self, server: Option<&ServerName>) -> Result<&AdminSession, ProvisionError> {
         let name = server.ok_or_else(|| ProvisionError::Invalid {
             field: "server",
             why: "what is to be mended is on no server".to_owned(),
@@ -180,7 +180,7 @@ async fn settle_rights(inner: &Inner, id: TenantId) -> Result<(), ProvisionError
 /// Statements that a check named: all of them or none.
 async fn run_statements(
     inner: &Inner,
-    session: &Session,
+    session: &AdminSession,
     database: Option<&DbName>,
     statements: &[String],
 ) -> Result<(), ProvisionError> {
@@ -194,7 +194,7 @@ async fn run_statements(
     done.map_err(ProvisionError::db(doing, &target))
 }
 
-async fn close_to_public(session: &Session, database: &DbName) -> Result<(), ProvisionError> {
+async fn close_to_public(session: &AdminSession, database: &DbName) -> Result<(), ProvisionError> {
     let sql = format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC");
     session.run("closing a database to PUBLIC", &sql).await?;
     // A REVOKE by a role that does not own the database ends without an error and changes nothing.
@@ -252,7 +252,7 @@ async fn still_nobodys(inner: &Inner, database: &DbName) -> Result<(), Provision
 }
 
 /// Without FORCE: whoever is still in there is somebody to look at.
-async fn drop_closed(session: &Session, database: &DbName) -> Result<(), ProvisionError> {
+async fn drop_closed(session: &AdminSession, database: &DbName) -> Result<(), ProvisionError> {
     if look(session, database).await?.is_none() {
         return Ok(());
     }
@@ -263,7 +263,11 @@ async fn drop_closed(session: &Session, database: &DbName) -> Result<(), Provisi
 }
 
 /// A clone of the template has tables and no laboratory. One that has a profile was somebody's, whatever its name says.
-async fn drop_empty_clone(inner: &Inner, session: &Session, database: &DbName) -> Result<(), ProvisionError> {
+async fn drop_empty_clone(
+    inner: &Inner,
+    session: &AdminSession,
+    database: &DbName,
+) -> Result<(), ProvisionError> {
     if look(session, database).await?.is_none() {
         return Ok(());
     }
@@ -290,7 +294,11 @@ async fn drop_empty_clone(inner: &Inner, session: &Session, database: &DbName) -
     Ok(())
 }
 
-async fn is_inhabited(inner: &Inner, session: &Session, database: &DbName) -> Result<bool, ProvisionError> {
+async fn is_inhabited(
+    inner: &Inner,
+    session: &AdminSession,
+    database: &DbName,
+) -> Result<bool, ProvisionError> {
     let target = session.target.with_database(database.as_str());
     let client = inner.connect_inside(&target).await?;
     let asking = || ProvisionError::db("looking whether a clone holds a laboratory", &target);
@@ -319,7 +327,7 @@ async fn is_inhabited(inner: &Inner, session: &Session, database: &DbName) -> Re
 }
 
 /// The server itself refuses to drop a role that owns something or has a right.
-async fn drop_role(session: &Session, role: &RoleName) -> Result<(), ProvisionError> {
+async fn drop_role(session: &AdminSession, role: &RoleName) -> Result<(), ProvisionError> {
     let sql = format!("DROP ROLE IF EXISTS {role}");
     session.run("dropping a role that nobody has", &sql).await
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use migrator::{OpenDatabase, ServerState};
 use model::{OperationKind, ServerName, TenantId};
 
-use crate::{Inner, OpenRule, ProvisionError, Provisioner, server::Session};
+use crate::{Inner, OpenRule, ProvisionError, Provisioner, server::AdminSession};
 
 /// How long a request waits for the server's answer. A server that does not answer in time refuses nothing: its operation is
 /// tried until it does.
@@ -71,7 +71,7 @@ impl Inner {
         }
     }
 
-    pub(crate) async fn server_state(&self, session: &Session) -> Result<ServerState, ProvisionError> {
+    pub(crate) async fn server_state(&self, session: &AdminSession) -> Result<ServerState, ProvisionError> {
         let registry = &self.config.registry.target().database;
         Ok(migrator::server_state(&*session.client, &self.config.namespace, registry).await?)
     }

@@ -9,8 +9,8 @@ use model::TenantState;
 use registry::{Operation, Server, Tenant};
 
 use super::{
-    facts::{Facts, UnderWay},
-    finding::{Ailment, Finding, Remedy},
+    finding::{Finding, FindingKind, Remedy},
+    registry_state::{RegistryState, UnderWay},
 };
 use crate::Inner;
 
@@ -19,9 +19,10 @@ use crate::Inner;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// Operations that are due and that nobody runs.
-pub(super) fn stuck(facts: &Facts) -> Vec<Finding> {
+pub(super) fn stuck(registry_state: &RegistryState) -> Vec<Finding> {
     let overdue = |since: Timestamp| {
-        since < facts.now && facts.now.duration_since(since).unsigned_abs() > FORGOTTEN_AFTER
+        since < registry_state.now
+            && registry_state.now.duration_since(since).unsigned_abs() > FORGOTTEN_AFTER
     };
     let why = |operation: &Operation| match operation.lease_until {
         Some(until) if overdue(until) => {
@@ -37,7 +38,7 @@ pub(super) fn stuck(facts: &Facts) -> Vec<Finding> {
         )),
         _ => None,
     };
-    let found = facts.operations.iter().filter_map(|operation| {
+    let found = registry_state.operations.iter().filter_map(|operation| {
         let seen = format!(
             "{} of {}: {}",
             operation.kind,
@@ -49,7 +50,12 @@ pub(super) fn stuck(facts: &Facts) -> Vec<Finding> {
              `tenantctl doctor --fix` makes it due and tells the workers",
             operation.id
         );
-        let finding = Finding::new(Ailment::StuckOperation, operation.id.to_string(), seen, advice);
+        let finding = Finding::new(
+            FindingKind::StuckOperation,
+            operation.id.to_string(),
+            seen,
+            advice,
+        );
         Some(
             finding
                 .of(&operation.tenant_slug)
@@ -60,8 +66,8 @@ pub(super) fn stuck(facts: &Facts) -> Vec<Finding> {
 }
 
 /// Laboratories that an operation should move on, and none does.
-pub(super) fn abandoned(facts: &Facts, under_way: &UnderWay) -> Vec<Finding> {
-    let idle = facts
+pub(super) fn abandoned(registry_state: &RegistryState, under_way: &UnderWay) -> Vec<Finding> {
+    let idle = registry_state
         .tenants
         .iter()
         .filter(|tenant| !under_way.concerns(tenant.id));
@@ -69,21 +75,21 @@ pub(super) fn abandoned(facts: &Facts, under_way: &UnderWay) -> Vec<Finding> {
         let slug = &tenant.slug;
         let (kind, advice) = match tenant.status {
             TenantState::Provisioning => (
-                Ailment::ProvisioningWithoutOperation,
+                FindingKind::ProvisioningWithoutOperation,
                 format!(
                     "`tenantctl operations list --tenant {slug}` shows the operation that failed and why; \
                      `tenantctl operations retry ID` goes on with it"
                 ),
             ),
             TenantState::Deleting => (
-                Ailment::DeletingWithoutOperation,
+                FindingKind::DeletingWithoutOperation,
                 format!(
                     "`tenantctl offboard {slug}` goes on with the removal; `tenantctl operations cancel ID` with its \
                      operation, which `tenantctl operations list --tenant {slug}` shows, brings the laboratory back"
                 ),
             ),
             TenantState::Restoring => (
-                Ailment::RestoringWithoutOperation,
+                FindingKind::RestoringWithoutOperation,
                 format!(
                     "`tenantctl operations list --tenant {slug}` shows the operation that failed and why; \
                      `tenantctl operations retry ID` goes on with it"
@@ -106,28 +112,42 @@ pub(super) fn read_only(database: &str) -> Finding {
     let seen = "it takes no writes (transaction_read_only is on): laboratories go on, and log-ins and operations are refused";
     let advice = "after a failover, point the master database's settings (MASTER_PGHOST) at the new primary; where a provider \
                   keeps a full disk from filling further, give it room; else look for who set default_transaction_read_only";
-    Finding::new(Ailment::RegistryReadOnly, database, seen, advice)
+    Finding::new(FindingKind::RegistryReadOnly, database, seen, advice)
 }
 
 /// Stored passwords that this process cannot open.
-pub(super) fn unopened(inner: &Inner, servers: &[Server], facts: &Facts) -> Vec<Finding> {
+pub(super) fn unopened(inner: &Inner, servers: &[Server], registry_state: &RegistryState) -> Vec<Finding> {
     let advice = "give this process the key that sealed it (`keys` in the state directory, from its backup): the message \
                   names the key's id";
     let server_found = servers.iter().filter_map(|server| {
         let refused = inner.admin_of(server.clone()).err()?;
         let subject = SealContext::Server(server.name.clone()).to_string();
         Some(
-            Finding::new(Ailment::UndecryptableSecret, subject, refused.to_string(), advice).on(&server.name),
+            Finding::new(
+                FindingKind::UndecryptableSecret,
+                subject,
+                refused.to_string(),
+                advice,
+            )
+            .on(&server.name),
         )
     });
-    let tenants_found = facts.tenants.iter().filter_map(|tenant| {
+    let tenants_found = registry_state.tenants.iter().filter_map(|tenant| {
         let context = SealContext::TenantRole(tenant.id);
         let seen = match &tenant.role_secret {
             Some(sealed) => inner.open(&context, sealed).err()?.to_string(),
             None if has_served(tenant) => "no password of its role is stored".to_owned(),
             None => return None,
         };
-        Some(Finding::new(Ailment::UndecryptableSecret, context.to_string(), seen, advice).of(&tenant.slug))
+        Some(
+            Finding::new(
+                FindingKind::UndecryptableSecret,
+                context.to_string(),
+                seen,
+                advice,
+            )
+            .of(&tenant.slug),
+        )
     });
     server_found.chain(tenants_found).collect()
 }

@@ -4,7 +4,7 @@
 //! server is made under the lock of the laboratory's row, so that of a suspension and a resumption at the same time the
 //! later one has the last word in both places. Opening tells the server first: a laboratory that is in service can log in.
 //! Closing tells it last: if that fails, or the process dies before, the laboratory is closed in the registry, and a
-//! worker mends the server ([`crate::reconcile`]).
+//! reconciler closes the server ([`crate::reconcile`]).
 
 use std::time::Duration;
 

@@ -12,17 +12,17 @@ use registry::{Actor, PAGE_MAX, Server, Tenant, TenantFilter};
 
 use crate::{
     Inner, ProvisionError,
-    server::{Session, mark_of},
+    server::{AdminSession, mark_of},
 };
 
 /// How long whoever suspends a laboratory may take to close it on its server after the routers' grace.
 const SUSPENDING_MAX: Duration = Duration::from_secs(10);
 
 /// Looks for as long as it is let.
-pub(crate) async fn sweep(inner: &Inner) {
+pub(crate) async fn reconcile_fences(inner: &Inner) {
     let every = inner.config.bounds.fences_every;
     loop {
-        inner.kept.drop_old();
+        inner.idle_sessions.drop_old();
         if let Err(error) = all(inner).await {
             tracing::warn!(%error, "suspended laboratories cannot be looked through; trying again");
         }
@@ -81,7 +81,7 @@ async fn one_server(inner: &Inner, server: Server) -> Result<(), ProvisionError>
 }
 
 /// Those whose role can log in or is logged in. A role that is not marked as the laboratory's own is somebody else's.
-async fn open<'a>(session: &Session, page: &'a [Tenant]) -> Result<Vec<&'a Tenant>, ProvisionError> {
+async fn open<'a>(session: &AdminSession, page: &'a [Tenant]) -> Result<Vec<&'a Tenant>, ProvisionError> {
     let roles: Vec<&str> = page.iter().map(|tenant| tenant.role_name.as_str()).collect();
     let marks: Vec<String> = page.iter().map(mark_of).collect();
     let rows = session

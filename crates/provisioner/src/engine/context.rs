@@ -14,19 +14,19 @@ use crate::{
     server::AdminSession,
 };
 
-pub(crate) type Saw = Result<Value, StepError>;
+pub(crate) type StepResult = Result<Value, StepError>;
 
-/// What a step that did not fail came to.
-pub(crate) enum Ran {
+/// How a step ended that did not fail.
+pub(crate) enum StepOutcome {
     /// It is done, and this is what it saw.
-    Saw(Value),
-    /// It does nothing but wait, for so long.
+    Done(Value),
+    /// It has nothing to do but wait for this long.
     Waits(Duration),
 }
 
-impl From<Value> for Ran {
+impl From<Value> for StepOutcome {
     fn from(saw: Value) -> Self {
-        Self::Saw(saw)
+        Self::Done(saw)
     }
 }
 

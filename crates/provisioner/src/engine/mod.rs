@@ -12,7 +12,7 @@ mod worker;
 pub use self::fault::Faults;
 pub use self::progress::Progress;
 pub(crate) use self::{
-    context::{Context, Ran, Saw},
+    context::{Context, StepOutcome, StepResult},
     fault::{FaultPlan, Moment, Point},
     progress::Observer,
     run::Aborting,

@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     Inner, Progress, ProvisionError, Provisioner,
-    engine::{Context, Moment, Observer, Point, Ran},
+    engine::{Context, Moment, Observer, Point, StepOutcome},
     error::StepError,
     operations::{self, Sequence, StepFn, definition, steps, undo_steps},
     request::{begin, commit},
@@ -111,14 +111,6 @@ struct Run<'a> {
     operation: &'a Operation,
     lease: &'a Lease,
     observe: Observer<'a>,
-}
-
-/// What one try of a step came to.
-enum Acted {
-    /// It saw this.
-    Done(Value),
-    /// Nothing is to be done for so long.
-    Waits(Duration),
 }
 
 /// What a sequence of steps came to.
@@ -299,11 +291,11 @@ impl Run<'_> {
                 undoing,
             });
             let failure = match self.step(cx, to_note.take(), (step, function), undoing).await? {
-                Ok(Acted::Done(saw)) => {
+                Ok(StepOutcome::Done(saw)) => {
                     to_note = Some((step, saw));
                     continue;
                 }
-                Ok(Acted::Waits(delay)) => {
+                Ok(StepOutcome::Waits(delay)) => {
                     let client = self.inner.config.registry.client().await?;
                     registry::operation_wait(&client, self.lease, delay).await?;
                     (self.observe)(Progress::Waiting { delay });
@@ -390,7 +382,7 @@ impl Run<'_> {
         done: Option<(Step, Value)>,
         (step, function): (Step, StepFn),
         undoing: bool,
-    ) -> Result<Result<Acted, StepError>, ProvisionError> {
+    ) -> Result<Result<StepOutcome, StepError>, ProvisionError> {
         let point = |moment| Point {
             kind: self.operation.kind,
             undoing,
@@ -410,8 +402,8 @@ impl Run<'_> {
         self.inner.faults.reach(point(Moment::Begun)).await;
         let began = Instant::now();
         match function(cx).await {
-            Ok(Ran::Waits(delay)) => Ok(Ok(Acted::Waits(delay))),
-            Ok(Ran::Saw(saw)) => {
+            Ok(StepOutcome::Waits(delay)) => Ok(Ok(StepOutcome::Waits(delay))),
+            Ok(StepOutcome::Done(saw)) => {
                 self.inner.faults.reach(point(Moment::Acted)).await;
                 let took = began.elapsed();
                 (self.observe)(Progress::StepDone {
@@ -419,7 +411,7 @@ impl Run<'_> {
                     took,
                     saw: saw.clone(),
                 });
-                Ok(Ok(Acted::Done(saw)))
+                Ok(Ok(StepOutcome::Done(saw)))
             }
             Err(StepError {
                 error: ProvisionError::Registry(lost @ RegistryError::LeaseLost { .. }),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     Inner, ProvisionError, Provisioner, RequestedBy,
-    engine::{Context, Saw},
+    engine::{Context, StepResult},
     operations::{Definition, Sequence, definition::steps, dump::dump_in_service, verify::verify_last},
     preconditions::Planned,
     request::{audit, begin, commit, earlier, insert_operation, not_found},
@@ -78,7 +78,7 @@ fn can_be_backed_up(tenant: &Tenant) -> Result<(), ProvisionError> {
 }
 
 /// The last step of a backup: what the laboratory's schedule does not keep goes.
-pub(crate) async fn prune(cx: &Context<'_>) -> Saw {
+pub(crate) async fn prune(cx: &Context<'_>) -> StepResult {
     let pruned = retention::prune(cx.inner, Some(cx.operation.tenant), &cx.actor).await?;
     let pruned: Vec<ArchiveId> = pruned.iter().map(|archive| archive.id).collect();
     Ok(json!({ "pruned": pruned }))

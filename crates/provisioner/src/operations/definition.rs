@@ -4,12 +4,12 @@ use futures_util::future::BoxFuture;
 use model::Step;
 
 use crate::{
-    engine::{Context, Ran},
+    engine::{Context, StepOutcome},
     error::StepError,
 };
 
 /// What does a step.
-pub(crate) type StepFn = for<'a> fn(&'a Context<'a>) -> BoxFuture<'a, Result<Ran, StepError>>;
+pub(crate) type StepFn = for<'a> fn(&'a Context<'a>) -> BoxFuture<'a, Result<StepOutcome, StepError>>;
 
 /// What an operation consists of.
 pub(crate) struct Definition {
@@ -38,7 +38,7 @@ macro_rules! steps {
         $crate::operations::definition::Sequence {
             order: &[$(model::Step::$step),+],
             // On the heap: the largest step's state is large, and a worker's stack is not.
-            functions: &[$(|cx| Box::pin(async move { $function(cx).await.map($crate::engine::Ran::from) })),+],
+            functions: &[$(|cx| Box::pin(async move { $function(cx).await.map($crate::engine::StepOutcome::from) })),+],
         }
     };
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     Inner, ProvisionError,
-    engine::{Context, Saw},
+    engine::{Context, StepResult},
     error::StepError,
     operations::{archived_admins::seal_admins, offboard::steps::never_archived},
     server::{AdminSession, end_sessions, open_to_nobody_else, require_own},
@@ -167,7 +167,7 @@ pub(crate) async fn server_version(held: &AdminSession) -> Result<(u32, String),
 }
 
 /// Dumps a laboratory that goes on working.
-pub(crate) async fn dump_in_service(cx: &Context<'_>) -> Saw {
+pub(crate) async fn dump_in_service(cx: &Context<'_>) -> StepResult {
     let (tenant, held) = own_database(cx).await?;
     let ready = ready_to_archive(cx, &held, &tenant).await?;
     end_archive_sessions(&held, &tenant).await?;
@@ -175,7 +175,7 @@ pub(crate) async fn dump_in_service(cx: &Context<'_>) -> Saw {
 }
 
 /// Dumps a laboratory that is closed.
-pub(crate) async fn dump_closed(cx: &Context<'_>) -> Saw {
+pub(crate) async fn dump_closed(cx: &Context<'_>) -> StepResult {
     let (tenant, held) = own_database(cx).await?;
     let ready = ready_to_archive(cx, &held, &tenant).await?;
     // A drop that came as far as closing it may have been given up for want of a sound archive.
@@ -197,7 +197,7 @@ async fn dump(
     tenant: &Tenant,
     held: &AdminSession,
     (programs, server_version, place): (Programs, String, Place),
-) -> Saw {
+) -> StepResult {
     let config = &cx.inner.config;
     // Another dump takes the place of one that was found wanting: its row must not speak of this one.
     registry::archive_unrecord(&config.registry.client().await?, cx.lease).await?;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     ProvisionError, Provisioner, RequestedBy,
-    engine::{Context, Saw},
+    engine::{Context, StepResult},
     error::StepError,
     operations::{
         Definition, Sequence,
@@ -186,7 +186,7 @@ pub(crate) fn params(cx: &Context<'_>) -> Result<ImportParams, StepError> {
 }
 
 /// Proves the dump and records it. An earlier try may have come as far as the row.
-pub(crate) async fn import(cx: &Context<'_>) -> Saw {
+pub(crate) async fn import(cx: &Context<'_>) -> StepResult {
     let params = params(cx)?;
     let config = &cx.inner.config;
     let place = Place::parse(&params.location)?;

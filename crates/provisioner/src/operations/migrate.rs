@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     ProvisionError, Provisioner, RequestedBy,
-    engine::{Context, Saw},
+    engine::{Context, StepResult},
     error::StepError,
     operations::{Definition, Sequence, definition::steps},
     preconditions::Planned,
@@ -68,7 +68,7 @@ pub(crate) const DEFINITION: Definition = Definition {
     undo: Sequence::EMPTY,
 };
 
-pub(crate) async fn ensure_schema(cx: &Context<'_>) -> Saw {
+pub(crate) async fn ensure_schema(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let before = migrator::history_version(&*cx.inside(&tenant).await?).await?;
     let after = bring_to_latest(cx, &tenant, before).await?;
@@ -103,7 +103,7 @@ pub(crate) async fn bring_to_latest(
 }
 
 /// Writes down what the laboratory's own history says, and never what a migration was meant to reach.
-pub(crate) async fn record_version(cx: &Context<'_>) -> Saw {
+pub(crate) async fn record_version(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let found = migrator::history_version(&*cx.inside(&tenant).await?).await?;
     let client = cx.inner.config.registry.client().await?;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ProvisionError,
-    engine::{Context, Moment, Saw},
+    engine::{Context, Moment, StepResult},
     error::StepError,
     operations::dump::{Steady, programs, server_version},
     request::{begin, commit, only_server},
@@ -48,12 +48,12 @@ impl Context<'_> {
 }
 
 /// Proves the dump of a laboratory that goes on working. The backup is made once its archive is recorded.
-pub(crate) async fn verify_last(cx: &Context<'_>) -> Saw {
+pub(crate) async fn verify_last(cx: &Context<'_>) -> StepResult {
     verify(cx, Recording::PassesReturn).await
 }
 
 /// Proves the dump of a laboratory that is closed: what comes after it can still be called off.
-pub(crate) async fn verify_closed(cx: &Context<'_>) -> Saw {
+pub(crate) async fn verify_closed(cx: &Context<'_>) -> StepResult {
     verify(cx, Recording::Holds).await
 }
 
@@ -65,7 +65,7 @@ enum Recording {
     Holds,
 }
 
-async fn verify(cx: &Context<'_>, recording: Recording) -> Saw {
+async fn verify(cx: &Context<'_>, recording: Recording) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
@@ -354,7 +354,7 @@ async fn record(
     place: &Place,
     mut manifest: Manifest,
     recording: Recording,
-) -> Saw {
+) -> StepResult {
     let config = &cx.inner.config;
     // Meanwhile the lease cannot be renewed, and a connection of the registry's few is taken.
     let limit = HOLD_LIMIT.min(config.lease / 2);

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     ProvisionError, Provisioner, RequestedBy,
-    engine::{Context, Saw},
+    engine::{Context, StepResult},
     operations::{
         Definition, Sequence,
         definition::steps,
@@ -84,7 +84,7 @@ impl Provisioner {
 }
 
 /// Once more, at any time: what was recorded must still be there and restore.
-pub(crate) async fn verify_again(cx: &Context<'_>) -> Saw {
+pub(crate) async fn verify_again(cx: &Context<'_>) -> StepResult {
     let archive = cx.archive().await?;
     let place = Place::parse(&archive.location)?;
     cx.inner.require_here(&place, archive.host.as_deref()).await?;

@@ -9,7 +9,7 @@ use tokio_postgres::{error::SqlState, types::Type};
 
 use crate::{
     Inner, ProvisionError,
-    engine::{Context, Saw},
+    engine::{Context, StepResult},
     error::StepError,
     server::{AdminSession, drop_group, limits, literal, log_in, mark_of},
 };
@@ -126,7 +126,7 @@ pub(crate) async fn create(
 }
 
 /// Drops the role, where it is there and this laboratory's.
-pub(crate) async fn drop_role(cx: &Context<'_>) -> Saw {
+pub(crate) async fn drop_role(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "role": "gone with the laboratory" }));
     };
@@ -135,7 +135,7 @@ pub(crate) async fn drop_role(cx: &Context<'_>) -> Saw {
 }
 
 /// The same on a session that is there.
-pub(crate) async fn drop_role_of(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> Saw {
+pub(crate) async fn drop_role_of(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> StepResult {
     let there = role_is_there(held, tenant).await;
     let group = drop_group(cx.inner, held, tenant).await?;
     match there {

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, binary_copy::BinaryCopyOutRow};
 
 use crate::{
     Inner, ProvisionError,
-    engine::{Context, Saw},
+    engine::{Context, StepResult},
     error::StepError,
     operations::{
         Definition,
@@ -92,7 +92,7 @@ pub(crate) const DEFINITION: Definition = Definition {
 };
 
 /// Looks once more whether the database can be adopted, notes what everybody may do in it, and marks it.
-pub(crate) async fn inspect(cx: &Context<'_>) -> Saw {
+pub(crate) async fn inspect(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let mark = mark_of(&tenant);
@@ -149,7 +149,7 @@ async fn held_by_name(inside: &Client, held: &AdminSession) -> Result<Vec<(Strin
 }
 
 /// Finds out which migrations the database has already, and writes that down where it has no history of its own.
-pub(crate) async fn baseline(cx: &Context<'_>) -> Saw {
+pub(crate) async fn baseline(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
@@ -332,7 +332,7 @@ async fn users(held: &AdminSession, tenant: &Tenant) -> Result<Vec<User>, Provis
 
 /// Runs the missing migrations and applies the grants. These take from everybody what PUBLIC could do in the schema, so those
 /// who work in it get that by name first.
-pub(crate) async fn ensure_schema(cx: &Context<'_>) -> Saw {
+pub(crate) async fn ensure_schema(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
@@ -374,7 +374,7 @@ async fn keep_in_schema(inside: &Client, held: &AdminSession, user: &User) -> Re
 }
 
 /// Takes CONNECT from everybody and gives it by name to the laboratory's role and to those who work in the database.
-pub(crate) async fn secure_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn secure_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
@@ -401,7 +401,7 @@ pub(crate) async fn secure_database(cx: &Context<'_>) -> Saw {
 }
 
 /// Gives the database back: mark and rights as before, also those that users got by name. What migrations made stays.
-pub(crate) async fn release(cx: &Context<'_>) -> Saw {
+pub(crate) async fn release(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "database": "released with the laboratory" }));
     };

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     ProvisionError,
-    engine::{Context, Ran, Saw},
+    engine::{Context, StepOutcome, StepResult},
     error::StepError,
     operations::{
         Definition,
@@ -64,7 +64,7 @@ pub(crate) const DEFINITION: Definition = Definition {
 };
 
 /// Nobody is let in any more, and nobody is left inside.
-pub(crate) async fn fence(cx: &Context<'_>) -> Saw {
+pub(crate) async fn fence(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = require_closable(cx, &tenant).await?;
     close(cx, &held, &tenant).await
@@ -81,7 +81,7 @@ pub(crate) async fn require_closable(cx: &Context<'_>, tenant: &Tenant) -> Resul
 }
 
 /// Closes a laboratory that does not serve any more: its routers let go, its role is locked out, every session is ended.
-pub(crate) async fn close(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> Saw {
+pub(crate) async fn close(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> StepResult {
     let routers = wait_for_routers(cx.inner, tenant).await?;
     if !routers.silent.is_empty() {
         tracing::warn!(
@@ -107,7 +107,7 @@ pub(crate) async fn close(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant
 ///
 /// A database that is not there counts as dropped only when this operation noted before that it was about to drop it, and
 /// on this server: on another one, to which the laboratory's server was pointed meanwhile, it is not missing but elsewhere.
-pub(crate) async fn drop_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn drop_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     if tenant.status != TenantState::Deleting {
         return Err(never_archived(&tenant));
@@ -169,19 +169,21 @@ async fn server_identifier(held: &AdminSession) -> Result<String, ProvisionError
 
 /// The time in which the removal can be called off, counted from the first time that this step is reached: the archive is
 /// proved by then.
-pub(crate) async fn grace(cx: &Context<'_>) -> Result<Ran, StepError> {
+pub(crate) async fn grace(cx: &Context<'_>) -> Result<StepOutcome, StepError> {
     let grace = Grace::of(cx.operation)?;
     match cx.operation.waiting_until {
         // It was claimed again, so by the registry's clock the time has come.
-        Some(until) => Ok(Ran::Saw(json!({ "grace_s": grace.grace_s, "until": until }))),
-        None if grace.grace_s == 0 => Ok(Ran::Saw(json!({ "grace_s": 0 }))),
-        None => Ok(Ran::Waits(Duration::from_secs(grace.grace_s))),
+        Some(until) => Ok(StepOutcome::Done(
+            json!({ "grace_s": grace.grace_s, "until": until }),
+        )),
+        None if grace.grace_s == 0 => Ok(StepOutcome::Done(json!({ "grace_s": 0 }))),
+        None => Ok(StepOutcome::Waits(Duration::from_secs(grace.grace_s))),
     }
 }
 
 /// Opens a laboratory again whose removal was called off, and gives it back the state before. The server is told first, with
 /// the row locked: a laboratory that is in service can log in, and no reconciler closes it in between.
-pub(crate) async fn readmit(cx: &Context<'_>) -> Saw {
+pub(crate) async fn readmit(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "tenant": "gone" }));
     };
@@ -206,6 +208,6 @@ pub(crate) async fn readmit(cx: &Context<'_>) -> Saw {
     Ok(json!({ "status": before }))
 }
 
-pub(crate) async fn remove_tenant(cx: &Context<'_>) -> Saw {
+pub(crate) async fn remove_tenant(cx: &Context<'_>) -> StepResult {
     remove(cx, TenantEvent::OffboardFinished).await
 }

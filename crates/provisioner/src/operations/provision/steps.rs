@@ -7,7 +7,7 @@ use tokio_postgres::{error::SqlState, types::Type};
 
 use crate::{
     ProvisionError, Seed,
-    engine::{Context, Saw},
+    engine::{Context, StepResult},
     error::StepError,
     operations::{Definition, definition::steps, migrate::bring_to_latest},
     request::{begin, commit},
@@ -35,14 +35,14 @@ pub(crate) const DEFINITION: Definition = Definition {
     },
 };
 
-pub(crate) async fn ensure_role(cx: &Context<'_>) -> Saw {
+pub(crate) async fn ensure_role(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     make_role(cx, &held, &tenant).await
 }
 
 /// Makes the role, once it is certain that the template is there.
-pub(crate) async fn make_role(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> Saw {
+pub(crate) async fn make_role(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> StepResult {
     // The group role comes with the database, and the laboratory's role is made a member of it then.
     let looking = async { Ok(role_is_there(held, tenant).await?) };
     let (template, there) =
@@ -53,7 +53,7 @@ pub(crate) async fn make_role(cx: &Context<'_>, held: &AdminSession, tenant: &Te
 
 /// Clones the template under a name that holds the laboratory's id, marks the clone as this laboratory's, and only then
 /// gives it the real name. So a database under the real name is whole and known to be ours, or it is somebody else's.
-pub(crate) async fn ensure_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn ensure_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let namespace = &cx.inner.config.namespace;
@@ -129,7 +129,7 @@ async fn claim_spare(
 }
 
 /// A clone has the rights of any new database: everybody may connect. It was closed until now.
-pub(crate) async fn secure_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn secure_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let (database, role) = (&tenant.db_name, &tenant.role_name);
@@ -154,7 +154,7 @@ pub(crate) async fn secure_database(cx: &Context<'_>) -> Saw {
 
 /// A fresh clone is at the latest version already and costs one look. It is looked at through the laboratory's own role, whose
 /// connection the next steps need anyway.
-pub(crate) async fn ensure_schema(cx: &Context<'_>) -> Saw {
+pub(crate) async fn ensure_schema(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let before = migrator::history_version(&*cx.own(&tenant).await?).await?;
     let after = bring_to_latest(cx, &tenant, before).await?;
@@ -162,7 +162,7 @@ pub(crate) async fn ensure_schema(cx: &Context<'_>) -> Saw {
 }
 
 /// Written by the laboratory's own role, on the connection that checks it afterwards.
-pub(crate) async fn seed(cx: &Context<'_>) -> Saw {
+pub(crate) async fn seed(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let seed = seed_of(cx, &tenant).await?;
     let mut client = cx.own(&tenant).await?;
@@ -204,7 +204,7 @@ async fn seed_of(cx: &Context<'_>, tenant: &Tenant) -> Result<Seed, ProvisionErr
 }
 
 /// The last look: through the laboratory's own role and its stored password, as its requests will come.
-pub(crate) async fn check(cx: &Context<'_>) -> Saw {
+pub(crate) async fn check(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let client = cx.own(&tenant).await?;
     let failed = |why: String| Err(StepError::fatal(ProvisionError::Check { why }));
@@ -321,7 +321,7 @@ async fn too_much(client: &tokio_postgres::Client) -> Result<Option<String>, tok
 
 /// The last step and the only one that writes `active`. Version and state change in one transaction, and only while the
 /// lease is held.
-pub(crate) async fn activate(cx: &Context<'_>) -> Saw {
+pub(crate) async fn activate(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     if tenant.status == TenantState::Active {
         return Ok(json!({ "version": tenant.db_version, "was": "active already" }));
@@ -348,7 +348,7 @@ pub(crate) fn require_never_in_service(tenant: &Tenant) -> Result<(), StepError>
 }
 
 /// Takes the database away, in either of its names, unless it is not this laboratory's or was ever in service.
-pub(crate) async fn undo_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn undo_database(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "database": "gone with the laboratory" }));
     };
@@ -358,7 +358,7 @@ pub(crate) async fn undo_database(cx: &Context<'_>) -> Saw {
 }
 
 /// Drops what this operation made of the laboratory's database, under either name.
-pub(crate) async fn drop_made(cx: &Context<'_>, held: &AdminSession, tenant: Tenant) -> Saw {
+pub(crate) async fn drop_made(cx: &Context<'_>, held: &AdminSession, tenant: Tenant) -> StepResult {
     let making = cx.inner.config.namespace.database_in_the_making(tenant.id);
     let mut dropped = Vec::new();
     if look(held, &making).await?.is_some() {
@@ -376,12 +376,12 @@ pub(crate) async fn drop_made(cx: &Context<'_>, held: &AdminSession, tenant: Ten
     Ok(json!({ "dropped": dropped }))
 }
 
-pub(crate) async fn undo_tenant(cx: &Context<'_>) -> Saw {
+pub(crate) async fn undo_tenant(cx: &Context<'_>) -> StepResult {
     remove(cx, TenantEvent::ProvisionUndone).await
 }
 
 /// Deletes the row, while the lease is held. Operation, archive and audit stay.
-pub(crate) async fn remove(cx: &Context<'_>, event: TenantEvent) -> Saw {
+pub(crate) async fn remove(cx: &Context<'_>, event: TenantEvent) -> StepResult {
     let mut client = cx.inner.config.registry.client().await?;
     let txn = begin(&mut client).await?;
     registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;

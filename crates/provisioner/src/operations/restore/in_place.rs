@@ -8,7 +8,7 @@ use serde_json::json;
 use super::steps::{Restored, mark_whole, restore_into};
 use crate::{
     ProvisionError,
-    engine::{Context, Moment, Saw},
+    engine::{Context, Moment, StepResult},
     error::StepError,
     operations::{
         Definition,
@@ -43,7 +43,7 @@ pub(crate) const DEFINITION: Definition = Definition {
 };
 
 /// The mark is the last act: a database of this name that has it is whole.
-pub(crate) async fn restore_beside(cx: &Context<'_>) -> Saw {
+pub(crate) async fn restore_beside(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let restored = cx.inner.config.namespace.restored_database(cx.operation.id);
@@ -67,7 +67,7 @@ pub(crate) async fn restore_beside(cx: &Context<'_>) -> Saw {
 
 /// Nobody is let in any more, and nobody is left inside. The laboratory is closed here and not before: it served while the
 /// archive was restored beside it.
-pub(crate) async fn fence(cx: &Context<'_>) -> Saw {
+pub(crate) async fn fence(cx: &Context<'_>) -> StepResult {
     let mut tenant = cx.tenant().await?;
     let held = require_closable(cx, &tenant).await?;
     if tenant.status != TenantState::Restoring {
@@ -83,7 +83,7 @@ pub(crate) async fn fence(cx: &Context<'_>) -> Saw {
 }
 
 /// The two change names in one transaction. Before that, what the laboratory holds must be in a proved archive.
-pub(crate) async fn swap_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn swap_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let namespace = &cx.inner.config.namespace;
@@ -168,7 +168,7 @@ async fn put_admins_back(cx: &Context<'_>, tenant: &Tenant) -> Result<(), StepEr
 }
 
 /// What the laboratory held before stays until it serves again, and goes only while its archive is there.
-pub(crate) async fn drop_replaced(cx: &Context<'_>) -> Saw {
+pub(crate) async fn drop_replaced(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let replaced = cx.inner.config.namespace.replaced_database(cx.operation.id);
@@ -181,7 +181,7 @@ pub(crate) async fn drop_replaced(cx: &Context<'_>) -> Saw {
 }
 
 /// For a restore in place that is undone: nothing was exchanged yet.
-pub(crate) async fn drop_restored(cx: &Context<'_>) -> Saw {
+pub(crate) async fn drop_restored(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let restored = cx.inner.config.namespace.restored_database(cx.operation.id);

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     ProvisionError,
-    engine::{Context, Saw},
+    engine::{Context, StepResult},
     error::StepError,
     operations::{
         Definition,
@@ -41,7 +41,7 @@ pub(crate) const DEFINITION: Definition = Definition {
 
 /// Makes the role, unless the laboratory is there: one that the registry forgot, as when it was itself restored to an earlier
 /// time.
-pub(crate) async fn ensure_role(cx: &Context<'_>) -> Saw {
+pub(crate) async fn ensure_role(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     if !cx.has_begun(Step::RestoreDatabase).await? && look_for_own(&held, &tenant).await?.is_some() {
@@ -56,7 +56,7 @@ pub(crate) async fn ensure_role(cx: &Context<'_>) -> Saw {
     make_role(cx, &held, &tenant).await
 }
 
-pub(crate) async fn restore_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn restore_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     if look_for_own(&held, &tenant).await?.is_some() {
@@ -167,7 +167,7 @@ async fn rename_laboratory(
 }
 
 /// Drops what this operation restored. What was there before it began stays.
-pub(crate) async fn undo_database(cx: &Context<'_>) -> Saw {
+pub(crate) async fn undo_database(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "database": "gone with the laboratory" }));
     };
@@ -180,7 +180,7 @@ pub(crate) async fn undo_database(cx: &Context<'_>) -> Saw {
 }
 
 /// Drops the role, unless its database is there: one that this operation did not make and therefore left.
-pub(crate) async fn drop_role(cx: &Context<'_>) -> Saw {
+pub(crate) async fn drop_role(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "role": "gone with the laboratory" }));
     };

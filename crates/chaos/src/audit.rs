@@ -63,7 +63,9 @@ async fn doctor(harness: &Harness) -> anyhow::Result<()> {
         if findings.is_empty() {
             return Ok(());
         }
-        let only_spares = findings.iter().all(|finding| finding.kind == FindingKind::StaleSpare);
+        let only_spares = findings
+            .iter()
+            .all(|finding| finding.kind == FindingKind::StaleSpare);
         let told: Vec<String> = findings
             .iter()
             .map(|finding| format!("{:?} {}: {}", finding.kind, finding.subject, finding.seen))

@@ -316,7 +316,7 @@ pub async fn operation_is_called_off(
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
-pub async fn operation_pass_return(
+pub async fn operation_make_irreversible(
     client: &impl GenericClient,
     lease: &Lease,
 ) -> Result<bool, RegistryError> {
@@ -327,7 +327,7 @@ pub async fn operation_pass_return(
         " RETURNING id, past_return"
     );
     let params: [&(dyn ToSql + Sync); 3] = [&lease.operation.as_uuid(), &lease.owner, &lease.token];
-    let row = sql::row_opt(client, "passing the point of no return", statement, &params).await?;
+    let row = sql::row_opt(client, "making an operation irreversible", statement, &params).await?;
     Reader::new(&row.ok_or_else(|| lease.lost())?, "operations", "id").get("past_return")
 }
 
@@ -347,17 +347,17 @@ pub async fn operation_hold_in_txn(txn: &Transaction<'_>, lease: &Lease) -> Resu
     Reader::new(&row.ok_or_else(|| lease.lost())?, "operations", "id").get("wanted")
 }
 
-/// Takes [`operation_pass_return`] back: what could not have been taken back was refused before it changed anything.
+/// Takes [`operation_make_irreversible`] back: what could not have been taken back was refused before it changed anything.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
-pub async fn operation_regain_return(
+pub async fn operation_make_reversible(
     client: &impl GenericClient,
     lease: &Lease,
 ) -> Result<(), RegistryError> {
     let statement = concat!("UPDATE operations SET past_return = false WHERE ", held!());
     lease
-        .write(client, "regaining the point of return", statement, &[])
+        .write(client, "making an operation reversible again", statement, &[])
         .await
 }
 

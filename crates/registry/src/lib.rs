@@ -68,9 +68,9 @@ pub use invitations::{
 };
 pub use leases::{
     Claimable, Lease, Outcome, operation_claim, operation_finish, operation_give_back, operation_hold_in_txn,
-    operation_is_called_off, operation_leave_to_others, operation_note_drop, operation_pass_return,
-    operation_progress, operation_regain_return, operation_release_for_retry, operation_renew,
-    operation_set_undoing, operation_wait,
+    operation_is_called_off, operation_leave_to_others, operation_make_irreversible,
+    operation_make_reversible, operation_note_drop, operation_progress, operation_release_for_retry,
+    operation_renew, operation_set_undoing, operation_wait,
 };
 pub use listener::{Event, Listener, ListenerOptions, RowChange};
 pub use operations::{

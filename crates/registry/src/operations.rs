@@ -47,7 +47,7 @@ pub struct Operation {
     /// When.
     pub cancel_requested_at: Option<Timestamp>,
     /// What it does from here on cannot be taken back.
-    pub past_return: bool,
+    pub irreversible: bool,
     /// Until when its present step does nothing but wait.
     pub waiting_until: Option<Timestamp>,
     /// Whether it does nothing but wait for a time to come, by the registry's clock at the moment of reading.
@@ -105,7 +105,7 @@ impl Operation {
             drop_begun_on: r.get("drop_begun_on")?,
             cancel_requested_by: r.parse_opt("cancel_requested_by")?,
             cancel_requested_at: r.get("cancel_requested_at")?,
-            past_return: r.get("past_return")?,
+            irreversible: r.get("past_return")?,
             waiting_until: r.get("waiting_until")?,
             waits: r.get("waits")?,
             not_here: r.get("not_here")?,
@@ -338,7 +338,7 @@ impl Operation {
             OperationStatus::Failed if !self.kind.can_be_undone() => {
                 Some("it failed, and there is nothing to undo")
             }
-            _ if self.past_return => Some("it is past the point from which it could be taken back"),
+            _ if self.irreversible => Some("it is past the point from which it could be taken back"),
             OperationStatus::Failed | OperationStatus::Pending | OperationStatus::Running => None,
         }
     }

@@ -113,11 +113,11 @@ impl<'a> Context<'a> {
 
     /// To be called before what cannot be taken back, in its transaction where it has one: from here on nobody can call the
     /// operation off. Fails when somebody has.
-    pub(crate) async fn pass_return(
+    pub(crate) async fn make_irreversible(
         &self,
         client: &impl deadpool_postgres::GenericClient,
     ) -> Result<(), StepError> {
-        self.unless_called_off(registry::operation_pass_return(client, self.lease).await?)
+        self.unless_called_off(registry::operation_make_irreversible(client, self.lease).await?)
     }
 
     /// Until the transaction ends nobody can call the operation off. Fails when somebody has.
@@ -138,9 +138,9 @@ impl<'a> Context<'a> {
     }
 
     /// To be called where it is seen that nothing has happened yet that cannot be taken back.
-    pub(crate) async fn regain_return(&self) -> Result<(), StepError> {
+    pub(crate) async fn make_reversible(&self) -> Result<(), StepError> {
         let client = self.inner.config.registry.client().await?;
-        Ok(registry::operation_regain_return(&client, self.lease).await?)
+        Ok(registry::operation_make_reversible(&client, self.lease).await?)
     }
 
     pub(crate) fn change(&self) -> Change<'_> {

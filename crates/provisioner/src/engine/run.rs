@@ -218,7 +218,7 @@ impl Run<'_> {
     /// before the connection broke.
     async fn may_be_undone(&self) -> Result<bool, ProvisionError> {
         if self.operation.kind == OperationKind::RestoreInPlace {
-            return Ok(!self.past_return().await?);
+            return Ok(!self.is_irreversible().await?);
         }
         let client = self.inner.config.registry.client().await?;
         let tenant = registry::tenant_by_id(&client, self.operation.tenant).await?;
@@ -240,10 +240,10 @@ impl Run<'_> {
         }
     }
 
-    async fn past_return(&self) -> Result<bool, ProvisionError> {
+    async fn is_irreversible(&self) -> Result<bool, ProvisionError> {
         let client = self.inner.config.registry.client().await?;
         let now = registry::operation_by_id(&client, self.operation.id).await?;
-        Ok(now.is_some_and(|operation| operation.past_return))
+        Ok(now.is_some_and(|operation| operation.irreversible))
     }
 
     /// When a step of the other direction was begun last. What was done before that may have been taken away since (or

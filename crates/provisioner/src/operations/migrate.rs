@@ -92,7 +92,8 @@ pub(crate) async fn bring_to_latest(
     if before == migrator::latest() {
         return Ok(before);
     }
-    cx.pass_return(&cx.inner.config.registry.client().await?).await?;
+    cx.make_irreversible(&cx.inner.config.registry.client().await?)
+        .await?;
     let target = cx
         .inner
         .admin(tenant)

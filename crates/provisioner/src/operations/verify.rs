@@ -49,7 +49,7 @@ impl Context<'_> {
 
 /// Proves the dump of a laboratory that goes on working. The backup is made once its archive is recorded.
 pub(crate) async fn verify_last(cx: &Context<'_>) -> StepResult {
-    verify(cx, Recording::PassesReturn).await
+    verify(cx, Recording::Irreversible).await
 }
 
 /// Proves the dump of a laboratory that is closed: what comes after it can still be called off.
@@ -60,7 +60,7 @@ pub(crate) async fn verify_closed(cx: &Context<'_>) -> StepResult {
 /// What recording the archive means for the operation.
 enum Recording {
     /// From then on it cannot be called off.
-    PassesReturn,
+    Irreversible,
     /// It cannot be called off meanwhile.
     Holds,
 }
@@ -364,7 +364,7 @@ async fn record(
     let txn = loop {
         let txn = begin(&mut client).await?;
         match recording {
-            Recording::PassesReturn => cx.pass_return(&txn).await?,
+            Recording::Irreversible => cx.make_irreversible(&txn).await?,
             Recording::Holds => cx.hold(&txn).await?,
         }
         if let Ok(written) = tokio::time::timeout(limit, manifest.write(place)).await {

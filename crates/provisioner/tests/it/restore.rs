@@ -477,7 +477,7 @@ async fn an_exchange_that_is_refused_can_be_taken_back() {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!((now.status, now.past_return), (OperationStatus::Failed, false));
+    assert_eq!((now.status, now.irreversible), (OperationStatus::Failed, false));
     assert!(harness.serves(tenant.id).await, "{:?}", now.error);
     assert_eq!(
         harness.leftovers().await,

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use model::{OperationId, OperationKind, OperationStatus, Step, StepStatus, UndoReason};
 use registry::{
     Actor, Claimable, Lease, Operation, Outcome, RegistryClient, RegistryError, operation_by_id,
-    operation_claim, operation_finish, operation_give_back, operation_note_drop, operation_pass_return,
+    operation_claim, operation_finish, operation_give_back, operation_make_irreversible, operation_note_drop,
     operation_progress, operation_release_for_retry, operation_renew, operation_request_cancel_in_txn,
     operation_set_undoing, operation_wait, step_begin, step_done, step_failed, steps_of,
 };
@@ -151,7 +151,7 @@ async fn every_write_is_lost(client: &RegistryClient, slept: &Lease) {
     lost(operation_note_drop(client, slept, "somewhere").await);
     lost(operation_set_undoing(client, slept, UndoReason::Failed, "late").await);
     lost(operation_wait(client, slept, Duration::ZERO).await);
-    lost(operation_pass_return(client, slept).await.map(|_| ()));
+    lost(operation_make_irreversible(client, slept).await.map(|_| ()));
     lost(operation_finish(client, slept, Outcome::Succeeded).await);
     lost(step_begin(client, slept, None, Step::RecordVersion).await);
     lost(step_done(client, slept, Step::EnsureSchema, &json!("late")).await);

@@ -123,16 +123,16 @@ pub(crate) async fn drop_database(cx: &Context<'_>) -> StepResult {
         };
     }
     // An earlier try may have been cut off between its last word and the drop.
-    cx.regain_return().await?;
+    cx.make_reversible().await?;
     let archive = require_archive_of(cx, &held, &tenant).await?;
     let client = cx.inner.config.registry.client().await?;
-    cx.pass_return(&client).await?;
+    cx.make_irreversible(&client).await?;
     registry::operation_note_drop(&client, cx.lease, &server).await?;
     drop(client);
     if let Err(failure) = close_and_drop(cx, &held, &tenant.db_name).await {
         // Whole and under its name: nothing happened yet that could not be taken back.
         if matches!(look_for_own(&held, &tenant).await, Ok(Some(_))) {
-            cx.regain_return().await?;
+            cx.make_reversible().await?;
         }
         return Err(failure);
     }

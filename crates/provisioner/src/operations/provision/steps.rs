@@ -330,7 +330,7 @@ pub(crate) async fn activate(cx: &Context<'_>) -> StepResult {
     let mut client = cx.inner.config.registry.client().await?;
     let txn = begin(&mut client).await?;
     // Fails without the lease, as every write of an operation does.
-    cx.pass_return(&txn).await?;
+    cx.make_irreversible(&txn).await?;
     registry::tenant_set_db_version(&txn, tenant.id, version).await?;
     registry::tenant_transition_in_txn(&txn, tenant.id, TenantEvent::Provisioned, &cx.change()).await?;
     commit(txn).await?;

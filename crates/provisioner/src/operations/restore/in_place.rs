@@ -91,7 +91,7 @@ pub(crate) async fn swap_database(cx: &Context<'_>) -> StepResult {
     let replaced = namespace.replaced_database(cx.operation.id);
     if look(&held, &replaced).await?.is_none() {
         // An earlier try may have been cut off between its last word and the exchange.
-        cx.regain_return().await?;
+        cx.make_reversible().await?;
         require_own(&held, &tenant).await?;
         let whole = look(&held, &restored).await?;
         if !whole.is_some_and(|found| found.has_mark(&mark_of(&tenant))) {
@@ -109,11 +109,12 @@ pub(crate) async fn swap_database(cx: &Context<'_>) -> StepResult {
             return Err(StepError::fatal(ProvisionError::Check { why }));
         }
         require_archive_of(cx, &held, &tenant).await?;
-        cx.pass_return(&cx.inner.config.registry.client().await?).await?;
+        cx.make_irreversible(&cx.inner.config.registry.client().await?)
+            .await?;
         if let Err(failure) = exchange(cx, &held, &tenant, &restored, &replaced).await {
             // Nothing has another name: it can still be taken back. Where that is not known, it counts as done.
             if matches!(look(&held, &replaced).await, Ok(None)) {
-                cx.regain_return().await?;
+                cx.make_reversible().await?;
             }
             return Err(failure);
         }

@@ -46,7 +46,7 @@ pub fn group_make(group: &RoleName) -> String {
 
 /// Makes the database that `admin` names give the group role what a laboratory's role may do in it, and nothing to any other
 /// role of the installation: not to the group that earlier versions shared, and not to other laboratories' roles, which are
-/// known by their mark. One transaction. `own` is the laboratory's own role.
+/// known by their ownership comment. One transaction. `own` is the laboratory's own role.
 ///
 /// The group gets its rights only in a database at this code's version, since they name its tables and columns; the migration of
 /// one that is older grants them, and until then it serves nobody.

@@ -36,7 +36,7 @@ pub use lock::{MAINTENANCE_DATABASE, comparing_begin, comparing_is_under_way};
 pub use run::migrate_database;
 pub use secure::{close_to_public, secure_server, would_close};
 pub use server::{
-    LABORATORY_MARK, Marked, OpenDatabase, SHARED_DATABASES, ServerState, StaysOpen, server_look,
+    Marked, OWNERSHIP_COMMENT, OpenDatabase, SHARED_DATABASES, ServerState, StaysOpen, server_look,
     server_state, stays_open,
 };
 pub use source::{CLOSED_FUNCTIONS, fingerprint, latest, window};

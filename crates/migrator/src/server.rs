@@ -13,8 +13,8 @@ use crate::{
     lock::{MAINTENANCE_DATABASE, session},
 };
 
-/// What the mark of a laboratory's database or role begins with; the laboratory's id stands behind it.
-pub const LABORATORY_MARK: &str = "tenantry laboratory ";
+/// What the ownership comment of a laboratory's database or role begins with; the laboratory's id stands behind it.
+pub const OWNERSHIP_COMMENT: &str = "tenantry laboratory ";
 
 /// The databases that every server has.
 pub const SHARED_DATABASES: [&str; 2] = [MAINTENANCE_DATABASE, "template1"];
@@ -52,7 +52,7 @@ pub struct OpenDatabase {
 pub struct Marked {
     /// Its name.
     pub name: String,
-    /// The laboratory's id, as the mark says it.
+    /// The laboratory's id, as the ownership comment says it.
     pub laboratory: String,
 }
 
@@ -104,13 +104,13 @@ pub async fn server_state(
     let asked_marked = async {
         client
             .query_typed(
-                "SELECT name, substr(mark, length($2) + 1) FROM (
-                     SELECT datname::text AS name, shobj_description(oid, 'pg_database') AS mark FROM pg_database
+                "SELECT name, substr(comment, length($2) + 1) FROM (
+                     SELECT datname::text AS name, shobj_description(oid, 'pg_database') AS comment FROM pg_database
                      UNION ALL SELECT rolname::text, shobj_description(oid, 'pg_authid') FROM pg_roles) AS things
-                  WHERE starts_with(name, $1) AND starts_with(mark, $2) ORDER BY name",
+                  WHERE starts_with(name, $1) AND starts_with(comment, $2) ORDER BY name",
                 &[
                     (&format!("{}_", namespace.as_str()), Type::TEXT),
-                    (&LABORATORY_MARK, Type::TEXT),
+                    (&OWNERSHIP_COMMENT, Type::TEXT),
                 ],
             )
             .await
@@ -121,7 +121,7 @@ pub async fn server_state(
                 "SELECT rolname::text FROM pg_roles
                   WHERE rolcreaterole AND NOT rolsuper AND rolname <> current_user AND current_setting('server_version_num')::int < 160000
                     AND NOT coalesce(starts_with(shobj_description(oid, 'pg_authid'), $1), false) ORDER BY 1",
-                &[(&LABORATORY_MARK, Type::TEXT)],
+                &[(&OWNERSHIP_COMMENT, Type::TEXT)],
             )
             .await
     };
@@ -177,7 +177,7 @@ pub(crate) async fn roles_through_public(
                 AND NOT EXISTS (SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
                      WHERE a.grantee <> 0 AND a.privilege_type = 'CONNECT' AND pg_has_role(r.oid, a.grantee, 'USAGE'))
               ORDER BY 1",
-            &[&database, &format!("{}_tenant_", namespace.as_str()), &LABORATORY_MARK],
+            &[&database, &format!("{}_tenant_", namespace.as_str()), &OWNERSHIP_COMMENT],
         )
         .await
         .map_err(MigrateError::db(

@@ -85,8 +85,8 @@ pub enum ProvisionError {
     },
     /// Something of the needed name exists and was not made for this laboratory.
     #[error(
-        "the {what} {name} on {place} was not made for this laboratory: it lacks its mark, a comment, so it is left alone; \
-         `tenantctl doctor` says how to give the mark back if it is the laboratory's own after all; if it is another's, rename it"
+        "the {what} {name} on {place} was not made for this laboratory: it lacks the ownership comment `tenantry laboratory <id>`, so it is left alone; \
+         `tenantctl doctor` says how to put the comment back if it is the laboratory's own after all; if it is another's, rename it"
     )]
     NotOurs {
         /// Database or role.

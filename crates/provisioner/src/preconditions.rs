@@ -12,7 +12,7 @@ use registry::{Archive, Tenant};
 
 use crate::{
     Inner, ProvisionError, Provisioner,
-    server::{AdminSession, look_for_own, mark_of},
+    server::{AdminSession, look_for_own, ownership_comment},
 };
 
 /// How long a request waits for its server's answers.
@@ -122,7 +122,7 @@ impl Provisioner {
 }
 
 impl Provisioner {
-    /// Refuses when the database under the laboratory's name does not carry the laboratory's mark: for whoever is about to hand
+    /// Refuses when the database under the laboratory's name does not carry the laboratory's ownership comment: for whoever is about to hand
     /// out what it holds.
     ///
     /// # Errors
@@ -238,7 +238,7 @@ async fn absence(session: &AdminSession, tenant: &Tenant) -> Result<Option<Strin
         (Some(other), Some(renamed)) => format!("{other}; {renamed}"),
         (Some(only), None) | (None, Some(only)) => only,
         (None, None) => format!(
-            "its database {} is not there, nor any other with its mark; was it removed by hand? `tenantctl archives list --tenant {}` \
+            "its database {} is not there, nor any other with its ownership comment; was it removed by hand? `tenantctl archives list --tenant {}` \
              shows what is left of it",
             tenant.db_name.as_str(),
             tenant.slug
@@ -248,12 +248,12 @@ async fn absence(session: &AdminSession, tenant: &Tenant) -> Result<Option<Strin
 
 fn renamed_words(renamed: &str, name: &DbName) -> String {
     format!(
-        "its database {} is called {renamed} now, which has its mark: run ALTER DATABASE {renamed} RENAME TO {name}",
+        "its database {} is called {renamed} now, which has its ownership comment: run ALTER DATABASE {renamed} RENAME TO {name}",
         name.as_str()
     )
 }
 
-/// That a database with the laboratory's mark is there under another name.
+/// That a database with the laboratory's ownership comment is there under another name.
 pub(crate) async fn renamed(
     session: &AdminSession,
     tenant: &Tenant,
@@ -263,7 +263,7 @@ pub(crate) async fn renamed(
         .query_opt(
             "SELECT quote_ident(datname) FROM pg_database
               WHERE shobj_description(oid, 'pg_database') = $2 AND datname <> $1 LIMIT 1",
-            &[&tenant.db_name.as_str(), &mark_of(tenant)],
+            &[&tenant.db_name.as_str(), &ownership_comment(tenant)],
         )
         .await
         .map_err(ProvisionError::db("looking for the database", &session.target))?;

@@ -73,19 +73,19 @@ const SETTINGS: [(&str, &str); 15] = [
     ("transform_null_equals", "^off$"),
 ];
 
-/// The laboratories that are asked about, as far as their roles and databases have their marks; and the settings of [`SETTINGS`].
+/// The laboratories that are asked about, as far as their roles and databases have their ownership comments; and the settings of [`SETTINGS`].
 const LABORATORIES: &str = "
 WITH harmful AS (SELECT * FROM unnest($6::text[], $7::text[]) AS h (name, harmless)),
 labs AS (
     SELECT l.*, r.oid AS role_oid
-      FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[]) AS l (role, own_group, database, mark, has_people)
-      JOIN pg_roles r ON r.rolname = l.role AND shobj_description(r.oid, 'pg_authid') = l.mark
+      FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bool[]) AS l (role, own_group, database, comment, has_people)
+      JOIN pg_roles r ON r.rolname = l.role AND shobj_description(r.oid, 'pg_authid') = l.comment
 ), own AS (
     SELECT l.*, r.oid, r.rolname FROM labs l JOIN pg_roles r ON r.rolname IN (l.role, l.own_group)
-       AND shobj_description(r.oid, 'pg_authid') = l.mark
+       AND shobj_description(r.oid, 'pg_authid') = l.comment
 ), databases AS (
     SELECT l.*, d.oid, d.datname, d.datdba, d.datacl FROM labs l JOIN pg_database d ON d.datname = l.database
-       AND shobj_description(d.oid, 'pg_database') = l.mark
+       AND shobj_description(d.oid, 'pg_database') = l.comment
 ), installation AS (
     SELECT oid FROM pg_roles WHERE starts_with(shobj_description(oid, 'pg_authid'), 'tenantry laboratory ')
 )";
@@ -302,8 +302,8 @@ const STATEMENTS_SHOWN_MAX: usize = 20;
 
 impl Laboratory {
     /// The laboratory's database as the catalogue has to show it to be looked at.
-    fn mark(&self) -> String {
-        format!("{}{}", migrator::LABORATORY_MARK, self.id)
+    fn comment(&self) -> String {
+        format!("{}{}", migrator::OWNERSHIP_COMMENT, self.id)
     }
 }
 
@@ -321,7 +321,7 @@ pub(super) async fn on_server(
     let roles = texts(|l| l.role.as_str().to_owned());
     let groups = texts(|l| l.group.as_str().to_owned());
     let databases = texts(|l| l.database.as_str().to_owned());
-    let marks = texts(Laboratory::mark);
+    let comments = texts(Laboratory::comment);
     let people: Vec<bool> = laboratories.iter().map(|l| l.has_people).collect();
     let (names, harmless): (Vec<&str>, Vec<&str>) = SETTINGS.into_iter().unzip();
     let shared = namespace.shared_group();
@@ -330,7 +330,7 @@ pub(super) async fn on_server(
         (&roles, Type::TEXT_ARRAY),
         (&groups, Type::TEXT_ARRAY),
         (&databases, Type::TEXT_ARRAY),
-        (&marks, Type::TEXT_ARRAY),
+        (&comments, Type::TEXT_ARRAY),
         (&people, Type::BOOL_ARRAY),
         (&names, Type::TEXT_ARRAY),
         (&harmless, Type::TEXT_ARRAY),

@@ -27,7 +27,7 @@ pub enum FindingKind {
     MissingDatabase,
     /// A laboratory's role is not there.
     MissingRole,
-    /// Something has the right name and somebody else's mark, or none.
+    /// Something has the right name and somebody else's ownership comment, or none.
     NotOurs,
     /// The role of a laboratory that does not serve can log in.
     RoleCanLogIn,

@@ -11,7 +11,7 @@ use super::{
     observed_server::{ObservedDatabase, ObservedRole, ObservedServer},
     registry_state::{RegistryState, UnderWay},
 };
-use crate::{RolePolicy, server::mark_of};
+use crate::{RolePolicy, server::ownership_comment};
 
 /// From which fill of a server's queue of notifications on it is told: PostgreSQL itself warns at a half.
 const NOTIFICATION_QUEUE_MAX: f64 = 0.1;
@@ -28,7 +28,7 @@ pub(super) struct Judge<'a> {
     /// All names under which the registry knows this cluster.
     pub(super) names: &'a BTreeSet<ServerName>,
     pub(super) observed: &'a ObservedServer,
-    /// What the laboratories' marks on the server are on, where the registry knows none of these laboratories.
+    /// What the laboratories' ownership comments on the server are on, where the registry knows none of these laboratories.
     pub(super) marked: Option<&'a Vec<migrator::Marked>>,
     pub(super) roles: &'a RolePolicy,
 }
@@ -113,18 +113,18 @@ impl Judge<'_> {
     /// A laboratory's database and role, where nobody is changing them.
     fn laboratory(&self, tenant: &Tenant, found: &mut Vec<Finding>) {
         let must_be_whole = matches!(tenant.status, TenantState::Active | TenantState::Suspended);
-        let mark = mark_of(tenant);
+        let comment = ownership_comment(tenant);
         let of = |finding: Finding| finding.of(&tenant.slug);
         let (database_name, role_name) = (tenant.db_name.as_str(), tenant.role_name.as_str());
 
         let mut database = self.observed.databases.get(database_name);
         match database {
             None if must_be_whole => found.push(of(self.missing_database(tenant))),
-            Some(other) if other.mark.as_deref() != Some(&mark) => {
+            Some(other) if other.comment.as_deref() != Some(&comment) => {
                 found.push(of(self.not_ours(
                     "database",
                     database_name,
-                    other.mark.as_deref(),
+                    other.comment.as_deref(),
                     tenant,
                 )));
                 database = None;
@@ -134,11 +134,11 @@ impl Judge<'_> {
         match self.observed.roles.get(role_name) {
             None if must_be_whole => found.push(of(self.missing_role(tenant))),
             None => {}
-            Some(other) if other.mark.as_deref() != Some(&mark) => {
+            Some(other) if other.comment.as_deref() != Some(&comment) => {
                 found.push(of(self.not_ours(
                     "role",
                     role_name,
-                    other.mark.as_deref(),
+                    other.comment.as_deref(),
                     tenant,
                 )));
             }
@@ -157,7 +157,7 @@ impl Judge<'_> {
                 FindingKind::MissingDatabase,
                 tenant.db_name.as_str(),
                 format!(
-                    "{slug} is {} and its database is called {renamed}, which has its mark",
+                    "{slug} is {} and its database is called {renamed}, which has its ownership comment",
                     tenant.status
                 ),
                 format!(
@@ -192,14 +192,17 @@ impl Judge<'_> {
         finding.mended_by(Remedy::MakeRole(tenant.id))
     }
 
-    fn not_ours(&self, what: &str, name: &str, mark: Option<&str>, tenant: &Tenant) -> Finding {
-        let seen = match mark {
-            Some(mark) => format!("it is marked {mark:?} and not as {}'s", tenant.slug),
-            None => format!("it has no mark, though {} should own it", tenant.slug),
+    fn not_ours(&self, what: &str, name: &str, comment: Option<&str>, tenant: &Tenant) -> Finding {
+        let seen = match comment {
+            Some(comment) => format!("it is marked {comment:?} and not as {}'s", tenant.slug),
+            None => format!(
+                "it has no ownership comment, though {} should own it",
+                tenant.slug
+            ),
         };
         if let (Some(own), "database") = (self.renamed(tenant), what) {
             let advice = format!(
-                "{}'s own database is called {own}, which has its mark: look whose this one is and rename it, then run ALTER \
+                "{}'s own database is called {own}, which has its ownership comment: look whose this one is and rename it, then run ALTER \
                  DATABASE {} RENAME TO {}",
                 tenant.slug,
                 model::quote_ident(own),
@@ -217,7 +220,7 @@ impl Judge<'_> {
                 tenant.slug,
                 what.to_uppercase(),
                 model::quote_ident(name),
-                mark_of(tenant)
+                ownership_comment(tenant)
             ),
         )
     }
@@ -261,7 +264,7 @@ impl Judge<'_> {
         let public = database.public.as_ref().filter(|_| database.connectable)?;
         let tenant = self.known(name);
         // Told as not the laboratory's: whoever owns it may need it open.
-        if tenant.is_some_and(|tenant| database.mark.as_deref() != Some(&mark_of(tenant))) {
+        if tenant.is_some_and(|tenant| database.comment.as_deref() != Some(&ownership_comment(tenant))) {
             return None;
         }
         let ours =
@@ -305,7 +308,7 @@ impl Judge<'_> {
             return None;
         }
         let db_name = DbName::from_catalog(name).ok()?;
-        // One that was adopted keeps a name of its own; the role of this namespace that has the same mark says whose it is.
+        // One that was adopted keeps a name of its own; the role of this namespace that has the same ownership comment says whose it is.
         let Some(named) = named(self.namespace, name) else {
             return self.is_forgotten(database).then(|| self.orphan(name, database));
         };
@@ -377,14 +380,14 @@ impl Judge<'_> {
 
     /// Whether it was a laboratory's of this namespace that the registry does not know.
     fn is_forgotten(&self, database: &ObservedDatabase) -> bool {
-        let Some(mark) = database
-            .mark
+        let Some(comment) = database
+            .comment
             .as_deref()
-            .filter(|mark| mark.starts_with(migrator::LABORATORY_MARK))
+            .filter(|comment| comment.starts_with(migrator::OWNERSHIP_COMMENT))
         else {
             return false;
         };
-        let known = mark[migrator::LABORATORY_MARK.len()..]
+        let known = comment[migrator::OWNERSHIP_COMMENT.len()..]
             .parse()
             .is_ok_and(|id| self.registry_state.by_id(id).is_some() || self.under_way.concerns(id));
         let prefix = format!("{}_tenant_", self.namespace.as_str());
@@ -392,7 +395,7 @@ impl Judge<'_> {
             .observed
             .roles
             .iter()
-            .any(|(name, role)| name.starts_with(&prefix) && role.mark.as_deref() == Some(mark));
+            .any(|(name, role)| name.starts_with(&prefix) && role.comment.as_deref() == Some(comment));
         !known && has_role
     }
 
@@ -407,10 +410,10 @@ impl Judge<'_> {
     /// Never dropped by us, and no advice is to drop it: it may hold the last copy of a laboratory's data.
     fn orphan(&self, name: &str, database: &ObservedDatabase) -> Finding {
         let marked = database
-            .mark
+            .comment
             .as_deref()
-            .and_then(|mark| mark.strip_prefix(migrator::LABORATORY_MARK));
-        let (seen, advice) = match (&database.mark, marked) {
+            .and_then(|comment| comment.strip_prefix(migrator::OWNERSHIP_COMMENT));
+        let (seen, advice) = match (&database.comment, marked) {
             (Some(_), Some(id)) => (
                 format!("it is marked as the laboratory {id}, which the registry does not know"),
                 format!(
@@ -420,10 +423,14 @@ impl Judge<'_> {
                     self.slug_of(name)
                 ),
             ),
-            (mark, _) => (
-                match mark {
-                    Some(mark) => format!("no laboratory in the registry has it; it is marked {mark:?}"),
-                    None => "no laboratory in the registry has it, and it has no mark".to_owned(),
+            (comment, _) => (
+                match comment {
+                    Some(comment) => {
+                        format!("no laboratory in the registry has it; it is marked {comment:?}")
+                    }
+                    None => {
+                        "no laboratory in the registry has it, and it has no ownership comment".to_owned()
+                    }
                 },
                 format!(
                     "look what is in it, and keep a copy (`pg_dump --format=custom --dbname={name}`) before you change it; a \

@@ -47,7 +47,7 @@ use self::{
 };
 use crate::{
     Inner, ProvisionError, Provisioner, RequestedBy,
-    server::{AdminSession, mark_of},
+    server::{AdminSession, ownership_comment},
 };
 
 /// How many servers are asked at once.
@@ -142,7 +142,7 @@ struct Visit {
     session: AdminSession,
     observed: ObservedServer,
     state: ServerState,
-    /// The registry knows none of the laboratories whose marks are on the server.
+    /// The registry knows none of the laboratories whose ownership comments are on the server.
     of_another: bool,
 }
 
@@ -331,14 +331,14 @@ fn unfit(inner: &Inner, visit: &Visit) -> Option<Finding> {
         .then(|| Finding::new(FindingKind::ServerUnfit, subject, seen, advice).on(&visit.server))
 }
 
-/// The laboratories under whose name a database lies that does not carry their mark: what is in it is not theirs.
+/// The laboratories under whose name a database lies that does not carry their ownership comment: what is in it is not theirs.
 fn strangers(visits: &[Visit], registry_state: &RegistryState) -> BTreeSet<TenantId> {
     let displaced = registry_state.tenants.iter().filter(|tenant| {
-        let mark = mark_of(tenant);
+        let comment = ownership_comment(tenant);
         let mut here = visits.iter().filter(|visit| visit.names.contains(&tenant.server));
         here.any(|visit| {
             let named = visit.observed.databases.get(tenant.db_name.as_str());
-            named.is_some_and(|named| named.mark.as_deref() != Some(&mark))
+            named.is_some_and(|named| named.comment.as_deref() != Some(&comment))
         })
     });
     displaced.map(|tenant| tenant.id).collect()

@@ -7,7 +7,7 @@ use model::Namespace;
 use crate::{ProvisionError, server::AdminSession};
 
 pub(super) struct ObservedDatabase {
-    pub(super) mark: Option<String>,
+    pub(super) comment: Option<String>,
     pub(super) is_template: bool,
     /// Whether anybody at all is let in.
     pub(super) connectable: bool,
@@ -20,7 +20,7 @@ pub(super) struct ObservedDatabase {
 }
 
 pub(super) struct ObservedRole {
-    pub(super) mark: Option<String>,
+    pub(super) comment: Option<String>,
     pub(super) can_log_in: bool,
     pub(super) superuser: bool,
     /// The most sessions that it may have; -1: any number.
@@ -150,7 +150,7 @@ async fn databases(session: &AdminSession) -> Result<BTreeMap<String, ObservedDa
         .map_err(ProvisionError::db("listing the databases", &session.target))?;
     let observed = rows.iter().map(|row| {
         let database = ObservedDatabase {
-            mark: row.get(1),
+            comment: row.get(1),
             is_template: row.get(2),
             connectable: row.get(3),
             connections_max: row.get(4),
@@ -183,7 +183,7 @@ async fn roles(session: &AdminSession) -> Result<BTreeMap<String, ObservedRole>,
         .map_err(ProvisionError::db("listing the roles", &session.target))?;
     let observed = rows.iter().map(|row| {
         let role = ObservedRole {
-            mark: row.get(1),
+            comment: row.get(1),
             can_log_in: row.get(2),
             superuser: row.get(3),
             member_of: row.get(4),

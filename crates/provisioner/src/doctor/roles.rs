@@ -9,7 +9,7 @@ use super::{
     judge::Judge,
     observed_server::{ObservedDatabase, ObservedRole},
 };
-use crate::server::mark_of;
+use crate::server::ownership_comment;
 
 impl Judge<'_> {
     pub(super) fn other_registry(&self, marked: &[migrator::Marked]) -> Finding {
@@ -85,24 +85,24 @@ impl Judge<'_> {
         found
     }
 
-    /// Where a database is that was renamed by hand: its mark says whose it is.
+    /// Where a database is that was renamed by hand: its ownership comment says whose it is.
     pub(super) fn renamed(&self, tenant: &Tenant) -> Option<&str> {
-        let mark = mark_of(tenant);
+        let comment = ownership_comment(tenant);
         let mut marked = self.observed.databases.iter();
         let found = marked.find(|(name, database)| {
-            name.as_str() != tenant.db_name.as_str() && database.mark.as_deref() == Some(&mark)
+            name.as_str() != tenant.db_name.as_str() && database.comment.as_deref() == Some(&comment)
         });
         found.map(|(name, _)| name.as_str())
     }
 
     pub(super) fn reach(&self, tenant: &Tenant, role: &ObservedRole) -> Vec<Finding> {
         let name = tenant.role_name.as_str();
-        // A database with its mark is its own under whatever name, as one that was renamed by hand.
-        let mark = mark_of(tenant);
+        // A database with its ownership comment is its own under whatever name, as one that was renamed by hand.
+        let comment = ownership_comment(tenant);
         let is_own = |database: &str| {
             let observed = self.observed.databases.get(database);
             database == tenant.db_name.as_str()
-                || observed.is_some_and(|observed| observed.mark.as_deref() == Some(&mark))
+                || observed.is_some_and(|observed| observed.comment.as_deref() == Some(&comment))
         };
         // What is reached through a role of somebody else's is told of the membership.
         let (group, shared) = (
@@ -175,13 +175,13 @@ impl Judge<'_> {
     /// Whether the database is a laboratory's of this server under another name.
     pub(super) fn is_renamed(&self, database: &ObservedDatabase) -> bool {
         let id = database
-            .mark
+            .comment
             .as_deref()
-            .and_then(|mark| mark.strip_prefix(migrator::LABORATORY_MARK));
+            .and_then(|comment| comment.strip_prefix(migrator::OWNERSHIP_COMMENT));
         let tenant = id.and_then(|id| self.registry_state.by_id(id.parse().ok()?));
         tenant.is_some_and(|tenant| {
             let named = self.observed.databases.get(tenant.db_name.as_str());
-            self.names.contains(&tenant.server) && named.is_none_or(|named| named.mark != database.mark)
+            self.names.contains(&tenant.server) && named.is_none_or(|named| named.comment != database.comment)
         })
     }
 
@@ -207,16 +207,16 @@ impl Judge<'_> {
             return None;
         }
         let marked = role
-            .mark
+            .comment
             .as_deref()
-            .and_then(|mark| mark.strip_prefix(migrator::LABORATORY_MARK));
+            .and_then(|comment| comment.strip_prefix(migrator::OWNERSHIP_COMMENT));
         let marked = marked.and_then(|id| id.parse().ok());
         if marked.is_some_and(|id| self.under_way.concerns(id)) {
             return None;
         }
-        let seen = match &role.mark {
-            Some(mark) => format!("no laboratory in the registry has it; it is marked {mark:?}"),
-            None => "no laboratory in the registry has it, and it has no mark".to_owned(),
+        let seen = match &role.comment {
+            Some(comment) => format!("no laboratory in the registry has it; it is marked {comment:?}"),
+            None => "no laboratory in the registry has it, and it has no ownership comment".to_owned(),
         };
         let forgotten = marked.is_some_and(|id| self.registry_state.by_id(id).is_none());
         let quoted = model::quote_ident(name);

@@ -52,7 +52,7 @@ impl Context<'_> {
     }
 
     /// A session on the laboratory's own database as the administrator, kept from step to step like the other. Only for
-    /// operations that do not drop it. A database without the laboratory's mark is not entered; an adoption, which gives it the mark, looks
+    /// operations that do not drop it. A database without the laboratory's ownership comment is not entered; an adoption, which gives it the ownership comment, looks
     /// for itself.
     pub(crate) async fn inside(&self, tenant: &Tenant) -> Result<MappedMutexGuard<'_, Client>, StepError> {
         let mut kept = self.inside.lock().await;

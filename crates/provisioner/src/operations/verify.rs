@@ -150,10 +150,10 @@ pub(crate) async fn ensure_groups(
         }
         migrator::group_ensure(&held.client, &group).await?;
         if group != namespace.shared_group() {
-            let mark = literal(&format!("{}{}", migrator::LABORATORY_MARK, manifest.tenant));
+            let comment = literal(&format!("{}{}", migrator::OWNERSHIP_COMMENT, manifest.tenant));
             held.run(
                 "marking a group role",
-                &format!("COMMENT ON ROLE {group} IS {mark}"),
+                &format!("COMMENT ON ROLE {group} IS {comment}"),
             )
             .await?;
             made = Some(group);

@@ -12,7 +12,7 @@ use registry::{Actor, PAGE_MAX, Server, Tenant, TenantFilter};
 
 use crate::{
     Inner, ProvisionError,
-    server::{AdminSession, mark_of},
+    server::{AdminSession, ownership_comment},
 };
 
 /// How long whoever suspends a laboratory may take to close it on its server after the routers' grace.
@@ -83,15 +83,15 @@ async fn one_server(inner: &Inner, server: Server) -> Result<(), ProvisionError>
 /// Those whose role can log in or is logged in. A role that is not marked as the laboratory's own is somebody else's.
 async fn open<'a>(session: &AdminSession, page: &'a [Tenant]) -> Result<Vec<&'a Tenant>, ProvisionError> {
     let roles: Vec<&str> = page.iter().map(|tenant| tenant.role_name.as_str()).collect();
-    let marks: Vec<String> = page.iter().map(mark_of).collect();
+    let comments: Vec<String> = page.iter().map(ownership_comment).collect();
     let rows = session
         .client
         .query(
-            "SELECT wanted.place FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (role, mark, place)
+            "SELECT wanted.place FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (role, comment, place)
                JOIN pg_roles AS r ON r.rolname = wanted.role::name
-              WHERE shobj_description(r.oid, 'pg_authid') = wanted.mark
+              WHERE shobj_description(r.oid, 'pg_authid') = wanted.comment
                 AND (r.rolcanlogin OR EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.usesysid = r.oid))",
-            &[&roles, &marks],
+            &[&roles, &comments],
         )
         .await
         .map_err(ProvisionError::db(

@@ -79,7 +79,7 @@ impl Provisioner {
     ///
     /// # Errors
     /// When the registry or the server cannot be asked, or the administrator's password cannot be opened; [`ProvisionError::Refused`]
-    /// when the database is not there or does not carry the laboratory's mark.
+    /// when the database is not there or does not carry the laboratory's ownership comment.
     pub async fn open_for_export(
         &self,
         tenant: &Tenant,

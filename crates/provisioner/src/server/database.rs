@@ -11,7 +11,7 @@ use crate::{
     engine::{Context, Moment},
     error::StepError,
     preconditions::holds,
-    server::{AdminSession, mark_of},
+    server::{AdminSession, ownership_comment},
 };
 
 /// How long to wait between two looks at sessions that are ending.
@@ -19,12 +19,12 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A database as the server's catalogue has it.
 pub(crate) struct Found {
-    mark: Option<String>,
+    comment: Option<String>,
 }
 
 impl Found {
-    pub(crate) fn has_mark(&self, mark: &str) -> bool {
-        self.mark.as_deref() == Some(mark)
+    pub(crate) fn has_comment(&self, comment: &str) -> bool {
+        self.comment.as_deref() == Some(comment)
     }
 }
 
@@ -37,7 +37,7 @@ pub(crate) async fn look(held: &AdminSession, name: &DbName) -> Result<Option<Fo
         )
         .await
         .map_err(ProvisionError::db("looking for the database", &held.target))?;
-    Ok(row.map(|row| Found { mark: row.get(0) }))
+    Ok(row.map(|row| Found { comment: row.get(0) }))
 }
 
 /// Looks for the laboratory's database. One of its name that is not marked as this laboratory's is an error: its data
@@ -47,11 +47,13 @@ pub(crate) async fn look_for_own(
     tenant: &Tenant,
 ) -> Result<Option<Found>, ProvisionError> {
     match look(held, &tenant.db_name).await? {
-        Some(found) if found.mark.as_deref() != Some(&mark_of(tenant)) => Err(ProvisionError::NotOurs {
-            what: "database",
-            name: tenant.db_name.as_str().to_owned(),
-            place: held.target.to_string(),
-        }),
+        Some(found) if found.comment.as_deref() != Some(&ownership_comment(tenant)) => {
+            Err(ProvisionError::NotOurs {
+                what: "database",
+                name: tenant.db_name.as_str().to_owned(),
+                place: held.target.to_string(),
+            })
+        }
         found => Ok(found),
     }
 }

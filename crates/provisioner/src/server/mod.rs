@@ -19,5 +19,5 @@ pub(crate) use self::{
     rights::{drop_group, limits, log_in, rights, settle},
     role::{create as create_role, create_or_mend, drop_role, drop_role_of, mend_password, role_is_there},
     settings::handed_on,
-    sql::{literal, mark_of},
+    sql::{literal, ownership_comment},
 };

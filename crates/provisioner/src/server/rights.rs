@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 
 use crate::{
     Inner, ProvisionError,
-    server::{AdminSession, literal, mark_of},
+    server::{AdminSession, literal, ownership_comment},
 };
 
 /// What the server's catalogue says of a laboratory's rights in one database.
@@ -56,7 +56,7 @@ pub(crate) async fn rights(
                 (&tenant.role_name.as_str(), Type::TEXT),
                 (&shared.as_str(), Type::TEXT),
                 (&database.as_str(), Type::TEXT),
-                (&mark_of(tenant), Type::TEXT),
+                (&ownership_comment(tenant), Type::TEXT),
             ],
         )
         .await
@@ -80,8 +80,8 @@ pub(crate) async fn settle(
     let namespace = &inner.config.namespace;
     let (group, role) = (namespace.tenant_group(tenant.id), &tenant.role_name);
     migrator::group_ensure(&session.client, &group).await?;
-    let mark = literal(&mark_of(tenant));
-    let sql = format!("COMMENT ON ROLE {group} IS {mark}; GRANT {group} TO {role}");
+    let comment = literal(&ownership_comment(tenant));
+    let sql = format!("COMMENT ON ROLE {group} IS {comment}; GRANT {group} TO {role}");
     session.run("making the laboratory's group role", &sql).await?;
     let target = session.target.with_database(database.as_str());
     migrator::rights_settle(&target, namespace, &group, role).await?;
@@ -136,7 +136,7 @@ pub(crate) async fn drop_group(
         .query_typed_opt(
             "SELECT EXISTS (SELECT FROM pg_shdepend s WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid)
                FROM pg_roles r WHERE r.rolname = $1 AND shobj_description(r.oid, 'pg_authid') = $2",
-            &[(&group.as_str(), Type::NAME), (&mark_of(tenant), Type::TEXT)],
+            &[(&group.as_str(), Type::NAME), (&ownership_comment(tenant), Type::TEXT)],
         )
         .await
         .map_err(ProvisionError::db("looking for the group role", &session.target))?;

@@ -11,7 +11,7 @@ use crate::{
     Inner, ProvisionError,
     engine::{Context, StepResult},
     error::StepError,
-    server::{AdminSession, drop_group, limits, literal, log_in, mark_of},
+    server::{AdminSession, drop_group, limits, literal, log_in, ownership_comment},
 };
 
 impl Context<'_> {
@@ -76,7 +76,9 @@ pub(crate) async fn role_is_there(held: &AdminSession, tenant: &Tenant) -> Resul
         .map_err(ProvisionError::db("looking for the role", &held.target))?;
     match row {
         None => Ok(false),
-        Some(row) if row.get::<_, Option<String>>(0).as_deref() == Some(&mark_of(tenant)) => Ok(true),
+        Some(row) if row.get::<_, Option<String>>(0).as_deref() == Some(&ownership_comment(tenant)) => {
+            Ok(true)
+        }
         Some(_) => Err(ProvisionError::NotOurs {
             what: "role",
             name: tenant.role_name.as_str().to_owned(),
@@ -119,7 +121,7 @@ pub(crate) async fn create(
     let sql = format!(
         "CREATE ROLE {role} {log_in} INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {verifier};
          COMMENT ON ROLE {role} IS {}; {}",
-        literal(&mark_of(tenant)),
+        literal(&ownership_comment(tenant)),
         limits(inner, role)
     );
     held.run("making the role", &sql).await

@@ -3,8 +3,8 @@
 use registry::Tenant;
 
 /// How the registry marks a role or database on a server as one laboratory's own.
-pub(crate) fn mark_of(tenant: &Tenant) -> String {
-    format!("{}{}", migrator::LABORATORY_MARK, tenant.id)
+pub(crate) fn ownership_comment(tenant: &Tenant) -> String {
+    format!("{}{}", migrator::OWNERSHIP_COMMENT, tenant.id)
 }
 
 /// A text as an SQL literal. Needed where the server takes no parameters: in DDL.

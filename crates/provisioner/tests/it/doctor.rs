@@ -415,8 +415,8 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
     }
     for role in [&free, &owner] {
         let role = model::quote_ident(role);
-        let mark = format!("tenantry laboratory {}", TenantId::generate());
-        run(&admin, &format!("COMMENT ON ROLE {role} IS '{mark}'")).await;
+        let comment = format!("tenantry laboratory {}", TenantId::generate());
+        run(&admin, &format!("COMMENT ON ROLE {role} IS '{comment}'")).await;
     }
     let (database, role) = (model::quote_ident(&orphan), model::quote_ident(&owner));
     run(&admin, &format!("ALTER DATABASE {database} OWNER TO {role}")).await;

@@ -97,10 +97,10 @@ async fn a_mark_that_is_another_namespaces_or_that_the_profile_denies_is_not_tak
     // Another control plane's on the same server: neither its name nor a role of this namespace says that it is ours.
     let admin = connect(&harness.space.server).await;
     let foreign = model::DbName::from_catalog(harness.named("elsewhere")).unwrap();
-    let mark = format!("tenantry laboratory {}", model::TenantId::generate());
+    let comment = format!("tenantry laboratory {}", model::TenantId::generate());
     for sql in [
         format!("CREATE DATABASE {foreign} TEMPLATE template0 ENCODING 'UTF8'"),
-        format!("COMMENT ON DATABASE {foreign} IS '{mark}'"),
+        format!("COMMENT ON DATABASE {foreign} IS '{comment}'"),
     ] {
         admin.batch_execute(&sql).await.unwrap();
     }
@@ -115,8 +115,8 @@ async fn a_mark_that_is_another_namespaces_or_that_the_profile_denies_is_not_tak
         .unwrap();
     let said = refused.unwrap_err().to_string();
     assert!(said.contains("marked as another's"), "{said}");
-    // The mark was copied to it.
-    let marked = format!("COMMENT ON DATABASE {} IS '{mark}'", tenant.db_name);
+    // The ownership comment was copied to it.
+    let marked = format!("COMMENT ON DATABASE {} IS '{comment}'", tenant.db_name);
     admin.batch_execute(&marked).await.unwrap();
     let refused = harness
         .provisioner

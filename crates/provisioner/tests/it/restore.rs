@@ -489,7 +489,7 @@ async fn an_exchange_that_is_refused_can_be_taken_back() {
 async fn made_older(harness: &Harness, tenant: &Tenant, version: u32) {
     let (server, name) = (connect(&harness.space.server).await, &tenant.db_name);
     let sql = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1";
-    let mark: String = server.query_one(sql, &[&name.as_str()]).await.unwrap().get(0);
+    let comment: String = server.query_one(sql, &[&name.as_str()]).await.unwrap().get(0);
     let admin = admins(harness, tenant).await.remove(0);
     for sql in [
         format!("DROP DATABASE {name} WITH (FORCE)"),
@@ -499,7 +499,7 @@ async fn made_older(harness: &Harness, tenant: &Tenant, version: u32) {
             "GRANT CONNECT ON DATABASE {name} TO \"{}\"",
             tenant.role_name.as_str()
         ),
-        format!("COMMENT ON DATABASE {name} IS '{mark}'"),
+        format!("COMMENT ON DATABASE {name} IS '{comment}'"),
     ] {
         server.batch_execute(&sql).await.unwrap();
     }

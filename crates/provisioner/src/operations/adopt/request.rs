@@ -92,7 +92,7 @@ impl Inner {
         &self,
         held: &AdminSession,
         database: &DbName,
-        mark: Option<&str>,
+        own: Option<&str>,
     ) -> Result<Option<String>, ProvisionError> {
         let row = held
             .client
@@ -140,8 +140,8 @@ impl Inner {
             ));
         }
         match &comment {
-            Some(text) if text.starts_with("tenantry ") && Some(text.as_str()) != mark => {
-                if mark.is_none() && self.is_own_mark(held, database, text).await? {
+            Some(text) if text.starts_with("tenantry ") && Some(text.as_str()) != own => {
+                if own.is_none() && self.is_own_comment(held, database, text).await? {
                     return Ok(comment);
                 }
                 Err(refused(
@@ -156,22 +156,22 @@ impl Inner {
     }
 }
 
-/// The laboratory that a mark names.
-fn marked_as(mark: &str) -> Option<TenantId> {
-    mark.strip_prefix("tenantry laboratory ")?.parse().ok()
+/// The laboratory that an ownership comment names.
+fn marked_as(comment: &str) -> Option<TenantId> {
+    comment.strip_prefix("tenantry laboratory ")?.parse().ok()
 }
 
 impl Inner {
-    /// Whether a mark is one that this control plane set and has forgotten, as after its registry was restored from an older
+    /// Whether an ownership comment is one that this control plane set and has forgotten, as after its registry was restored from an older
     /// backup: it names a laboratory that the registry does not know, and its namespace is this one's. Another control
     /// plane on the same server has another namespace.
-    async fn is_own_mark(
+    async fn is_own_comment(
         &self,
         held: &AdminSession,
         database: &DbName,
-        mark: &str,
+        comment: &str,
     ) -> Result<bool, ProvisionError> {
-        let Some(id) = marked_as(mark) else {
+        let Some(id) = marked_as(comment) else {
             return Ok(false);
         };
         let client = self.config.registry.client().await?;
@@ -180,21 +180,21 @@ impl Inner {
         }
         drop(client);
         let prefix = self.tenant_prefix();
-        Ok(database.as_str().starts_with(&prefix) || self.role_with_mark(held, mark).await?.is_some())
+        Ok(database.as_str().starts_with(&prefix) || self.role_with_comment(held, comment).await?.is_some())
     }
 
-    /// The name of this namespace's role that has the mark.
-    async fn role_with_mark(
+    /// The name of this namespace's role that has the ownership comment.
+    async fn role_with_comment(
         &self,
         held: &AdminSession,
-        mark: &str,
+        comment: &str,
     ) -> Result<Option<String>, ProvisionError> {
         let row = held
             .client
             .query_opt(
                 "SELECT rolname::text FROM pg_roles
                   WHERE starts_with(rolname::text, $1) AND shobj_description(oid, 'pg_authid') = $2 LIMIT 1",
-                &[&self.tenant_prefix(), &mark],
+                &[&self.tenant_prefix(), &comment],
             )
             .await
             .map_err(ProvisionError::db(
@@ -208,7 +208,7 @@ impl Inner {
         format!("{}_tenant_", self.config.namespace.as_str())
     }
 
-    /// The id of a laboratory that is taken back: its mark's, which its own profile must have too, under the slug that its role
+    /// The id of a laboratory that is taken back: that of its ownership comment, which its own profile must have too, under the slug that its role
     /// was named by. `None` for a database that was not ours.
     async fn taken_back(
         &self,
@@ -217,7 +217,7 @@ impl Inner {
         comment: Option<&str>,
         profile: &Profile,
     ) -> Result<Option<TenantId>, ProvisionError> {
-        let Some((mark, id)) = comment.and_then(|mark| Some((mark, marked_as(mark)?))) else {
+        let Some((comment, id)) = comment.and_then(|comment| Some((comment, marked_as(comment)?))) else {
             return Ok(None);
         };
         if profile.tenant != Some(id) {
@@ -227,11 +227,11 @@ impl Inner {
             return Err(refused(
                 &wanted.database,
                 format!(
-                    "its mark names the laboratory {id} and its own profile {says}; look which is right first"
+                    "its ownership comment names the laboratory {id} and its own profile {says}; look which is right first"
                 ),
             ));
         }
-        let role = self.role_with_mark(held, mark).await?;
+        let role = self.role_with_comment(held, comment).await?;
         let own = self.config.namespace.tenant_role(&wanted.slug);
         match role {
             Some(role) if role != own.as_str() => {

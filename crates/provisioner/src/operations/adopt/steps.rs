@@ -24,8 +24,8 @@ use crate::{
         provision::steps::{activate, check, ensure_role, seed, undo_tenant},
     },
     server::{
-        AdminSession, drop_role, literal, look, look_for_own, mark_of, open_to_nobody_else, require_own,
-        settle,
+        AdminSession, drop_role, literal, look, look_for_own, open_to_nobody_else, ownership_comment,
+        require_own, settle,
     },
 };
 
@@ -95,13 +95,13 @@ pub(crate) const DEFINITION: Definition = Definition {
 pub(crate) async fn inspect(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
-    let mark = mark_of(&tenant);
-    cx.inner.adoptable(&held, &tenant.db_name, Some(&mark)).await?;
+    let comment = ownership_comment(&tenant);
+    cx.inner.adoptable(&held, &tenant.db_name, Some(&comment)).await?;
     let before = before(cx, &held, &tenant).await?;
-    let (name, mark) = (&tenant.db_name, literal(&mark));
+    let (name, comment) = (&tenant.db_name, literal(&comment));
     held.run(
         "marking the database",
-        &format!("COMMENT ON DATABASE {name} IS {mark}"),
+        &format!("COMMENT ON DATABASE {name} IS {comment}"),
     )
     .await?;
     Ok(json!({ "database": name, "before": before }))
@@ -312,7 +312,7 @@ async fn users(held: &AdminSession, tenant: &Tenant) -> Result<Vec<User>, Provis
             &[
                 &tenant.db_name.as_str(),
                 &tenant.role_name.as_str(),
-                &migrator::LABORATORY_MARK,
+                &migrator::OWNERSHIP_COMMENT,
             ],
         )
         .await
@@ -400,7 +400,7 @@ pub(crate) async fn secure_database(cx: &Context<'_>) -> StepResult {
     Ok(json!({ "database": database, "open_to": role, "kept_open_to": kept }))
 }
 
-/// Gives the database back: mark and rights as before, also those that users got by name. What migrations made stays.
+/// Gives the database back: ownership comment and rights as before, also those that users got by name. What migrations made stays.
 pub(crate) async fn release(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "database": "released with the laboratory" }));
@@ -430,7 +430,7 @@ pub(crate) async fn release(cx: &Context<'_>) -> StepResult {
     let name = &tenant.db_name;
     // Last: until then it is known to be ours to give back.
     held.run(
-        "taking the mark away",
+        "taking the ownership comment away",
         &format!("COMMENT ON DATABASE {name} IS {comment}"),
     )
     .await?;

@@ -12,8 +12,8 @@ use crate::{
     operations::{Definition, definition::steps, migrate::bring_to_latest},
     request::{begin, commit},
     server::{
-        AdminSession, close_and_drop, create_or_mend, drop_role, literal, look, look_for_own, mark_of,
-        reachable, require_own, rights, role_is_there, settle,
+        AdminSession, close_and_drop, create_or_mend, drop_role, literal, look, look_for_own,
+        ownership_comment, reachable, require_own, rights, role_is_there, settle,
     },
 };
 
@@ -74,10 +74,10 @@ pub(crate) async fn ensure_database(cx: &Context<'_>) -> StepResult {
         migrator::clone_template(&held.client, &template, &making).await?;
         cloned_from = Some(template);
     }
-    let mark = literal(&mark_of(&tenant));
+    let comment = literal(&ownership_comment(&tenant));
     held.run(
         "marking the database",
-        &format!("COMMENT ON DATABASE {making} IS {mark}"),
+        &format!("COMMENT ON DATABASE {making} IS {comment}"),
     )
     .await?;
     let name = &tenant.db_name;
@@ -89,7 +89,7 @@ pub(crate) async fn ensure_database(cx: &Context<'_>) -> StepResult {
     Ok(json!({ "database": name, "made": true, "template": cloned_from }))
 }
 
-/// Takes a database that was cloned ahead of time, and the group role that has its rights already. Names and marks change in one
+/// Takes a database that was cloned ahead of time, and the group role that has its rights already. Names and ownership comments change in one
 /// transaction, so that of two that want the same one the second finds it gone, and it is never there half claimed.
 async fn claim_spare(
     cx: &Context<'_>,
@@ -97,13 +97,17 @@ async fn claim_spare(
     tenant: &Tenant,
     spares: Vec<DbName>,
 ) -> Result<Option<DbName>, ProvisionError> {
-    let (name, role, mark) = (&tenant.db_name, &tenant.role_name, literal(&mark_of(tenant)));
+    let (name, role, comment) = (
+        &tenant.db_name,
+        &tenant.role_name,
+        literal(&ownership_comment(tenant)),
+    );
     let group = cx.inner.config.namespace.tenant_group(tenant.id);
     for spare in spares {
         // A spare's group has the spare's name.
         let sql = format!(
-            "ALTER DATABASE {spare} RENAME TO {name}; COMMENT ON DATABASE {name} IS {mark};
-             ALTER ROLE {spare} RENAME TO {group}; COMMENT ON ROLE {group} IS {mark}; GRANT {group} TO {role}"
+            "ALTER DATABASE {spare} RENAME TO {name}; COMMENT ON DATABASE {name} IS {comment};
+             ALTER ROLE {spare} RENAME TO {group}; COMMENT ON ROLE {group} IS {comment}; GRANT {group} TO {role}"
         );
         match held.client.batch_execute(&sql).await {
             Ok(()) => {

@@ -20,7 +20,9 @@ use crate::{
         verify::{drop_if_there, tell_missing, verify_closed},
     },
     request::{begin, commit},
-    server::{AdminSession, close_and_drop, end_sessions, handed_on, literal, look, mark_of, require_own},
+    server::{
+        AdminSession, close_and_drop, end_sessions, handed_on, literal, look, ownership_comment, require_own,
+    },
 };
 
 /// The steps, and what takes back what they made.
@@ -42,15 +44,15 @@ pub(crate) const DEFINITION: Definition = Definition {
     },
 };
 
-/// The mark is the last act: a database of this name that has it is whole.
+/// The ownership comment is the last act: a database of this name that has it is whole.
 pub(crate) async fn restore_beside(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
     let restored = cx.inner.config.namespace.restored_database(cx.operation.id);
-    let mark = mark_of(&tenant);
+    let comment = ownership_comment(&tenant);
     if look(&held, &restored)
         .await?
-        .is_some_and(|found| found.has_mark(&mark))
+        .is_some_and(|found| found.has_comment(&comment))
     {
         return Ok(json!({ "database": restored, "made": false }));
     }
@@ -59,7 +61,7 @@ pub(crate) async fn restore_beside(cx: &Context<'_>) -> StepResult {
         rows,
         missing,
     } = restore_into(cx, &held, &restored).await?;
-    mark_whole(&held, &restored, &mark).await?;
+    mark_whole(&held, &restored, &comment).await?;
     let mut saw = json!({ "database": restored, "made": true, "archive": archive.id, "rows": rows });
     tell_missing(cx, &mut saw, &missing);
     Ok(saw)
@@ -94,7 +96,7 @@ pub(crate) async fn swap_database(cx: &Context<'_>) -> StepResult {
         cx.make_reversible().await?;
         require_own(&held, &tenant).await?;
         let whole = look(&held, &restored).await?;
-        if !whole.is_some_and(|found| found.has_mark(&mark_of(&tenant))) {
+        if !whole.is_some_and(|found| found.has_comment(&ownership_comment(&tenant))) {
             return Err(StepError::fatal(ProvisionError::Missing {
                 what: "restored database",
                 name: restored.as_str().to_owned(),

@@ -19,7 +19,7 @@ use crate::{
         },
         verify::{drop_if_there, drop_made_group, ensure_groups, restore_checked, tell_missing},
     },
-    server::{AdminSession, drop_role_of, literal, look_for_own, mark_of, settle},
+    server::{AdminSession, drop_role_of, literal, look_for_own, ownership_comment, settle},
 };
 
 /// The steps, and what takes back what they made.
@@ -73,7 +73,7 @@ pub(crate) async fn restore_database(cx: &Context<'_>) -> StepResult {
         rename_laboratory(cx, &held, &making, tenant.id).await?;
     }
     let name = &tenant.db_name;
-    mark_whole(&held, &making, &mark_of(&tenant)).await?;
+    mark_whole(&held, &making, &ownership_comment(&tenant)).await?;
     let sql = format!("ALTER DATABASE {making} RENAME TO {name}");
     held.run("naming the database", &sql).await?;
     let mut saw = json!({ "database": name, "made": true, "archive": archive.id, "rows": rows });
@@ -82,16 +82,16 @@ pub(crate) async fn restore_database(cx: &Context<'_>) -> StepResult {
 }
 
 /// What was restored is not on the disk for certain, because nothing waited for it (`Dump::restore`). This commit does, and with
-/// it everything that was written before it: the log is one. So what has the mark is whole also after the server crashed.
+/// it everything that was written before it: the log is one. So what has the ownership comment is whole also after the server crashed.
 pub(super) async fn mark_whole(
     held: &AdminSession,
     database: &DbName,
-    mark: &str,
+    comment: &str,
 ) -> Result<(), ProvisionError> {
     let sql = format!(
         "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off';
          COMMENT ON DATABASE {database} IS {}",
-        literal(mark)
+        literal(comment)
     );
     held.run("marking the database", &sql).await
 }

@@ -122,6 +122,26 @@ fn heading_text(line: &str) -> String {
     text
 }
 
+/// Paths of the repository in backquotes, as a recipe names them; none with a place to fill in.
+fn paths(page: &str) -> Vec<(usize, &str)> {
+    const FOLDERS: [&str; 7] = [
+        "crates/",
+        "data/",
+        "deploy/",
+        "docs/",
+        "migrations-master/",
+        "migrations-tenant/",
+        "scripts/",
+    ];
+    prose(page)
+        .flat_map(|(number, line)| line.split('`').skip(1).step_by(2).map(move |code| (number, code)))
+        .filter(|(_, code)| FOLDERS.iter().any(|folder| code.starts_with(folder)))
+        // A command's arguments are not part of its path.
+        .map(|(number, code)| (number, code.split(' ').next().unwrap_or(code)))
+        .filter(|(_, path)| !path.contains(['<', '*', '…', '{']))
+        .collect()
+}
+
 /// What is wrong with the links of a page, by line.
 fn broken(file: &Path) -> Vec<String> {
     let page = fs::read_to_string(file).expect("a page is text");
@@ -162,6 +182,29 @@ fn every_relative_link_of_the_documents_leads_to_a_file_and_a_heading() {
     assert!(links > 50, "only {links} links in {} pages", files.len());
     let broken: Vec<String> = files.iter().flat_map(|file| broken(file)).collect();
     assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_path_of_the_repository_that_the_documents_name_exists() {
+    let mut files = Vec::new();
+    pages(&root(), &mut files);
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for file in &files {
+        let page = fs::read_to_string(file).expect("a page is text");
+        for (number, path) in paths(&page) {
+            named += 1;
+            if !root().join(path).exists() {
+                missing.push(format!("{}:{number}: {path}", file.display()));
+            }
+        }
+    }
+    assert!(named > 50, "only {named} paths are named");
+    assert!(missing.is_empty(), "no such paths:\n{}", missing.join("\n"));
+    assert_eq!(
+        paths("`scripts/x --quick` and crates/y `crates/<name>/z.rs` `docs/z.md`"),
+        [(1, "scripts/x"), (1, "docs/z.md")]
+    );
 }
 
 #[test]

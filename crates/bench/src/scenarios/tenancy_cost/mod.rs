@@ -1,15 +1,15 @@
 //! What tenancy costs: one authenticated read over HTTP from `tenantd` with 200 laboratories, and from a program that has
-//! one database and knows no tenants ([the binary `plain`](../../../plain)).
+//! one database and knows no tenants (the binary `single-tenant`).
 //!
 //! Both programs stand on one PostgreSQL server and answer the same client in turns. It keeps 16 connections alive, each
 //! of which asks for the laboratories of its own, one after the other, so that all 200 are asked in turn and none by two at
-//! once. The plain program's share of the people and patients is as large as all laboratories' together.
+//! once. The single-tenant program's share of the people and patients is as large as all laboratories' together.
 //!
-//! A third side, `plain_many`, is the plain program with as many connections to its database as `tenantd` has to all, used
+//! A third side, `plain_many`, is the single-tenant program with as many connections to its database as `tenantd` has to all, used
 //! in turn: what 200 backends cost PostgreSQL, whoever asks them, is what it is slower than `plain`.
 
 mod api;
-mod stage;
+mod harness;
 mod wire;
 
 use std::{net::SocketAddr, time::Duration};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use self::{
     api::{Api, Laboratory},
-    stage::Stage,
+    harness::Harness,
     wire::Requests,
 };
 use super::{Pace, ratio};
@@ -36,13 +36,13 @@ const CONNECTIONS: usize = 16;
 const BUDGET: usize = LABORATORIES + 8;
 /// `plain`, its pool: as many as can be asked at once.
 const PLAIN_POOL: usize = CONNECTIONS;
-/// Ours, both plain programs', the registry's and people's.
+/// Ours, both single-tenant programs', the registry's and people's.
 const MAX_CONNECTIONS: usize = 2 * BUDGET + PLAIN_POOL + 40;
 const SHARE_MIN: f64 = 0.95;
 /// More rounds than elsewhere, and shorter ones: a ratio near 1 needs pairs that are close together.
 const ROUNDS: usize = 9;
 
-/// The laboratory whose database the plain program gets.
+/// The laboratory whose database the single-tenant program gets.
 const SINGLE: &str = "plain";
 
 const OURS: &str = "ours";
@@ -59,9 +59,9 @@ struct Served {
 /// Whether its targets were reached.
 pub(crate) async fn run(pace: Pace) -> anyhow::Result<bool> {
     let laboratories = if pace.quick { 24 } else { LABORATORIES };
-    let stage = Stage::start(MAX_CONNECTIONS, BUDGET).await?;
-    stage.prepare()?;
-    let tenantd = stage.tenantd().await?;
+    let harness = Harness::start(MAX_CONNECTIONS, BUDGET).await?;
+    harness.prepare()?;
+    let tenantd = harness.tenantd().await?;
     let api = Api::open(tenantd.address).await?;
     let slugs: Vec<String> = (0..laboratories)
         .map(|number| format!("lab-{number:03}"))
@@ -71,10 +71,10 @@ pub(crate) async fn run(pace: Pace) -> anyhow::Result<bool> {
         .laboratories(&[SINGLE.to_owned()], PATIENTS * laboratories)
         .await?;
     let mut single = single.into_iter().next().context("it was made")?;
-    single.token = stage::signed_for_plain(&single.token)?;
-    stage.take_over(SINGLE).await?;
-    let plain = stage.plain(SINGLE, PLAIN_POOL)?;
-    let plain_many = stage.plain(SINGLE, laboratories)?;
+    single.token = harness::signed_for_single_tenant(&single.token)?;
+    harness.take_over(SINGLE).await?;
+    let plain = harness.single_tenant(SINGLE, PLAIN_POOL)?;
+    let plain_many = harness.single_tenant(SINGLE, laboratories)?;
     let served = [
         Served {
             name: OURS,
@@ -94,8 +94,8 @@ pub(crate) async fn run(pace: Pace) -> anyhow::Result<bool> {
     ];
     let all = take_turns(&served, pace).await?;
     drop((tenantd, plain, plain_many));
-    let refused = stage.refused()?;
-    stage.stop().await?;
+    let refused = harness.refused()?;
+    harness.stop().await?;
     report(&all, laboratories, refused)
 }
 
@@ -171,7 +171,7 @@ fn report(all: &[(&'static str, Vec<Round>)], laboratories: usize, refused: usiz
     outcome.put("share_of_plain", three(share));
     outcome.put("share_of_plain_many", three(ratio(of(OURS), of(PLAIN_MANY))));
     outcome.target(Target::new(
-        &format!("at least {SHARE_MIN} of the plain program"),
+        &format!("at least {SHARE_MIN} of the single-tenant program"),
         format!("{share:.3}"),
         share >= SHARE_MIN,
     ));

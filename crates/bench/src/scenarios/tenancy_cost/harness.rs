@@ -24,13 +24,13 @@ use crate::{
 };
 
 const NAMESPACE: &str = "bench";
-/// The key of the plain program's tokens, which guard nothing.
-const PLAIN_KEY: &str = "a key of the right length, 32 B.";
-const PLAIN_PASSWORD: &str = "plain";
+/// The key of the single-tenant program's tokens, which guard nothing.
+const SINGLE_TENANT_KEY: &str = "a key of the right length, 32 B.";
+const SINGLE_TENANT_PASSWORD: &str = "plain";
 const START_LIMIT: Duration = Duration::from_secs(60);
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
-pub(super) struct Stage {
+pub(super) struct Harness {
     cluster: Cluster,
     /// Where this program is, the others are.
     programs: PathBuf,
@@ -72,7 +72,7 @@ impl Program {
     }
 }
 
-impl Stage {
+impl Harness {
     pub(super) async fn start(max_connections: usize, budget: usize) -> anyhow::Result<Self> {
         let own = std::env::current_exe()?;
         Ok(Self {
@@ -145,28 +145,28 @@ impl Stage {
         Ok(program)
     }
 
-    /// Gives a laboratory's database to the plain program: its role gets a password that is known. `tenantd` serves it no
+    /// Gives a laboratory's database to the single-tenant program: its role gets a password that is known. `tenantd` serves it no
     /// longer from here on.
     pub(super) async fn take_over(&self, slug: &str) -> anyhow::Result<()> {
         let admin = pg::connect(self.server(), "bench admin", CONNECT_LIMIT).await?;
         let role = model::quote_ident(&name_of(slug));
-        let sql = format!("ALTER ROLE {role} PASSWORD '{PLAIN_PASSWORD}'");
+        let sql = format!("ALTER ROLE {role} PASSWORD '{SINGLE_TENANT_PASSWORD}'");
         Ok(admin.batch_execute(&sql).await?)
     }
 
-    /// The plain program on the database of this laboratory.
-    pub(super) fn plain(&self, slug: &str, pool_max: usize) -> anyhow::Result<Program> {
+    /// The single-tenant program on the database of this laboratory.
+    pub(super) fn single_tenant(&self, slug: &str, pool_max: usize) -> anyhow::Result<Program> {
         let name = name_of(slug);
-        let mut command = Command::new(self.programs.join("plain"));
+        let mut command = Command::new(self.programs.join("single-tenant"));
         command
             .env_clear()
-            .env("PLAIN_PGHOST", &self.server().host)
-            .env("PLAIN_PGPORT", self.server().port.to_string())
-            .env("PLAIN_PGUSER", &name)
-            .env("PLAIN_PGPASSWORD", PLAIN_PASSWORD)
-            .env("PLAIN_PGDATABASE", &name)
-            .env("PLAIN_POOL_MAX", pool_max.to_string())
-            .env("PLAIN_KEY", PLAIN_KEY);
+            .env("SINGLE_TENANT_PGHOST", &self.server().host)
+            .env("SINGLE_TENANT_PGPORT", self.server().port.to_string())
+            .env("SINGLE_TENANT_PGUSER", &name)
+            .env("SINGLE_TENANT_PGPASSWORD", SINGLE_TENANT_PASSWORD)
+            .env("SINGLE_TENANT_PGDATABASE", &name)
+            .env("SINGLE_TENANT_POOL_MAX", pool_max.to_string())
+            .env("SINGLE_TENANT_KEY", SINGLE_TENANT_KEY);
         Program::start(&mut command)
     }
 
@@ -185,11 +185,11 @@ fn name_of(slug: &str) -> String {
     format!("{NAMESPACE}_tenant_{slug}")
 }
 
-/// The claims of one of `tenantd`'s tokens, signed for the plain program.
-pub(super) fn signed_for_plain(token: &str) -> anyhow::Result<String> {
+/// The claims of one of `tenantd`'s tokens, signed for the single-tenant program.
+pub(super) fn signed_for_single_tenant(token: &str) -> anyhow::Result<String> {
     let claims = token.split('.').nth(1).context("a token has three parts")?;
     let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;
-    let key = EncodingKey::from_secret(PLAIN_KEY.as_bytes());
+    let key = EncodingKey::from_secret(SINGLE_TENANT_KEY.as_bytes());
     Ok(jsonwebtoken::encode(
         &Header::new(Algorithm::HS256),
         &claims,

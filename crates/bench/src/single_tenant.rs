@@ -1,4 +1,4 @@
-//! `plain`: what a laboratory's program would be without tenancy. One actix-web server, one deadpool, one database, and
+//! What a laboratory's program would be without tenancy. One actix-web server, one deadpool, one database, and
 //! one read, `GET /api/v1/patients/{id}`.
 //!
 //! It is what `tenancy_cost` compares `tenantd` with, so it does what the product's handler does and nothing else: the
@@ -73,18 +73,18 @@ fn claims(req: &HttpRequest, state: &State) -> Option<Claims> {
 async fn main() -> anyhow::Result<()> {
     let var = |name: &str| std::env::var(name).map_err(|_| anyhow::anyhow!("{name} is not set"));
     let target = ConnectTarget {
-        host: var("PLAIN_PGHOST")?,
-        port: var("PLAIN_PGPORT")?.parse()?,
-        user: var("PLAIN_PGUSER")?,
-        password: var("PLAIN_PGPASSWORD")?.into(),
-        database: var("PLAIN_PGDATABASE")?,
+        host: var("SINGLE_TENANT_PGHOST")?,
+        port: var("SINGLE_TENANT_PGPORT")?.parse()?,
+        user: var("SINGLE_TENANT_PGUSER")?,
+        password: var("SINGLE_TENANT_PGPASSWORD")?.into(),
+        database: var("SINGLE_TENANT_PGDATABASE")?,
     };
     let config = target.to_config("plain", Duration::from_secs(5));
     let recycling = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
     let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
-        .max_size(var("PLAIN_POOL_MAX")?.parse()?)
+        .max_size(var("SINGLE_TENANT_POOL_MAX")?.parse()?)
         .build()?;
     // All of them at once, or it would make only as many as are asked at the same time. It lends the one that has been idle
     // longest, so that all are used in turn.
@@ -98,7 +98,7 @@ async fn main() -> anyhow::Result<()> {
     validation.set_issuer(&["tenantry"]);
     let state = Data::new(State {
         pool,
-        key: DecodingKey::from_secret(var("PLAIN_KEY")?.as_bytes()),
+        key: DecodingKey::from_secret(var("SINGLE_TENANT_KEY")?.as_bytes()),
         validation,
     });
     let server = HttpServer::new(move || App::new().app_data(state.clone()).service(patient));

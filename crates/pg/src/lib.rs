@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, NoTls, error::SqlState};
 
 pub use crate::{
-    socket::{Lent, Socket, dial, read_to_end},
+    socket::{BorrowedSocket, Socket, dial, read_to_end},
     target::ConnectTarget,
 };
 

@@ -83,12 +83,12 @@ impl Socket {
 
 /// A socket that is handed back when its user drops it, to be [read to its end](read_to_end).
 #[derive(Debug)]
-pub struct Lent {
+pub struct BorrowedSocket {
     socket: Option<Socket>,
     back: Option<oneshot::Sender<Socket>>,
 }
 
-impl Lent {
+impl BorrowedSocket {
     /// Lends a socket; the receiver gets it back.
     #[must_use]
     pub fn new(socket: Socket) -> (Self, oneshot::Receiver<Socket>) {
@@ -107,7 +107,7 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for BorrowedSocket {
     fn drop(&mut self) {
         if let (Some(socket), Some(back)) = (self.socket.take(), self.back.take()) {
             // Nobody waits for it: then it closes here.
@@ -145,13 +145,13 @@ impl AsyncWrite for Socket {
     }
 }
 
-impl AsyncRead for Lent {
+impl AsyncRead for BorrowedSocket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(self.get_mut().get()?).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Lent {
+impl AsyncWrite for BorrowedSocket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(self.get_mut().get()?).poll_write(cx, buf)
     }

@@ -149,7 +149,7 @@ async fn cancel(pool: &TenantPool, client: &Client) {
     let Ok(socket) = pg::dial(&target).await else {
         return;
     };
-    let (lent, returned) = pg::Lent::new(socket);
+    let (lent, returned) = pg::BorrowedSocket::new(socket);
     let _cancelled = client.cancel_token().cancel_query_raw(lent, NoTls).await;
     if let Ok(mut socket) = returned.await {
         pg::read_to_end(&mut socket).await;

@@ -10,7 +10,7 @@ use std::{
 
 use arbiter::{FailureKind, Slot};
 use model::TenantId;
-use pg::{ConnectTarget, Lent};
+use pg::{BorrowedSocket, ConnectTarget};
 use tokio::{
     runtime::Handle,
     sync::oneshot,
@@ -166,7 +166,7 @@ async fn log_in(pool: &TenantPool, holder: &mut SlotHolder) -> Result<LoggedIn, 
             .map_err(|error| ConnectFailure::Unavailable {
                 reason: error.to_string(),
             })?;
-        let (lent, returned) = Lent::new(socket);
+        let (lent, returned) = BorrowedSocket::new(socket);
         holder.dialled(returned);
         let (stream, wire_state) = WatchedStream::new(lent);
         let config = configure(&target, limits);

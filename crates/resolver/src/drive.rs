@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use arbiter::{FailureKind, Slot};
 use model::TenantId;
-use pg::{Lent, Socket};
+use pg::{BorrowedSocket, Socket};
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use tokio_postgres::{Connection, tls::NoTlsStream};
 
 use crate::{connection_counter::CountedConnection, wire::WatchedStream};
 
 /// The driver's half of a connection.
-pub(crate) type Driven = Connection<WatchedStream<Lent>, NoTlsStream>;
+pub(crate) type Driven = Connection<WatchedStream<BorrowedSocket>, NoTlsStream>;
 
 /// The slot of a connect, and then of its connection, until the backend is gone.
 pub(crate) struct SlotHolder {

@@ -1,5 +1,5 @@
-//! The tasks beside the callers: one listens for changes, one follows them up, one ends idle connections, one asks
-//! after a registry that is away. All end with the resolver.
+//! The background tasks: one listens for changes, one closes pools after changes, one ends idle connections,
+//! one tests whether an unavailable registry is back. All end with the resolver.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{ResolverConfig, core::Core, registration::Registration};
 
-/// How long an absent registry is left alone between two questions.
+/// The pause between two tests of an unavailable registry.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
 
 pub(crate) struct BackgroundTasks {
@@ -26,7 +26,7 @@ impl BackgroundTasks {
     pub(crate) fn start(core: &Arc<Core>, config: &ResolverConfig, registration: &Arc<Registration>) -> Self {
         let listener = Listener::start(config.registry.target(), ListenerOptions::default());
         let listening = listener.connected();
-        // A follow-up that finds the queue full is left to the next checkout and to the idle limit.
+        // If the queue is full, the next checkout or the idle limit closes the pool.
         let (changed, changes) = mpsc::channel(config.pools_max.max(1) * 2);
         let mut tasks = JoinSet::new();
         let registration = Arc::clone(registration);
@@ -45,7 +45,8 @@ impl BackgroundTasks {
     }
 }
 
-/// Forgets what changed. It never waits for anything but the next event, so a forgotten tenant is forgotten at once.
+/// Invalidates what changed. It waits for nothing but the next event, so an invalidation takes effect at
+/// once.
 async fn listen(
     core: Arc<Core>,
     registration: Arc<Registration>,
@@ -71,12 +72,12 @@ async fn listen(
             Event::OperationChanged { .. } => {}
         }
     }
-    // The snapshots' time to live is what is left.
-    tracing::error!("nobody listens for changes in the registry any more");
+    // From now on, only the snapshots' time to live bounds their age.
+    tracing::error!("the router has stopped listening for changes in the registry");
 }
 
-/// Closes the pools of tenants that are no longer served, so that their connections do not outlast the change until
-/// somebody asks for them.
+/// Closes the pools of tenants that are no longer served, so that their connections end without waiting for
+/// the next checkout.
 async fn follow_up(core: Arc<Core>, mut changes: mpsc::Receiver<TenantId>) {
     while let Some(tenant) = changes.recv().await {
         if core.pools.has(tenant) {
@@ -85,7 +86,7 @@ async fn follow_up(core: Arc<Core>, mut changes: mpsc::Receiver<TenantId>) {
     }
 }
 
-/// One task for all pools; deadpool has none of its own.
+/// One task for all pools, because deadpool has none of its own.
 async fn sweep(core: Arc<Core>, idle_timeout: Duration) {
     let mut ticks = tokio::time::interval((idle_timeout / 4).max(Duration::from_millis(50)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,8 +1,9 @@
-//! Snapshots of tenants: read once, shared by all, dropped when they change.
+//! The cache of tenants' snapshots: each is read once, shared by all callers, and dropped when the tenant
+//! changes.
 //!
-//! Invariant: a snapshot read before a change was announced is never used after it ([`crate::cache_epoch`]). The one
-//! exception is stated: while the registry cannot be reached, a tenant that was known before goes on being served for
-//! `outage_max`, unless a change of that very tenant was announced since.
+//! Invariant: a snapshot that was read before a change was announced is never used after the announcement
+//! ([`crate::cache_epoch`]). The only exception: while the registry cannot be reached, the resolver serves a
+//! cached tenant for `outage_max`, unless a change of that tenant was announced since.
 //!
 //! The cache only reads the registry.
 
@@ -24,26 +25,27 @@ use crate::{
     stats::Counters,
 };
 
-/// Enough for the mistakes of a moment; more would let a stranger fill the memory with ids that do not exist.
+/// Enough for occasional mistakes. With more, a stranger could fill the memory with ids that do not exist.
 const ABSENT_MAX: u64 = 1_024;
 
-/// Bounds the results of reads that are kept for those who waited for them: they are in `known`, too.
+/// Bounds the results of reads that are kept for the callers that waited for them. The results are also in
+/// `known`.
 const READS_MAX: u64 = 4_096;
 const READS_KEPT: Duration = Duration::from_secs(1);
 
-/// A snapshot and the epoch that it was read under.
+/// A snapshot, and the epoch under which it was read.
 #[derive(Debug, Clone)]
 struct Known {
     snapshot: Arc<Snapshot>,
     epoch: CacheEpoch,
 }
 
-/// A snapshot and the state of the fence before it was asked for.
+/// A snapshot, and the epoch at the moment when a caller asked for it.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) epoch: CacheEpoch,
-    /// Not read under this epoch: the registry is away.
+    /// The snapshot was read under an earlier epoch, and the registry is unavailable.
     remembered: bool,
 }
 
@@ -56,7 +58,7 @@ impl View {
         }
     }
 
-    /// The state of the fence under which the snapshot may be used again without another look.
+    /// The epoch under which the snapshot may be used again without asking the cache.
     pub(crate) fn passed(&self) -> Option<CacheEpoch> {
         (!self.remembered).then_some(self.epoch)
     }
@@ -68,14 +70,16 @@ pub(crate) struct SnapshotCache {
     snapshot_ttl: Duration,
     outage_max: Duration,
     epochs: Arc<CacheEpochs>,
-    /// What is known: to be used as it is under the epoch it was read under, and through an outage of the registry for as
-    /// long as only `CacheEpoch::all` has been raised since, as a lost connection does.
+    /// The cached snapshots. One may be used under the epoch under which it was read; during an outage of the
+    /// registry, also if only `CacheEpoch::all` has advanced since, as it does when the connection to the
+    /// registry is lost.
     known: Cache<TenantId, Known>,
-    /// Reads under way: all who ask for one tenant wait for one read.
+    /// Reads under way: all callers that ask for one tenant wait for one read.
     reads: Cache<(TenantId, CacheEpoch), Arc<Snapshot>>,
     /// Tenants that do not exist.
     absent: Cache<(TenantId, CacheEpoch), ()>,
-    /// The servers, with `CacheEpoch::all` as it was before they were read: a change of a server raises it. There are few.
+    /// The servers, with `CacheEpoch::all` as it was before they were read: a change of a server advances it.
+    /// Servers are few.
     servers: Mutex<HashMap<ServerName, (u64, Arc<Server>)>>,
     pub(crate) outage: Outage,
     counters: Arc<Counters>,
@@ -89,7 +93,7 @@ impl SnapshotCache {
             snapshot_ttl: config.snapshot_ttl,
             outage_max: config.outage_max,
             epochs,
-            // Least recently used, not TinyLFU: a newcomer is asked for again at once.
+            // Least recently used, not TinyLFU: a new entry is used again at once.
             known: Cache::builder()
                 .max_capacity(config.snapshots_max)
                 .eviction_policy(EvictionPolicy::lru())
@@ -109,9 +113,10 @@ impl SnapshotCache {
         }
     }
 
-    /// The tenant as it is, or was at the latest announced change; one read of the registry however many callers ask.
+    /// The tenant as of the latest announced change or later. However many callers ask, the cache reads the
+    /// registry once.
     pub(crate) async fn view(&self, tenant: TenantId) -> Result<View, ResolveError> {
-        // Before anything is looked at: see the fence.
+        // Before any other step: see `cache_epoch`.
         let epoch = self.epochs.current(tenant);
         let known = self.known.get(&tenant).await;
         if let Some(known) = &known
@@ -131,7 +136,7 @@ impl SnapshotCache {
         }
         self.counters.snapshot_misses.fetch_add(1, Relaxed);
         if known.is_some_and(|known| known.epoch == epoch) {
-            // It has grown old; a read that was kept for others may be as old.
+            // The snapshot is too old, and a read that was kept for other callers may be as old.
             self.reads.invalidate(&key).await;
         }
         match self.reads.try_get_with(key, self.load(tenant, epoch)).await {
@@ -146,19 +151,19 @@ impl SnapshotCache {
         }
     }
 
-    /// Forgets the tenant: what was read about it so far is not used again.
+    /// Invalidates the tenant: nothing that was read about it so far is used again.
     pub(crate) fn forget(&self, tenant: TenantId) {
         self.epochs.advance(tenant);
         self.counters.invalidations.fetch_add(1, Relaxed);
     }
 
-    /// Forgets all, because changes may have been missed.
+    /// Invalidates all tenants, because notifications may have been missed.
     pub(crate) fn forget_all(&self) {
         self.epochs.advance_all();
         self.counters.invalidations_all.fetch_add(1, Relaxed);
     }
 
-    /// Whether the registry answers; ends the outage when it does.
+    /// Tests whether the registry answers, and ends the outage if it does.
     pub(crate) async fn probe(&self) {
         let probe = async {
             let client = self.registry.client().await?;
@@ -174,7 +179,7 @@ impl SnapshotCache {
         }
     }
 
-    /// The id behind a slug. Not cached: a slug may be given to another tenant.
+    /// The id of the tenant with this slug. Not cached, because a slug may be given to another tenant.
     pub(crate) async fn id_of(&self, slug: &Slug) -> Result<TenantId, ResolveError> {
         let look = async |client: &_| registry::tenant_by_slug(client, slug).await;
         match self.registry.within(self.registry_timeout, look).await {
@@ -187,14 +192,14 @@ impl SnapshotCache {
         }
     }
 
-    /// Whether an outage of the registry leaves anybody served.
+    /// Whether the resolver can serve any tenant during an outage of the registry.
     pub(crate) fn remembers_any(&self, window: VersionWindow) -> bool {
         self.known.iter().any(|(tenant, known)| {
             self.is_remembered(*tenant, &known) && known.snapshot.admit(window).is_ok()
         })
     }
 
-    /// Whether this may be used while the registry is away.
+    /// Whether this snapshot may be used while the registry is unavailable.
     fn is_remembered(&self, tenant: TenantId, known: &Known) -> bool {
         known.epoch.tenant == self.epochs.current(tenant).tenant
             && known.snapshot.read_at.elapsed() < self.outage_max
@@ -253,7 +258,7 @@ impl SnapshotCache {
         }
     }
 
-    /// A read that began earlier and ends later must not take the place of a newer one.
+    /// Caches the snapshot, unless a newer one is cached: a read that began earlier may end later.
     async fn remember(&self, tenant: TenantId, snapshot: Arc<Snapshot>, epoch: CacheEpoch) {
         let newer = |held: &Known| held.epoch.tenant > epoch.tenant || held.epoch.all > epoch.all;
         self.known
@@ -306,8 +311,8 @@ impl SnapshotCache {
     }
 }
 
-/// A connection to the registry with a statement under way. Dropped in the middle it is closed: back in its pool it
-/// would make the next borrower wait for a statement that nobody wants.
+/// A connection to the registry with a statement under way. If it is dropped before the statement ends, it is
+/// closed: back in the pool, it would make the next caller wait for a statement whose result is not needed.
 struct Reading(Option<RegistryClient>);
 
 impl Reading {

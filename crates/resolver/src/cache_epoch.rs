@@ -1,26 +1,28 @@
-//! The fence between what was read before a change and what is used after it.
+//! Epochs of the snapshot cache: they keep a snapshot that was read before a change from being used after it.
 //!
-//! Each tenant has a number that only grows, and so has the whole registry. A reader takes the numbers (its
-//! [`CacheEpoch`]) *before* it reads the row, and the snapshot is cached under tenant *and* epoch. A change raises the number, so
-//! whatever a read in flight brings back is filed under a epoch that nobody asks for any more. No order of events
-//! can bring an old row back, and the cache needs no lock and no comparison of rows for it.
+//! Each tenant has a number that only grows, and so has the whole registry. A reader takes both numbers (a
+//! [`CacheEpoch`]) *before* it reads the row, and the cache stores the snapshot under tenant *and* epoch. A
+//! change advances the number, so the result of a read in flight is stored under an epoch that no reader asks
+//! for any more. No order of events can bring an old row back, and the cache needs no lock and no comparison
+//! of rows.
 //!
-//! Tenants share [`STRIPES`] numbers, which bounds the memory; a collision costs another tenant one needless read,
-//! and in an outage of the registry, in which nothing can be read, its service.
+//! Tenants share [`STRIPES`] numbers, which bounds the memory. A collision costs another tenant one needless
+//! read, and its service during an outage of the registry, when nothing can be read.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use model::TenantId;
 
-/// 8 kB. With 10,000 changes in a minute, a tenant is read again for a stranger's sake once in six seconds at most.
+/// 8 kB. With 10,000 changes in a minute, changes of other tenants make the resolver read a tenant again at
+/// most once in six seconds.
 const STRIPES: usize = 1_024;
 
-/// The state of the fence at one moment, for one tenant.
+/// The numbers of one tenant and of the whole registry at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct CacheEpoch {
-    /// Raised by changes of this tenant.
+    /// Advanced by changes of this tenant.
     pub(crate) tenant: u64,
-    /// Raised when changes may have been missed, or concern all.
+    /// Advanced when notifications may have been missed, or when a change concerns all tenants.
     pub(crate) all: u64,
 }
 
@@ -45,12 +47,12 @@ impl CacheEpochs {
         }
     }
 
-    /// Nothing read about `tenant` before this call is used after it.
+    /// After this call, nothing is used that was read about `tenant` before it.
     pub(crate) fn advance(&self, tenant: TenantId) {
         self.stripe(tenant).fetch_add(1, SeqCst);
     }
 
-    /// Nothing read before this call is used after it, except through an outage of the registry.
+    /// After this call, nothing is used that was read before it, except during an outage of the registry.
     pub(crate) fn advance_all(&self) {
         self.all.fetch_add(1, SeqCst);
     }

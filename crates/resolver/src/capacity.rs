@@ -1,10 +1,10 @@
-//! How many connections a server can give us, compared with how many we mean to take.
+//! Compares how many connections a server accepts with how many the routers may take.
 
 use model::ServerName;
 use registry::{Budgets, Overbooked};
 use tokio_postgres::Client;
 
-/// What a server says about its connections.
+/// How many connections a server accepts, as it reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// `max_connections`.
@@ -16,24 +16,24 @@ pub struct Capacity {
 /// The budget does not fit the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a budget of {budget} connections and a reserve of {reserve} do not fit into the server's {max_connections} \
-     (max_connections) less {reserved} that it reserves itself: at most {} are left for the budget; lower it, or raise \
-     max_connections",
+    "a budget of {budget} connections and a reserve of {reserve} exceed the server's max_connections \
+     ({max_connections}) less the {reserved} that the server reserves: at most {} are left for the budget; \
+     lower the budget, or raise max_connections",
     .max_connections.saturating_sub(reserved + reserve)
 )]
 pub struct CapacityError {
     /// The most connections that this process would take.
     pub budget: usize,
-    /// What is kept for others: the registry, LISTEN, dumps, migrations, people.
+    /// The connections that are left to others: the registry, LISTEN, dumps, migrations, people.
     pub reserve: usize,
     /// `max_connections`.
     pub max_connections: usize,
-    /// What the server reserves itself.
+    /// How many connections the server reserves for superusers and the like.
     pub reserved: usize,
 }
 
 impl Capacity {
-    /// Asks a server; any role may.
+    /// Asks a server. Any role may.
     ///
     /// # Errors
     /// The driver's.
@@ -56,7 +56,7 @@ impl Capacity {
     /// Whether the budgets of all routers fit together.
     ///
     /// # Errors
-    /// [`Overbooked`] with the figures and what to set.
+    /// [`Overbooked`], with the figures and the setting to change.
     pub fn admit_all(self, server: &ServerName, budgets: Budgets) -> Result<(), Overbooked> {
         budgets.admit(server, self.max_connections, self.reserved)
     }

@@ -1,4 +1,5 @@
-//! A connection on loan, and what becomes of it afterwards: it goes back clean, or it ends.
+//! A checked-out connection, and what happens when it is given back: it returns to its pool with a clean
+//! session, or it ends.
 
 use std::time::Duration;
 
@@ -15,14 +16,14 @@ use crate::{
 /// How long an unsettled connection may take to answer before its statement is cancelled: a few round trips.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(5);
 
-/// Everything that `DISCARD ALL` does but forgetting prepared statements, which belong to our cache. `ROLLBACK` goes first,
-/// for nothing else is heard in a transaction that has failed.
+/// What `DISCARD ALL` does, except that it keeps prepared statements, which belong to the resolver's cache.
+/// `ROLLBACK` goes first, because in a failed transaction the server accepts nothing else.
 const CLEAN: &str = "ROLLBACK; CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
                      SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
-/// A connection on loan. Dropped it goes back to its pool as it is.
+/// A checked-out connection. When it is dropped, it returns to its pool as it is.
 pub(crate) struct CheckedOut {
-    // In this order: the connection goes back before the visit ends.
+    // In this order: the connection returns before the caller leaves the pool.
     connection: Option<Object<Box<Connection>>>,
     guard: PoolGuard,
 }
@@ -51,13 +52,13 @@ impl CheckedOut {
             .expect("it is there until it is given back")
     }
 
-    /// Ends the loan. `settled`: everything that was asked has been answered.
+    /// Gives the connection back. `settled`: the server has answered every statement.
     pub(crate) fn end(self, settled: bool) {
         if settled && self.connection().wire_state.is_clean() {
             return;
         }
         let runtime = self.pool().runtime().clone();
-        // Where the runtime is going down the task never begins, and the connection ends with it.
+        // If the runtime is shutting down, the task never begins, and the connection ends with it.
         drop(runtime.spawn(restore(Unclean(Some(self)))));
     }
 
@@ -79,7 +80,7 @@ impl Drop for CheckedOut {
     }
 }
 
-/// A loan that must not go back as it is.
+/// A checked-out connection that must not return to its pool as it is.
 struct Unclean(Option<CheckedOut>);
 
 impl Drop for Unclean {
@@ -90,7 +91,7 @@ impl Drop for Unclean {
     }
 }
 
-/// Brings a connection back to where it was when it was new, or ends it. Its place under the tenant's cap stays taken.
+/// Cleans the session, or ends the connection. Meanwhile the connection counts against the tenant's bound.
 async fn restore(mut unclean: Unclean) {
     let Some(checked_out) = &unclean.0 else { return };
     if !settle(checked_out).await || checked_out.connection().wire_state.is_unrecoverable() {
@@ -111,10 +112,11 @@ async fn restore(mut unclean: Unclean) {
     drop(unclean.0.take());
 }
 
-/// Waits until the server has nothing more to say, and cancels what takes longer than a moment.
+/// Waits until the server has answered everything, and cancels a statement that takes longer than a moment.
 async fn settle(checked_out: &CheckedOut) -> bool {
     let connection = checked_out.connection();
-    // The driver queued a rollback when the transaction was dropped. An empty query is answered after it.
+    // The driver queued a rollback when the transaction was dropped. The server answers this empty query
+    // after it.
     let quiet = connection.batch_execute("");
     tokio::pin!(quiet);
     if let Ok(answer) = timeout(SETTLE_TIMEOUT, &mut quiet).await {
@@ -132,18 +134,19 @@ async fn settle(checked_out: &CheckedOut) -> bool {
                 tenant.slug = %checked_out.pool().snapshot().slug,
                 server = %checked_out.pool().server().name,
                 waited_ms = limit.as_millis(),
-                "a cancelled statement did not end; its connection is closed"
+                "a cancelled statement did not end; the router closes its connection"
             );
             let server = checked_out.pool().server();
-            server.note_failure("a statement of ours was cancelled and did not end");
+            server.note_failure("a statement did not end after its cancellation");
             server.arbiter.unanswered();
             false
         }
     }
 }
 
-/// Cancels the statement under way. The server closes the connection of a cancel request only after the signal is sent, so
-/// it is read to its end: a signal that came late would hit the statement of the next borrower.
+/// Cancels the statement under way. The server closes the connection of a cancel request only after it has
+/// sent the signal, so this reads that connection to its end: a late signal would hit the statement of the
+/// next caller.
 async fn cancel(pool: &TenantPool, client: &Client) {
     let Ok(target) = pool.target() else { return };
     let Ok(socket) = pg::dial(&target).await else {

@@ -1,10 +1,11 @@
 //! What a caller gets: one connection to one tenant's database.
 //!
-//! Invariant: the next borrower never sees and never waits for what an earlier one left behind. From the moment a statement is
-//! sent until it has been *answered* the connection counts as unsettled, and a transaction until its commit or rollback has
-//! been answered. Given back unsettled (the request was cancelled, the borrower panicked, an error returned past the
-//! rollback), or with an open transaction or a changed setting in its session ([`crate::wire`]), it is put right off the
-//! caller's path ([`crate::checked_out`]): its statement is cancelled, its session cleaned, or the connection closed.
+//! Invariant: the next caller never sees, and never waits for, what an earlier caller left behind. The
+//! connection counts as unsettled from the moment a statement is sent until the server has *answered* it, and
+//! for a transaction until the server has answered its commit or rollback. A caller may give the connection
+//! back unsettled (its request was cancelled, it panicked, an error skipped the rollback), or with an open
+//! transaction or a changed setting in the session ([`crate::wire`]). Then a background task cancels the
+//! statement and cleans the session, or closes the connection ([`crate::checked_out`]).
 
 use std::{
     fmt,
@@ -20,32 +21,35 @@ use tokio_postgres::{Row, error::Severity, types::ToSql};
 
 use crate::{ResolveError, Snapshot, checked_out::CheckedOut};
 
-/// A connection to one tenant's database, on loan. It goes back to its pool when it is dropped.
+/// A checked-out connection to one tenant's database. When it is dropped, it returns to its pool.
 ///
-/// It does not dereference to the driver's client: what runs outside a transaction could leave a setting or an open
-/// transaction to the next borrower.
+/// It does not dereference to the driver's client: a statement outside a transaction could leave a setting or
+/// an open transaction to the next caller.
 pub struct TenantClient {
     checked_out: Option<CheckedOut>,
     unsettled: bool,
 }
 
-/// A transaction on a tenant's database; it dereferences to deadpool-postgres' transaction with its statement cache.
+/// A transaction on a tenant's database; it dereferences to deadpool-postgres' transaction with its statement
+/// cache.
 ///
-/// End it with [`commit`](Self::commit) or [`rollback`](Self::rollback). Dropped without either it is rolled back all the same,
-/// off the caller's path, which costs the pool a few round trips and sometimes the connection.
+/// End it with [`commit`](Self::commit) or [`rollback`](Self::rollback). If it is dropped without either, a
+/// background task rolls it back, which costs the pool a few round trips and sometimes the connection.
 ///
-/// After a statement has failed, PostgreSQL answers a commit by rolling back without an error: hand the statement's error on
-/// and do not commit. Settings must be `SET LOCAL`: a plain `SET` outlives a committed transaction.
-/// A statement that was prepared before a change of the schema fails once, and with it the transaction
-/// ([`TenantClient::statements_outdated`]); [`TenantClient::read`] and [`TenantClient::write`] run such work again by themselves.
-/// A cancel token of the driver's must not be kept past the loan: it would hit the next borrower's statement.
+/// After a failed statement, PostgreSQL answers a commit by rolling back without an error: return the
+/// statement's error and do not commit. Use `SET LOCAL` for settings: a plain `SET` outlives a committed
+/// transaction. A statement that was prepared before a schema change fails once, and with it the transaction
+/// ([`TenantClient::statements_outdated`]); [`TenantClient::read`] and [`TenantClient::write`] repeat such
+/// work. Do not keep a cancel token of the driver after giving the connection back: it would cancel the next
+/// caller's statement.
 pub struct TenantTransaction<'a> {
     transaction: Transaction<'a>,
     unsettled: &'a mut bool,
 }
 
-/// Runs something that is a transaction by itself, again with freshly prepared statements if those were outdated. A macro, because
-/// a future that awaits an async closure is not `Send` for every lifetime, and callers spawn these.
+/// Runs a single statement outside a transaction, and repeats it with a freshly prepared statement if that
+/// was outdated. A macro, because a future that awaits an async closure is not `Send` for every lifetime, and
+/// callers spawn these futures.
 macro_rules! alone {
     ($self:ident, $sql:ident, |$client:ident, $statement:ident| $run:expr) => {{
         let mut attempt = 1;
@@ -80,17 +84,17 @@ impl TenantClient {
         self.snapshot().tenant
     }
 
-    /// The tenant as it was when the connection was lent.
+    /// The tenant as it was when the connection was checked out.
     #[must_use]
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.checked_out().entry().snapshot
     }
 
-    /// Runs one statement and returns its rows. It is prepared once for each connection, and needs no transaction: the server
-    /// gives it one of its own.
+    /// Runs one statement and returns its rows. The statement is prepared once per connection. It needs no
+    /// explicit transaction.
     ///
     /// # Errors
-    /// The driver's.
+    /// The driver's error.
     pub async fn query(
         &mut self,
         sql: &str,
@@ -102,7 +106,7 @@ impl TenantClient {
     /// As [`Self::query`], for a statement that returns exactly one row.
     ///
     /// # Errors
-    /// The driver's; also when there are none or several rows.
+    /// The driver's error, also if the statement returns no row or several rows.
     pub async fn query_one(
         &mut self,
         sql: &str,
@@ -111,10 +115,10 @@ impl TenantClient {
         alone!(self, sql, |client, statement| client.query_one(statement, params))
     }
 
-    /// As [`Self::query`], for a statement that returns no rows; says how many it changed.
+    /// As [`Self::query`], for a statement that returns no rows. Returns how many rows it changed.
     ///
     /// # Errors
-    /// The driver's.
+    /// The driver's error.
     pub async fn execute(
         &mut self,
         sql: &str,
@@ -126,7 +130,7 @@ impl TenantClient {
     /// Begins a transaction that may write.
     ///
     /// # Errors
-    /// [`ResolveError::ServerUnavailable`] when the connection turns out to be broken.
+    /// [`ResolveError::ServerUnavailable`] if the connection is broken.
     pub async fn transaction(&mut self) -> Result<TenantTransaction<'_>, ResolveError> {
         self.begin(false).await
     }
@@ -134,15 +138,15 @@ impl TenantClient {
     /// Begins a transaction in which the server refuses every write.
     ///
     /// # Errors
-    /// [`ResolveError::ServerUnavailable`] when the connection turns out to be broken.
+    /// [`ResolveError::ServerUnavailable`] if the connection is broken.
     pub async fn read_only_transaction(&mut self) -> Result<TenantTransaction<'_>, ResolveError> {
         self.begin(true).await
     }
 
-    /// Asks the server for an empty answer and says how long it took.
+    /// Makes a round trip to the server and returns how long it took.
     ///
     /// # Errors
-    /// [`ResolveError::ServerUnavailable`] when the connection turns out to be broken.
+    /// [`ResolveError::ServerUnavailable`] if the connection is broken.
     pub async fn ping(&mut self) -> Result<Duration, ResolveError> {
         let asked = Instant::now();
         let snapshot = Arc::clone(self.snapshot());
@@ -154,14 +158,15 @@ impl TenantClient {
         Ok(asked.elapsed())
     }
 
-    /// Runs `work` in a transaction in which the server refuses every write. It is run again from its beginning when it failed
-    /// because a statement had been prepared before a change of the schema, so that callers do not see such a change.
+    /// Runs `work` in a transaction in which the server refuses every write. If `work` fails because a
+    /// statement had been prepared before a schema change, this repeats it from its beginning, so that
+    /// callers do not notice such a change.
     ///
-    /// The compiler cannot always tell that this future is `Send`. Where it must be, loop over [`Self::read_only_transaction`] while
-    /// [`Self::statements_outdated`].
+    /// The compiler cannot always prove that this future is `Send`. Where it must be, loop over
+    /// [`Self::read_only_transaction`] while [`Self::statements_outdated`].
     ///
     /// # Errors
-    /// What `work` fails with; [`ResolveError::ServerUnavailable`] when the connection turns out to be broken.
+    /// The error of `work`; [`ResolveError::ServerUnavailable`] if the connection is broken.
     pub async fn read<T, E: From<ResolveError>>(
         &mut self,
         work: impl AsyncFn(&TenantTransaction<'_>) -> Result<T, E>,
@@ -170,7 +175,7 @@ impl TenantClient {
         loop {
             let transaction = self.read_only_transaction().await?;
             let outcome = work(&transaction).await;
-            // The outcome is known either way, and a connection whose rollback fails is not lent again.
+            // The outcome is known either way, and a connection whose rollback fails is not used again.
             let _settled = transaction.rollback().await;
             if outcome.is_ok() || attempt == ATTEMPTS_MAX || !self.statements_outdated() {
                 return outcome;
@@ -179,9 +184,9 @@ impl TenantClient {
         }
     }
 
-    /// As [`Self::read`], for work that cannot be run twice, as where a client has read some of its outcome: only what comes `first`
-    /// is run again when a statement had been prepared before a change of the schema. What `work` itself reads with statements that
-    /// are prepared in this transaction cannot be outdated.
+    /// As [`Self::read`], for work that cannot be repeated, for example because a client has read part of its
+    /// output. If a statement had been prepared before a schema change, only `first` is repeated. Statements
+    /// that `work` prepares in this transaction cannot be outdated.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -209,12 +214,13 @@ impl TenantClient {
         }
     }
 
-    /// Runs `work` in a transaction and commits it, or rolls it back when `work` fails. It is run again from its beginning when
-    /// it failed because a statement had been prepared before a change of the schema; nothing was kept of it then.
+    /// Runs `work` in a transaction and commits it, or rolls it back if `work` fails. If `work` fails because
+    /// a statement had been prepared before a schema change, this repeats it from its beginning; the failed
+    /// attempt left no changes.
     ///
     /// # Errors
-    /// What `work` fails with, and what [`TenantTransaction::commit`] fails with; [`ResolveError::ServerUnavailable`] when the
-    /// connection turns out to be broken.
+    /// The error of `work`, or of [`TenantTransaction::commit`]; [`ResolveError::ServerUnavailable`] if the
+    /// connection is broken.
     pub async fn write<T, E: From<ResolveError> + From<tokio_postgres::Error>>(
         &mut self,
         work: impl AsyncFn(&TenantTransaction<'_>) -> Result<T, E>,
@@ -237,9 +243,10 @@ impl TenantClient {
         }
     }
 
-    /// Whether a statement has failed, since the latest transaction or single statement began, as one does that was prepared
-    /// before a change of the schema ("cached plan must not change result type"). Whatever is begun next prepares its
-    /// statements again, so what failed may be tried again on this connection.
+    /// Whether, since the latest transaction or single statement began, a statement has failed with an error
+    /// that statements raise which were prepared before a schema change ("cached plan must not change result
+    /// type"). The next transaction or statement prepares its statements again, so the caller may repeat the
+    /// failed work on this connection.
     #[must_use]
     pub fn statements_outdated(&self) -> bool {
         self.checked_out().connection().wire_state.is_outdated()
@@ -252,13 +259,13 @@ impl TenantClient {
         } = self;
         let checked_out = checked_out.as_mut().expect(LENT);
         let snapshot = Arc::clone(&checked_out.entry().snapshot);
-        // Before the first byte: whatever happens to this future from here on, the connection is looked after.
+        // Before the first byte: from here on the connection is cleaned, whatever happens to this future.
         *unsettled = true;
         let connection = checked_out.connection_mut();
         connection.forget_outdated_statements();
         let transaction = connection.build_transaction();
-        // Not `read_only(false)`: it would override a server's own `default_transaction_read_only`, with which providers keep a
-        // full disk from filling further.
+        // Not `read_only(false)`: it would override a server's own `default_transaction_read_only`, with
+        // which providers keep a full disk from filling further.
         let transaction = if read_only {
             transaction.read_only(true)
         } else {
@@ -273,7 +280,7 @@ impl TenantClient {
         }
     }
 
-    /// The connection, for a statement that is a transaction by itself.
+    /// The connection, for a single statement outside a transaction.
     fn begin_alone(&mut self) -> &deadpool_postgres::ClientWrapper {
         self.unsettled = true;
         let connection = self.checked_out().connection();
@@ -281,8 +288,8 @@ impl TenantClient {
         connection
     }
 
-    /// Notes what came of a single statement. `true`: it failed because it was outdated, nothing was kept of it, and prepared again it
-    /// may pass.
+    /// Notes the outcome of a single statement. `true`: it failed because it was outdated, it left no
+    /// changes, and it may succeed when it is prepared again.
     fn end_alone<T>(&mut self, outcome: &Result<T, tokio_postgres::Error>) -> bool {
         self.unsettled = !is_settled(outcome);
         outcome.as_ref().err().is_some_and(undone) && self.statements_outdated()
@@ -295,11 +302,12 @@ impl TenantClient {
 
 const LENT: &str = "the connection is there until the client is dropped";
 
-/// How often work is begun whose statements turn out to be outdated: the schema may change once more meanwhile.
+/// How often work is attempted whose statements turn out to be outdated, because the schema may change once
+/// more meanwhile.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// Whether nothing was kept of a single statement that failed. What fails inside a function has a context, and a procedure may
-/// have committed before.
+/// Whether a single failed statement left no changes. An error inside a function has a context, and a
+/// procedure may have committed before it failed.
 fn undone(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|db| db.where_().is_none())
 }
@@ -313,11 +321,11 @@ fn broken(snapshot: &Snapshot, error: &tokio_postgres::Error) -> ResolveError {
 }
 
 impl TenantTransaction<'_> {
-    /// Makes the changes last.
+    /// Commits the changes.
     ///
     /// # Errors
-    /// The driver's error: a deferred constraint or a serialization failure, then nothing was kept; or the connection
-    /// broke, then it is not known whether the changes were kept.
+    /// The driver's error. After a deferred constraint or a serialization failure, the changes are rolled
+    /// back. After a broken connection, it is unknown whether they were committed.
     pub async fn commit(self) -> Result<(), tokio_postgres::Error> {
         let Self {
             transaction,
@@ -328,10 +336,10 @@ impl TenantTransaction<'_> {
         ended
     }
 
-    /// Undoes the changes.
+    /// Rolls the changes back.
     ///
     /// # Errors
-    /// The driver's error when the connection broke; the server then rolls back by itself.
+    /// The driver's error if the connection broke. The server then rolls back by itself.
     pub async fn rollback(self) -> Result<(), tokio_postgres::Error> {
         let Self {
             transaction,
@@ -343,7 +351,8 @@ impl TenantTransaction<'_> {
     }
 }
 
-/// Whether the server has done with what it was asked: it said so, or it said what was wrong and still listens.
+/// Whether the server has finished the statement: with success, or with an error after which the session goes
+/// on.
 fn is_settled<T>(ended: &Result<T, tokio_postgres::Error>) -> bool {
     match ended {
         Ok(_) => true,

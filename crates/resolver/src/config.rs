@@ -7,7 +7,7 @@ use identity::Sealer;
 use model::VersionWindow;
 use registry::Registry;
 
-/// What a [`Resolver`](crate::Resolver) needs and how far it may go. Every wait and every count has its bound here.
+/// What a [`Resolver`](crate::Resolver) needs, and its bounds: every wait and every count has its bound here.
 ///
 /// [`ResolverConfig::new`] fills in the bounds; change the ones you need:
 /// `ResolverConfig { pool_size_max: 8, ..ResolverConfig::new(registry, sealer, window) }`.
@@ -15,18 +15,19 @@ use registry::Registry;
 pub struct ResolverConfig {
     /// Where tenants are looked up.
     pub registry: Registry,
-    /// Opens the sealed passwords of the tenants' roles.
+    /// Decrypts the sealed passwords of the tenants' roles.
     pub sealer: Sealer,
     /// The tenant schemas that this binary may serve.
     pub window: VersionWindow,
-    /// The most pools open at once. At the bound the least recently used pool with nothing on loan is closed, one without a connection
-    /// before one that has some. An empty pool costs about a kilobyte, so let this exceed the tenants that are active at the same
-    /// time.
+    /// The most pools open at once. At the bound, the resolver closes the least recently used pool that no
+    /// caller is using; pools without a connection go first. An empty pool costs about a kilobyte, so let
+    /// this exceed the number of tenants that are active at the same time.
     pub pools_max: usize,
-    /// The most connections of this process to one server; none exists beyond it, whatever is evicted, cancelled or killed.
+    /// The most connections of this process to one server. No connection exists beyond it, whatever is
+    /// evicted, cancelled or killed.
     pub budget: usize,
-    /// The connections of a server that are left to others: the registry, LISTEN, dumps, migrations, people. A budget that
-    /// does not fit beside it is refused.
+    /// The connections of a server that are left to others: the registry, LISTEN, dumps, migrations, people.
+    /// The resolver does not use a server whose `max_connections` has no room for budget and reserve.
     pub reserve: usize,
     /// The most connections of one tenant; at most the budget.
     pub pool_size_max: usize,
@@ -34,40 +35,43 @@ pub struct ResolverConfig {
     pub tenure: Duration,
     /// The most connects under way at once to one server.
     pub connects_max: usize,
-    /// Drive each connection on the runtime of the caller that waited for it, not on the one that the resolver was started
-    /// on. Where callers have runtimes of their own, as actix-web's workers have, it saves each round trip two changes of
-    /// thread. Such a runtime has to keep running: while it is blocked its connections stand still, whoever has them on loan,
-    /// and when it ends they end.
+    /// Drive each connection on the runtime of the caller that waited for it, and not on the runtime on which
+    /// the resolver was started. Where callers have runtimes of their own, as actix-web's workers have, this
+    /// saves two thread switches per round trip. Such a runtime must keep running: while it is blocked, its
+    /// connections make no progress, whichever caller has checked them out; when it ends, they end.
     pub drive_on_callers: bool,
-    /// The most prepared statements cached with a connection; looked at when it is given back.
+    /// The most prepared statements cached with a connection; checked when it is given back.
     pub statements_max: usize,
     /// The most callers that may wait for one tenant's connections, or for room for another pool.
     pub waiting_max: usize,
-    /// The longest wait for a connection, a connect and room for a pool included.
+    /// The longest wait for a connection, including the connect and the wait for room for a pool.
     pub checkout_timeout: Duration,
-    /// The limit over one whole connect to a tenant's server, log-in included.
+    /// The time limit of one connect to a tenant's server, including the log-in.
     pub connect_timeout: Duration,
-    /// The limit over one look-up in the registry.
+    /// The time limit of one look-up in the registry.
     pub registry_timeout: Duration,
     /// `statement_timeout` on tenants' connections, and the longest they may idle inside a transaction.
     pub statement_timeout: Duration,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
-    /// How old a connection may grow. Each gets up to a tenth less or more, so that they do not end together.
+    /// The oldest age of a connection. Each connection gets up to a tenth less or more, so that connections
+    /// that were made together do not end together.
     pub lifetime_max: Duration,
-    /// How long a snapshot is used without a fresh look. Changes are announced at once; this is the safety net.
+    /// How long a snapshot is used before it is read again. The registry announces changes at once; this is
+    /// the safety net.
     pub snapshot_ttl: Duration,
-    /// How long "there is no such tenant" is remembered.
+    /// How long the resolver caches that a tenant does not exist.
     pub absent_ttl: Duration,
-    /// How long known tenants are served while the registry cannot be reached.
+    /// How long cached tenants are served while the registry cannot be reached.
     pub outage_max: Duration,
     /// The most snapshots kept.
     pub snapshots_max: u64,
-    /// Names this process among its like, the same after a restart: the connections that its predecessor left behind on a
-    /// server count against the budget until they are gone. Letters, digits, `-`, `_` and `.`; at most 32 of them count. By
-    /// default a name that no other resolver has.
+    /// Names this process, and keeps the name over a restart: the connections that its predecessor left on a
+    /// server count against the budget until they are gone. Letters, digits, `-`, `_` and `.`; characters
+    /// after the 32nd are ignored. By default a name that no other resolver has.
     pub instance: Option<String>,
-    /// How long the registration of this process in the registry lives without renewal; it is renewed three times as often.
+    /// How long the registration of this process in the registry lasts without renewal; the process renews it
+    /// three times in that span.
     pub router_ttl: Duration,
 }
 
@@ -103,7 +107,7 @@ impl ResolverConfig {
         }
     }
 
-    /// What shows in `pg_stat_activity`: the instance, then a number of this very resolver.
+    /// The `application_name` in `pg_stat_activity`: the instance, then a number of this resolver.
     pub(crate) fn application_name(&self) -> String {
         let unique = format!("pid-{}-{:08x}", std::process::id(), random());
         let instance: String = self

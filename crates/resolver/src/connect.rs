@@ -1,7 +1,8 @@
-//! How one connection to a tenant's database is made, kept and ended.
+//! Makes connections to tenants' databases.
 //!
-//! Each takes place on a task of its own, which holds the arbiter's slot from before the first byte until the server has
-//! closed its end, and that it does only when the backend has exited. A caller that gives up waiting ends nothing.
+//! Each connect runs on a task of its own. The task holds the arbiter's slot from before the first byte until
+//! the server has closed its end, which it does only when the backend has exited. A caller that gives up
+//! waiting ends no connect.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -26,14 +27,14 @@ use crate::{
     wire::{WatchedStream, WireState},
 };
 
-/// How soon the server ends the statement of a client that is gone: also of one that was killed.
+/// How soon the server ends the statement of a client that is gone, also of a killed one.
 const CLIENT_CHECK_INTERVAL_MS: u64 = 500;
-/// How often the backends of an earlier process are counted until they are gone.
+/// The pause between two counts of an earlier process's backends.
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(250);
-/// How long that goes on at most; a backend that is left then is somebody to look at.
+/// The most counts. An operator should look at a backend that is left then.
 const PREDECESSOR_CHECKS_MAX: u32 = 240;
 
-/// A connection as the log-in leaves it.
+/// The parts of a connection after the log-in.
 struct LoggedIn {
     client: Client,
     connection: Driven,
@@ -42,8 +43,8 @@ struct LoggedIn {
     predecessors: usize,
 }
 
-/// A runtime that belongs to callers, while a connect takes place on it. It may end at any time, and then the connect ends
-/// where it is: the pool must know before another one begins.
+/// A callers' runtime on which a connect runs. The runtime may end at any time, and the connect with it; then
+/// the pool must know before another connect begins.
 pub(crate) struct RuntimeGuard {
     pool: Arc<TenantPool>,
     runtime: Option<Handle>,
@@ -57,7 +58,7 @@ impl RuntimeGuard {
         }
     }
 
-    /// The connect is over.
+    /// The connect is done.
     pub(crate) fn done(mut self) {
         self.runtime = None;
     }
@@ -71,14 +72,14 @@ impl Drop for RuntimeGuard {
     }
 }
 
-/// What a connect begins with. Dropped in this order: another connect may begin as soon as the slot is free, and must not begin
-/// where this one could not go on.
+/// What a connect holds. The fields are dropped in this order: another connect may begin as soon as the slot
+/// is free, and it must not begin on a runtime that has ended.
 struct ConnectTask {
     runtime_guard: Option<RuntimeGuard>,
     holder: SlotHolder,
 }
 
-/// Connects for a pool and puts the connection into it. The slot is in good hands whatever happens to the pool.
+/// Connects for a pool and adds the connection to it. The slot comes back whatever happens to the pool.
 pub(crate) fn begin(pool: Arc<TenantPool>, slot: Slot<TenantId>) {
     let caller_runtime = pool.caller_runtime();
     let task = ConnectTask {
@@ -122,11 +123,11 @@ async fn connect(pool: Arc<TenantPool>, mut task: ConnectTask) {
                 pool.report_failure(failure);
             } else {
                 server.note_failure(&failure.to_string());
-                // It is tried again as long as somebody waits, or until the breaker opens.
+                // The arbiter tries again as long as callers wait, or until the breaker opens.
                 pool.errors_add();
             }
             holder.slot().failed(kind);
-            // A backend may have begun. The slot is free when it is gone.
+            // A backend may have begun. The slot comes back when the backend is gone.
             return holder.end().await;
         }
     };
@@ -152,7 +153,8 @@ async fn connect(pool: Arc<TenantPool>, mut task: ConnectTask) {
     pool.add(ready);
 }
 
-/// The limit is over the whole: address, socket and log-in. The socket comes back to `holder` whatever becomes of the rest.
+/// One time limit covers the whole: address, socket and log-in. The socket comes back to `holder` whatever
+/// happens to the rest.
 async fn log_in(pool: &TenantPool, holder: &mut SlotHolder) -> Result<LoggedIn, ConnectFailure> {
     let limits = pool.limits();
     let limit = limits.connect_timeout;
@@ -177,7 +179,7 @@ async fn log_in(pool: &TenantPool, holder: &mut SlotHolder) -> Result<LoggedIn, 
         let predecessors = if pool.server().is_capacity_checked() {
             0
         } else {
-            // Nobody drives the connection yet.
+            // No task drives the connection yet, so it is polled here.
             tokio::select! {
                 surveyed = check_capacity(pool, &client) => surveyed?,
                 _ = &mut connection => {
@@ -216,9 +218,10 @@ fn refusal(error: &tokio_postgres::Error) -> ConnectFailure {
     }
 }
 
-/// The limit of this role or this database is reached, as by somebody else who has the role's password, or by a fence. PostgreSQL
-/// has one code for that and for a server without room, and only the latter concerns other laboratories. The names of its
-/// routines tell them apart; unlike its messages they are in no other language.
+/// Whether this role or this database has reached its own connection limit: because another program uses the
+/// role's password, or because of a fence. PostgreSQL reports this with the same code as a server without
+/// room, which would concern all laboratories. The names of its routines tell the two apart, and unlike its
+/// messages they are not translated.
 fn is_own_limit(error: &tokio_postgres::Error) -> bool {
     let refusal = error.as_db_error();
     let routine = refusal.and_then(|db| db.routine()).unwrap_or_default();
@@ -226,7 +229,7 @@ fn is_own_limit(error: &tokio_postgres::Error) -> bool {
         && ["InitializeSessionUserId", "CheckMyDatabase"].contains(&routine)
 }
 
-/// The server is there and this log-in, database or privilege is not.
+/// Whether the server answers and refuses this log-in, database or privilege.
 fn refuses_log_in(code: &SqlState) -> bool {
     [
         &SqlState::INVALID_PASSWORD,
@@ -238,8 +241,8 @@ fn refuses_log_in(code: &SqlState) -> bool {
     .contains(&code)
 }
 
-/// Before the first connection to a server is lent: does the budget fit, and does an earlier process of ours still hold
-/// connections? Says how many those are.
+/// Before the first connection to a server is used: checks that the budget fits the server, and returns how
+/// many connections an earlier process of this instance still has there.
 async fn check_capacity(pool: &TenantPool, client: &Client) -> Result<usize, ConnectFailure> {
     let limits = pool.limits();
     let capacity = Capacity::read(client).await.map_err(|error| refusal(&error))?;
@@ -265,8 +268,8 @@ async fn predecessors(client: &Client, application_name: &str) -> Result<usize, 
     Ok(usize::try_from(row.get::<_, i64>(0)).unwrap_or(0))
 }
 
-/// Counts the backends of an earlier process as taken until they are gone. The connection that counts them is not lent
-/// meanwhile.
+/// Counts the backends of an earlier process against the budget until they are gone. Callers cannot use the
+/// connection that counts them meanwhile.
 async fn wait_for_predecessors(pool: &TenantPool, connection: &Connection) {
     let server = pool.server();
     for _ in 0..PREDECESSOR_CHECKS_MAX {
@@ -281,9 +284,16 @@ async fn wait_for_predecessors(pool: &TenantPool, connection: &Connection) {
         server.note_failure(&format!(
             "an earlier process of this instance still has {others} connections to it"
         ));
-        tracing::info!(server = %server.name, connections = others, "an earlier process still has connections");
+        tracing::info!(
+            server = %server.name,
+            connections = others,
+            "an earlier process of this instance still has connections to the server"
+        );
         sleep(PREDECESSOR_PAUSE).await;
     }
-    tracing::warn!(server = %server.name, "the connections of an earlier process are no longer counted");
+    tracing::warn!(
+        server = %server.name,
+        "the router stops counting connections of an earlier process that do not end"
+    );
     server.arbiter.set_predecessors(0);
 }

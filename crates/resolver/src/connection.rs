@@ -1,4 +1,5 @@
-//! One connection to a tenant's database: its bounds, what the resolver keeps with it, and why it could not be made.
+//! One connection to a tenant's database: its bounds, what the resolver keeps with it, and why it could not
+//! be made.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -14,7 +15,7 @@ use tokio_postgres::Client;
 
 use crate::{ResolverConfig, capacity::CapacityError, jitter::jitter, wire::WireState};
 
-/// Bounds of connections, the same for all tenants.
+/// The bounds of connections, the same for all tenants.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectLimits {
     pub(crate) connect_timeout: Duration,
@@ -25,11 +26,12 @@ pub(crate) struct ConnectLimits {
     pub(crate) statements_max: usize,
     pub(crate) budget: usize,
     pub(crate) reserve: usize,
-    /// Names this process among the server's sessions; the part before the last colon also its predecessors.
+    /// Identifies this process among the server's sessions; the part before the last colon also identifies
+    /// its predecessors.
     pub(crate) application_name: String,
 }
 
-/// Why a connection was not made.
+/// Why a connect failed.
 #[derive(Debug, Clone)]
 pub(crate) enum ConnectFailure {
     /// The server did not finish the log-in in time.
@@ -38,11 +40,11 @@ pub(crate) enum ConnectFailure {
     Unavailable { reason: String },
     /// The server has no room for another connection.
     Full { reason: String },
-    /// The server is there and refuses this log-in.
+    /// The server answers and refuses this log-in.
     Refused { reason: String },
     /// The budget does not fit the server.
     TooLarge(CapacityError),
-    /// The password cannot be opened, or there is none.
+    /// The password cannot be decrypted, or there is none.
     NoPassword(Box<crate::ResolveError>),
 }
 
@@ -53,11 +55,11 @@ pub(crate) struct Connection {
     pub(crate) guard: ConnectionGuard<TenantId>,
     pub(crate) tenure_ends: Timestamp,
     pub(crate) idle_since: Timestamp,
-    /// The session's count of answers when this was last lent.
+    /// The session's count of answers when the connection was last given back.
     answers: u32,
     idle_max: Duration,
     expires_at: Timestamp,
-    /// Dropped with the handle: tells the task that drives the socket that nobody is left to ask anything.
+    /// Dropped with the connection: tells the task that drives the socket that no statement will follow.
     _handle: oneshot::Sender<()>,
 }
 
@@ -78,7 +80,7 @@ impl ConnectLimits {
 }
 
 impl Connection {
-    /// `handle` is dropped with the connection.
+    /// The task that drives the socket waits for the drop of `handle`.
     pub(crate) fn new(
         client: Client,
         wire_state: Arc<WireState>,
@@ -88,8 +90,8 @@ impl Connection {
         handle: oneshot::Sender<()>,
     ) -> Self {
         Self {
-            // The wrapper aborts the task that it is given. That would cut the connection's end short, so it gets an
-            // idle task.
+            // The wrapper aborts the task that it is given. That would cut the connection's end short, so it
+            // gets an idle task.
             client: ClientWrapper::new(client, tokio::spawn(std::future::ready(()))),
             answers: wire_state.answers(),
             wire_state,
@@ -102,31 +104,31 @@ impl Connection {
         }
     }
 
-    /// Whether it may be lent once more.
+    /// Whether callers may still use it.
     pub(crate) fn is_fit(&self, now: Timestamp) -> bool {
         !self.client.is_closed() && now < self.expires_at
     }
 
-    /// Whether it has been idle, or alive, for too long.
+    /// Whether it is idle, or alive, for too long.
     pub(crate) fn is_stale(&self, now: Timestamp) -> bool {
         !self.is_fit(now) || now.since(self.idle_since) >= self.idle_max
     }
 
-    /// Whether the server has answered anything since this was last asked.
+    /// Whether the server has answered anything since the last call.
     pub(crate) fn has_answered(&mut self) -> bool {
         let answers = self.wire_state.answers();
         std::mem::replace(&mut self.answers, answers) != answers
     }
 
-    /// Forgets the prepared statements if one of them was found to be older than the schema.
+    /// Drops the prepared statements if one of them turned out to be older than the schema.
     pub(crate) fn forget_outdated_statements(&self) {
         if self.wire_state.take_outdated() {
             self.client.statement_cache.clear();
         }
     }
 
-    /// Keeps the cache of prepared statements within its bound. All go at once: who uses more different texts than that
-    /// has no use for a cache.
+    /// Keeps the cache of prepared statements within its bound by dropping all of them: a caller that uses
+    /// more different texts than that has no use for a cache.
     pub(crate) fn trim_statements(&self, max: usize) {
         if self.client.statement_cache.size() > max {
             self.client.statement_cache.clear();
@@ -135,7 +137,7 @@ impl Connection {
 }
 
 impl ConnectFailure {
-    /// Whether another try would end no better: those who wait hear it at once.
+    /// Whether another attempt would fail in the same way. Then the callers that wait get the error at once.
     pub(crate) fn is_final(&self) -> bool {
         matches!(
             self,
@@ -167,7 +169,7 @@ impl std::fmt::Display for ConnectFailure {
     }
 }
 
-/// A tenth less or more at random, so that connections made together do not end together.
+/// A tenth less or more at random, so that connections that were made together do not end together.
 fn jittered(limit: Duration) -> Duration {
     (limit / 10_000).saturating_mul(9_000 + 2 * jitter())
 }

@@ -1,6 +1,6 @@
-//! How many connections of each tenant live in this process, counted from before the connect until the socket is
-//! closed, whatever became of the pool they came from. deadpool forgets what is on loan when a pool closes; a drain
-//! must not.
+//! Counts the connections of each tenant in this process, from before the connect until the socket is closed,
+//! whatever becomes of their pool. When a deadpool closes, it forgets the connections that are checked out; a
+//! drain must not.
 
 use std::{
     collections::HashMap,
@@ -13,14 +13,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// Bounded by the number of live connections: a tenant without one has no entry.
+/// Bounded by the number of connections: a tenant without one has no entry.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionCounter {
     live: Mutex<HashMap<TenantId, usize>>,
     ended: Notify,
 }
 
-/// One connection, counted while this lives.
+/// Counts one connection until it is dropped.
 #[derive(Debug)]
 pub(crate) struct CountedConnection {
     connection_counter: Arc<ConnectionCounter>,
@@ -44,7 +44,7 @@ impl ConnectionCounter {
         self.lock().values().sum()
     }
 
-    /// Waits until `left` says zero; gives back what it says at `deadline` otherwise.
+    /// Waits until `left` returns zero. At `deadline`, returns what `left` returns then.
     pub(crate) async fn wait_for_none(
         &self,
         deadline: Instant,
@@ -53,7 +53,7 @@ impl ConnectionCounter {
         loop {
             let ended = self.ended.notified();
             tokio::pin!(ended);
-            // Registered before the count is read, so that an end in between is not missed.
+            // Subscribes before reading the count, so that it misses no connection that ends in between.
             ended.as_mut().enable();
             let now = left(self);
             if now == 0 {

@@ -1,4 +1,4 @@
-//! A checkout, step by step: the tenant's snapshot, the gate, its pool, a connection.
+//! The steps of a checkout: the tenant's snapshot, the gate, its pool, a connection.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -18,12 +18,12 @@ use crate::{
     stats::Counters,
 };
 
-/// How often one checkout starts over because the tenant changed under it. Each time is a change that came between
-/// two lines of code; more than two in a row is not bad luck.
+/// How often one checkout starts over because the tenant changed meanwhile. Each change must fall between two
+/// lines of code, so more than two in a row are no coincidence.
 const ATTEMPTS_MAX: usize = 5;
 
-/// A snapshot younger than this is not read again only because a log-in was refused: a broken tenant under load would
-/// otherwise cost the registry a read for each request.
+/// A refused log-in does not make the resolver read a snapshot again that is younger than this. Otherwise a
+/// broken tenant under load would cost the registry a read for each request.
 const REFUSED_REREAD_AFTER: Duration = Duration::from_secs(1);
 
 /// What a resolver and its background tasks share.
@@ -48,7 +48,7 @@ impl Core {
         }
     }
 
-    /// A connection at once, if everything is at hand.
+    /// The warm path: an idle connection of an open pool whose snapshot is current, if there is one.
     pub(crate) fn warm(&self, tenant: TenantId) -> Option<TenantClient> {
         let now = self.pools.clock().now();
         let guard = self.pools.enter_warm(tenant, now)?;
@@ -81,7 +81,7 @@ impl Core {
                 Err(CheckoutFailure::Error(ResolveError::LoginRefused { .. }))
                     if entry.snapshot.read_at.elapsed() > REFUSED_REREAD_AFTER =>
                 {
-                    // The role may have a new password that we have not heard of yet.
+                    // The role may have a new password whose notification has not arrived yet.
                     self.cache.forget(tenant);
                 }
                 Err(CheckoutFailure::Error(error)) => return Err(error),
@@ -90,7 +90,7 @@ impl Core {
         Err(ResolveError::Changing { tenant })
     }
 
-    /// Into the tenant's pool, through the gate. `None`: the tenant changed meanwhile.
+    /// Enters the tenant's pool through the gate. `None`: the tenant changed meanwhile.
     async fn enter(
         &self,
         tenant: TenantId,
@@ -110,7 +110,7 @@ impl Core {
         self.pools.enter(&view, started, deadline).await
     }
 
-    /// The tenant's snapshot once it is through the gate. The pool of a tenant that is not is closed.
+    /// The tenant's snapshot, if the gate admits it. Otherwise this closes the tenant's pool.
     pub(crate) async fn admitted(&self, tenant: TenantId) -> Result<View, ResolveError> {
         match self.cache.view(tenant).await {
             Ok(view) => match view.snapshot.admit(self.window) {
@@ -143,7 +143,8 @@ impl Core {
             pools_max: self.pools.pools_max(),
             evictions: counters.evictions(),
             waiting_for_room: self.pools.waiting_for_room(),
-            // Not the census: it counts a connection out after its slot is free, when another may already be counted in.
+            // Not the connection counter: it counts a connection until after its slot is free, when another
+            // connection may count already.
             connections: servers.iter().map(|server| server.slots_taken).sum(),
             connects_total: servers.iter().map(|server| server.connects_total).sum(),
             connect_errors_total: servers.iter().map(|server| server.connect_errors_total).sum(),
@@ -170,7 +171,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // The arbiters know the pools and the pools their arbiter: closing them ends that.
+        // Arbiters and pools hold references to each other. Closing the pools breaks that cycle.
         self.pools.close_all();
     }
 }

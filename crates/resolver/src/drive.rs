@@ -1,4 +1,4 @@
-//! On which runtime a connection is made and driven, and what becomes of its slot in the end.
+//! Drives a connection on a runtime, and gives its slot back in the end.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::{connection_counter::CountedConnection, wire::WatchedStream};
 /// The driver's half of a connection.
 pub(crate) type Driven = Connection<WatchedStream<BorrowedSocket>, NoTlsStream>;
 
-/// The slot of a connect, and then of its connection, until the backend is gone.
+/// Holds the slot of a connect, and then of its connection, until the backend is gone.
 pub(crate) struct SlotHolder {
     connection: Option<Driven>,
-    /// Where the socket comes back from the connection.
+    /// Receives the socket when the driver drops the connection.
     returned: Option<oneshot::Receiver<Socket>>,
     socket: Option<Socket>,
-    /// None once it is handed on.
+    /// `None` once it has been moved to the task that reads the socket to its end.
     counted_slot: Option<CountedSlot>,
-    /// The resolver's own.
+    /// The resolver's own runtime.
     runtime: Handle,
 }
 
-/// Dropped in this order: whoever waits for the count to be zero finds the slot free.
+/// The fields are dropped in this order: a task that waits for the count to be zero finds the slot free.
 struct CountedSlot {
     slot: Slot<TenantId>,
     _counted: CountedConnection,
@@ -53,17 +53,18 @@ impl SlotHolder {
         &mut counted.slot
     }
 
-    /// The socket is connected, and lent to whoever talks to the server. From here on there may be a backend.
+    /// The socket is connected, and the driver borrows it. From here on a backend may exist.
     pub(crate) fn dialled(&mut self, returned: oneshot::Receiver<Socket>) {
         self.returned = Some(returned);
     }
 
-    /// The log-in is done.
+    /// The log-in succeeded.
     pub(crate) fn connected(&mut self, connection: Driven) {
         self.connection = Some(connection);
     }
 
-    /// Drives the connection until it breaks or its handle is gone, which is given `goodbye` to end its statement and take leave.
+    /// Drives the connection until it breaks or its handle is dropped. Then the connection has the time
+    /// `goodbye` to end its statement and terminate the session.
     pub(crate) async fn drive(mut self, handle_gone: oneshot::Receiver<()>, goodbye: Duration) {
         let Some(connection) = &mut self.connection else {
             return self.end().await;
@@ -77,13 +78,13 @@ impl SlotHolder {
             Some(Err(error)) => tracing::debug!(error = pg::describe(&error), "a connection broke"),
             None => tracing::warn!(
                 waited_ms = goodbye.as_millis(),
-                "a connection was cut: its statement had not ended"
+                "the router closed a connection whose statement had not ended"
             ),
         }
         self.end().await;
     }
 
-    /// Reads what is left until the server closes its end. The slot is free then.
+    /// Reads until the server closes its end. Then the slot is free.
     pub(crate) async fn end(mut self) {
         self.connection = None;
         if let Some(returned) = &mut self.returned {
@@ -98,7 +99,7 @@ impl SlotHolder {
 }
 
 impl Drop for SlotHolder {
-    /// If the socket is still here, its runtime has ended before it: it is read to its end on ours.
+    /// If the socket is still here, its runtime has ended. The resolver's runtime reads it to its end.
     fn drop(&mut self) {
         self.connection = None;
         let returned = self

@@ -6,32 +6,33 @@ use registry::RegistryError;
 
 use crate::CapacityError;
 
-/// Why a tenant cannot be served now. Each variant carries the figures that its message needs; none carries a secret.
+/// Why a tenant cannot be served now. Each variant carries the figures that its message needs; none carries a
+/// secret.
 ///
-/// It can be cloned because all callers that wait for one look-up get the same answer.
+/// The type is `Clone` because all callers that wait for one look-up get the same error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ResolveError {
-    /// The registry has no such tenant.
-    #[error("there is no laboratory {tenant}")]
+    /// The registry has no tenant with this id.
+    #[error("no laboratory has the id {tenant}")]
     UnknownTenant {
-        /// The id that was asked for.
+        /// The id that the caller passed.
         tenant: TenantId,
     },
-    /// The registry has no tenant of this short name.
-    #[error("there is no laboratory {slug}")]
+    /// The registry has no tenant with this slug.
+    #[error("no laboratory has the slug {slug}")]
     UnknownSlug {
-        /// The short name that was asked for.
+        /// The slug that the caller passed.
         slug: Slug,
     },
-    /// A short name could not be looked up.
-    #[error("laboratory {slug} cannot be looked up: {source}")]
+    /// The registry could not be asked for a slug.
+    #[error("cannot look up laboratory {slug}: {source}")]
     SlugLookup {
-        /// The short name that was asked for.
+        /// The slug that the caller passed.
         slug: Slug,
         /// What is wrong.
         source: Arc<RegistryError>,
     },
-    /// The tenant exists and is closed for its users.
+    /// The tenant exists, and its state does not serve its users.
     #[error("laboratory {tenant} is {state} and not in service")]
     NotServing {
         /// Which tenant.
@@ -39,9 +40,10 @@ pub enum ResolveError {
         /// The state it is in.
         state: TenantState,
     },
-    /// Its schema is older than this binary understands.
+    /// The tenant's schema is older than this binary supports.
     #[error(
-        "laboratory {tenant} has schema version {have} and this program needs {need}; run `tenantctl migrate --all`"
+        "laboratory {tenant} has schema version {have}, and this program needs at least {need}; \
+         run `tenantctl migrate --all`"
     )]
     Behind {
         /// Which tenant.
@@ -51,9 +53,10 @@ pub enum ResolveError {
         /// The oldest version that is served.
         need: SchemaVersion,
     },
-    /// A newer binary has migrated it.
+    /// A newer binary has migrated the tenant.
     #[error(
-        "laboratory {tenant} has schema version {have} and this program knows none past {newest}; update the program"
+        "laboratory {tenant} has schema version {have}, and this program supports none past {newest}; \
+         update the program"
     )]
     Ahead {
         /// Which tenant.
@@ -63,16 +66,18 @@ pub enum ResolveError {
         /// The newest version that is served.
         newest: SchemaVersion,
     },
-    /// The registry cannot be reached and this process does not know the tenant.
-    #[error("laboratory {tenant} cannot be looked up: {reason}; is the registry's server up and reachable?")]
+    /// The registry cannot be reached, and this process has not cached the tenant.
+    #[error(
+        "cannot look up laboratory {tenant}: {reason}; check that the registry's server is up and reachable"
+    )]
     RegistryUnavailable {
         /// Which tenant.
         tenant: TenantId,
         /// What the registry's driver says.
         reason: String,
     },
-    /// The registry answered with something that cannot be used.
-    #[error("laboratory {tenant} cannot be looked up: {source}")]
+    /// The registry's answer could not be used.
+    #[error("cannot look up laboratory {tenant}: {source}")]
     Registry {
         /// Which tenant.
         tenant: TenantId,
@@ -80,14 +85,14 @@ pub enum ResolveError {
         source: Arc<RegistryError>,
     },
     /// The tenant's row lacks what a connection needs.
-    #[error("laboratory {tenant} cannot be connected to: {missing}; run `tenantctl show` on it")]
+    #[error("cannot connect to laboratory {tenant}: {missing}; run `tenantctl show` on it")]
     Incomplete {
         /// Which tenant.
         tenant: TenantId,
         /// What is missing.
         missing: String,
     },
-    /// The server of the tenant's database did not let us in, or not in time.
+    /// The server of the tenant's database refused the connection, or did not answer in time.
     #[error("server {server} of laboratory {tenant} is not available: {reason}")]
     ServerUnavailable {
         /// Which tenant.
@@ -97,10 +102,10 @@ pub enum ResolveError {
         /// What the driver says.
         reason: String,
     },
-    /// The server did not answer several times in a row. It is tried again in the background; meanwhile everybody is refused
-    /// at once.
+    /// The server did not answer several times in a row. The arbiter tries it again in the background, and
+    /// refuses all callers at once until it answers.
     #[error(
-        "server {server} of laboratory {tenant} is down: {reason}; it is tried again in {} ms",
+        "server {server} of laboratory {tenant} is down: {reason}; the next attempt is in {} ms",
         .retry_after.as_millis()
     )]
     ServerDown {
@@ -108,14 +113,15 @@ pub enum ResolveError {
         tenant: TenantId,
         /// The server's name in the registry.
         server: ServerName,
-        /// Why the latest connect came to nothing.
+        /// Why the latest connect failed.
         reason: String,
-        /// How soon it is tried again.
+        /// How soon the arbiter tries the server again.
         retry_after: Duration,
     },
-    /// All connections of the budget stayed with other tenants.
+    /// Other tenants kept all connections of the budget.
     #[error(
-        "all {budget} connections to server {server} stayed in use for {} ms and laboratory {tenant} got none; try again, or raise `budget`",
+        "laboratory {tenant} got no connection within {} ms: all {budget} connections to server {server} \
+         were in use; try again, or raise `budget`",
         .waited.as_millis()
     )]
     BudgetBusy {
@@ -129,7 +135,7 @@ pub enum ResolveError {
         waited: Duration,
     },
     /// The configured budget does not fit the server.
-    #[error("laboratory {tenant} is not connected to server {server}: {source}")]
+    #[error("cannot connect to laboratory {tenant} on server {server}: {source}")]
     BudgetTooLarge {
         /// Which tenant.
         tenant: TenantId,
@@ -138,11 +144,12 @@ pub enum ResolveError {
         /// The figures.
         source: CapacityError,
     },
-    /// The server is there and refuses this log-in: wrong password, no such role, no such or a closed database, or the limit of this
-    /// one role is reached.
+    /// The server answers and refuses this log-in: the password is wrong, the role or database does not
+    /// exist, the database accepts no connections, or the role has reached its own connection limit.
     #[error(
-        "server {server} refuses the log-in of laboratory {tenant}: {reason}; unless it is just being closed its role or database differs \
-         from the registry's record: `tenantctl doctor --deep` names the cause"
+        "server {server} refuses the log-in of laboratory {tenant}: {reason}; unless the laboratory is being \
+         closed just now, its role or database differs from the registry's record: \
+         run `tenantctl doctor --deep`"
     )]
     LoginRefused {
         /// Which tenant.
@@ -154,7 +161,8 @@ pub enum ResolveError {
     },
     /// All of the tenant's connections stayed in use.
     #[error(
-        "all {max} connections of laboratory {tenant} stayed in use for {} ms; try again, or raise the pool's size",
+        "all {max} connections of laboratory {tenant} were in use for {} ms; \
+         try again, or raise `pool_size_max`",
         .waited.as_millis()
     )]
     PoolTimeout {
@@ -165,9 +173,10 @@ pub enum ResolveError {
         /// How long the caller waited.
         waited: Duration,
     },
-    /// All pools stayed in use and this tenant has none yet.
+    /// All pools stayed in use, and this tenant has no pool yet.
     #[error(
-        "all {pools_max} pools stayed in use for {} ms and laboratory {tenant} has none; try again, or raise `pools_max`",
+        "laboratory {tenant} got no pool within {} ms: all {pools_max} pools were in use; \
+         try again, or raise `pools_max`",
         .waited.as_millis()
     )]
     PoolsBusy {
@@ -178,31 +187,32 @@ pub enum ResolveError {
         /// How long the caller waited.
         waited: Duration,
     },
-    /// As many callers wait already as may.
-    #[error("{waiting} requests of laboratory {tenant} wait already and {max} may; try again later")]
+    /// As many callers wait as may.
+    #[error("checkout queue of laboratory {tenant} full: {waiting} waiting (limit {max}); try again later")]
     QueueFull {
         /// Which tenant.
         tenant: TenantId,
-        /// How many wait.
+        /// How many callers wait.
         waiting: usize,
-        /// How many may.
+        /// How many callers may wait.
         max: usize,
     },
-    /// The tenant's record changed again and again while a connection was being made for it.
-    #[error("the record of laboratory {tenant} is changing; try again")]
+    /// The tenant's row changed several times in a row during one checkout.
+    #[error("the registry's record of laboratory {tenant} kept changing during the checkout; try again")]
     Changing {
         /// Which tenant.
         tenant: TenantId,
     },
-    /// The password of the tenant's role cannot be opened, most often because it was sealed with another key.
-    #[error("the sealed password of laboratory {tenant} cannot be opened: {source}")]
+    /// The password of the tenant's role cannot be decrypted, most often because it was sealed with another
+    /// key.
+    #[error("cannot decrypt the password of laboratory {tenant}: {source}")]
     Unseal {
         /// Which tenant.
         tenant: TenantId,
         /// Names both keys when they differ.
         source: SealError,
     },
-    /// Connections of the tenant were still in use at the end of the time that a drain was given.
+    /// A drain reached its time limit while connections of the tenant were in use.
     #[error(
         "{connections} connections of laboratory {tenant} were still in use after {} ms",
         .waited.as_millis()

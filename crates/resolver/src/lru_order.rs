@@ -1,9 +1,10 @@
-//! The order in which pools were used, kept off the warm path.
+//! The least-recently-used order of pools, kept off the warm path.
 //!
-//! An `lru` list changes with every use, under a lock that all tenants share. Here each pool notes its last use itself, and the
-//! order is put right only when somebody has to go: whoever is first in it and was used since is filed anew. What is
-//! then first without having been used since it was filed is the least recently used: all others were filed later, and used
-//! no earlier than that. So the order is exact, and a use costs one store.
+//! An `lru` list changes with every use, under a lock that all tenants share. Here each pool records its last
+//! use itself, and the order is corrected only when a pool must go: if the first pool was used since its
+//! entry was recorded, its entry is recorded anew. The first pool that was not used since is the least
+//! recently used one: the entries of all others were recorded later, and those pools were used no earlier
+//! than their entries say. So the order is exact, and a use costs one store.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,7 +21,7 @@ pub(crate) struct LruOrder {
 }
 
 impl LruOrder {
-    /// Files a tenant under the time of its last use.
+    /// Records the time of a tenant's last use.
     pub(crate) fn record_use(&mut self, tenant: TenantId, used: Timestamp) {
         self.remove(tenant);
         self.recorded.insert(tenant, used);
@@ -33,7 +34,7 @@ impl LruOrder {
         }
     }
 
-    /// The tenant whose last use, as filed, is the oldest of those behind `after`.
+    /// The tenant whose recorded use is the oldest of those after `after`.
     pub(crate) fn oldest_after(&self, after: Option<(Timestamp, TenantId)>) -> Option<(Timestamp, TenantId)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.order.range((from, Bound::Unbounded)).next().copied()

@@ -5,8 +5,8 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-/// Whether the registry is taken to be away. While it is, nobody waits for it: one task asks again, the callers get
-/// what is remembered or a quick refusal.
+/// Whether the registry counts as unavailable. While it does, no caller waits for it: one task tests it again
+/// and again, and callers get a cached snapshot or an immediate error.
 #[derive(Debug, Default)]
 pub(crate) struct Outage {
     on: AtomicBool,
@@ -29,7 +29,7 @@ impl Outage {
         if !self.on.swap(true, SeqCst) {
             tracing::warn!(
                 reason,
-                "the registry is away; known laboratories go on being served"
+                "the registry is unavailable; the router serves the laboratories that it has cached"
             );
         }
         self.began.notify_one();
@@ -37,11 +37,11 @@ impl Outage {
 
     pub(crate) fn end(&self) {
         if self.on.swap(false, SeqCst) {
-            tracing::info!("the registry is back");
+            tracing::info!("the registry is available again");
         }
     }
 
-    /// Returns when an outage is on.
+    /// Returns as soon as an outage is on.
     pub(crate) async fn wait_until_on(&self) {
         while !self.is_on() {
             self.began.notified().await;

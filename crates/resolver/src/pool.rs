@@ -1,13 +1,14 @@
-//! One tenant's pool: deadpool's unmanaged one, filled by the arbiter.
+//! One tenant's pool: deadpool's unmanaged pool, which the arbiter fills.
 //!
-//! Why not deadpool's managed pool: it connects in the caller's future, so a caller that gives up ends the connect, and a
-//! caller that waits for a slot does not see the connection that comes back meanwhile. Here callers only ever wait for a
-//! connection of their tenant, in the order in which they came, and the arbiter decides when there is another one.
+//! Why not deadpool's managed pool: it connects in the caller's future, so a caller that gives up ends the
+//! connect, and a caller that waits for a slot does not see the connection that is given back meanwhile. Here
+//! callers only wait for a connection of their tenant, first come, first served, and the arbiter decides when
+//! the tenant gets another connection.
 //!
-//! Two counters say who is in it. `users` are callers that hold or wait for a connection: a pool without any can be
-//! closed in peace. `waiting` are those that wait: the arbiter asks for them.
+//! Two counters say who uses the pool. `users` counts callers that use or wait for a connection: a pool
+//! without any can be closed safely. `waiting` counts those that wait: the arbiter reads it.
 //!
-//! What a caller is told who gets none stands in [`explain`].
+//! [`explain`] builds the errors of callers that get no connection.
 
 mod explain;
 mod handle;
@@ -43,7 +44,7 @@ use crate::{
     stats::Counters,
 };
 
-/// Set in `users` when the pool is closed: nobody comes in any more.
+/// Set in `users` when the pool is closed, so that no caller can enter it any more.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
 /// What all pools share.
@@ -55,9 +56,9 @@ pub(crate) struct Common {
     pub(crate) sealer: Sealer,
     pub(crate) connection_counter: Arc<ConnectionCounter>,
     pub(crate) counters: Arc<Counters>,
-    /// The budgets of all registered routers, as of the latest renewal of this one's registration.
+    /// The budgets of all registered routers, as of the latest renewal of this process's registration.
     pub(crate) budgets: Mutex<Budgets>,
-    /// Where connections are made and driven, if not on their callers' runtimes.
+    /// Where connections are made and driven, unless they are driven on their callers' runtimes.
     pub(crate) runtime: Handle,
     pub(crate) drive_on_callers: bool,
     /// Room for pools; see [`crate::pools`].
@@ -78,12 +79,12 @@ pub(crate) struct TenantPool {
     tenure_ends: AtomicTimestamp,
     uses: AtomicU64,
     counters: PoolCounters,
-    /// The latest bad news, and how many there were.
+    /// The number of final connect failures, and the latest of them.
     failures: Mutex<(u64, Option<ConnectFailure>)>,
     changed: Notify,
-    /// The runtime of who waited last, if connections are driven there.
+    /// The runtime of the caller that waited last, if connections are driven on callers' runtimes.
     caller_runtime: Mutex<Option<Handle>>,
-    /// The pool's place among at most `pools_max`.
+    /// The permit of one of at most `pools_max` pools.
     room: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
@@ -96,12 +97,12 @@ struct PoolCounters {
     errors: AtomicU64,
 }
 
-/// Why a visit ended without a connection.
+/// Why a caller got no connection from the pool.
 #[derive(Debug)]
 pub(crate) enum CheckoutFailure {
-    /// The pool was closed meanwhile; ask for the tenant again.
+    /// The pool was closed meanwhile; the caller must ask for the tenant again.
     Closed,
-    /// For the caller.
+    /// The error for the caller.
     Error(ResolveError),
 }
 
@@ -113,8 +114,8 @@ impl TenantPool {
         room: OwnedSemaphorePermit,
     ) -> Self {
         tracing::debug!(tenant.slug = %snapshot.slug, database = %snapshot.database(), "opening a pool");
-        // Twice the cap, which the arbiter keeps: connections that broke while they were lent take a place until they
-        // come back.
+        // Twice the bound that the arbiter enforces: connections that broke while they were checked out
+        // occupy room until they are given back.
         let connections = unmanaged::Pool::new(common.pool_size_max * 2);
         Self {
             snapshot,
@@ -136,7 +137,7 @@ impl TenantPool {
         }
     }
 
-    /// Comes in. False: the pool is closed.
+    /// Enters the pool. False: the pool is closed.
     pub(crate) fn enter(&self) -> bool {
         let open = self.users.fetch_add(1, SeqCst) & CLOSED == 0;
         if !open {
@@ -145,15 +146,16 @@ impl TenantPool {
         open
     }
 
-    /// Goes out again.
+    /// Leaves the pool.
     pub(crate) fn exit(&self) {
-        // Sequentially consistent on both sides: whoever waits for room either finds no visitor here or is seen waiting.
+        // Sequentially consistent on both sides: a caller that waits for room either finds no user here or is
+        // seen waiting.
         if self.users.fetch_sub(1, SeqCst) == 1 && self.common.room_wanted.load(SeqCst) > 0 {
             self.common.unused.notify_one();
         }
     }
 
-    /// A connection that is there, without waiting.
+    /// Takes an idle connection, without waiting.
     pub(crate) fn try_take(self: &Arc<Self>, now: Timestamp) -> Option<Object<Box<Connection>>> {
         loop {
             let connection = self.connections.try_get().ok()?;
@@ -189,7 +191,7 @@ impl TenantPool {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Registered before anything is looked at, so that what comes in between is not missed.
+            // Subscribes before checking anything, so that it misses no notification in between.
             changed.as_mut().enable();
             if self.is_closed() {
                 return Err(CheckoutFailure::Closed);
@@ -208,7 +210,8 @@ impl TenantPool {
                 biased;
                 taken = self.connections.timeout_get(None) => {
                     let connection = taken.map_err(|_closed| CheckoutFailure::Closed)?;
-                    // Its age was looked at when it was given back; one that is new is good whatever its age may be.
+                    // Its age was checked when it was given back. A new one is good, whatever its age limit
+                    // is.
                     if !connection.is_closed() {
                         self.used(self.common.clock.now());
                         return Ok(connection);
@@ -220,12 +223,12 @@ impl TenantPool {
         }
     }
 
-    /// Whether a connection of the tenant's may come back although the server takes no new ones.
+    /// Whether a connection of the tenant may be given back although the server accepts no new ones.
     fn expects_return(&self) -> bool {
         self.connections.status().size > 0 && !self.server.arbiter.is_silent()
     }
 
-    /// Takes a connection that the arbiter granted.
+    /// Adds a connection that the arbiter granted.
     pub(crate) fn add(self: &Arc<Self>, connection: Box<Connection>) {
         self.counters.connects.fetch_add(1, Relaxed);
         self.tenure_ends.advance(connection.tenure_ends);
@@ -235,7 +238,7 @@ impl TenantPool {
         }
     }
 
-    /// Takes back a connection that is clean.
+    /// Takes back a connection whose session is clean.
     pub(crate) fn give_back(&self, mut connection: Object<Box<Connection>>) {
         let now = self.common.clock.now();
         let arbiter = &self.server.arbiter;
@@ -256,21 +259,21 @@ impl TenantPool {
         connection.idle_since = now;
         self.last_used.set(now);
         drop(connection);
-        // Closed in the meantime: then nobody else clears it away.
+        // If the pool was closed meanwhile, no other code removes this connection.
         if self.is_closed() {
             self.drop_idle();
         }
     }
 
     fn put(&self, connection: Box<Connection>) {
-        // More than twice the cap cannot be there; if it were, the connection would end here.
+        // More than twice the bound cannot exist; if it did, the connection would end here.
         let _one_too_many = self.connections.try_add(connection);
         if self.is_closed() {
             self.drop_idle();
         }
     }
 
-    /// Ends the connections that have been idle, or alive, for too long.
+    /// Ends the connections that are idle, or alive, for too long.
     pub(crate) fn sweep(&self, now: Timestamp) {
         let mut fresh = Vec::new();
         while let Ok(connection) = self.connections.try_get() {
@@ -280,13 +283,13 @@ impl TenantPool {
                 fresh.push(connection);
             }
         }
-        // The latest was taken first, and is to be on top again.
+        // The most recently used one was taken out first, and must be on top again.
         while let Some(connection) = fresh.pop() {
             drop(connection);
         }
     }
 
-    /// Closes the pool if nobody is in it.
+    /// Closes the pool if no caller uses it.
     pub(crate) fn close_if_unused(self: &Arc<Self>) -> bool {
         let unused = self.users.compare_exchange(0, CLOSED, SeqCst, SeqCst).is_ok();
         if unused {
@@ -295,7 +298,7 @@ impl TenantPool {
         unused
     }
 
-    /// Ends the idle connections now and those on loan when they come back.
+    /// Closes the pool: ends idle connections now, and checked-out connections when they are given back.
     pub(crate) fn close(self: &Arc<Self>) {
         if self.users.fetch_or(CLOSED, SeqCst) & CLOSED == 0 {
             self.closed();
@@ -316,7 +319,7 @@ impl TenantPool {
         }
     }
 
-    /// Everybody who waits hears the bad news.
+    /// Reports a final connect failure to all callers that wait.
     pub(crate) fn report_failure(&self, failure: ConnectFailure) {
         self.errors_add();
         let mut failures = self.lock_failures();
@@ -369,12 +372,13 @@ impl TenantPool {
         &self.common.runtime
     }
 
-    /// The runtime on which the next connection is to be driven, if it is not ours.
+    /// The runtime on which to drive the next connection, unless it is the resolver's.
     pub(crate) fn caller_runtime(&self) -> Option<Handle> {
         self.lock_caller_runtime().clone()
     }
 
-    /// A runtime of callers has ended. The next connection is driven on ours, unless a caller has come from another one.
+    /// A runtime of callers has ended. The next connection is driven on the resolver's runtime, unless a
+    /// caller on another runtime has waited since.
     pub(crate) fn caller_runtime_ended(&self, runtime: &Handle) {
         let mut caller_runtime = self.lock_caller_runtime();
         if caller_runtime
@@ -393,7 +397,7 @@ impl TenantPool {
         &self.snapshot
     }
 
-    /// Where to connect to. The password is opened here and nowhere kept.
+    /// The target of a connect. The password is decrypted here and stored nowhere.
     pub(crate) fn target(&self) -> Result<ConnectTarget, ResolveError> {
         let (tenant, parameters) = (self.snapshot.tenant, &self.snapshot.parameters);
         let Some(sealed) = &parameters.sealed_password else {
@@ -438,7 +442,7 @@ impl TenantPool {
         }
     }
 
-    /// The server does not answer: nobody is lent a connection to it.
+    /// The error for callers while the server counts as silent: no connection to it is checked out then.
     pub(crate) fn refusal(self: &Arc<Self>) -> Option<ResolveError> {
         let arbiter = &self.server.arbiter;
         if !arbiter.is_silent() {
@@ -452,7 +456,8 @@ impl TenantPool {
 
     fn used(&self, now: Timestamp) {
         self.last_used.set(now);
-        // Not a fetch_add: a use that is lost now and then changes no frequency, and this is the warm path.
+        // Not a fetch_add: this is the warm path, and a use that is lost now and then does not change the
+        // frequency.
         self.uses.store(self.uses.load(Relaxed) + 1, Relaxed);
     }
 
@@ -477,7 +482,7 @@ impl TenantPool {
     }
 }
 
-/// A place in the line for this tenant's connections.
+/// A caller's position in the queue for this tenant's connections.
 struct QueueTicket<'a>(&'a TenantPool);
 
 impl Drop for QueueTicket<'_> {

@@ -1,10 +1,10 @@
 //! The set of open pools.
 //!
-//! Invariants: at most `pools_max` pools are open; a pool that anybody holds or waits for is never closed to make room;
-//! no pool is opened from a snapshot that the fence has passed.
+//! Invariants: at most `pools_max` pools are open; a pool that a caller uses or waits for is never closed to
+//! make room; no pool is opened from a snapshot of an outdated epoch.
 //!
-//! The warm path looks into a map that readers do not lock (papaya). What changes the set goes through one short lock; the
-//! order of use is kept there ([`crate::lru_order`]).
+//! The warm path reads a map that readers do not lock (papaya). Changes of the set take one short lock, which
+//! also guards the least-recently-used order ([`crate::lru_order`]).
 
 use std::{
     collections::HashMap,
@@ -42,7 +42,7 @@ use crate::{
 
 pub(crate) struct Pools {
     open: papaya::HashMap<TenantId, Arc<Entry>>,
-    /// Changes of the set are made under this lock.
+    /// The set changes only under this lock.
     order: Mutex<LruOrder>,
     room: Arc<Semaphore>,
     pools_max: usize,
@@ -55,22 +55,22 @@ pub(crate) struct Pools {
     counters: Arc<Counters>,
 }
 
-/// An open pool and the snapshot under which it is used.
+/// An open pool, and the snapshot under which callers use it.
 pub(crate) struct Entry {
     pub(crate) pool: Arc<TenantPool>,
     pub(crate) snapshot: Arc<Snapshot>,
-    /// The state of the fence under which the snapshot passed the gate; none if it was only remembered.
+    /// The epoch under which the snapshot passed the gate; `None` if the snapshot was used during an outage.
     passed: Option<CacheEpoch>,
     fresh_until: Timestamp,
 }
 
-/// A caller's presence in a pool.
+/// A caller's use of a pool: the pool is not closed to make room while this exists.
 pub(crate) struct PoolGuard(Arc<Entry>);
 
-/// What came of asking for a tenant's pool.
+/// The outcome of an attempt to enter a tenant's pool.
 enum Entered {
     In(PoolGuard),
-    /// The snapshot is from before a change; read it again.
+    /// The snapshot is older than a change, and must be read again.
     Outdated,
     /// All pools are in use.
     Full,
@@ -113,15 +113,17 @@ impl Pools {
         self.common.clock
     }
 
-    /// The warm path: the tenant has a pool, and nothing was announced and its snapshot has not grown old since it passed
-    /// the gate. Saves the look into the cache and the gate, not the fence.
+    /// The warm path: enters the tenant's pool if it is open, no change was announced, and its snapshot is
+    /// not too old since it passed the gate. This saves the cache look-up and the gate, and still checks the
+    /// epoch.
     pub(crate) fn enter_warm(&self, tenant: TenantId, now: Timestamp) -> Option<PoolGuard> {
         let entry = Arc::clone(self.open.pin().get(&tenant)?);
         let current = entry.passed == Some(self.epochs.current(tenant)) && now < entry.fresh_until;
         if current { PoolGuard::begin(entry) } else { None }
     }
 
-    /// The tenant's pool, opened if need be; waits for room until `deadline`. `None`: the snapshot is outdated.
+    /// Enters the tenant's pool and opens it if need be. Waits for room until `deadline`. `None`: the
+    /// snapshot is outdated.
     pub(crate) async fn enter(
         &self,
         view: &View,
@@ -149,7 +151,8 @@ impl Pools {
         }
     }
 
-    /// Room for one more pool, in the order in which it was asked for. Who waits here also closes what falls unused.
+    /// Waits for room for one more pool, first come, first served. The callers that wait here also close
+    /// pools that fall out of use.
     async fn wait_for_room(&self) -> OwnedSemaphorePermit {
         let room = Arc::clone(&self.room).acquire_owned();
         tokio::pin!(room);
@@ -160,7 +163,8 @@ impl Pools {
                 biased;
                 made = &mut room => {
                     if let Ok(permit) = made {
-                        // What falls unused while nobody listens is told once, however many pools it is: pass it on.
+                        // Several pools that fall out of use while no caller listens send one notification;
+                        // pass it on.
                         if self.common.room_wanted.load(SeqCst) > 1 {
                             self.common.unused.notify_one();
                         }
@@ -203,7 +207,7 @@ impl Pools {
         }
     }
 
-    /// Puts the pool into the set under this view.
+    /// Adds the pool to the set with this view.
     fn list(&self, order: &mut LruOrder, view: &View, pool: Arc<TenantPool>) -> Arc<Entry> {
         let tenant = view.snapshot.tenant;
         let now = self.common.clock.now();
@@ -219,19 +223,20 @@ impl Pools {
         entry
     }
 
-    /// Closes the least recently used pool that nobody is in: of those without a connection, if there are any. They cost
-    /// nothing to open again, and which connections are worth keeping is for the arbiter to say, which goes by frequency.
+    /// Closes the least recently used pool that no caller uses; pools without a connection go first. Opening
+    /// those again costs nothing, and which connections are worth keeping is the arbiter's decision, which
+    /// goes by frequency.
     fn evict(&self, order: &mut LruOrder) {
         if !self.evict_one(order, |pool| !pool.has_connections()) {
             self.evict_one(order, |_| true);
         }
     }
 
-    /// Whether one was closed.
+    /// Returns whether it closed a pool.
     fn evict_one(&self, order: &mut LruOrder, may: impl Fn(&TenantPool) -> bool) -> bool {
         let open = self.open.pin();
         let mut passed_over = None;
-        // Each is filed anew once at most, unless it is used at this very moment.
+        // Each entry is recorded anew once at most, unless the pool is used at this very moment.
         for _ in 0..order.len() * 2 {
             let Some((recorded, tenant)) = order.oldest_after(passed_over) else {
                 return false;
@@ -251,14 +256,14 @@ impl Pools {
                 self.counters.least_recently_used.fetch_add(1, Relaxed);
                 return true;
             } else {
-                // Somebody is in it: it is in use now.
+                // A caller uses it, so this moment counts as its last use.
                 order.record_use(tenant, self.common.clock.now());
             }
         }
         false
     }
 
-    /// Closes the pool of a tenant that `view` says is not served, unless the fence has passed the view.
+    /// Closes the pool of a tenant that `view` says is not served, unless the view's epoch is outdated.
     pub(crate) fn refuse(&self, view: &View) {
         let tenant = view.snapshot.tenant;
         let mut order = self.lock();
@@ -267,7 +272,7 @@ impl Pools {
         }
     }
 
-    /// Closes the pool of a tenant that is gone.
+    /// Closes the pool of a tenant that does not exist any more.
     pub(crate) fn refuse_unknown(&self, tenant: TenantId) {
         self.close(&mut self.lock(), tenant, &self.counters.refused);
     }
@@ -283,8 +288,8 @@ impl Pools {
         }
     }
 
-    /// Ends connections that have been idle or alive for too long. Looks at the pools that have any, which are no more than
-    /// the budgets.
+    /// Ends connections that are idle or alive for too long. Checks the pools that have connections, which
+    /// are no more than the budgets.
     pub(crate) fn sweep(&self) {
         let now = self.common.clock.now();
         let servers: Vec<_> = self.lock_servers().values().map(Arc::clone).collect();
@@ -305,11 +310,11 @@ impl Pools {
         self.open.pin().get(&tenant).map(|entry| entry.pool.status())
     }
 
-    /// Each open pool, the most recently used first.
+    /// The figures of each open pool, the most recently used first.
     pub(crate) fn statuses(&self) -> Vec<TenantPoolStats> {
         let open = self.open.pin();
         let mut pools: Vec<_> = open.values().map(|entry| &entry.pool).collect();
-        // Cached: it changes while it is compared.
+        // With a cached key, because the last use may change during the sort.
         pools.sort_by_cached_key(|pool| std::cmp::Reverse(pool.last_used()));
         pools.into_iter().map(|pool| pool.stats()).collect()
     }
@@ -324,7 +329,7 @@ impl Pools {
         stats
     }
 
-    /// What all registered routers may take together is this now.
+    /// Stores what all registered routers may take together.
     pub(crate) fn note_budgets(&self, budgets: Budgets) {
         *self.lock_budgets() = budgets;
         let servers: Vec<_> = self.lock_servers().values().map(Arc::clone).collect();
@@ -411,7 +416,7 @@ impl Drop for PoolGuard {
     }
 }
 
-/// A place in the line for room.
+/// A caller's position in the queue for room.
 struct RoomTicket<'a>(&'a Common);
 
 impl Drop for RoomTicket<'_> {

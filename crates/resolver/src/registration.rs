@@ -1,18 +1,21 @@
-//! Telling the registry that this process connects to laboratories, and what it has let go of.
+//! Registers this process in the registry as one that connects to laboratories, and acknowledges fences.
 //!
-//! An operation that wants a laboratory for itself waits for the processes that are registered. So each registers at its
-//! start, says again and again that it lives, and acknowledges each laboratory that does not serve once it holds no
-//! connection of it and uses nothing that it read about it before: also those that it never had anything to do with. Which
-//! they are it asks the registry. A notification only makes it ask at once; a lost one costs a second.
+//! An operation that needs a laboratory without connections waits for the registered processes. So each
+//! process registers at its start, renews its registration, and acknowledges each laboratory that does not
+//! serve once it holds no connection to it and uses nothing that it read about it before; also laboratories
+//! that it never connected to. The registry says which laboratories these are. A notification only makes the
+//! process ask at once; a lost one costs a second.
 //!
-//! While a connection is on loan the laboratory is not acknowledged, however long that takes: nothing is taken from a
-//! borrower here. Whoever waits has a limit of their own, and the laboratory's server to fall back on.
+//! While a caller has a connection checked out, the process does not acknowledge the laboratory, however long
+//! that takes: it takes no connection from a caller. The operation that waits has a time limit of its own,
+//! and then ends the sessions on the laboratory's server.
 //!
-//! Renewing goes on beside the asking and acknowledging, and waits for neither: a registry that answers slowly makes
-//! acknowledgements late by its own delay, and costs no registration.
+//! The renewals run beside the questions and acknowledgements and wait for neither. If the registry answers
+//! slowly, acknowledgements are late by that delay, and the registration stays.
 //!
-//! A process that cannot renew its registration is forgotten when that runs out. It goes on serving what it knows, as in
-//! any outage of the registry; the fences that fall meanwhile are kept by the laboratories' servers.
+//! If a process cannot renew its registration, it expires. The process goes on serving the laboratories that
+//! it has cached, as in any outage of the registry; the laboratories' servers keep the fences that are set
+//! meanwhile.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -30,28 +33,29 @@ use tokio::{
 
 use crate::{ResolverConfig, core::Core};
 
-/// How often the registry is asked for what was missed.
+/// How often the process asks the registry without a notification.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The least time between two questions, however many notifications come.
 const LOOK_GAP: Duration = Duration::from_millis(20);
-/// Asking takes longer the more laboratories are closed (some 10 ms for 10,000). The pauses grow with it, so that asking by
-/// the clock takes no more than a fiftieth of the time, and asking upon notifications no more than a tenth.
+/// The more laboratories are closed, the longer a question takes (some 10 ms for 10,000). The pauses grow
+/// with that time, so that periodic questions take at most a fiftieth of the time, and questions after
+/// notifications at most a tenth.
 const EVERY_SHARE: u32 = 50;
 const GAP_SHARE: u32 = 10;
-/// How far the pauses grow: an answer that took long says more about the network or the moment than about the work, and a
-/// suspension waits for the acknowledgement.
+/// The longest pauses. A very slow answer says more about the network or the moment than about the number of
+/// closed laboratories, and a suspension waits for the acknowledgement.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(2);
 const LOOK_GAP_MAX: Duration = Duration::from_millis(100);
-/// How many renewals fit into the life of a registration.
+/// How often the process renews its registration within the registration's lifetime.
 const RENEWALS: u32 = 3;
-/// The wait behind the first failure; each later one doubles it.
+/// The pause after the first failure; each further failure doubles it.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// The longest wait behind a failure.
+/// The longest pause after a failure.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// How long a process that ends takes to say so.
+/// How long a process that ends may take to unregister.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// This process among the routers; the registration runs out by itself when this is dropped without [`Self::end`].
+/// This process's registration as a router. If it is dropped without [`Self::end`], it expires by itself.
 pub(crate) struct Registration {
     shared: Arc<Shared>,
     task: AsyncMutex<Option<Task>>,
@@ -60,12 +64,12 @@ pub(crate) struct Registration {
 struct Shared {
     ttl: Duration,
     changed: Notify,
-    /// The registration was found to be cleared away.
+    /// The registry had deleted the registration.
     lost: Notify,
     /// The registration was renewed.
     renewed: Notify,
     stop: watch::Sender<bool>,
-    /// When the registry was asked that confirmed the registration last.
+    /// When the latest renewal that the registry confirmed was sent.
     renewed_at: Mutex<Option<Instant>>,
 }
 
@@ -79,7 +83,7 @@ impl Drop for Task {
 }
 
 impl Registration {
-    /// Registers, and goes on for as long as this lives.
+    /// Registers, and renews the registration until this is dropped.
     pub(crate) fn start(core: &Arc<Core>, config: &ResolverConfig) -> Self {
         let shared = Arc::new(Shared {
             ttl: config.router_ttl,
@@ -97,7 +101,7 @@ impl Registration {
             reserve: config.reserve,
             core: Arc::clone(core),
             registry: config.registry.clone(),
-            // A question that hangs must not cost the registration.
+            // A question without an answer must not let the registration expire.
             limit: config.registry_timeout.min(config.router_ttl / RENEWALS),
             shared: Arc::clone(&shared),
         };
@@ -108,12 +112,12 @@ impl Registration {
         }
     }
 
-    /// A laboratory's row changed, or may have: ask now which are to be let go.
+    /// A laboratory's row changed, or may have changed: ask the registry now which fences to acknowledge.
     pub(crate) fn notice(&self) {
         self.shared.changed.notify_one();
     }
 
-    /// Whether operations wait for this process.
+    /// Whether the registration is valid, so that operations wait for this process.
     pub(crate) fn is_registered(&self) -> bool {
         self.renewed_age().is_some_and(|age| age < self.shared.ttl)
     }
@@ -123,14 +127,14 @@ impl Registration {
         self.shared.renewed_at().map(|at| at.elapsed())
     }
 
-    /// Ends the registration, in two seconds at most: nobody waits for this process any more. To be called when it holds no
-    /// connection of any laboratory.
+    /// Ends the registration within two seconds, so that no operation waits for this process any more. Call
+    /// it when the process holds no connection to any laboratory.
     pub(crate) async fn end(&self) {
         let Some(mut task) = self.task.lock().await.take() else {
             return;
         };
         self.shared.stop.send_replace(true);
-        // What is not said in time is found out when the registration runs out.
+        // If the registry does not answer in time, the registration expires.
         let _late_or_broken = timeout(END_LIMIT, &mut task.0).await;
         self.shared.set_renewed_at(None);
     }
@@ -158,16 +162,16 @@ struct Router {
     shared: Arc<Shared>,
 }
 
-/// When the registry is asked next.
+/// When the process asks the registry next.
 struct Pauses {
-    /// Not before this, whatever comes.
+    /// Not before this moment, whatever happens.
     quiet_until: Instant,
-    /// At this, even if nothing comes.
+    /// At this moment, even without a notification.
     due: Instant,
 }
 
 impl Pauses {
-    /// After an answer that came now and took so long.
+    /// The pauses after an answer that arrived now and took so long.
     fn after(took: Duration) -> Self {
         let answered_at = Instant::now();
         Self {
@@ -182,17 +186,17 @@ impl Router {
         tokio::join!(
             self.renew_until_stopped(),
             self.acknowledge_until_stopped(),
-            self.add_up_until_stopped()
+            self.read_budgets_until_stopped()
         );
         let unregister = async |client: &_| registry::router_unregister(client, self.id).await;
         if let Err(error) = self.registry.within(self.limit, unregister).await {
-            tracing::debug!(%error, "a registration is left to run out");
+            tracing::debug!(%error, "the router could not unregister; its registration will expire");
         }
     }
 
-    /// Registers and renews, whatever becomes of the rest.
+    /// Registers and renews, independently of the other tasks.
     async fn renew_until_stopped(&self) {
-        let mut streak = FailureStreak::new("this router's registration is not renewed", &self.name);
+        let mut streak = FailureStreak::new("the router cannot renew its registration", &self.name);
         let mut known = false;
         loop {
             let asked_at = Instant::now();
@@ -201,7 +205,7 @@ impl Router {
                     known = true;
                     streak.over();
                     self.shared.renewed.notify_one();
-                    // What could not be acknowledged without a registration can be now.
+                    // Acknowledgements that failed for lack of a registration can succeed now.
                     self.shared.set_renewed_at(Some(asked_at));
                     self.shared.changed.notify_one();
                     asked_at + self.shared.ttl / RENEWALS
@@ -216,8 +220,9 @@ impl Router {
         }
     }
 
-    /// Learns after each renewal what all routers may take together. By itself, so that its answer delays no renewal.
-    async fn add_up_until_stopped(&self) {
+    /// Reads the budgets of all routers after each renewal. A task of its own, so that a slow answer delays
+    /// no renewal.
+    async fn read_budgets_until_stopped(&self) {
         loop {
             tokio::select! {
                 () = self.stopped() => return,
@@ -227,22 +232,25 @@ impl Router {
             match self.registry.within(self.limit, budgets).await {
                 Ok(budgets) => self.core.pools.note_budgets(budgets),
                 Err(error) => {
-                    tracing::debug!(%error, "the routers' budgets are added up after the next renewal")
+                    tracing::debug!(
+                        %error,
+                        "the router could not read all budgets; the next renewal tries again"
+                    );
                 }
             }
         }
     }
 
-    /// Lets go of laboratories that do not serve, and says so.
+    /// Releases laboratories that do not serve, and acknowledges that.
     async fn acknowledge_until_stopped(&self) {
-        let mut streak = FailureStreak::new("the registry does not learn what this router holds", &self.name);
-        // Laboratories that are closed here and of which connections are still open.
+        let mut streak = FailureStreak::new("the router cannot acknowledge closed laboratories", &self.name);
+        // Laboratories that this process has closed and to which it still has connections.
         let mut holding = Vec::new();
         loop {
-            let stop = match self.turn(&mut holding).await {
+            let stop = match self.acknowledge_fences(&mut holding).await {
                 Ok(pauses) => {
                     streak.over();
-                    self.rest(&pauses, &holding).await
+                    self.wait_for_reason(&pauses, &holding).await
                 }
                 Err(error) => self.stopped_by(Instant::now() + streak.pause(&error)).await,
             };
@@ -252,9 +260,9 @@ impl Router {
         }
     }
 
-    /// Waits for a reason to ask again. `true`: it is over.
-    async fn rest(&self, pauses: &Pauses, holding: &[TenantFence]) -> bool {
-        // With nothing to wait for this is a wait for the time alone.
+    /// Waits for a reason to ask again. `true`: the task must stop.
+    async fn wait_for_reason(&self, pauses: &Pauses, holding: &[TenantFence]) -> bool {
+        // If no connection is left to wait for, this waits for the time alone.
         let one_free = self
             .core
             .pools
@@ -274,7 +282,7 @@ impl Router {
         self.stopped_by(pauses.quiet_until).await
     }
 
-    /// Waits until `until`. `true`: it is over.
+    /// Waits until `until`. `true`: the task must stop.
     async fn stopped_by(&self, until: Instant) -> bool {
         tokio::select! {
             () = self.stopped() => true,
@@ -282,18 +290,19 @@ impl Router {
         }
     }
 
-    /// Returns when it is over.
+    /// Returns when the task must stop.
     async fn stopped(&self) {
         let mut stop = self.shared.stop.subscribe();
         // The sender lives as long as `self`.
         let _stopped = stop.wait_for(|stop| *stop).await;
     }
 
-    /// Asks what has closed, and says what this process has let go of.
-    async fn turn(&self, holding: &mut Vec<TenantFence>) -> Result<Pauses, RegistryError> {
-        let (fences, took) = self.ask().await?;
+    /// Asks which laboratories are closed, releases them, and acknowledges those that this process has
+    /// released.
+    async fn acknowledge_fences(&self, holding: &mut Vec<TenantFence>) -> Result<Pauses, RegistryError> {
+        let (fences, took) = self.read_fences().await?;
         let pauses = Pauses::after(took);
-        if self.let_go(fences, holding).await? {
+        if self.release(fences, holding).await? {
             return Ok(Pauses {
                 due: Instant::now(),
                 ..pauses
@@ -302,7 +311,7 @@ impl Router {
         Ok(pauses)
     }
 
-    /// Registers or renews.
+    /// Registers, or renews the registration.
     async fn register(&self, known: bool) -> Result<(), RegistryError> {
         let (id, ttl) = (self.id, self.shared.ttl);
         let work = async |client: &_| {
@@ -310,7 +319,7 @@ impl Router {
                 if known {
                     tracing::warn!(
                         router = self.name,
-                        "the registration ran out and was cleared away; registering anew"
+                        "the router's registration had expired and was deleted; the router registers again"
                     );
                 }
                 let router = NewRouter {
@@ -327,18 +336,20 @@ impl Router {
         self.registry.within(self.limit, work).await
     }
 
-    /// The laboratories to let go of, and how long the registry took to say so: not counting the wait for a connection.
-    async fn ask(&self) -> Result<(Vec<TenantFence>, Duration), RegistryError> {
-        let ask = async |client: &_| {
+    /// The laboratories to release, and how long the registry took to answer, without the wait for a
+    /// connection.
+    async fn read_fences(&self) -> Result<(Vec<TenantFence>, Duration), RegistryError> {
+        let read = async |client: &_| {
             let asked_at = Instant::now();
             let fences = registry::fences_unacknowledged(client, self.id).await?;
             Ok((fences, asked_at.elapsed()))
         };
-        self.registry.within(self.limit, ask).await
+        self.registry.within(self.limit, read).await
     }
 
-    /// Lets go of these laboratories and acknowledges those of which nothing is held. `true`: there may be more, ask again.
-    async fn let_go(
+    /// Releases these laboratories, and acknowledges those to which the process has no connection. `true`:
+    /// there may be more of them, so ask again.
+    async fn release(
         &self,
         fences: Vec<TenantFence>,
         holding: &mut Vec<TenantFence>,
@@ -357,7 +368,8 @@ impl Router {
         }
         let acknowledge = async |client: &_| registry::router_acknowledge(client, self.id, &free).await;
         if !self.registry.within(self.limit, acknowledge).await? {
-            // The registration is gone, or not made yet. Once it is, it is asked again and finds the same laboratories.
+            // The registration is deleted, or not made yet. Once it exists, the next question returns the
+            // same laboratories.
             self.shared.set_renewed_at(None);
             self.shared.lost.notify_one();
             return Ok(false);
@@ -365,31 +377,32 @@ impl Router {
         Ok(full_page)
     }
 
-    /// Nothing that was read about the laboratory before is used after this, no connect begins, and what is idle ends.
+    /// After this, the process uses nothing that it read about the laboratory before, begins no connect to
+    /// it, and has ended its idle connections.
     async fn close(&self, fence: TenantFence) {
         let tenant = fence.tenant;
         self.core.cache.forget(tenant);
         if self.core.pools.connection_counter.of(tenant) > 0 {
-            // Closes the pool as one that is refused. Where it cannot say so, because the registry went away or the
-            // laboratory serves again, the pool is closed all the same.
+            // Counts the pool as refused when it closes it. If the registry is unavailable or the laboratory
+            // serves again, the line below closes the pool.
             let _refused = self.core.admitted(tenant).await;
         }
         self.core.pools.close_drained(tenant);
     }
 }
 
-/// Failures one after the other: told once, and followed by longer and longer pauses.
+/// A row of failures: logged once, with longer and longer pauses.
 struct FailureStreak<'a> {
-    what: &'static str,
+    condition: &'static str,
     router: &'a str,
     on: bool,
     pauses: ExponentialBackoff,
 }
 
 impl<'a> FailureStreak<'a> {
-    fn new(what: &'static str, router: &'a str) -> Self {
+    fn new(condition: &'static str, router: &'a str) -> Self {
         Self {
-            what,
+            condition,
             router,
             on: false,
             pauses: backoff(),
@@ -398,14 +411,14 @@ impl<'a> FailureStreak<'a> {
 
     fn over(&mut self) {
         if std::mem::replace(&mut self.on, false) {
-            tracing::info!(router = self.router, "over: {}", self.what);
+            tracing::info!(router = self.router, "no longer true: {}", self.condition);
             self.pauses = backoff();
         }
     }
 
     fn pause(&mut self, error: &RegistryError) -> Duration {
         if !std::mem::replace(&mut self.on, true) {
-            tracing::warn!(router = self.router, %error, "{}; trying again", self.what);
+            tracing::warn!(router = self.router, %error, "{}; it tries again", self.condition);
         }
         self.pauses.next().unwrap_or(BACKOFF_MAX)
     }
@@ -420,7 +433,7 @@ fn backoff() -> ExponentialBackoff {
         .build()
 }
 
-/// Host and process id, for people.
+/// Host name and process id, for people.
 fn process_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = match host.trim() {

@@ -8,8 +8,8 @@ use crate::{
     background_tasks::BackgroundTasks, core::Core, registration::Registration,
 };
 
-/// Tenant id in, connection to that tenant's database out. Clones share everything; the background tasks end with the
-/// last clone.
+/// Takes a tenant id and returns a connection to that tenant's database. Clones share everything; the
+/// background tasks end with the last clone.
 #[derive(Clone)]
 pub struct Resolver {
     core: Arc<Core>,
@@ -18,7 +18,8 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Starts the tasks that listen for changes, register this process and look after the pools. Nothing is connected yet.
+    /// Starts the tasks that listen for changes, register this process and maintain the pools. It opens no
+    /// connection yet.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -34,8 +35,9 @@ impl Resolver {
         }
     }
 
-    /// The id behind a tenant's short name, whatever the tenant's state. Each call asks the registry: keep the id and not the slug,
-    /// for a slug may be given to another tenant once its first one is gone, and an id never is.
+    /// The id of the tenant with this slug, whatever the tenant's state. Each call reads the registry: keep
+    /// the id and not the slug, because a slug may be given to another tenant once its first one is gone, and
+    /// an id never is.
     ///
     /// # Errors
     /// [`ResolveError::UnknownSlug`], or [`ResolveError::SlugLookup`] when the registry could not be read.
@@ -43,7 +45,7 @@ impl Resolver {
         self.core.cache.id_of(slug).await
     }
 
-    /// The tenant as the registry describes it, whatever its state. Costs no query when it is cached.
+    /// The tenant as the registry describes it, whatever its state. A cached snapshot costs no query.
     ///
     /// # Errors
     /// [`ResolveError::UnknownTenant`], or why the registry could not be read.
@@ -53,8 +55,8 @@ impl Resolver {
 
     /// A connection to the tenant's database, if the tenant may be served.
     ///
-    /// A warm one, whose pool is open and has an idle connection, costs no round trip, no read and no lock that tenants
-    /// share. Else it waits, at most `checkout_timeout`.
+    /// A warm checkout, from an open pool with an idle connection, costs no round trip, no read and no lock
+    /// that tenants share. Otherwise the caller waits, at most `checkout_timeout`.
     ///
     /// # Errors
     /// Every [`ResolveError`] but `StillInUse`.
@@ -65,7 +67,7 @@ impl Resolver {
         }
     }
 
-    /// As [`Self::checkout`], waiting at most `limit`: what is left of a request's own time, say.
+    /// As [`Self::checkout`], waiting at most `limit`; for example what is left of a request's own deadline.
     ///
     /// # Errors
     /// As [`Self::checkout`].
@@ -92,10 +94,10 @@ impl Resolver {
         self.core.pools.status(tenant)
     }
 
-    /// Whether some tenant would be served even though the registry cannot be reached: one that is known, may be served, and
-    /// was read less than `outage_max` ago.
+    /// Whether the resolver would serve some tenant although the registry cannot be reached: a tenant that is
+    /// cached, may be served, and was read less than `outage_max` ago.
     ///
-    /// For a probe in an outage: it looks through what is known until it finds one.
+    /// For a readiness probe in an outage: it searches the cache until it finds such a tenant.
     #[must_use]
     pub fn serves_without_registry(&self) -> bool {
         self.core.cache.remembers_any(self.core.window)
@@ -113,11 +115,13 @@ impl Resolver {
 
     /// Closes the tenant's pool and waits until this process holds no connection to its database.
     ///
-    /// It keeps nobody from asking for the tenant again: whoever needs it closed changes its state in the registry
-    /// first. What was read about the tenant before this call is not used after it.
+    /// This does not prevent callers from checking out the tenant again: to keep the tenant closed, change
+    /// its state in the registry first. The resolver uses nothing after this call that it read about the
+    /// tenant before.
     ///
     /// # Errors
-    /// [`ResolveError::StillInUse`] when connections are still on loan after `limit`; they end when they are given back.
+    /// [`ResolveError::StillInUse`] if connections are still checked out after `limit`; they end when they
+    /// are given back.
     pub async fn drain(&self, tenant: TenantId, limit: Duration) -> Result<(), ResolveError> {
         let started = Instant::now();
         self.core.cache.forget(tenant);
@@ -135,8 +139,8 @@ impl Resolver {
         })
     }
 
-    /// Closes all pools and waits until this process holds no connection to any tenant; for the end of a program.
-    /// Then its registration ends: no operation waits for it any more.
+    /// Closes all pools and waits until this process holds no connection to any tenant. Then it ends the
+    /// registration of this process, so that no operation waits for it any more. For the end of a program.
     ///
     /// # Errors
     /// How many connections are left after `limit`.
@@ -148,7 +152,8 @@ impl Resolver {
         connection_counter
             .wait_for_none(deadline, |connection_counter| connection_counter.total())
             .await?;
-        // With connections left it runs out by itself: until then operations wait for them.
+        // If connections are left, the registration expires by itself, and operations wait for the
+        // connections until then.
         self.registration.end().await;
         Ok(())
     }

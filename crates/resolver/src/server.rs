@@ -1,4 +1,4 @@
-//! One PostgreSQL server as this process sees it: its arbiter, whether its capacity was looked at, and its figures.
+//! One PostgreSQL server as this process sees it: its arbiter, its capacity, and its figures.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, sync::Notify, time::sleep};
 
 use crate::{Capacity, ResolverConfig, ServerStats, clock::Clock, jitter::jitter, pool::TenantPool};
 
-/// How often the arbiter looks again while time alone may free a slot.
+/// How often the arbiter is called while time alone may free a slot.
 const TICK: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Default)]
@@ -30,11 +30,11 @@ struct Room {
 pub(crate) struct Server {
     pub(crate) name: ServerName,
     pub(crate) arbiter: Arc<Arbiter<TenantPool>>,
-    /// Its capacity was compared with the budget.
+    /// Whether the capacity was compared with the budget.
     capacity_checked: AtomicBool,
-    /// What it said of its capacity, and whether the budgets of all routers exceed it.
+    /// The capacity that the server reported, and whether the budgets of all routers exceed it.
     room: Mutex<Room>,
-    /// Why the latest connect came to nothing.
+    /// Why the latest connect failed.
     last_failure: Mutex<String>,
     /// Host and port, as of the latest pool that was opened.
     address: Mutex<(String, u16)>,
@@ -61,7 +61,7 @@ impl Server {
             move || stir.notify_one()
         };
         let arbiter = Arc::new(Arbiter::new(rules, move || clock.now(), jitter, wake));
-        // One timer a server, and it stands still while nobody waits.
+        // One timer for each server; it sleeps while no tenant waits.
         let timed = Arc::downgrade(&arbiter);
         runtime.spawn(async move {
             loop {
@@ -88,7 +88,8 @@ impl Server {
         })
     }
 
-    /// A server that has moved is surveyed anew: it may have less room.
+    /// Notes where the server is. If it has moved, its capacity is checked again, because it may have less
+    /// room.
     pub(crate) fn is_at(&self, host: &str, port: u16) {
         let mut address = self.address.lock().unwrap_or_else(PoisonError::into_inner);
         if (address.0.as_str(), address.1) != (host, port) {
@@ -107,7 +108,7 @@ impl Server {
         self.compare(budgets);
     }
 
-    /// Says when the budgets of all routers do not fit the server, once, and when they do again.
+    /// Logs once when the budgets of all routers exceed the server's capacity, and once when they fit again.
     pub(crate) fn compare(&self, budgets: Budgets) {
         let mut room = self.lock_room();
         let Some(capacity) = room.capacity else { return };
@@ -130,7 +131,7 @@ impl Server {
         reason.clone_into(&mut self.last_failure.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// A log-in has succeeded: what was wrong before explains nothing any more.
+    /// A log-in has succeeded, so that the latest failure explains nothing any more.
     pub(crate) fn clear_failure(&self) {
         self.last_failure
             .lock()

@@ -9,36 +9,37 @@ use tokio::time::Instant;
 
 use crate::ResolveError;
 
-/// A tenant as the registry described it at one moment: enough to decide whether it is served and where its data is.
+/// A tenant as the registry described it at one moment: enough to decide whether it is served and where its
+/// data is.
 ///
-/// It holds the role's password sealed; it is opened only when a pool is built.
+/// It holds the role's password in sealed form. The resolver decrypts it for each connect.
 #[derive(Clone)]
 pub struct Snapshot {
     /// The tenant's id.
     pub tenant: TenantId,
-    /// Its short name.
+    /// Its slug.
     pub slug: Slug,
     /// Its name for people.
     pub name: String,
     /// Its time zone, by its IANA name.
     pub time_zone: String,
-    /// Where it stands in its life.
+    /// Its state.
     pub state: TenantState,
     /// The version of its schema.
     pub db_version: SchemaVersion,
-    /// Raised by every change that a router must see.
+    /// Every change that a router must see raises it.
     pub generation: i64,
-    /// Its staff's tokens of another epoch are no longer valid.
+    /// Tokens of its staff that name another epoch are no longer valid.
     pub session_epoch: SessionEpoch,
     /// The server that hosts its database.
     pub server: ServerName,
-    /// What a connection is made of; a change of it means a new pool.
+    /// What a connection needs. If it changes, the resolver opens a new pool.
     pub(crate) parameters: ConnectParameters,
     /// When it was read.
     pub(crate) read_at: Instant,
 }
 
-/// What a connection is made of.
+/// What a connection to the tenant's database needs.
 #[derive(Clone)]
 pub(crate) struct ConnectParameters {
     /// Shared with all other tenants of the server.
@@ -49,7 +50,7 @@ pub(crate) struct ConnectParameters {
 }
 
 impl PartialEq for ConnectParameters {
-    /// Another log-in of the control plane's on the server concerns no connection of ours.
+    /// Ignores the control plane's own log-in on the server, which tenants' connections do not use.
     fn eq(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.server, &other.server);
         ours.name == theirs.name
@@ -89,7 +90,7 @@ impl Snapshot {
         &self.parameters.database
     }
 
-    /// The gate: whether the tenant's state serves, and whether its schema lies in `window`.
+    /// The gate: whether the tenant's state serves, and whether its schema version is inside `window`.
     ///
     /// # Errors
     /// [`ResolveError::NotServing`], [`ResolveError::Behind`] or [`ResolveError::Ahead`].

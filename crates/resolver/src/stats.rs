@@ -14,11 +14,11 @@ use crate::{Capacity, clock::micros};
 pub struct PoolStatus {
     /// Connections open.
     pub size: usize,
-    /// Connections on loan.
+    /// Connections checked out.
     pub in_use: usize,
-    /// Connections open and not on loan.
+    /// Connections open and not checked out.
     pub idle: usize,
-    /// Callers that wait for a connection, connects under way included.
+    /// Callers that wait for a connection, also for one that is being made.
     pub waiting: usize,
     /// The most connections it may have.
     pub max: usize,
@@ -29,11 +29,11 @@ pub struct PoolStatus {
 pub struct TenantPoolStats {
     /// Whose pool it is.
     pub tenant: TenantId,
-    /// The tenant's short name, for labels.
+    /// The tenant's slug, for labels.
     pub slug: Slug,
     /// Its figures of this moment.
     pub status: PoolStatus,
-    /// Checkouts that had to wait, since the pool was opened; so the following.
+    /// Checkouts that had to wait, since the pool was opened. The following figures count from then, too.
     pub waits_total: u64,
     /// How long they waited together.
     pub wait_total: Duration,
@@ -52,33 +52,33 @@ pub struct ServerStats {
     pub server: ServerName,
     /// The most connections.
     pub budget: usize,
-    /// What the server said of its capacity; `None` before the first connection to it.
+    /// The capacity that the server reported; `None` before the first connection to it.
     pub capacity: Option<Capacity>,
-    /// Whether the budgets of all registered routers together exceed that.
+    /// Whether the budgets of all registered routers together exceed that capacity.
     pub overbooked: bool,
-    /// Connections that exist, connects under way and connections that are ending included.
+    /// Connections that exist, including connects under way and closing connections.
     pub slots_taken: usize,
     /// Connects under way.
     pub connecting: usize,
-    /// Connections that are ending.
+    /// Connections that are closing.
     pub closing: usize,
-    /// Connections that an earlier process of this instance still has.
+    /// Connections that an earlier process of this instance still has on the server.
     pub predecessors: usize,
     /// Tenants that wait for a slot.
     pub tenants_waiting: usize,
-    /// Whether the server is taken to be down.
+    /// Whether the server counts as down.
     pub breaker_open: bool,
     /// Connections made.
     pub connects_total: u64,
-    /// Connections that could not be made.
+    /// Connects that failed.
     pub connect_errors_total: u64,
-    /// Of those, the ones for which the server had no room (SQLSTATE 53300).
+    /// Failed connects for which the server had no room (SQLSTATE 53300).
     pub connects_refused_total: u64,
     /// Connections closed because their tenure was over and another tenant waited.
     pub yields_total: u64,
     /// Idle connections closed because another tenant waited.
     pub taken_idle_total: u64,
-    /// Callers refused at once because the server was down.
+    /// Callers that were refused at once because the server was down.
     pub fail_fast_total: u64,
 }
 
@@ -90,14 +90,14 @@ pub const WAIT_BUCKETS_S: [f64; 12] = [
 /// How many pools were closed since the start, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Evictions {
-    /// Another tenant needed room and this pool was the least recently used with nothing on loan, of those without a connection
-    /// if there were any.
+    /// Another tenant needed room, and this pool was the least recently used one that no caller was using;
+    /// pools without a connection go first.
     pub least_recently_used: u64,
     /// The tenant's server, database, role or password changed.
     pub changed: u64,
-    /// The tenant no longer serves.
+    /// The tenant's state or version was no longer served.
     pub refused: u64,
-    /// It was drained.
+    /// The pool was drained.
     pub drained: u64,
 }
 
@@ -120,44 +120,45 @@ pub struct ResolverStats {
     pub evictions: Evictions,
     /// Callers that wait for room for another pool.
     pub waiting_for_room: usize,
-    /// Connections that live in this process, those of closed pools included: never more than the budgets of its servers.
+    /// Connections of this process, including those of closed pools: never more than the budgets of its
+    /// servers.
     pub connections: usize,
     /// Connections made.
     pub connects_total: u64,
-    /// Connections that could not be made.
+    /// Connects that failed.
     pub connect_errors_total: u64,
-    /// Connections closed because a statement or a transaction was left under way on them.
+    /// Connections closed because they were given back with a statement or a transaction under way.
     pub discarded_total: u64,
     /// Waits for a connection or for room that ended without one.
     pub checkout_timeouts_total: u64,
     /// Look-ups answered from the cache.
     pub snapshot_hits_total: u64,
-    /// Look-ups that were not in the cache; those that wait for one read count each.
+    /// Look-ups that were not in the cache; each of those that wait for one read counts.
     pub snapshot_misses_total: u64,
     /// Reads of the registry.
     pub snapshot_loads_total: u64,
-    /// Look-ups answered from memory while the registry was away.
+    /// Look-ups answered from the cache while the registry was unavailable.
     pub snapshot_remembered_total: u64,
-    /// Tenants forgotten because their row changed.
+    /// Invalidations of one tenant because its row changed.
     pub invalidations_total: u64,
-    /// Times all tenants were forgotten because changes may have been missed.
+    /// Invalidations of all tenants because notifications may have been missed.
     pub invalidations_all_total: u64,
     /// Whether the registry answered when it was last asked.
     pub registry_available: bool,
-    /// Whether changes in the registry are being listened for.
+    /// Whether the process is listening for changes in the registry.
     pub listening: bool,
-    /// Whether this process is registered in the registry, and that is renewed.
+    /// Whether this process is registered in the registry, and renews its registration in time.
     pub registered: bool,
-    /// How long ago the registry confirmed that last; `None` before the first time.
+    /// How long ago the registry last confirmed the registration; `None` before the first time.
     pub registration_age: Option<Duration>,
-    /// The budgets of all registered routers, this one included; as of the latest renewal.
+    /// The budgets of all registered routers including this one, as of the latest renewal.
     pub budgets: Budgets,
-    /// How many waits for a connection took at most the seconds of [`WAIT_BUCKETS_S`] and more than those of the bucket
-    /// before; the last takes all that took longer.
+    /// How many waits for a connection fell into each bucket of [`WAIT_BUCKETS_S`]; the last entry counts
+    /// longer waits.
     pub wait_histogram: [u64; WAIT_BUCKETS_S.len() + 1],
-    /// How long all waits took together.
+    /// The sum of all waits.
     pub wait_total: Duration,
-    /// Each server that was asked for a connection, by name.
+    /// Each server to which a connection was requested, by name.
     pub servers: Vec<ServerStats>,
     /// Each open pool, the most recently used first.
     pub tenants: Vec<TenantPoolStats>,

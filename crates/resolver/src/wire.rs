@@ -1,12 +1,13 @@
-//! What the bytes of a connection tell about the state of its session.
+//! Follows the state of a session from the bytes of its connection.
 //!
-//! The driver drops two things that decide whether a connection may be lent again: the transaction status that every
-//! ReadyForQuery carries, and the tags of the commands that were carried out. Both are read here as the bytes pass, at
-//! the cost of looking at five bytes a message. The state is that of the *answered* statements; it is asked when a loan comes
-//! back settled, and then everything has been answered.
+//! The driver drops two facts that decide whether a connection may be used again: the transaction status that
+//! every ReadyForQuery carries, and the tags of the commands that the server completed. This module reads
+//! both as the bytes pass, which costs a look at five bytes per message. The state is that of the *answered*
+//! statements. It is read when a caller gives a connection back with every statement answered.
 //!
-//! What SQL functions do inside is not on the wire. So a statement whose text names a function with an effect on
-//! the session (`set_config`, advisory locks, temporary tables) marks its connection for good: it is cleaned after each loan.
+//! What SQL functions do is not on the wire. So a statement whose text names a function with an effect on the
+//! session (`set_config`, advisory locks, temporary tables) marks its connection for good, and the resolver
+//! cleans the session each time the connection is given back.
 //!
 //! Format: PostgreSQL documentation, "Message Formats" of the frontend/backend protocol, version 3.
 
@@ -22,48 +23,50 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// The session, as far as the wire shows it.
 #[derive(Debug, Default)]
 pub(crate) struct WireState {
-    /// The status byte of the latest ReadyForQuery: `I`dle, in a `T`ransaction, in one that has `E`rred. Zero before the first.
+    /// The status byte of the latest ReadyForQuery: `I`dle, in a `T`ransaction, in one that has `E`rred. Zero
+    /// before the first.
     status: AtomicU8,
-    /// Something was left behind that a cleaning removes.
+    /// The session has leftovers that a cleaning removes.
     dirty: AtomicBool,
-    /// Something was done that a cleaning may not undo.
+    /// The session has changes that a cleaning may not undo.
     unrecoverable: AtomicBool,
-    /// Statements with hidden effects are in use.
+    /// The session uses statements with hidden effects.
     volatile: AtomicBool,
-    /// A statement failed as one does that was prepared before a change of the schema.
+    /// A statement failed with an error that statements raise which were prepared before a schema change.
     outdated: AtomicBool,
-    /// How often the server said that it was ready for the next statement; wraps around.
+    /// How often the server reported that it was ready for the next statement; wraps around.
     answers: AtomicU32,
 }
 
 impl WireState {
-    /// Whether the next borrower would find it as new.
+    /// Whether the session is like new for the next caller.
     pub(crate) fn is_clean(&self) -> bool {
         self.status.load(Relaxed) == b'I' && !self.is_dirty() && !self.unrecoverable.load(Relaxed)
     }
 
-    /// Whether cleaning would not do.
+    /// Whether a cleaning would not restore the session.
     pub(crate) fn is_unrecoverable(&self) -> bool {
         self.unrecoverable.load(Relaxed)
     }
 
-    /// Whether a statement has failed, since this was last reset, as one does that was prepared before a change of the schema.
+    /// Whether, since the last reset, a statement has failed with an error that statements raise which were
+    /// prepared before a schema change.
     pub(crate) fn is_outdated(&self) -> bool {
         self.outdated.load(Relaxed)
     }
 
-    /// As [`Self::is_outdated`], and resets it: the caller forgets the prepared statements.
+    /// As [`Self::is_outdated`], and resets it. The caller must drop the prepared statements.
     pub(crate) fn take_outdated(&self) -> bool {
-        // Almost always there is nothing to take, and a load shares the cache line.
+        // The flag is almost never set, and a load shares the cache line.
         self.is_outdated() && self.outdated.swap(false, Relaxed)
     }
 
-    /// A number that changes whenever the server has answered.
+    /// A number that changes with each answer of the server.
     pub(crate) fn answers(&self) -> u32 {
         self.answers.load(Relaxed)
     }
 
-    /// The session was cleaned; what the cleaning itself did is no dirt.
+    /// Notes that the session was cleaned; the effects of the cleaning itself do not count.
     pub(crate) fn cleaned(&self) {
         self.dirty.store(false, Relaxed);
     }
@@ -86,7 +89,8 @@ impl WireState {
             Some(code) if pg::OUTDATED.iter().any(|outdated| outdated.as_bytes() == code) => {
                 self.outdated.store(true, Relaxed);
             }
-            // A server that became a standby stays one for this connection, while another one may lead to its successor.
+            // A server that became a standby stays one for this connection; a new connection may lead to the
+            // new primary.
             Some(READ_ONLY) => self.unrecoverable.store(true, Relaxed),
             _ => {}
         }
@@ -112,7 +116,7 @@ enum SideEffect {
 }
 
 impl SideEffect {
-    /// By the tag of CommandComplete. What is not known here counts as lasting.
+    /// Judges by the tag of CommandComplete. An unknown tag counts as lasting.
     fn of(tag: &[u8]) -> Self {
         const NONE: [&[u8]; 25] = [
             b"SELECT",
@@ -155,7 +159,7 @@ impl SideEffect {
             b"GRANT",
             b"REVOKE",
         ];
-        // "SET" must not hide "SET CONSTRAINTS", so the harmless ones are looked at first.
+        // "SET" must not match "SET CONSTRAINTS", so the harmless tags are tried first.
         let starts = |known: &[&[u8]]| {
             known.iter().any(|word| {
                 tag.strip_prefix(*word)
@@ -172,11 +176,11 @@ impl SideEffect {
     }
 }
 
-/// Long enough for every tag that is known, and for an error up to its code: in front of it stand two severities, one of them
-/// in the server's language.
+/// Long enough for every known tag, and for an error up to its code, which follows two severities, one of
+/// them in the server's language.
 const START_MAX: usize = 96;
 
-/// Reads the server's messages as they pass, in whatever pieces they come.
+/// Reads the server's messages as they pass, however they are split.
 #[derive(Debug)]
 struct FromServer {
     header: [u8; 5],
@@ -234,7 +238,7 @@ impl FromServer {
                 wire_state
                     .status
                     .store(start.first().copied().unwrap_or(0), Relaxed);
-                // One task reads the stream, so nobody else writes this.
+                // Only the task that reads the stream writes this.
                 wire_state
                     .answers
                     .store(wire_state.answers().wrapping_add(1), Relaxed);
@@ -249,7 +253,8 @@ impl FromServer {
     }
 }
 
-/// Looks for the names of functions with hidden effects in the texts that are sent, in whatever pieces they go.
+/// Searches the statements that are sent for the names of functions with hidden effects, however the bytes
+/// are split.
 #[derive(Debug, Default)]
 struct ToServer {
     /// The start-up message has no type byte.
@@ -257,12 +262,13 @@ struct ToServer {
     header: [u8; 5],
     header_len: usize,
     left: usize,
-    /// The end of what was looked at, in small letters and with one space for any white space, so that a name that is cut in
-    /// two is found.
+    /// The end of the searched text, in lower case and with one space for any white space, so that a name
+    /// that is split in two is found.
     tail: Vec<u8>,
 }
 
-/// In small letters. `CREATE TEMP TABLE … AS` and `SELECT … INTO TEMP` have the tag of a SELECT, so the words must do.
+/// In lower case. `CREATE TEMP TABLE … AS` and `SELECT … INTO TEMP` have the tag of a SELECT, so the text
+/// decides.
 const HIDDEN: [&[u8]; 8] = [
     b"set_config",
     b"advisory_lock",
@@ -335,7 +341,7 @@ fn body_len(length: &[u8]) -> usize {
     usize::try_from(length.saturating_sub(4)).unwrap_or(usize::MAX)
 }
 
-/// A stream whose bytes are looked at as they pass.
+/// A stream that inspects the bytes as they pass.
 #[derive(Debug)]
 pub(crate) struct WatchedStream<T> {
     stream: T,

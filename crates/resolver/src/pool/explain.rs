@@ -1,4 +1,5 @@
-//! What callers are told who get no connection: which bound was reached, or what is wrong with the server.
+//! Builds the errors of callers that get no connection: which bound was reached, or what is wrong with the
+//! server.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -9,7 +10,8 @@ use super::TenantPool;
 use crate::{ResolveError, connection::ConnectFailure};
 
 impl TenantPool {
-    /// The wait was in vain: for the tenant's own bound, for the server's budget, or because of what is wrong with the server.
+    /// The wait ended without a connection: because of the tenant's own bound, of the server's budget, or of
+    /// a failure of the server.
     pub(super) fn timed_out(&self, started: Instant) -> ResolveError {
         self.common.counters.checkout_timeouts.fetch_add(1, Relaxed);
         self.errors_add();
@@ -37,7 +39,7 @@ impl TenantPool {
         }
     }
 
-    /// A connect failed in a way that another try would not mend.
+    /// A connect failed in a way that another attempt would not change.
     pub(super) fn explain(&self, failure: ConnectFailure) -> ResolveError {
         let (tenant, server) = (self.snapshot.tenant, self.server.name.clone());
         match failure {

@@ -28,7 +28,7 @@ impl PoolHandle for TenantPool {
     }
 
     fn waiting_since(&self) -> Option<Timestamp> {
-        // Idle ones that are there while somebody waits are on their way to whoever waits.
+        // While callers wait, idle connections are on their way to those callers.
         (self.waiting.load(SeqCst) > self.idle()).then(|| self.waiting_since.get())
     }
 
@@ -63,7 +63,7 @@ impl PoolHandle for TenantPool {
     }
 
     fn refuse(&self, _: Refusal) {
-        // Each asks the arbiter again and hears how long it will take.
+        // Each caller asks the arbiter again, which tells it when to retry.
         self.changed.notify_waiters();
     }
 }

@@ -78,8 +78,8 @@ async fn a_new_laboratory_is_found_at_once_although_it_was_just_reported_absent(
     .await;
 }
 
-/// The race that other systems lose: a look-up reads the old row, the change is announced, then the look-up writes the
-/// old row into the cache behind the announcement.
+/// The race that other systems lose: a look-up reads the old row, the change is announced, then the look-up
+/// writes the old row into the cache behind the announcement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_read_in_flight_never_brings_the_old_row_back() {
     let harness = Harness::new().await;
@@ -231,7 +231,8 @@ async fn draining_waits_for_what_is_on_loan_and_leaves_no_connection() {
     drained.await.unwrap().unwrap();
     assert_eq!(resolver.stats().connections, 0);
     resolver.checkout(alpha).await.unwrap_err();
-    // Plainly, without FORCE: nothing of ours is in the way. The server needs a moment to end a backend that was told so.
+    // Plainly, without FORCE: nothing of ours is in the way. The server needs a moment to end a backend that
+    // was told so.
     let database = harness.row(alpha).await.db_name;
     let admin = harness.admin("postgres").await;
     admin

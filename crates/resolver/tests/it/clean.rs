@@ -8,7 +8,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::harness::{Harness, PATIENCE, backend, note};
 
-/// How long the abandoned statement would run. Whoever waited for it would not be done in a third of the time.
+/// How long the abandoned statement would run. Whoever waited for it would not be done in a third of the
+/// time.
 const SLEEP: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -144,7 +145,8 @@ async fn abandoning_at_any_moment_leaves_no_trace() {
     let harness = Harness::new().await;
     let alpha = harness.tenant("alpha").await;
     let resolver = harness.resolver(harness.config()).await;
-    // From before the first byte to after the last, whatever the machine's speed: the moments spread over three tries each.
+    // From before the first byte to after the last, whatever the machine's speed: the moments spread over
+    // three tries each.
     for step in 0..60_u32 {
         let borrower = async {
             let mut client = resolver.checkout(alpha).await.unwrap();

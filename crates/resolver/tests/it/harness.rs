@@ -1,7 +1,8 @@
 //! A registry with a server, and laboratories made by hand: a role, a database, a row.
 //!
-//! The tests run on a runtime with a thread of its own: a harness is cleared away by a blocking call at the end of the test, and a
-//! log-in that nobody drives meanwhile would hold up `DROP DATABASE` until the server gives it up.
+//! The tests run on a runtime with a thread of its own: a harness is cleared away by a blocking call at the
+//! end of the test, and a log-in that nobody drives meanwhile would hold up `DROP DATABASE` until the server
+//! gives it up.
 
 use std::time::Duration;
 

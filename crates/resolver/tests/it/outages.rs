@@ -76,7 +76,8 @@ async fn a_change_that_was_heard_of_is_not_forgotten_in_an_outage() {
     })
     .await;
     proxy.shut();
-    // Refused either way: by the gate if it was read again before the door was shut, else because nothing is known.
+    // Refused either way: by the gate if it was read again before the door was shut, else because nothing is
+    // known.
     let error = resolver.checkout(alpha).await.unwrap_err();
     assert!(
         matches!(
@@ -150,7 +151,8 @@ async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_n
     let silent = harness
         .resolver(ResolverConfig {
             connect_timeout: limit,
-            // Tries that are not answered keep their slots until the server closes them; the cap does not hold them up.
+            // Tries that are not answered keep their slots until the server closes them; the cap does not
+            // hold them up.
             pool_size_max: 1,
             ..harness.config()
         })

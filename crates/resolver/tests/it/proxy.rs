@@ -1,5 +1,5 @@
-//! A door in front of PostgreSQL that a test can shut: the way to an unreachable server, without touching the one
-//! that other tests use.
+//! A door in front of PostgreSQL that a test can shut: the way to an unreachable server, without touching the
+//! one that other tests use.
 
 use std::{
     net::SocketAddr,

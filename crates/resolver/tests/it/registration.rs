@@ -1,4 +1,5 @@
-//! How others learn that a process has let go of a laboratory, and what happens with one that cannot be asked.
+//! How others learn that a process has let go of a laboratory, and what happens with one that cannot be
+//! asked.
 
 use std::time::Duration;
 
@@ -180,8 +181,8 @@ async fn a_change_that_was_announced_while_nobody_listened_is_found_too() {
     refused(&resolver, alpha).await;
 }
 
-// On several threads: at the end, while the space is cleared away, somebody must go on moving the proxy's connections. One
-// that stands still in the midst of a log-in holds up every DROP DATABASE of the server.
+// On several threads: at the end, while the space is cleared away, somebody must go on moving the proxy's
+// connections. One that stands still in the midst of a log-in holds up every DROP DATABASE of the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_cut_off_is_not_waited_for_and_is_put_out_by_the_server() {
     let harness = Harness::new().await;
@@ -239,8 +240,8 @@ async fn a_process_that_is_cut_off_is_not_waited_for_and_is_put_out_by_the_serve
     refused_soon(&resolver, alpha).await;
 }
 
-/// The pause after an answer once grew with the time that the answer took, without a bound, and renewals waited for it: an answer of
-/// 0.8 s silenced a router for 8 s, longer than its registration lived.
+/// The pause after an answer once grew with the time that the answer took, without a bound, and renewals
+/// waited for it: an answer of 0.8 s silenced a router for 8 s, longer than its registration lived.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_answers_of_the_registry_neither_silence_a_router_nor_end_its_registration() {
     let delay = Duration::from_millis(800);
@@ -259,7 +260,8 @@ async fn slow_answers_of_the_registry_neither_silence_a_router_nor_end_its_regis
     harness.registered(1).await;
     drop(resolver.checkout(alpha).await.unwrap());
     proxy.slow_down(delay);
-    // The first acknowledgement may come after a pause of the time before; the second one follows a slow answer.
+    // The first acknowledgement may come after a pause of the time before; the second one follows a slow
+    // answer.
     let fence = harness.suspended(beta).await;
     harness.all_let_go(fence).await;
     let fence = harness.suspended(alpha).await;

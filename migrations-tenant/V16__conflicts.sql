@@ -116,7 +116,7 @@ BEGIN
   IF step IN ('pending>entered', 'entered>entered', 'verified>verified', 'verified>released') OR OLD.status = ANY (published) AND OLD.status = NEW.status THEN
     -- A change of the person's data waits, or is waited for.
     IF OLD.status <> NEW.status OR OLD.status = 'entered' THEN
-      PERFORM public.hold_person(NEW.patient_id);
+      PERFORM public.lock_person(NEW.patient_id);
     END IF;
     SELECT v.* INTO e FROM public.evaluation_subject(NEW.patient_id, NEW.specimen_id) AS s
      CROSS JOIN LATERAL public.evaluation(NEW.test_code, s.sex, s.born, s.drawn,
@@ -251,7 +251,7 @@ BEGIN
     IF NOT FOUND THEN
       RAISE EXCEPTION 'an amendment needs an entry and a verification of its own' USING ERRCODE = 'LAB06';
     END IF;
-    PERFORM public.hold_person(NEW.patient_id);
+    PERFORM public.lock_person(NEW.patient_id);
     SELECT v.* INTO e FROM public.correction_evaluation(NEW.id, amendment.value_num, amendment.comparator, amendment.value_text) AS v;
     IF amendment.kind = 'corrected' AND (amendment.ref_range_id, amendment.ref_low, amendment.ref_high, amendment.crit_low, amendment.crit_high, amendment.flag)
          IS DISTINCT FROM (e.ref_range_id, e.ref_low, e.ref_high, e.crit_low, e.crit_high, e.flag) THEN

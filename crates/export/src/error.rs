@@ -14,7 +14,7 @@ pub enum ExportError {
         /// What the driver says.
         source: tokio_postgres::Error,
     },
-    /// Whoever takes the bytes takes no more.
+    /// The reader of the archive has gone.
     #[error("the export could not be written: {0}")]
     Receiver(#[source] io::Error),
     /// The archive could not be made.

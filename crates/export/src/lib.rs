@@ -1,4 +1,4 @@
-//! A database's tables as one archive of open formats, for whoever owns the data: a ZIP of CSV files (RFC
+//! A database's tables as one archive of open formats, for the owner of the data: a ZIP of CSV files (RFC
 //! 4180), described by a Data Package (Frictionless Data), with a manifest of rows and checksums. It can be
 //! read without us.
 //!
@@ -7,7 +7,7 @@
 //! with its last bytes: a reader refuses one that was cut off.
 //!
 //! It never reads what it is told to leave out, nor any column whose name says that it holds a secret. It
-//! knows no tenancy and no HTTP: it works on a transaction that somebody lends it, with the rights of that
+//! knows no tenancy and no HTTP: it works on a transaction of the caller's, with the rights of that
 //! transaction's role.
 
 mod archive;

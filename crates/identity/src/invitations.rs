@@ -1,4 +1,4 @@
-//! Tokens of invitations: what somebody is handed once to set a password with.
+//! Tokens of invitations: what a person gets once, to set a password with.
 
 use model::TenantId;
 use secrecy::{ExposeSecret, SecretString};
@@ -26,7 +26,7 @@ pub fn invitation_tenant(token: &SecretString) -> Option<TenantId> {
     token.expose_secret().split_once('.')?.0.parse().ok()
 }
 
-/// What is stored of a token. A plain hash is enough: nobody finds 256 random bits by trying.
+/// What is stored of a token. A plain hash is enough: no attacker finds 256 random bits by trying.
 #[must_use]
 pub fn invitation_digest(token: &SecretString) -> [u8; 32] {
     Sha256::digest(token.expose_secret().as_bytes()).into()

@@ -187,7 +187,7 @@ impl KeyStore {
         let Some(path) = &self.seal_made else {
             return Ok(false);
         };
-        // Somebody may have put the right one there meanwhile.
+        // An operator may have put the right one there meanwhile.
         if SealKey::open(path)?.is_none_or(|key| key.bytes() != self.seal.bytes()) {
             return Ok(false);
         }

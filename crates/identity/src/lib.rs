@@ -1,11 +1,11 @@
-//! Who somebody is, and what must stay secret: password hashes, tokens, the keys of both, and secrets at
+//! Who a caller is, and what must stay secret: password hashes, tokens, the keys of both, and secrets at
 //! rest.
 //!
 //! Invariants: no secret shows in `Debug`, in an error or in a log; a log-in costs the same work whether the
 //! person exists or not; a laboratory's token is never an operator's; what is sealed for one tenant opens for
 //! no other.
 //!
-//! This crate decides who somebody is and never what they may do; it talks to no database and knows no HTTP.
+//! This crate decides who a caller is and never what they may do; it talks to no database and knows no HTTP.
 
 mod invitations;
 mod keys;

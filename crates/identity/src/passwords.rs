@@ -34,9 +34,9 @@ const STORED_MEMORY_KIB_MAX: u32 = 65_536;
 const STORED_ITERATIONS_MAX: u32 = 10;
 const STORED_LANES_MAX: u32 = 16;
 
-/// Nobody's password, with the parameters above: verifying against it takes as long as against a real one.
+/// A stand-in hash with the parameters above: verifying against it takes as long as against a real one.
 /// Salt and hash were drawn at random; no password is known that fits, and a match would not be believed.
-const NOBODY: &str =
+const STAND_IN: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$cTDm1JkWnSXCzLzPKBjwnQ$o1u1Fqk1vYc0CYSUgkq6h3SWIcH4tJyz3v0RrmTzSYk";
 
 /// Why a password could not be hashed or verified.
@@ -169,9 +169,9 @@ impl Passwords {
     /// [`PasswordError::Busy`]; [`PasswordError::Malformed`] when what is stored is no hash.
     pub async fn verify(&self, password: &SecretString, stored: Option<&str>) -> Result<bool, PasswordError> {
         let forms = forms(password);
-        // No accepted password is longer, so a longer one is nobody's and is not even read to its end.
+        // No accepted password is longer, so a longer one is refused without reading it to its end.
         let exists = stored.is_some() && !forms.is_empty();
-        let stored = stored.filter(|_| exists).unwrap_or(NOBODY).to_owned();
+        let stored = stored.filter(|_| exists).unwrap_or(STAND_IN).to_owned();
         let matches = self.in_turn(move |memory| {
             let stored = Stored::read(&stored)?;
             let mut matches = false;
@@ -358,8 +358,8 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_has_a_password() {
-        PasswordHash::new(NOBODY).expect("the stand-in has the shape of a hash");
-        assert!(NOBODY.contains(&format!("m={MEMORY_KIB},t={ITERATIONS},p={LANES}")));
+        PasswordHash::new(STAND_IN).expect("the stand-in has the shape of a hash");
+        assert!(STAND_IN.contains(&format!("m={MEMORY_KIB},t={ITERATIONS},p={LANES}")));
         assert!(!passwords().verify(&"anything at all".into(), None).await.unwrap());
     }
 

@@ -1,11 +1,11 @@
 //! Who hashes next: a bounded number of permits, each with the memory that one Argon2 computation fills.
 //!
-//! Permits go out in turn: round robin over the lanes that have somebody waiting, within a lane round robin
+//! Permits go out in turn: round robin over the lanes in which a caller waits, within a lane round robin
 //! over its clients, and first come, first served within one client. So a client that floods the log-in waits
 //! behind itself, and an operator, or a client that has logged in before, is at most a few computations away
 //! from its turn.
 //!
-//! Invariants: no more computations run at once than there are permits; a free permit means that nobody
+//! Invariants: no more computations run at once than there are permits; a free permit means that no caller
 //! waits; every queue and every wait is bounded. The memory of a permit is allocated once and used again,
 //! because an allocator that gets blocks of 19 MiB back from many threads keeps them: 0.7 to 1.1 GB were
 //! retained after a few hundred log-ins.

@@ -1,4 +1,4 @@
-//! Which passwords people may choose: long enough, not among those that everybody tries first, and nothing
+//! Which passwords people may choose: long enough, not among those that attackers try first, and nothing
 //! that can be read off the person's address or the laboratory's name (NIST SP 800-63B, 3.1.1.2: blocklists
 //! of common and context-specific values).
 //!
@@ -52,7 +52,7 @@ pub enum WeakPassword {
     Personal,
 }
 
-/// What is known of whoever chooses a password, and is tried first by whoever guesses it.
+/// What is known of the person who chooses a password, and what an attacker tries first.
 #[derive(Debug, Clone, Default)]
 pub struct PasswordContext(Vec<String>);
 
@@ -109,7 +109,7 @@ impl PasswordContext {
     }
 }
 
-/// A password that somebody may use from now on, in NFC: the only thing of which a hash is made.
+/// A password that a person may use from now on, in NFC: the only thing of which a hash is made.
 #[derive(Clone)]
 pub struct ChosenPassword(SecretString);
 
@@ -120,7 +120,7 @@ impl fmt::Debug for ChosenPassword {
 }
 
 impl ChosenPassword {
-    /// Refuses a password that nobody may choose, whoever they are: it is too short or too long.
+    /// Refuses a password that no person may choose: it is too short or too long.
     ///
     /// # Errors
     /// [`WeakPassword::TooShort`], [`WeakPassword::TooLong`].

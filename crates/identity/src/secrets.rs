@@ -20,9 +20,9 @@ pub fn generate_password() -> SecretString {
 /// What PostgreSQL stores for a password (SCRAM-SHA-256, RFC 5802 and 5803), so that `CREATE ROLE … PASSWORD`
 /// never carries the password itself into the server's log. It has no character that needs escaping in SQL.
 ///
-/// With one iteration instead of 4,096: iterations slow down whoever tries likely passwords one by one, and
-/// nobody comes through 2^256 of them at any speed. They also slow down every log-in, on both sides. So this
-/// is for the passwords of [`generate_password`] and for no others.
+/// With one iteration instead of 4,096: iterations slow down an attacker who tries likely passwords one by
+/// one, and no attacker comes through 2^256 of them at any speed. They also slow down every log-in, on both
+/// sides. So this is for the passwords of [`generate_password`] and for no others.
 #[must_use]
 pub fn scram_verifier(password: &SecretString) -> String {
     let mut salt = [0_u8; 16];

@@ -1,4 +1,4 @@
-//! Tokens: signed statements of who somebody is, for a short time (JWT, RFC 7519, HS256).
+//! Tokens: signed statements of who a caller is, for a short time (JWT, RFC 7519, HS256).
 //!
 //! The library checks the shape, the algorithm and the signature. Times are checked here against the injected
 //! clock, and so is the audience, which decides what kind of principal a token can ever become.

@@ -73,14 +73,14 @@ pub struct Amendment {
     /// Highest usual value.
     #[schema(value_type = Option<String>)]
     pub ref_high: Option<Number>,
-    /// Below it somebody must be told.
+    /// A value below it is critical: its notice must be recorded.
     #[schema(value_type = Option<String>)]
     pub crit_low: Option<Number>,
-    /// Above it somebody must be told.
+    /// A value above it is critical: its notice must be recorded.
     #[schema(value_type = Option<String>)]
     pub crit_high: Option<Number>,
     /// Whether the new value is or may be critical, or its critical mark was lifted and nobody has accepted
-    /// that: then somebody must be told before it is verified.
+    /// that: then its notice must be recorded before it is verified.
     pub notice_required: bool,
     /// Whether a notice of this value is recorded that counts; of an amendment that is verified or withdrawn,
     /// whether one counted then.
@@ -153,7 +153,7 @@ pub async fn propose(
     version: i32,
     new: &AmendmentEntry,
 ) -> Result<Amended, LabError> {
-    patients::hold(txn, &[id]).await?;
+    patients::lock_shared(txn, &[id]).await?;
     let (status, _) = results::locked(txn, id, version).await?;
     let mut problems = Problems::default();
     let reason = problems.line("reason", &new.reason, REASON_MAX);
@@ -433,8 +433,8 @@ async fn insert(
     Ok(amendment)
 }
 
-/// Compares a corrected number anew: what was said of the wrong one says nothing of it, and the previous
-/// value may have been corrected, too.
+/// Measures the delta of a corrected number: what was said of the wrong one says nothing of it, and the
+/// previous value may have been corrected, too.
 async fn new_delta(
     txn: &Txn<'_>,
     test: &Test,
@@ -495,7 +495,7 @@ fn new_value(
     Ok((value, kind))
 }
 
-/// Locks the result before its amendment, as everybody does.
+/// Locks the result before its amendment, as all callers do.
 async fn locked(txn: &Txn<'_>, id: AmendmentId) -> Result<Amendment, LabError> {
     let statement = txn
         .prepare_cached(
@@ -503,7 +503,7 @@ async fn locked(txn: &Txn<'_>, id: AmendmentId) -> Result<Amendment, LabError> {
         )
         .await?;
     let result: Option<ResultId> = txn.query_opt(&statement, &[&id]).await?.map(|row| row.get(0));
-    patients::hold(txn, result.as_slice()).await?;
+    patients::lock_shared(txn, result.as_slice()).await?;
     let statement = txn
         .prepare_cached("SELECT 1 FROM result WHERE id = $1 FOR NO KEY UPDATE")
         .await?;

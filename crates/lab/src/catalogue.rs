@@ -16,7 +16,7 @@ use crate::{
     text::{LINE_MAX, Line, Problems},
 };
 
-/// What whoever makes a laboratory must know of the standard catalogue.
+/// What the code that creates a laboratory must know of the standard catalogue.
 pub const COVERAGE_NOTE: &str = "The reference ranges and critical limits of the standard catalogue hold from 18 years. Values of younger \
      patients get no flag and no critical limit, and their results say so (noRangeReason), until the laboratory adds ranges for them.";
 
@@ -63,7 +63,7 @@ pub struct NewTest {
     pub allowed_values: Option<Vec<String>>,
     /// Critical values of a test without numbers: of a coded test some of its values; of a text test words
     /// that a critical text contains, in any case of letters. Such a value is flagged `AA`, and is not
-    /// released before somebody was told.
+    /// released before its notice is recorded.
     #[schema(value_type = Option<Vec<schema::Line>>, min_items = 1, max_items = 100)]
     pub critical_values: Option<Vec<String>>,
     /// Codes of the tests that a panel stands for.
@@ -114,7 +114,7 @@ pub struct TestPatch {
     #[serde(default, deserialize_with = "patch::clearable")]
     #[schema(value_type = Option<Vec<schema::Line>>, min_items = 1, max_items = 100)]
     pub critical_values: Option<Option<Vec<String>>>,
-    /// Why nobody needs to be told of a value any more that is critical now. Needed where `criticalValues`
+    /// Why a value that is critical now needs no notice any more. Needed where `criticalValues`
     /// leaves one out.
     #[serde(default, deserialize_with = "patch::kept")]
     #[schema(value_type = schema::Line, required = false)]
@@ -193,7 +193,7 @@ pub struct Test {
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CoveredAges {
-    /// For whom; for everybody when absent.
+    /// The sex for which it holds; all when absent.
     pub sex: Option<RangeSex>,
     /// From this age on.
     #[schema(value_type = String, example = "P18Y")]
@@ -331,7 +331,7 @@ pub async fn create(txn: &Txn<'_>, actor: &Actor, new: &NewTest) -> Result<Test,
 /// Changes a test. A change that changes nothing writes nothing.
 ///
 /// # Errors
-/// [`LabError::Version`] when somebody was faster, [`LabError::Invalid`] for bad fields,
+/// [`LabError::Version`] when the row has changed since it was read, [`LabError::Invalid`] for bad fields,
 /// [`LabError::Conflict`] `limits_lost` when a critical value is left out without a reason.
 pub async fn update(
     txn: &Txn<'_>,
@@ -405,9 +405,7 @@ pub async fn update(
     {
         return Err(LabError::conflict(
             "limits_lost",
-            format!(
-                "nobody would be told of {word:?} any more; keep it, or say in withoutLimits why nobody needs to be"
-            ),
+            format!("{word:?} would need no notice any more; keep it, or give the reason in withoutLimits"),
         ));
     }
     write(txn, &after).await?;
@@ -492,7 +490,8 @@ struct Meaning {
     members: Option<Vec<String>>,
 }
 
-/// What a test means after a change: it may mean something else as long as nobody has relied on it.
+/// What a test means after a change: it may mean something else as long as no result and no range depends on
+/// it.
 async fn meaning(txn: &Txn<'_>, before: &Test, patch: &TestPatch) -> Result<Meaning, LabError> {
     let unchanged = Meaning {
         value_type: before.value_type,
@@ -542,12 +541,12 @@ async fn meaning(txn: &Txn<'_>, before: &Test, patch: &TestPatch) -> Result<Mean
         && after.allowed_values == before.allowed_values
         && after.members == before.members;
     if !same {
-        nobody_relies_on(txn, &before.code, &after).await?;
+        require_unused(txn, &before.code, &after).await?;
     }
     Ok(after)
 }
 
-async fn nobody_relies_on(txn: &Txn<'_>, code: &str, after: &Meaning) -> Result<(), LabError> {
+async fn require_unused(txn: &Txn<'_>, code: &str, after: &Meaning) -> Result<(), LabError> {
     let members: &[String] = after.members.as_deref().unwrap_or_default();
     let statement = txn
         .prepare_cached(

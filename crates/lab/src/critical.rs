@@ -1,5 +1,5 @@
-//! Notices of critical values: whom the laboratory told, when, and whether they read it back. Without one the
-//! value is not released. A value of which a comparator leaves open whether it is critical counts as
+//! Notices of critical values: whom the laboratory notified, when, and whether they read it back. Without one
+//! the value is not released. A value of which a comparator leaves open whether it is critical counts as
 //! critical.
 //!
 //! A notice speaks of one value only, and the caller says of which: by the version of the result, or by an
@@ -7,7 +7,7 @@
 //! other; times are checked for plausibility alone. What counted at a release is stored with it.
 //!
 //! A critical mark that an evaluation takes from a value that did not change is kept ([`LiftedMark`]), and
-//! holds the value back until somebody was told, or until the person who verifies it accepts that with a
+//! holds the value back until its notice is recorded, or until the person who verifies it accepts that with a
 //! reason.
 
 use jiff::Timestamp;
@@ -26,11 +26,11 @@ use crate::{
     text::{LINE_MAX, Problems},
 };
 
-/// Who was told.
+/// Who was notified.
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CriticalNoticeEntry {
-    /// The person who was told, such as "Dr. Osei, ward 3".
+    /// The person who was notified, such as "Dr. Osei, ward 3".
     #[schema(value_type = schema::Line)]
     pub notified_to: String,
     /// When; now when absent. Not in the future, and not before the value was there.
@@ -39,7 +39,7 @@ pub struct CriticalNoticeEntry {
     /// Whether they read the value back. A notice that was not is recorded, and counts only where the
     /// laboratory's settings say so.
     pub read_back: bool,
-    /// The open amendment whose value they were told; absent for the present value of the result.
+    /// The open amendment whose value they were notified of; absent for the present value of the result.
     pub amendment_id: Option<AmendmentId>,
     /// The version of that amendment as it was read; with `amendmentId`.
     pub amendment_version: Option<i32>,
@@ -61,7 +61,7 @@ pub struct LiftedMark {
     pub since: Timestamp,
     /// What changed.
     pub reason: String,
-    /// Who accepted that when verifying; absent while nobody has. Then the value is not released without a
+    /// Who accepted that when verifying; absent before that. Then the value is not released without a
     /// notice.
     pub confirmation: Option<LiftConfirmation>,
 }
@@ -82,7 +82,7 @@ pub struct LiftConfirmation {
 pub(crate) const LIFT_COLUMNS: &str = "lift.flag AS lift_flag, lift.crit_low AS lift_crit_low, lift.crit_high AS lift_crit_high, \
                                        lift.lifted_at, lift.reason AS lift_reason";
 
-/// Reads the columns of [`LIFT_COLUMNS`], with the confirmation by whoever verified the row.
+/// Reads the columns of [`LIFT_COLUMNS`], with the confirmation by the person who verified the row.
 pub(crate) fn lifted_mark(row: &Reader<'_>) -> Result<Option<LiftedMark>, LabError> {
     let Some(since) = row.get("lifted_at")? else {
         return Ok(None);
@@ -134,10 +134,10 @@ const COLUMNS: &str = "id, result_id, rev, amendment_id, amendment_version, valu
 pub(crate) const CRITICAL: &str =
     "may_be_critical(r.flag, r.value_num, r.comparator, r.crit_low, r.crit_high)";
 
-/// Whether the critical mark of `r` (result) was lifted and nobody has accepted that.
+/// Whether the critical mark of `r` (result) was lifted and no verifier has accepted that.
 pub(crate) const LIFTED: &str = "(r.lift_id IS NOT NULL AND r.lift_confirmation IS NULL)";
 
-/// Whether somebody was told of the value of `r` (result), which is or was critical, in a way that counts:
+/// Whether a notice that counts is recorded of the value of `r` (result), which is or was critical:
 /// read back, unless the laboratory does without. For a result that is final, whether a notice counted when
 /// it became so.
 pub(crate) const NOTIFIED: &str = "CASE WHEN NOT r.open THEN r.notice_id IS NOT NULL \
@@ -181,7 +181,8 @@ pub async fn record(
         .since
         .is_some_and(|since| at.as_second().div_euclid(60) < since.as_second().div_euclid(60))
     {
-        let message = "nobody can have been told before the value was there; look at the time";
+        let message =
+            "`at` lies before the value was entered; give the time at which the person was notified";
         return Err(LabError::invalid("at", message));
     }
     let notice = NoticeId::generate();

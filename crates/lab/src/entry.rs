@@ -141,7 +141,7 @@ pub(crate) struct Bench {
 /// Locks results (their patients and specimens first, against a rejection or a correction at this moment) and
 /// reads how far they are.
 pub(crate) async fn bench(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<ResultId, Bench>, LabError> {
-    patients::hold(txn, ids).await?;
+    patients::lock_shared(txn, ids).await?;
     let statement = txn
         .prepare_cached(
             "SELECT s.id FROM specimen s WHERE s.id IN (SELECT r.specimen_id FROM result r WHERE r.id = ANY($1))

@@ -218,7 +218,7 @@ words!(
 });
 
 impl Flag {
-    /// Whether somebody must be told before the value may be released.
+    /// Whether a notice must be recorded before the value may be released.
     #[must_use]
     pub const fn is_critical(self) -> bool {
         matches!(self, Self::CriticalLow | Self::CriticalHigh | Self::CriticalWord)

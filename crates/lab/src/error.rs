@@ -65,7 +65,7 @@ pub enum LabError {
         /// The database's sentence.
         message: String,
     },
-    /// 412: somebody has changed the row since it was read.
+    /// 412: the row has changed since it was read.
     #[error(
         "{what} is at version {have} now, not {given}; read it again and repeat the change if it still fits"
     )]

@@ -24,8 +24,8 @@ pub struct OutdatedEvaluation {
     pub since: Timestamp,
     /// What changed.
     pub reason: String,
-    /// Whether the value is or may be critical by what is known now: then somebody should be told, and a
-    /// notice can be recorded. Of a value that was replaced, absent.
+    /// Whether the value is or may be critical by what is known now: then a clinician should be notified, and
+    /// a notice can be recorded. Of a value that was replaced, absent.
     pub critical: Option<bool>,
 }
 
@@ -112,7 +112,7 @@ pub(crate) async fn again(
         let statement = txn.prepare_cached(&found).await?;
         let rows = txn.query(&statement, &[&affected.key()]).await?;
         let ids: Vec<ResultId> = rows.iter().map(|row| row.get(0)).collect();
-        patients::hold(txn, &ids).await?;
+        patients::lock_shared(txn, &ids).await?;
     }
     let statement = txn.prepare_cached(&format!("{found} FOR NO KEY UPDATE")).await?;
     let rows = txn.query(&statement, &[&affected.key()]).await?;

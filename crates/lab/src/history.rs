@@ -60,10 +60,10 @@ pub struct Revision {
     /// Highest usual value.
     #[schema(value_type = Option<String>)]
     pub ref_high: Option<Number>,
-    /// Below it somebody had to be told.
+    /// A value below it was critical.
     #[schema(value_type = Option<String>)]
     pub crit_low: Option<Number>,
-    /// Above it somebody had to be told.
+    /// A value above it was critical.
     #[schema(value_type = Option<String>)]
     pub crit_high: Option<Number>,
     /// Whether it was or may have been critical.

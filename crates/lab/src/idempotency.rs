@@ -1,8 +1,8 @@
 //! A repeated request is not done twice: the first answer is stored in the transaction of the deed itself,
 //! and given again.
 //!
-//! Who repeats while the first is still being worked on is told so at once; nobody waits. A key belongs to
-//! one person and one route. Answers are kept for a day at least.
+//! A client that repeats a request while the first is under way gets 409 at once and does not wait. A key
+//! belongs to one person and one route. Answers are kept for a day at least.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Invitations of the people who work here: the right to set a password of one's own, once and for a while.
 //!
 //! The database knows the SHA-256 of a token and never the token. A person has one invitation at most; using
-//! it is setting the password, which ends it (a trigger sees to that, whoever sets it).
+//! setting the password ends it (a trigger does that for every caller).
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub struct Invited {
     pub expires_at: Timestamp,
 }
 
-/// Looks whether a person may be invited by whoever asks. The person's row is locked until the transaction
+/// Looks whether a person may be invited by the caller. The person's row is locked until the transaction
 /// ends, so that the account is not closed meanwhile.
 ///
 /// # Errors
@@ -44,7 +44,7 @@ pub async fn may_invite(txn: &Txn<'_>, actor: &Actor, id: StaffId) -> Result<sta
     if id == actor.staff {
         return Err(LabError::conflict(
             "own",
-            "nobody invites themselves: change your own password with POST /api/v1/me/password, or ask another lab admin or \
+            "you cannot invite yourself: change your own password with POST /api/v1/me/password, or ask another lab admin or \
              an operator for an invitation",
         ));
     }

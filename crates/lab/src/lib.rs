@@ -1,10 +1,10 @@
 //! The laboratory's business: rules and SQL over one connection to one laboratory's database.
 //!
-//! Every function takes an open transaction, and whoever writes also takes an [`Actor`]; the caller commits.
-//! Each write puts its audit event into the same transaction. Whether a role may do something is decided by
-//! [`may`], which the server asks before it calls; the rules that must hold whoever calls are guards in the
-//! database (`migrations-tenant/`), and arrive here as [`LabError::Refused`] should the code above them not
-//! have said so first.
+//! Every function takes an open transaction, and a function that writes also takes an [`Actor`]; the caller
+//! commits. Each write puts its audit event into the same transaction. Whether a role may do something is
+//! decided by [`may`], which the server asks before it calls; the rules that must hold for every caller are
+//! guards in the database (`migrations-tenant/`), and arrive here as [`LabError::Refused`] should the code
+//! above them not have said so first.
 //!
 //! After an error the transaction must be rolled back, not committed: a bulk call checks all before it
 //! writes, but others may have written already.

@@ -317,7 +317,7 @@ pub async fn add_tests(txn: &Txn<'_>, actor: &Actor, id: OrderId, add: &AddTests
 /// [`LabError::Conflict`] when it is closed already or a result has left the laboratory.
 pub async fn cancel(txn: &Txn<'_>, actor: &Actor, id: OrderId, reason: &Reason) -> Result<Order, LabError> {
     let reason = text::reason(&reason.reason)?;
-    // With the specimens held nobody adds a result, so that those locked next are all there are.
+    // With the specimens locked no result is added, so those locked next are all there are.
     specimens::lock_all(txn, id).await?;
     txn.query(
         "SELECT id FROM result WHERE order_id = $1 ORDER BY id FOR NO KEY UPDATE",

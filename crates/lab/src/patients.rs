@@ -217,7 +217,7 @@ pub async fn search(
     search: &PatientSearch,
     page: &PageRequest,
 ) -> Result<Page<Patient>, LabError> {
-    // A search for nothing but blanks is one for everybody.
+    // A search for blanks alone lists all patients.
     let q = match &search.q {
         Some(q) => match model::text::line(q, SEARCH_CHARS_MAX) {
             Ok(q) => Some(q),
@@ -306,8 +306,8 @@ async fn all(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<Patient>, LabErro
 /// Corrects a patient's data. A correction that changes nothing writes nothing.
 ///
 /// # Errors
-/// [`LabError::Version`] when somebody was faster, [`LabError::Conflict`] for a known national number or a
-/// merged patient.
+/// [`LabError::Version`] when the row has changed since it was read, [`LabError::Conflict`] for a known
+/// national number or a merged patient.
 pub async fn update(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -536,7 +536,7 @@ fn not_merged() -> LabError {
     LabError::conflict("not_merged", "this patient is not merged into another")
 }
 
-/// The ids of one person: the patient who lives on and everybody merged into them.
+/// The ids of one person: the surviving patient and all patients merged into it.
 pub(crate) async fn person_of(txn: &Txn<'_>, id: PatientId) -> Result<Vec<PatientId>, LabError> {
     let statement = txn
         .prepare_cached(
@@ -567,7 +567,7 @@ async fn number_claim(txn: &Txn<'_>, number: &Line, own: PatientId) -> Result<()
 
 /// Keeps the data of the people whose results these are as they are, before the results themselves are
 /// locked: a change of them waits, or is waited for, and misses no value. The guards hold each person too.
-pub(crate) async fn hold(txn: &Txn<'_>, results: &[ResultId]) -> Result<(), LabError> {
+pub(crate) async fn lock_shared(txn: &Txn<'_>, results: &[ResultId]) -> Result<(), LabError> {
     let statement = txn
         .prepare_cached(
             "SELECT p.id FROM patient p WHERE p.id IN (

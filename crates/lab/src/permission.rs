@@ -31,7 +31,7 @@ pub enum Action {
     ResultEnter,
     /// Send a value back to the bench.
     ResultRepeat,
-    /// Record that somebody was told of a critical value.
+    /// Record the notice of a critical value.
     CriticalNotice,
     /// Verify entered values.
     ResultVerify,

@@ -204,7 +204,7 @@ pub async fn get(txn: &Txn<'_>) -> Result<Profile, LabError> {
 /// Changes the settings. A change that changes nothing writes nothing.
 ///
 /// # Errors
-/// [`LabError::Version`] when somebody was faster, [`LabError::Invalid`] for a bad field.
+/// [`LabError::Version`] when the row has changed since it was read, [`LabError::Invalid`] for a bad field.
 pub async fn update(
     txn: &Txn<'_>,
     actor: &Actor,

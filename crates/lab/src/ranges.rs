@@ -1,8 +1,8 @@
 //! Reference ranges. A range is never edited: it is closed, and another begins, so that what an old result
 //! was judged by stays readable. Two ranges for the same sex that overlap in age are refused: which one holds
 //! must never be luck. So are two whose ages meet for some people and leave a gap of days for others, such as
-//! until P1M and from P31D. A critical limit ends only when somebody says so: closing or replacing a range
-//! leaves nobody without a limit who had one, unless the person states why.
+//! until P1M and from P31D. A critical limit ends only by an explicit request: closing or replacing a range
+//! leaves no person without a limit who had one, unless the administrator gives a reason.
 
 use jiff::{Timestamp, civil::Date};
 use tokio_postgres::Row;
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewRange {
-    /// `F` or `M`; for everybody when absent. A person of other or unknown sex has the stricter critical
+    /// `F` or `M`; all when absent. A person of other or unknown sex has the stricter critical
     /// limits of both.
     pub sex: Option<RangeSex>,
     /// From this age on, an ISO 8601 duration such as `P18Y`; from birth when absent.
@@ -30,9 +30,9 @@ pub struct NewRange {
     pub low: Option<Number>,
     /// Highest usual value.
     pub high: Option<Number>,
-    /// Below it somebody must be told.
+    /// A value below it is critical: its notice must be recorded.
     pub crit_low: Option<Number>,
-    /// Above it somebody must be told.
+    /// A value above it is critical: its notice must be recorded.
     pub crit_high: Option<Number>,
     /// Take the place of the ranges that it overlaps, from now on; for the ages that they cover beside it
     /// they go on as they are. Without it an overlap is refused.
@@ -65,7 +65,7 @@ pub struct RangeView {
     pub id: RangeId,
     /// The test.
     pub test_code: String,
-    /// For whom; for everybody when absent.
+    /// The sex for which it holds; all when absent.
     pub sex: Option<RangeSex>,
     /// From this age on.
     #[schema(value_type = String)]
@@ -79,17 +79,17 @@ pub struct RangeView {
     /// Highest usual value.
     #[schema(value_type = Option<String>)]
     pub high: Option<Number>,
-    /// Below it somebody must be told.
+    /// A value below it is critical: its notice must be recorded.
     #[schema(value_type = Option<String>)]
     pub crit_low: Option<Number>,
-    /// Above it somebody must be told.
+    /// A value above it is critical: its notice must be recorded.
     #[schema(value_type = Option<String>)]
     pub crit_high: Option<Number>,
     /// In force since.
     pub valid_from: Timestamp,
     /// In force until; absent while it is.
     pub valid_to: Option<Timestamp>,
-    /// Why nobody needs its critical limits any more; absent where others took their place.
+    /// Why its critical limits are not needed any more; absent where others took their place.
     pub without_limits: Option<String>,
 }
 
@@ -326,7 +326,8 @@ async fn close_row(
     audit::write(txn, actor, "range.closed", "range", id, detail).await
 }
 
-/// That nobody has lost a critical limit with the ranges that were just closed, unless a reason was given.
+/// Refuses when a person would lose a critical limit with the ranges that were just closed, unless a reason
+/// was given.
 async fn limits_kept(txn: &Txn<'_>, closed: &[RangeId]) -> Result<(), LabError> {
     let sql = "SELECT lost FROM ref_range g, limits_lost(g) AS lost
                 WHERE g.id = ANY($1) AND g.limits_withdrawn IS NULL AND lost IS NOT NULL LIMIT 1";
@@ -336,7 +337,7 @@ async fn limits_kept(txn: &Txn<'_>, closed: &[RangeId]) -> Result<(), LabError> 
         Some(row) => Err(LabError::conflict(
             "limits_lost",
             format!(
-                "{}, which they have now; state it, or say in withoutLimits why nobody needs to be told any more",
+                "{}, which they have now; state it, or give in withoutLimits the reason why no notice is needed any more",
                 row.get::<_, String>(0)
             ),
         )),
@@ -358,7 +359,7 @@ fn reason(without_limits: Option<&str>) -> Result<Option<Line>, LabError> {
     Ok(without_limits)
 }
 
-/// Gives the reason for which nobody needs a limit, in its normal form.
+/// Gives the reason for which a limit is not needed, in its normal form.
 fn check(new: &NewRange) -> Result<Option<Line>, LabError> {
     let mut problems = Problems::default();
     let without_limits = problems.optional_line(

@@ -40,7 +40,7 @@ pub struct Report {
     pub results: Vec<ResultView>,
     /// Released values that were replaced since.
     pub superseded: Vec<Revision>,
-    /// Names of everybody who signed something in it, by id.
+    /// Names of all who signed something in it, by id.
     pub signers: BTreeMap<String, String>,
 }
 

@@ -1,4 +1,4 @@
-//! A result as everybody reads it: in an order, on the worklist, in a report, after a change.
+//! A result as all readers see it: in an order, on the worklist, in a report, after a change.
 
 use std::sync::LazyLock;
 
@@ -99,16 +99,16 @@ pub struct ResultView {
     /// Highest usual value.
     #[schema(value_type = Option<String>)]
     pub ref_high: Option<Number>,
-    /// Below it somebody must be told.
+    /// A value below it is critical: its notice must be recorded.
     #[schema(value_type = Option<String>)]
     pub crit_low: Option<Number>,
-    /// Above it somebody must be told.
+    /// A value above it is critical: its notice must be recorded.
     #[schema(value_type = Option<String>)]
     pub crit_high: Option<Number>,
     /// The delta check, as of the entry, the verification or the release: whichever was last.
     pub delta: Option<Delta>,
-    /// Whether the value is critical, or may be by its comparator, or its critical mark was lifted and nobody
-    /// has accepted that: then it is not released before somebody was told.
+    /// Whether the value is critical, or may be by its comparator, or its critical mark was lifted and no
+    /// verifier has accepted that: then it is not released before its notice is recorded.
     pub notice_required: bool,
     /// Whether a notice of this value is recorded that counts; of a result that was released, whether one
     /// counted then.
@@ -116,7 +116,7 @@ pub struct ResultView {
     /// Set when the value was critical, and an evaluation took that mark away although the value is the same.
     pub critical_lifted: Option<LiftedMark>,
     /// Rows of imported files that have another value for this measurement than the one that is there, or one
-    /// that cannot be read. Before such a value is released somebody has to look which is right.
+    /// that cannot be read. Before such a value is released a person has to decide which is right.
     pub contradicted_by: Vec<Contradiction>,
     /// Why it was released although a file contradicts it.
     pub conflict_confirmation: Option<String>,

@@ -298,7 +298,7 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
         let message = "this result is named twice; name each once";
         return Err(LabError::invalid(format!("items[{index}].id"), message));
     }
-    patients::hold(txn, &ids).await?;
+    patients::lock_shared(txn, &ids).await?;
     let statement = txn
         .prepare_cached(&format!(
             "SELECT r.id, r.order_id, r.version, r.status, r.entered_by,

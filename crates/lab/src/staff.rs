@@ -15,7 +15,7 @@ use crate::{
 };
 
 const DUPLICATE: &str =
-    "somebody with this e-mail is on the staff already (the case of letters does not matter)";
+    "a person with this e-mail is on the staff already (the case of letters does not matter)";
 
 /// One person.
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
@@ -159,7 +159,7 @@ pub async fn list(txn: &Txn<'_>, page: &PageRequest) -> Result<Page<Staff>, LabE
     })
 }
 
-/// What is needed to log somebody in by e-mail, without regard to case.
+/// What is needed to log a person in by e-mail, without regard to case.
 ///
 /// # Errors
 /// Only the database's own.
@@ -170,7 +170,7 @@ pub async fn login_by_email(txn: &Txn<'_>, email: &Email) -> Result<Option<Staff
     row.as_ref().map(login).transpose()
 }
 
-/// What is needed to check that somebody who holds a token may still work here.
+/// What is needed to check that the holder of a token is still on the staff.
 ///
 /// # Errors
 /// Only the database's own.
@@ -184,8 +184,8 @@ pub async fn login_by_id(txn: &Txn<'_>, id: StaffId) -> Result<Option<StaffLogin
 /// Changes a person. A change that changes nothing writes nothing.
 ///
 /// # Errors
-/// [`LabError::Version`] when somebody was faster, [`LabError::Conflict`] when the e-mail is taken or the
-/// laboratory would be left without an active lab admin.
+/// [`LabError::Version`] when the row has changed since it was read, [`LabError::Conflict`] when the e-mail
+/// is taken or the laboratory would be left without an active lab admin.
 pub async fn update(
     txn: &Txn<'_>,
     actor: &Actor,
@@ -242,7 +242,7 @@ pub async fn update(
     if admins.get::<_, i64>(0) == 0 {
         return Err(LabError::conflict(
             "last_admin",
-            "this is the last active lab admin; make somebody else one first",
+            "this is the last active lab admin; make another person lab admin first",
         ));
     }
     let after = get(txn, id).await?;

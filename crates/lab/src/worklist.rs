@@ -14,7 +14,7 @@ use crate::{
     rows::Reader,
 };
 
-/// Most rows of a page, and as many as come when nobody says how many: a section's whole work on most days.
+/// Most rows of a page, and the default: a section's whole work on most days.
 pub const WORKLIST_ROWS_MAX: u32 = 1_000;
 
 /// Which part of the work.

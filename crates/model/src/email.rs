@@ -33,7 +33,7 @@ impl Email {
     /// The most bytes of an address (RFC 5321, 4.5.3.1.3, less the angle brackets).
     pub const LENGTH_MAX: usize = 254;
 
-    /// Accepts an address that somebody is to have.
+    /// Accepts an address that a person is to have.
     ///
     /// # Errors
     /// [`EmailError`] when it has not the shape, or can be taken for another one.
@@ -51,7 +51,7 @@ impl Email {
         Ok(email)
     }
 
-    /// An address by which somebody is to be found: those that were accepted before the rules of
+    /// An address by which a person is looked up: those that were accepted before the rules of
     /// [`Email::parse`] are, too.
     ///
     /// # Errors

@@ -31,8 +31,8 @@ pub enum EventType {
     OperationCancelled,
     /// An address to which nothing got through is not tried any more. The others are told.
     WebhookDisabled,
-    /// Somebody tries whether an address can be reached. Only that address gets it, whatever types it asked
-    /// for.
+    /// An operator tries whether an address can be reached. Only that address gets it, whatever types it
+    /// asked for.
     WebhookTest,
 }
 

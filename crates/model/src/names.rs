@@ -187,7 +187,7 @@ impl Namespace {
     }
 
     /// The database of a laboratory while it is being cloned: it gets its real name once it is marked as this
-    /// laboratory's, so that a database under the real name is never half made and never somebody else's.
+    /// laboratory's, so that a database under the real name is never half made and never another's.
     #[must_use]
     pub fn database_in_the_making(&self, tenant: crate::TenantId) -> DbName {
         DbName(format!("{}_making_{}", self.0, tenant.as_uuid().simple()))
@@ -201,7 +201,7 @@ impl Namespace {
 
     /// The group role of one laboratory: it holds what the laboratory's role may do inside the laboratory's
     /// database, and that role is its only member. It has the tenant's id and not its slug, so that a dump
-    /// names a role that belongs to nobody else, also after the slug was given to another laboratory.
+    /// names a role that no other laboratory has, also after the slug was given to another laboratory.
     #[must_use]
     pub fn tenant_group(&self, tenant: crate::TenantId) -> RoleName {
         RoleName(format!(

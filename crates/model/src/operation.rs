@@ -78,7 +78,7 @@ impl OperationStatus {
 pub enum UndoReason {
     /// It failed for good.
     Failed,
-    /// Somebody called it off.
+    /// An operator cancelled it.
     Cancelled,
 }
 
@@ -123,7 +123,7 @@ pub enum Step {
     Activate,
     /// The version found in the laboratory's own history is written to the registry.
     RecordVersion,
-    /// Nobody can connect any more and every connection is gone.
+    /// No role can connect any more, and every connection is gone.
     Fence,
     /// `pg_dump` has written the archive file, and its manifest says what the database held in the same
     /// snapshot.

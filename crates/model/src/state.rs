@@ -6,7 +6,7 @@ use crate::words;
 /// Where a laboratory stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TenantState {
-    /// Being made; nobody can use it yet.
+    /// Being made; it cannot be used yet.
     Provisioning,
     /// In service.
     Active,

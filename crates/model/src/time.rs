@@ -1,7 +1,8 @@
 //! Timestamps and days as clients write them: RFC 3339 and ISO 8601's calendar date, and nothing else.
 //!
 //! `jiff`'s own parsers accept more: annotations of zones and calendars, leap seconds, offsets of 25 hours,
-//! dates without hyphens. Whoever sends one of these means something that would be lost, or made a mistake.
+//! dates without hyphens. A client that sends one of these means something that would be lost, or made a
+//! mistake.
 
 use std::str::FromStr;
 

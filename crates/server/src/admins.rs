@@ -6,7 +6,7 @@
 //! either of the two refuses stops both; only a break between the two commits leaves the registry ahead. It
 //! is in that order because the laboratory's row carries the version: as long as it has not been committed,
 //! the client's very same request (same `If-Match`) fits still, and sent again it brings both to the same.
-//! The other way round it would get 412, and nobody would mend the registry.
+//! The other way round it would get 412, and the registry would stay as it is.
 
 use lab::Actor;
 use model::{StaffId, TenantId};

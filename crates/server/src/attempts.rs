@@ -10,9 +10,9 @@
 //!
 //! An account is a person of one audience in one laboratory, so what happens to an address elsewhere does not
 //! matter. A try that is under way counts until it is known how it ended, so many at once guess no more than
-//! one after the other; whoever comes meanwhile waits, and a crowd with the right password all gets in.
+//! one after the other; later callers wait, and all callers with the right password get in.
 //!
-//! Invariant: memory is bounded (`KEYS_MAX`). Keys are numbers under a random hash, so nobody can aim at a
+//! Invariant: memory is bounded (`KEYS_MAX`). Keys are numbers under a random hash, so no client can aim at a
 //! count. Counting lives in this process alone: several copies of `tenantd` each allow their own share.
 
 mod bucket;
@@ -45,7 +45,7 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 /// The most pairs of account and client that are remembered because of a log-in.
 const KNOWN_MAX: usize = 50_000;
 
-/// To what somebody wants to log in.
+/// What a caller wants to log in to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Audience {
     /// A laboratory.
@@ -98,7 +98,7 @@ impl Default for Known {
     }
 }
 
-/// A try that is under way. Dropped without a word it counts for nothing: nobody was told how it ended.
+/// An attempt that is under way. One that is dropped without an outcome does not count.
 #[must_use = "a try that is dropped does not count"]
 #[derive(Debug)]
 pub struct Attempt {
@@ -108,7 +108,7 @@ pub struct Attempt {
 }
 
 impl Attempts {
-    /// Whether somebody has logged in to the account from this client since the start, as far as it is
+    /// Whether a person has logged in to the account from this client since the start, as far as it is
     /// remembered.
     #[must_use]
     pub fn remembers(&self, account: &Account<'_>, client: Option<ClientNetwork>) -> bool {
@@ -242,7 +242,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Rounded up, so that whoever waits that long does not come too early.
+/// Rounded up, so that a client that waits that long does not come too early.
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_millis().div_ceil(1000))
         .unwrap_or(u32::MAX)
@@ -267,8 +267,8 @@ mod tests {
         for _ in 0..10 {
             attempts.guessed(None).await.unwrap();
         }
-        let told = attempts.guessed(None).await.unwrap_err();
-        assert_eq!(told.kind(), Kind::TooManyAttempts);
+        let problem = attempts.guessed(None).await.unwrap_err();
+        assert_eq!(problem.kind(), Kind::TooManyAttempts);
         for _ in 0..10 {
             attempts.begin_invitation("a1", None).await.unwrap().failed();
         }

@@ -2,8 +2,8 @@
 //!
 //! Invariant: the bodies that are being read or worked on, and are larger than what anybody may send,
 //! together announce no more than [`Bodies`] was made with. Each takes its whole length before its first byte
-//! is read: so no body that was begun waits for memory that another one holds. Whoever finds the budget spent
-//! waits a while and is told to come back.
+//! is read: so no body that was begun waits for memory that another one holds. A request that finds the
+//! budget spent waits a while and is asked to come back.
 
 use std::{sync::Arc, time::Duration};
 

@@ -13,7 +13,7 @@ use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat, schema::Type};
 use crate::problem::{ApiResult, Kind, Problem};
 
 text_schema!(
-    /// A password that somebody chooses.
+    /// A password that a person chooses.
     pub NewPassword,
     text(PASSWORD_CHARS_MIN, PASSWORD_CHARS_MAX)
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password)))
@@ -59,7 +59,7 @@ impl Password {
     }
 }
 
-/// Refuses the password in this field if nobody may choose it, before anything is looked up.
+/// Refuses the password in this field if no person may choose it, before anything is looked up.
 ///
 /// # Errors
 /// 422.
@@ -93,20 +93,20 @@ pub async fn hashed(
     Ok(passwords.hash(&chosen).await?.into())
 }
 
-/// The place of a password where none is taken: whoever sends one is told how a password is set.
+/// The place of a password where none is taken: a caller who sends one learns how a password is set.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoPassword;
 
 impl<'de> Deserialize<'de> for NoPassword {
     fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
         Err(serde::de::Error::custom(
-            "`password` is not taken here: nobody sets another person's password. Whoever is added or invited (POST \
+            "`password` is not taken here: one person cannot set another's password. A person who is added or invited (POST \
              /api/v1/staff/{id}/invitation) sets it by the link, and changes it with POST /api/v1/me/password",
         ))
     }
 }
 
-/// An address by which somebody is to be found, for `#[serde(deserialize_with = "input::known_email")]`.
+/// An address by which a person is looked up, for `#[serde(deserialize_with = "input::known_email")]`.
 ///
 /// # Errors
 /// When it has not the shape of one.

@@ -4,7 +4,7 @@
 //! stored in the laboratory, then stored and committed in the registry together with the end of the
 //! invitation, then committed in the laboratory. When it breaks between the two commits, the very same
 //! request finds the invitation used by this very password and the laboratory without it, and completes.
-//! Whoever has the token alone gets nothing by that: the password must be the one that was set, and must be
+//! The token alone is worth nothing then: the password must be the one that was set, and must be
 //! it still when it is written.
 
 use std::{net::IpAddr, time::Duration};
@@ -39,8 +39,8 @@ pub struct Options {
     pub public_url: Option<String>,
 }
 
-/// An invitation, shown once to whoever made it. It can be accepted until `expiresAt`, once, and a newer one
-/// takes its place.
+/// An invitation, shown once to the person who made it. It can be accepted until `expiresAt`, once, and a
+/// newer one takes its place.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InvitationView {
@@ -88,7 +88,7 @@ pub async fn first(
     Ok(invited.map(|invited| InvitationView::of(options, invited)))
 }
 
-/// Invites an administrator anew.
+/// Invites an administrator again.
 ///
 /// # Errors
 /// 404 when there is none, 409 when they may not log in.
@@ -106,7 +106,7 @@ pub async fn renew(
     Ok(InvitationView::of(options, invited))
 }
 
-/// From where somebody accepts.
+/// From where a person accepts.
 #[derive(Debug, Clone, Default)]
 pub struct Circumstances {
     /// The request's id, for the audits.
@@ -142,17 +142,17 @@ pub async fn accept(
     }
     let token_sha256 = identity::invitation_digest(token);
     let client = from.client_ip.map(ClientNetwork::of);
-    let Some(standing) = look_up(state, &token_sha256, bearer).await? else {
+    let Some(acceptor) = look_up(state, &token_sha256, bearer).await? else {
         state.attempts.guessed(client).await?;
         return Err(refused());
     };
     // Before any hashing: the laboratory says itself why it cannot be entered. Whoever waits for it may ask
     // often.
-    let tenant = standing.admin.tenant;
+    let tenant = acceptor.admin.tenant;
     let snapshot = state.resolver.snapshot(tenant).await?;
     snapshot.admit(state.window())?;
     let context =
-        PasswordContext::of(&standing.admin.email).and_laboratory(&snapshot.name, snapshot.slug.as_str());
+        PasswordContext::of(&acceptor.admin.email).and_laboratory(&snapshot.name, snapshot.slug.as_str());
     let chosen = input::chosen("password", password, &context)?;
     let key = hex::encode(token_sha256);
     let attempt = state.attempts.begin_invitation(&key, client).await?;
@@ -162,8 +162,8 @@ pub async fn accept(
     });
     let entering = async {
         let entering = Entering {
-            hash: standing.hash(&passwords, &chosen, password).await?,
-            standing,
+            hash: acceptor.hash(&passwords, &chosen, password).await?,
+            acceptor,
             token_sha256,
             tenant_epoch: snapshot.session_epoch,
             from,
@@ -184,7 +184,7 @@ pub(crate) fn refused() -> Problem {
 }
 
 /// Whom a token invites, and whether it was used already.
-struct Standing {
+struct Acceptor {
     admin: Admin,
     used: bool,
 }
@@ -193,7 +193,7 @@ async fn look_up(
     state: &AppState,
     token_sha256: &[u8; 32],
     bearer: &mut Bearer,
-) -> ApiResult<Option<Standing>> {
+) -> ApiResult<Option<Acceptor>> {
     let client = state.registry_client().await?;
     let Some(invitation) = invitation_by_digest(&client, token_sha256).await? else {
         return Ok(None);
@@ -203,13 +203,13 @@ async fn look_up(
     bearer.email = admin.as_ref().map(|admin| admin.email.clone());
     Ok(admin
         .filter(|admin| !invitation.expired && admin.disabled_at.is_none())
-        .map(|admin| Standing {
+        .map(|admin| Acceptor {
             admin,
             used: invitation.accepted_at.is_some(),
         }))
 }
 
-impl Standing {
+impl Acceptor {
     /// The hash that the laboratory is to store: a new one, or the one that an acceptance which was cut off
     /// has left in the registry.
     async fn hash(
@@ -230,7 +230,7 @@ impl Standing {
 
 /// A password on its way into both databases.
 struct Entering<'a> {
-    standing: Standing,
+    acceptor: Acceptor,
     hash: SecretString,
     token_sha256: [u8; 32],
     tenant_epoch: SessionEpoch,
@@ -239,15 +239,15 @@ struct Entering<'a> {
 
 impl Entering<'_> {
     async fn write(&self, state: &AppState) -> ApiResult<Principal> {
-        let mut client = state.resolver.checkout(self.standing.admin.tenant).await?;
+        let mut client = state.resolver.checkout(self.acceptor.admin.tenant).await?;
         // Run again when the laboratory's schema had changed under it: nothing is in the registry then, since
         // the laboratory comes first.
         let both = async |txn: &TenantTransaction<'_>| -> Result<Principal, TransactionError> {
             let principal = self.in_laboratory(txn).await?;
             // Behind the laboratory's row: who changes the password meanwhile has passed both, or waits for
             // this one.
-            if self.standing.used {
-                self.still_standing(state).await?;
+            if self.acceptor.used {
+                self.require_still_open(state).await?;
             } else {
                 self.in_registry(state).await?;
             }
@@ -257,11 +257,11 @@ impl Entering<'_> {
     }
 
     async fn in_laboratory(&self, txn: &TenantTransaction<'_>) -> ApiResult<Principal> {
-        let Admin { id, tenant, .. } = self.standing.admin;
+        let Admin { id, tenant, .. } = self.acceptor.admin;
         let person = lab::staff::login_by_id(txn, id).await?;
         let person = person.filter(|person| person.active).ok_or_else(refused)?;
         // Nothing was cut off: it was simply used.
-        if self.standing.used && person.password_hash.as_deref() == Some(self.hash.expose_secret()) {
+        if self.acceptor.used && person.password_hash.as_deref() == Some(self.hash.expose_secret()) {
             return Err(refused());
         }
         let actor = lab::Actor {
@@ -281,9 +281,9 @@ impl Entering<'_> {
     }
 
     /// Whether the registry has yet what the acceptance that was cut off has left there.
-    async fn still_standing(&self, state: &AppState) -> ApiResult<()> {
-        let Admin { id, tenant, .. } = self.standing.admin;
-        let standing = state.registry.in_txn(async |txn| {
+    async fn require_still_open(&self, state: &AppState) -> ApiResult<()> {
+        let Admin { id, tenant, .. } = self.acceptor.admin;
+        let still_open = state.registry.in_txn(async |txn| {
             let admin = admin_lock_in_txn(txn, tenant, id).await?;
             let same = admin.is_some_and(|admin| {
                 let hash = admin.password_hash.as_ref().map(ExposeSecret::expose_secret);
@@ -291,11 +291,11 @@ impl Entering<'_> {
             });
             Ok(same && invitation_by_digest(txn, &self.token_sha256).await?.is_some())
         });
-        if standing.await? { Ok(()) } else { Err(refused()) }
+        if still_open.await? { Ok(()) } else { Err(refused()) }
     }
 
     async fn in_registry(&self, state: &AppState) -> ApiResult<()> {
-        let Admin { id, tenant, .. } = self.standing.admin;
+        let Admin { id, tenant, .. } = self.acceptor.admin;
         let actor = registry::Actor::Staff(id);
         let change = Change {
             request_id: self.from.request_id.as_deref(),
@@ -303,7 +303,7 @@ impl Entering<'_> {
             ..Change::by(&actor)
         };
         let accepted = state.registry.in_txn(async |txn| {
-            // The administrator first, as whoever invites them does: the two never wait for each other.
+            // The administrator first, as the invitation does: the two never wait for each other.
             let admin = admin_lock_in_txn(txn, tenant, id).await?;
             let active = admin.is_some_and(|admin| admin.disabled_at.is_none());
             if !active || !invitation_accept_in_txn(txn, &self.token_sha256, &change).await? {

@@ -20,7 +20,7 @@ pub struct Lifecycle(Arc<Shared>);
 struct Shared {
     closing: AtomicBool,
     in_flight: AtomicUsize,
-    /// Told by whoever counts down to zero.
+    /// Notified by the task that counts down to zero.
     quiet: Notify,
 }
 
@@ -30,7 +30,7 @@ pub struct InFlight(Arc<Shared>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        // Nobody waiting is the rule, and telling nobody costs one more look at an atomic.
+        // Usually no task waits, and the check costs one more load of an atomic.
         if self.0.in_flight.fetch_sub(1, SeqCst) == 1 {
             self.0.quiet.notify_waiters();
         }
@@ -61,13 +61,13 @@ impl Lifecycle {
         let none_left = async {
             loop {
                 // Registered before the look, so that the last one's word is not missed.
-                let told = self.0.quiet.notified();
-                tokio::pin!(told);
-                told.as_mut().enable();
+                let notified = self.0.quiet.notified();
+                tokio::pin!(notified);
+                notified.as_mut().enable();
                 if self.0.in_flight.load(SeqCst) == 0 {
                     return;
                 }
-                told.await;
+                notified.await;
             }
         };
         match tokio::time::timeout(limit, none_left).await {

@@ -36,7 +36,7 @@ pub fn start(log: &Log) -> anyhow::Result<Lines> {
 }
 
 /// The driver's debug events hold the parameters of every statement: password hashes and the names of
-/// patients. No filter that somebody sets to look into a problem may bring those into the log.
+/// patients. No filter that an operator sets to look into a problem may bring those into the log.
 fn may_be_told(event: &Metadata<'_>) -> bool {
     *event.level() <= Level::INFO || !event.target().starts_with("tokio_postgres")
 }

@@ -1,13 +1,13 @@
-//! Log-in: who somebody is, and in which laboratory.
+//! Log-in: who a person is, and in which laboratory.
 //!
-//! One rule for everybody: a log-in means one account, and costs the verification of one password. The
+//! One rule for all: a log-in means one account, and costs the verification of one password. The
 //! laboratory is the named one; without a name the only one whose admin has the address, else the configured
 //! default. Who is an admin of several names one: nothing is tried out, so neither the answer nor its time
 //! tells in how many laboratories an address is known, or that one password fits several.
 //!
 //! Whatever does not fit ends in the same 401 after the same work, and no sooner than `REFUSED_AFTER`, so
 //! that the few milliseconds by which the ways there differ do not show. That a laboratory is not in service
-//! is told only to whoever has given a password of it.
+//! is given only to a caller who has sent a password of it.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ use crate::{
 /// The least time after which a refusal is answered: well above what one takes on an idle machine.
 const REFUSED_AFTER: Duration = Duration::from_millis(250);
 
-/// What somebody gives to get in.
+/// What a person logs in with.
 #[derive(Debug, Clone, Copy)]
 pub struct Credentials<'a> {
     /// Who they say they are.
@@ -211,14 +211,14 @@ async fn default_tenant(state: &AppState, client: &RegistryClient) -> ApiResult<
         tracing::error!(
             hint = shown,
             source,
-            "the default laboratory's hint matches no laboratory of the registry; nobody can log in through it"
+            "the default laboratory's hint matches no laboratory of the registry, so no log-in uses it"
         );
     }
     Ok(found)
 }
 
 /// The same answer after the same work as for a wrong password.
-async fn nobody(passwords: &Passwords, password: &SecretString) -> ApiResult<Principal> {
+async fn refuse_unknown_account(passwords: &Passwords, password: &SecretString) -> ApiResult<Principal> {
     let _never = passwords.verify(password, None).await?;
     Err(Problem::new(Kind::LoginFailed))
 }
@@ -237,7 +237,7 @@ async fn enter(
     given: &Credentials<'_>,
 ) -> ApiResult<Principal> {
     let Some(tenant) = place.tenant else {
-        return nobody(passwords, given.password).await;
+        return refuse_unknown_account(passwords, given.password).await;
     };
     let asked = ask(state, tenant, async |txn| match &place.admin {
         Some(admin) => lab::staff::login_by_id(txn, admin.id).await,
@@ -254,7 +254,8 @@ async fn enter(
         (Some(admin), _) => admin.password_hash.as_ref().map(ExposeSecret::expose_secret),
         (None, Ok((_, person))) => person.as_ref().and_then(|person| person.password_hash.as_deref()),
         (None, Err(closed)) => {
-            // Nobody has shown a password of this laboratory: its admins' wrong ones get the same answer.
+            // The caller has not shown a password of this laboratory: its admins' wrong ones get the same
+            // answer.
             tracing::warn!(error = %closed, "a log-in at a laboratory that is not in service was refused");
             None
         }
@@ -278,7 +279,7 @@ async fn enter(
     }
 }
 
-/// Refuses when the admin's password or standing has changed since it was read.
+/// Refuses when the admin's password or state has changed since it was read.
 async fn unchanged(state: &AppState, admin: &Admin) -> ApiResult<()> {
     let client = state.registry_client().await?;
     let now = admin_by_id(&client, admin.tenant, admin.id).await?;
@@ -290,7 +291,7 @@ async fn unchanged(state: &AppState, admin: &Admin) -> ApiResult<()> {
     }
 }
 
-/// Whether it is the laboratory's own state that shuts it, and not the weather: that is told to everybody
+/// Whether it is the laboratory's own state that shuts it, and not an outage: every caller gets that
 /// alike.
 fn keeps_shut(error: &ResolveError) -> bool {
     matches!(

@@ -38,7 +38,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    // A variable that is not UTF-8 belongs to somebody else, and is no reason to panic.
+    // A variable that is not UTF-8 belongs to another program, and is no reason to panic.
     let lossy = |text: OsString| text.to_string_lossy().into_owned();
     let env = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
     let settings = Settings::load(arguments.config.as_deref(), env)?;

@@ -1,6 +1,6 @@
 //! The client's address, also behind trusted reverse proxies.
 //!
-//! Invariant: nobody chooses their own address. A forwarding header is read only on a connection from a
+//! Invariant: no client chooses its own address. A forwarding header is read only on a connection from a
 //! trusted proxy, only the one header that the settings name, and from its right end: the right-most entry
 //! was written by that proxy itself, and each one further left counts only while the entry to its right is a
 //! trusted proxy as well.
@@ -18,7 +18,7 @@ use settings::{ClientHeader, IpNet};
 pub struct TrustedProxies {
     networks: Vec<IpNet>,
     header: ClientHeader,
-    /// Whether ops were told of a proxy that is not trusted.
+    /// Whether the log has named a proxy that is not trusted.
     warned: AtomicBool,
 }
 

@@ -24,8 +24,8 @@ use crate::{
     state::AppState,
 };
 
-/// An invitation of a person who works here, shown once to whoever made it. It can be used until `expiresAt`,
-/// once, and a newer one takes its place.
+/// An invitation of a person who works here, shown once to the person who made it. It can be used until
+/// `expiresAt`, once, and a newer one takes its place.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StaffInvitationView {

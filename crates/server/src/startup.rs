@@ -179,14 +179,14 @@ fn start_worker(platform: &Platform) -> (watch::Sender<bool>, JoinHandle<()>) {
     let (stop, stopped) = watch::channel(false);
     let (provisioner, outbox) = (platform.provisioner.clone(), platform.outbox.clone());
     let worker = tokio::spawn(async move {
-        let sending = outbox.worker(told(stopped.clone()));
-        tokio::join!(provisioner.worker(told(stopped)), sending);
+        let sending = outbox.worker(shutdown_requested(stopped.clone()));
+        tokio::join!(provisioner.worker(shutdown_requested(stopped)), sending);
     });
     (stop, worker)
 }
 
 /// Returns when the process is to stop.
-async fn told(mut stopped: watch::Receiver<bool>) {
+async fn shutdown_requested(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender is gone, and with it the process.
     let _told = stopped.wait_for(|stop| *stop).await;
 }

@@ -9,7 +9,7 @@ pub struct Key {
     pub name: &'static str,
     /// Its one name in the environment.
     pub env: &'static str,
-    /// What holds when nobody sets it.
+    /// The default.
     pub default: DefaultValue,
     /// What it accepts.
     pub accept: Accept,

@@ -20,8 +20,8 @@ use crate::{
 /// Where a file is looked for when none is named.
 const USUAL_FILES: [&str; 2] = ["./tenantry.toml", "/etc/tenantry/tenantry.toml"];
 
-/// Prefixes of variables that belong to us, so that an unknown one is a mistake and not somebody else's. The
-/// two exceptions steer tests.
+/// Prefixes of variables that belong to us, so that an unknown one is a mistake and not another program's.
+/// The two exceptions steer tests.
 const OWN_PREFIXES: [&str; 3] = ["TENANTRY_", "MASTER_PG", "TENANT_PG"];
 const TEST_PREFIXES: [&str; 2] = ["TENANTRY_TEST_", "TENANTRY_FAULT_"];
 

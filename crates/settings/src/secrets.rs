@@ -112,8 +112,8 @@ fn read(path: &Path, named_by: &str) -> Result<String, SettingsError> {
     let trimmed = text.strip_suffix('\n').unwrap_or(&text);
     let trimmed = trimmed.strip_suffix('\r').unwrap_or(trimmed);
     if trimmed.is_empty() {
-        // Whoever names a file means to give a secret: without one the server's refusal would blame the
-        // password.
+        // A setting that names a file is meant to give a secret: without one the server's refusal would blame
+        // the password.
         let empty = std::io::Error::new(std::io::ErrorKind::InvalidData, "the file is empty");
         return Err(failed(empty));
     }

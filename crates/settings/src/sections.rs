@@ -57,7 +57,7 @@ pub struct RegistrySettings {
     pub checkout_timeout_ms: u64,
 }
 
-/// A PostgreSQL server that somebody else runs.
+/// A PostgreSQL server that others run.
 #[derive(Debug, Clone)]
 pub struct ServerAddress {
     /// Host name, address or socket directory.

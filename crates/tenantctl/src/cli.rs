@@ -103,7 +103,7 @@ pub(crate) enum Command {
     },
     /// Make a laboratory of a database that exists; its tables, rows and people stay
     #[command(
-        after_help = "It keeps the id, name and time zone of its own profile, and whoever has a password there keeps it. Run again, it goes \
+        after_help = "It keeps the id, name and time zone of its own profile, and existing passwords there are kept. Run again, it goes \
                       on where it stopped."
     )]
     Adopt(Adopt),
@@ -165,7 +165,8 @@ pub(crate) enum Command {
         /// Do not ask whether it is meant
         #[arg(long, conflicts_with = "now")]
         yes: bool,
-        /// The slug typed again, which --now or a grace period under an hour needs where nobody can be asked
+        /// The slug typed again, which --now or a grace period under an hour needs where no terminal can ask
+        /// for it
         #[arg(long, value_name = "SLUG")]
         confirm: Option<String>,
         /// Why, for its history
@@ -340,7 +341,7 @@ pub(crate) struct Restore {
     /// In place of what its laboratory holds now, which is archived first
     #[arg(long)]
     pub(crate) in_place: bool,
-    /// The slug typed again, which --in-place needs where nobody can be asked
+    /// The slug typed again, which --in-place needs where no terminal can ask for it
     #[arg(long, value_name = "SLUG", requires = "in_place")]
     pub(crate) confirm: Option<String>,
     /// Server to host it; otherwise the one where it lived, or the only one

@@ -69,7 +69,7 @@ impl Context {
         Ok(self.platform.registry.client().await?)
     }
 
-    /// Whoever sits at this terminal.
+    /// The person at this terminal.
     pub(crate) fn requested_by(&self, reason: Option<Reason>) -> RequestedBy {
         RequestedBy {
             reason,

@@ -21,7 +21,7 @@ impl FromStr for TenantRef {
     type Err = SlugError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // An id that begins with a letter has the shape of a slug too; nobody names a laboratory so.
+        // An id that begins with a letter has the shape of a slug too; no laboratory is named so.
         match text.parse::<TenantId>() {
             Ok(id) => Ok(Self::Id(id)),
             Err(_) => Slug::parse(text).map(Self::Slug),

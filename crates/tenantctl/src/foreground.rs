@@ -38,7 +38,7 @@ pub(crate) async fn run(context: &Context, operation: OperationId, label: &str) 
     })
 }
 
-/// Whether an operation ended because somebody called it off.
+/// Whether an operation ended because an operator cancelled it.
 pub(crate) fn was_called_off(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Refusal::CalledOff(_)))
 }

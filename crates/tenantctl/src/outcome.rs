@@ -34,7 +34,7 @@ pub(crate) enum Refusal {
         "interrupted; nothing is lost: `tenantctl operations watch {0}` goes on with it, and so does a running tenantd"
     )]
     Interrupted(OperationId),
-    /// Somebody called the operation off.
+    /// An operator cancelled the operation.
     #[error("{0}")]
     CalledOff(String),
     /// The operation ended without success.
@@ -75,7 +75,7 @@ pub(crate) fn report(out: &Out, ended: anyhow::Result<()>) -> ExitCode {
     let Err(error) = ended else {
         return ExitCode::SUCCESS;
     };
-    // Whoever reads our output has read enough, as `head` does.
+    // The reader of our output has read enough, as `head` does.
     if error.chain().any(|cause| {
         cause
             .downcast_ref::<io::Error>()

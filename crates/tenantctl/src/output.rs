@@ -60,7 +60,7 @@ impl Out {
 
     /// What must be read even with `--quiet`, such as a password that is shown once.
     pub(crate) fn tell(&self, text: &str) {
-        // Nobody is left to tell when standard error is gone.
+        // Without standard error there is no place left to report it.
         let _ = writeln!(io::stderr(), "{text}");
     }
 

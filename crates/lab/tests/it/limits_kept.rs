@@ -1,4 +1,4 @@
-//! A critical limit ends only when somebody says so: by no range that is closed or replaced, and no two
+//! A critical limit ends only by an explicit request: by no range that is closed or replaced, and no two
 //! meanings of a time zone.
 
 use jiff::civil::date;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 /// The most counts at once; the one that was unused for the longest time goes first. To push a count out
-/// somebody needs this many tries of their own.
+/// a person needs this many attempts of their own.
 const KEYS_MAX: usize = 50_000;
 
 /// How many failures a count takes.

@@ -39,9 +39,9 @@ const JSON_BYTES_MAX: usize = 1024 * 1024;
 enum Class {
     /// Anybody; JSON.
     Public,
-    /// JSON of somebody with a token.
+    /// JSON of a caller with a token.
     Json,
-    /// A file of somebody with a token.
+    /// A file of a caller with a token.
     File,
 }
 

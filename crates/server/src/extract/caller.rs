@@ -1,5 +1,5 @@
 //! Who asks: the bearer token, checked, and whether the person may still work. Nothing but the token decides
-//! who somebody is and whose data is meant.
+//! who the caller is and which tenant's data is meant.
 
 use std::net::IpAddr;
 

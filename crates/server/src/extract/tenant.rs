@@ -34,7 +34,7 @@ use crate::{
 /// so the table stays bounded by a day's requests.
 const SWEEP_ONE_IN: u32 = 64;
 
-/// How often a transaction that lost a deadlock is begun anew.
+/// How often a transaction that lost a deadlock is run again.
 const RETRIES_MAX: u32 = 2;
 
 /// A person of a laboratory that is in service, and the way to its data.
@@ -143,8 +143,8 @@ impl Tenant {
         let attended = async |txn: &TenantTransaction<'_>| {
             // In this order: a statement of `work` that fails ends the transaction for all that are sent
             // after it.
-            let (stands, outcome) = join(self.standing(txn), work(txn, &self.actor)).await;
-            stands?;
+            let (active, outcome) = join(self.require_active_staff(txn), work(txn, &self.actor)).await;
+            active?;
             Ok(outcome?)
         };
         client.read(attended).await
@@ -157,7 +157,7 @@ impl Tenant {
     pub async fn attend(&self) -> ApiResult<StaffLogin> {
         let mut client = self.resolver.checkout(self.id()).await?;
         client
-            .read(async |txn: &TenantTransaction<'_>| self.standing(txn).await)
+            .read(async |txn: &TenantTransaction<'_>| self.require_active_staff(txn).await)
             .await
     }
 
@@ -175,7 +175,7 @@ impl Tenant {
         let mut client = self.resolver.checkout(self.id()).await?;
         let first = async |txn: &TenantTransaction<'_>| {
             export::snapshot(txn).await?;
-            self.standing(txn).await.map(drop)
+            self.require_active_staff(txn).await.map(drop)
         };
         client.read_once(first, work).await
     }
@@ -208,7 +208,7 @@ impl Tenant {
         self.write_own(work, outside).await
     }
 
-    /// As [`Tenant::write_with`], for what concerns the person alone who asks: everybody may do that.
+    /// As [`Tenant::write_with`], for what concerns the calling person alone: every role may do that.
     ///
     /// # Errors
     /// As [`Tenant::write_with`], but never 403.
@@ -222,7 +222,7 @@ impl Tenant {
             match self.write_once(&work, &outside).await {
                 Err(TransactionError::Lab(error)) if retries < RETRIES_MAX && error.may_pass_on_retry() => {
                     retries += 1;
-                    tracing::info!(%error, retries, "a transaction gave way to another and begins anew");
+                    tracing::info!(%error, retries, "a transaction lost a deadlock and is run again");
                 }
                 outcome => return Ok(outcome?),
             }
@@ -297,13 +297,13 @@ impl Tenant {
         txn: &TenantTransaction<'_>,
         work: impl AsyncFn(&TenantTransaction<'_>, &Actor) -> Result<T, LabError>,
     ) -> Result<T, TransactionError> {
-        self.standing(txn).await?;
+        self.require_active_staff(txn).await?;
         Ok(work(txn, &self.actor).await?)
     }
 
     /// Refuses a token that was ended, and that of a person who is no longer on the staff or no longer in its
-    /// role: a token outlives the day on which somebody leaves.
-    async fn standing(&self, txn: &TenantTransaction<'_>) -> ApiResult<StaffLogin> {
+    /// role: a token may outlive a person's employment.
+    async fn require_active_staff(&self, txn: &TenantTransaction<'_>) -> ApiResult<StaffLogin> {
         match lab::staff::login_by_id(txn, self.actor.staff).await? {
             Some(person)
                 if person.active && person.role == self.actor.role && person.session_epoch == self.epoch =>

@@ -3,7 +3,7 @@
 //! the log does.
 //!
 //! Invariants: no line is lost while the process lives, nor at its orderly end; lines keep their order;
-//! memory is bounded (`WAITING_BYTES_MAX`), and whoever finds it full waits. A line is written within
+//! memory is bounded (`WAITING_BYTES_MAX`), and a writer that finds it full waits. A line is written within
 //! `GATHER`, a warning or an error at once. `kill -9` loses the lines of the last moment.
 
 use std::{
@@ -57,7 +57,7 @@ impl Lines {
             .spawn(move || {
                 let mut text = Vec::new();
                 while own.take(&mut text) {
-                    // A log that nobody reads any more is no reason to stop serving.
+                    // A log without a reader is no reason to stop serving.
                     let _gone = out.write_all(&text).and_then(|()| out.flush());
                     text.clear();
                 }
@@ -80,7 +80,7 @@ impl Drop for Lines {
         self.shared.lock().closed = true;
         self.shared.work.notify_one();
         if let Some(thread) = self.thread.take() {
-            // It does not panic; and if it did, there would be nobody left to tell.
+            // It does not panic; and if it did, there would be no log left to write to.
             let _ended = thread.join();
         }
     }
@@ -191,9 +191,9 @@ mod tests {
     fn every_line_arrives_once_and_in_order_from_each_thread() {
         const THREADS: usize = 4;
         const EACH: usize = 500;
-        let (told, heard) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let (leave, wait) = mpsc::channel();
-        let lines = Lines::start(Slow(told, wait)).unwrap();
+        let lines = Lines::start(Slow(sender, wait)).unwrap();
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
                 let writer = lines.writer();
@@ -210,7 +210,7 @@ mod tests {
             }
         });
         drop(lines);
-        let text = String::from_utf8(heard.iter().flatten().collect()).unwrap();
+        let text = String::from_utf8(receiver.iter().flatten().collect()).unwrap();
         for thread in 0..THREADS {
             let prefix = format!("{thread} ");
             let own: Vec<_> = text
@@ -224,9 +224,9 @@ mod tests {
 
     #[test]
     fn a_full_log_holds_whoever_has_more_to_say_until_there_is_room() {
-        let (told, heard) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let (leave, wait) = mpsc::channel();
-        let lines = Lines::start(Slow(told, wait)).unwrap();
+        let lines = Lines::start(Slow(sender, wait)).unwrap();
         let (writer, (done, ended)) = (lines.writer(), mpsc::channel());
         let line = vec![b'x'; WAITING_BYTES_MAX];
         let talker = std::thread::spawn(move || {
@@ -245,7 +245,7 @@ mod tests {
         talker.join().unwrap();
         drop(lines);
         assert_eq!(
-            heard.iter().map(|piece| piece.len()).sum::<usize>(),
+            receiver.iter().map(|piece| piece.len()).sum::<usize>(),
             3 * WAITING_BYTES_MAX
         );
     }

@@ -64,15 +64,15 @@ kinds! {
     WrongPassword = "wrong-password", FORBIDDEN, "The current password is wrong",
         "A new password is taken only together with the one that you log in with now. Who has lost it asks for an invitation.";
     InvitationInvalid = "invitation-invalid", UNAUTHORIZED, "The invitation is not valid",
-        "It was used, has expired, was replaced by a newer one, or is not copied whole. Ask whoever invited you for a new one; with a password that you have set already, log in.";
+        "It was used, has expired, was replaced by a newer one, or is not copied whole. Ask the person who invited you for a new one; with a password that you have set already, log in.";
     Forbidden = "forbidden", FORBIDDEN, "Your role may not do this",
         "The role in your token has no right to this action. Ask the laboratory's admin.";
     WrongAudience = "wrong-audience", FORBIDDEN, "The token is for another part of the service",
         "Operators' calls need an operator's token, a laboratory's calls need a token of its staff.";
     TenantSuspended = "tenant-suspended", FORBIDDEN, "The laboratory is suspended",
-        "Its data is kept whole, but nobody can use it until an operator resumes it.";
+        "Its data is kept, and it cannot be used until an operator resumes it.";
     TenantDeleting = "tenant-deleting", FORBIDDEN, "The laboratory is being removed",
-        "It is being archived and will be dropped; nobody can use it any more. Ask the operators about its archive.";
+        "It is being archived and will be dropped; it cannot be used any more. Ask the operators about its archive.";
     TenantRestoring = "tenant-restoring", SERVICE_UNAVAILABLE, "The laboratory is being restored",
         "An archive is taking the place of what it holds; try again in a few minutes.";
     NoSuchRoute = "no-such-route", NOT_FOUND, "There is nothing at this address",
@@ -84,7 +84,7 @@ kinds! {
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "This address does not take that method",
         "The Allow header lists the methods it takes.";
     Conflict = "conflict", CONFLICT, "The record's state does not allow this",
-        "The detail says which state it is in and what it needs. Read the record again and decide anew.";
+        "The detail says which state it is in and what it needs. Read the record again, then decide.";
     Duplicate = "duplicate", CONFLICT, "It exists already",
         "A record with the same key exists. The detail names the key.";
     ItemsRefused = "items-refused", CONFLICT, "Some of the items cannot be taken, so none was",
@@ -102,7 +102,7 @@ kinds! {
     IdempotencyInFlight = "idempotency-in-flight", CONFLICT, "The first request with this key is still running",
         "Wait a moment and send the same request again: you will get the first one's answer.";
     VersionMismatch = "version-mismatch", PRECONDITION_FAILED, "The record has changed since you read it",
-        "If-Match names another version than the record has now. Read it again and decide anew.";
+        "If-Match names another version than the record has now. Read it again, then decide.";
     BodyTooSlow = "body-too-slow", REQUEST_TIMEOUT, "The body did not come in time",
         "The connection is too slow, or stopped in the middle of the body. Nothing was changed; send it again.";
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large",
@@ -120,7 +120,7 @@ kinds! {
     IdempotencyKeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The key was used for another request",
         "An Idempotency-Key belongs to one request. Use a new key for a new request.";
     PreconditionRequired = "precondition-required", PRECONDITION_REQUIRED, "If-Match is missing",
-        "Send the ETag that you read as If-Match, so that nobody's change is overwritten unseen.";
+        "Send the ETag that you read as If-Match, so that no change is overwritten unseen.";
     TooManyAtOnce = "too-many-at-once", TOO_MANY_REQUESTS, "Too many log-ins of yours are under way",
         "Log-ins of one client wait for each other. Try again after Retry-After.";
     TooManyAttempts = "too-many-attempts", TOO_MANY_REQUESTS, "Too many failed attempts",

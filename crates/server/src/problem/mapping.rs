@@ -1,6 +1,6 @@
 //! The one place where errors of the other crates become problems.
 //!
-//! Every match is exhaustive: a new variant does not compile until somebody decides what a client is told.
+//! Every match is exhaustive: a new variant does not compile until its author decides what the client gets.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn whole_seconds(time: Duration) -> u32 {
     u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
 }
 
-/// What a user is told whose laboratory is not in service.
+/// The problem for a user whose laboratory is not in service.
 fn not_serving(state: TenantState) -> Problem {
     match state {
         TenantState::Provisioning => Problem::new(Kind::TenantProvisioning),
@@ -315,7 +315,7 @@ mod tests {
 
     use super::*;
 
-    fn told(error: ResolveError) -> (u16, String, String, String) {
+    fn response_to(error: ResolveError) -> (u16, String, String, String) {
         let cause = error.to_string();
         let problem = Problem::from(error);
         assert_eq!(problem.cause(), Some(cause.as_str()), "the log has the figures");
@@ -369,9 +369,9 @@ mod tests {
             (too_large, "tenant-server-unavailable", "2"),
         ];
         for (error, code, after) in cases {
-            let (status, told_code, told_after, body) = told(error);
+            let (status, got_code, got_after, body) = response_to(error);
             assert_eq!(
-                (status, told_code.as_str(), told_after.as_str()),
+                (status, got_code.as_str(), got_after.as_str()),
                 (503, code, after)
             );
             for figure in ["west-7", "64", "500", "100", "3000", &tenant.to_string()] {

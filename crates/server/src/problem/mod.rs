@@ -110,7 +110,7 @@ impl Problem {
         problem
     }
 
-    /// An error that is nobody's fault but ours; `cause` is for the log alone.
+    /// An internal error; `cause` is for the log alone.
     #[must_use]
     pub fn internal(cause: impl fmt::Display) -> Self {
         Self::caused(Kind::Internal, cause)
@@ -227,7 +227,7 @@ impl Problem {
 
     fn body(&self) -> ProblemBody {
         let parts = &self.0;
-        let told = if parts.kind.status().is_server_error() {
+        let detail = if parts.kind.status().is_server_error() {
             None
         } else {
             parts.detail.clone()
@@ -236,7 +236,7 @@ impl Problem {
             r#type: parts.kind.address(),
             title: parts.kind.title(),
             status: parts.kind.status().as_u16(),
-            detail: told.unwrap_or_else(|| parts.kind.help().to_owned()),
+            detail: detail.unwrap_or_else(|| parts.kind.help().to_owned()),
             code: parts.kind.code(),
             errors: parts.errors.clone(),
             trace_id: parts.trace_id.clone(),

@@ -59,7 +59,7 @@ pub struct AdoptAdminBody {
     /// For a person whom its database does not know; the address unless given.
     #[schema(value_type = Option<Line>)]
     display_name: Option<String>,
-    /// For a person who has no password in its database; whoever has one keeps it.
+    /// For a person who has no password in its database; an existing password is kept.
     #[schema(value_type = Option<NewPassword>)]
     password: Option<Password>,
 }
@@ -128,7 +128,7 @@ pub(crate) async fn adopt(
             if invite {
                 return Err(invalid(
                     "invite",
-                    &"`invite` goes with no `admin.password`: whoever is given one needs no link",
+                    &"`invite` cannot be combined with `admin.password`: a person with a password needs no link",
                 ));
             }
             let name = adoption.name.as_deref().unwrap_or_default();

@@ -140,9 +140,9 @@ pub(crate) async fn operator_log_in(
     Ok(session(&state, &outcome?))
 }
 
-/// Writes a log-in into the registry's audit: nobody gets in unwritten. A refusal is counted instead, so that
-/// nobody fills the audit at their own speed; one past the limit on attempts is not even counted. What failed
-/// on our side says nothing about the person and is in the log.
+/// Writes a log-in into the registry's audit: every log-in is written. A refusal is counted instead, so that
+/// no client fills the audit at its own speed; one past the limit on attempts is not even counted. What
+/// failed on our side says nothing about the person and is in the log.
 async fn record(
     req: &HttpRequest,
     state: &AppState,

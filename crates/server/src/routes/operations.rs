@@ -27,7 +27,7 @@ pub struct Accepted {
     /// For the first administrator of a new laboratory who was given no password: shown only now.
     #[serde(skip_serializing_if = "Option::is_none")]
     invitation: Option<InvitationView>,
-    /// What whoever asked for a new laboratory must know of what it begins with.
+    /// What the person who asked for a new laboratory must know of its initial catalogue.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>, required = false)]
     notes: Vec<&'static str>,

@@ -1,4 +1,4 @@
-//! What everybody may do with their own account.
+//! What every person may do with their own account.
 
 use actix_web::{HttpRequest, HttpResponse, post, web};
 use identity::{PasswordContext, Principal};
@@ -112,7 +112,7 @@ impl Change<'_> {
         let changed = (state.registry)
             .in_txn(async |txn| operator_change_password_in_txn(txn, id, epoch, &hash, &by.change()).await)
             .await?;
-        // Somebody has changed or reset it meanwhile, or closed the account.
+        // It was changed or reset meanwhile, or the account was closed.
         let changed = changed.ok_or_else(|| Problem::new(Kind::TokenInvalid))?;
         Ok(Principal::Operator {
             operator: id,
@@ -130,7 +130,7 @@ impl Change<'_> {
         let state = self.state;
         let (current, new) = (&self.body.current_password, &self.body.new_password);
         let client = client_ip(self.req).map(ClientNetwork::of);
-        // Whoever has a session here is no stranger: only this client's own failures count.
+        // The caller has a session here: only this client's own failures count.
         let attempt = state.attempts.begin(account, client, true).await?;
         let stored = stored.map(ExposeSecret::expose_secret);
         if !state.passwords.verify(current.secret(), stored).await? {

@@ -54,7 +54,7 @@ pub(crate) async fn create(
 }
 
 /// Closes a range from now on. Refused while people have a critical limit by this range alone, unless the
-/// body says why nobody needs to be told any more.
+/// body says why no notice is needed any more.
 #[utoipa::path(tag = "laboratory", request_body = Option<CloseRange>, params(("id" = Uuid, Path)), responses((status = 200, body = RangeView)))]
 #[post("/ranges/{id}/close")]
 pub(crate) async fn close(

@@ -106,7 +106,7 @@ pub(crate) async fn void(
     Ok(tagged(&result))
 }
 
-/// Records that somebody was told of a critical value; it may be released from then on. `If-Match` says of
+/// Records who was notified of a critical value; it may be released from then on. `If-Match` says of
 /// which value: that of the result at this version, or with `amendmentId` and `amendmentVersion` that of its
 /// open amendment. Another one by now is answered with 412.
 #[utoipa::path(tag = "laboratory", request_body = CriticalNoticeEntry,

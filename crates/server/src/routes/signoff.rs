@@ -12,8 +12,8 @@ use crate::{
     response,
 };
 
-/// Verifies entered results. Whoever entered a value may not verify it, unless the laboratory allows it. A
-/// value whose critical mark was lifted (`criticalLifted`) needs a notice, or `confirmLifted` with the
+/// Verifies entered results. The person who entered a value may not verify it, unless the laboratory allows
+/// it. A value whose critical mark was lifted (`criticalLifted`) needs a notice, or `confirmLifted` with the
 /// reason.
 #[utoipa::path(tag = "laboratory", request_body = Items, responses((status = 200, body = Signed)))]
 #[post("/verifications")]
@@ -26,7 +26,7 @@ pub(crate) async fn verify(tenant: Tenant, body: Body<Items>) -> ApiResult<HttpR
     Ok(response::ok(&signed))
 }
 
-/// Releases verified results. A critical value is not released before somebody was told.
+/// Releases verified results. A critical value is not released before its notice is recorded.
 #[utoipa::path(tag = "laboratory", request_body = Items, responses((status = 200, body = Signed)))]
 #[post("/releases")]
 pub(crate) async fn release(tenant: Tenant, body: Body<Items>) -> ApiResult<HttpResponse> {

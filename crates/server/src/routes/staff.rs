@@ -42,7 +42,7 @@ pub struct NewStaffBody {
     display_name: String,
     /// One of receptionist, technician, supervisor, lab_admin.
     role: Role,
-    /// Nobody sets another's password.
+    /// One person cannot set another's password.
     #[schema(ignore)]
     #[serde(default, rename = "password")]
     _password: NoPassword,
@@ -76,13 +76,13 @@ pub struct StaffPatchBody {
     #[serde(default, deserialize_with = "input::present")]
     #[schema(value_type = bool, required = false)]
     active: Option<bool>,
-    /// Nobody sets another's password.
+    /// One person cannot set another's password.
     #[schema(ignore)]
     #[serde(default, rename = "password")]
     _password: NoPassword,
 }
 
-/// Everybody, those added last first.
+/// The staff, those added last first.
 #[utoipa::path(tag = "laboratory", params(ListQuery), responses((status = 200, body = Page<Staff>)))]
 #[get("/staff")]
 pub(crate) async fn list(
@@ -102,8 +102,8 @@ pub(crate) async fn list(
 
 /// Adds a person, who sets the password by a link: the answer has it, once.
 ///
-/// The same request again under the same `Idempotency-Key` adds nobody; as long as the person has set no
-/// password there is a new link in place of the first, and none from then on.
+/// The same request again under the same `Idempotency-Key` adds no second person; as long as the person has
+/// set no password there is a new link in place of the first, and none from then on.
 #[utoipa::path(tag = "laboratory", request_body = NewStaffBody, params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = AddedStaff, headers(("Location" = String), ("ETag" = String)))))]
 #[post("/staff")]
@@ -174,7 +174,7 @@ pub(crate) async fn show(tenant: Tenant, id: PathId<StaffId>) -> ApiResult<HttpR
     Ok(response::ok_tagged(person.version, &person))
 }
 
-/// Changes a person. Nobody is ever removed: signatures name them.
+/// Changes a person. Persons are never removed: signatures name them.
 #[utoipa::path(tag = "laboratory", request_body = StaffPatchBody,
     params(("id" = Uuid, Path), ("If-Match" = String, Header)),
     responses((status = 200, body = Staff, headers(("ETag" = String)))))]

@@ -47,7 +47,7 @@ impl Sender {
         about: &About,
     ) -> Result<(), ExportError> {
         if let Some(begun) = self.begun.borrow_mut().take() {
-            // Nobody waits any more: the first piece finds that out.
+            // The client has gone: the first piece finds that out.
             let _ = begun.send(Ok(()));
         }
         let out = async |piece| match timeout(STALL_LIMIT, self.pieces.send(Ok(piece))).await {

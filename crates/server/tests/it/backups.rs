@@ -6,7 +6,7 @@ use testkit::eventually;
 
 use crate::support::{Call, LIMIT, Reply, World, connect, finished, provision};
 
-const NOBODY: &str = "0190a5b0-0000-7000-8000-000000000001";
+const STAND_IN: &str = "0190a5b0-0000-7000-8000-000000000001";
 
 async fn keyed(world: &World, path: &str, body: &Value, key: &str) -> Reply {
     let call = Call::new("POST", path).json(body).header("idempotency-key", key);
@@ -93,7 +93,7 @@ async fn a_schedule_has_bounds_and_is_gone_with_its_end() {
             &json!(172_800)
         )
     );
-    let unknown = format!("/api/v1/tenants/{NOBODY}/backup-schedule");
+    let unknown = format!("/api/v1/tenants/{STAND_IN}/backup-schedule");
     put(&world, &unknown, &body).await.refused(404, "unknown-tenant");
     world
         .server
@@ -167,7 +167,7 @@ async fn schedules_and_archives_come_in_pages() {
     );
     let of_one = get(&world, &format!("/api/v1/archives?tenantId={}", ids[0])).await;
     assert!(slugs(&of_one).iter().all(|slug| slug == "alpha-lab"));
-    let of_none = get(&world, &format!("/api/v1/archives?tenantId={NOBODY}")).await;
+    let of_none = get(&world, &format!("/api/v1/archives?tenantId={STAND_IN}")).await;
     assert_eq!(of_none["items"], json!([]));
 
     for path in ["/api/v1/backup-schedules", "/api/v1/archives"] {
@@ -218,10 +218,10 @@ async fn a_backup_that_is_asked_for_again_is_the_same_and_other_states_have_none
         .refused(400, "bad-header");
 
     for (path, code) in [
-        (format!("/api/v1/tenants/{NOBODY}/backups"), "unknown-tenant"),
+        (format!("/api/v1/tenants/{STAND_IN}/backups"), "unknown-tenant"),
         ("/api/v1/tenants/acme-lab/backups".to_owned(), "not-found"),
-        (format!("/api/v1/archives/{NOBODY}/verify"), "not-found"),
-        (format!("/api/v1/archives/{NOBODY}/restore"), "not-found"),
+        (format!("/api/v1/archives/{STAND_IN}/verify"), "not-found"),
+        (format!("/api/v1/archives/{STAND_IN}/restore"), "not-found"),
     ] {
         post(&world, &path, json!({})).await.refused(404, code);
     }
@@ -326,7 +326,7 @@ async fn a_grace_period_is_ended_by_whoever_types_the_slug_once_more() {
         let said = post(&world, &format!("/api/v1/operations/{done}/{asked}"), json!({})).await;
         said.refused(409, "conflict");
     }
-    post(&world, &end(NOBODY), confirmed.clone())
+    post(&world, &end(STAND_IN), confirmed.clone())
         .await
         .refused(404, "not-found");
 
@@ -421,7 +421,7 @@ async fn a_text_that_the_registry_cannot_store_is_the_clients_to_mend() {
         let path = format!("/api/v1/tenants/{id}/{path}");
         post(&world, &path, body).await.refused(422, "invalid");
     }
-    let restore = format!("/api/v1/archives/{NOBODY}/restore");
+    let restore = format!("/api/v1/archives/{STAND_IN}/restore");
     let body = json!({ "as": "acme-two", "reason": "\u{7}" });
     post(&world, &restore, body).await.refused(422, "invalid");
     world.stop().await;

@@ -118,7 +118,7 @@ async fn verify(context: &Context, archive: ArchiveId, no_wait: bool) -> anyhow:
     ))
 }
 
-/// Whoever has a terminal on the host may name any place, as they may read it anyway.
+/// An operator with a terminal on the host may name any location, as they may read it anyway.
 async fn import(context: &Context, location: &str, no_wait: bool) -> anyhow::Result<()> {
     let by = context.requested_by(None);
     let asked = context

@@ -56,7 +56,7 @@ pub(crate) async fn run(
     ))
 }
 
-/// Refuses a server that nobody registered: an empty list would say that it hosts no laboratory.
+/// Refuses a server that is not registered: an empty list would say that it hosts no laboratory.
 async fn known_server(context: &Context, wanted: &ServerName) -> anyhow::Result<()> {
     let servers = registry::servers_list(&context.client().await?).await?;
     if servers.iter().any(|server| server.name == *wanted) {

@@ -20,7 +20,7 @@ use crate::{
     view::{ArchiveView, OperationView},
 };
 
-/// When the laboratory is to be gone, and how sure whoever asks is.
+/// When the laboratory is to be gone, and how the operator has confirmed it.
 pub(crate) struct When {
     pub(crate) grace: Option<Duration>,
     pub(crate) now: bool,
@@ -66,7 +66,7 @@ fn confirm(tenant: &Tenant, soon: bool) -> anyhow::Result<()> {
             "--yes".to_owned()
         };
         let message = format!(
-            "offboarding {} must be confirmed: add {add} where nobody can be asked",
+            "offboarding {} must be confirmed: add {add} where no terminal can ask for it",
             tenant.slug
         );
         return Err(Refusal::Usage(message).into());

@@ -94,7 +94,7 @@ async fn request(context: &Context, wanted: Provision) -> anyhow::Result<(Operat
         .request_provision(lab, by)
         .await
         .map_err(|error| match error {
-            // Somebody else was faster than our look.
+            // Another process was faster than our look.
             ProvisionError::Registry(error @ RegistryError::SlugTaken { .. }) => anyhow::Error::new(error),
             other => other.into(),
         })?;
@@ -160,7 +160,7 @@ pub(super) struct Made {
     pub(super) password: Option<NewPassword>,
     /// Its administrator is to be invited, unless they have a password.
     pub(super) invite: bool,
-    /// What whoever asked for it must know of what it begins with.
+    /// What the person who asked for it must know of its initial catalogue.
     pub(super) note: Option<&'static str>,
 }
 
@@ -210,7 +210,7 @@ pub(super) async fn finish(context: &Context, wanted: &TenantRef, made: Made) ->
         Some(invited) => out.answer(&invite::text(context, &invited)),
         None if invite => {
             out.note(&format!(
-                "the administrator has a password, so nobody was invited; `tenantctl invite {}` gives a link to set another",
+                "the administrator has a password, so no invitation was made; `tenantctl invite {}` gives a link to set another",
                 tenant.slug
             ));
             Ok(())

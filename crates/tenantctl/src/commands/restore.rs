@@ -66,7 +66,7 @@ async fn confirm(context: &Context, archive: &Archive, typed: Option<&str>) -> a
     }
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         let message = format!(
-            "restoring {slug} in place must be confirmed: add --confirm {slug} where nobody can be asked"
+            "restoring {slug} in place must be confirmed: add --confirm {slug} where no terminal can ask for it"
         );
         return Err(Refusal::Usage(message).into());
     }

@@ -37,7 +37,8 @@ pub(crate) async fn run(global: &Global, out: Out, no_serve: bool, prepare: Prep
             steps.push(document(&step));
         })
         .await;
-    // tenantd starts the embedded server anew as its owner: it then ends with tenantd, however that one ends.
+    // tenantd starts the embedded server again as its owner: it then ends with tenantd, however that one
+    // ends.
     let closed = context.close().await;
     if let Err(error) = prepared {
         let refused = error.changed_nothing() || steps.is_empty();

@@ -2,7 +2,7 @@ use testkit::Space;
 
 use crate::ctl::Ctl;
 
-const NOBODY: &str = "0190a5b0-0000-7000-8000-000000000001";
+const STAND_IN: &str = "0190a5b0-0000-7000-8000-000000000001";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn before_up_every_command_says_to_run_it() {
@@ -40,12 +40,12 @@ async fn what_does_not_exist_is_exit_code_4_with_a_way_on() {
     let said = ctl.run(&["show", "acme-lb"]).expect(4);
     assert!(said.stderr.contains("did you mean acme-lab?"), "{said:?}");
     for args in [
-        &["suspend", NOBODY][..],
+        &["suspend", STAND_IN][..],
         &["migrate", "acme-lab", "zebra"],
         &["offboard", "zebra", "--yes"],
-        &["archives", "show", NOBODY],
-        &["operations", "watch", NOBODY],
-        &["operations", "retry", NOBODY],
+        &["archives", "show", STAND_IN],
+        &["operations", "watch", STAND_IN],
+        &["operations", "retry", STAND_IN],
         &["operations", "list", "--tenant", "zebra"],
     ] {
         let said = ctl.run(args).expect(4);
@@ -128,9 +128,9 @@ fn a_reason_is_one_line_of_bounded_length_in_every_command() {
         &["offboard", "acme-lab", "--yes"],
         &["export", "acme-lab"],
         &["backup", "acme-lab"],
-        &["restore", NOBODY],
-        &["operations", "cancel", NOBODY],
-        &["webhooks", "disable", NOBODY],
+        &["restore", STAND_IN],
+        &["operations", "cancel", STAND_IN],
+        &["webhooks", "disable", STAND_IN],
     ] {
         for (reason, part) in [(&long, "the limit is 500"), (&lines, "U+000A")] {
             let args = [args, &["--reason", reason]].concat();

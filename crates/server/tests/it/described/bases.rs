@@ -110,7 +110,7 @@ pub(super) fn variants(route: &str) -> Vec<Variant> {
     }
 }
 
-const NOBODY: &str = "01890000-0000-7000-8000-000000000000";
+const STAND_IN: &str = "01890000-0000-7000-8000-000000000000";
 
 impl Stage {
     pub(super) async fn new() -> Self {
@@ -346,7 +346,7 @@ impl Stage {
                         "timeZone": "Europe/Vienna", "admin": admin }),
             ),
             "POST /api/v1/tenants/{id}/offboard" => (
-                format!("/tenants/{NOBODY}/offboard"),
+                format!("/tenants/{STAND_IN}/offboard"),
                 json!({ "graceSeconds": 86_400, "confirmSlug": "acme-lab", "reason": "over" }),
             ),
             "POST /api/v1/tenants/{id}/forget" => (
@@ -354,16 +354,16 @@ impl Stage {
                 json!({ "confirmSlug": "acme-lab", "reason": "gone" }),
             ),
             "POST /api/v1/operations/{id}/end-grace" => (
-                format!("/operations/{NOBODY}/end-grace"),
+                format!("/operations/{STAND_IN}/end-grace"),
                 json!({ "confirmSlug": "acme-lab", "reason": "over" }),
             ),
             "POST /api/v1/archives/{id}/restore" => (
-                format!("/archives/{NOBODY}/restore"),
+                format!("/archives/{STAND_IN}/restore"),
                 json!({ "as": "new-lab", "inPlace": false, "reason": "lost" }),
             ),
             "POST /api/v1/archives/prune" => (
                 "/archives/prune".to_owned(),
-                json!({ "tenantId": NOBODY, "dryRun": true }),
+                json!({ "tenantId": STAND_IN, "dryRun": true }),
             ),
             "POST /api/v1/archives/import" => (
                 "/archives/import".to_owned(),
@@ -378,7 +378,7 @@ impl Stage {
                 json!({ "url": "https://hooks.invalid/x", "description": "for a test", "eventTypes": ["laboratory.removed"] }),
             ),
             "POST /api/v1/webhooks/{id}/rotate" => (
-                format!("/webhooks/{NOBODY}/rotate"),
+                format!("/webhooks/{STAND_IN}/rotate"),
                 json!({ "overlapSeconds": 60 }),
             ),
             _ => return None,

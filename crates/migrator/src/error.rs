@@ -21,7 +21,7 @@ pub enum MigrateError {
     },
     /// The database's history holds a row that no migration run can have written.
     #[error(
-        "row {row} of refinery_schema_history in database {database} cannot be read: {why}; mend or restore that row \
+        "row {row} of refinery_schema_history in database {database} cannot be read: {why}; fix or restore that row \
          before migrating"
     )]
     CorruptHistory {

@@ -295,7 +295,7 @@ impl ProvisionError {
         }
     }
 
-    /// Which steps that are done must be done again before this failure can be mended.
+    /// Which steps that are done must be done again before this failure can be fixed.
     pub(crate) fn invalidates(&self, during: Step) -> &'static [Step] {
         match (self, during) {
             (

@@ -208,7 +208,7 @@ pub(crate) enum Command {
     },
     /// Look for what does not fit together in registry, servers and archives, and say what to do
     #[command(
-        after_help = "Ends with 0 when nothing is wrong and with 3 when findings are left. Mending never drops what may hold a \
+        after_help = "Ends with 0 when nothing is wrong and with 3 when findings are left. Fixing never drops what may hold a \
                       laboratory's data and never lowers a recorded version."
     )]
     Doctor {
@@ -216,7 +216,7 @@ pub(crate) enum Command {
         /// log in as its role
         #[arg(long)]
         deep: bool,
-        /// Mend what is safe to mend
+        /// Fix what is safe to fix
         #[arg(long)]
         fix: bool,
     },

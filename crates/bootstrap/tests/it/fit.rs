@@ -251,7 +251,7 @@ async fn a_second_registry_over_the_same_laboratories_is_refused_unless_it_is_me
     };
     assert_eq!(finding.kind, FindingKind::OtherRegistry);
     assert!(
-        !finding.mendable && !finding.advice.contains("DROP"),
+        !finding.fixable && !finding.advice.contains("DROP"),
         "{finding:#?}"
     );
 }

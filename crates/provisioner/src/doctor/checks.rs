@@ -410,7 +410,7 @@ impl Sighting {
         if !self.fixable {
             return finding;
         }
-        finding.mended_by(Remedy::Run {
+        finding.fixed_by(Remedy::Run {
             database: self.database,
             statements: self.statements,
         })

@@ -100,7 +100,7 @@ fn differs(tenant: &Tenant, version: SchemaVersion) -> Finding {
     if version > tenant.db_version {
         let advice = "`tenantctl doctor --fix` records the version that was found";
         return Finding::new(FindingKind::VersionDiffers, name, seen, advice)
-            .mended_by(Remedy::RecordVersion(tenant.id, version));
+            .fixed_by(Remedy::RecordVersion(tenant.id, version));
     }
     let advice = format!(
         "a recorded version is never lowered: `tenantctl migrate {}` brings the database up to it",

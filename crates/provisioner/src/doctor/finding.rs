@@ -308,12 +308,15 @@ pub struct Finding {
     pub seen: String,
     /// What to do, with a command to type where there is one.
     pub advice: String,
-    /// Whether the doctor may mend it.
-    pub mendable: bool,
-    /// Whether it was mended in this run.
-    pub mended: bool,
-    /// Why it could not be mended, where that was tried.
-    pub not_mended: Option<String>,
+    /// Whether the doctor may fix it.
+    #[serde(rename = "mendable")]
+    pub fixable: bool,
+    /// Whether it was fixed in this run.
+    #[serde(rename = "mended")]
+    pub fixed: bool,
+    /// Why it could not be fixed, where that was tried.
+    #[serde(rename = "notMended")]
+    pub not_fixed: Option<String>,
     #[serde(skip)]
     pub(crate) remedy: Option<Remedy>,
 }
@@ -333,9 +336,9 @@ impl Finding {
             slug: None,
             seen: seen.into(),
             advice: advice.into(),
-            mendable: false,
-            mended: false,
-            not_mended: None,
+            fixable: false,
+            fixed: false,
+            not_fixed: None,
             remedy: None,
         }
     }
@@ -354,9 +357,9 @@ impl Finding {
         }
     }
 
-    pub(crate) fn mended_by(self, remedy: Remedy) -> Self {
+    pub(crate) fn fixed_by(self, remedy: Remedy) -> Self {
         Self {
-            mendable: true,
+            fixable: true,
             remedy: Some(remedy),
             ..self
         }
@@ -376,7 +379,7 @@ impl Finding {
 /// Which finding it is.
 pub(super) type OwnedKey = (FindingKind, Option<ServerName>, String);
 
-/// What mends a finding. None of it drops what may hold a laboratory's data.
+/// What fixes a finding. None of it drops what may hold a laboratory's data.
 #[derive(Debug, Clone)]
 pub(crate) enum Remedy {
     /// Make the server say of the laboratory's role what the registry says of the laboratory.
@@ -463,21 +466,21 @@ pub struct Report {
     pub reachable: Vec<Reachable>,
     /// Roles of others that could let themselves into every laboratory, which PostgreSQL allows up to version 15.
     pub role_creators: Vec<RoleCreator>,
-    /// How long it took, in milliseconds, mending included.
+    /// How long it took, in milliseconds, fixing included.
     pub took_ms: u64,
 }
 
 impl Report {
-    /// How many findings were mended in this run.
+    /// How many findings were fixed in this run.
     #[must_use]
-    pub fn mended(&self) -> usize {
-        self.findings.iter().filter(|finding| finding.mended).count()
+    pub fn fixed(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.fixed).count()
     }
 
-    /// How many findings are left after mending.
+    /// How many findings are left after fixing.
     #[must_use]
     pub fn left(&self) -> usize {
-        self.findings.iter().filter(|finding| !finding.mended).count()
+        self.findings.iter().filter(|finding| !finding.fixed).count()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Mending what is safe to mend. Each remedy looks again before it acts, and none drops what may hold a laboratory's data.
+//! Fixing what is safe to fix. Each remedy looks again before it acts, and none drops what may hold a laboratory's data.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Sessions on the servers that something is mended on.
+/// Sessions on the servers that something is fixed on.
 pub(super) struct Fixer<'a> {
     inner: &'a Inner,
     by: &'a RequestedBy,
@@ -36,18 +36,18 @@ impl<'a> Fixer<'a> {
         }
     }
 
-    /// Mends a finding that has a remedy, and writes into it what came of that.
-    pub(super) async fn mend(&mut self, finding: &mut Finding) {
+    /// Fixes a finding that has a remedy, and writes into it what came of that.
+    pub(super) async fn fix(&mut self, finding: &mut Finding) {
         let Some(remedy) = finding.remedy.clone() else {
             return;
         };
         match self.apply(finding.server.as_ref(), remedy).await {
             Ok(()) => {
-                finding.mended = true;
-                tracing::info!(kind = finding.kind.as_str(), subject = finding.subject, "mended");
+                finding.fixed = true;
+                tracing::info!(kind = finding.kind.as_str(), subject = finding.subject, "fixed");
                 self.write_down(finding).await;
             }
-            Err(error) => finding.not_mended = Some(error.to_string()),
+            Err(error) => finding.not_fixed = Some(error.to_string()),
         }
     }
 
@@ -106,7 +106,7 @@ impl<'a> Fixer<'a> {
     async fn session(&mut self, server: Option<&ServerName>) -> Result<&AdminSession, ProvisionError> {
         let name = server.ok_or_else(|| ProvisionError::Invalid {
             field: "server",
-            why: "what is to be mended is on no server".to_owned(),
+            why: "what is to be fixed is on no server".to_owned(),
         })?;
         if !self.sessions.contains_key(name) {
             let client = self.inner.config.registry.client().await?;
@@ -139,7 +139,7 @@ impl<'a> Fixer<'a> {
             registry::audit_insert(&client, &entry).await
         };
         if let Err(error) = written.await {
-            tracing::warn!(subject = finding.subject, %error, "the audit does not say what was mended");
+            tracing::warn!(subject = finding.subject, %error, "the audit does not say what was fixed");
         }
     }
 }

@@ -105,7 +105,7 @@ pub(super) async fn compared(
     );
     let advice = "`tenantctl doctor --deep --fix` applies the grants again";
     let finding = Finding::new(FindingKind::RightsUnsettled, subject, seen.join("; "), advice);
-    Ok(Some(finding.mended_by(Remedy::Settle(laboratory.id))))
+    Ok(Some(finding.fixed_by(Remedy::Settle(laboratory.id))))
 }
 
 fn shown(rights: &[String]) -> String {

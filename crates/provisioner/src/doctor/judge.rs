@@ -189,7 +189,7 @@ impl Judge<'_> {
             ),
             "`tenantctl doctor --fix` makes it again with its stored password",
         );
-        finding.mended_by(Remedy::MakeRole(tenant.id))
+        finding.fixed_by(Remedy::MakeRole(tenant.id))
     }
 
     fn not_ours(&self, what: &str, name: &str, comment: Option<&str>, tenant: &Tenant) -> Finding {
@@ -249,13 +249,13 @@ impl Judge<'_> {
             let seen = format!("{slug} is active, but {why}");
             let advice = "`tenantctl doctor --fix` lets it in again";
             let finding = self.finding(FindingKind::RoleCannotLogIn, name, seen, advice);
-            return Some(finding.mended_by(Remedy::Align(tenant.id)));
+            return Some(finding.fixed_by(Remedy::Align(tenant.id)));
         }
         (TenantState::CLOSED.contains(&tenant.status) && role.can_log_in).then(|| {
             let seen = format!("{slug} is {}, but its role can log in", tenant.status);
             let advice = "`tenantctl doctor --fix` closes it; so does a running tenantd";
             let finding = self.finding(FindingKind::RoleCanLogIn, name, seen, advice);
-            finding.mended_by(Remedy::Align(tenant.id))
+            finding.fixed_by(Remedy::Align(tenant.id))
         })
     }
 
@@ -290,7 +290,7 @@ impl Judge<'_> {
                 Some(Named::Other | Named::Laboratory | Named::Exchanged(_))
             );
         Some(match DbName::from_catalog(name) {
-            Ok(database) if !is_a_strangers => finding.mended_by(Remedy::CloseToPublic(database)),
+            Ok(database) if !is_a_strangers => finding.fixed_by(Remedy::CloseToPublic(database)),
             _ => finding,
         })
     }
@@ -324,7 +324,7 @@ impl Judge<'_> {
                 let advice =
                     "`tenantctl doctor --fix` drops it when nobody has begun to be a laboratory in it";
                 let finding = self.finding(FindingKind::MakingLeft, name, seen, advice);
-                finding.mended_by(Remedy::DropEmptyClone(db_name))
+                finding.fixed_by(Remedy::DropEmptyClone(db_name))
             }),
             Named::Scratch(_) if self.observed.comparing => None,
             Named::Scratch(operation) => (!self.under_way.has(operation)).then(|| {
@@ -332,7 +332,7 @@ impl Judge<'_> {
                     format!("a copy in which the operation {operation} proved a dump, and it has ended");
                 let advice = "`tenantctl doctor --fix` drops it; what it is a copy of stays";
                 let finding = self.finding(FindingKind::ScratchLeft, name, seen, advice);
-                finding.mended_by(Remedy::DropScratch(db_name))
+                finding.fixed_by(Remedy::DropScratch(db_name))
             }),
             Named::Template(build)
                 if build.is_current() && (database.connectable || !database.is_template) =>
@@ -341,21 +341,21 @@ impl Judge<'_> {
                     "laboratories are cloned from it, but it is not sealed: somebody may have changed it";
                 let advice = "`tenantctl doctor --fix` drops it; the next laboratory has it built anew";
                 let finding = self.finding(FindingKind::StaleTemplate, name, seen, advice);
-                Some(finding.mended_by(Remedy::DropTemplate(db_name)))
+                Some(finding.fixed_by(Remedy::DropTemplate(db_name)))
             }
             Named::Template(build) => build.is_stale().then(|| {
                 let seen = format!("laboratories are cloned from version {} now", migrator::latest());
                 let advice =
                     "`tenantctl doctor --fix` drops it; an older binary that needs it builds it again";
                 let finding = self.finding(FindingKind::StaleTemplate, name, seen, advice);
-                finding.mended_by(Remedy::DropTemplate(db_name))
+                finding.fixed_by(Remedy::DropTemplate(db_name))
             }),
             Named::TemplateBuilding => (!self.observed.template_is_built).then(|| {
                 let seen = "a template that was begun and that nobody builds";
                 let advice =
                     "`tenantctl doctor --fix` drops it; so does the next one who builds the template";
                 let finding = self.finding(FindingKind::StaleTemplate, name, seen, advice);
-                finding.mended_by(Remedy::DropTemplate(db_name))
+                finding.fixed_by(Remedy::DropTemplate(db_name))
             }),
             Named::Spare(of) => {
                 let seen = if of == "making" {
@@ -373,7 +373,7 @@ impl Judge<'_> {
                 let advice =
                     "`tenantctl doctor --fix` drops it when nobody has begun to be a laboratory in it";
                 let finding = self.finding(FindingKind::StaleSpare, name, seen, advice);
-                Some(finding.mended_by(Remedy::DropEmptyClone(db_name)))
+                Some(finding.fixed_by(Remedy::DropEmptyClone(db_name)))
             }
         }
     }

@@ -217,7 +217,7 @@ async fn refused(
             let advice =
                 "`tenantctl doctor --deep --fix` puts the stored password back; look who had the old one"
                     .to_owned();
-            Some(finding(seen, advice).mended_by(Remedy::Align(tenant.id)))
+            Some(finding(seen, advice).fixed_by(Remedy::Align(tenant.id)))
         }
         code if [
             SqlState::INVALID_AUTHORIZATION_SPECIFICATION,

@@ -5,7 +5,7 @@
 //! readings does not show, or an operation under way explains, is not told. A server costs a few questions however many
 //! databases it has; only the deep examination opens a connection to each.
 //!
-//! Mending never drops what may hold a laboratory's data, and never lowers a recorded version.
+//! Fixing never drops what may hold a laboratory's data, and never lowers a recorded version.
 
 mod ability;
 mod archives;
@@ -69,17 +69,17 @@ impl Provisioner {
         Ok(report)
     }
 
-    /// Examines, then mends what is safe to mend, and says of each finding what came of it.
+    /// Examines, then fixes what is safe to fix, and says of each finding what came of it.
     ///
     /// # Errors
-    /// As [`Provisioner::examine`]; what cannot be mended is told in its finding.
-    pub async fn mend(&self, deep: bool, by: RequestedBy) -> Result<Report, ProvisionError> {
+    /// As [`Provisioner::examine`]; what cannot be fixed is told in its finding.
+    pub async fn fix(&self, deep: bool, by: RequestedBy) -> Result<Report, ProvisionError> {
         let began = Instant::now();
-        let mut mender = Fixer::new(&self.inner, &by);
+        let mut fixer = Fixer::new(&self.inner, &by);
         let mut report = examine(&self.inner, deep).await?;
-        mend_all(&mut mender, &mut report.findings).await;
+        fix_all(&mut fixer, &mut report.findings).await;
         for _ in 1..LOOKS_MAX {
-            if report.mended() == 0 {
+            if report.fixed() == 0 {
                 break;
             }
             // Only a further look shows what came of it, and what was hidden behind it.
@@ -87,16 +87,16 @@ impl Provisioner {
             let (known, mut fresh) = split(&report.findings, again.findings);
             for finding in &mut report.findings {
                 let is_there = known.contains(&finding.owned_key());
-                if finding.mended && is_there {
-                    finding.not_mended = Some("it was found again right after it was mended".to_owned());
+                if finding.fixed && is_there {
+                    finding.not_fixed = Some("it was found again right after it was fixed".to_owned());
                 } else if !is_there {
-                    // It went with what was mended.
-                    finding.not_mended = None;
+                    // It went with what was fixed.
+                    finding.not_fixed = None;
                 }
-                finding.mended = !is_there;
+                finding.fixed = !is_there;
             }
-            mend_all(&mut mender, &mut fresh).await;
-            let done = fresh.iter().all(|finding| !finding.mended);
+            fix_all(&mut fixer, &mut fresh).await;
+            let done = fresh.iter().all(|finding| !finding.fixed);
             report.findings.extend(fresh);
             (report.reachable, report.role_creators) = (again.reachable, again.role_creators);
             if done {
@@ -109,12 +109,12 @@ impl Provisioner {
     }
 }
 
-/// How often `--fix` looks at most: at first, after it has mended what it found, and after what that brought to light.
+/// How often `--fix` looks at most: at first, after it has fixed what it found, and after what that brought to light.
 const LOOKS_MAX: usize = 3;
 
-async fn mend_all(mender: &mut Fixer<'_>, findings: &mut [Finding]) {
+async fn fix_all(fixer: &mut Fixer<'_>, findings: &mut [Finding]) {
     for finding in findings {
-        mender.mend(finding).await;
+        fixer.fix(finding).await;
     }
 }
 

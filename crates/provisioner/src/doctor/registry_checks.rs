@@ -59,7 +59,7 @@ pub(super) fn stuck(registry_state: &RegistryState) -> Vec<Finding> {
         Some(
             finding
                 .of(&operation.tenant_slug)
-                .mended_by(Remedy::Wake(operation.id)),
+                .fixed_by(Remedy::Wake(operation.id)),
         )
     });
     found.collect()

@@ -52,7 +52,7 @@ impl Judge<'_> {
             };
             let advice = "`tenantctl doctor --fix` sets what is configured";
             let finding = self.finding(FindingKind::RoleUnbounded, name, seen, advice);
-            found.push(finding.mended_by(Remedy::Align(tenant.id)));
+            found.push(finding.fixed_by(Remedy::Align(tenant.id)));
         }
         let whole = matches!(tenant.status, TenantState::Active | TenantState::Suspended);
         if database.is_none() || !whole || role.superuser {
@@ -81,7 +81,7 @@ impl Judge<'_> {
         let advice =
             "`tenantctl doctor --fix` gives it a group of its own; so does `tenantctl migrate --all`";
         let finding = self.finding(FindingKind::RightsUnsettled, name, why, advice);
-        found.push(finding.mended_by(Remedy::Settle(tenant.id)));
+        found.push(finding.fixed_by(Remedy::Settle(tenant.id)));
         found
     }
 
@@ -144,7 +144,7 @@ impl Judge<'_> {
                     ),
                     "`tenantctl doctor --fix` takes them",
                 );
-                found.push(finding.mended_by(Remedy::Settle(other.id)));
+                found.push(finding.fixed_by(Remedy::Settle(other.id)));
             }
         }
         found
@@ -164,7 +164,7 @@ impl Judge<'_> {
             ),
         );
         match DbName::from_catalog(database) {
-            Ok(database) => finding.mended_by(Remedy::TakeConnect {
+            Ok(database) => finding.fixed_by(Remedy::TakeConnect {
                 role: holder.clone(),
                 database,
             }),
@@ -224,7 +224,7 @@ impl Judge<'_> {
             let advice = "`tenantctl doctor --fix` drops it: it owns nothing and has no rights";
             let finding = self.finding(FindingKind::OrphanRole, name, seen, advice);
             return Some(match RoleName::from_catalog(name) {
-                Ok(role) => finding.mended_by(Remedy::DropRole(role)),
+                Ok(role) => finding.fixed_by(Remedy::DropRole(role)),
                 Err(_) => finding,
             });
         }
@@ -252,7 +252,7 @@ impl Judge<'_> {
         let advice = "`tenantctl doctor --fix` drops it: it owns nothing and has no rights";
         let finding = self.finding(FindingKind::OrphanRole, name, seen, advice);
         Some(match RoleName::from_catalog(name) {
-            Ok(role) => finding.mended_by(Remedy::DropRole(role)),
+            Ok(role) => finding.fixed_by(Remedy::DropRole(role)),
             Err(_) => finding,
         })
     }

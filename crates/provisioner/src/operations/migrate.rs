@@ -11,7 +11,7 @@ use crate::{
     operations::{Definition, Sequence, definition::steps},
     preconditions::Planned,
     request::{audit, begin, commit, earlier, insert_operation, not_found},
-    server::{mend_password, rights, settle},
+    server::{fix_password, rights, settle},
 };
 
 impl Provisioner {
@@ -79,7 +79,7 @@ pub(crate) async fn ensure_schema(cx: &Context<'_>) -> StepResult {
     if !settled {
         settle(cx.inner, &held, &tenant, &tenant.db_name).await?;
     }
-    let password = tenant.status == TenantState::Active && mend_password(cx, &held, &tenant).await?;
+    let password = tenant.status == TenantState::Active && fix_password(cx, &held, &tenant).await?;
     Ok(json!({ "from": before, "to": after, "rights_settled": !settled, "password_put_back": password }))
 }
 

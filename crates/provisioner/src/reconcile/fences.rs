@@ -1,9 +1,9 @@
-//! Comparing what servers say with what the registry says, and mending the servers.
+//! Comparing what servers say with what the registry says, and fixing the servers.
 //!
 //! A suspension is committed in the registry first and told to the laboratory's server last. When the process dies in
 //! between, or the server is away, a laboratory that does not serve has a role that can still log in. No note is kept of
 //! that: each worker looks, at its start and every now and then, and what it finds it closes. So it does not matter how
-//! it came about; a server that was restored from a backup is mended the same way.
+//! it came about; a server that was restored from a backup is fixed the same way.
 
 use std::time::Duration;
 

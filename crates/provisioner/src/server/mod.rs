@@ -17,7 +17,7 @@ pub(crate) use self::{
     },
     fitness::reachable,
     rights::{drop_group, limits, log_in, rights, settle},
-    role::{create as create_role, create_or_mend, drop_role, drop_role_of, mend_password, role_is_there},
+    role::{create as create_role, create_or_fix, drop_role, drop_role_of, fix_password, role_is_there},
     settings::handed_on,
     sql::{literal, ownership_comment},
 };

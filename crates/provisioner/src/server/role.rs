@@ -47,7 +47,7 @@ impl Context<'_> {
 }
 
 /// Puts the stored password back where the role has another one, as after an `ALTER ROLE … PASSWORD` of its own.
-pub(crate) async fn mend_password(
+pub(crate) async fn fix_password(
     cx: &Context<'_>,
     held: &AdminSession,
     tenant: &Tenant,
@@ -87,8 +87,8 @@ pub(crate) async fn role_is_there(held: &AdminSession, tenant: &Tenant) -> Resul
     }
 }
 
-/// Creates the role, or mends it where it is there. The server gets a SCRAM verifier and never the password, which would stand in its log.
-pub(crate) async fn create_or_mend(
+/// Creates the role, or fixes it where it is there. The server gets a SCRAM verifier and never the password, which would stand in its log.
+pub(crate) async fn create_or_fix(
     cx: &Context<'_>,
     held: &AdminSession,
     tenant: &Tenant,
@@ -100,7 +100,7 @@ pub(crate) async fn create_or_mend(
         let verifier = literal(&identity::scram_verifier(&password));
         let limits = limits(cx.inner, role);
         let sql = format!("ALTER ROLE {role} LOGIN INHERIT PASSWORD {verifier}; {limits}");
-        held.run("mending the role", &sql).await?;
+        held.run("fixing the role", &sql).await?;
     } else {
         create(cx.inner, held, tenant, &password, "LOGIN").await?;
     }

@@ -1,4 +1,4 @@
-//! The doctor: every kind of fault is planted and found, what is healthy is not named, and mending leaves nothing to find
+//! The doctor: every kind of fault is planted and found, what is healthy is not named, and fixing leaves nothing to find
 //! and drops no data.
 
 use model::{OperationId, SchemaVersion, TenantEvent, TenantId};
@@ -42,13 +42,13 @@ impl Harness {
         format!("{}_{rest}", self.space.namespace.as_str())
     }
 
-    /// Mends, and sees that everything is mended that can be and that a second run finds the rest only.
-    async fn mended(&self) -> Report {
-        let report = self.provisioner.mend(true, by()).await.unwrap();
+    /// Fixes, and sees that everything is fixed that can be and that a second run finds the rest only.
+    async fn fixed(&self) -> Report {
+        let report = self.provisioner.fix(true, by()).await.unwrap();
         for finding in &report.findings {
-            assert_eq!(finding.mended, finding.mendable, "{finding:#?}");
+            assert_eq!(finding.fixed, finding.fixable, "{finding:#?}");
         }
-        let left = report.findings.iter().filter(|f| !f.mended);
+        let left = report.findings.iter().filter(|f| !f.fixed);
         let mut left: Vec<_> = left.map(|f| (f.kind, f.subject.clone())).collect();
         left.sort();
         assert_eq!(told(&self.examined().await), left);
@@ -226,8 +226,8 @@ async fn lacks_and_foreign_things_are_named() {
             .contains("archives list")
     );
     // Only the role can be made again, with the password that is stored: the laboratory can log in as before.
-    let mended = harness.mended().await;
-    assert!(of_kind(&mended, FindingKind::MissingRole).mended);
+    let fixed = harness.fixed().await;
+    assert!(of_kind(&fixed, FindingKind::MissingRole).fixed);
     connect(&harness.own(&no_role))
         .await
         .batch_execute("SELECT * FROM lab_profile")
@@ -236,7 +236,7 @@ async fn lacks_and_foreign_things_are_named() {
 }
 
 #[tokio::test]
-async fn what_is_open_and_what_is_closed_by_mistake_is_found_and_mended() {
+async fn what_is_open_and_what_is_closed_by_mistake_is_found_and_fixed() {
     let harness = Harness::new().await;
     let (open, closed, unreachable, public, far) = (
         harness.provisioned("open").await,
@@ -284,7 +284,7 @@ async fn what_is_open_and_what_is_closed_by_mistake_is_found_and_mended() {
             (FindingKind::OpenToPublic, name(&public)),
         ]
     );
-    harness.mended().await;
+    harness.fixed().await;
     assert!(
         pg::connect(&harness.own(&open), "suspended", crate::harness::PATIENCE)
             .await
@@ -333,7 +333,7 @@ async fn a_role_that_reaches_others_through_a_group_or_as_a_superuser_is_named()
             (FindingKind::RightsOfOthers, let_in),
         ]
     );
-    let decided = |kind| of_kind(&report, kind).mendable;
+    let decided = |kind| of_kind(&report, kind).fixable;
     assert!(
         !decided(FindingKind::RoleMembership) && !decided(FindingKind::RightsOfOthers),
         "a person has to decide"
@@ -439,14 +439,14 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
     expected.sort();
     assert_eq!(told(&report), expected);
 
-    let mended = harness.provisioner.mend(false, by()).await.unwrap();
-    let held = mended
+    let fixed = harness.provisioner.fix(false, by()).await.unwrap();
+    let held = fixed
         .findings
         .iter()
         .find(|f| f.subject == inhabited.as_str())
         .unwrap();
     assert!(
-        held.not_mended.as_ref().unwrap().contains("holds a laboratory"),
+        held.not_fixed.as_ref().unwrap().contains("holds a laboratory"),
         "{held:#?}"
     );
     let mut left = vec![
@@ -457,21 +457,21 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
         (FindingKind::MakingLeft, inhabited.as_str().to_owned()),
     ];
     left.sort();
-    assert_eq!(told(&harness.examined().await), left, "{:#?}", mended.findings);
+    assert_eq!(told(&harness.examined().await), left, "{:#?}", fixed.findings);
     let (databases, _) = harness.space.contents().await;
     assert!(
         [&newer, &inhabited, &fitting]
             .iter()
             .all(|name| databases.contains(name))
     );
-    // Each thing that was mended stands in the audit.
+    // Each thing that was fixed stands in the audit.
     let client = harness.registry.client().await.unwrap();
     let filter = registry::AuditFilter {
         action: Some("doctor.mended".to_owned()),
         ..registry::AuditFilter::default()
     };
     let written = registry::audit_list(&client, &filter, None, 100).await.unwrap();
-    assert_eq!(written.len(), mended.findings.iter().filter(|f| f.mended).count());
+    assert_eq!(written.len(), fixed.findings.iter().filter(|f| f.fixed).count());
 }
 
 #[tokio::test]
@@ -516,7 +516,7 @@ async fn operations_that_nobody_works_on_are_found_and_woken() {
     ];
     expected.sort();
     assert_eq!(told(&report), expected);
-    harness.mended().await;
+    harness.fixed().await;
     harness.provisioner.run(dead, |_| {}).await.unwrap();
 }
 
@@ -593,7 +593,7 @@ async fn a_version_that_is_recorded_too_low_is_raised_and_one_too_high_is_only_t
         [],
         "only a look inside shows it"
     );
-    let report = harness.mended().await;
+    let report = harness.fixed().await;
     assert_eq!(
         told(&report),
         [
@@ -654,7 +654,7 @@ async fn archives_that_are_not_as_they_were_proved_are_named() {
     ];
     expected.sort();
     assert_eq!(told(&report), expected);
-    assert!(report.findings.iter().all(|f| !f.mendable));
+    assert!(report.findings.iter().all(|f| !f.fixable));
 }
 
 #[tokio::test]

@@ -83,8 +83,8 @@ impl Scene {
 
     /// `--fix` takes it back, says so, and it stays so.
     pub(crate) async fn is_fixed(&self, finding: &Finding) {
-        assert!(finding.mendable, "{finding:#?}");
-        let report = self.harness.provisioner.mend(true, by()).await.unwrap();
+        assert!(finding.fixable, "{finding:#?}");
+        let report = self.harness.provisioner.fix(true, by()).await.unwrap();
         assert_eq!(report.left(), 0, "{:#?}", report.findings);
         self.harness.healthy().await;
         assert!(self.harness.serves(self.tenant.id).await, "{finding:#?}");
@@ -92,7 +92,7 @@ impl Scene {
 
     /// `--fix` leaves it to a person, who gets the statements.
     pub(crate) async fn is_advised(&self, at: At, finding: &Finding) {
-        assert!(!finding.mendable, "{finding:#?}");
+        assert!(!finding.fixable, "{finding:#?}");
         let mut parts = finding.advice.split('`');
         let sql = parts
             .nth(1)
@@ -260,7 +260,7 @@ async fn a_log_in_without_a_password_is_found() {
         "{finding:#?}"
     );
     assert!(
-        !finding.mendable && finding.advice.contains("scram-sha-256"),
+        !finding.fixable && finding.advice.contains("scram-sha-256"),
         "{finding:#?}"
     );
     line.take_away().await;
@@ -299,10 +299,10 @@ async fn what_cannot_be_fixed_is_not_called_fixed() {
          REVOKE ALL ON FUNCTION public.again() FROM PUBLIC",
     );
     scene.run(At::Inside, &sql).await;
-    let report = scene.harness.provisioner.mend(true, by()).await.unwrap();
+    let report = scene.harness.provisioner.fix(true, by()).await.unwrap();
     assert_eq!(report.left(), 1, "{:#?}", report.findings);
     let finding = &report.findings[0];
-    assert!(!finding.mended && finding.not_mended.is_some(), "{finding:#?}");
+    assert!(!finding.fixed && finding.not_fixed.is_some(), "{finding:#?}");
 }
 
 /// Roles that were there before are the laboratory's own people, with whatever rights they have, in copies, too.
@@ -338,7 +338,7 @@ async fn people_of_an_adopted_laboratory_are_no_findings() {
     };
     assert!(
         finding.kind.as_str() == "rights_of_others"
-            && !finding.mendable
+            && !finding.fixable
             && !finding.seen.contains("own_notes"),
         "{finding:#?}"
     );

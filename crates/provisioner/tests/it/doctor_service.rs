@@ -130,7 +130,7 @@ async fn a_finding_that_went_with_what_was_fixed_is_not_left() {
     let scene = Scene::new().await;
     let sql = scene.filled("ALTER DATABASE {database} ALLOW_CONNECTIONS false");
     scene.run(At::Server, &sql).await;
-    let report = scene.harness.provisioner.mend(true, by()).await.unwrap();
+    let report = scene.harness.provisioner.fix(true, by()).await.unwrap();
     assert_eq!(report.left(), 0, "{:#?}", report.findings);
     scene.harness.healthy().await;
 }

@@ -124,7 +124,7 @@ async fn the_doctor_tells_whose_a_database_is_not_and_nothing_else_of_it() {
     let provisioner = &displaced.harness.provisioner;
     for report in [
         provisioner.examine(true).await.unwrap(),
-        provisioner.mend(true, by()).await.unwrap(),
+        provisioner.fix(true, by()).await.unwrap(),
     ] {
         let told: Vec<_> = report.findings.iter().map(|f| f.kind.as_str()).collect();
         assert_eq!(told, ["not_ours"], "{:#?}", report.findings);

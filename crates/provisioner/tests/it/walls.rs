@@ -181,8 +181,8 @@ async fn a_password_that_a_role_changed_is_found_by_logging_in_and_put_back() {
     let found: Vec<FindingKind> = report.findings.iter().map(|finding| finding.kind).collect();
     assert_eq!(found.len(), 1, "{:#?}", report.findings);
     assert_eq!(report.findings[0].subject, tenant.role_name.as_str());
-    assert!(report.findings[0].mendable, "{:#?}", report.findings);
-    harness.provisioner.mend(true, by()).await.unwrap();
+    assert!(report.findings[0].fixable, "{:#?}", report.findings);
+    harness.provisioner.fix(true, by()).await.unwrap();
     assert!(harness.serves(tenant.id).await);
     harness.healthy().await;
 }
@@ -200,7 +200,7 @@ async fn a_setting_with_which_a_role_shut_itself_out_is_found_and_taken_back() {
     drop(own);
     let report = harness.provisioner.examine(true).await.unwrap();
     assert_eq!(report.findings.len(), 1, "{:#?}", report.findings);
-    harness.provisioner.mend(true, by()).await.unwrap();
+    harness.provisioner.fix(true, by()).await.unwrap();
     let own = connect(&harness.own(&tenant)).await;
     own.batch_execute("UPDATE lab_profile SET name = name")
         .await
@@ -264,7 +264,7 @@ async fn a_database_that_was_renamed_by_hand_serves_again_when_it_is_renamed_bac
         .batch_execute(&format!("ALTER DATABASE {name} RENAME TO {aside}"))
         .await
         .unwrap();
-    let report = harness.provisioner.mend(true, by()).await.unwrap();
+    let report = harness.provisioner.fix(true, by()).await.unwrap();
     let found: Vec<_> = report
         .findings
         .iter()
@@ -398,8 +398,8 @@ async fn an_installation_of_an_earlier_version_is_found_and_brought_behind_the_w
         report.findings
     );
     assert!(harness.serves(one.id).await && harness.serves(two.id).await);
-    let mended = harness.provisioner.mend(true, by()).await.unwrap();
-    assert_eq!(mended.left(), 0, "{:#?}", mended.findings);
+    let fixed = harness.provisioner.fix(true, by()).await.unwrap();
+    assert_eq!(fixed.left(), 0, "{:#?}", fixed.findings);
     assert!(harness.serves(one.id).await && harness.serves(two.id).await);
     assert!(!harness.works_in(&two, &one.db_name).await);
     harness.healthy().await;
@@ -416,7 +416,7 @@ async fn an_archive_of_an_earlier_version_is_proved_and_restored_behind_the_wall
     let archive = harness.backed_up(&old).await;
     let operation = harness.provisioner.request_migrate(old.id, by()).await.unwrap();
     harness.provisioner.run(operation, |_| {}).await.unwrap();
-    harness.provisioner.mend(true, by()).await.unwrap();
+    harness.provisioner.fix(true, by()).await.unwrap();
     harness.healthy().await;
     let copy = restored(&harness, archive.id, Some("copy")).await;
     assert!(harness.serves(copy.id).await);

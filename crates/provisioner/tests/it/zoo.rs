@@ -396,13 +396,13 @@ async fn a_scratch_copy_with_a_subscription_is_dropped_by_the_doctor() {
         .await
         .unwrap();
     drop(inside);
-    let report = harness.provisioner.mend(false, by()).await.unwrap();
+    let report = harness.provisioner.fix(false, by()).await.unwrap();
     let found = report
         .findings
         .iter()
         .find(|f| f.kind == FindingKind::ScratchLeft)
         .unwrap();
-    assert!(found.mended, "{found:#?}");
+    assert!(found.fixed, "{found:#?}");
     assert!(!harness.leftovers().await.contains(&scratch.as_str().to_owned()));
 }
 

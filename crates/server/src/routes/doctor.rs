@@ -28,7 +28,7 @@ pub struct DoctorQuery {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReportView {
-    /// How many findings are left, after mending.
+    /// How many findings are left, after fixing.
     left: usize,
     /// Errors first.
     findings: Vec<FindingView>,
@@ -84,11 +84,11 @@ pub struct FindingView {
     seen: String,
     /// What to do.
     advice: String,
-    /// Whether `POST /doctor/fixes` may mend it.
+    /// Whether `POST /doctor/fixes` may fix it.
     mendable: bool,
-    /// Whether it was mended by this call.
+    /// Whether it was fixed by this call.
     mended: bool,
-    /// Why it could not be mended, where that was tried.
+    /// Why it could not be fixed, where that was tried.
     not_mended: Option<String>,
 }
 
@@ -153,9 +153,9 @@ impl From<Finding> for FindingView {
             slug: finding.slug,
             seen: finding.seen,
             advice: finding.advice,
-            mendable: finding.mendable,
-            mended: finding.mended,
-            not_mended: finding.not_mended,
+            mendable: finding.fixable,
+            mended: finding.fixed,
+            not_mended: finding.not_fixed,
         }
     }
 }
@@ -195,7 +195,7 @@ pub(crate) async fn examine(
     Ok(response::ok(&ReportView::from(report)))
 }
 
-/// Looks, and mends what is safe to mend: nothing that may hold a laboratory's data is dropped, and no
+/// Looks, and fixes what is safe to fix: nothing that may hold a laboratory's data is dropped, and no
 /// recorded version is lowered. Asked again it finds what is left.
 #[utoipa::path(tag = "operators", params(DoctorQuery), responses((status = 200, body = ReportView)))]
 #[post("/doctor/fixes")]
@@ -205,6 +205,6 @@ pub(crate) async fn mend(
     state: web::Data<AppState>,
 ) -> ApiResult<HttpResponse> {
     let by = operator.requested_by(IdempotencyKey(None));
-    let report = state.provisioner.mend(query.0.deep.unwrap_or(false), by).await?;
+    let report = state.provisioner.fix(query.0.deep.unwrap_or(false), by).await?;
     Ok(response::ok(&ReportView::from(report)))
 }

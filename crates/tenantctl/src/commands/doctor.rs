@@ -1,4 +1,4 @@
-//! The whole fleet looked through, and mended where that is safe.
+//! The whole fleet looked through, and fixed where that is safe.
 
 use provisioner::{Finding, Report};
 
@@ -11,7 +11,7 @@ use crate::{
 pub(crate) async fn run(context: &Context, deep: bool, fix: bool) -> anyhow::Result<()> {
     let provisioner = &context.platform.provisioner;
     let report = if fix {
-        provisioner.mend(deep, context.requested_by(None)).await?
+        provisioner.fix(deep, context.requested_by(None)).await?
     } else {
         provisioner.examine(deep).await?
     };
@@ -38,10 +38,10 @@ pub(crate) async fn run(context: &Context, deep: bool, fix: bool) -> anyhow::Res
                 names.join(", ")
             ));
         }
-        if !fix && report.findings.iter().any(|finding| finding.mendable) {
+        if !fix && report.findings.iter().any(|finding| finding.fixable) {
             context
                 .out
-                .note("`tenantctl doctor --fix` mends those marked with *");
+                .note("`tenantctl doctor --fix` fixes those marked with *");
         }
     }
     match report.left() {
@@ -73,7 +73,7 @@ fn counted(report: &Report, fix: bool) -> Option<String> {
         (_, false) => Some(counted),
         (_, true) => Some(format!(
             "{counted}, {} fixed, {} left",
-            report.mended(),
+            report.fixed(),
             report.left()
         )),
     }
@@ -100,11 +100,11 @@ fn text(report: &Report) -> String {
     let details = report
         .findings
         .iter()
-        .filter(|finding| !finding.mended)
+        .filter(|finding| !finding.fixed)
         .map(|finding| {
             let mut lines = vec![("seen", finding.seen.clone()), ("to do", finding.advice.clone())];
-            if let Some(why) = &finding.not_mended {
-                lines.push(("not mended", why.clone()));
+            if let Some(why) = &finding.not_fixed {
+                lines.push(("not fixed", why.clone()));
             }
             format!("{} {}\n{}", finding.kind.as_str(), finding.subject, pairs(lines))
         });
@@ -116,9 +116,9 @@ fn text(report: &Report) -> String {
 }
 
 fn state(finding: &Finding) -> &'static str {
-    match (finding.mended, finding.not_mended.is_some(), finding.mendable) {
-        (true, _, _) => "mended",
-        (false, true, _) => "not mended",
+    match (finding.fixed, finding.not_fixed.is_some(), finding.fixable) {
+        (true, _, _) => "fixed",
+        (false, true, _) => "not fixed",
         (false, false, true) => "*",
         (false, false, false) => "",
     }

@@ -12,7 +12,7 @@ use crate::{
     operations::{Definition, definition::steps, migrate::bring_to_latest},
     request::{begin, commit},
     server::{
-        AdminSession, close_and_drop, create_or_mend, drop_role, literal, look, look_for_own,
+        AdminSession, close_and_drop, create_or_fix, drop_role, literal, look, look_for_own,
         ownership_comment, reachable, require_own, rights, role_is_there, settle,
     },
 };
@@ -47,7 +47,7 @@ pub(crate) async fn make_role(cx: &Context<'_>, held: &AdminSession, tenant: &Te
     let looking = async { Ok(role_is_there(held, tenant).await?) };
     let (template, there) =
         tokio::try_join!(async { Ok::<_, StepError>(cx.template(held).await?) }, looking)?;
-    let made = create_or_mend(cx, held, tenant, there).await?;
+    let made = create_or_fix(cx, held, tenant, there).await?;
     Ok(json!({ "role": tenant.role_name, "made": made, "template": template }))
 }
 

@@ -188,7 +188,7 @@ impl Contents {
     }
 
     fn sequence_difference(&self, copy: &Self) -> Option<String> {
-        let place = |text: &str| -> Option<(i64, bool)> {
+        let position = |text: &str| -> Option<(i64, bool)> {
             let (value, called) = text.split_once(' ')?;
             Some((value.parse().ok()?, called.starts_with('t')))
         };
@@ -197,7 +197,7 @@ impl Contents {
             let Some(found) = copy.sequences.iter().find(|other| other.name == *name) else {
                 return Some(format!("the copy has no sequence {name}"));
             };
-            let between = match (place(&wanted.from), place(&wanted.to), place(&found.to)) {
+            let between = match (position(&wanted.from), position(&wanted.to), position(&found.to)) {
                 (Some(a), Some(b), Some(at)) => a.min(b) <= at && at <= a.max(b),
                 _ => false,
             };

@@ -1,4 +1,4 @@
-//! Writing a dump to its place and restoring it from there.
+//! Writing a dump to its location and restoring it from there.
 //!
 //! To a local file in the clear `pg_dump` writes by itself, at its own speed, and `pg_restore` reads it with several
 //! connections at once. Everywhere else the dump is a stream: counted, hashed and encrypted as it passes, with no copy on the
@@ -10,7 +10,7 @@ use pg::ConnectTarget;
 use tokio::io::AsyncWriteExt;
 
 use crate::{
-    ArchiveError, Keys, Place, Programs, crypt, files,
+    ArchiveError, Keys, Location, Programs, crypt, files,
     programs::{Running, command, within},
     upload::upload,
 };
@@ -67,7 +67,7 @@ impl Compression {
 }
 
 /// Hears how many bytes have passed.
-pub type Told<'a> = &'a (dyn Fn(u64) + Send + Sync);
+pub type OnProgress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,18 +94,18 @@ pub struct Dump<'a> {
 }
 
 impl Dump<'_> {
-    /// Dumps the database that `target` names, as it is in the exported `snapshot`, to `place`; tells how many bytes are
+    /// Dumps the database that `target` names, as it is in the exported `snapshot`, to `location`; tells how many bytes are
     /// written. Gives what was written and how it is compressed.
     ///
     /// # Errors
     /// [`ArchiveError::ProgramFailed`], [`ArchiveError::TookTooLong`], [`ArchiveError::DiskFull`] and others; nothing stands
-    /// at `place` then that was not there before.
+    /// at `location` then that was not there before.
     pub async fn write(
         &self,
         target: &ConnectTarget,
         snapshot: Option<&str>,
-        place: &Place,
-        told: Told<'_>,
+        location: &Location,
+        on_progress: OnProgress<'_>,
     ) -> Result<(Written, &'static str), ArchiveError> {
         let mut compression = self.compression;
         loop {
@@ -114,7 +114,7 @@ impl Dump<'_> {
             let written = within(
                 self.limit,
                 what,
-                self.write_as(target, snapshot, argument, place, told),
+                self.write_as(target, snapshot, argument, location, on_progress),
             );
             match written.await {
                 // Built without it: the next best is taken.
@@ -135,8 +135,8 @@ impl Dump<'_> {
         target: &ConnectTarget,
         snapshot: Option<&str>,
         compress: Option<&str>,
-        place: &Place,
-        told: Told<'_>,
+        location: &Location,
+        on_progress: OnProgress<'_>,
     ) -> Result<Written, ArchiveError> {
         let mut dump = command(&self.programs.dump, target);
         // A subscription's connection holds a password, and its copy would replicate.
@@ -151,7 +151,7 @@ impl Dump<'_> {
         }
         dump.args(compress);
         let encryptor = self.keys.encryptor()?;
-        if let (Some(file), None) = (place.local(), &encryptor) {
+        if let (Some(file), None) = (location.local(), &encryptor) {
             let part = files::part_of(file);
             drop(files::prepare_file(&part)?);
             dump.arg("--file").arg(&part);
@@ -160,7 +160,7 @@ impl Dump<'_> {
                 loop {
                     tokio::time::sleep(MEASURE_EVERY).await;
                     if let Ok(meta) = tokio::fs::metadata(&part).await {
-                        told(meta.len());
+                        on_progress(meta.len());
                     }
                 }
             };
@@ -170,7 +170,7 @@ impl Dump<'_> {
             }
             .map_err(|error| name_full_disk(error, &part))?;
             files::finish_file(&part, file).await?;
-            let (bytes, sha256) = place.measure(&|_| {}).await?;
+            let (bytes, sha256) = location.measure(&|_| {}).await?;
             return Ok(Written { bytes, sha256 });
         }
         dump.stdout(Stdio::piped());
@@ -190,7 +190,7 @@ impl Dump<'_> {
             ended?;
             pumped.map_err(|error| ArchiveError::Store {
                 doing: "writing",
-                location: place.to_string(),
+                location: location.to_string(),
                 why: error.to_string(),
                 passing: false,
             })?;
@@ -198,7 +198,7 @@ impl Dump<'_> {
             let _ = sink.shutdown().await;
             Ok(())
         };
-        let store = upload(place, source, told);
+        let store = upload(location, source, on_progress);
         tokio::try_join!(pump, store).map(|((), written)| written)
     }
 }

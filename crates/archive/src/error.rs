@@ -7,12 +7,12 @@ pub enum ArchiveError {
     #[error(transparent)]
     Connect(#[from] pg::ConnectError),
     /// The server refused a statement.
-    #[error("{doing} failed on {place}: {}", pg::describe(.source))]
+    #[error("{doing} failed on {server}: {}", pg::describe(.source))]
     Db {
         /// What was being done.
         doing: &'static str,
         /// Where.
-        place: String,
+        server: String,
         /// What the driver says.
         source: tokio_postgres::Error,
     },
@@ -29,7 +29,7 @@ pub enum ArchiveError {
     },
     /// `pg_dump` refuses servers newer than itself.
     #[error(
-        "{program} is of PostgreSQL {have}, older than the server {place}, which is {need}; install PostgreSQL {need}'s client \
+        "{program} is of PostgreSQL {have}, older than the server {server}, which is {need}; install PostgreSQL {need}'s client \
          programs or set TENANTRY_PG_BIN to their directory"
     )]
     ProgramTooOld {
@@ -38,7 +38,7 @@ pub enum ArchiveError {
         /// Its major version.
         have: u32,
         /// The server.
-        place: String,
+        server: String,
         /// The server's major version.
         need: u32,
     },
@@ -85,7 +85,7 @@ pub enum ArchiveError {
         /// Whether the failure may pass by itself.
         passing: bool,
     },
-    /// The configured place is none.
+    /// The configured location is not a path or a URL that this version knows.
     #[error(
         "{url:?} cannot hold archives: {why}; use a directory, file:///directory, s3://bucket/prefix, gs://bucket/prefix or \
          az://container/prefix"
@@ -128,11 +128,11 @@ pub enum ArchiveError {
 impl ArchiveError {
     pub(crate) fn db(
         doing: &'static str,
-        place: impl ToString,
+        server: impl ToString,
     ) -> impl FnOnce(tokio_postgres::Error) -> Self {
         move |source| Self::Db {
             doing,
-            place: place.to_string(),
+            server: server.to_string(),
             source,
         }
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{ArchiveError, Contents, Inventory, Place, Written};
+use crate::{ArchiveError, Contents, Inventory, Location, Written};
 
 /// The present form of the document. Form 1 had other checksums, and nothing could be proved without the original.
 pub const FORMAT: u32 = 2;
@@ -76,25 +76,26 @@ impl Manifest {
     ///
     /// # Errors
     /// [`ArchiveError::Io`], [`ArchiveError::Store`].
-    pub async fn write(&self, dump: &Place) -> Result<(), ArchiveError> {
-        let place = place_of(dump);
-        let content = serde_json::to_vec_pretty(self).map_err(|error| ArchiveError::broken(&place, error))?;
-        place.put(content).await
+    pub async fn write(&self, dump: &Location) -> Result<(), ArchiveError> {
+        let location = place_of(dump);
+        let content =
+            serde_json::to_vec_pretty(self).map_err(|error| ArchiveError::broken(&location, error))?;
+        location.put(content).await
     }
 
     /// Reads the one beside the dump.
     ///
     /// # Errors
     /// [`ArchiveError::Broken`] when it is not there, cannot be read or is in another form.
-    pub async fn read(dump: &Place) -> Result<Self, ArchiveError> {
-        let place = place_of(dump);
-        let content = place.get(BYTES_MAX).await?;
-        let content = content.ok_or_else(|| ArchiveError::broken(&place, "it is not there"))?;
+    pub async fn read(dump: &Location) -> Result<Self, ArchiveError> {
+        let location = place_of(dump);
+        let content = location.get(BYTES_MAX).await?;
+        let content = content.ok_or_else(|| ArchiveError::broken(&location, "it is not there"))?;
         let value: Value = serde_json::from_slice(&content)
-            .map_err(|error| ArchiveError::broken(&place, format!("it cannot be read: {error}")))?;
-        let manifest = Self::from_value(value).map_err(|why| ArchiveError::broken(&place, why))?;
+            .map_err(|error| ArchiveError::broken(&location, format!("it cannot be read: {error}")))?;
+        let manifest = Self::from_value(value).map_err(|why| ArchiveError::broken(&location, why))?;
         if !manifest.contents.shape_is_whole() {
-            return Err(ArchiveError::broken(&place, "its content has changed"));
+            return Err(ArchiveError::broken(&location, "its content has changed"));
         }
         Ok(manifest)
     }
@@ -130,7 +131,7 @@ impl Manifest {
     ///
     /// # Errors
     /// [`ArchiveError::Broken`].
-    pub async fn require(dump: &Place, recorded: &Value) -> Result<Self, ArchiveError> {
+    pub async fn require(dump: &Location, recorded: &Value) -> Result<Self, ArchiveError> {
         let found = Self::read(dump).await?;
         if found.recorded()? == *recorded {
             return Ok(found);
@@ -163,8 +164,8 @@ impl Manifest {
 }
 
 /// Removes an archive's files, the dump first: what is left of one that was cut off is a manifest that names it.
-impl Place {
-    /// Removes the dump at this place with all that stands beside it.
+impl Location {
+    /// Removes the dump at this location with all that stands beside it.
     ///
     /// # Errors
     /// [`ArchiveError::Io`], [`ArchiveError::Store`].
@@ -176,6 +177,6 @@ impl Place {
     }
 }
 
-fn place_of(dump: &Place) -> Place {
+fn place_of(dump: &Location) -> Location {
     dump.sibling("manifest.json")
 }

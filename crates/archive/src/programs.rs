@@ -98,7 +98,7 @@ fn check(program: &Path, have: u32, server_major: u32, target: &ConnectTarget) -
         return Err(ArchiveError::ProgramTooOld {
             program: program.to_owned(),
             have,
-            place: target.to_string(),
+            server: target.to_string(),
             need: server_major,
         });
     }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::Client;
 
 use crate::{
-    ArchiveError, Dump, Manifest, Missing, Owned, Place, Told, crypt,
+    ArchiveError, Dump, Location, Manifest, Missing, OnProgress, Owned, crypt,
     files::blocking,
     programs::{Running, command, within},
     rights,
@@ -21,7 +21,7 @@ const DIRECTORY_BYTES_MAX: usize = 32 * 1024 * 1024;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 impl Dump<'_> {
-    /// Restores the dump at `place` into the empty database that `target` names, and refuses one that is not what the
+    /// Restores the dump at `location` into the empty database that `target` names, and refuses one that is not what the
     /// `manifest` says. Tells how many bytes of it are read, where it is a stream. Owners and rights are restored last; those of roles
     /// that the server does not have are left out and returned. Subscriptions are never restored: a copy that replicates holds
     /// data that are not the dump's.
@@ -34,15 +34,15 @@ impl Dump<'_> {
     pub async fn restore(
         &self,
         target: &ConnectTarget,
-        place: &Place,
+        location: &Location,
         manifest: &Manifest,
-        told: Told<'_>,
+        on_progress: OnProgress<'_>,
     ) -> Result<Missing, ArchiveError> {
         let what = || format!("pg_restore of {}", target.database);
         let restoring = async {
             let client = pg::connect(target, "tenantry archive", CONNECT_LIMIT).await?;
             let contents = self
-                .restore_contents(&client, target, place, manifest, told)
+                .restore_contents(&client, target, location, manifest, on_progress)
                 .await?;
             let rights = rights::statements(&self.rights_of(target, &contents).await?);
             give_rights(&client, target, &manifest.inventory.owners, &rights).await
@@ -55,9 +55,9 @@ impl Dump<'_> {
         &self,
         client: &Client,
         target: &ConnectTarget,
-        place: &Place,
+        location: &Location,
         manifest: &Manifest,
-        told: Told<'_>,
+        on_progress: OnProgress<'_>,
     ) -> Result<Directory, ArchiveError> {
         let (written, encrypted) = (manifest.written(), manifest.encrypted_for.is_some());
         let mut restore = command(&self.programs.restore, target);
@@ -75,27 +75,27 @@ impl Dump<'_> {
         if !has_all_tablespaces(client, target, &manifest.inventory.tablespaces).await? {
             restore.arg("--no-tablespaces");
         }
-        if let (Some(file), false) = (place.local(), encrypted) {
-            place.require(written.bytes, &written.sha256).await?;
+        if let (Some(file), false) = (location.local(), encrypted) {
+            location.require(written.bytes, &written.sha256).await?;
             restore.arg(format!("--jobs={}", self.jobs.max(1))).arg(file);
             Running::start(restore, "pg_restore", &self.programs.restore, target)?
                 .end()
                 .await?;
             return Ok(Directory::File(file.to_owned()));
         }
-        let source = place.read().await?;
+        let source = location.read().await?;
         restore.stdin(Stdio::piped());
         let mut running = Running::start(restore, "pg_restore", &self.programs.restore, target)?;
         let stdin = running.child.stdin.take();
-        let mut source = Counted::new(source, told);
+        let mut source = Counted::new(source, on_progress);
         let mut beginning = Vec::new();
         let fed = async {
             let Some(mut stdin) = stdin else { return Ok(()) };
             if encrypted {
                 let mut opened = crypt::decrypt(self.keys, &mut source).await?;
-                feed(&mut opened, &mut stdin, place, &mut beginning).await
+                feed(&mut opened, &mut stdin, location, &mut beginning).await
             } else {
-                feed(&mut source, &mut stdin, place, &mut beginning).await
+                feed(&mut source, &mut stdin, location, &mut beginning).await
             }
         };
         let (fed, ended) = tokio::join!(fed, running.end());
@@ -105,10 +105,10 @@ impl Dump<'_> {
         let Counted { bytes, hash, .. } = source;
         if bytes != written.bytes {
             let why = format!("it has {bytes} bytes and not {}", written.bytes);
-            return Err(ArchiveError::broken(place, why));
+            return Err(ArchiveError::broken(location, why));
         }
         if hex::encode(hash.finalize()) != written.sha256 {
-            return Err(ArchiveError::broken(place, "its content has changed"));
+            return Err(ArchiveError::broken(location, "its content has changed"));
         }
         // Without the identity the program got nothing, and can only say so.
         fed?;
@@ -246,7 +246,7 @@ async fn give_rights(
 async fn feed(
     source: &mut (impl AsyncRead + Unpin),
     stdin: &mut tokio::process::ChildStdin,
-    place: &Place,
+    location: &Location,
     beginning: &mut Vec<u8>,
 ) -> Result<(), ArchiveError> {
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -254,7 +254,7 @@ async fn feed(
         let count = source
             .read(&mut chunk)
             .await
-            .map_err(|error| ArchiveError::broken(place, error))?;
+            .map_err(|error| ArchiveError::broken(location, error))?;
         let room = DIRECTORY_BYTES_MAX - beginning.len();
         beginning.extend_from_slice(&chunk[..count.min(room)]);
         if count == 0 || stdin.write_all(&chunk[..count]).await.is_err() {
@@ -266,16 +266,16 @@ async fn feed(
 /// A stream that is hashed and counted as it is read.
 struct Counted<'a, R> {
     source: R,
-    told: Told<'a>,
+    on_progress: OnProgress<'a>,
     bytes: u64,
     hash: Sha256,
 }
 
 impl<'a, R> Counted<'a, R> {
-    fn new(source: R, told: Told<'a>) -> Self {
+    fn new(source: R, on_progress: OnProgress<'a>) -> Self {
         Self {
             source,
-            told,
+            on_progress,
             bytes: 0,
             hash: Sha256::new(),
         }
@@ -295,7 +295,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Counted<'_, R> {
         if !new.is_empty() {
             this.hash.update(new);
             this.bytes += new.len() as u64;
-            (this.told)(this.bytes);
+            (this.on_progress)(this.bytes);
         }
         polled
     }

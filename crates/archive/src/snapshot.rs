@@ -30,7 +30,7 @@ const INVENTORY: &str = include_str!("inventory.sql");
 /// A read-only transaction in which the database stands still. It ends with the connection.
 pub struct Snapshot {
     client: Client,
-    place: String,
+    server: String,
     database: String,
     id: String,
     sequences: Vec<(String, String)>,
@@ -44,7 +44,7 @@ impl Snapshot {
     /// [`ArchiveError::Connect`], [`ArchiveError::Db`].
     pub async fn open(target: &ConnectTarget, connect_limit: Duration) -> Result<Self, ArchiveError> {
         let client = pg::connect(target, "tenantry archive", connect_limit).await?;
-        let place = target.to_string();
+        let server = target.to_string();
         // How values are written must not depend on a setting; a row that a policy would hide is an error instead.
         client
             .batch_execute(
@@ -57,10 +57,10 @@ impl Snapshot {
                  SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL lock_timeout = '60s'",
             )
             .await
-            .map_err(ArchiveError::db("beginning a snapshot", &place))?;
+            .map_err(ArchiveError::db("beginning a snapshot", &server))?;
         let mut snapshot = Self {
             client,
-            place,
+            server,
             database: target.database.clone(),
             id: String::new(),
             sequences: Vec::new(),
@@ -131,7 +131,7 @@ impl Snapshot {
             .client
             .simple_query(INVENTORY)
             .await
-            .map_err(ArchiveError::db("listing what the database holds", &self.place))?;
+            .map_err(ArchiveError::db("listing what the database holds", &self.server))?;
         let mut read = Read::default();
         for message in &messages {
             if let SimpleQueryMessage::Row(row) = message {
@@ -187,7 +187,7 @@ impl Snapshot {
             .client
             .simple_query(sql)
             .await
-            .map_err(ArchiveError::db(doing, &self.place))?;
+            .map_err(ArchiveError::db(doing, &self.server))?;
         Ok(messages
             .iter()
             .filter_map(|message| match message {

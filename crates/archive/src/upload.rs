@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    ArchiveError, Place,
-    dump::{Told, Written},
+    ArchiveError, Location,
+    dump::{OnProgress, Written},
     files,
-    place::{Kind, Remote},
+    location::{Kind, Remote},
 };
 
 /// One part: all but the last are of one size, as some stores ask. 10,000 of them, the most that S3 takes, are 312 GiB.
@@ -23,22 +23,22 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// The longest id of an upload that is believed.
 const NOTE_BYTES_MAX: u64 = 16 * 1024;
 
-/// Takes in all of `source`; `told` hears how many bytes are written.
+/// Takes in all of `source`; `on_progress` hears how many bytes are written.
 pub(crate) async fn upload(
-    place: &Place,
+    location: &Location,
     source: impl AsyncRead + Unpin,
-    told: Told<'_>,
+    on_progress: OnProgress<'_>,
 ) -> Result<Written, ArchiveError> {
-    match place.kind() {
-        Kind::Remote(remote) => to_store(place, remote, source, told).await,
-        Kind::Local(path) => to_file(path, source, told).await,
+    match location.kind() {
+        Kind::Remote(remote) => to_store(location, remote, source, on_progress).await,
+        Kind::Local(path) => to_file(path, source, on_progress).await,
     }
 }
 
 async fn to_file(
     path: &Path,
     mut source: impl AsyncRead + Unpin,
-    told: Told<'_>,
+    on_progress: OnProgress<'_>,
 ) -> Result<Written, ArchiveError> {
     let part = files::part_of(path);
     let mut file = tokio::fs::File::from_std(files::prepare_file(&part)?);
@@ -56,7 +56,7 @@ async fn to_file(
         file.write_all(&chunk[..count])
             .await
             .map_err(|error| files::full(&part, error))?;
-        told(tally.bytes);
+        on_progress(tally.bytes);
     }
     file.flush().await.map_err(|error| files::full(&part, error))?;
     drop(file);
@@ -65,19 +65,19 @@ async fn to_file(
 }
 
 async fn to_store(
-    place: &Place,
+    location: &Location,
     remote: &Remote,
     mut source: impl AsyncRead + Unpin,
-    told: Told<'_>,
+    on_progress: OnProgress<'_>,
 ) -> Result<Written, ArchiveError> {
-    let note = place.sibling("upload");
+    let note = location.sibling("upload");
     end_earlier(&note, remote).await?;
     let mut tally = Tally::default();
-    let first = next_part(place, &mut source, &mut tally).await?;
+    let first = next_part(location, &mut source, &mut tally).await?;
     if first.len() < PART_BYTES {
         let put = remote.objects.put(&remote.path, PutPayload::from(first)).await;
         put.map_err(remote.failed("writing"))?;
-        told(tally.bytes);
+        on_progress(tally.bytes);
         return Ok(tally.written());
     }
     let id = remote
@@ -92,8 +92,8 @@ async fn to_store(
             let payload = PutPayload::from(std::mem::take(&mut part));
             let sent = remote.multipart.put_part(&remote.path, &id, parts.len(), payload);
             parts.push(sent.await.map_err(remote.failed("writing"))?);
-            told(tally.bytes);
-            part = next_part(place, &mut source, &mut tally).await?;
+            on_progress(tally.bytes);
+            part = next_part(location, &mut source, &mut tally).await?;
         }
         let complete = remote.multipart.complete_multipart(&remote.path, &id, parts);
         complete.await.map_err(remote.failed("finishing"))
@@ -112,7 +112,7 @@ async fn to_store(
 }
 
 /// Ends an upload that an earlier try left unfinished.
-async fn end_earlier(note: &Place, remote: &Remote) -> Result<(), ArchiveError> {
+async fn end_earlier(note: &Location, remote: &Remote) -> Result<(), ArchiveError> {
     let Some(id) = note.get(NOTE_BYTES_MAX).await? else {
         return Ok(());
     };
@@ -127,7 +127,7 @@ async fn end_earlier(note: &Place, remote: &Remote) -> Result<(), ArchiveError> 
 
 /// Up to a whole part; less only at the source's end.
 async fn next_part(
-    place: &Place,
+    location: &Location,
     source: &mut (impl AsyncRead + Unpin),
     tally: &mut Tally,
 ) -> Result<Vec<u8>, ArchiveError> {
@@ -135,7 +135,7 @@ async fn next_part(
     let read = source.take(PART_BYTES as u64).read_to_end(&mut part).await;
     read.map_err(|error| ArchiveError::Store {
         doing: "reading what is to be written to",
-        location: place.to_string(),
+        location: location.to_string(),
         why: error.to_string(),
         passing: false,
     })?;
@@ -174,12 +174,12 @@ mod tests {
     #[tokio::test]
     async fn a_large_upload_is_whole_or_not_there_and_ends_what_an_earlier_one_left() {
         let store: Arc<InMemory> = Arc::default();
-        let place = Place::in_memory(store.clone(), "lab/a.dump");
-        let Kind::Remote(remote) = place.kind() else {
-            panic!("{place} lies in memory");
+        let location = Location::in_memory(store.clone(), "lab/a.dump");
+        let Kind::Remote(remote) = location.kind() else {
+            panic!("{location} lies in memory");
         };
         let left = store.create_multipart(&remote.path).await.unwrap();
-        place
+        location
             .sibling("upload")
             .put(left.clone().into_bytes())
             .await
@@ -191,17 +191,20 @@ mod tests {
             Ok(bytes::Bytes::from(content[..PART_BYTES + 9].to_vec())),
             Err(std::io::Error::other("the program died")),
         ]));
-        let error = upload(&place, broken, &|_| {}).await.unwrap_err().to_string();
+        let error = upload(&location, broken, &|_| {}).await.unwrap_err().to_string();
         assert!(error.contains("the program died"), "{error}");
-        assert!(place.get(10).await.unwrap().is_none(), "nothing under its name");
-        assert!(place.sibling("upload").get(99).await.unwrap().is_none());
+        assert!(
+            location.get(10).await.unwrap().is_none(),
+            "nothing under its name"
+        );
+        assert!(location.sibling("upload").get(99).await.unwrap().is_none());
         let ended = store
             .put_part(&remote.path, &left, 0, PutPayload::from("x"))
             .await;
         assert!(ended.is_err(), "the earlier upload is ended");
 
-        let written = upload(&place, &content[..], &|_| {}).await.unwrap();
+        let written = upload(&location, &content[..], &|_| {}).await.unwrap();
         assert_eq!(written.bytes, content.len() as u64);
-        place.require(written.bytes, &written.sha256).await.unwrap();
+        location.require(written.bytes, &written.sha256).await.unwrap();
     }
 }

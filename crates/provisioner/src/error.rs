@@ -22,12 +22,12 @@ pub enum ProvisionError {
     #[error(transparent)]
     Connect(#[from] pg::ConnectError),
     /// A server refused a statement.
-    #[error("{doing} failed on {place}: {}", pg::describe(.source))]
+    #[error("{doing} failed on {server}: {}", pg::describe(.source))]
     Db {
         /// What was being done.
         doing: &'static str,
         /// Where.
-        place: String,
+        server: String,
         /// What the driver says.
         source: tokio_postgres::Error,
     },
@@ -48,12 +48,12 @@ pub enum ProvisionError {
         why: String,
     },
     /// The server has no database of the name that is to be adopted.
-    #[error("the server {place} has no database {database}")]
+    #[error("the server {server} has no database {database}")]
     NoSuchDatabase {
         /// The name.
         database: String,
         /// The server's host.
-        place: String,
+        server: String,
     },
     /// The database that is to be adopted cannot become a laboratory's as it is.
     #[error("the database {database} cannot be adopted: {why}")]
@@ -85,7 +85,7 @@ pub enum ProvisionError {
     },
     /// Something of the needed name exists and was not made for this laboratory.
     #[error(
-        "the {what} {name} on {place} was not made for this laboratory: it lacks the ownership comment `tenantry laboratory <id>`, so it is left alone; \
+        "the {what} {name} on {server} was not made for this laboratory: it lacks the ownership comment `tenantry laboratory <id>`, so it is left alone; \
          `tenantctl doctor` says how to put the comment back if it is the laboratory's own after all; if it is another's, rename it"
     )]
     NotOurs {
@@ -94,35 +94,35 @@ pub enum ProvisionError {
         /// Its name.
         name: String,
         /// On which server.
-        place: String,
+        server: String,
     },
     /// Something that an earlier step made is not there any more.
-    #[error("the {what} {name} is missing on {place}; was it removed by hand?")]
+    #[error("the {what} {name} is missing on {server}; was it removed by hand?")]
     Missing {
         /// Database, role, password.
         what: &'static str,
         /// Its name.
         name: String,
         /// On which server.
-        place: String,
+        server: String,
     },
     /// Sessions that should be gone are still there.
-    #[error("{count} sessions of database {database} on {place} did not end within {} ms", .waited.as_millis())]
+    #[error("{count} sessions of database {database} on {server} did not end within {} ms", .waited.as_millis())]
     StillConnected {
         /// Which database.
         database: String,
         /// On which server.
-        place: String,
+        server: String,
         /// How many.
         count: i64,
         /// How long we waited.
         waited: Duration,
     },
     /// A predecessor's session holds this laboratory's lock and does not end.
-    #[error("another process still works on this laboratory on {place}; waited {} ms for it", .waited.as_millis())]
+    #[error("another process still works on this laboratory on {server}; waited {} ms for it", .waited.as_millis())]
     Busy {
         /// On which server.
-        place: String,
+        server: String,
         /// How long we waited.
         waited: Duration,
     },
@@ -271,11 +271,11 @@ impl ProvisionError {
     /// For `map_err`: says what was being done and where.
     pub(crate) fn db(
         doing: &'static str,
-        place: impl ToString,
+        server: impl ToString,
     ) -> impl FnOnce(tokio_postgres::Error) -> Self {
         move |source| Self::Db {
             doing,
-            place: place.to_string(),
+            server: server.to_string(),
             source,
         }
     }

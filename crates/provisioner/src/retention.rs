@@ -158,7 +158,11 @@ pub(crate) async fn prune(
         if is_elsewhere(inner, &archive).await {
             continue;
         }
-        let removed = async { archive::Place::parse(&archive.location)?.remove_archive().await };
+        let removed = async {
+            archive::Location::parse(&archive.location)?
+                .remove_archive()
+                .await
+        };
         if let Err(error) = removed.await {
             // The others are not kept for it, nor is the backup that came before this told as failed; the mark stays, and the
             // next look tries again.
@@ -192,9 +196,9 @@ pub(crate) async fn prune(
 
 /// Whether another host has to remove it: a file that this one does not see is not gone.
 async fn is_elsewhere(inner: &Inner, archive: &Archive) -> bool {
-    match archive::Place::parse(&archive.location) {
-        Ok(place) => {
-            let host = inner.lies_elsewhere(&place, archive.host.as_deref()).await;
+    match archive::Location::parse(&archive.location) {
+        Ok(location) => {
+            let host = inner.lies_elsewhere(&location, archive.host.as_deref()).await;
             // Gone here too where this host wrote it; on another one its directory may merely not be mounted here.
             host.is_some()
         }

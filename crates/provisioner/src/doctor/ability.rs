@@ -27,12 +27,12 @@ pub(super) async fn findings(inner: &Inner, visits: &[Visit]) -> Vec<Finding> {
     }
     if let Err(error) = inner.writable_store().await {
         let options = &inner.config.archive;
-        let place = options.url.clone();
-        let place = place.unwrap_or_else(|| inner.config.archive_dir.to_string_lossy().into_owned());
+        let location = options.url.clone();
+        let location = location.unwrap_or_else(|| inner.config.archive_dir.to_string_lossy().into_owned());
         let advice = "until then no laboratory can be backed up or removed by this process";
         found.push(Finding::new(
             FindingKind::ArchiveStore,
-            place,
+            location,
             error.to_string(),
             advice,
         ));

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use archive::{ArchiveError, Manifest, Place};
+use archive::{ArchiveError, Location, Manifest};
 use model::{ArchiveId, OperationId, TenantId};
 use registry::{Archive, OperationFilter, PAGE_MAX};
 
@@ -28,10 +28,10 @@ struct Stored {
 
 impl Stored {
     /// The size of what is at a location, also of one outside the listed store: archives may have been made with another one.
-    async fn size(&self, place: &Place) -> Result<Option<u64>, ArchiveError> {
-        match self.files.get(&place.to_string()) {
+    async fn size(&self, location: &Location) -> Result<Option<u64>, ArchiveError> {
+        match self.files.get(&location.to_string()) {
             Some(&bytes) => Ok(Some(bytes)),
-            None => place.size().await,
+            None => location.size().await,
         }
     }
 }
@@ -47,13 +47,13 @@ pub(super) async fn findings(
         Ok(files) => Stored { files },
         Err(error) => {
             let options = &inner.config.archive;
-            let place = options
+            let location = options
                 .url
                 .clone()
                 .unwrap_or_else(|| inner.config.archive_dir.to_string_lossy().into_owned());
             let advice = "see to it that this process may read where TENANTRY_ARCHIVE_URL or TENANTRY_ARCHIVE_DIR leads; no \
                           archive was looked at";
-            let finding = Finding::new(FindingKind::ArchiveMissing, place, error.to_string(), advice);
+            let finding = Finding::new(FindingKind::ArchiveMissing, location, error.to_string(), advice);
             return Ok((vec![finding], 0));
         }
     };
@@ -66,7 +66,7 @@ pub(super) async fn findings(
         for archive in &page {
             // One that is kept where this process cannot look says nothing about the others.
             let looked = async {
-                let dump = Place::parse(&archive.location)?;
+                let dump = Location::parse(&archive.location)?;
                 if let Some(host) = inner.lies_elsewhere(&dump, archive.host.as_deref()).await {
                     *elsewhere.entry(host.to_owned()).or_default() += 1;
                     return Ok((Vec::new(), dump));
@@ -116,11 +116,15 @@ fn left_elsewhere(inner: &Inner, host: &str, count: usize) -> Finding {
     Finding::new(FindingKind::ArchiveElsewhere, host, seen, advice)
 }
 
-fn manifest_of(dump: &Place) -> Place {
+fn manifest_of(dump: &Location) -> Location {
     dump.sibling(MANIFEST)
 }
 
-async fn compare(stored: &Stored, archive: &Archive, dump: &Place) -> Result<Vec<Finding>, ProvisionError> {
+async fn compare(
+    stored: &Stored,
+    archive: &Archive,
+    dump: &Location,
+) -> Result<Vec<Finding>, ProvisionError> {
     let mut found = Vec::new();
     let bring_back = format!(
         "bring it back from a copy of the archives; its SHA-256 must be {}",
@@ -175,31 +179,31 @@ async fn unrecorded(
 ) -> Result<Vec<Finding>, ProvisionError> {
     let mut found: Vec<Finding> = Vec::new();
     let mut read = 0;
-    for (location, bytes) in &stored.files {
-        let Ok(place) = Place::parse(location) else {
+    for (path, bytes) in &stored.files {
+        let Ok(location) = Location::parse(path) else {
             continue;
         };
-        let name = place.file_name();
+        let name = location.file_name();
         let has_its_dump = ["dump", "dump.age"]
             .iter()
-            .any(|ending| stored.files.contains_key(&place.sibling(ending).to_string()));
+            .any(|ending| stored.files.contains_key(&location.sibling(ending).to_string()));
         let is_beside_its_dump = name.ends_with(MANIFEST) && has_its_dump;
         // An archive has the id of its operation, and is in a directory that has its laboratory's.
         let operation = name
             .split('.')
             .next()
             .and_then(|id| id.parse::<OperationId>().ok());
-        if is_beside_its_dump || is_somebodys(inner, &place, operation, under_way).await? {
+        if is_beside_its_dump || is_somebodys(inner, &location, operation, under_way).await? {
             continue;
         }
         let is_dump = name.ends_with(".dump") || name.ends_with(".dump.age");
         let (seen, advice) = if is_dump {
             read += 1;
             let manifest = match read {
-                ..=MANIFESTS_READ_MAX => Manifest::read(&place).await.map_err(|error| error.to_string()),
+                ..=MANIFESTS_READ_MAX => Manifest::read(&location).await.map_err(|error| error.to_string()),
                 _ => Err(format!("only the first {MANIFESTS_READ_MAX} manifests are read")),
             };
-            of_dump(location, *bytes, manifest)
+            of_dump(path, *bytes, manifest)
         } else if name.ends_with(MANIFEST) {
             (
                 "no archive is recorded for this manifest, and its dump is not beside it".to_owned(),
@@ -222,12 +226,7 @@ async fn unrecorded(
                 "look what it is; only archives belong here".to_owned(),
             )
         };
-        found.push(Finding::new(
-            FindingKind::ArchiveUnrecorded,
-            location,
-            seen,
-            advice,
-        ));
+        found.push(Finding::new(FindingKind::ArchiveUnrecorded, path, seen, advice));
     }
     Ok(found)
 }
@@ -273,12 +272,12 @@ fn of_dump(location: &str, bytes: u64, manifest: Result<Manifest, String>) -> (S
 /// Whether an operation works on the file, also one that began since; or has removed or recorded it by now.
 async fn is_somebodys(
     inner: &Inner,
-    place: &Place,
+    location: &Location,
     operation: Option<OperationId>,
     under_way: &UnderWay,
 ) -> Result<bool, ProvisionError> {
-    let location = place.to_string();
-    let folder = location.rsplit('/').nth(1).unwrap_or_default();
+    let path = location.to_string();
+    let folder = path.rsplit('/').nth(1).unwrap_or_default();
     let tenant = folder.parse::<TenantId>().ok();
     if tenant.is_some_and(|id| under_way.concerns(id)) || operation.is_some_and(|id| under_way.has(id)) {
         return Ok(true);
@@ -308,5 +307,5 @@ async fn is_somebodys(
             return Ok(true);
         }
     }
-    Ok(place.size().await?.is_none())
+    Ok(location.size().await?.is_none())
 }

@@ -158,7 +158,7 @@ async fn make_role(inner: &Inner, id: TenantId) -> Result<(), ProvisionError> {
             .ok_or_else(|| ProvisionError::Missing {
                 what: "stored password of role",
                 name: tenant.role_name.as_str().to_owned(),
-                place: "the registry".to_owned(),
+                server: "the registry".to_owned(),
             })?;
         let password = inner.open(&SealContext::TenantRole(tenant.id), sealed)?;
         create_role(inner, &session, &tenant, &password, "NOLOGIN").await?;

@@ -103,7 +103,7 @@ fn session_in<'a>(
         StepError::retry(ProvisionError::Missing {
             what: "session on",
             name: tenant.db_name.as_str().to_owned(),
-            place: "its server".to_owned(),
+            server: "its server".to_owned(),
         })
     })
 }
@@ -131,8 +131,8 @@ async fn lock(held: &AdminSession, tenant: TenantId) -> Result<(), StepError> {
         }
         let waited = began.elapsed();
         if waited > PREDECESSOR_GRACE + PREDECESSOR_LIMIT {
-            let place = held.target.to_string();
-            return Err(StepError::retry(ProvisionError::Busy { place, waited }));
+            let server = held.target.to_string();
+            return Err(StepError::retry(ProvisionError::Busy { server, waited }));
         }
         if waited > PREDECESSOR_GRACE && !told_to_end {
             told_to_end = true;

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use archive::{Dump, Manifest, Place, Programs, Snapshot, Store};
+use archive::{Dump, Location, Manifest, Programs, Snapshot, Store};
 use model::{ArchiveId, SchemaVersion, Step, StepStatus};
 use registry::{Archive, Tenant};
 use serde::{Deserialize, Serialize};
@@ -52,26 +52,34 @@ impl Inner {
     }
 
     /// The host that a location means something on; `None` for a store that every host sees.
-    pub(crate) fn host_of(&self, place: &Place) -> Option<String> {
-        place.local().map(|_| self.host.clone())
+    pub(crate) fn host_of(&self, location: &Location) -> Option<String> {
+        location.local().map(|_| self.host.clone())
     }
 
     /// The host that has a file which cannot be read on this one. `None` where it can, where every host sees the same store,
     /// and where nothing says which host wrote it.
-    pub(crate) async fn lies_elsewhere<'a>(&self, place: &Place, host: Option<&'a str>) -> Option<&'a str> {
-        let host = host.filter(|host| *host != self.host && place.local().is_some())?;
-        match place.size().await {
+    pub(crate) async fn lies_elsewhere<'a>(
+        &self,
+        location: &Location,
+        host: Option<&'a str>,
+    ) -> Option<&'a str> {
+        let host = host.filter(|host| *host != self.host && location.local().is_some())?;
+        match location.size().await {
             Ok(Some(_)) => None,
             Ok(None) | Err(_) => Some(host),
         }
     }
 
     /// Refuses a file that another host has, which is not to be taken for one that is gone.
-    pub(crate) async fn require_here(&self, place: &Place, host: Option<&str>) -> Result<(), ProvisionError> {
-        match self.lies_elsewhere(place, host).await {
+    pub(crate) async fn require_here(
+        &self,
+        location: &Location,
+        host: Option<&str>,
+    ) -> Result<(), ProvisionError> {
+        match self.lies_elsewhere(location, host).await {
             None => Ok(()),
             Some(host) => Err(ProvisionError::Elsewhere {
-                location: place.to_string(),
+                location: location.to_string(),
                 host: host.to_owned(),
                 here: self.host.clone(),
             }),
@@ -97,7 +105,7 @@ impl Context<'_> {
         ArchiveId::from(self.operation.id.as_uuid())
     }
 
-    fn archive_place(&self) -> Result<Place, ProvisionError> {
+    fn archive_location(&self) -> Result<Location, ProvisionError> {
         let ending = match self.inner.config.archive.keys.recipient {
             Some(_) => "dump.age",
             None => "dump",
@@ -106,7 +114,7 @@ impl Context<'_> {
         Ok(self
             .inner
             .store()?
-            .place(&self.operation.tenant.to_string(), &name))
+            .location(&self.operation.tenant.to_string(), &name))
     }
 
     /// What the dump step noted when it was done.
@@ -131,13 +139,13 @@ pub(crate) async fn ready_to_archive(
     cx: &Context<'_>,
     held: &AdminSession,
     tenant: &Tenant,
-) -> Result<(Programs, String, Place), StepError> {
+) -> Result<(Programs, String, Location), StepError> {
     let (programs, server_version) = programs(cx, held).await?;
     cx.inner.config.archive.keys.check()?;
-    let place = cx.archive_place()?;
-    tracing::debug!(tenant.slug = %tenant.slug, %place, "an archive goes here");
-    place.prepare().await?;
-    Ok((programs, server_version, place))
+    let location = cx.archive_location()?;
+    tracing::debug!(tenant.slug = %tenant.slug, %location, "an archive goes here");
+    location.prepare().await?;
+    Ok((programs, server_version, location))
 }
 
 /// The client programs for a server, and its version.
@@ -196,7 +204,7 @@ async fn dump(
     cx: &Context<'_>,
     tenant: &Tenant,
     held: &AdminSession,
-    (programs, server_version, place): (Programs, String, Place),
+    (programs, server_version, location): (Programs, String, Location),
 ) -> StepResult {
     let config = &cx.inner.config;
     // Another dump takes the place of one that was found wanting: its row must not speak of this one.
@@ -209,7 +217,9 @@ async fn dump(
     let (written, compression) = cx
         .inner
         .dump_with(&programs)
-        .write(&target, Some(snapshot.id()), &place, &|bytes| steady.tell(bytes))
+        .write(&target, Some(snapshot.id()), &location, &|bytes| {
+            steady.tell(bytes)
+        })
         .await?;
     let dump_ms = ms(began);
     let began = Instant::now();
@@ -232,7 +242,7 @@ async fn dump(
         dumped_with: programs.version.clone(),
         compression: compression.to_owned(),
         encrypted_for: config.archive.keys.recipient.clone(),
-        file: place.file_name(),
+        file: location.file_name(),
         bytes: written.bytes,
         sha256: written.sha256,
         contents,
@@ -243,11 +253,11 @@ async fn dump(
         dumped_at: registry::registry_now(&config.registry.client().await?).await?,
         verified_at: None,
     };
-    manifest.write(&place).await?;
+    manifest.write(&location).await?;
     let dumped = Dumped {
         archive: manifest.archive,
-        location: place.to_string(),
-        host: cx.inner.host_of(&place),
+        location: location.to_string(),
+        host: cx.inner.host_of(&location),
         bytes: manifest.bytes,
         rows: manifest.contents.rows(),
         tables: manifest.contents.tables.len(),
@@ -302,10 +312,10 @@ pub(crate) async fn require_archive(
         .filter(|a| a.tenant == tenant.id)
         .ok_or_else(|| never_archived(tenant))?;
     drop(client);
-    let place = Place::parse(&archive.location)?;
-    cx.inner.require_here(&place, archive.host.as_deref()).await?;
-    place.require(archive.bytes, &archive.sha256).await?;
-    let manifest = Manifest::require(&place, &archive.manifest).await?;
+    let location = Location::parse(&archive.location)?;
+    cx.inner.require_here(&location, archive.host.as_deref()).await?;
+    location.require(archive.bytes, &archive.sha256).await?;
+    let manifest = Manifest::require(&location, &archive.manifest).await?;
     Ok((archive, manifest))
 }
 
@@ -327,7 +337,7 @@ pub(crate) async fn remove_unrecorded(cx: &Context<'_>) -> Result<(), StepError>
         registry::step_failed(&client, cx.lease, Step::Dump, why).await?;
     }
     drop(client);
-    cx.archive_place()?.remove_archive().await?;
+    cx.archive_location()?.remove_archive().await?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Taking an archive into the registry that does not know it, as one that was restored from an older backup: the dump is
 //! proved as every archive is, and only then recorded.
 
-use archive::{ArchiveError, Manifest, Place};
+use archive::{ArchiveError, Location, Manifest};
 use model::{ArchiveId, OperationId, OperationKind, Slug, TenantId};
 use registry::{NewArchive, NewOperation};
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,7 @@ fn refused(location: &str, why: impl std::fmt::Display) -> ProvisionError {
 
 impl Provisioner {
     /// Asks for a dump, with the manifest beside it, to be taken into the registry: it is restored and compared as every archive
-    /// is, and recorded under its own id. `location` is a path on this host or a URL, of the dump or of the manifest. A
+    /// is, and recorded under its own id. `path_or_url` is a path on this host or a URL, of the dump or of the manifest. A
     /// location outside the configured store is refused unless `anywhere`.
     ///
     /// # Errors
@@ -74,42 +74,44 @@ impl Provisioner {
     /// [`registry::RegistryError::OperationInProgress`] while another operation works on its laboratory.
     pub async fn request_import(
         &self,
-        location: &str,
+        path_or_url: &str,
         anywhere: bool,
         by: RequestedBy,
     ) -> Result<Import, ProvisionError> {
         let inner = &self.inner;
-        let place = Place::parse(location).map_err(|error| refused(location, error))?;
-        if !anywhere && !inner.store()?.holds(&place) {
+        let location = Location::parse(path_or_url).map_err(|error| refused(path_or_url, error))?;
+        if !anywhere && !inner.store()?.holds(&location) {
             return Err(refused(
-                location,
+                path_or_url,
                 "it does not lie where this installation keeps its archives; put the dump and its manifest there, or use \
                  `tenantctl archives import`",
             ));
         }
-        let dump = dump_of(&place).await.map_err(|error| refused(location, error))?;
-        let (place, bytes) = dump.ok_or_else(|| {
+        let dump = dump_of(&location)
+            .await
+            .map_err(|error| refused(path_or_url, error))?;
+        let (location, bytes) = dump.ok_or_else(|| {
             refused(
-                location,
+                path_or_url,
                 format!("there is no such dump that {} can read", inner.host),
             )
         })?;
-        let manifest = Manifest::read(&place)
+        let manifest = Manifest::read(&location)
             .await
-            .map_err(|error| refused(location, error))?;
+            .map_err(|error| refused(path_or_url, error))?;
         if bytes != manifest.bytes {
             let why = format!("it has {bytes} bytes and its manifest says {}", manifest.bytes);
-            return Err(refused(location, why));
+            return Err(refused(path_or_url, why));
         }
         let made_for = [
             OperationKind::Backup,
             OperationKind::Offboard,
             OperationKind::RestoreInPlace,
         ];
-        let slug = Slug::parse(&manifest.slug).map_err(|error| refused(location, error))?;
+        let slug = Slug::parse(&manifest.slug).map_err(|error| refused(path_or_url, error))?;
         if !made_for.contains(&manifest.made_for) {
             let why = format!("its manifest says that it was made for {}", manifest.made_for);
-            return Err(refused(location, why));
+            return Err(refused(path_or_url, why));
         }
         let (have, code) = (manifest.schema_version, migrator::latest());
         if have > code {
@@ -117,13 +119,13 @@ impl Provisioner {
             return Err(ProvisionError::ArchiveTooNew { archive, have, code });
         }
         // What another installation sealed cannot be restored here; the message names the key.
-        let sealed = hex::decode(&manifest.admins).map_err(|error| refused(location, error))?;
+        let sealed = hex::decode(&manifest.admins).map_err(|error| refused(path_or_url, error))?;
         open_sealed_admins(inner, manifest.archive, Some(&sealed), manifest.tenant)
-            .map_err(|error| refused(location, error))?;
+            .map_err(|error| refused(path_or_url, error))?;
         let params = json!(ImportParams {
             archive: manifest.archive,
-            location: place.to_string(),
-            host: inner.host_of(&place),
+            location: location.to_string(),
+            host: inner.host_of(&location),
             fingerprint: manifest.fingerprint()?,
             server: manifest.server.clone(),
         });
@@ -163,11 +165,11 @@ impl Provisioner {
 }
 
 /// The dump that a location means, with its size: itself, or what its manifest stands beside.
-async fn dump_of(place: &Place) -> Result<Option<(Place, u64)>, ProvisionError> {
-    let candidates = if place.file_name().ends_with(MANIFEST) {
-        vec![place.sibling("dump"), place.sibling("dump.age")]
+async fn dump_of(location: &Location) -> Result<Option<(Location, u64)>, ProvisionError> {
+    let candidates = if location.file_name().ends_with(MANIFEST) {
+        vec![location.sibling("dump"), location.sibling("dump.age")]
     } else {
-        vec![place.clone()]
+        vec![location.clone()]
     };
     for dump in candidates {
         if let Some(bytes) = dump.size().await? {
@@ -189,9 +191,9 @@ pub(crate) fn params(cx: &Context<'_>) -> Result<ImportParams, StepError> {
 pub(crate) async fn import(cx: &Context<'_>) -> StepResult {
     let params = params(cx)?;
     let config = &cx.inner.config;
-    let place = Place::parse(&params.location)?;
-    cx.inner.require_here(&place, params.host.as_deref()).await?;
-    let mut manifest = Manifest::read(&place).await?;
+    let location = Location::parse(&params.location)?;
+    cx.inner.require_here(&location, params.host.as_deref()).await?;
+    let mut manifest = Manifest::read(&location).await?;
     if manifest.fingerprint()? != params.fingerprint {
         return Err(StepError::fatal(ArchiveError::Broken {
             location: params.location,
@@ -206,12 +208,12 @@ pub(crate) async fn import(cx: &Context<'_>) -> StepResult {
     let held = cx.maintenance_on(&server, manifest.tenant).await?;
     let like = cx.template(&held).await?;
     let scratch = config.namespace.scratch_database(cx.operation.id);
-    let missing = in_scratch(cx, &held, &like, &scratch, &place, &manifest).await?;
+    let missing = in_scratch(cx, &held, &like, &scratch, &location, &manifest).await?;
 
     let mut client = config.registry.client().await?;
     if manifest.verified_at.is_none() {
         manifest.verified_at = Some(registry::registry_now(&client).await?);
-        manifest.write(&place).await?;
+        manifest.write(&location).await?;
     }
     let slug = Slug::parse(&manifest.slug).map_err(|error| {
         StepError::fatal(ProvisionError::Refused {
@@ -224,8 +226,8 @@ pub(crate) async fn import(cx: &Context<'_>) -> StepResult {
         tenant_slug: slug,
         tenant_name: manifest.name.clone(),
         operation: Some(manifest.operation),
-        location: place.to_string(),
-        host: cx.inner.host_of(&place),
+        location: location.to_string(),
+        host: cx.inner.host_of(&location),
         imported_from: Some(manifest.dumped_at),
         bytes: manifest.bytes,
         sha256: manifest.sha256.clone(),

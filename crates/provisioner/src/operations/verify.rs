@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use archive::{Locale, Manifest, Missing, Place, Snapshot};
+use archive::{Locale, Location, Manifest, Missing, Snapshot};
 use model::{ArchiveId, DbName, OperationKind, RoleName, ServerName, Step};
 use registry::{Archive, NewArchive, RegistryError, Tenant};
 use serde::{Deserialize, Serialize};
@@ -70,27 +70,27 @@ async fn verify(cx: &Context<'_>, recording: Recording) -> StepResult {
     let held = cx.maintenance(&tenant).await?;
     require_own(&held, &tenant).await?;
     let dumped = cx.dumped().await?;
-    let place = Place::parse(&dumped.location)?;
+    let location = Location::parse(&dumped.location)?;
     // The process that dumped it is gone, perhaps with its host: what is not recorded yet is dumped again rather than waited for.
-    if let Some(host) = cx.inner.lies_elsewhere(&place, dumped.host.as_deref()).await {
+    if let Some(host) = cx.inner.lies_elsewhere(&location, dumped.host.as_deref()).await {
         return Err(StepError::retry(archive::ArchiveError::Broken {
-            location: place.to_string(),
+            location: location.to_string(),
             why: format!("host {host} wrote it and {} cannot read it", cx.inner.host),
         }));
     }
-    let manifest = Manifest::read(&place).await?;
+    let manifest = Manifest::read(&location).await?;
     if manifest.fingerprint()? != dumped.fingerprint {
         return Err(StepError::fatal(archive::ArchiveError::Broken {
             location: dumped.location,
             why: "its manifest's content has changed".to_owned(),
         }));
     }
-    if let Some(saw) = recorded_already(cx, &held, &place).await? {
+    if let Some(saw) = recorded_already(cx, &held, &location).await? {
         return Ok(saw);
     }
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-    in_scratch(cx, &held, &tenant.db_name, &scratch, &place, &manifest).await?;
-    record(cx, &tenant, &place, manifest, recording).await
+    in_scratch(cx, &held, &tenant.db_name, &scratch, &location, &manifest).await?;
+    record(cx, &tenant, &location, manifest, recording).await
 }
 
 /// An earlier try came as far as the row. To prove and record it once more would only give the file another time of its proof
@@ -98,15 +98,15 @@ async fn verify(cx: &Context<'_>, recording: Recording) -> StepResult {
 async fn recorded_already(
     cx: &Context<'_>,
     held: &AdminSession,
-    place: &Place,
+    location: &Location,
 ) -> Result<Option<Value>, StepError> {
     let client = cx.inner.config.registry.client().await?;
     let row = registry::archive_by_operation(&client, cx.operation.id).await?;
     drop(client);
-    let Some(archive) = row.filter(|archive| archive.location == place.to_string()) else {
+    let Some(archive) = row.filter(|archive| archive.location == location.to_string()) else {
         return Ok(None);
     };
-    match Manifest::require(place, &archive.manifest).await {
+    match Manifest::require(location, &archive.manifest).await {
         Ok(manifest) => {
             let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
             drop_if_there(cx, held, &scratch).await?;
@@ -202,11 +202,11 @@ pub(crate) async fn in_scratch(
     held: &AdminSession,
     like: &DbName,
     scratch: &DbName,
-    place: &Place,
+    location: &Location,
     manifest: &Manifest,
 ) -> Result<Missing, StepError> {
     drop_if_there(cx, held, scratch).await?;
-    let outcome = restore_checked(cx, held, Step::Verify, like, scratch, place, manifest).await;
+    let outcome = restore_checked(cx, held, Step::Verify, like, scratch, location, manifest).await;
     // Also when the comparison failed; after a crash the next try begins with it.
     let dropped = drop_if_there(cx, held, scratch).await;
     let missing = outcome?;
@@ -237,7 +237,7 @@ pub(crate) async fn restore_checked(
     step: Step,
     like: &DbName,
     into: &DbName,
-    place: &Place,
+    location: &Location,
     manifest: &Manifest,
 ) -> Result<Missing, StepError> {
     let (programs, _) = programs(cx, held).await?;
@@ -247,7 +247,7 @@ pub(crate) async fn restore_checked(
     let told = |bytes| cx.tell_bytes(step, bytes, total);
     let steady = Steady::new(&told);
     let dump = cx.inner.dump_with(&programs);
-    let restoring = dump.restore(&copy, place, manifest, &|_| {});
+    let restoring = dump.restore(&copy, location, manifest, &|_| {});
     let looking = async {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -351,7 +351,7 @@ pub(crate) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
 async fn record(
     cx: &Context<'_>,
     tenant: &Tenant,
-    place: &Place,
+    location: &Location,
     mut manifest: Manifest,
     recording: Recording,
 ) -> StepResult {
@@ -367,7 +367,7 @@ async fn record(
             Recording::Irreversible => cx.make_irreversible(&txn).await?,
             Recording::Holds => cx.hold(&txn).await?,
         }
-        if let Ok(written) = tokio::time::timeout(limit, manifest.write(place)).await {
+        if let Ok(written) = tokio::time::timeout(limit, manifest.write(location)).await {
             written?;
             break txn;
         }
@@ -375,7 +375,7 @@ async fn record(
         holds += 1;
         if holds == HOLDS_MAX {
             return Err(StepError::retry(archive::ArchiveError::TookTooLong {
-                what: format!("writing the manifest of {place}"),
+                what: format!("writing the manifest of {location}"),
                 limit,
             }));
         }
@@ -389,8 +389,8 @@ async fn record(
         tenant_slug: tenant.slug.clone(),
         tenant_name: tenant.name.clone(),
         operation: Some(cx.operation.id),
-        location: place.to_string(),
-        host: cx.inner.host_of(place),
+        location: location.to_string(),
+        host: cx.inner.host_of(location),
         imported_from: None,
         bytes: manifest.bytes,
         sha256: manifest.sha256.clone(),

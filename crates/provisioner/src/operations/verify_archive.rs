@@ -1,6 +1,6 @@
 //! Proving an archive once more, at any time after it was made.
 
-use archive::{Manifest, Place};
+use archive::{Location, Manifest};
 use model::{ArchiveId, OperationId, OperationKind, ServerName, TenantId};
 use registry::NewOperation;
 use serde_json::json;
@@ -86,16 +86,16 @@ impl Provisioner {
 /// Once more, at any time: what was recorded must still be there and restore.
 pub(crate) async fn verify_again(cx: &Context<'_>) -> StepResult {
     let archive = cx.archive().await?;
-    let place = Place::parse(&archive.location)?;
-    cx.inner.require_here(&place, archive.host.as_deref()).await?;
-    let manifest = Manifest::require(&place, &archive.manifest).await?;
+    let location = Location::parse(&archive.location)?;
+    cx.inner.require_here(&location, archive.host.as_deref()).await?;
+    let manifest = Manifest::require(&location, &archive.manifest).await?;
     let held = cx
         .maintenance_on(&cx.scratch_server().await?, archive.tenant)
         .await?;
     let like = cx.template(&held).await?;
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
     let made = ensure_groups(cx, &held, &manifest).await?;
-    let verified = in_scratch(cx, &held, &like, &scratch, &place, &manifest).await;
+    let verified = in_scratch(cx, &held, &like, &scratch, &location, &manifest).await;
     drop_made_group(&held, made).await;
     let missing = verified?;
     let client = cx.inner.config.registry.client().await?;

@@ -51,7 +51,7 @@ pub(crate) async fn look_for_own(
             Err(ProvisionError::NotOurs {
                 what: "database",
                 name: tenant.db_name.as_str().to_owned(),
-                place: held.target.to_string(),
+                server: held.target.to_string(),
             })
         }
         found => Ok(found),
@@ -64,7 +64,7 @@ pub(crate) async fn require_own(held: &AdminSession, tenant: &Tenant) -> Result<
     found.ok_or_else(|| ProvisionError::Missing {
         what: "database",
         name: tenant.db_name.as_str().to_owned(),
-        place: held.target.to_string(),
+        server: held.target.to_string(),
     })
 }
 
@@ -160,7 +160,7 @@ pub(crate) async fn end_sessions(
         0 => Ok(ended),
         count => Err(StepError::retry(ProvisionError::StillConnected {
             database: name.as_str().to_owned(),
-            place: held.target.to_string(),
+            server: held.target.to_string(),
             count,
             waited,
         })),

@@ -97,7 +97,7 @@ pub(crate) async fn let_in(
         return Err(ProvisionError::Missing {
             what: "role",
             name: role.as_str().to_owned(),
-            place: session.target.to_string(),
+            server: session.target.to_string(),
         });
     }
     let limit = connection_limit(session, database).await?;
@@ -185,7 +185,7 @@ pub(crate) async fn end_role_sessions(
         if waited >= limit {
             return Err(ProvisionError::StillConnected {
                 database: tenant.db_name.as_str().to_owned(),
-                place: session.target.to_string(),
+                server: session.target.to_string(),
                 count: i64::try_from(rows.len()).unwrap_or(i64::MAX),
                 waited,
             });

@@ -37,7 +37,7 @@ impl Context<'_> {
             .ok_or_else(|| ProvisionError::Missing {
                 what: "stored password of role",
                 name: tenant.role_name.as_str().to_owned(),
-                place: "the registry".to_owned(),
+                server: "the registry".to_owned(),
             })?;
         let password = self.inner.open(&SealContext::TenantRole(tenant.id), sealed)?;
         let held = self.maintenance(tenant).await?;
@@ -82,7 +82,7 @@ pub(crate) async fn role_is_there(held: &AdminSession, tenant: &Tenant) -> Resul
         Some(_) => Err(ProvisionError::NotOurs {
             what: "role",
             name: tenant.role_name.as_str().to_owned(),
-            place: held.target.to_string(),
+            server: held.target.to_string(),
         }),
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use age::secrecy::ExposeSecret as _;
-use archive::{Keys, Manifest, Place};
+use archive::{Keys, Location, Manifest};
 use model::TenantState;
 use provisioner::{ProvisionError, Schedule};
 use registry::{Archive, Tenant};
@@ -29,8 +29,8 @@ fn schedule(keep_last: u32, keep_for: Option<Duration>) -> Option<Schedule> {
 }
 
 async fn manifest_of(archive: &Archive) -> Manifest {
-    let place = Place::parse(&archive.location).unwrap();
-    Manifest::require(&place, &archive.manifest).await.unwrap()
+    let location = Location::parse(&archive.location).unwrap();
+    Manifest::require(&location, &archive.manifest).await.unwrap()
 }
 
 async fn verified_again(harness: &Harness, archive: &Archive) -> Result<(), String> {

@@ -42,9 +42,9 @@ async fn recorded(harness: &Harness, tenant: &Tenant) -> usize {
         .await
         .unwrap();
     for archive in &archives {
-        let place = archive::Place::parse(&archive.location).unwrap();
-        place.require(archive.bytes, &archive.sha256).await.unwrap();
-        archive::Manifest::require(&place, &archive.manifest)
+        let location = archive::Location::parse(&archive.location).unwrap();
+        location.require(archive.bytes, &archive.sha256).await.unwrap();
+        archive::Manifest::require(&location, &archive.manifest)
             .await
             .unwrap();
     }

@@ -106,7 +106,7 @@ impl Inner {
         let Some(row) = row else {
             return Err(ProvisionError::NoSuchDatabase {
                 database: database.as_str().to_owned(),
-                place: held.target.host.clone(),
+                server: held.target.host.clone(),
             });
         };
         let (template, open, encoding): (bool, bool, String) = (row.get(0), row.get(1), row.get(2));
@@ -257,7 +257,7 @@ impl Inner {
     async fn require_version(
         &self,
         held: &AdminSession,
-        (inside, place): (&Client, &ConnectTarget),
+        (inside, target): (&Client, &ConnectTarget),
         operation: OperationId,
         baseline: Option<SchemaVersion>,
     ) -> Result<(), ProvisionError> {
@@ -265,7 +265,7 @@ impl Inner {
             Ok(history) => history,
             Err(error @ MigrateError::CorruptHistory { .. }) => {
                 return Err(ProvisionError::NotAdoptable {
-                    database: place.database.clone(),
+                    database: target.database.clone(),
                     why: error.to_string(),
                 });
             }
@@ -278,7 +278,7 @@ impl Inner {
         // Said on this session, which is closed at the end of the request: the scratch database is nobody's that was left behind.
         migrator::comparing_begin(&held.client, namespace).await?;
         let scratch = namespace.scratch_database(operation);
-        version_by_shape(self, held, (inside, place), &scratch, baseline)
+        version_by_shape(self, held, (inside, target), &scratch, baseline)
             .await
             .map(drop)
     }
@@ -301,9 +301,9 @@ struct Known {
 }
 
 /// A table of a laboratory's name that is not a laboratory's: whoever named the database is told so.
-fn another_shape(place: &ConnectTarget, table: &str, error: &dyn std::fmt::Display) -> ProvisionError {
+fn another_shape(target: &ConnectTarget, table: &str, error: &dyn std::fmt::Display) -> ProvisionError {
     ProvisionError::NotAdoptable {
-        database: place.database.clone(),
+        database: target.database.clone(),
         why: format!("its table {table} is not a laboratory's: {error}; is it the right database?"),
     }
 }
@@ -311,27 +311,27 @@ fn another_shape(place: &ConnectTarget, table: &str, error: &dyn std::fmt::Displ
 /// Rows of a table in a database whose owner is not trusted yet; none where there is no such table.
 pub(crate) async fn untrusted_rows(
     client: &Client,
-    place: &ConnectTarget,
+    target: &ConnectTarget,
     table: &str,
     columns: &[&str],
 ) -> Result<Vec<BinaryCopyOutRow>, ProvisionError> {
     match migrator::untrusted_table_rows(client, table, columns).await {
         Ok(rows) => Ok(rows.unwrap_or_default()),
-        Err(UntrustedTableError::Shape(why)) => Err(another_shape(place, table, &why)),
+        Err(UntrustedTableError::Shape(why)) => Err(another_shape(target, table, &why)),
         Err(UntrustedTableError::Db(error)) => {
-            Err(ProvisionError::db("looking at the laboratory", place)(error))
+            Err(ProvisionError::db("looking at the laboratory", target)(error))
         }
     }
 }
 
-async fn profile(client: &Client, place: &ConnectTarget) -> Result<Profile, ProvisionError> {
-    let rows = untrusted_rows(client, place, "lab_profile", &["tenant_id", "name", "tz"]).await?;
+async fn profile(client: &Client, target: &ConnectTarget) -> Result<Profile, ProvisionError> {
+    let rows = untrusted_rows(client, target, "lab_profile", &["tenant_id", "name", "tz"]).await?;
     let row = match rows.as_slice() {
         [] => return Ok(Profile::default()),
         [row] => row,
-        _ => return Err(another_shape(place, "lab_profile", &"it has more than one row")),
+        _ => return Err(another_shape(target, "lab_profile", &"it has more than one row")),
     };
-    let other = |error: tokio_postgres::Error| another_shape(place, "lab_profile", &error);
+    let other = |error: tokio_postgres::Error| another_shape(target, "lab_profile", &error);
     Ok(Profile {
         tenant: Some(TenantId::from(row.try_get::<uuid::Uuid>(0).map_err(other)?)),
         name: Some(row.try_get(1).map_err(other)?),
@@ -380,12 +380,12 @@ impl Person {
 
 async fn known(
     client: &Client,
-    place: &ConnectTarget,
+    target: &ConnectTarget,
     email: Option<&Email>,
 ) -> Result<Option<Known>, ProvisionError> {
-    let rows = untrusted_rows(client, place, "staff", &Person::COLUMNS).await?;
+    let rows = untrusted_rows(client, target, "staff", &Person::COLUMNS).await?;
     let people = rows.iter().map(Person::of).collect::<Result<Vec<_>, _>>();
-    let people = people.map_err(|error| another_shape(place, "staff", &error))?;
+    let people = people.map_err(|error| another_shape(target, "staff", &error))?;
     let is_meant = |person: &Person| match email {
         None => person.is_admin(),
         Some(email) => person.email.to_lowercase() == email.as_str().to_lowercase(),
@@ -499,17 +499,17 @@ impl Provisioner {
         let row = row.ok_or_else(|| RegistryError::UnknownServer { name: server.clone() })?;
         let held = inner.session(inner.admin_of(row)?).await?;
         let comment = inner.adoptable(&held, &wanted.database, None).await?;
-        let place = held.target.with_database(wanted.database.as_str());
-        let inside = inner.connect_inside(&place).await?;
-        let profile = profile(&inside, &place).await?;
+        let target = held.target.with_database(wanted.database.as_str());
+        let inside = inner.connect_inside(&target).await?;
+        let profile = profile(&inside, &target).await?;
         let taken_back = inner
             .taken_back(&held, &wanted, comment.as_deref(), &profile)
             .await?;
-        let known = known(&inside, &place, wanted.admin_email.as_ref()).await?;
+        let known = known(&inside, &target, wanted.admin_email.as_ref()).await?;
         // Before anybody is asked for: a database that is no laboratory's needs no administrator.
         let operation = OperationId::generate();
         inner
-            .require_version(&held, (&inside, &place), operation, wanted.baseline)
+            .require_version(&held, (&inside, &target), operation, wanted.baseline)
             .await?;
         let (admin_id, admin) = admin_of(&wanted, known)?;
         let lab = NewLab {

@@ -160,12 +160,11 @@ pub(crate) async fn baseline(cx: &Context<'_>) -> StepResult {
         return Ok(json!({ "version": history, "by": "its own history" }));
     }
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-    let place = held.target.with_database(tenant.db_name.as_str());
+    let target = held.target.with_database(tenant.db_name.as_str());
     let inside = cx.inside(&tenant).await?;
-    let version = version_by_shape(cx.inner, &held, (&*inside, &place), &scratch, wanted).await?;
+    let version = version_by_shape(cx.inner, &held, (&*inside, &target), &scratch, wanted).await?;
     drop(inside);
     if version > SchemaVersion::default() {
-        let target = held.target.with_database(tenant.db_name.as_str());
         migrator::baseline_write(&target, version).await?;
     }
     Ok(json!({ "version": version, "by": "what is there" }))
@@ -198,10 +197,10 @@ async fn drop_scratch(held: &AdminSession, scratch: &DbName) -> Result<(), Provi
 }
 
 /// Sets where a name without a schema is looked for.
-async fn look_up(client: &Client, place: &ConnectTarget, path: &str) -> Result<(), ProvisionError> {
+async fn look_up(client: &Client, target: &ConnectTarget, path: &str) -> Result<(), ProvisionError> {
     let sql = format!("SET search_path = {path}");
     let set = client.batch_execute(&sql).await;
-    set.map_err(ProvisionError::db("preparing a session", place))
+    set.map_err(ProvisionError::db("preparing a session", target))
 }
 
 /// Which version a database without a history is at, by what is there: the one whose shape and rows it has, as the migrations make
@@ -229,7 +228,7 @@ pub(crate) async fn version_by_shape(
 async fn compare(
     inner: &Inner,
     held: &AdminSession,
-    (inside, place): (&Client, &ConnectTarget),
+    (inside, target): (&Client, &ConnectTarget),
     scratch: &DbName,
     wanted: Option<SchemaVersion>,
 ) -> Result<SchemaVersion, ProvisionError> {
@@ -251,30 +250,30 @@ async fn compare(
         versions.push(lines);
     }
     drop(client);
-    let mut found = shape(inside, place).await?;
-    let there = keyed_tables(inside, place).await?;
+    let mut found = shape(inside, target).await?;
+    let there = keyed_tables(inside, target).await?;
     for key in keys.intersection(&there) {
-        found.extend(rows(inside, place, key).await?);
+        found.extend(rows(inside, target, key).await?);
     }
     judge(&versions, &found, wanted).map_err(|why| ProvisionError::NotAdoptable {
-        database: place.database.clone(),
+        database: target.database.clone(),
         why,
     })
 }
 
 /// The session's search_path is empty, so every name in a definition is qualified.
-async fn shape(client: &Client, place: &ConnectTarget) -> Result<Lines, ProvisionError> {
+async fn shape(client: &Client, target: &ConnectTarget) -> Result<Lines, ProvisionError> {
     let rows = client
         .query(archive::SHAPE, &[])
         .await
-        .map_err(ProvisionError::db("reading the shape", place))?;
+        .map_err(ProvisionError::db("reading the shape", target))?;
     Ok(telling(rows.iter().map(|row| row.get(0))))
 }
 
 /// Tables whose rows a person can name: keyed by one text. Rows under generated ids tell nothing about a version.
 async fn keyed_tables(
     client: &Client,
-    place: &ConnectTarget,
+    target: &ConnectTarget,
 ) -> Result<BTreeSet<(String, String)>, ProvisionError> {
     let rows = client
         .query(
@@ -285,20 +284,20 @@ async fn keyed_tables(
             &[],
         )
         .await
-        .map_err(ProvisionError::db("looking for tables with rows", place))?;
+        .map_err(ProvisionError::db("looking for tables with rows", target))?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 async fn rows(
     client: &Client,
-    place: &ConnectTarget,
+    target: &ConnectTarget,
     (table, key): &(String, String),
 ) -> Result<Vec<String>, ProvisionError> {
-    let rows = untrusted_rows(client, place, table, &[key]).await?;
+    let rows = untrusted_rows(client, target, table, &[key]).await?;
     let line = |row: &BinaryCopyOutRow| {
         let key: String = row
             .try_get(0)
-            .map_err(ProvisionError::db("reading the keys of rows", place))?;
+            .map_err(ProvisionError::db("reading the keys of rows", target))?;
         Ok(format!("{ROW}{table} {key}"))
     };
     rows.iter().map(line).collect()

@@ -149,7 +149,7 @@ fn gone(tenant: &Tenant, held: &AdminSession) -> StepError {
     StepError::fatal(ProvisionError::Missing {
         what: "database",
         name: tenant.db_name.as_str().to_owned(),
-        place: format!(
+        server: format!(
             "{}, where this operation did not drop it: if server {} has another address now, set it back and run the \
              operation again",
             held.target, tenant.server

@@ -195,7 +195,7 @@ async fn seed_of(cx: &Context<'_>, tenant: &Tenant) -> Result<Seed, ProvisionErr
     let admin = admin.ok_or_else(|| ProvisionError::Missing {
         what: "administrator of",
         name: tenant.slug.to_string(),
-        place: "the registry".to_owned(),
+        server: "the registry".to_owned(),
     })?;
     Ok(Seed {
         tenant: tenant.id,

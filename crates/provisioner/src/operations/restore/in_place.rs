@@ -100,7 +100,7 @@ pub(crate) async fn swap_database(cx: &Context<'_>) -> StepResult {
             return Err(StepError::fatal(ProvisionError::Missing {
                 what: "restored database",
                 name: restored.as_str().to_owned(),
-                place: held.target.to_string(),
+                server: held.target.to_string(),
             }));
         }
         if tenant.status != TenantState::Restoring {

@@ -1,7 +1,7 @@
 //! Making a laboratory's database out of an archive: beside everything else and checked first, and under its name only when
 //! it is whole.
 
-use archive::{Manifest, Missing, Place};
+use archive::{Location, Manifest, Missing};
 use model::{DbName, Step, TenantId};
 use registry::Archive;
 use serde_json::json;
@@ -117,13 +117,13 @@ pub(super) async fn restore_into(
             code,
         }));
     }
-    let place = Place::parse(&archive.location)?;
-    cx.inner.require_here(&place, archive.host.as_deref()).await?;
-    let manifest = Manifest::require(&place, &archive.manifest).await?;
+    let location = Location::parse(&archive.location)?;
+    cx.inner.require_here(&location, archive.host.as_deref()).await?;
+    let manifest = Manifest::require(&location, &archive.manifest).await?;
     drop_if_there(cx, held, into).await?;
     let like = cx.template(held).await?;
     let made = ensure_groups(cx, held, &manifest).await?;
-    let missing = restore_checked(cx, held, Step::RestoreDatabase, &like, into, &place, &manifest).await?;
+    let missing = restore_checked(cx, held, Step::RestoreDatabase, &like, into, &location, &manifest).await?;
     // The rights in the dump are those of the archived laboratory's group, or of the one that earlier versions shared.
     settle(cx.inner, held, &cx.tenant().await?, into).await?;
     if archive.tenant != cx.operation.tenant {

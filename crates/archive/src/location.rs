@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
 use url::Url;
 
-use crate::{ArchiveError, dump::Told, files};
+use crate::{ArchiveError, dump::OnProgress, files};
 
 /// What is read of a file at once: each read of a local one waits for another thread.
 const CHUNK_BYTES: usize = 2 * 1024 * 1024;
@@ -26,12 +26,12 @@ const CHUNK_BYTES: usize = 2 * 1024 * 1024;
 /// Where new archives go.
 #[derive(Clone)]
 pub struct Store {
-    root: Place,
+    root: Location,
 }
 
-/// One file's place, in a directory or an object store. It prints as what the registry keeps: a path or a URL.
+/// One file's location, in a directory or an object store. It prints as what the registry keeps: a path or a URL.
 #[derive(Clone)]
-pub struct Place {
+pub struct Location {
     kind: Kind,
 }
 
@@ -70,7 +70,7 @@ impl fmt::Display for Remote {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Local(path) => path.display().fmt(f),
@@ -79,9 +79,9 @@ impl fmt::Display for Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Place({self})")
+        write!(f, "Location({self})")
     }
 }
 
@@ -92,17 +92,17 @@ impl Store {
     /// [`ArchiveError::BadUrl`].
     pub fn open(url: &str) -> Result<Self, ArchiveError> {
         Ok(Self {
-            root: Place::parse(url)?,
+            root: Location::parse(url)?,
         })
     }
 
-    pub(crate) fn root(&self) -> &Place {
+    pub(crate) fn root(&self) -> &Location {
         &self.root
     }
 
-    /// The place of one file: `<root>/<folder>/<name>`. Both are names without slashes.
+    /// The location of one file: `<root>/<folder>/<name>`. Both are names without slashes.
     #[must_use]
-    pub fn place(&self, folder: &str, name: &str) -> Place {
+    pub fn location(&self, folder: &str, name: &str) -> Location {
         let kind = match &self.root.kind {
             Kind::Local(root) => Kind::Local(root.join(folder).join(name)),
             Kind::Remote(remote) => Kind::Remote(Remote {
@@ -110,7 +110,7 @@ impl Store {
                 ..remote.clone()
             }),
         };
-        Place { kind }
+        Location { kind }
     }
 
     /// Makes ready to write in it, and refuses a store in which nothing can be written.
@@ -134,7 +134,7 @@ impl Store {
                     path: remote.path.clone().join("store"),
                     ..remote.clone()
                 });
-                Place { kind }.prepare().await
+                Location { kind }.prepare().await
             }
         }
     }
@@ -163,7 +163,7 @@ impl Store {
     }
 }
 
-impl Place {
+impl Location {
     /// The file's size in bytes; `None` when it is not there.
     ///
     /// # Errors
@@ -183,22 +183,22 @@ impl Place {
         }
     }
 
-    /// The place that a location names: an absolute path or a URL.
+    /// The location that a text names: an absolute path or a URL.
     ///
     /// # Errors
     /// [`ArchiveError::BadUrl`].
-    pub fn parse(location: &str) -> Result<Self, ArchiveError> {
+    pub fn parse(text: &str) -> Result<Self, ArchiveError> {
         let bad = |why: String| ArchiveError::BadUrl {
-            url: location.to_owned(),
+            url: text.to_owned(),
             why,
         };
-        if !location.contains("://") {
-            let path = std::path::absolute(location).map_err(|error| bad(error.to_string()))?;
+        if !text.contains("://") {
+            let path = std::path::absolute(text).map_err(|error| bad(error.to_string()))?;
             return Ok(Self {
                 kind: Kind::Local(path),
             });
         }
-        let url = Url::parse(location).map_err(|error| bad(error.to_string()))?;
+        let url = Url::parse(text).map_err(|error| bad(error.to_string()))?;
         if url.scheme() == "file" {
             let path = url
                 .to_file_path()
@@ -300,7 +300,7 @@ impl Place {
         &self.kind
     }
 
-    /// Makes ready to write here, and refuses a place where nothing can be written, before anything depends on it.
+    /// Makes ready to write here, and refuses a location where nothing can be written, before anything depends on it.
     ///
     /// # Errors
     /// [`ArchiveError::Io`], [`ArchiveError::Store`].
@@ -317,7 +317,7 @@ impl Place {
         probe.remove().await
     }
 
-    /// What [`Place::prepare`] writes and removes again.
+    /// What [`Location::prepare`] writes and removes again.
     pub(crate) fn probe(&self) -> Self {
         self.sibling("writable")
     }
@@ -407,7 +407,7 @@ impl Place {
     ///
     /// # Errors
     /// [`ArchiveError::Broken`] when it is not there; [`ArchiveError::Io`], [`ArchiveError::Store`].
-    pub async fn measure(&self, told: Told<'_>) -> Result<(u64, String), ArchiveError> {
+    pub async fn measure(&self, on_progress: OnProgress<'_>) -> Result<(u64, String), ArchiveError> {
         let mut source = self.read().await?;
         let (mut hash, mut bytes, mut chunk) = (Sha256::new(), 0_u64, vec![0; CHUNK_BYTES]);
         loop {
@@ -420,7 +420,7 @@ impl Place {
             }
             hash.update(&chunk[..count]);
             bytes += count as u64;
-            told(bytes);
+            on_progress(bytes);
         }
     }
 
@@ -476,45 +476,45 @@ mod tests {
     #[test]
     fn a_location_says_where_a_file_is() {
         let store = Store::open("/srv/archives").unwrap();
-        let place = store.place("lab", "a.dump.age");
-        assert_eq!(place.to_string(), "/srv/archives/lab/a.dump.age");
+        let location = store.location("lab", "a.dump.age");
+        assert_eq!(location.to_string(), "/srv/archives/lab/a.dump.age");
         assert_eq!(
-            place.sibling("manifest.json").to_string(),
+            location.sibling("manifest.json").to_string(),
             "/srv/archives/lab/a.manifest.json"
         );
-        assert_eq!(Place::parse("file:///srv/x").unwrap().to_string(), "/srv/x");
+        assert_eq!(Location::parse("file:///srv/x").unwrap().to_string(), "/srv/x");
         for bad in ["ftp://host/x", "s3://", "http://[x"] {
-            let error = Place::parse(bad).unwrap_err().to_string();
+            let error = Location::parse(bad).unwrap_err().to_string();
             assert!(error.contains("s3://bucket/prefix"), "{error}");
         }
-        let place = Place::in_memory(Arc::default(), "pre/lab/a.dump");
-        assert_eq!(place.to_string(), "memory://test/pre/lab/a.dump");
+        let location = Location::in_memory(Arc::default(), "pre/lab/a.dump");
+        assert_eq!(location.to_string(), "memory://test/pre/lab/a.dump");
         assert_eq!(
-            place.sibling("manifest.json").to_string(),
+            location.sibling("manifest.json").to_string(),
             "memory://test/pre/lab/a.manifest.json"
         );
-        assert_eq!(place.file_name(), "a.dump");
+        assert_eq!(location.file_name(), "a.dump");
     }
 
     #[tokio::test]
     async fn what_is_not_there_or_changed_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let local = Place::parse(dir.path().join("a.dump").to_str().unwrap()).unwrap();
-        for place in [local, Place::in_memory(Arc::default(), "a.dump")] {
-            place.prepare().await.unwrap();
-            let gone = place.require(2, "").await.unwrap_err().to_string();
+        let local = Location::parse(dir.path().join("a.dump").to_str().unwrap()).unwrap();
+        for location in [local, Location::in_memory(Arc::default(), "a.dump")] {
+            location.prepare().await.unwrap();
+            let gone = location.require(2, "").await.unwrap_err().to_string();
             assert!(gone.contains("it is not there"), "{gone}");
-            place.put(b"{}".to_vec()).await.unwrap();
-            let (bytes, sha256) = place.measure(&|_| {}).await.unwrap();
+            location.put(b"{}".to_vec()).await.unwrap();
+            let (bytes, sha256) = location.measure(&|_| {}).await.unwrap();
             assert_eq!((bytes, &sha256[..8]), (2, "44136fa3"));
-            place.require(2, &sha256).await.unwrap();
-            place.put(b"[]".to_vec()).await.unwrap();
-            let changed = place.require(2, &sha256).await.unwrap_err().to_string();
+            location.require(2, &sha256).await.unwrap();
+            location.put(b"[]".to_vec()).await.unwrap();
+            let changed = location.require(2, &sha256).await.unwrap_err().to_string();
             assert!(changed.contains("its content has changed"), "{changed}");
-            assert!(place.get(1).await.is_err());
-            place.remove().await.unwrap();
-            place.remove().await.unwrap();
-            assert!(place.get(10).await.unwrap().is_none());
+            assert!(location.get(1).await.is_err());
+            location.remove().await.unwrap();
+            location.remove().await.unwrap();
+            assert!(location.get(10).await.unwrap().is_none());
         }
     }
 }

@@ -8,18 +8,20 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{ArchiveError, Place, Store, files};
+use crate::{ArchiveError, Location, Store, files};
 
 /// Its name at the root of a local store. Archives lie one folder below, so it is never taken for one.
 const NAME: &str = "tenantry-store";
 
 impl Store {
-    /// Whether a place lies in the store, as `<root>/<folder>/<name>`.
+    /// Whether a location lies in the store, as `<root>/<folder>/<name>`.
     #[must_use]
-    pub fn holds(&self, place: &Place) -> bool {
-        let (root, place) = (self.root().to_string(), place.to_string());
+    pub fn holds(&self, location: &Location) -> bool {
+        let (root, location) = (self.root().to_string(), location.to_string());
         let root = root.trim_end_matches('/');
-        let inside = place.strip_prefix(root).and_then(|rest| rest.strip_prefix('/'));
+        let inside = location
+            .strip_prefix(root)
+            .and_then(|rest| rest.strip_prefix('/'));
         inside.is_some_and(|rest| {
             let parts: Vec<&str> = rest.split('/').collect();
             parts.len() == 2
@@ -35,7 +37,7 @@ impl Store {
     /// # Errors
     /// [`ArchiveError::Io`] when the directory cannot be read or written.
     pub async fn identity(&self) -> Result<String, ArchiveError> {
-        let root: &Place = self.root();
+        let root: &Location = self.root();
         let Some(directory) = root.local() else {
             return Ok(root.to_string());
         };
@@ -83,7 +85,7 @@ mod tests {
     #[test]
     fn what_lies_in_a_store_is_one_folder_below_its_root() {
         let store = Store::open("/srv/archives").unwrap();
-        let holds = |location: &str| store.holds(&Place::parse(location).unwrap());
+        let holds = |location: &str| store.holds(&Location::parse(location).unwrap());
         assert!(holds("/srv/archives/lab/a.dump"));
         for outside in [
             "/srv/archives/a.dump",

@@ -100,7 +100,7 @@ pub(crate) fn full(part: &Path, error: std::io::Error) -> ArchiveError {
     error
 }
 
-/// Writes a small file whole or not at all. When the caller is called off the writing may still be under way: it goes into the
+/// Writes a small file whole or not at all. When the caller is cancelled the writing may still be under way: it goes into the
 /// file that was made here and makes none anew, so nothing is left of it once the part is removed.
 pub(crate) async fn write_whole(file: &Path, content: Vec<u8>) -> Result<(), ArchiveError> {
     let part = part_of(file);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_behind_a_writer_that_was_called_off_stays_removed() {
+    fn what_is_removed_behind_a_writer_that_was_cancelled_stays_removed() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .max_blocking_threads(1)
             .build()

@@ -1,7 +1,7 @@
-//! Archives of laboratories: where they lie, how they are written and read back, and how they are proved.
+//! Archives of laboratories: where they lie, how they are written and read back, and how they are verified.
 //!
 //! An archive is a dump in `pg_dump`'s custom format and a [`Manifest`] beside it. The manifest says what the database
-//! held, read in the very snapshot that the dump was taken from; so a dump is proved by restoring it anywhere and looking
+//! held, read in the very snapshot that the dump was taken from; so a dump is verified by restoring it anywhere and looking
 //! whether the copy holds the same, also when the laboratory went on working or is long gone.
 //!
 //! Invariants:

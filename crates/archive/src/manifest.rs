@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{ArchiveError, Contents, Inventory, Location, Written};
 
-/// The present form of the document. Form 1 had other checksums, and nothing could be proved without the original.
+/// The present form of the document. Form 1 had other checksums, and nothing could be verified without the original.
 pub const FORMAT: u32 = 2;
 /// The largest manifest that is read.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -139,17 +139,17 @@ impl Manifest {
         Err(ArchiveError::broken(place_of(dump), "its content has changed"))
     }
 
-    /// SHA-256 of all that is known when the dump is whole; proving it changes nothing of that.
+    /// SHA-256 of all that is known when the dump is whole; verifying it changes nothing of that.
     ///
     /// # Errors
     /// [`ArchiveError::Broken`], which no manifest gives.
     pub fn fingerprint(&self) -> Result<String, ArchiveError> {
-        let unproved = Self {
+        let unverified = Self {
             verified_at: None,
             ..self.clone()
         };
         let content =
-            serde_json::to_vec(&unproved).map_err(|error| ArchiveError::broken("manifest", error))?;
+            serde_json::to_vec(&unverified).map_err(|error| ArchiveError::broken("manifest", error))?;
         Ok(hex::encode(Sha256::digest(&content)))
     }
 

@@ -143,7 +143,7 @@ async fn rounds(
         for step in harness.kill(target).await? {
             *tally.landed.entry(step).or_default() += 1;
         }
-        // Late calls off meet operations at any point of their way.
+        // Late cancellations meet operations at any point of their way.
         if rng.random_bool(0.3) {
             plan::cancel_one(rng, harness, expected).await?;
         }

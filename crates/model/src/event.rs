@@ -9,7 +9,7 @@ pub enum EventType {
     LaboratoryCreated,
     /// It is in service.
     LaboratoryActivated,
-    /// Making it failed or was called off, and everything of it is gone.
+    /// Making it failed or was cancelled, and everything of it is gone.
     LaboratoryProvisionUndone,
     /// It is closed for its users.
     LaboratorySuspended,
@@ -19,7 +19,7 @@ pub enum EventType {
     LaboratoryOffboardRequested,
     /// It is closed while an archive takes the place of what it holds.
     LaboratoryRestoreRequested,
-    /// A removal was called off, or a restore has ended: it is in the state before.
+    /// A removal was cancelled, or a restore has ended: it is in the state before.
     LaboratoryReadmitted,
     /// It is gone; its archive is kept.
     LaboratoryRemoved,
@@ -27,7 +27,7 @@ pub enum EventType {
     OperationSucceeded,
     /// An operation ended without success.
     OperationFailed,
-    /// An operation was called off and is undone.
+    /// An operation was cancelled and is undone.
     OperationCancelled,
     /// An address to which nothing got through is not tried any more. The others are told.
     WebhookDisabled,

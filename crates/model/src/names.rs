@@ -283,7 +283,7 @@ impl Namespace {
         DbName(format!("{}_spare_making_{number:016x}", self.0))
     }
 
-    /// The scratch database in which one operation proves its dump.
+    /// The scratch database in which one operation verifies its dump.
     #[must_use]
     pub fn scratch_database(&self, operation: crate::OperationId) -> DbName {
         DbName(format!("{}_scratch_{}", self.0, operation.as_uuid().simple()))

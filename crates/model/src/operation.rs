@@ -21,7 +21,7 @@ pub enum OperationKind {
     RestoreInPlace,
     /// Archive it and remove it.
     Offboard,
-    /// Prove an archive once more; its laboratory may be gone.
+    /// Verify an archive once more; its laboratory may be gone.
     VerifyArchive,
     /// Take a dump and its manifest into the registry, which does not know them; its laboratory may be gone.
     ImportArchive,
@@ -46,7 +46,7 @@ pub enum OperationStatus {
     Pending,
     /// A worker holds its lease.
     Running,
-    /// It failed for good or was called off, and what it made is being taken away.
+    /// It failed for good or was cancelled, and what it made is being taken away.
     Undoing,
     /// Done.
     Succeeded,
@@ -130,7 +130,7 @@ pub enum Step {
     Dump,
     /// The dump was restored beside the original and holds what its manifest says; the archive is recorded.
     Verify,
-    /// The time in which a removal can be called off is over.
+    /// The time in which a removal can be cancelled is over.
     Grace,
     /// What was closed for a removal or a restore is open again, and the laboratory is in the state before.
     Readmit,
@@ -186,7 +186,7 @@ words!(Step, "step", {
 });
 
 impl OperationKind {
-    /// Whether there is something to take away of an operation that failed for good or was called off.
+    /// Whether there is something to take away of an operation that failed for good or was cancelled.
     #[must_use]
     pub fn can_be_undone(self) -> bool {
         match self {
@@ -196,7 +196,7 @@ impl OperationKind {
     }
 
     /// Whether a failure for good is undone without anybody asking. A removal that failed stays closed and
-    /// whole, to be gone on with or called off: to open a laboratory again is a person's decision.
+    /// whole, to be gone on with or cancelled: to open a laboratory again is a person's decision.
     #[must_use]
     pub fn failure_is_undone(self) -> bool {
         match self {

@@ -39,7 +39,7 @@ pub enum TenantEvent {
     Resume,
     /// Ops ask for it to be removed.
     Offboard,
-    /// The removal is called off; the state before it returns.
+    /// The removal is cancelled; the state before it returns.
     CancelOffboard {
         /// The state that `Offboard` left.
         before: TenantState,

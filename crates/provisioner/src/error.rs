@@ -226,9 +226,9 @@ pub enum ProvisionError {
         /// Why it failed.
         error: String,
     },
-    /// The operation was called off before it was done.
-    #[error("{kind} of {slug} was called off: {why}")]
-    CalledOff {
+    /// The operation was cancelled before it was done.
+    #[error("{kind} of {slug} was cancelled: {why}")]
+    Cancelled {
         /// Which operation.
         operation: OperationId,
         /// What it was to do.

@@ -13,7 +13,7 @@ use crate::{
 
 impl Provisioner {
     /// Removes a laboratory's row from the registry. Nothing is dropped: its database must be gone from its server already, under
-    /// whatever name, and a proved archive of it must be recorded, from which it can be restored, unless `without_archive` says that
+    /// whatever name, and a verified archive of it must be recorded, from which it can be restored, unless `without_archive` says that
     /// nothing of it is left to keep.
     ///
     /// # Errors

@@ -122,7 +122,7 @@ impl Provisioner {
     }
 
     /// Removes the archives that no schedule keeps any more, and says which; at most 500, the next call goes on. Never the
-    /// one that was proved last, never one of a laboratory that is gone, never one that is being restored.
+    /// one that was verified last, never one of a laboratory that is gone, never one that is being restored.
     ///
     /// # Errors
     /// [`ProvisionError::Archive`] when the files cannot be removed; what was begun goes on next time.

@@ -48,7 +48,7 @@ pub struct Archive {
     pub created_at: Timestamp,
     /// When it was taken from its manifest, because the registry did not know it.
     pub imported_at: Option<Timestamp>,
-    /// When it was proved last.
+    /// When it was verified last.
     pub verified_at: Timestamp,
 }
 
@@ -134,7 +134,7 @@ pub struct NewArchive {
 }
 
 /// Records an archive. A second one of the same operation replaces the first: the step was run again, and its dump is
-/// the one that was proved.
+/// the one that was verified.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -264,7 +264,7 @@ pub async fn archive_lock_in_txn(
     row.as_ref().map(Archive::from_row).transpose()
 }
 
-/// Notes that an archive was proved once more.
+/// Notes that an archive was verified once more.
 ///
 /// # Errors
 /// [`RegistryError::NotFound`] when it is gone.
@@ -276,13 +276,13 @@ pub async fn archive_note_verified(
         "UPDATE archives SET verified_at = now() WHERE id = $1 RETURNING ",
         columns!()
     );
-    let row = sql::row_opt(client, "noting a proof", statement, &[&id.as_uuid()]).await?;
+    let row = sql::row_opt(client, "noting a verification", statement, &[&id.as_uuid()]).await?;
     let (what, id) = (Entity::Archive, id.to_string());
     Archive::from_row(&row.ok_or(RegistryError::NotFound { what, id })?)
 }
 
 /// Which archives a laboratory's schedule does not keep any more: backups that are neither among its last ones nor young
-/// enough, and not the one that was proved last. Of all laboratories unless one is named; the oldest first, `limit` at most.
+/// enough, and not the one that was verified last. Of all laboratories unless one is named; the oldest first, `limit` at most.
 /// A laboratory without a schedule, or that is gone, keeps everything. One that an operation works on is kept, and one that a
 /// failed restore in place has exchanged already: it needs the archive to come to its end.
 ///
@@ -296,13 +296,13 @@ pub async fn archives_prunable(
     let statement = concat!(
         "WITH ranked AS (
              SELECT a.*, row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.created_at DESC, a.id DESC) AS place,
-                    row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.verified_at DESC, a.created_at DESC, a.id DESC) AS proved
+                    row_number() OVER (PARTITION BY a.tenant_id ORDER BY a.verified_at DESC, a.created_at DESC, a.id DESC) AS verified
                FROM archives a WHERE a.made_for = 'backup' AND ($1::uuid IS NULL OR a.tenant_id = $1)
          )
          SELECT ",
         columns!(),
         " FROM (SELECT r.* FROM ranked r JOIN backup_schedules s ON s.tenant_id = r.tenant_id
-                 WHERE r.place > s.keep_last AND r.proved > 1 AND r.pruning_since IS NULL
+                 WHERE r.place > s.keep_last AND r.verified > 1 AND r.pruning_since IS NULL
                    AND (s.keep_for_s IS NULL OR r.created_at < now() - make_interval(secs => s.keep_for_s))
                    AND NOT EXISTS (SELECT FROM operations o WHERE o.params ->> 'archive' = r.id::text AND ",
         needs_it!(),

@@ -139,7 +139,7 @@ pub enum RegistryError {
         operation: OperationId,
     },
     /// The operation is too far, or over.
-    #[error("operation {operation} cannot be called off: {why}")]
+    #[error("operation {operation} cannot be cancelled: {why}")]
     NotCancellable {
         /// The operation.
         operation: OperationId,

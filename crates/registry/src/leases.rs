@@ -291,11 +291,11 @@ pub async fn operation_wait(
         .await
 }
 
-/// Whether the operation is to be called off.
+/// Whether the operation is to be cancelled.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
-pub async fn operation_is_called_off(
+pub async fn operation_cancel_is_requested(
     client: &impl GenericClient,
     lease: &Lease,
 ) -> Result<bool, RegistryError> {
@@ -304,7 +304,7 @@ pub async fn operation_is_called_off(
     let params: [&(dyn ToSql + Sync); 1] = [&lease.operation.as_uuid()];
     let row = sql::row_opt(
         client,
-        "looking whether an operation is called off",
+        "looking whether an operation is cancelled",
         statement,
         &params,
     )
@@ -312,7 +312,7 @@ pub async fn operation_is_called_off(
     Ok(row.is_some())
 }
 
-/// Notes that what the operation does from here on cannot be taken back. `false`: it was called off before that.
+/// Notes that what the operation does from here on cannot be taken back. `false`: it was cancelled before that.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -331,8 +331,8 @@ pub async fn operation_make_irreversible(
     Reader::new(&row.ok_or_else(|| lease.lost())?, "operations", "id").get("past_return")
 }
 
-/// Holds the operation's row until the transaction ends: nobody calls it off or takes it over before that. `false`: somebody
-/// has called it off already.
+/// Holds the operation's row until the transaction ends: nobody cancels it or takes it over before that. `false`: somebody
+/// has cancelled it already.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -361,7 +361,7 @@ pub async fn operation_make_reversible(
         .await
 }
 
-/// Turns a running operation to taking away what it made; `error` says why it failed, or who called it off. The lease stays, the tries are counted anew, and a step that was under
+/// Turns a running operation to taking away what it made; `error` says why it failed, or who cancelled it. The lease stays, the tries are counted anew, and a step that was under
 /// way is under way no more.
 ///
 /// # Errors
@@ -399,12 +399,12 @@ pub enum Outcome<'a> {
     Failed(&'a str),
     /// It ended without success, and could not be undone.
     FailedToUndo {
-        /// Why it failed, or who called it off.
+        /// Why it failed, or who cancelled it.
         error: &'a str,
         /// Why that could not be undone.
         undo_error: &'a str,
     },
-    /// It was called off and is undone.
+    /// It was cancelled and is undone.
     Cancelled(&'a str),
 }
 

@@ -67,8 +67,8 @@ pub use invitations::{
     invitation_revoke_in_txn, invitations_of,
 };
 pub use leases::{
-    Claimable, Lease, Outcome, operation_claim, operation_finish, operation_give_back, operation_hold_in_txn,
-    operation_is_called_off, operation_leave_to_others, operation_make_irreversible,
+    Claimable, Lease, Outcome, operation_cancel_is_requested, operation_claim, operation_finish,
+    operation_give_back, operation_hold_in_txn, operation_leave_to_others, operation_make_irreversible,
     operation_make_reversible, operation_note_drop, operation_progress, operation_release_for_retry,
     operation_renew, operation_set_undoing, operation_wait,
 };

@@ -42,7 +42,7 @@ pub struct Operation {
     pub failures: u32,
     /// On which server the laboratory's database was about to be dropped, if it came so far.
     pub drop_begun_on: Option<String>,
-    /// Who asked for it to be called off.
+    /// Who asked for it to be cancelled.
     pub cancel_requested_by: Option<Actor>,
     /// When.
     pub cancel_requested_at: Option<Timestamp>,
@@ -247,7 +247,7 @@ pub async fn operation_set_params(
     Ok(())
 }
 
-/// Asks for an operation to be called off. Whoever runs it turns it to undoing; one that waits is woken for that. A removal
+/// Asks for an operation to be cancelled. Whoever runs it turns it to undoing; one that waits is woken for that. A removal
 /// that failed is taken up again to be undone. Asked again it is what was asked first.
 ///
 /// # Errors
@@ -279,7 +279,7 @@ pub async fn operation_request_cancel_in_txn(
         columns!()
     );
     let params: [&(dyn tokio_postgres::types::ToSql + Sync); 2] = [&id.as_uuid(), &by.to_string()];
-    let changed = sql::row_one(txn, "calling an operation off", statement, &params).await;
+    let changed = sql::row_one(txn, "cancelling an operation", statement, &params).await;
     Operation::from_row(&changed.map_err(|error| match error.violated() {
         Some("operations_one_live_per_tenant") => RegistryError::OperationInProgress {
             tenant: operation.tenant,
@@ -288,7 +288,7 @@ pub async fn operation_request_cancel_in_txn(
     })?)
 }
 
-/// Ends the wait of an operation that does nothing but wait: it goes on at once. One that was called off no longer waits for that.
+/// Ends the wait of an operation that does nothing but wait: it goes on at once. One that was cancelled no longer waits for that.
 ///
 /// # Errors
 /// [`RegistryError::NotWaiting`] says what it does instead, [`RegistryError::NotFound`].
@@ -328,11 +328,11 @@ pub async fn operation_wake(client: &impl GenericClient, id: OperationId) -> Res
 }
 
 impl Operation {
-    /// Why it cannot be called off, if it cannot.
+    /// Why it cannot be cancelled, if it cannot.
     fn not_cancellable(&self) -> Option<&'static str> {
         match self.status {
             OperationStatus::Succeeded => Some("it is done"),
-            OperationStatus::Cancelled => Some("it was called off before"),
+            OperationStatus::Cancelled => Some("it was cancelled before"),
             OperationStatus::Undoing => Some("it failed and is being undone already"),
             OperationStatus::Failed if self.kind.failure_is_undone() => Some("it failed and was undone"),
             OperationStatus::Failed if !self.kind.can_be_undone() => {
@@ -346,9 +346,9 @@ impl Operation {
     fn does_instead_of_waiting(&self) -> &'static str {
         match self.status {
             OperationStatus::Succeeded => "it is done",
-            OperationStatus::Cancelled => "it was called off",
+            OperationStatus::Cancelled => "it was cancelled",
             OperationStatus::Failed => "it has failed; see why, and retry it",
-            _ if self.cancel_requested_at.is_some() => "it was called off and is being undone",
+            _ if self.cancel_requested_at.is_some() => "it was cancelled and is being undone",
             OperationStatus::Undoing => "it failed and is being undone",
             OperationStatus::Pending if self.waiting_until.is_some() => "its time has come and it goes on",
             OperationStatus::Pending | OperationStatus::Running => {
@@ -357,7 +357,7 @@ impl Operation {
         }
     }
 
-    /// Why it failed, or who called it off, and why that could not be undone, for people to read.
+    /// Why it failed, or who cancelled it, and why that could not be undone, for people to read.
     #[must_use]
     pub fn error_text(&self) -> Option<String> {
         let error = self.error.as_deref()?;

@@ -259,7 +259,7 @@ pub async fn backup_schedule_take_due_in_txn(
 
 /// Notes how a backup of a laboratory ended, if it has a schedule. One that failed is due again: in five minutes, doubling with
 /// each failure in a row, at most an hour and a quarter of the interval, and never later than it would have been. One that
-/// was called off says nothing.
+/// was cancelled says nothing.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.

@@ -28,7 +28,7 @@ pub struct AppState {
     pub provisioner: Provisioner,
     /// Events out.
     pub outbox: Outbox,
-    /// How long a removal can be called off, unless its request says otherwise.
+    /// How long a removal can be cancelled, unless its request says otherwise.
     pub offboard_grace: Duration,
     /// Password hashing, bounded.
     pub passwords: Passwords,

@@ -149,17 +149,17 @@ pub(crate) enum Command {
         #[arg(long)]
         reason: Option<Reason>,
     },
-    /// Close a laboratory, archive it, prove the archive, then remove it when the grace period is over
+    /// Close a laboratory, archive it, verify the archive, then remove it when the grace period is over
     #[command(
         after_help = "Until its database is dropped `tenantctl operations cancel` brings the laboratory back."
     )]
     Offboard {
         /// Slug or id
         tenant: TenantRef,
-        /// How long it can be called off once the archive is proved, as 30d or 12h; otherwise as configured
+        /// How long it can be cancelled once the archive is verified, as 30d or 12h; otherwise as configured
         #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "now")]
         grace: Option<Duration>,
-        /// Remove it as soon as the archive is proved; also ends a grace period that is running
+        /// Remove it as soon as the archive is verified; also ends a grace period that is running
         #[arg(long)]
         now: bool,
         /// Do not ask whether it is meant
@@ -405,7 +405,7 @@ pub(crate) enum Archives {
         /// The archive's id, or its first digits
         archive: IdRef<ArchiveId>,
     },
-    /// Prove an archive once more: fetch it, restore it beside everything else, compare it with its manifest
+    /// Verify an archive once more: fetch it, restore it beside everything else, compare it with its manifest
     Verify {
         /// The archive's id, or its first digits
         archive: IdRef<ArchiveId>,

@@ -28,7 +28,7 @@ pub(crate) async fn run(context: &Context, operation: OperationId, label: &str) 
     progress.clear();
     ended.map_err(|error| match error {
         ProvisionError::Interrupted { operation } => Refusal::Interrupted(operation).into(),
-        ProvisionError::CalledOff { .. } => Refusal::CalledOff(error.to_string()).into(),
+        ProvisionError::Cancelled { .. } => Refusal::Cancelled(error.to_string()).into(),
         ProvisionError::Failed { operation, .. } => Refusal::Failed {
             operation,
             error: error.to_string(),
@@ -39,8 +39,8 @@ pub(crate) async fn run(context: &Context, operation: OperationId, label: &str) 
 }
 
 /// Whether an operation ended because an operator cancelled it.
-pub(crate) fn was_called_off(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Refusal::CalledOff(_)))
+pub(crate) fn was_cancelled(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Refusal::Cancelled(_)))
 }
 
 /// Ready when this process is asked to stop.

@@ -36,7 +36,7 @@ pub(crate) enum Refusal {
     Interrupted(OperationId),
     /// An operator cancelled the operation.
     #[error("{0}")]
-    CalledOff(String),
+    Cancelled(String),
     /// The operation ended without success.
     #[error(
         "{error}\nsee `tenantctl operations show {operation}`; `tenantctl operations retry {operation}` tries again"
@@ -104,7 +104,7 @@ fn classify(error: &anyhow::Error) -> Exit {
                 Refusal::Conflict(_) => Exit::Conflict,
                 Refusal::Interrupted(_) => Exit::Interrupted,
                 Refusal::Failed { .. } => Exit::Failed,
-                Refusal::CalledOff(_) => Exit::Conflict,
+                Refusal::Cancelled(_) => Exit::Conflict,
             };
         }
         if let Some(exit) = Exit::of(cause) {
@@ -150,7 +150,7 @@ fn of_provision(error: &ProvisionError) -> Exit {
         | P::Unmet { .. }
         | P::ArchiveTooNew { .. }
         | P::TenantGone { .. }
-        | P::CalledOff { .. } => Exit::Conflict,
+        | P::Cancelled { .. } => Exit::Conflict,
         _ => Exit::Failed,
     }
 }

@@ -1,4 +1,4 @@
-//! Archiving a laboratory that goes on working, proving the archive, and bringing a laboratory back; beside `pg_dump` and
+//! Archiving a laboratory that goes on working, verifying the archive, and bringing a laboratory back; beside `pg_dump` and
 //! `pg_restore` with the same settings.
 
 use std::{
@@ -43,29 +43,29 @@ async fn one_size(scenario: &'static str, mb: i64, rounds: usize) -> anyhow::Res
     let harness = Harness::start(0).await?;
     let (tenant, database) = filled(&harness, mb).await?;
     let mut dump = (Times::default(), Times::default());
-    let mut proof = (Times::default(), Times::default());
+    let mut verification = (Times::default(), Times::default());
     let mut parallel = Times::default();
     let file = harness.dir().join("bare.dump");
     for _ in 0..rounds {
         let begun = Instant::now();
         bare_dump(&harness, &database, &file).await?;
         dump.1.add(begun.elapsed());
-        let (took, proved) = backup(&harness, tenant).await?;
+        let (took, verified) = backup(&harness, tenant).await?;
         dump.0.add(took);
-        proof.0.add(proved);
-        proof.1.add(bare_restore(&harness, &file, None).await?);
+        verification.0.add(verified);
+        verification.1.add(bare_restore(&harness, &file, None).await?);
         parallel.add(bare_restore(&harness, &file, Some(JOBS)).await?);
     }
     let bytes = std::fs::metadata(&file)?.len();
     harness.stop().await?;
     let dumps = dump.1.p50_ms() / dump.0.p50_ms();
-    let proofs = proof.0.p50_ms() / proof.1.p50_ms();
+    let verifications = verification.0.p50_ms() / verification.1.p50_ms();
     Ok(Outcome {
         scenario,
-        ours: json!({ "dump": dump.0.side(), "verify": proof.0.side() }),
+        ours: json!({ "dump": dump.0.side(), "verify": verification.0.side() }),
         bare: json!({
             "pg_dump": dump.1.side(),
-            "pg_restore": proof.1.side(),
+            "pg_restore": verification.1.side(),
             "pg_restore_parallel": parallel.side(),
         }),
         ratio: dumps,
@@ -74,12 +74,12 @@ async fn one_size(scenario: &'static str, mb: i64, rounds: usize) -> anyhow::Res
             "dump_bytes": bytes,
             "dump": "pg_dump in custom format, the product's and the bare one; ratio is bare to ours",
             "verify": "what the snapshot holds and the restored copy with what it holds, beside pg_restore alone, in one job",
-            "verify_to_restore": three(proofs),
-            "verify_to_parallel_restore": three(proof.0.p50_ms() / parallel.p50_ms()),
+            "verify_to_restore": three(verifications),
+            "verify_to_parallel_restore": three(verification.0.p50_ms() / parallel.p50_ms()),
         }),
         targets: vec![
             Target::at_least("of bare pg_dump's speed", dumps, 0.95),
-            Target::at_most("times bare pg_restore for the proof", proofs, 1.5),
+            Target::at_most("times bare pg_restore for the verification", verifications, 1.5),
         ],
     })
 }
@@ -160,7 +160,7 @@ async fn filled(harness: &Harness, mb: i64) -> anyhow::Result<(TenantId, String)
     Ok((tenant, database.as_str().to_owned()))
 }
 
-/// A backup by the product: how long its `pg_dump` took, and its proof.
+/// A backup by the product: how long its `pg_dump` took, and its verification.
 async fn backup(harness: &Harness, tenant: TenantId) -> anyhow::Result<(Duration, Duration)> {
     let by = RequestedBy::terminal("bench");
     let operation = harness.provisioner.request_backup(tenant, by).await?;

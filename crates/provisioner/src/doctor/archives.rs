@@ -143,7 +143,7 @@ async fn compare(
         }
         Some(bytes) if bytes != archive.bytes => {
             let seen = seen_of(&format!(
-                "it has {bytes} bytes and had {} when it was proved",
+                "it has {bytes} bytes and had {} when it was verified",
                 archive.bytes
             ));
             found.push(Finding::new(
@@ -244,12 +244,12 @@ fn of_dump(location: &str, bytes: u64, manifest: Result<Manifest, String>) -> (S
             );
         }
     };
-    let proof = manifest.verified_at.map_or_else(
+    let verification = manifest.verified_at.map_or_else(
         || "it was never verified".to_owned(),
         |at| format!("it was restored and compared at {}", moment(at)),
     );
     let seen = format!(
-        "the registry does not know this archive of {} ({}), dumped at {}; {proof}",
+        "the registry does not know this archive of {} ({}), dumped at {}; {verification}",
         manifest.slug,
         manifest.tenant,
         moment(manifest.dumped_at)

@@ -69,7 +69,7 @@ pub enum FindingKind {
     OrphanDatabase,
     /// A laboratory's role that no laboratory has.
     OrphanRole,
-    /// The copy in which an operation that has ended proved its dump.
+    /// The copy in which an operation that has ended verified its dump.
     ScratchLeft,
     /// A database in the making that nobody makes any more.
     MakingLeft,
@@ -87,7 +87,7 @@ pub enum FindingKind {
     RestoringWithoutOperation,
     /// A recorded archive is not there.
     ArchiveMissing,
-    /// A recorded archive has another size than when it was proved.
+    /// A recorded archive has another size than when it was verified.
     ArchiveSizeDiffers,
     /// A file among the archives that no archive is recorded for.
     ArchiveUnrecorded,

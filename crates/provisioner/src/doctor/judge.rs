@@ -329,7 +329,7 @@ impl Judge<'_> {
             Named::Scratch(_) if self.observed.comparing => None,
             Named::Scratch(operation) => (!self.under_way.has(operation)).then(|| {
                 let seen =
-                    format!("a copy in which the operation {operation} proved a dump, and it has ended");
+                    format!("a copy in which the operation {operation} verified a dump, and it has ended");
                 let advice = "`tenantctl doctor --fix` drops it; what it is a copy of stays";
                 let finding = self.finding(FindingKind::ScratchLeft, name, seen, advice);
                 finding.fixed_by(Remedy::DropScratch(db_name))

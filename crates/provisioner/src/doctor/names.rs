@@ -12,7 +12,7 @@ pub(super) enum Named {
     Laboratory,
     /// A clone that is to become this laboratory's.
     Making(TenantId),
-    /// A copy in which this operation proves its dump.
+    /// A copy in which this operation verifies its dump.
     Scratch(OperationId),
     /// What this operation puts in a laboratory's place, or what the laboratory had before that. One that failed may still need
     /// the first, and the second is the laboratory's own.

@@ -117,19 +117,19 @@ impl<'a> Context<'a> {
         &self,
         client: &impl deadpool_postgres::GenericClient,
     ) -> Result<(), StepError> {
-        self.unless_called_off(registry::operation_make_irreversible(client, self.lease).await?)
+        self.unless_cancelled(registry::operation_make_irreversible(client, self.lease).await?)
     }
 
-    /// Until the transaction ends nobody can call the operation off. Fails when somebody has.
+    /// Until the transaction ends nobody can cancel the operation. Fails when somebody has.
     pub(crate) async fn hold(&self, txn: &deadpool_postgres::Transaction<'_>) -> Result<(), StepError> {
-        self.unless_called_off(registry::operation_hold_in_txn(txn, self.lease).await?)
+        self.unless_cancelled(registry::operation_hold_in_txn(txn, self.lease).await?)
     }
 
-    pub(crate) fn unless_called_off(&self, wanted: bool) -> Result<(), StepError> {
+    pub(crate) fn unless_cancelled(&self, wanted: bool) -> Result<(), StepError> {
         if wanted {
             return Ok(());
         }
-        Err(StepError::fatal(ProvisionError::CalledOff {
+        Err(StepError::fatal(ProvisionError::Cancelled {
             operation: self.operation.id,
             kind: self.operation.kind,
             slug: self.operation.tenant_slug.clone(),

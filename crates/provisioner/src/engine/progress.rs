@@ -72,7 +72,7 @@ pub enum Progress {
         /// So long from now on.
         delay: Duration,
     },
-    /// It failed for good or was called off, and what it made is taken away.
+    /// It failed for good or was cancelled, and what it made is taken away.
     Undoing {
         /// Why.
         error: String,

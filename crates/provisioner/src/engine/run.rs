@@ -25,8 +25,8 @@ use crate::{
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 /// How many times `attempts_max` an operation may be begun when its processes keep dying.
 const CUT_OFF_FACTOR: u32 = 4;
-/// How often it is looked whether an operation is called off while one of its steps is under way.
-const CALLED_OFF_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether an operation is cancelled while one of its steps is under way.
+const CANCEL_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Ends a task when it goes out of scope.
 pub(crate) struct Aborting(pub(crate) JoinHandle<()>);
@@ -119,7 +119,7 @@ enum Ended {
     /// Given back, to be tried again or to go on later.
     GivenBack,
     /// Somebody does not want it any more.
-    CalledOff,
+    Cancelled,
     /// For good, for this reason.
     Failed(String),
 }
@@ -141,10 +141,10 @@ impl Run<'_> {
             tokio::select! {
                 ended = self.sequence(&cx, &definition(kind).steps) => ended?,
                 // The step under way is dropped with its programs. What it left on the server is ended by the undoing.
-                () = self.called_off() => Ended::CalledOff,
+                () = self.cancelled() => Ended::Cancelled,
             }
         };
-        let called_off = matches!(ended, Ended::CalledOff);
+        let cancelled = matches!(ended, Ended::Cancelled);
         let (reason, why) = match ended {
             Ended::GivenBack => return Ok(()),
             Ended::Done => {
@@ -152,10 +152,10 @@ impl Run<'_> {
                 let (finished, ()) = tokio::join!(self.finish(Outcome::Succeeded), cx.close());
                 return finished;
             }
-            Ended::CalledOff => (UndoReason::Cancelled, self.called_off_by().await?),
+            Ended::Cancelled => (UndoReason::Cancelled, self.cancelled_by().await?),
             // Asked for while the step failed.
-            Ended::Failed(_) if self.is_called_off().await? => {
-                (UndoReason::Cancelled, self.called_off_by().await?)
+            Ended::Failed(_) if self.is_cancel_requested().await? => {
+                (UndoReason::Cancelled, self.cancelled_by().await?)
             }
             Ended::Failed(why) => {
                 if !kind.failure_is_undone() || !self.may_be_undone().await? {
@@ -165,7 +165,7 @@ impl Run<'_> {
                 (UndoReason::Failed, why)
             }
         };
-        operations::clean_up(&cx, called_off).await;
+        operations::clean_up(&cx, cancelled).await;
         drop(cx);
         let client = self.inner.config.registry.client().await?;
         registry::operation_set_undoing(&client, self.lease, reason, &why).await?;
@@ -175,31 +175,31 @@ impl Run<'_> {
     }
 
     /// Returns when somebody does not want the operation any more and it can still be taken back.
-    async fn called_off(&self) {
+    async fn cancelled(&self) {
         loop {
-            match self.is_called_off().await {
+            match self.is_cancel_requested().await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::debug!(operation.id = %self.operation.id, %error, "not known whether it is called off");
+                    tracing::debug!(operation.id = %self.operation.id, %error, "not known whether it is cancelled");
                 }
             }
-            tokio::time::sleep(CALLED_OFF_LOOK_EVERY).await;
+            tokio::time::sleep(CANCEL_LOOK_EVERY).await;
         }
     }
 
-    async fn is_called_off(&self) -> Result<bool, ProvisionError> {
+    async fn is_cancel_requested(&self) -> Result<bool, ProvisionError> {
         let client = self.inner.config.registry.client().await?;
-        Ok(registry::operation_is_called_off(&client, self.lease).await?)
+        Ok(registry::operation_cancel_is_requested(&client, self.lease).await?)
     }
 
-    /// Who called it off, as its error says it.
-    async fn called_off_by(&self) -> Result<String, ProvisionError> {
+    /// Who cancelled it, as its error says it.
+    async fn cancelled_by(&self) -> Result<String, ProvisionError> {
         let client = self.inner.config.registry.client().await?;
         let now = registry::operation_by_id(&client, self.operation.id).await?;
         let by = now.and_then(|operation| operation.cancel_requested_by);
         let by = by.map_or_else(|| "nobody who is known".to_owned(), |by| by.to_string());
-        Ok(format!("called off by {by}"))
+        Ok(format!("cancelled by {by}"))
     }
 
     /// Failures end an operation at `attempts_max`; the tries beside them were cut off by a crash each. They are given
@@ -228,7 +228,7 @@ impl Run<'_> {
     async fn undo(&self, reason: UndoReason, why: &str) -> Result<(), ProvisionError> {
         let cx = Context::new(self.inner, self.operation, self.lease, true, self.observe);
         match self.sequence(&cx, &definition(self.operation.kind).undo).await? {
-            Ended::GivenBack | Ended::CalledOff => Ok(()),
+            Ended::GivenBack | Ended::Cancelled => Ok(()),
             Ended::Done => match reason {
                 UndoReason::Cancelled => self.finish(Outcome::Cancelled(why)).await,
                 UndoReason::Failed => self.finish(Outcome::Failed(why)).await,
@@ -303,8 +303,8 @@ impl Run<'_> {
                 }
                 Err(failure) => failure,
             };
-            if matches!(failure.error, ProvisionError::CalledOff { .. }) {
-                return Ok(Ended::CalledOff);
+            if matches!(failure.error, ProvisionError::Cancelled { .. }) {
+                return Ok(Ended::Cancelled);
             }
             let error = failure.error.to_string();
             // Another host may have what this one lacks. It is told by the registry's clock how long that is hoped for.
@@ -421,7 +421,7 @@ impl Run<'_> {
                 let error = failure.error.to_string();
                 let client = registry.client().await?;
                 registry::step_failed(&client, self.lease, step, &error).await?;
-                // An archive that is proved once more has no dump of this operation behind it.
+                // An archive that is verified once more has no dump of this operation behind it.
                 let steps = steps(self.operation.kind);
                 for &earlier in failure.error.invalidates(step) {
                     if !steps.contains(&earlier) {

@@ -22,7 +22,7 @@ impl Provisioner {
     /// instead. One that waits for a time to pass (the grace period of a removal) is returned as it is then. Dropping the future stops the work; the operation goes on elsewhere once its lease has ended.
     ///
     /// # Errors
-    /// [`ProvisionError::Failed`] when the operation ended without success, [`ProvisionError::CalledOff`]; others when the registry cannot be asked.
+    /// [`ProvisionError::Failed`] when the operation ended without success, [`ProvisionError::Cancelled`]; others when the registry cannot be asked.
     pub async fn run(
         &self,
         operation: OperationId,
@@ -95,7 +95,7 @@ impl Provisioner {
                 OperationStatus::Succeeded => return Ok(operation),
                 OperationStatus::Pending if operation.is_waiting() => return Ok(operation),
                 OperationStatus::Cancelled => {
-                    return Err(ProvisionError::CalledOff {
+                    return Err(ProvisionError::Cancelled {
                         operation: id,
                         kind: operation.kind,
                         why: operation.error_text().unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! Changing one's mind about an operation: calling it off, and running one that failed once more.
+//! Changing one's mind about an operation: cancelling it, and running one that failed once more.
 
 use model::{OperationId, OperationKind, TenantState};
 use registry::{Operation, RegistryError};
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Provisioner {
-    /// Asks for an operation to be called off, which brings back what was before it: a laboratory being made is taken away, one
+    /// Asks for an operation to be cancelled, which brings back what was before it: a laboratory being made is taken away, one
     /// being removed is opened again. It is done when the operation is `cancelled`.
     ///
     /// # Errors

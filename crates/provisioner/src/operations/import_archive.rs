@@ -1,5 +1,5 @@
 //! Taking an archive into the registry that does not know it, as one that was restored from an older backup: the dump is
-//! proved as every archive is, and only then recorded.
+//! verified as every archive is, and only then recorded.
 
 use archive::{ArchiveError, Location, Manifest};
 use model::{ArchiveId, OperationId, OperationKind, Slug, TenantId};
@@ -49,7 +49,7 @@ pub struct Import {
     pub archive: ArchiveId,
     /// The laboratory that it holds, which may be gone.
     pub tenant: TenantId,
-    /// The operation that proves and records it.
+    /// The operation that verifies and records it.
     pub operation: OperationId,
 }
 
@@ -187,7 +187,7 @@ pub(crate) fn params(cx: &Context<'_>) -> Result<ImportParams, StepError> {
     })
 }
 
-/// Proves the dump and records it. An earlier try may have come as far as the row.
+/// Verifies the dump and records it. An earlier try may have come as far as the row.
 pub(crate) async fn import(cx: &Context<'_>) -> StepResult {
     let params = params(cx)?;
     let config = &cx.inner.config;

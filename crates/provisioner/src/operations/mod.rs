@@ -41,16 +41,16 @@ pub fn steps(kind: OperationKind) -> &'static [Step] {
     definition(kind).steps.order
 }
 
-/// The steps that take away all that an operation has made which failed for good or was called off, in order; empty where there is
+/// The steps that take away all that an operation has made which failed for good or was cancelled, in order; empty where there is
 /// nothing to take away.
 #[must_use]
 pub fn undo_steps(kind: OperationKind) -> &'static [Step] {
     definition(kind).undo.order
 }
 
-/// What an operation that fails for good or is called off must not leave lying about, beside what undoing takes away. Failing
+/// What an operation that fails for good or is cancelled must not leave lying about, beside what undoing takes away. Failing
 /// here is logged: the operation's own error matters more.
-pub(crate) async fn clean_up(cx: &Context<'_>, called_off: bool) {
+pub(crate) async fn clean_up(cx: &Context<'_>, cancelled: bool) {
     if steps(cx.operation.kind).contains(&Step::Verify)
         && let Err(failure) = verify::drop_scratch(cx).await
     {
@@ -62,7 +62,7 @@ pub(crate) async fn clean_up(cx: &Context<'_>, called_off: bool) {
     }
     // A removal that failed is opened again and goes on with the dump that it has. Others make another one, and what nobody
     // verified would stay for good.
-    if (called_off || cx.operation.kind != OperationKind::Offboard)
+    if (cancelled || cx.operation.kind != OperationKind::Offboard)
         && steps(cx.operation.kind).contains(&Step::Dump)
         && let Err(failure) = dump::remove_unrecorded(cx).await
     {

@@ -1,4 +1,4 @@
-//! Proving a dump: it is restored beside the original and must hold what its manifest says. Only then does the registry
+//! Verifying a dump: it is restored beside the original and must hold what its manifest says. Only then does the registry
 //! learn that there is an archive.
 
 use std::time::Duration;
@@ -47,21 +47,21 @@ impl Context<'_> {
     }
 }
 
-/// Proves the dump of a laboratory that goes on working. The backup is made once its archive is recorded.
+/// Verifies the dump of a laboratory that goes on working. The backup is made once its archive is recorded.
 pub(crate) async fn verify_last(cx: &Context<'_>) -> StepResult {
     verify(cx, Recording::Irreversible).await
 }
 
-/// Proves the dump of a laboratory that is closed: what comes after it can still be called off.
+/// Verifies the dump of a laboratory that is closed: what comes after it can still be cancelled.
 pub(crate) async fn verify_closed(cx: &Context<'_>) -> StepResult {
     verify(cx, Recording::Holds).await
 }
 
 /// What recording the archive means for the operation.
 enum Recording {
-    /// From then on it cannot be called off.
+    /// From then on it cannot be cancelled.
     Irreversible,
-    /// It cannot be called off meanwhile.
+    /// It cannot be cancelled meanwhile.
     Holds,
 }
 
@@ -93,7 +93,7 @@ async fn verify(cx: &Context<'_>, recording: Recording) -> StepResult {
     record(cx, &tenant, &location, manifest, recording).await
 }
 
-/// An earlier try came as far as the row. To prove and record it once more would only give the file another time of its proof
+/// An earlier try came as far as the row. To verify and record it once more would only give the file another time of its verification
 /// than the row has, if that try is cut off as well.
 async fn recorded_already(
     cx: &Context<'_>,
@@ -346,8 +346,8 @@ pub(crate) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
     Ok(())
 }
 
-/// A row promises that both files are whole, and what was called off leaves neither. So the operation's row is held while the
-/// manifest says that it was proved and until the archive's row is there: who calls it off comes before both or behind both.
+/// A row promises that both files are whole, and what was cancelled leaves neither. So the operation's row is held while the
+/// manifest says that it was verified and until the archive's row is there: who cancels it comes before both or behind both.
 async fn record(
     cx: &Context<'_>,
     tenant: &Tenant,

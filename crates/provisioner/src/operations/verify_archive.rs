@@ -1,4 +1,4 @@
-//! Proving an archive once more, at any time after it was made.
+//! Verifying an archive once more, at any time after it was made.
 
 use archive::{Location, Manifest};
 use model::{ArchiveId, OperationId, OperationKind, ServerName, TenantId};
@@ -27,7 +27,7 @@ pub(crate) const DEFINITION: Definition = Definition {
 };
 
 impl Provisioner {
-    /// Asks for an archive to be proved once more: fetched, restored and compared with its manifest.
+    /// Asks for an archive to be verified once more: fetched, restored and compared with its manifest.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`]; [`RegistryError::OperationInProgress`] while another operation works on its laboratory.

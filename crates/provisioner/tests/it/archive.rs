@@ -1,4 +1,4 @@
-//! Offboarding and its dump: nothing is dropped that was not proved to be safe.
+//! Offboarding and its dump: nothing is dropped that was not verified to be safe.
 
 use std::{
     os::unix::fs::PermissionsExt,

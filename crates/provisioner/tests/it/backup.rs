@@ -154,7 +154,7 @@ async fn a_cast_of_the_owners_never_stands_for_the_text_of_a_row() {
 }
 
 #[tokio::test]
-async fn an_archive_is_proved_again_also_when_its_laboratory_is_gone() {
+async fn an_archive_is_verified_again_also_when_its_laboratory_is_gone() {
     let harness = Harness::new().await;
     let tenant = harness.provisioned("gone").await;
     let archive = harness.removed(&tenant).await;
@@ -211,7 +211,7 @@ async fn an_encrypted_archive_holds_nothing_in_the_clear_and_needs_its_identity(
     std::fs::remove_file(&file).unwrap();
     let error = verified_again(&harness, &archive).await.unwrap_err();
     assert!(error.contains("archive.age_identity_file"), "{error}");
-    // Without a way to prove it nothing is archived at all.
+    // Without a way to verify it nothing is archived at all.
     let refused = harness
         .provisioner
         .request_backup(tenant.id, by())
@@ -255,7 +255,7 @@ async fn only_what_a_schedule_does_not_keep_is_pruned_and_never_the_last() {
     set(schedule(1, None)).await.unwrap();
     let prunable = harness.provisioner.prunable_archives(None).await.unwrap();
     assert_eq!(prunable.iter().map(|a| a.id).collect::<Vec<_>>(), [first.id]);
-    // The one that was proved last stays, also when it is the oldest.
+    // The one that was verified last stays, also when it is the oldest.
     verified_again(&harness, &first).await.unwrap();
     assert!(
         harness
@@ -437,7 +437,7 @@ async fn a_backup_that_is_due_is_asked_for_once_by_many_workers() {
 }
 
 #[tokio::test]
-async fn a_backup_that_is_called_off_leaves_nothing() {
+async fn a_backup_that_is_cancelled_leaves_nothing() {
     let harness = Harness::with(|config| config.lease = crate::archive::LEASE).await;
     let tenant = harness.provisioned("unwanted").await;
     let operation = harness.provisioner.request_backup(tenant.id, by()).await.unwrap();

@@ -613,7 +613,7 @@ async fn a_version_that_is_recorded_too_low_is_raised_and_one_too_high_is_only_t
 }
 
 #[tokio::test]
-async fn archives_that_are_not_as_they_were_proved_are_named() {
+async fn archives_that_are_not_as_they_were_verified_are_named() {
     let harness = Harness::new().await;
     let mut dumps = Vec::new();
     for slug in ["lost", "cut", "sound"] {

@@ -463,9 +463,9 @@ async fn the_server_is_told_under_the_lock_of_the_laboratorys_row() {
     assert!(harness.can_log_in(&tenant).await, "and found the laboratory open");
 }
 
-/// A removal that is called off leaves a database that its own role may not enter: opening it gives back all of it.
+/// A removal that is cancelled leaves a database that its own role may not enter: opening it gives back all of it.
 #[tokio::test]
-async fn a_removal_that_is_called_off_can_be_opened_again() {
+async fn a_removal_that_is_cancelled_can_be_opened_again() {
     let harness = Harness::with(|config| config.lease = Duration::from_millis(1500)).await;
     let tenant = harness.provisioned("acme").await;
     harness.provisioner.suspend(tenant.id, by()).await.unwrap();

@@ -139,7 +139,7 @@ async fn status(harness: &Harness, operation: OperationId) -> OperationStatus {
 
 async fn cancelled(harness: &Harness, operation: OperationId) {
     match harness.provisioner.run(operation, |_| {}).await.unwrap_err() {
-        ProvisionError::CalledOff { why, .. } => assert_eq!(why, "called off by terminal:tester"),
+        ProvisionError::Cancelled { why, .. } => assert_eq!(why, "cancelled by terminal:tester"),
         other => panic!("{other}"),
     }
     assert_eq!(status(harness, operation).await, OperationStatus::Cancelled);
@@ -153,7 +153,7 @@ fn not_cancellable(outcome: Result<Operation, ProvisionError>) -> String {
 }
 
 #[tokio::test]
-async fn a_removal_called_off_in_its_grace_period_brings_the_laboratory_back() {
+async fn a_removal_cancelled_in_its_grace_period_brings_the_laboratory_back() {
     let harness = Harness::new().await;
     let day = std::time::Duration::from_secs(86_400);
     for before in [TenantState::Active, TenantState::Suspended] {
@@ -195,9 +195,9 @@ async fn a_removal_called_off_in_its_grace_period_brings_the_laboratory_back() {
             harness.provisioner.resume(tenant.id, by()).await.unwrap();
             assert!(serves(&harness, &tenant).await);
         }
-        // It can be removed anew, and a second call off says why not.
+        // It can be removed anew, and a second cancellation says why not.
         let again = not_cancellable(harness.provisioner.cancel(operation, by()).await);
-        assert!(again.contains("called off before"), "{again}");
+        assert!(again.contains("cancelled before"), "{again}");
         let operation = harness
             .provisioner
             .request_offboard(tenant.id, NOW, by())
@@ -245,7 +245,7 @@ async fn a_grace_period_that_is_over_or_ended_leads_to_the_drop() {
 
 /// Called off while a step is under way, by a worker that died, and behind a failure.
 #[tokio::test]
-async fn a_removal_can_be_called_off_until_its_drop_begins_and_not_after() {
+async fn a_removal_can_be_cancelled_until_its_drop_begins_and_not_after() {
     let harness = Harness::with(|config| config.lease = LEASE).await;
     for step in ["fence", "dump", "verify"] {
         for moment in ["begun", "acted"] {
@@ -256,7 +256,7 @@ async fn a_removal_can_be_called_off_until_its_drop_begins_and_not_after() {
             assert!(serves(&harness, &tenant).await, "{step} {moment}");
         }
     }
-    // Closed to be dropped, and the archive is gone: it failed, nothing is dropped, and it can still be called off.
+    // Closed to be dropped, and the archive is gone: it failed, nothing is dropped, and it can still be cancelled.
     let tenant = harness.provisioned("failed").await;
     let operation = offboard_up_to(&harness, &tenant, "offboard/drop_database/begun").await;
     std::fs::remove_file(&files_in(&archives(&harness, &tenant), ".dump")[0]).unwrap();
@@ -280,7 +280,7 @@ async fn a_removal_can_be_called_off_until_its_drop_begins_and_not_after() {
 
 /// In the midst of a step that a living worker runs.
 #[tokio::test]
-async fn a_step_under_way_is_ended_when_its_operation_is_called_off() {
+async fn a_step_under_way_is_ended_when_its_operation_is_cancelled() {
     let harness = Harness::new().await;
     let tenant = harness.provisioned("midst").await;
     let operation = harness
@@ -306,13 +306,13 @@ async fn a_step_under_way_is_ended_when_its_operation_is_called_off() {
     }
     harness.provisioner.cancel(operation, by()).await.unwrap();
     let ended = running.await.unwrap().unwrap_err();
-    assert!(matches!(ended, ProvisionError::CalledOff { .. }), "{ended}");
+    assert!(matches!(ended, ProvisionError::Cancelled { .. }), "{ended}");
     assert!(serves(&harness, &tenant).await);
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
 }
 
 #[tokio::test]
-async fn a_laboratory_being_made_is_taken_away_when_it_is_called_off() {
+async fn a_laboratory_being_made_is_taken_away_when_it_is_cancelled() {
     let harness = Harness::with(|config| config.lease = LEASE).await;
     let (tenant, waiting) = harness.ask("waiting").await;
     harness.provisioner.cancel(waiting, by()).await.unwrap();
@@ -334,9 +334,9 @@ async fn a_laboratory_being_made_is_taken_away_when_it_is_called_off() {
     assert_eq!(harness.leftovers().await, Vec::<String>::new());
 }
 
-/// As an adopted laboratory has them: they must not write while it is archived, and are back when it is called off.
+/// As an adopted laboratory has them: they must not write while it is archived, and are back when it is cancelled.
 #[tokio::test]
-async fn roles_that_were_let_in_by_name_are_kept_out_until_the_removal_is_called_off() {
+async fn roles_that_were_let_in_by_name_are_kept_out_until_the_removal_is_cancelled() {
     let harness = Harness::new().await;
     let tenant = harness.provisioned("named").await;
     let (role, database) = (

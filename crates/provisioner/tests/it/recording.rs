@@ -15,7 +15,7 @@ use crate::{
     harness::{Harness, NOW, PATIENCE, by, connect},
 };
 
-/// Until a call off, nothing but waiting comes behind the archive.
+/// Until a cancellation, nothing but waiting comes behind the archive.
 const GRACE: Duration = Duration::from_secs(3_600);
 
 async fn under_way(harness: &Harness, operation: OperationId, step: Step) {
@@ -54,7 +54,7 @@ async fn recorded(harness: &Harness, tenant: &Tenant) -> usize {
 }
 
 #[tokio::test]
-async fn a_call_off_waits_for_an_archive_that_is_being_recorded() {
+async fn a_cancellation_waits_for_an_archive_that_is_being_recorded() {
     let harness = Harness::new().await;
     let tenant = harness.provisioned("recorded").await;
     let asked = harness.provisioner.request_offboard(tenant.id, GRACE, by()).await;
@@ -73,7 +73,7 @@ async fn a_call_off_waits_for_an_archive_that_is_being_recorded() {
     })
     .await;
     let calling = tokio::spawn(async move { other.cancel(operation, by()).await.map(|_| ()) });
-    eventually("the call off waits, or was heard", PATIENCE, async || {
+    eventually("the cancellation waits, or was heard", PATIENCE, async || {
         running.is_finished()
             || waiting(&looker, "SELECT % FROM operations WHERE id = $1 FOR UPDATE").await > 0
     })
@@ -92,7 +92,7 @@ async fn a_call_off_waits_for_an_archive_that_is_being_recorded() {
 }
 
 #[tokio::test]
-async fn what_is_called_off_first_was_never_said_to_be_proved() {
+async fn what_is_cancelled_first_was_never_said_to_be_verified() {
     let harness = Harness::new().await;
     let tenant = harness.provisioned("unsaid").await;
     let operation = harness.provisioner.request_backup(tenant.id, by()).await.unwrap();
@@ -113,15 +113,15 @@ async fn what_is_called_off_first_was_never_said_to_be_proved() {
     let manifest = std::fs::read_to_string(&manifests[0]).unwrap();
     assert!(
         manifest.contains("\"verifiedAt\": null"),
-        "not said while it can be called off"
+        "not said while it can be cancelled"
     );
     txn.commit().await.unwrap();
     let ended = running.await.unwrap().unwrap_err();
-    assert!(matches!(ended, ProvisionError::CalledOff { .. }), "{ended}");
+    assert!(matches!(ended, ProvisionError::Cancelled { .. }), "{ended}");
     assert_eq!(recorded(&harness, &tenant).await, 0);
 }
 
-/// A superuser writes into a closed laboratory whose archive is proved: another dump is made, under the same name.
+/// A superuser writes into a closed laboratory whose archive is verified: another dump is made, under the same name.
 #[tokio::test]
 async fn a_record_goes_before_another_dump_takes_the_place_of_its_files() {
     let harness = Harness::with(|config| config.lease = LEASE).await;
@@ -140,7 +140,7 @@ async fn a_record_goes_before_another_dump_takes_the_place_of_its_files() {
     assert_eq!(recorded(&harness, &tenant).await, 0);
 }
 
-/// Cut off between the row and the note that the step is done: the archive is not proved and recorded once more.
+/// Cut off between the row and the note that the step is done: the archive is not verified and recorded once more.
 #[tokio::test]
 async fn what_is_recorded_is_not_recorded_again() {
     let harness = Harness::with(|config| config.lease = LEASE).await;

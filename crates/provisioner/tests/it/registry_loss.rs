@@ -139,7 +139,7 @@ async fn imported(harness: &Harness, location: &str) -> Archive {
 }
 
 #[tokio::test]
-async fn an_archive_that_the_registry_does_not_know_is_proved_recorded_and_restored() {
+async fn an_archive_that_the_registry_does_not_know_is_verified_recorded_and_restored() {
     let harness = Harness::new().await;
     let tenant = harness.provisioned("kept").await;
     let before = harness.backed_up(&tenant).await;
@@ -225,7 +225,7 @@ async fn what_cannot_be_trusted_or_is_another_installations_is_not_imported() {
     });
     let said = refused(&other_keys, &archive.location, true).await;
     assert!(said.contains("key"), "{said}");
-    // Cut short: refused at once. Changed: found when it is proved, and not recorded.
+    // Cut short: refused at once. Changed: found when it is verified, and not recorded.
     let content = std::fs::read(&archive.location).unwrap();
     std::fs::write(&archive.location, &content[..content.len() / 2]).unwrap();
     let said = refused(&harness.provisioner, &archive.location, true).await;

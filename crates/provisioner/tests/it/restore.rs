@@ -193,7 +193,7 @@ async fn an_archive_takes_the_place_of_what_the_laboratory_holds_which_is_archiv
 }
 
 #[tokio::test]
-async fn a_restore_in_place_can_be_called_off_until_the_exchange() {
+async fn a_restore_in_place_can_be_cancelled_until_the_exchange() {
     let harness = Harness::with(|config| config.lease = LEASE).await;
     let tenant = harness.provisioned("undecided").await;
     let archive = harness.backed_up(&tenant).await;
@@ -213,7 +213,7 @@ async fn a_restore_in_place_can_be_called_off_until_the_exchange() {
         .unwrap();
         harness.provisioner.cancel(operation, by()).await.unwrap();
         let ended = harness.provisioner.run(operation, |_| {}).await.unwrap_err();
-        assert!(matches!(ended, ProvisionError::CalledOff { .. }), "{ended}");
+        assert!(matches!(ended, ProvisionError::Cancelled { .. }), "{ended}");
         assert!(harness.serves(tenant.id).await, "{point}");
     }
     let (_, operation) = harness

@@ -337,7 +337,7 @@ async fn after_a_removal_its_cancellation_and_the_way_back_the_doctor_finds_noth
     let removed = harness.removed(&tenant).await;
     harness.healthy().await;
     assert_eq!(harness.leftovers().await, Vec::<String>::new());
-    // Its archive can still be proved, and comes back.
+    // Its archive can still be verified, and comes back.
     let asked = harness.provisioner.request_verify_archive(removed.id, by()).await;
     harness.provisioner.run(asked.unwrap().1, |_| {}).await.unwrap();
     harness.healthy().await;
@@ -406,7 +406,7 @@ async fn an_installation_of_an_earlier_version_is_found_and_brought_behind_the_w
 }
 
 #[tokio::test]
-async fn an_archive_of_an_earlier_version_is_proved_and_restored_behind_the_walls() {
+async fn an_archive_of_an_earlier_version_is_verified_and_restored_behind_the_walls() {
     let harness = Harness::new().await;
     let (old, other) = (
         harness.provisioned("old").await,

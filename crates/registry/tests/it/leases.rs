@@ -270,7 +270,7 @@ async fn an_undo_goes_on_as_an_undo_whoever_takes_it_over() {
 
 /// Called off between the worker's last look and its wait: it must not wait, and a second request finds it due as well.
 #[tokio::test]
-async fn what_was_called_off_neither_waits_nor_backs_off() {
+async fn what_was_cancelled_neither_waits_nor_backs_off() {
     let harness = Harness::new().await;
     let tenant = harness.tenant("acme").await;
     let operation = harness.operation(&tenant, OperationKind::Offboard).await;

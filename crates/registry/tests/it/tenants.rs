@@ -168,7 +168,7 @@ async fn an_event_that_does_not_fit_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_removal_that_is_called_off_leads_back_to_the_state_before() {
+async fn a_removal_that_is_cancelled_leads_back_to_the_state_before() {
     let harness = Harness::new().await;
     let tenant = harness.tenant("acme").await;
     transition(&harness, tenant.id, TenantEvent::Provisioned)
@@ -225,7 +225,7 @@ async fn a_removed_laboratory_takes_its_events_along_and_leaves_the_rest() {
         created_by: harness.actor.clone(),
     };
     let first = archive_insert(&client, &archive).await.unwrap();
-    // The step is run again after a crash: one archive, the newer proof.
+    // The step is run again after a crash: one archive, the newer verification.
     let again = NewArchive {
         id: ArchiveId::generate(),
         bytes: 13,

@@ -160,7 +160,7 @@ impl From<ProvisionError> for Problem {
                 Self::with(Kind::IllegalTransition, error.to_string())
             }
             E::Unmet { .. } | E::NotOurs { .. } => Self::with(Kind::PreconditionUnmet, error.to_string()),
-            E::CalledOff { .. } => Self::with(Kind::Conflict, error.to_string()),
+            E::Cancelled { .. } => Self::with(Kind::Conflict, error.to_string()),
             E::TenantGone { .. } => Self::with(Kind::UnknownTenant, error.to_string()),
             E::Db { ref source, .. } if pg::is_read_only(source) => {
                 Self::caused(Kind::DatabaseReadOnly, error)

@@ -83,7 +83,7 @@ pub struct OperationView {
     attempts: u32,
     /// How far the present step is, in its own words.
     progress: Option<serde_json::Value>,
-    /// Who asked for it to be called off.
+    /// Who asked for it to be cancelled.
     cancel_requested_by: Option<String>,
     /// Until when it does nothing but wait: the grace period of a removal.
     waiting_until: Option<Timestamp>,

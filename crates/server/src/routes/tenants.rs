@@ -289,7 +289,7 @@ const _: () = assert!(GRACE_MAX.as_secs() == 315_360_000);
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OffboardBody {
-    /// How long the removal can be called off once the archive is proved; as configured (30 days) unless
+    /// How long the removal can be cancelled once the archive is verified; as configured (30 days) unless
     /// given.
     #[schema(example = 2_592_000, maximum = 315_360_000)]
     grace_seconds: Option<u64>,
@@ -301,7 +301,7 @@ pub struct OffboardBody {
     reason: Option<Reason>,
 }
 
-/// Removes a laboratory: it is closed at once, archived, the archive proved; when the grace period is over
+/// Removes a laboratory: it is closed at once, archived, the archive verified; when the grace period is over
 /// the database is dropped and the archive stays. Until then `POST /operations/{id}/cancel` brings the
 /// laboratory back.
 #[utoipa::path(tag = "operators", params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header)),

@@ -372,7 +372,7 @@ async fn a_grace_period_is_ended_by_whoever_types_the_slug_once_more() {
 }
 
 #[tokio::test]
-async fn a_grace_period_that_was_called_off_is_not_ended() {
+async fn a_grace_period_that_was_cancelled_is_not_ended() {
     let world = World::start().await;
     let d = &world.server;
     let id = provision(d, &world.operator, "acme-lab").await;
@@ -385,7 +385,7 @@ async fn a_grace_period_that_was_called_off_is_not_ended() {
         get(&world, &location).await["waitingUntil"].is_string()
     })
     .await;
-    // Nobody has taken the calling-off up yet.
+    // Nobody has taken the cancellation up yet.
     let held = connect(&world.space.registry).await;
     let sql = "UPDATE operations SET cancel_requested_at = now(), cancel_requested_by = 'terminal:ada'
                 WHERE kind = 'offboard'";
@@ -397,7 +397,7 @@ async fn a_grace_period_that_was_called_off_is_not_ended() {
     )
     .await;
     said.refused(409, "conflict");
-    assert!(said.text.contains("it was called off"), "{}", said.text);
+    assert!(said.text.contains("it was cancelled"), "{}", said.text);
     let sql = "SELECT count(*) FROM audit_log WHERE action = 'operation.grace_ended'";
     let ended: i64 = held.query_one(sql, &[]).await.unwrap().get(0);
     assert_eq!(ended, 0);

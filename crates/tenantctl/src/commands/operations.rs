@@ -62,7 +62,7 @@ pub(crate) async fn run(context: &Context, what: Operations) -> anyhow::Result<(
             let label = format!("{} {}", asked.kind, asked.tenant_slug);
             match foreground::run(context, operation, &label).await {
                 // As it should end.
-                Err(error) if foreground::was_called_off(&error) => {}
+                Err(error) if foreground::was_cancelled(&error) => {}
                 outcome => drop(outcome?),
             }
             show(context, operation).await
@@ -150,7 +150,7 @@ async fn show(context: &Context, id: OperationId) -> anyhow::Result<()> {
             .note(&format!("`tenantctl operations retry {id}` tries again")),
         OperationStatus::Pending if operation.is_waiting() => context
             .out
-            .note(&format!("`tenantctl operations cancel {id}` calls it off")),
+            .note(&format!("`tenantctl operations cancel {id}` cancels it")),
         OperationStatus::Pending => context
             .out
             .note(&format!("`tenantctl operations watch {id}` runs it here")),

@@ -1,4 +1,4 @@
-//! Archives from the terminal: made, scheduled, proved, restored in three ways, and pruned.
+//! Archives from the terminal: made, scheduled, verified, restored in three ways, and pruned.
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ async fn hire(space: &Space, slug: &str, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_is_made_proved_and_restored_in_three_ways() {
+async fn a_backup_is_made_verified_and_restored_in_three_ways() {
     let space = Space::new().await;
     let ctl = Ctl::prepared(&space);
     ctl.provision("acme-lab");
@@ -56,7 +56,7 @@ async fn a_backup_is_made_proved_and_restored_in_three_ways() {
     ctl.run(&["backup"]).expect(2);
     ctl.run(&["backup", "no-such-lab"]).expect(4);
 
-    // Listed and proved once more.
+    // Listed and verified once more.
     let listed = ctl.json(0, &["archives", "list", "--tenant", "acme-lab"]);
     assert_eq!(listed["archives"].as_array().unwrap().len(), 3);
     let rows = ctl.run(&["archives", "list"]).expect(0).stdout;

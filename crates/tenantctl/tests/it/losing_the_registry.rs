@@ -76,7 +76,7 @@ async fn the_steps_bring_back_what_came_and_went_since_the_backup() {
     ctl.provision("kept-lab");
     ctl.provision("removed-lab");
     ctl.run(&["backup", "kept-lab"]).expect(0);
-    // At the time of the backup a removal waits; it is called off afterwards.
+    // At the time of the backup a removal waits; it is cancelled afterwards.
     ctl.run(&["offboard", "kept-lab", "--grace", "30d", "--yes"])
         .expect(0);
     let said = ctl.shell("before", &safe).expect(0);

@@ -78,7 +78,7 @@ async fn a_laboratory_from_its_making_to_its_archive() {
         let refused = ctl.run(&wrong).expect(2);
         assert!(refused.stderr.contains(says), "{refused:?}");
     }
-    // Closed and archived, and called off again.
+    // Closed and archived, and cancelled again.
     let waiting = ctl.json(0, &["offboard", "acme-lab", "--grace", "2d", "--yes"]);
     assert_eq!(waiting["operation"]["status"], "pending", "{waiting}");
     assert!(waiting["operation"]["waitingUntil"].is_string(), "{waiting}");
@@ -88,7 +88,7 @@ async fn a_laboratory_from_its_making_to_its_archive() {
     assert_eq!(back["operation"]["status"], "cancelled", "{back}");
     assert_eq!(ctl.json(0, &["show", "acme-lab"])["tenant"]["status"], "active");
     let late = ctl.run(&["operations", "cancel", removal]).expect(5);
-    assert!(late.stderr.contains("called off before"), "{late:?}");
+    assert!(late.stderr.contains("cancelled before"), "{late:?}");
     // The next one waits until it is told not to.
     let waiting = ctl.json(0, &["offboard", "acme-lab", "--yes"]);
     assert_eq!(waiting["operation"]["status"], "pending", "{waiting}");

@@ -1,4 +1,4 @@
-//! Asking for a laboratory to be removed. Nothing is dropped here; the steps do that, behind a proved archive.
+//! Asking for a laboratory to be removed. Nothing is dropped here; the steps do that, behind a verified archive.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub const GRACE_MAX: Duration = Duration::from_secs(3_650 * 86_400);
 
 impl Provisioner {
     /// Asks for a laboratory to be archived and removed: it is closed and `deleting` from now on, and its data are dropped
-    /// when `grace` has passed since its archive was proved. Until then [`Provisioner::cancel`] brings it back. Asked again
+    /// when `grace` has passed since its archive was verified. Until then [`Provisioner::cancel`] brings it back. Asked again
     /// after the removal failed, the failed operation is opened again and goes on where it stopped.
     ///
     /// # Errors

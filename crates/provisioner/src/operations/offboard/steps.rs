@@ -30,7 +30,7 @@ use crate::{
 /// What a removal was asked with.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Grace {
-    /// How long it can be called off once the archive is proved, in seconds.
+    /// How long it can be cancelled once the archive is verified, in seconds.
     #[serde(default)]
     pub(crate) grace_s: u64,
 }
@@ -167,8 +167,8 @@ async fn server_identifier(held: &AdminSession) -> Result<String, ProvisionError
     Ok(row.get(0))
 }
 
-/// The time in which the removal can be called off, counted from the first time that this step is reached: the archive is
-/// proved by then.
+/// The time in which the removal can be cancelled, counted from the first time that this step is reached: the archive is
+/// verified by then.
 pub(crate) async fn grace(cx: &Context<'_>) -> Result<StepOutcome, StepError> {
     let grace = Grace::of(cx.operation)?;
     match cx.operation.waiting_until {
@@ -181,7 +181,7 @@ pub(crate) async fn grace(cx: &Context<'_>) -> Result<StepOutcome, StepError> {
     }
 }
 
-/// Opens a laboratory again whose removal was called off, and gives it back the state before. The server is told first, with
+/// Opens a laboratory again whose removal was cancelled, and gives it back the state before. The server is told first, with
 /// the row locked: a laboratory that is in service can log in, and no reconciler closes it in between.
 pub(crate) async fn readmit(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {

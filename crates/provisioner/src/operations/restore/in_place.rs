@@ -84,7 +84,7 @@ pub(crate) async fn fence(cx: &Context<'_>) -> StepResult {
     close(cx, &held, &tenant).await
 }
 
-/// The two change names in one transaction. Before that, what the laboratory holds must be in a proved archive.
+/// The two change names in one transaction. Before that, what the laboratory holds must be in a verified archive.
 pub(crate) async fn swap_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;

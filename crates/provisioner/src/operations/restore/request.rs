@@ -111,7 +111,7 @@ impl Provisioner {
     }
 
     /// Asks for an archive to take the place of what its laboratory holds now. It serves until the archive is restored beside
-    /// it and checked; what it held is archived then. Can be called off until the two are exchanged.
+    /// it and checked; what it held is archived then. Can be cancelled until the two are exchanged.
     ///
     /// # Errors
     /// As [`Provisioner::request_restore`].

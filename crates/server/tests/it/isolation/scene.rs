@@ -32,7 +32,7 @@ impl Scene {
         list["items"][0].clone()
     }
 
-    /// Ends A's schedule of backups, and waits until no operation on A is under way: one that was called off
+    /// Ends A's schedule of backups, and waits until no operation on A is under way: one that was cancelled
     /// may still be undone.
     pub(super) async fn idle(&self) {
         let (server, operator) = (&self.world.server, &self.world.operator);
@@ -111,7 +111,7 @@ impl Scene {
         set.expect(200);
     }
 
-    /// A's removal, archived and waiting, still to be called off.
+    /// A's removal, archived and waiting, still to be cancelled.
     pub(super) async fn removal(&self) -> Value {
         let path = format!("/api/v1/tenants/{}/offboard", self.a.id);
         let body = json!({ "graceSeconds": 3600 });

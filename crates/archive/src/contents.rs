@@ -43,12 +43,12 @@ pub struct Contents {
     /// The shape: a fingerprint and the beginning of each definition, in order of the fingerprints.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shape: Vec<String>,
-    /// Definitions beside the shape: publications, event triggers, casts, text search, comments and others. Manifests of
-    /// earlier versions have none, and are not compared in them.
+    /// Definitions beside the shape: publications, event triggers, casts, text search, comments and others.
+    /// Manifests of earlier versions have none, and are not compared in them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objects: Option<Vec<String>>,
-    /// Tables whose rows are not those of the dump: a restore computes them again, or no dump has them. Manifests of earlier
-    /// versions speak of their rows all the same.
+    /// Tables whose rows are not those of the dump: a restore computes them again, or no dump has them.
+    /// Manifests of earlier versions speak of their rows all the same.
     #[serde(skip)]
     pub(crate) derived: Vec<String>,
 }
@@ -103,14 +103,15 @@ fn printable(text: &str) -> String {
 }
 
 impl Contents {
-    /// The first thing in which `copy` is not what this says; `None` when it is the same. Names tables and definitions, never
-    /// a value.
+    /// The first thing in which `copy` is not what this says; `None` when it is the same. Names tables and
+    /// definitions, never a value.
     #[must_use]
     pub fn difference(&self, copy: &Self) -> Option<String> {
         self.difference_but_for(&Missing::default(), copy)
     }
 
-    /// The same for a copy on a server that lacks what it would need: rights of roles that are not there are no difference.
+    /// The same for a copy on a server that lacks what it would need: rights of roles that are not there are
+    /// no difference.
     #[must_use]
     pub fn difference_but_for(&self, missing: &Missing, copy: &Self) -> Option<String> {
         self.shape_difference(missing, copy)
@@ -162,7 +163,8 @@ impl Contents {
             !lines.iter().any(|other| fingerprint(other) == wanted)
         };
         let shown = |line: &str| line.split_once(' ').map_or("", |(_, text)| text).to_owned();
-        // Which version of an extension there is, is its server's business; that it is there stands among the objects.
+        // Which version of an extension there is, is its server's business; that it is there stands among the
+        // objects.
         let excused = |line: &String| {
             let line = shown(line);
             line.starts_with("extension ") || missing.excuses(&line)
@@ -238,9 +240,9 @@ impl Contents {
     }
 }
 
-/// A line for each definition. The server writes some expressions differently once they have gone through a dump, with other
-/// casts and brackets: `x = ANY ((ARRAY['a'::character varying])::text[])` comes back as
-/// `x = ANY (ARRAY[('a'::character varying)::text])`. The fingerprint is of what is left without them.
+/// A line for each definition. The server writes some expressions differently once they have gone through a
+/// dump, with other casts and brackets: `x = ANY ((ARRAY['a'::character varying])::text[])` comes back as `x
+/// = ANY (ARRAY[('a'::character varying)::text])`. The fingerprint is of what is left without them.
 pub(crate) fn shape_lines(definitions: &[String]) -> Vec<String> {
     let mut lines: Vec<String> = definitions
         .iter()

@@ -1,5 +1,5 @@
-//! Encryption at rest: [age](https://age-encryption.org/v1), to one recipient's public key. Whoever writes archives need not
-//! be able to read them; verifying one and restoring it takes the identity.
+//! Encryption at rest: [age](https://age-encryption.org/v1), to one recipient's public key. Whoever writes
+//! archives need not be able to read them; verifying one and restoring it takes the identity.
 
 use std::{path::PathBuf, pin::Pin, str::FromStr};
 
@@ -34,7 +34,8 @@ impl Keys {
         encryptor.map(Some).map_err(|error| wrong(error.to_string()))
     }
 
-    /// Refuses keys with which an archive could be written and never be verified: before anything is closed or dumped.
+    /// Refuses keys with which an archive could be written and never be verified: before anything is closed
+    /// or dumped.
     ///
     /// # Errors
     /// [`ArchiveError::Key`].

@@ -1,8 +1,8 @@
 //! Writing a dump to its location and restoring it from there.
 //!
-//! To a local file in the clear `pg_dump` writes by itself, at its own speed, and `pg_restore` reads it with several
-//! connections at once. Everywhere else the dump is a stream: counted, hashed and encrypted as it passes, with no copy on the
-//! way.
+//! To a local file in the clear `pg_dump` writes by itself, at its own speed, and `pg_restore` reads it with
+//! several connections at once. Everywhere else the dump is a stream: counted, hashed and encrypted as it
+//! passes, with no copy on the way.
 
 use std::{process::Stdio, str::FromStr, time::Duration};
 
@@ -94,12 +94,12 @@ pub struct Dump<'a> {
 }
 
 impl Dump<'_> {
-    /// Dumps the database that `target` names, as it is in the exported `snapshot`, to `location`; tells how many bytes are
-    /// written. Gives what was written and how it is compressed.
+    /// Dumps the database that `target` names, as it is in the exported `snapshot`, to `location`; tells how
+    /// many bytes are written. Gives what was written and how it is compressed.
     ///
     /// # Errors
-    /// [`ArchiveError::ProgramFailed`], [`ArchiveError::TookTooLong`], [`ArchiveError::DiskFull`] and others; nothing stands
-    /// at `location` then that was not there before.
+    /// [`ArchiveError::ProgramFailed`], [`ArchiveError::TookTooLong`], [`ArchiveError::DiskFull`] and others;
+    /// nothing stands at `location` then that was not there before.
     pub async fn write(
         &self,
         target: &ConnectTarget,

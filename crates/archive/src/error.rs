@@ -16,7 +16,8 @@ pub enum ArchiveError {
         /// What the driver says.
         source: tokio_postgres::Error,
     },
-    /// `pg_dump` or `pg_restore` is not there, cannot be started, or says what the server does not understand.
+    /// `pg_dump` or `pg_restore` is not there, cannot be started, or says what the server does not
+    /// understand.
     #[error(
         "{program} cannot be used: {why}; install PostgreSQL's client programs of the server's version or set TENANTRY_PG_BIN \
          to their directory"

@@ -1,4 +1,5 @@
-//! Local files: private, and whole or not there. A file is written as `….part`, synced, and only then renamed.
+//! Local files: private, and whole or not there. A file is written as `….part`, synced, and only then
+//! renamed.
 
 use std::{
     collections::HashMap,
@@ -16,8 +17,8 @@ pub(crate) fn part_of(file: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Makes the directory; nobody else on the machine may look inside. Each directory's name is on the disk when this returns,
-/// those of its parents that had to be made too.
+/// Makes the directory; nobody else on the machine may look inside. Each directory's name is on the disk when
+/// this returns, those of its parents that had to be made too.
 pub(crate) fn prepare_directory(directory: &Path) -> Result<(), ArchiveError> {
     let io = |path: &Path| ArchiveError::io("making the directory", path.to_owned());
     let missing = directory.ancestors().take_while(|d| !d.exists()).count();
@@ -33,8 +34,9 @@ pub(crate) fn prepare_directory(directory: &Path) -> Result<(), ArchiveError> {
     Ok(())
 }
 
-/// Whether a file can be written in this directory, which is made where it is missing. The file has no name where the system
-/// can do that, so any number of callers try at once, and nothing is left of one that is killed.
+/// Whether a file can be written in this directory, which is made where it is missing. The file has no name
+/// where the system can do that, so any number of callers try at once, and nothing is left of one that is
+/// killed.
 pub(crate) fn try_writing(directory: &Path) -> Result<(), ArchiveError> {
     prepare_directory(directory)?;
     let io = || ArchiveError::io("writing to", directory);
@@ -44,8 +46,8 @@ pub(crate) fn try_writing(directory: &Path) -> Result<(), ArchiveError> {
     file.sync_all().map_err(io())
 }
 
-/// A fresh, empty file that only we can read. An earlier try's is unlinked first: should its writer still live, it
-/// writes into nothing.
+/// A fresh, empty file that only we can read. An earlier try's is unlinked first: should its writer still
+/// live, it writes into nothing.
 pub(crate) fn prepare_file(path: &Path) -> Result<File, ArchiveError> {
     remove(path)?;
     OpenOptions::new()
@@ -100,8 +102,9 @@ pub(crate) fn full(part: &Path, error: std::io::Error) -> ArchiveError {
     error
 }
 
-/// Writes a small file whole or not at all. When the caller is cancelled the writing may still be under way: it goes into the
-/// file that was made here and makes none anew, so nothing is left of it once the part is removed.
+/// Writes a small file whole or not at all. When the caller is cancelled the writing may still be under way:
+/// it goes into the file that was made here and makes none anew, so nothing is left of it once the part is
+/// removed.
 pub(crate) async fn write_whole(file: &Path, content: Vec<u8>) -> Result<(), ArchiveError> {
     let part = part_of(file);
     let mut made = prepare_file(&part)?;

@@ -1,5 +1,6 @@
-//! What a database holds beside its shape, its sequences and its rows: what a dump carries over with it, what it leaves out,
-//! and what a restore needs from the server. The statement `inventory.sql` is the one list of every kind of object.
+//! What a database holds beside its shape, its sequences and its rows: what a dump carries over with it, what
+//! it leaves out, and what a restore needs from the server. The statement `inventory.sql` is the one list of
+//! every kind of object.
 
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +46,8 @@ pub struct Locale {
     pub rules: Option<String>,
 }
 
-/// The statement that gives a database's [`Locale`] as JSON; `$1` is its name. The columns' names differ between versions.
+/// The statement that gives a database's [`Locale`] as JSON; `$1` is its name. The columns' names differ
+/// between versions.
 pub const LOCALE: &str = "SELECT jsonb_strip_nulls(jsonb_build_object(
         'encoding', pg_encoding_to_char(encoding), 'provider', coalesce(to_jsonb(d) ->> 'datlocprovider', 'c'),
         'collate', datcollate, 'ctype', datctype,

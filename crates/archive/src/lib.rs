@@ -1,15 +1,17 @@
 //! Archives of laboratories: where they lie, how they are written and read back, and how they are verified.
 //!
-//! An archive is a dump in `pg_dump`'s custom format and a [`Manifest`] beside it. The manifest says what the database
-//! held, read in the very snapshot that the dump was taken from; so a dump is verified by restoring it anywhere and looking
-//! whether the copy holds the same, also when the laboratory went on working or is long gone.
+//! An archive is a dump in `pg_dump`'s custom format and a [`Manifest`] beside it. The manifest says what the
+//! database held, read in the very snapshot that the dump was taken from; so a dump is verified by restoring
+//! it anywhere and looking whether the copy holds the same, also when the laboratory went on working or is
+//! long gone.
 //!
 //! Invariants:
 //!
 //! - Nothing stands under its final name before it is whole.
-//! - What is written here is for nobody else on the machine (0600, directories 0700), and in the clear nowhere but there
-//!   when a recipient is configured.
-//! - No message holds a value of a row: values are patients' data. Passwords never reach a program's arguments.
+//! - What is written here is for nobody else on the machine (0600, directories 0700), and in the clear
+//!   nowhere but there when a recipient is configured.
+//! - No message holds a value of a row: values are patients' data. Passwords never reach a program's
+//!   arguments.
 //!
 //! This crate knows neither the registry nor operations.
 

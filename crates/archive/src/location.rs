@@ -1,5 +1,6 @@
-//! Where archives lie: a local directory, or an object store behind a URL. One interface for both, because a file's recorded
-//! location outlives the configuration: an archive is found where it was put, also when new ones go elsewhere.
+//! Where archives lie: a local directory, or an object store behind a URL. One interface for both, because a
+//! file's recorded location outlives the configuration: an archive is found where it was put, also when new
+//! ones go elsewhere.
 
 use std::{
     collections::HashMap,
@@ -29,7 +30,8 @@ pub struct Store {
     root: Location,
 }
 
-/// One file's location, in a directory or an object store. It prints as what the registry keeps: a path or a URL.
+/// One file's location, in a directory or an object store. It prints as what the registry keeps: a path or a
+/// URL.
 #[derive(Clone)]
 pub struct Location {
     kind: Kind,
@@ -139,9 +141,9 @@ impl Store {
         }
     }
 
-    /// Everything in it, by location, with its size in bytes: one listing, which holds a few hundred bytes in memory for each
-    /// file. What is written or removed meanwhile may be in it or not. A local file of another form than `<folder>/<name>`
-    /// is nobody's and left out.
+    /// Everything in it, by location, with its size in bytes: one listing, which holds a few hundred bytes in
+    /// memory for each file. What is written or removed meanwhile may be in it or not. A local file of
+    /// another form than `<folder>/<name>` is nobody's and left out.
     ///
     /// # Errors
     /// [`ArchiveError::Io`], [`ArchiveError::Store`].
@@ -300,7 +302,8 @@ impl Location {
         &self.kind
     }
 
-    /// Makes ready to write here, and refuses a location where nothing can be written, before anything depends on it.
+    /// Makes ready to write here, and refuses a location where nothing can be written, before anything
+    /// depends on it.
     ///
     /// # Errors
     /// [`ArchiveError::Io`], [`ArchiveError::Store`].

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{ArchiveError, Contents, Inventory, Location, Written};
 
-/// The present form of the document. Form 1 had other checksums, and nothing could be verified without the original.
+/// The present form of the document. Form 1 had other checksums, and nothing could be verified without the
+/// original.
 pub const FORMAT: u32 = 2;
 /// The largest manifest that is read.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -163,7 +164,8 @@ impl Manifest {
     }
 }
 
-/// Removes an archive's files, the dump first: what is left of one that was cut off is a manifest that names it.
+/// Removes an archive's files, the dump first: what is left of one that was cut off is a manifest that names
+/// it.
 impl Location {
     /// Removes the dump at this location with all that stands beside it.
     ///

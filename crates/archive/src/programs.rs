@@ -1,7 +1,8 @@
 //! `pg_dump` and `pg_restore` as child processes.
 //!
-//! The password goes through the child's environment and never into its arguments, which everybody on the machine can
-//! read; nothing else of our environment does. A child is killed when the future that waits for it is dropped.
+//! The password goes through the child's environment and never into its arguments, which everybody on the
+//! machine can read; nothing else of our environment does. A child is killed when the future that waits for
+//! it is dropped.
 
 use std::{
     path::{Path, PathBuf},
@@ -35,8 +36,8 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Those in `explicit`, else those of the server's own major version, else the newest installed, else those on the
-    /// path; refused unless they fit the server.
+    /// Those in `explicit`, else those of the server's own major version, else the newest installed, else
+    /// those on the path; refused unless they fit the server.
     ///
     /// # Errors
     /// [`ArchiveError::Program`], [`ArchiveError::ProgramTooOld`].
@@ -194,8 +195,8 @@ impl Running {
     }
 }
 
-/// What a program said without the values of rows that the server put into it: the line that COPY was at, a key that stands
-/// twice, a row that a check refuses, a text that is no number.
+/// What a program said without the values of rows that the server put into it: the line that COPY was at, a
+/// key that stands twice, a row that a check refuses, a text that is no number.
 fn without_values(said: &str) -> String {
     let mut kept: Vec<String> = Vec::new();
     let mut shown = true;

@@ -1,4 +1,5 @@
-//! Restoring a dump: its contents first, as whoever restores; then owners, then rights, which roles that are gone must not stop.
+//! Restoring a dump: its contents first, as whoever restores; then owners, then rights, which roles that are
+//! gone must not stop.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
@@ -21,13 +22,14 @@ const DIRECTORY_BYTES_MAX: usize = 32 * 1024 * 1024;
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 impl Dump<'_> {
-    /// Restores the dump at `location` into the empty database that `target` names, and refuses one that is not what the
-    /// `manifest` says. Tells how many bytes of it are read, where it is a stream. Owners and rights are restored last; those of roles
-    /// that the server does not have are left out and returned. Subscriptions are never restored: a copy that replicates holds
-    /// data that are not the dump's.
+    /// Restores the dump at `location` into the empty database that `target` names, and refuses one that is
+    /// not what the `manifest` says. Tells how many bytes of it are read, where it is a stream. Owners and
+    /// rights are restored last; those of roles that the server does not have are left out and returned.
+    /// Subscriptions are never restored: a copy that replicates holds data that are not the dump's.
     ///
-    /// What it restores is on the server's disk only with the next commit that waits for it, in whatever database: a dump has
-    /// a few hundred small transactions, and to wait for the disk behind each takes longer than the rest of a small laboratory.
+    /// What it restores is on the server's disk only with the next commit that waits for it, in whatever
+    /// database: a dump has a few hundred small transactions, and to wait for the disk behind each takes
+    /// longer than the rest of a small laboratory.
     ///
     /// # Errors
     /// [`ArchiveError::Broken`]; [`ArchiveError::Key`] when it cannot be decrypted; others as for writing.
@@ -50,7 +52,8 @@ impl Dump<'_> {
         within(self.limit, what, Box::pin(restoring)).await
     }
 
-    /// Everything but owners and rights. Gives what tells the rights: the file, or the beginning of the stream.
+    /// Everything but owners and rights. Gives what tells the rights: the file, or the beginning of the
+    /// stream.
     async fn restore_contents(
         &self,
         client: &Client,
@@ -99,7 +102,8 @@ impl Dump<'_> {
             }
         };
         let (fed, ended) = tokio::join!(fed, running.end());
-        // A changed byte shows in many ways; the checksum of the whole names it. So the stream is read to its end first.
+        // A changed byte shows in many ways; the checksum of the whole names it. So the stream is read to its
+        // end first.
         let mut rest = vec![0; CHUNK_BYTES];
         while let Ok(1..) = source.read(&mut rest).await {}
         let Counted { bytes, hash, .. } = source;
@@ -195,8 +199,8 @@ async fn has_all_tablespaces(
     Ok(row.get(0))
 }
 
-/// Gives each object to its owner, then each right to its role, in one transaction. Owners first: a right of the owner's is none
-/// that is granted. Event triggers of the restored database do not run.
+/// Gives each object to its owner, then each right to its role, in one transaction. Owners first: a right of
+/// the owner's is none that is granted. Event triggers of the restored database do not run.
 async fn give_rights(
     client: &Client,
     target: &ConnectTarget,

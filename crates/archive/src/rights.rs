@@ -1,5 +1,5 @@
-//! Rights in a dump, one statement at a time. `pg_restore` ends at the first GRANT to a role that the server does not have, or
-//! goes on past every error; here those of missing roles are left out, and no other.
+//! Rights in a dump, one statement at a time. `pg_restore` ends at the first GRANT to a role that the server
+//! does not have, or goes on past every error; here those of missing roles are left out, and no other.
 
 /// One statement about rights.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,14 +1,15 @@
 //! One database in one snapshot, which a dump can share.
 //!
-//! The checksum of a table's rows is their number and two sums, of 64-bit hashes of each row's text with different seeds: what
-//! the server works out by itself, in any order and on several processors. Streaming the rows in the order of their key and
-//! hashing the stream took twice as long in a trial, and needs an order that both sides share; what the proof costs beside
-//! `pg_restore` is measured by `scripts/bench lifecycle --scenario archive`. Hashing the values and not the text
-//! (`hash_record_extended`) is faster still and would prove less: `1.0` and `1.00` are equal as numbers, and are not the
-//! same result. What it proves: a row that is missing, added or different in any character changes the sums, except by a chance of
-//! 2^-64 and less. It is no proof against somebody who makes up rows to fit; whoever can do that can write the manifest too,
-//! and against a changed archive stands the SHA-256 of the file. The hash is the same for one major version on one
-//! kind of processor; PostgreSQL has not changed it since 11.
+//! The checksum of a table's rows is their number and two sums, of 64-bit hashes of each row's text with
+//! different seeds: what the server works out by itself, in any order and on several processors. Streaming
+//! the rows in the order of their key and hashing the stream took twice as long in a trial, and needs an
+//! order that both sides share; what the proof costs beside `pg_restore` is measured by `scripts/bench
+//! lifecycle --scenario archive`. Hashing the values and not the text (`hash_record_extended`) is faster
+//! still and would prove less: `1.0` and `1.00` are equal as numbers, and are not the same result. What it
+//! proves: a row that is missing, added or different in any character changes the sums, except by a chance of
+//! 2^-64 and less. It is no proof against somebody who makes up rows to fit; whoever can do that can write
+//! the manifest too, and against a changed archive stands the SHA-256 of the file. The hash is the same for
+//! one major version on one kind of processor; PostgreSQL has not changed it since 11.
 
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ use crate::{
     programs::within,
 };
 
-/// The statement that gives a database's shape, a line for each definition; to be run with an empty `search_path`.
+/// The statement that gives a database's shape, a line for each definition; to be run with an empty
+/// `search_path`.
 pub const SHAPE: &str = include_str!("shape.sql");
 /// What there is beside it.
 const INVENTORY: &str = include_str!("inventory.sql");
@@ -37,15 +39,16 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Opens the database that `target` names, exports the snapshot, and reads where the sequences stand: they do not
-    /// stand still with it.
+    /// Opens the database that `target` names, exports the snapshot, and reads where the sequences stand:
+    /// they do not stand still with it.
     ///
     /// # Errors
     /// [`ArchiveError::Connect`], [`ArchiveError::Db`].
     pub async fn open(target: &ConnectTarget, connect_limit: Duration) -> Result<Self, ArchiveError> {
         let client = pg::connect(target, "tenantry archive", connect_limit).await?;
         let server = target.to_string();
-        // How values are written must not depend on a setting; a row that a policy would hide is an error instead.
+        // How values are written must not depend on a setting; a row that a policy would hide is an error
+        // instead.
         client
             .batch_execute(
                 "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
@@ -141,8 +144,8 @@ impl Snapshot {
         Ok(read)
     }
 
-    /// What the database holds, within `limit`. To be asked behind a dump of this snapshot, so that the sequences are read
-    /// on both sides of it.
+    /// What the database holds, within `limit`. To be asked behind a dump of this snapshot, so that the
+    /// sequences are read on both sides of it.
     ///
     /// # Errors
     /// [`ArchiveError::Db`], [`ArchiveError::TookTooLong`].
@@ -225,8 +228,9 @@ impl Snapshot {
                   ORDER BY c.oid::regclass::text COLLATE \"C\"",
             )
             .await?;
-        // The text is made once and hashed twice. Without the clock in it the planner would put the expression into both
-        // sums, and making the text is most of the work; an OFFSET 0 would keep it out of them too, and the workers as well.
+        // The text is made once and hashed twice. Without the clock in it the planner would put the
+        // expression into both sums, and making the text is most of the work; an OFFSET 0 would keep it out
+        // of them too, and the workers as well.
         let digest = |row: &str, from: &str| {
             format!(
                 "SELECT pg_catalog.concat_ws(' ', pg_catalog.count(*),
@@ -238,8 +242,9 @@ impl Snapshot {
         let mut tables: Vec<(String, String)> = names
             .into_iter()
             .map(|name| {
-                // The alias is no column's name. The row is cast as a record of no name: for the table's own type its owner
-                // can have made a cast, a function of theirs that would run here as the server's administrator.
+                // The alias is no column's name. The row is cast as a record of no name: for the table's own
+                // type its owner can have made a cast, a function of theirs that would run here as the
+                // server's administrator.
                 let query = digest(
                     "ROW(\"tenantry row\".*)::text",
                     &format!("ONLY {name} AS \"tenantry row\""),

@@ -31,8 +31,8 @@ impl Store {
         })
     }
 
-    /// The store's identity: the URL of an object store, or for a directory an id that is kept in it and made at the first
-    /// question. Two hosts that mount the same directory read the same, wherever they mount it.
+    /// The store's identity: the URL of an object store, or for a directory an id that is kept in it and made
+    /// at the first question. Two hosts that mount the same directory read the same, wherever they mount it.
     ///
     /// # Errors
     /// [`ArchiveError::Io`] when the directory cannot be read or written.
@@ -51,7 +51,8 @@ impl Store {
     }
 }
 
-/// Whole or not there, and never replaced: of several processes that make it at once, one wins and all read the same.
+/// Whole or not there, and never replaced: of several processes that make it at once, one wins and all read
+/// the same.
 fn marked(directory: &Path) -> std::io::Result<Uuid> {
     let file = directory.join(NAME);
     if !file.exists() {

@@ -1,8 +1,9 @@
-//! A stream becomes a file, with its size and SHA-256 counted on the way, and stands under its name only when it is whole.
+//! A stream becomes a file, with its size and SHA-256 counted on the way, and stands under its name only when
+//! it is whole.
 //!
-//! In an object store it goes up in parts, and the store shows nothing under the name before the last one. What a try that
-//! died has sent already would be kept (and paid for) unseen, so the upload's own id is noted beside the file first
-//! (`<name>.upload`): the next try ends that upload, and a note that is left names it.
+//! In an object store it goes up in parts, and the store shows nothing under the name before the last one.
+//! What a try that died has sent already would be kept (and paid for) unseen, so the upload's own id is noted
+//! beside the file first (`<name>.upload`): the next try ends that upload, and a note that is left names it.
 
 use std::path::Path;
 
@@ -17,7 +18,8 @@ use crate::{
     location::{Kind, Remote},
 };
 
-/// One part: all but the last are of one size, as some stores ask. 10,000 of them, the most that S3 takes, are 312 GiB.
+/// One part: all but the last are of one size, as some stores ask. 10,000 of them, the most that S3 takes,
+/// are 312 GiB.
 const PART_BYTES: usize = 32 * 1024 * 1024;
 const CHUNK_BYTES: usize = 256 * 1024;
 /// The longest id of an upload that is believed.

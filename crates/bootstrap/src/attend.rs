@@ -1,8 +1,10 @@
-//! A serving process among others: it keeps the registry's time, says that it runs, and has what all must have in common.
+//! A serving process among others: it keeps the registry's time, says that it runs, and has what all must
+//! have in common.
 //!
-//! Two slips show only under load or in an emergency: another key signs tokens on one of several hosts, so that every other
-//! request is refused; or each host writes archives into a directory of its own, so that a restore finds nothing. Both are
-//! looked for at the start, and by the doctor for as long as the processes run.
+//! Two slips show only under load or in an emergency: another key signs tokens on one of several hosts, so
+//! that every other request is refused; or each host writes archives into a directory of its own, so that a
+//! restore finds nothing. Both are looked for at the start, and by the doctor for as long as the processes
+//! run.
 
 use std::time::Duration;
 
@@ -12,7 +14,8 @@ use tokio::task::JoinHandle;
 
 use crate::{Platform, PlatformError};
 
-/// How often the registry's clock is asked and told that this process runs: a quarter of the time after which it counts as gone.
+/// How often the registry's clock is asked and told that this process runs: a quarter of the time after which
+/// it counts as gone.
 const EVERY: Duration = Duration::from_secs(15);
 /// How long that may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -61,8 +64,8 @@ async fn say(
 }
 
 impl Platform {
-    /// Says that this process runs and goes on saying so, after a look whether it has what the processes on other hosts
-    /// have.
+    /// Says that this process runs and goes on saying so, after a look whether it has what the processes on
+    /// other hosts have.
     ///
     /// # Errors
     /// [`PlatformError::OtherSigningKey`] when a process on another host signs tokens with another key;

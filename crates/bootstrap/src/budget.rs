@@ -1,8 +1,9 @@
 //! Whether the servers can hold the connections that this process is allowed to take.
 //!
-//! A budget that a server cannot hold would show only under load, as refused connections (SQLSTATE 53300) of whoever comes
-//! last: people, dumps, the registry. So it is compared at the start, and what does not fit does not start. A server that
-//! does not answer now is told and passed over; the router compares again before it lends its first connection to it.
+//! A budget that a server cannot hold would show only under load, as refused connections (SQLSTATE 53300) of
+//! whoever comes last: people, dumps, the registry. So it is compared at the start, and what does not fit
+//! does not start. A server that does not answer now is told and passed over; the router compares again
+//! before it lends its first connection to it.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use crate::{Platform, PlatformError};
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 impl Platform {
-    /// That every server of the registry can hold `budget` connections of this process beside `reserve` of others.
+    /// That every server of the registry can hold `budget` connections of this process beside `reserve` of
+    /// others.
     ///
     /// Gives the capacity of each server that answered, for [`Platform::overbooked`].
     ///
@@ -55,8 +57,8 @@ impl Platform {
         Ok(answers)
     }
 
-    /// The servers that cannot hold the budgets of all running routers and of this process together. `instance`: what this
-    /// process is called, so that its predecessor is not counted beside it.
+    /// The servers that cannot hold the budgets of all running routers and of this process together.
+    /// `instance`: what this process is called, so that its predecessor is not counted beside it.
     ///
     /// # Errors
     /// [`PlatformError::Registry`] when the registry cannot be asked.

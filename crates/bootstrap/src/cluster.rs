@@ -1,5 +1,5 @@
-//! The embedded server's life as a platform sees it: one process owns it and starts it again when it ends unasked; when
-//! the owner itself ends, another that still needs the server takes it over.
+//! The embedded server's life as a platform sees it: one process owns it and starts it again when it ends
+//! unasked; when the owner itself ends, another that still needs the server takes it over.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,8 +21,8 @@ const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// How often an owner looks whether there is room again for its server.
 const FULL_LOOKS_EVERY: Duration = Duration::from_secs(2);
 
-/// A budget of any sensible size, for several `tenantd` on this machine, and what is reserved beside it. A connection that
-/// nobody makes costs the server a few kB.
+/// A budget of any sensible size, for several `tenantd` on this machine, and what is reserved beside it. A
+/// connection that nobody makes costs the server a few kB.
 const CONNECTIONS_MAX: &str = "900";
 
 /// An embedded server that this process owns or visits.
@@ -79,8 +79,8 @@ impl Drop for EmbeddedServer {
     }
 }
 
-/// Keeps the server running for as long as this process needs it; data, port and password stay the same. Ends when the
-/// server cannot be kept.
+/// Keeps the server running for as long as this process needs it; data, port and password stay the same. Ends
+/// when the server cannot be kept.
 async fn keep(options: ClusterOptions, target: ConnectTarget, held: Arc<Mutex<Option<Cluster>>>) {
     let mut restarts = Restarts::default();
     let mut since = Instant::now();

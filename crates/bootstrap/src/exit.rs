@@ -1,5 +1,6 @@
-//! How a program ends: its exit code and its last words, the same for `tenantctl` and `tenantd`, so that a script or a
-//! service manager can tell a wrong setting (which a restart does not cure) from a server that does not answer (which it may).
+//! How a program ends: its exit code and its last words, the same for `tenantctl` and `tenantd`, so that a
+//! script or a service manager can tell a wrong setting (which a restart does not cure) from a server that
+//! does not answer (which it may).
 
 use std::error::Error;
 
@@ -104,13 +105,15 @@ impl Exit {
     }
 }
 
-/// An error with its causes on one line. Many errors say their cause themselves: what was said already is not said again.
+/// An error with its causes on one line. Many errors say their cause themselves: what was said already is not
+/// said again.
 #[must_use]
 pub fn error_text(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        // An error of the driver says all of its causes at once, and in words that are not those of its own `Display`.
+        // An error of the driver says all of its causes at once, and in words that are not those of its own
+        // `Display`.
         let driver = pg::described_cause(error);
         cause = error.source().filter(|_| driver.is_none());
         let said = driver.unwrap_or_else(|| error.to_string());

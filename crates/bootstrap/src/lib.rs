@@ -1,11 +1,11 @@
 //! From [`Settings`](settings::Settings) to the parts that work together: the way that both binaries start.
 //!
-//! Why a crate of its own: `tenantd` and `tenantctl` must reach the same registry with the same keys, run the same
-//! operations and seed a laboratory alike. Were this written twice, a laboratory made from the terminal would differ
-//! from one made through the API some day.
+//! Why a crate of its own: `tenantd` and `tenantctl` must reach the same registry with the same keys, run the
+//! same operations and seed a laboratory alike. Were this written twice, a laboratory made from the terminal
+//! would differ from one made through the API some day.
 //!
-//! Invariants: opening changes nothing on a server that somebody else runs; only [`Platform::prepare`] creates or
-//! migrates. Errors at this level are for ops: what failed, and what to do.
+//! Invariants: opening changes nothing on a server that somebody else runs; only [`Platform::prepare`]
+//! creates or migrates. Errors at this level are for ops: what failed, and what to do.
 //!
 //! The platform holds no SQL, serves nothing and decides nothing about a laboratory.
 

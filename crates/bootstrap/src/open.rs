@@ -47,8 +47,8 @@ impl fmt::Debug for Platform {
 }
 
 impl Platform {
-    /// Whether there is anything to open: an embedded server that nobody has made yet is not started just to find that
-    /// out.
+    /// Whether there is anything to open: an embedded server that nobody has made yet is not started just to
+    /// find that out.
     ///
     /// # Errors
     /// [`PlatformError::NotInstalled`] says to run `tenantctl up`.
@@ -60,8 +60,8 @@ impl Platform {
         Ok(())
     }
 
-    /// Starts or joins the embedded server where one is used, reads or makes the keys, and puts the parts together.
-    /// Servers that somebody else runs are not connected to yet.
+    /// Starts or joins the embedded server where one is used, reads or makes the keys, and puts the parts
+    /// together. Servers that somebody else runs are not connected to yet.
     ///
     /// # Errors
     /// [`PlatformError`] says what to do.
@@ -102,8 +102,9 @@ impl Platform {
         })
     }
 
-    /// Whether work can begin: the registry is there at this code's version, and the keys open what it holds. The embedded server's address is brought
-    /// up to date in it, for its port may have changed with a restart.
+    /// Whether work can begin: the registry is there at this code's version, and the keys open what it holds.
+    /// The embedded server's address is brought up to date in it, for its port may have changed with a
+    /// restart.
     ///
     /// # Errors
     /// [`PlatformError`] says what to do; usually to run `tenantctl up`.
@@ -159,7 +160,8 @@ fn targets(settings: &Settings, embedded: Option<&ConnectTarget>) -> (ConnectTar
     };
     let own = &settings.tenant_server;
     let mut server = master.with_database(migrator::MAINTENANCE_DATABASE);
-    // Beside an embedded registry, a tenant server named by host shares nothing with it, least of all the password.
+    // Beside an embedded registry, a tenant server named by host shares nothing with it, least of all the
+    // password.
     if embedded.is_some() && own.host.is_some() {
         server = target(None, migrator::MAINTENANCE_DATABASE);
     }
@@ -204,8 +206,8 @@ fn password_options(settings: &Settings) -> PasswordOptions {
     }
 }
 
-/// Where the provisioner finds `pg_dump` and `pg_restore`: as configured, or else those of the embedded server, when the
-/// laboratories live there; a server that somebody else runs may be of any version.
+/// Where the provisioner finds `pg_dump` and `pg_restore`: as configured, or else those of the embedded
+/// server, when the laboratories live there; a server that somebody else runs may be of any version.
 fn programs(settings: &Settings, embedded: Option<&EmbeddedServer>) -> Option<PathBuf> {
     let configured = settings.paths.pg_bin.clone();
     configured.or_else(|| {

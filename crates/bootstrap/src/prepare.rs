@@ -1,5 +1,6 @@
-//! What `tenantctl up` does before anything is served. Every step looks first, so doing it again changes nothing; and before
-//! the first one the server is asked whether it is fit, so that what is refused has changed nothing.
+//! What `tenantctl up` does before anything is served. Every step looks first, so doing it again changes
+//! nothing; and before the first one the server is asked whether it is fit, so that what is refused has
+//! changed nothing.
 
 use migrator::{MigrateError, ServerState, StaysOpen};
 use model::{DbName, SchemaVersion, TenantId};
@@ -38,10 +39,11 @@ pub enum Prepared {
         /// Whether what was known of it changed.
         changed: bool,
     },
-    /// Databases are about to be closed to PUBLIC: the registry's, where it was there before and is open, and the shared ones, where a
-    /// person wants it. Their rights are not changed yet.
+    /// Databases are about to be closed to PUBLIC: the registry's, where it was there before and is open, and
+    /// the shared ones, where a person wants it. Their rights are not changed yet.
     Closing {
-        /// Those that are open now, with the login roles that get in through PUBLIC alone and will be shut out.
+        /// Those that are open now, with the login roles that get in through PUBLIC alone and will be shut
+        /// out.
         databases: Vec<StaysOpen>,
     },
     /// Databases that every role could enter are closed, as far as they are this installation's to close.
@@ -69,8 +71,8 @@ pub enum Prepared {
 }
 
 impl Platform {
-    /// Brings registry and tenant server to where this code needs them, telling each step as it is done. A server that is not
-    /// the embedded one keeps its shared databases as they are.
+    /// Brings registry and tenant server to where this code needs them, telling each step as it is done. A
+    /// server that is not the embedded one keeps its shared databases as they are.
     ///
     /// # Errors
     /// [`PlatformError`] says what failed and what to do; running it again goes on from there.
@@ -81,8 +83,9 @@ impl Platform {
     /// The same, with what a person has decided.
     ///
     /// # Errors
-    /// As [`Platform::prepare`]; [`registry::RegistryError::NotARegistry`], [`PlatformError::OtherNamespace`],
-    /// [`PlatformError::Unfit`] and [`PlatformError::OtherRegistry`] before anything was changed.
+    /// As [`Platform::prepare`]; [`registry::RegistryError::NotARegistry`],
+    /// [`PlatformError::OtherNamespace`], [`PlatformError::Unfit`] and [`PlatformError::OtherRegistry`]
+    /// before anything was changed.
     pub async fn prepare_with(
         &self,
         prepare: Prepare,
@@ -180,7 +183,8 @@ impl Platform {
         }
     }
 
-    /// The names of laboratories' databases and roles on the server, if the registry has never known any of these laboratories.
+    /// The names of laboratories' databases and roles on the server, if the registry has never known any of
+    /// these laboratories.
     async fn unknown_laboratories(&self, state: &ServerState) -> Result<Option<Vec<String>>, PlatformError> {
         let ids = state
             .marked
@@ -200,8 +204,8 @@ impl Platform {
         Ok(known.is_empty().then(names))
     }
 
-    /// A database that can be entered is there: only when it cannot is the server's own database needed, which a
-    /// registry's owner with few rights may not enter.
+    /// A database that can be entered is there: only when it cannot is the server's own database needed,
+    /// which a registry's owner with few rights may not enter.
     async fn ensure_registry_database(&self, name: &str) -> Result<bool, PlatformError> {
         if self.registry.client().await.is_ok() {
             return Ok(false);

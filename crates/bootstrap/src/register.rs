@@ -1,8 +1,9 @@
 //! The tenant server's row in the registry: what it says must stay true for the laboratories that live there.
 //!
-//! Two slips would cost data. A lost `seal.key`, replaced by a new one, would leave every stored password shut for good
-//! and nobody would notice until each was needed. Another address for the same server name would send all laboratories
-//! elsewhere, and an offboarding would find nothing there to archive. Both are refused before anything is written.
+//! Two slips would cost data. A lost `seal.key`, replaced by a new one, would leave every stored password
+//! shut for good and nobody would notice until each was needed. Another address for the same server name
+//! would send all laboratories elsewhere, and an offboarding would find nothing there to archive. Both are
+//! refused before anything is written.
 
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ const LABORATORIES_TRIED_MAX: u32 = 20;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 impl Platform {
-    /// Writes the configured tenant server into the registry; says whether anything changed. An unchanged one is left
-    /// alone, for every router reads all its tenants again after a change.
+    /// Writes the configured tenant server into the registry; says whether anything changed. An unchanged one
+    /// is left alone, for every router reads all its tenants again after a change.
     pub(crate) async fn register_server(&self) -> Result<bool, PlatformError> {
         let name = main_server();
         let client = self.registry.client().await?;
@@ -31,7 +32,8 @@ impl Platform {
             if !moved && known.admin_user == self.server.user && same_password {
                 return Ok(false);
             }
-            // The embedded server's port may change with a restart; its password, made for it alone, says it is the same.
+            // The embedded server's port may change with a restart; its password, made for it alone, says it
+            // is the same.
             let is_embedded = self.embedded.as_ref().is_some_and(|embedded| {
                 let own = embedded.target();
                 own.host == self.server.host && own.port == self.server.port
@@ -111,8 +113,9 @@ impl Platform {
         }
     }
 
-    /// Whether the configured server lets a laboratory's own role into its own database. That says more than a name: the
-    /// role's password was made for this laboratory, and the log-in proves to both sides that they know it.
+    /// Whether the configured server lets a laboratory's own role into its own database. That says more than
+    /// a name: the role's password was made for this laboratory, and the log-in proves to both sides that
+    /// they know it.
     async fn is_here(&self, tenant: &Tenant) -> Result<bool, PlatformError> {
         let Some(sealed) = &tenant.role_secret else {
             return Ok(false);
@@ -128,7 +131,8 @@ impl Platform {
         };
         match pg::connect(&target, "tenantry platform", CONNECT_LIMIT).await {
             Ok(_client) => Ok(true),
-            // An answer, and not the lack of one: a server that is starting or full says nothing about what it holds.
+            // An answer, and not the lack of one: a server that is starting or full says nothing about what
+            // it holds.
             Err(ConnectError::Refused { source, .. })
                 if source.code().is_some() && !pg::is_unavailable(&source) =>
             {

@@ -1,7 +1,8 @@
 //! How often, and after how long, a server that ended unasked is started again.
 //!
-//! One that was killed comes back at once. One that ends each time it starts (its data are damaged, the disk is full)
-//! must neither be hammered for ever nor hide behind restarts: after a bounded number it stays down, and that is said.
+//! One that was killed comes back at once. One that ends each time it starts (its data are damaged, the disk
+//! is full) must neither be hammered for ever nor hide behind restarts: after a bounded number it stays down,
+//! and that is said.
 
 use std::time::Duration;
 
@@ -17,10 +18,12 @@ pub(crate) struct Restarts {
 }
 
 impl Restarts {
-    /// Starts in a row of which none lasted, before the server is left down: four minutes in all, when each ends at once.
+    /// Starts in a row of which none lasted, before the server is left down: four minutes in all, when each
+    /// ends at once.
     pub(crate) const IN_A_ROW_MAX: u32 = 10;
 
-    /// The pause before the next start of a server that `ran_for` so long; `None` when it was started often enough.
+    /// The pause before the next start of a server that `ran_for` so long; `None` when it was started often
+    /// enough.
     pub(crate) fn next(&mut self, ran_for: Duration) -> Option<Duration> {
         if ran_for >= WELL_AFTER {
             self.in_a_row = 0;

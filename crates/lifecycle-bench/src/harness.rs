@@ -1,4 +1,5 @@
-//! The ground that both sides are measured on: one private server with a registry, and the product's own parts.
+//! The ground that both sides are measured on: one private server with a registry, and the product's own
+//! parts.
 
 use std::{sync::Arc, time::Duration};
 

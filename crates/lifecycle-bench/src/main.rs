@@ -1,8 +1,9 @@
-//! Measures the life of a laboratory beside what PostgreSQL's own means take for the same: making one, archiving it, bringing
-//! it back, looking whether all is in order.
+//! Measures the life of a laboratory beside what PostgreSQL's own means take for the same: making one,
+//! archiving it, bringing it back, looking whether all is in order.
 //!
-//! Everything runs on this machine's loopback, on a private PostgreSQL with the settings that a careful operator has (fsync
-//! on). Both sides of a scenario take turns in one run on the same server. It judges nothing but the figures it has just seen.
+//! Everything runs on this machine's loopback, on a private PostgreSQL with the settings that a careful
+//! operator has (fsync on). Both sides of a scenario take turns in one run on the same server. It judges
+//! nothing but the figures it has just seen.
 
 mod harness;
 mod report;
@@ -17,7 +18,8 @@ use crate::scenarios::Scenario;
 
 /// Measures the life of a laboratory beside PostgreSQL's own means, all on this machine.
 ///
-/// Figures for people go to stderr, one JSON object for each scenario to stdout. The servers' data lie under TMPDIR.
+/// Figures for people go to stderr, one JSON object for each scenario to stdout. The servers' data lie under
+/// TMPDIR.
 #[derive(Debug, Parser)]
 #[command(name = "lifecycle-bench")]
 struct Arguments {
@@ -27,7 +29,8 @@ struct Arguments {
     /// Only this scenario; may be given more than once.
     #[arg(long, value_enum)]
     scenario: Vec<Scenario>,
-    /// The programs of another server for the scenario `clone`; may be given more than once. The newest installed otherwise.
+    /// The programs of another server for the scenario `clone`; may be given more than once. The newest
+    /// installed otherwise.
     #[arg(long)]
     pg_bin: Vec<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! Taking over a database that has the schema and no history of it: what each version looks like, and the history written as a
-//! migration run would have written it.
+//! Taking over a database that has the schema and no history of it: what each version looks like, and the
+//! history written as a migration run would have written it.
 
 use model::SchemaVersion;
 use pg::ConnectTarget;
@@ -14,8 +14,8 @@ use crate::{
     source,
 };
 
-/// Runs the migrations up to `version` and applies no grants: to see what a database at that version looks like. Only for a
-/// database that nobody else uses.
+/// Runs the migrations up to `version` and applies no grants: to see what a database at that version looks
+/// like. Only for a database that nobody else uses.
 ///
 /// # Errors
 /// [`MigrateError::Migration`] when one fails.
@@ -27,8 +27,8 @@ pub async fn migrate_scratch(
     run(client, place, Target::Version(number(version))).await
 }
 
-/// Writes down that a database which has no history yet has the migrations up to `version`, and runs none: the history's table
-/// is made, with the rows that a run would have written. Run again it finds them.
+/// Writes down that a database which has no history yet has the migrations up to `version`, and runs none:
+/// the history's table is made, with the rows that a run would have written. Run again it finds them.
 ///
 /// # Errors
 /// [`MigrateError::Baselined`] when its history says another version; [`MigrateError::Busy`].

@@ -1,8 +1,10 @@
-//! How a server copies a database to make another: the one place that decides it, and how many copies there are at once.
+//! How a server copies a database to make another: the one place that decides it, and how many copies there
+//! are at once.
 //!
-//! A copy keeps a processor and the log busy: more of them at the same time make each slower and none sooner ready, and whoever
-//! works in a laboratory feels it. So a copy waits for its turn, which is an advisory lock on the server itself: the bound
-//! holds for all processes and for all namespaces together, and a process that dies gives its turn back.
+//! A copy keeps a processor and the log busy: more of them at the same time make each slower and none sooner
+//! ready, and whoever works in a laboratory feels it. So a copy waits for its turn, which is an advisory lock
+//! on the server itself: the bound holds for all processes and for all namespaces together, and a process
+//! that dies gives its turn back.
 
 use std::time::{Duration, Instant};
 
@@ -36,8 +38,9 @@ impl CloneStrategy {
 
     /// The quicker one on servers of this major version, for databases as small as a template is.
     ///
-    /// A copy through the log takes this share of the time of one by files, at the median, on two busy processors and ext4, and
-    /// `scripts/bench lifecycle --scenario clone --pg-bin DIR` measures it again, with a template of this schema:
+    /// A copy through the log takes this share of the time of one by files, at the median, on two busy
+    /// processors and ext4, and `scripts/bench lifecycle --scenario clone --pg-bin DIR` measures it again,
+    /// with a template of this schema:
     ///
     /// | PostgreSQL | in quiet | while somebody writes |
     /// |---|---|---|
@@ -46,10 +49,11 @@ impl CloneStrategy {
     /// | 17.10 | 0.17 | 0.18 |
     /// | 18.4 | 0.20 | 0.37 |
     ///
-    /// A writer's commit takes 1.6 to 4.1 times as long at the median while a copy goes through the log, but that is over in that
-    /// share of the time. `file_copy_method = clone` of version 18 is no quicker on ext4 (1.2 to 1.3 times the other copy
-    /// by files), which cannot share blocks and does not refuse either; on a file system that can it is untried, and it is a
-    /// setting of the server's owner. So there is one answer for every version so far, and an unknown one gets it too.
+    /// A writer's commit takes 1.6 to 4.1 times as long at the median while a copy goes through the log, but
+    /// that is over in that share of the time. `file_copy_method = clone` of version 18 is no quicker on ext4
+    /// (1.2 to 1.3 times the other copy by files), which cannot share blocks and does not refuse either; on a
+    /// file system that can it is untried, and it is a setting of the server's owner. So there is one answer
+    /// for every version so far, and an unknown one gets it too.
     #[must_use]
     pub fn for_major(_major: u32) -> Self {
         Self::WalLog
@@ -72,8 +76,8 @@ async fn clone_strategy(client: &impl GenericClient) -> Result<CloneStrategy, to
     Ok(CloneStrategy::for_major(major.unsigned_abs()))
 }
 
-/// Makes a database as a copy of another, in its turn, and closed to everybody. `like` and `options` are written into the
-/// statement as they are.
+/// Makes a database as a copy of another, in its turn, and closed to everybody. `like` and `options` are
+/// written into the statement as they are.
 ///
 /// # Errors
 /// [`MigrateError::Db`]; [`MigrateError::Busy`] when no turn comes.
@@ -100,7 +104,8 @@ pub async fn create_database(
     made.and(given_back.map(drop)).map_err(failed())
 }
 
-/// Waits for a turn to make a database on the server and says which. It lasts until it is unlocked or the session ends.
+/// Waits for a turn to make a database on the server and says which. It lasts until it is unlocked or the
+/// session ends.
 ///
 /// # Errors
 /// As [`create_database`].

@@ -1,6 +1,7 @@
 //! The group role of a laboratory: what the laboratory's role may do in its database is granted to it.
 //!
-//! One for each database, so that a role which is let into another laboratory's database by mistake can do nothing there.
+//! One for each database, so that a role which is let into another laboratory's database by mistake can do
+//! nothing there.
 
 use model::{Namespace, RoleName};
 use pg::ConnectTarget;
@@ -44,12 +45,13 @@ pub fn group_make(group: &RoleName) -> String {
     format!("CREATE ROLE {group} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS")
 }
 
-/// Makes the database that `admin` names give the group role what a laboratory's role may do in it, and nothing to any other
-/// role of the installation: not to the group that earlier versions shared, and not to other laboratories' roles, which are
-/// known by their ownership comment. One transaction. `own` is the laboratory's own role.
+/// Makes the database that `admin` names give the group role what a laboratory's role may do in it, and
+/// nothing to any other role of the installation: not to the group that earlier versions shared, and not to
+/// other laboratories' roles, which are known by their ownership comment. One transaction. `own` is the
+/// laboratory's own role.
 ///
-/// The group gets its rights only in a database at this code's version, since they name its tables and columns; the migration of
-/// one that is older grants them, and until then it serves nobody.
+/// The group gets its rights only in a database at this code's version, since they name its tables and
+/// columns; the migration of one that is older grants them, and until then it serves nobody.
 ///
 /// # Errors
 /// [`MigrateError::Connect`], [`MigrateError::Db`], [`MigrateError::CorruptHistory`].

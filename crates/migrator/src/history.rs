@@ -1,5 +1,5 @@
-//! Reading a database's migration history without trusting it. refinery panics on a row that it cannot parse, so
-//! nothing reaches refinery that was not read here first.
+//! Reading a database's migration history without trusting it. refinery panics on a row that it cannot parse,
+//! so nothing reaches refinery that was not read here first.
 
 use futures_util::future;
 use model::SchemaVersion;
@@ -13,7 +13,8 @@ use crate::{
 /// What is read of each row.
 const COLUMNS: [&str; 4] = ["version", "name", "applied_on", "checksum"];
 
-/// The version in the database's own history: the number of its newest applied migration; zero when there is none.
+/// The version in the database's own history: the number of its newest applied migration; zero when there is
+/// none.
 ///
 /// # Errors
 /// [`MigrateError::CorruptHistory`] names the first row that no migration run can have written.
@@ -81,8 +82,8 @@ fn check_row(row: &BinaryCopyOutRow) -> Result<SchemaVersion, String> {
     Ok(SchemaVersion::new(version))
 }
 
-/// Whether refinery's own parser (the `time` crate's RFC 3339) takes the text: `2025-01-31T23:59:59.123Z` or with an
-/// offset `+01:00`. Days past a month's end are caught too, since that parser refuses them.
+/// Whether refinery's own parser (the `time` crate's RFC 3339) takes the text: `2025-01-31T23:59:59.123Z` or
+/// with an offset `+01:00`. Days past a month's end are caught too, since that parser refuses them.
 fn is_rfc3339(text: &str) -> bool {
     let number = |from: usize, to: usize| {
         let digits = text.get(from..to)?;

@@ -1,15 +1,15 @@
-//! The tenant schema: the migrations that make it, the sealed template that laboratories are cloned from, and the one
-//! way to bring an existing database up to date.
+//! The tenant schema: the migrations that make it, the sealed template that laboratories are cloned from, and
+//! the one way to bring an existing database up to date.
 //!
 //! Invariants:
 //!
 //! - A template under its final name is whole and sealed; whatever is half built has another name.
-//! - A database's history is read and judged before a migration touches it: one that is ahead of this code, or has a
-//!   row that makes no sense, is refused.
+//! - A database's history is read and judged before a migration touches it: one that is ahead of this code,
+//!   or has a row that makes no sense, is refused.
 //! - Two migrations never run on one database at once, whichever processes they come from.
 //!
-//! The migrator knows schemas and not laboratories: it never reads the registry, and what it learns about a version is
-//! the caller's to record.
+//! The migrator knows schemas and not laboratories: it never reads the registry, and what it learns about a
+//! version is the caller's to record.
 
 mod baseline;
 mod clone;

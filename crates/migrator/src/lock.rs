@@ -1,7 +1,8 @@
 //! Sessions for administration, and the advisory locks that keep two of them from doing the same at once.
 //!
-//! An advisory lock lives in one database and in one session. So whoever guards work on a server takes it in one fixed
-//! database, and does the guarded work on the very session that holds it: when that session is lost, so is the right.
+//! An advisory lock lives in one database and in one session. So whoever guards work on a server takes it in
+//! one fixed database, and does the guarded work on the very session that holds it: when that session is
+//! lost, so is the right.
 
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ pub const MAINTENANCE_DATABASE: &str = "postgres";
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait for another process that does the same work.
 const LOCK_WAIT_S: u64 = 120;
-/// How long one statement may wait for a table or a database in use, before it fails and is tried again later: a
-/// migration that waits in the queue for a table blocks everyone behind it.
+/// How long one statement may wait for a table or a database in use, before it fails and is tried again
+/// later: a migration that waits in the queue for a table blocks everyone behind it.
 const STATEMENT_LOCK_WAIT_S: u64 = 10;
 /// How long one statement of a migration may run.
 const STATEMENT_LIMIT_MIN: u64 = 30;
@@ -67,8 +68,9 @@ impl Guarded<'_> {
     }
 }
 
-/// A session with bounded waits, whose statement ends soon after this process does. Migrations make their objects in `public`,
-/// whatever path the database's owner has set for it: with theirs, functions of theirs could stand for the server's own.
+/// A session with bounded waits, whose statement ends soon after this process does. Migrations make their
+/// objects in `public`, whatever path the database's owner has set for it: with theirs, functions of theirs
+/// could stand for the server's own.
 pub(crate) async fn session(target: &ConnectTarget) -> Result<Client, MigrateError> {
     let client = pg::connect(target, "tenantry migrator", CONNECT_LIMIT).await?;
     let settings = format!(
@@ -119,8 +121,9 @@ pub(crate) async fn try_acquire(
     Ok(row.get(0))
 }
 
-/// Says for as long as the session lives that a database which is to be adopted is compared in a scratch database of the namespace,
-/// for which no operation stands yet. Any number of sessions may say so at once. To be said in the maintenance database.
+/// Says for as long as the session lives that a database which is to be adopted is compared in a scratch
+/// database of the namespace, for which no operation stands yet. Any number of sessions may say so at once.
+/// To be said in the maintenance database.
 ///
 /// # Errors
 /// [`MigrateError::Db`] when the server cannot be asked.

@@ -10,14 +10,16 @@ use crate::{
     source,
 };
 
-/// Brings the database that `admin` names to this code's version, gives the laboratory's group role its rights, and returns the
-/// version that its own history then shows. Does nothing harmful when run again, or by many at once: one works, the others wait.
+/// Brings the database that `admin` names to this code's version, gives the laboratory's group role its
+/// rights, and returns the version that its own history then shows. Does nothing harmful when run again, or
+/// by many at once: one works, the others wait.
 ///
-/// Each migration runs in a transaction of its own, so one that fails or is killed leaves the version before it.
+/// Each migration runs in a transaction of its own, so one that fails or is killed leaves the version before
+/// it.
 ///
 /// # Errors
-/// [`MigrateError::Ahead`] when a newer binary was here; [`MigrateError::CorruptHistory`] when the history makes no
-/// sense; [`MigrateError::Busy`] when another process holds the lock for too long.
+/// [`MigrateError::Ahead`] when a newer binary was here; [`MigrateError::CorruptHistory`] when the history
+/// makes no sense; [`MigrateError::Busy`] when another process holds the lock for too long.
 pub async fn migrate_database(
     admin: &ConnectTarget,
     group: &RoleName,

@@ -1,5 +1,6 @@
-//! Every role may connect to every database unless that is taken away: PostgreSQL grants CONNECT and TEMP to PUBLIC by
-//! default. A clone gets its own rights when it is made; this closes the databases that are there anyway.
+//! Every role may connect to every database unless that is taken away: PostgreSQL grants CONNECT and TEMP to
+//! PUBLIC by default. A clone gets its own rights when it is made; this closes the databases that are there
+//! anyway.
 
 use model::Namespace;
 use pg::ConnectTarget;
@@ -11,8 +12,8 @@ use crate::{
     server::{OpenDatabase, SHARED_DATABASES, StaysOpen, roles_through_public},
 };
 
-/// Takes every right on `postgres`, `template1` and, where it is on this server, the registry's database from PUBLIC, as
-/// [`close_to_public`] does: for servers that nobody else uses.
+/// Takes every right on `postgres`, `template1` and, where it is on this server, the registry's database from
+/// PUBLIC, as [`close_to_public`] does: for servers that nobody else uses.
 ///
 /// # Errors
 /// As [`close_to_public`].
@@ -27,8 +28,9 @@ pub async fn secure_server(
         .map(drop)
 }
 
-/// Takes every right on these databases from PUBLIC, as far as they are on this server, and reads back that it took: a REVOKE by
-/// a role that does not own the database ends without an error and changes nothing. Gives those that were open.
+/// Takes every right on these databases from PUBLIC, as far as they are on this server, and reads back that
+/// it took: a REVOKE by a role that does not own the database ends without an error and changes nothing.
+/// Gives those that were open.
 ///
 /// `namespace` says for whom; the rights of these databases are the same for all.
 ///
@@ -78,7 +80,8 @@ pub async fn close_to_public(
     }
 }
 
-/// Those among these databases that [`close_to_public`] would close and that every role may connect to, with whom that shuts out.
+/// Those among these databases that [`close_to_public`] would close and that every role may connect to, with
+/// whom that shuts out.
 ///
 /// # Errors
 /// [`MigrateError::Connect`], [`MigrateError::Db`].

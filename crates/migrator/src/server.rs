@@ -1,4 +1,5 @@
-//! What a server must be before laboratories can live on it: asked in one question, and before anything is changed.
+//! What a server must be before laboratories can live on it: asked in one question, and before anything is
+//! changed.
 //!
 //! `tenantctl up`, a request to provision and the doctor ask the same question, so that they cannot disagree.
 
@@ -13,7 +14,8 @@ use crate::{
     lock::{MAINTENANCE_DATABASE, session},
 };
 
-/// What the ownership comment of a laboratory's database or role begins with; the laboratory's id stands behind it.
+/// What the ownership comment of a laboratory's database or role begins with; the laboratory's id stands
+/// behind it.
 pub const OWNERSHIP_COMMENT: &str = "tenantry laboratory ";
 
 /// The databases that every server has.
@@ -30,8 +32,8 @@ pub struct ServerState {
     pub open: Vec<OpenDatabase>,
     /// Databases and roles in the namespace that are marked as a laboratory's.
     pub marked: Vec<Marked>,
-    /// Roles of others that can grant themselves any role that is no superuser, a laboratory's too: those with CREATEROLE, up to
-    /// PostgreSQL 15. From 16 on such a role needs the ADMIN OPTION on what it grants.
+    /// Roles of others that can grant themselves any role that is no superuser, a laboratory's too: those
+    /// with CREATEROLE, up to PostgreSQL 15. From 16 on such a role needs the ADMIN OPTION on what it grants.
     pub role_creators: Vec<String>,
 }
 
@@ -88,7 +90,8 @@ pub async fn server_state(
             )
             .await
     };
-    // Databases with a name of ours are the doctor's to judge, but not one that nobody marked: it is somebody's who likes the prefix.
+    // Databases with a name of ours are the doctor's to judge, but not one that nobody marked: it is
+    // somebody's who likes the prefix.
     let asked_open = async {
         client
             .query_typed(
@@ -148,8 +151,9 @@ pub async fn server_state(
     })
 }
 
-/// Managed offerings give attributes of their own instead of SUPERUSER. They do not suffice yet: dumps read every row whatever its
-/// policies, grants are made on other owners' objects, and functions of the server's own are closed.
+/// Managed offerings give attributes of their own instead of SUPERUSER. They do not suffice yet: dumps read
+/// every row whatever its policies, grants are made on other owners' objects, and functions of the server's
+/// own are closed.
 fn lacks(superuser: bool, create_database: bool, create_role: bool) -> Vec<String> {
     if superuser {
         return Vec::new();
@@ -162,8 +166,8 @@ fn lacks(superuser: bool, create_database: bool, create_role: bool) -> Vec<Strin
         .collect()
 }
 
-/// The login roles that get into a database through PUBLIC alone: whom closing it shuts out. Not superusers, and not the
-/// installation's own.
+/// The login roles that get into a database through PUBLIC alone: whom closing it shuts out. Not superusers,
+/// and not the installation's own.
 pub(crate) async fn roles_through_public(
     client: &impl GenericClient,
     namespace: &Namespace,
@@ -192,8 +196,8 @@ pub(crate) async fn roles_through_public(
 pub struct StaysOpen {
     /// The database.
     pub open: OpenDatabase,
-    /// The login roles that get in through PUBLIC alone, and would not any more if it were closed; known for the shared
-    /// databases and the registry's.
+    /// The login roles that get in through PUBLIC alone, and would not any more if it were closed; known for
+    /// the shared databases and the registry's.
     pub through_public: Vec<String>,
 }
 
@@ -210,7 +214,8 @@ pub async fn server_look(
     server_state(&client, namespace, registry_database).await
 }
 
-/// The databases that are no laboratory's and that every role may connect to, with those whom closing them would shut out.
+/// The databases that are no laboratory's and that every role may connect to, with those whom closing them
+/// would shut out.
 ///
 /// # Errors
 /// As [`server_look`].

@@ -12,7 +12,8 @@ mod embedded {
 /// What a laboratory's role may do; `{group}` stands for the laboratory's group role.
 pub(crate) const GRANTS: &str = include_str!("../../../migrations-tenant/grants.sql");
 
-/// The server's own functions that the grants close to PUBLIC: a database that is adopted and given back gets them back.
+/// The server's own functions that the grants close to PUBLIC: a database that is adopted and given back gets
+/// them back.
 pub const CLOSED_FUNCTIONS: [&str; 5] = [
     "pg_catalog.lo_create(oid)",
     "pg_catalog.lo_creat(integer)",
@@ -21,11 +22,13 @@ pub const CLOSED_FUNCTIONS: [&str; 5] = [
     "pg_catalog.pg_logical_emit_message(boolean, text, bytea)",
 ];
 
-/// The line that ends what every database gets, the template too. Behind it stand the rights of the group role.
+/// The line that ends what every database gets, the template too. Behind it stand the rights of the group
+/// role.
 const GROUP_PART: &str = "-- ---- the laboratory's group role ----";
 
-/// The oldest schema that this code still understands, when that is not only the newest. It is lowered by the release
-/// that learns to serve two shapes (expand), and raised again by the one that forgets the older (contract).
+/// The oldest schema that this code still understands, when that is not only the newest. It is lowered by the
+/// release that learns to serve two shapes (expand), and raised again by the one that forgets the older
+/// (contract).
 const OLDEST_UNDERSTOOD: Option<SchemaVersion> = None;
 
 static LATEST: LazyLock<SchemaVersion> = LazyLock::new(|| {
@@ -86,8 +89,8 @@ pub fn window() -> VersionWindow {
     }
 }
 
-/// SHA-256, in hexadecimal, of every migration's name and text and of the grants: it tells apart two states of one
-/// version number, as they exist while a migration is being written.
+/// SHA-256, in hexadecimal, of every migration's name and text and of the grants: it tells apart two states
+/// of one version number, as they exist while a migration is being written.
 #[must_use]
 pub fn fingerprint() -> &'static str {
     &FINGERPRINT

@@ -1,16 +1,17 @@
 //! Databases cloned ahead of time, so that making a laboratory costs a rename and not a copy.
 //!
-//! A spare is an untouched clone: sealed, and named for the schema that it was cloned from. It is claimed by renaming it,
-//! which is atomic, so two claims never get the same one, and whoever dies in between leaves either a spare or a laboratory's
-//! database. The server's own catalogue is the only list of them.
+//! A spare is an untouched clone: sealed, and named for the schema that it was cloned from. It is claimed by
+//! renaming it, which is atomic, so two claims never get the same one, and whoever dies in between leaves
+//! either a spare or a laboratory's database. The server's own catalogue is the only list of them.
 //!
 //! The first session in a new database pays for a file that the server keeps of each database's catalogue
-//! (`pg_internal.init`), which a clone does not get from its template. So whoever makes a spare connects to it once, and
-//! closes it again: the laboratory's first connection is as quick as any. Until then it has another name, and getting its own
-//! is the last act.
+//! (`pg_internal.init`), which a clone does not get from its template. So whoever makes a spare connects to
+//! it once, and closes it again: the laboratory's first connection is as quick as any. Until then it has
+//! another name, and getting its own is the last act.
 //!
-//! In that session it also gets its rights: a spare comes with a group role of its own, which has the spare's name until a
-//! laboratory claims both. To grant them to a laboratory's role when it is made would cost it a log-in and some thirty statements.
+//! In that session it also gets its rights: a spare comes with a group role of its own, which has the spare's
+//! name until a laboratory claims both. To grant them to a laboratory's role when it is made would cost it a
+//! log-in and some thirty statements.
 
 use model::{DbName, Namespace};
 use pg::ConnectTarget;
@@ -30,8 +31,8 @@ use crate::{
 pub struct Spares {
     /// Those of this code's schema, ready to be claimed.
     pub ready: Vec<DbName>,
-    /// Those of a schema that has no template any more, and those that somebody took the group role from. One that has a template
-    /// belongs to an older or newer binary that still runs.
+    /// Those of a schema that has no template any more, and those that somebody took the group role from. One
+    /// that has a template belongs to an older or newer binary that still runs.
     pub stale: Vec<DbName>,
     /// Those that are being made. Whoever holds [`spares_lock`] knows that their maker was killed.
     pub unfinished: Vec<DbName>,
@@ -46,7 +47,8 @@ pub async fn spares_lock(client: &Client, namespace: &Namespace) -> Result<bool,
     taken.map_err(MigrateError::db("taking the lock of the spares", "the server"))
 }
 
-/// Whether somebody makes spares on the server at this moment, asked on a session in [`crate::MAINTENANCE_DATABASE`].
+/// Whether somebody makes spares on the server at this moment, asked on a session in
+/// [`crate::MAINTENANCE_DATABASE`].
 ///
 /// # Errors
 /// [`MigrateError::Db`].
@@ -108,12 +110,12 @@ pub fn spare_name(namespace: &Namespace, number: u64) -> DbName {
     namespace.spare_database(source::fingerprint(), number)
 }
 
-/// Makes a spare: copies the template, connects to the copy once, closes it and gives it its name. To be called by whoever holds
-/// [`spares_lock`] on `client`; killed in between it leaves an unfinished one.
+/// Makes a spare: copies the template, connects to the copy once, closes it and gives it its name. To be
+/// called by whoever holds [`spares_lock`] on `client`; killed in between it leaves an unfinished one.
 ///
 /// # Errors
-/// [`MigrateError::Db`], [`MigrateError::Connect`]; [`MigrateError::Busy`] when no turn comes to make a database, or somebody
-/// who has entered the copy does not leave.
+/// [`MigrateError::Db`], [`MigrateError::Connect`]; [`MigrateError::Busy`] when no turn comes to make a
+/// database, or somebody who has entered the copy does not leave.
 pub async fn spare_make(
     client: &Client,
     admin: &ConnectTarget,
@@ -160,7 +162,8 @@ pub async fn spare_make(
     Ok(name)
 }
 
-/// Drops a spare and its group role. One that was claimed meanwhile is not there any more under this name, and stays.
+/// Drops a spare and its group role. One that was claimed meanwhile is not there any more under this name,
+/// and stays.
 ///
 /// # Errors
 /// [`MigrateError::Db`].
@@ -176,8 +179,8 @@ pub async fn spare_drop(client: &Client, name: &DbName) -> Result<(), MigrateErr
     Ok(())
 }
 
-/// Drops group roles of spares that are not there: their makers were killed. To be called by whoever holds [`spares_lock`].
-/// Gives how many.
+/// Drops group roles of spares that are not there: their makers were killed. To be called by whoever holds
+/// [`spares_lock`]. Gives how many.
 ///
 /// # Errors
 /// [`MigrateError::Db`].

@@ -1,8 +1,8 @@
 //! The sealed database that every laboratory is cloned from.
 //!
-//! It is built under another name and gets its own as the very last act, so that whoever sees the final name sees a
-//! whole template, wherever a builder was killed. All statements that make, seal, rename or drop a database run on the
-//! session that holds the lock: a builder that lost the lock cannot finish.
+//! It is built under another name and gets its own as the very last act, so that whoever sees the final name
+//! sees a whole template, wherever a builder was killed. All statements that make, seal, rename or drop a
+//! database run on the session that holds the lock: a builder that lost the lock cannot finish.
 //!
 //! How it is cloned is decided by the server's version, in the module `clone`.
 
@@ -25,7 +25,8 @@ pub(crate) const BACKEND_GONE_LIMIT: Duration = Duration::from_secs(5);
 /// How long to wait between two looks at it.
 const BACKEND_GONE_PAUSE: Duration = Duration::from_millis(5);
 
-/// The template of this code's schema, when it is there already: one question on a session that the caller has anyway.
+/// The template of this code's schema, when it is there already: one question on a session that the caller
+/// has anyway.
 ///
 /// # Errors
 /// [`MigrateError::Db`] when the server cannot be asked.
@@ -44,7 +45,8 @@ pub async fn template_find(
     Ok(row.get::<_, bool>(0).then_some(name))
 }
 
-/// Whether somebody builds a template of the namespace at this moment, asked on a session in [`MAINTENANCE_DATABASE`].
+/// Whether somebody builds a template of the namespace at this moment, asked on a session in
+/// [`MAINTENANCE_DATABASE`].
 ///
 /// # Errors
 /// [`MigrateError::Db`] when the server cannot be asked.
@@ -61,9 +63,10 @@ pub async fn template_is_being_built(
 
 /// The template of this code's schema, built first when it is missing.
 ///
-/// Safe to be killed at any moment and to be called by many at once: one builds, the others wait for it. When a new one
-/// was built, templates of the namespace with an older or the same version number but another content are dropped, since
-/// nothing will clone them any more; those of a newer version belong to a newer binary and stay.
+/// Safe to be killed at any moment and to be called by many at once: one builds, the others wait for it. When
+/// a new one was built, templates of the namespace with an older or the same version number but another
+/// content are dropped, since nothing will clone them any more; those of a newer version belong to a newer
+/// binary and stay.
 ///
 /// # Errors
 /// [`MigrateError`] when the server cannot be reached, a migration fails or another builder takes too long.
@@ -127,8 +130,8 @@ impl Builder<'_> {
             }
         }
         create_database(&self.client, &building, "template0", "ENCODING 'UTF8'").await?;
-        // Everybody may connect to a new database, and a REVOKE ends nobody's session: so it is made closed, and opened in
-        // the transaction that takes PUBLIC's rights.
+        // Everybody may connect to a new database, and a REVOKE ends nobody's session: so it is made closed,
+        // and opened in the transaction that takes PUBLIC's rights.
         self.run(
             "opening the template to its builder",
             &format!(
@@ -219,8 +222,8 @@ impl Builder<'_> {
     }
 }
 
-/// Our own session's backend ends a moment after we close its connection; RENAME would look again only every 100 ms.
-/// Gives whether nobody is left.
+/// Our own session's backend ends a moment after we close its connection; RENAME would look again only every
+/// 100 ms. Gives whether nobody is left.
 pub(crate) async fn await_empty(client: &Client, database: &DbName) -> Result<bool, tokio_postgres::Error> {
     let started = Instant::now();
     while started.elapsed() < BACKEND_GONE_LIMIT {

@@ -1,8 +1,9 @@
 //! Reading a table that somebody else owns and running nothing of theirs.
 //!
-//! A view is a query of its owner's. A SELECT of a table plans, and planning works out the expressions and predicates of its
-//! indexes: functions of the owner's, with the rights of whoever asks. COPY of a table plans nothing, and refuses a view, also one
-//! that took the table's place a moment ago. Values are written by their types, and only a superuser makes such a function.
+//! A view is a query of its owner's. A SELECT of a table plans, and planning works out the expressions and
+//! predicates of its indexes: functions of the owner's, with the rights of whoever asks. COPY of a table
+//! plans nothing, and refuses a view, also one that took the table's place a moment ago. Values are written
+//! by their types, and only a superuser makes such a function.
 
 use std::pin::pin;
 
@@ -42,12 +43,12 @@ impl From<tokio_postgres::Error> for UntrustedTableError {
     }
 }
 
-/// The columns of a table in the schema `public`, in no order, and as the types that they have; nothing where there is no such
-/// table.
+/// The columns of a table in the schema `public`, in no order, and as the types that they have; nothing where
+/// there is no such table.
 ///
 /// # Errors
-/// [`UntrustedTableError::Shape`] when it is no plain table, hides rows from us, lacks a column, has one whose type is not the server's own,
-/// or has more rows than any of ours.
+/// [`UntrustedTableError::Shape`] when it is no plain table, hides rows from us, lacks a column, has one
+/// whose type is not the server's own, or has more rows than any of ours.
 pub async fn untrusted_table_rows(
     client: &Client,
     table: &str,
@@ -76,7 +77,8 @@ pub async fn untrusted_table_rows(
     Ok(Some(rows))
 }
 
-/// The types of the columns. Every operator is named with its schema: one of the owner's that fits better would come first.
+/// The types of the columns. Every operator is named with its schema: one of the owner's that fits better
+/// would come first.
 async fn types(
     client: &Client,
     name: &str,

@@ -1,7 +1,8 @@
 //! What a receiver does with a delivery before it believes a word of it.
 //!
-//! `standardwebhooks` compares the signature in constant time and refuses timestamps more than five minutes away from now. What is left
-//! to the receiver: to remember the ids of that time, since a copy of a delivery is signed as well as the first.
+//! `standardwebhooks` compares the signature in constant time and refuses timestamps more than five minutes
+//! away from now. What is left to the receiver: to remember the ids of that time, since a copy of a delivery
+//! is signed as well as the first.
 
 use std::collections::HashSet;
 
@@ -19,8 +20,8 @@ pub(crate) enum Received {
     Refused,
 }
 
-/// Judges a delivery. `seen` keeps `webhook-id`s for at least ten minutes; a real receiver keeps them in its database, in the
-/// transaction that acts on the event.
+/// Judges a delivery. `seen` keeps `webhook-id`s for at least ten minutes; a real receiver keeps them in its
+/// database, in the transaction that acts on the event.
 pub(crate) fn receive(
     secret: &str,
     headers: &HeaderMap,

@@ -1,5 +1,5 @@
-//! Which addresses are the internet's: an address that a person typed must not lead us to the cloud's metadata service, to a
-//! database beside us or to ourselves.
+//! Which addresses are the internet's: an address that a person typed must not lead us to the cloud's
+//! metadata service, to a database beside us or to ourselves.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -46,7 +46,8 @@ fn literal(url: &Url) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-/// Whether an address is one of the internet's at large (IANA's registries of special-purpose addresses, RFC 6890).
+/// Whether an address is one of the internet's at large (IANA's registries of special-purpose addresses, RFC
+/// 6890).
 pub(crate) fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -72,8 +73,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
         || a >= 224)
 }
 
-/// Only what is allocated as global unicast, 2000::/3, without the special blocks in it. Those that carry an IPv4 address inside
-/// (6to4, Teredo, NAT64) are among what is refused.
+/// Only what is allocated as global unicast, 2000::/3, without the special blocks in it. Those that carry an
+/// IPv4 address inside (6to4, Teredo, NAT64) are among what is refused.
 fn is_public_v6(ip: Ipv6Addr) -> bool {
     let [a, b, ..] = ip.segments();
     a & 0xe000 == 0x2000

@@ -68,8 +68,9 @@ impl OutboxConfig {
         }
     }
 
-    /// The wait behind the `attempt`-th failed attempt: doubling, bounded, and between half and the whole of it so that many that
-    /// failed together do not come back together. What the receiver asked for counts too, up to the bound.
+    /// The wait behind the `attempt`-th failed attempt: doubling, bounded, and between half and the whole of
+    /// it so that many that failed together do not come back together. What the receiver asked for counts
+    /// too, up to the bound.
     pub(crate) fn backoff(&self, attempt: u32, asked: Option<Duration>) -> Duration {
         let doubled = self
             .backoff_min

@@ -73,8 +73,8 @@ impl Outcome {
 }
 
 impl Outbox {
-    /// Sends one delivery now, out of turn, also to an address that is switched off. `None`: it has ended already, or another
-    /// process is sending it.
+    /// Sends one delivery now, out of turn, also to an address that is switched off. `None`: it has ended
+    /// already, or another process is sending it.
     ///
     /// # Errors
     /// [`OutboxError::Registry`], [`OutboxError::Tls`]; that the receiver does not take it is no error.
@@ -308,8 +308,8 @@ async fn judge(response: Response, now: Timestamp) -> Outcome {
     }
 }
 
-/// What `Retry-After` asks for (RFC 9110, 10.2.3): seconds, or a date, which is read by the receiver's own clock where it shows
-/// that, and by ours, `now`, where it does not. A date that has passed is no wait.
+/// What `Retry-After` asks for (RFC 9110, 10.2.3): seconds, or a date, which is read by the receiver's own
+/// clock where it shows that, and by ours, `now`, where it does not. A date that has passed is no wait.
 fn again_after(headers: &header::HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = |name| Some(headers.get(name)?.to_str().ok()?.trim());
     let asked = text(header::RETRY_AFTER)?;

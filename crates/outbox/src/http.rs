@@ -1,5 +1,5 @@
-//! The client: it looks a name up once, connects to an address that was judged, and to no other; follows no redirect, uses no
-//! proxy, and has one limit over the whole of a request.
+//! The client: it looks a name up once, connects to an address that was judged, and to no other; follows no
+//! redirect, uses no proxy, and has one limit over the whole of a request.
 
 use std::{error::Error, net::SocketAddr, sync::Arc};
 
@@ -11,8 +11,8 @@ use reqwest::{
 
 use crate::{OutboxConfig, OutboxError, address::is_public};
 
-/// Looks names up, and leaves out what must not be connected to. The client connects to what this gives and looks nothing
-/// up again, so a name that changes its address in between gains nothing.
+/// Looks names up, and leaves out what must not be connected to. The client connects to what this gives and
+/// looks nothing up again, so a name that changes its address in between gains nothing.
 struct Judging {
     private: bool,
 }

@@ -1,21 +1,21 @@
 //! Events out: what happened is sent to the addresses that operators registered, signed as Standard Webhooks
 //! (<https://www.standardwebhooks.com>) describe it.
 //!
-//! The events themselves are written by the registry, in the transaction of what happened. This crate sends them, in the worker of
-//! each `tenantd`, and looks after the addresses.
+//! The events themselves are written by the registry, in the transaction of what happened. This crate sends
+//! them, in the worker of each `tenantd`, and looks after the addresses.
 //!
 //! What is promised:
 //!
-//! - At least once: an event of a committed change is sent until the receiver answers 2xx, or until it is given up after
-//!   [`OutboxConfig::attempts_max`] attempts or [`OutboxConfig::age_max`]. A process that dies between the receiver's answer
-//!   and our note of it sends again, under the same `webhook-id`.
-//! - In order, for one laboratory and one address: an event is not sent while an earlier one is pending. Behind one that was given up
-//!   the next goes on. Nothing is promised about the order between laboratories.
-//! - Every wait, queue and retry is bounded; an address to which nothing gets through is switched off, with an audit row, a
-//!   log line and an event to the others.
+//! - At least once: an event of a committed change is sent until the receiver answers 2xx, or until it is
+//!   given up after [`OutboxConfig::attempts_max`] attempts or [`OutboxConfig::age_max`]. A process that dies
+//!   between the receiver's answer and our note of it sends again, under the same `webhook-id`.
+//! - In order, for one laboratory and one address: an event is not sent while an earlier one is pending.
+//!   Behind one that was given up the next goes on. Nothing is promised about the order between laboratories.
+//! - Every wait, queue and retry is bounded; an address to which nothing gets through is switched off, with
+//!   an audit row, a log line and an event to the others.
 //!
-//! The crate never follows a redirect, never connects to a private address unless it is allowed to, and never reads more of an
-//! answer than a line for the log. It knows nothing of what a laboratory does.
+//! The crate never follows a redirect, never connects to a private address unless it is allowed to, and never
+//! reads more of an answer than a line for the log. It knows nothing of what a laboratory does.
 
 mod address;
 mod config;

@@ -91,8 +91,8 @@ impl Outbox {
         Ok((webhook, secret))
     }
 
-    /// Gives an address a new secret. Until `overlap` has passed its deliveries are signed with the one before too, so that the
-    /// receiver can change over without missing one.
+    /// Gives an address a new secret. Until `overlap` has passed its deliveries are signed with the one
+    /// before too, so that the receiver can change over without missing one.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`], [`OutboxError::Invalid`] for more than [`OVERLAP_MAX`].
@@ -224,7 +224,8 @@ fn not_found(id: WebhookId) -> RegistryError {
     }
 }
 
-/// Scheme, host and port. Path and query may hold a token of the receiver's, and the audit keeps what it has for ever.
+/// Scheme, host and port. Path and query may hold a token of the receiver's, and the audit keeps what it has
+/// for ever.
 fn origin(url: &str) -> String {
     reqwest::Url::parse(url).map_or_else(|_| String::new(), |url| url.origin().ascii_serialization())
 }

@@ -1,4 +1,5 @@
-//! Signing, as Standard Webhooks has it: HMAC-SHA256 over `id.timestamp.body` with the secret's bytes, in base64 behind `v1,`.
+//! Signing, as Standard Webhooks has it: HMAC-SHA256 over `id.timestamp.body` with the secret's bytes, in
+//! base64 behind `v1,`.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, Mac};
@@ -18,7 +19,8 @@ pub(crate) fn generate() -> SecretString {
     format!("{PREFIX}{}", STANDARD.encode(bits)).into()
 }
 
-/// The header's value: one signature for each secret, with a space between. `None` when a secret has not the form.
+/// The header's value: one signature for each secret, with a space between. `None` when a secret has not the
+/// form.
 pub(crate) fn sign(secrets: &[SecretString], id: &str, timestamp: i64, body: &str) -> Option<String> {
     let signed = secrets.iter().map(|secret| {
         let key = STANDARD

@@ -50,8 +50,8 @@ impl Running {
 }
 
 impl Outbox {
-    /// Sends until `shutdown` is ready. Then begins nothing more, and lets what is under way end for a bounded time; what does not is
-    /// sent again by another worker.
+    /// Sends until `shutdown` is ready. Then begins nothing more, and lets what is under way end for a
+    /// bounded time; what does not is sent again by another worker.
     pub async fn worker(&self, shutdown: impl Future<Output = ()>) {
         let config = &self.inner.config;
         let mut running = Running::default();

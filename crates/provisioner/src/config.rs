@@ -7,8 +7,9 @@ use registry::{Registry, RegistryClock};
 
 use crate::BoxError;
 
-/// Writes a new laboratory's first rows: its profile and its first staff member. It runs in a transaction on the
-/// administrator's connection and is called again after a crash, so it must be content with rows that are there.
+/// Writes a new laboratory's first rows: its profile and its first staff member. It runs in a transaction on
+/// the administrator's connection and is called again after a crash, so it must be content with rows that are
+/// there.
 ///
 /// A hook and not a call, because the provisioner knows nothing of what a laboratory does.
 pub type SeedHook = Arc<
@@ -39,15 +40,18 @@ pub struct Seed {
 pub struct ProvisionerConfig {
     /// The master database.
     pub registry: Registry,
-    /// Opens the administrators' passwords (context `server:<name>`) and seals the laboratories' (`tenant:<id>:role`).
+    /// Opens the administrators' passwords (context `server:<name>`) and seals the laboratories'
+    /// (`tenant:<id>:role`).
     pub sealer: Sealer,
     /// The prefix of every database and role.
     pub namespace: Namespace,
-    /// Where archives are written unless `archive.url` says otherwise. Workers on several hosts must see the same directory.
+    /// Where archives are written unless `archive.url` says otherwise. Workers on several hosts must see the
+    /// same directory.
     pub archive_dir: PathBuf,
     /// How archives are written.
     pub archive: ArchiveOptions,
-    /// Where `pg_dump` and `pg_restore` are; when absent, those of the server's version or else the newest installed.
+    /// Where `pg_dump` and `pg_restore` are; when absent, those of the server's version or else the newest
+    /// installed.
     pub pg_bin: Option<PathBuf>,
     /// How long a claim holds without being renewed.
     pub lease: Duration,
@@ -57,7 +61,8 @@ pub struct ProvisionerConfig {
     pub roles: RolePolicy,
     /// Writes a laboratory's first rows.
     pub seed: SeedHook,
-    /// The registry's clock, for how far this machine's own is off. What is compared is compared by the registry itself.
+    /// The registry's clock, for how far this machine's own is off. What is compared is compared by the
+    /// registry itself.
     pub clock: RegistryClock,
 }
 
@@ -66,7 +71,8 @@ pub struct ProvisionerConfig {
 pub struct RolePolicy {
     /// The most sessions that one role may have (`CONNECTION LIMIT`), over all routers.
     pub connections_max: u32,
-    /// The most temporary files of one session, in MiB (`temp_file_limit`, which only a superuser can change).
+    /// The most temporary files of one session, in MiB (`temp_file_limit`, which only a superuser can
+    /// change).
     pub temp_file_max_mb: u32,
     /// What to do about databases of others on the server that every role may connect to.
     pub open_databases: OpenRule,
@@ -173,8 +179,8 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// The wait behind the `attempt`-th failed try: doubling, bounded, and between half and the whole of it so that many
-    /// operations that failed together do not come back together.
+    /// The wait behind the `attempt`-th failed try: doubling, bounded, and between half and the whole of it
+    /// so that many operations that failed together do not come back together.
     pub(crate) fn backoff(&self, attempt: u32) -> Duration {
         let doubled = self
             .backoff_min

@@ -1,5 +1,5 @@
-//! A laboratory whose database is gone though the registry still has it, as after the registry was restored from a backup that is
-//! older than the laboratory's removal: its row goes, its archives stay.
+//! A laboratory whose database is gone though the registry still has it, as after the registry was restored
+//! from a backup that is older than the laboratory's removal: its row goes, its archives stay.
 
 use model::{TenantEvent, TenantId};
 use registry::{OperationFilter, Tenant};
@@ -12,13 +12,14 @@ use crate::{
 };
 
 impl Provisioner {
-    /// Removes a laboratory's row from the registry. Nothing is dropped: its database must be gone from its server already, under
-    /// whatever name, and a verified archive of it must be recorded, from which it can be restored, unless `without_archive` says that
-    /// nothing of it is left to keep.
+    /// Removes a laboratory's row from the registry. Nothing is dropped: its database must be gone from its
+    /// server already, under whatever name, and a verified archive of it must be recorded, from which it can
+    /// be restored, unless `without_archive` says that nothing of it is left to keep.
     ///
     /// # Errors
-    /// [`ProvisionError::Refused`] says what stands against it; [`registry::RegistryError::OperationInProgress`],
-    /// [`registry::RegistryError::NotFound`]; [`ProvisionError::Connect`] when its server cannot be asked.
+    /// [`ProvisionError::Refused`] says what stands against it;
+    /// [`registry::RegistryError::OperationInProgress`], [`registry::RegistryError::NotFound`];
+    /// [`ProvisionError::Connect`] when its server cannot be asked.
     pub async fn forget(
         &self,
         tenant: TenantId,

@@ -1,6 +1,7 @@
 //! Inviting a laboratory's administrators: each gets a link that is shown once, and sets a password by it.
 //!
-//! Nothing here knows a password, and the token itself is kept nowhere: whoever asked for the invitation hands it on.
+//! Nothing here knows a password, and the token itself is kept nowhere: whoever asked for the invitation
+//! hands it on.
 
 use std::time::Duration;
 
@@ -33,12 +34,12 @@ fn unknown(admin: StaffId) -> ProvisionError {
 }
 
 impl Provisioner {
-    /// Invites an administrator to set a password, the first one or another: the one they have stays valid until then. An
-    /// invitation that they had before is no longer valid.
+    /// Invites an administrator to set a password, the first one or another: the one they have stays valid
+    /// until then. An invitation that they had before is no longer valid.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`] when the laboratory has no such administrator; [`ProvisionError::Refused`] when they may
-    /// not log in.
+    /// [`RegistryError::NotFound`] when the laboratory has no such administrator; [`ProvisionError::Refused`]
+    /// when they may not log in.
     pub async fn invite(
         &self,
         tenant: TenantId,
@@ -59,8 +60,8 @@ impl Provisioner {
         invited.ok_or_else(|| unknown(admin))
     }
 
-    /// Takes back an administrator's invitation that nobody has accepted: its link is good for nothing from now on. `false` when
-    /// there was none. The password that they have stays.
+    /// Takes back an administrator's invitation that nobody has accepted: its link is good for nothing from
+    /// now on. `false` when there was none. The password that they have stays.
     ///
     /// # Errors
     /// [`RegistryError::NotFound`] when the laboratory has no such administrator.
@@ -79,9 +80,9 @@ impl Provisioner {
         Ok(revoked)
     }
 
-    /// Invites the first administrator of a laboratory that was just asked for, if they have no password. Asked again, as
-    /// for a request that is repeated, there is another invitation in place of the first as long as that was not
-    /// accepted, and none from then on.
+    /// Invites the first administrator of a laboratory that was just asked for, if they have no password.
+    /// Asked again, as for a request that is repeated, there is another invitation in place of the first as
+    /// long as that was not accepted, and none from then on.
     ///
     /// # Errors
     /// [`ProvisionError::Registry`] when the registry cannot be asked.
@@ -99,8 +100,8 @@ impl Provisioner {
         self.invite_if(tenant, first.id, wanted, valid_for, by).await
     }
 
-    /// The administrator stays as they are from the look to the commit: one who accepts an invitation at this moment gets no
-    /// other.
+    /// The administrator stays as they are from the look to the commit: one who accepts an invitation at this
+    /// moment gets no other.
     async fn invite_if(
         &self,
         tenant: TenantId,

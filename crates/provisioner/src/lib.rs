@@ -1,15 +1,17 @@
 //! Durable changes to laboratories: provision, adopt, migrate, back up, restore, offboard.
 //!
-//! What is asked for is written, in one transaction, as a change of the registry and an operation that makes it true.
-//! Whoever runs operations, the worker in `tenantd` or `tenantctl` in the foreground, claims one by a lease and works
-//! through its steps. Each step looks before it acts, so a crash anywhere costs time and nothing else.
+//! What is asked for is written, in one transaction, as a change of the registry and an operation that makes
+//! it true. Whoever runs operations, the worker in `tenantd` or `tenantctl` in the foreground, claims one by
+//! a lease and works through its steps. Each step looks before it acts, so a crash anywhere costs time and
+//! nothing else.
 //!
 //! Invariants:
 //!
 //! - A laboratory becomes `active` in the last step of its provisioning and nowhere else.
-//! - A database that was ever in service is dropped only behind an archive that was restored, compared, recorded, is still
-//!   there unchanged, and still holds what the database does.
-//! - A database or role is touched only if it is marked as this laboratory's own; what else has its name is left alone.
+//! - A database that was ever in service is dropped only behind an archive that was restored, compared,
+//!   recorded, is still there unchanged, and still holds what the database does.
+//! - A database or role is touched only if it is marked as this laboratory's own; what else has its name is
+//!   left alone.
 //! - Whoever lost the lease stops; what it still had under way on the server is ended by its successor.
 //!
 //! The provisioner knows nothing of HTTP or of what a laboratory does; its first rows come by [`SeedHook`].
@@ -47,8 +49,8 @@ pub use reconcile::Stocked;
 pub use request::RequestedBy;
 pub use retention::Schedule;
 
-/// From which offset on a machine's clock is worth a finding and a warning. Nothing is decided by it; a second or two is what
-/// a machine without time synchronisation gathers in a day.
+/// From which offset on a machine's clock is worth a finding and a warning. Nothing is decided by it; a
+/// second or two is what a machine without time synchronisation gathers in a day.
 pub const CLOCK_OFFSET_MAX: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
 /// Asks for operations and runs them. Clones share everything.
@@ -153,7 +155,8 @@ fn host_name() -> String {
     }
 }
 
-/// `host:pid:random`: names a process for people, and two runs with the same pid apart. The registry reads the host from it.
+/// `host:pid:random`: names a process for people, and two runs with the same pid apart. The registry reads
+/// the host from it.
 fn owner_name(host: &str) -> String {
     format!("{host}:{}:{:08x}", std::process::id(), rand::random::<u32>())
 }

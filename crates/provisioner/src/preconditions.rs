@@ -1,6 +1,6 @@
-//! What an operation needs of its server, of the client programs and of the archive store. It is looked at when an operation is
-//! asked for, before anything is changed, and again by the steps that close or drop a database. What can be wrong of a
-//! server whatever is asked for, the doctor reports too.
+//! What an operation needs of its server, of the client programs and of the archive store. It is looked at
+//! when an operation is asked for, before anything is changed, and again by the steps that close or drop a
+//! database. What can be wrong of a server whatever is asked for, the doctor reports too.
 //!
 //! A server that does not answer refuses nothing here: workers wait for servers.
 
@@ -54,7 +54,8 @@ impl<'a> Planned<'a> {
 }
 
 impl Provisioner {
-    /// What operations on a server's laboratories need and that is not there now, each with what to do: they are refused until it is.
+    /// What operations on a server's laboratories need and that is not there now, each with what to do: they
+    /// are refused until it is.
     ///
     /// # Errors
     /// When the registry or the server cannot be asked.
@@ -68,8 +69,9 @@ impl Provisioner {
         Ok(unmet)
     }
 
-    /// What a restore of an archive would not bring back as it was, one sentence each: what the dump does not have, and what the
-    /// server lacks, by default the one on which its laboratory lives or lived. Nothing where the manifest does not say.
+    /// What a restore of an archive would not bring back as it was, one sentence each: what the dump does not
+    /// have, and what the server lacks, by default the one on which its laboratory lives or lived. Nothing
+    /// where the manifest does not say.
     ///
     /// # Errors
     /// When the registry or the server cannot be asked.
@@ -122,12 +124,12 @@ impl Provisioner {
 }
 
 impl Provisioner {
-    /// Refuses when the database under the laboratory's name does not carry the laboratory's ownership comment: for whoever is about to hand
-    /// out what it holds.
+    /// Refuses when the database under the laboratory's name does not carry the laboratory's ownership
+    /// comment: for whoever is about to hand out what it holds.
     ///
     /// # Errors
-    /// [`ProvisionError::Refused`] says where the laboratory's own database is, where that is known; [`ProvisionError::Connect`] when its
-    /// server cannot be asked.
+    /// [`ProvisionError::Refused`] says where the laboratory's own database is, where that is known;
+    /// [`ProvisionError::Connect`] when its server cannot be asked.
     pub async fn require_own_database(&self, tenant: &Tenant) -> Result<(), ProvisionError> {
         self.inner.require_database(tenant).await
     }
@@ -226,7 +228,8 @@ impl Inner {
     }
 }
 
-/// That the laboratory's database is not there under its name, or that another one is, and where its own is if somebody renamed it.
+/// That the laboratory's database is not there under its name, or that another one is, and where its own is
+/// if somebody renamed it.
 async fn absence(session: &AdminSession, tenant: &Tenant) -> Result<Option<String>, ProvisionError> {
     let other = match look_for_own(session, tenant).await {
         Ok(Some(_own)) => return Ok(None),
@@ -293,8 +296,8 @@ pub(crate) async fn locked_out_itself(session: &AdminSession) -> Result<Option<S
     }))
 }
 
-/// What keeps a database from being dropped, with the statements that end it. `slots`: also replication slots that nobody
-/// reads at the moment, which are lost with the database.
+/// What keeps a database from being dropped, with the statements that end it. `slots`: also replication slots
+/// that nobody reads at the moment, which are lost with the database.
 pub(crate) async fn holds(
     session: &AdminSession,
     database: &DbName,
@@ -330,7 +333,8 @@ pub(crate) async fn holds(
     Ok(told.collect())
 }
 
-/// Roles that the server does not have and that an archive cannot be restored without. Others are left out and named.
+/// Roles that the server does not have and that an archive cannot be restored without. Others are left out
+/// and named.
 async fn missing_roles(
     session: &AdminSession,
     kind: OperationKind,

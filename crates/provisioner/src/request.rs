@@ -1,4 +1,5 @@
-//! What every request for a change has in common: who asks, the same request asked again, and the rows that are written.
+//! What every request for a change has in common: who asks, the same request asked again, and the rows that
+//! are written.
 
 use std::net::IpAddr;
 

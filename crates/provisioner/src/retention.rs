@@ -1,4 +1,5 @@
-//! Backup schedules: how often a laboratory is backed up, what is kept of it, and removing what is past its time.
+//! Backup schedules: how often a laboratory is backed up, what is kept of it, and removing what is past its
+//! time.
 
 use std::time::Duration;
 
@@ -54,8 +55,8 @@ impl Schedule {
 }
 
 impl Provisioner {
-    /// Sets a laboratory's backup schedule; the first backup is made soon. `None` ends it, and from then on nothing of it is
-    /// pruned.
+    /// Sets a laboratory's backup schedule; the first backup is made soon. `None` ends it, and from then on
+    /// nothing of it is pruned.
     ///
     /// # Errors
     /// [`ProvisionError::Invalid`] names the field, [`RegistryError::NotFound`].
@@ -121,8 +122,9 @@ impl Provisioner {
         Ok(found)
     }
 
-    /// Removes the archives that no schedule keeps any more, and says which; at most 500, the next call goes on. Never the
-    /// one that was verified last, never one of a laboratory that is gone, never one that is being restored.
+    /// Removes the archives that no schedule keeps any more, and says which; at most 500, the next call goes
+    /// on. Never the one that was verified last, never one of a laboratory that is gone, never one that is
+    /// being restored.
     ///
     /// # Errors
     /// [`ProvisionError::Archive`] when the files cannot be removed; what was begun goes on next time.
@@ -164,8 +166,8 @@ pub(crate) async fn prune(
                 .await
         };
         if let Err(error) = removed.await {
-            // The others are not kept for it, nor is the backup that came before this told as failed; the mark stays, and the
-            // next look tries again.
+            // The others are not kept for it, nor is the backup that came before this told as failed; the
+            // mark stays, and the next look tries again.
             tracing::warn!(
                 archive.id = %archive.id,
                 location = archive.location,
@@ -199,7 +201,8 @@ async fn is_elsewhere(inner: &Inner, archive: &Archive) -> bool {
     match archive::Location::parse(&archive.location) {
         Ok(location) => {
             let host = inner.lies_elsewhere(&location, archive.host.as_deref()).await;
-            // Gone here too where this host wrote it; on another one its directory may merely not be mounted here.
+            // Gone here too where this host wrote it; on another one its directory may merely not be mounted
+            // here.
             host.is_some()
         }
         Err(_) => false,

@@ -1,10 +1,11 @@
 //! Closing a laboratory for its users and opening it again.
 //!
-//! The registry's word counts from its commit on; the laboratory's server is made to say the same. Each change of the
-//! server is made under the lock of the laboratory's row, so that of a suspension and a resumption at the same time the
-//! later one has the last word in both places. Opening tells the server first: a laboratory that is in service can log in.
-//! Closing tells it last: if that fails, or the process dies before, the laboratory is closed in the registry, and a
-//! reconciler closes the server ([`crate::reconcile`]).
+//! The registry's word counts from its commit on; the laboratory's server is made to say the same. Each
+//! change of the server is made under the lock of the laboratory's row, so that of a suspension and a
+//! resumption at the same time the later one has the last word in both places. Opening tells the server
+//! first: a laboratory that is in service can log in. Closing tells it last: if that fails, or the process
+//! dies before, the laboratory is closed in the registry, and a reconciler closes the server
+//! ([`crate::reconcile`]).
 
 use std::time::Duration;
 
@@ -18,16 +19,18 @@ use crate::{
     server::fence::{Waited, end_role_sessions, let_in, lock_out, wait_for_routers},
 };
 
-/// How often the server is told before it is left to the worker: two at once on one role fail over each other.
+/// How often the server is told before it is left to the worker: two at once on one role fail over each
+/// other.
 const TRIES: u32 = 3;
 /// How long to wait between two of them.
 const TRY_PAUSE: Duration = Duration::from_millis(50);
 
 impl Provisioner {
-    /// Closes a laboratory for its users, at once: from the registry's commit on no router lets anybody in who was not
-    /// in. Then waits, for `routers_grace` at most, until every router has let go, and closes the laboratory on its server
-    /// too. Where the server cannot be told the suspension stands all the same; a warning and the audit say so, and a
-    /// worker goes on trying. Goes on when the caller does not wait for it.
+    /// Closes a laboratory for its users, at once: from the registry's commit on no router lets anybody in
+    /// who was not in. Then waits, for `routers_grace` at most, until every router has let go, and closes the
+    /// laboratory on its server too. Where the server cannot be told the suspension stands all the same; a
+    /// warning and the audit say so, and a worker goes on trying. Goes on when the caller does not wait for
+    /// it.
     ///
     /// # Errors
     /// [`RegistryError::Illegal`] unless it is active, [`RegistryError::NotFound`].
@@ -53,8 +56,8 @@ impl Provisioner {
     /// Opens a suspended laboratory again, at once, on its server first.
     ///
     /// # Errors
-    /// [`RegistryError::Illegal`] unless it is suspended, [`RegistryError::NotFound`]; [`ProvisionError::Connect`] and
-    /// others when its server cannot be told: it stays closed then.
+    /// [`RegistryError::Illegal`] unless it is suspended, [`RegistryError::NotFound`];
+    /// [`ProvisionError::Connect`] and others when its server cannot be told: it stays closed then.
     pub async fn resume(&self, tenant: TenantId, by: RequestedBy) -> Result<Tenant, ProvisionError> {
         let registry = &self.inner.config.registry;
         let found = registry::tenant_by_id(&registry.client().await?, tenant).await?;
@@ -110,11 +113,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes the server say of the laboratory's role what the registry says of the laboratory: closed, or open. Gives how
-    /// many sessions it ended, where the laboratory is closed.
+    /// Makes the server say of the laboratory's role what the registry says of the laboratory: closed, or
+    /// open. Gives how many sessions it ended, where the laboratory is closed.
     ///
-    /// To be run again when it fails behind the server's change, as when the lock was lost because this process stood still:
-    /// it may have been somebody else's turn.
+    /// To be run again when it fails behind the server's change, as when the lock was lost because this
+    /// process stood still: it may have been somebody else's turn.
     pub(crate) async fn align(&self, id: TenantId) -> Result<Option<usize>, ProvisionError> {
         let registry = &self.config.registry;
         let Some(tenant) = registry::tenant_by_id(&registry.client().await?, id).await? else {

@@ -4,8 +4,8 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use model::{OperationId, OperatorId, StaffId};
 
-/// Who caused a change, as the registry keeps it: `operator:<id>`, `terminal:<user>`, `worker:<name>`, `staff:<id>`,
-/// `anonymous`.
+/// Who caused a change, as the registry keeps it: `operator:<id>`, `terminal:<user>`, `worker:<name>`,
+/// `staff:<id>`, `anonymous`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Actor {
     /// A person of the platform's staff, through the API.

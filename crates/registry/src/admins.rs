@@ -115,8 +115,9 @@ pub async fn admin_insert_in_txn(txn: &Transaction<'_>, new: &NewAdmin) -> Resul
     })?)
 }
 
-/// Refuses an address that another administrator of the laboratory has, and keeps it from others until the transaction ends. A
-/// statement that ran into the constraint would fail, and the server's log would show the address.
+/// Refuses an address that another administrator of the laboratory has, and keeps it from others until the
+/// transaction ends. A statement that ran into the constraint would fail, and the server's log would show the
+/// address.
 async fn email_claim_in_txn(
     txn: &Transaction<'_>,
     tenant: TenantId,
@@ -136,8 +137,8 @@ async fn email_claim_in_txn(
     }
 }
 
-/// Everyone who administers a laboratory under this address: one person may have several laboratories. Disabled ones
-/// are among them; the caller decides.
+/// Everyone who administers a laboratory under this address: one person may have several laboratories.
+/// Disabled ones are among them; the caller decides.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked or a row cannot be read.
@@ -212,9 +213,10 @@ pub async fn admins_of(client: &impl GenericClient, tenant: TenantId) -> Result<
     rows.iter().map(Admin::from_row).collect()
 }
 
-/// Makes a laboratory's administrators those of an archive: who is not among them goes, who is comes back with address, name
-/// and standing of then. Whoever is here already keeps the present password: an older one may be known to others by now. An
-/// invitation that is under way ends as it does when an administrator is changed.
+/// Makes a laboratory's administrators those of an archive: who is not among them goes, who is comes back
+/// with address, name and standing of then. Whoever is here already keeps the present password: an older one
+/// may be known to others by now. An invitation that is under way ends as it does when an administrator is
+/// changed.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -254,7 +256,8 @@ pub async fn admins_put_back_in_txn(
     Ok(())
 }
 
-/// The link of an invitation lies in the mailbox that it was sent to, and whoever may not log in was not invited to.
+/// The link of an invitation lies in the mailbox that it was sent to, and whoever may not log in was not
+/// invited to.
 async fn end_invitation_unless_same(
     txn: &Transaction<'_>,
     before: &Admin,
@@ -267,9 +270,10 @@ async fn end_invitation_unless_same(
     Ok(())
 }
 
-/// Changes an administrator of this laboratory and writes that into the audit; `None` when the laboratory has no such
-/// administrator. Who was disabled before keeps the time of it. An invitation that is under way ends with a new address or
-/// with the right to log in: its link lies in the old mailbox, and who is let in again later was not invited anew by that.
+/// Changes an administrator of this laboratory and writes that into the audit; `None` when the laboratory has
+/// no such administrator. Who was disabled before keeps the time of it. An invitation that is under way ends
+/// with a new address or with the right to log in: its link lies in the old mailbox, and who is let in again
+/// later was not invited anew by that.
 ///
 /// # Errors
 /// [`RegistryError::EmailTaken`] when another administrator of the laboratory has the address.
@@ -319,9 +323,9 @@ pub async fn admin_change_in_txn(
     Ok(Some(admin))
 }
 
-/// Stores the hash of an administrator's new password and writes that into the audit; `false` when the laboratory has
-/// no such administrator. An invitation that is under way ends with it: who changes a password that others may know must
-/// not leave a second way in.
+/// Stores the hash of an administrator's new password and writes that into the audit; `false` when the
+/// laboratory has no such administrator. An invitation that is under way ends with it: who changes a password
+/// that others may know must not leave a second way in.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.

@@ -115,7 +115,8 @@ pub struct NewArchive {
     pub location: String,
     /// The host that wrote it, where that is a path.
     pub host: Option<String>,
-    /// When it was dumped, for one that the registry takes from its manifest; a time to come counts as the present.
+    /// When it was dumped, for one that the registry takes from its manifest; a time to come counts as the
+    /// present.
     pub imported_from: Option<Timestamp>,
     /// Its size.
     pub bytes: u64,
@@ -133,8 +134,8 @@ pub struct NewArchive {
     pub created_by: Actor,
 }
 
-/// Records an archive. A second one of the same operation replaces the first: the step was run again, and its dump is
-/// the one that was verified.
+/// Records an archive. A second one of the same operation replaces the first: the step was run again, and its
+/// dump is the one that was verified.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -202,8 +203,8 @@ pub async fn archive_by_operation(
     row.as_ref().map(Archive::from_row).transpose()
 }
 
-/// Takes back that the operation recorded an archive, because it is about to write another one under the same name. Gives
-/// whether there was one.
+/// Takes back that the operation recorded an archive, because it is about to write another one under the same
+/// name. Gives whether there was one.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -223,7 +224,8 @@ pub async fn archive_unrecord(client: &impl GenericClient, lease: &Lease) -> Res
     Ok(gone > 0)
 }
 
-/// One page of archives, newest first by the registry's clock, from behind `after` on; of one laboratory when it is named.
+/// One page of archives, newest first by the registry's clock, from behind `after` on; of one laboratory when
+/// it is named.
 ///
 /// # Errors
 /// As [`archive_by_id`].
@@ -246,8 +248,8 @@ pub async fn archives_list(
     rows.iter().map(Archive::from_row).collect()
 }
 
-/// The archive with this id, which cannot begin to be pruned before the transaction ends. `None` also when it is being pruned
-/// already.
+/// The archive with this id, which cannot begin to be pruned before the transaction ends. `None` also when it
+/// is being pruned already.
 ///
 /// # Errors
 /// As [`archive_by_id`].
@@ -281,10 +283,11 @@ pub async fn archive_note_verified(
     Archive::from_row(&row.ok_or(RegistryError::NotFound { what, id })?)
 }
 
-/// Which archives a laboratory's schedule does not keep any more: backups that are neither among its last ones nor young
-/// enough, and not the one that was verified last. Of all laboratories unless one is named; the oldest first, `limit` at most.
-/// A laboratory without a schedule, or that is gone, keeps everything. One that an operation works on is kept, and one that a
-/// failed restore in place has exchanged already: it needs the archive to come to its end.
+/// Which archives a laboratory's schedule does not keep any more: backups that are neither among its last
+/// ones nor young enough, and not the one that was verified last. Of all laboratories unless one is named;
+/// the oldest first, `limit` at most. A laboratory without a schedule, or that is gone, keeps everything. One
+/// that an operation works on is kept, and one that a failed restore in place has exchanged already: it needs
+/// the archive to come to its end.
 ///
 /// # Errors
 /// As [`archive_by_id`].
@@ -315,8 +318,8 @@ pub async fn archives_prunable(
     rows.iter().map(Archive::from_row).collect()
 }
 
-/// Notes that an archive is being removed; `false` when it is in use or gone. Who wants to restore it and who wants to remove
-/// it meet on its row.
+/// Notes that an archive is being removed; `false` when it is in use or gone. Who wants to restore it and who
+/// wants to remove it meet on its row.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.

@@ -1,5 +1,5 @@
-//! Who did what to the platform, kept for ever. There is no statement here that changes or removes a row, and the
-//! database refuses one from elsewhere.
+//! Who did what to the platform, kept for ever. There is no statement here that changes or removes a row, and
+//! the database refuses one from elsewhere.
 
 use std::net::IpAddr;
 

@@ -13,7 +13,8 @@ use crate::{Registry, RegistryError, sql};
 
 /// How long asking for the time may take.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
-/// An answer that took longer says too little about the moment at which it was true; it counts only where there is no better.
+/// An answer that took longer says too little about the moment at which it was true; it counts only where
+/// there is no better.
 const TOOK_MAX: Duration = Duration::from_millis(500);
 
 /// The time on the registry's own clock, which sets and compares leases and every `not_before`.
@@ -25,11 +26,12 @@ pub async fn registry_now(client: &impl GenericClient) -> Result<Timestamp, Regi
     Ok(row.get(0))
 }
 
-/// The registry's clock as a process keeps it: the time that the registry last told, and what this machine's monotonic clock
-/// has counted since. So the machine's own clock decides nothing, however far it is off or is set while the process runs.
+/// The registry's clock as a process keeps it: the time that the registry last told, and what this machine's
+/// monotonic clock has counted since. So the machine's own clock decides nothing, however far it is off or is
+/// set while the process runs.
 ///
-/// While the registry is away it goes on from what it was told last. Only before the first answer it shows the
-/// machine's time; no process serves before that. Clones share one clock.
+/// While the registry is away it goes on from what it was told last. Only before the first answer it shows
+/// the machine's time; no process serves before that. Clones share one clock.
 #[derive(Debug, Clone)]
 pub struct RegistryClock(Arc<State>);
 
@@ -94,8 +96,8 @@ impl RegistryClock {
         reading.map_or(offset, |reading| reading.offset)
     }
 
-    /// How far the machine's clock was ahead of the registry's when that was asked last; negative when it was behind, `None`
-    /// before the first answer.
+    /// How far the machine's clock was ahead of the registry's when that was asked last; negative when it was
+    /// behind, `None` before the first answer.
     #[must_use]
     pub fn offset(&self) -> Option<SignedDuration> {
         self.reading().map(|reading| reading.offset)

@@ -1,5 +1,5 @@
-//! Deliveries: events on their way to addresses. Any number of processes share them; a lease says who sends one, as it does
-//! for operations, and its end is set and compared by the database's clock alone.
+//! Deliveries: events on their way to addresses. Any number of processes share them; a lease says who sends
+//! one, as it does for operations, and its end is set and compared by the database's clock alone.
 
 use std::time::Duration;
 
@@ -106,9 +106,9 @@ pub struct Claimed {
     pub age: Duration,
 }
 
-/// Takes a delivery that is due: the longest waiting one, but none to an address in `busy`, none to one that is switched
-/// off or has asked to be left alone for a while, and none while an earlier event of the same laboratory is on its way to the same address. With `only`, this delivery
-/// and no other, also out of turn.
+/// Takes a delivery that is due: the longest waiting one, but none to an address in `busy`, none to one that
+/// is switched off or has asked to be left alone for a while, and none while an earlier event of the same
+/// laboratory is on its way to the same address. With `only`, this delivery and no other, also out of turn.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked or a row cannot be read.
@@ -196,8 +196,8 @@ pub enum Ended {
     GivenUp,
 }
 
-/// Writes down what came of an attempt and gives the lease up. `false`: the lease is lost, and nothing is written; another
-/// process sends it, so the receiver may get it twice.
+/// Writes down what came of an attempt and gives the lease up. `false`: the lease is lost, and nothing is
+/// written; another process sends it, so the receiver may get it twice.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -331,8 +331,8 @@ pub async fn attempts_of(
         .collect()
 }
 
-/// How many deliveries wait, and how old the oldest of them is, in seconds. Those to addresses that are switched off are not
-/// counted.
+/// How many deliveries wait, and how old the oldest of them is, in seconds. Those to addresses that are
+/// switched off are not counted.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -355,8 +355,8 @@ pub struct Purged {
     pub events: u64,
 }
 
-/// Gives up what has waited for longer than `age_max` (also for addresses that are switched off), and removes events older
-/// than `keep` of which no delivery is pending; at most `batch` of each.
+/// Gives up what has waited for longer than `age_max` (also for addresses that are switched off), and removes
+/// events older than `keep` of which no delivery is pending; at most `batch` of each.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.

@@ -92,7 +92,8 @@ pub enum RegistryError {
         /// What is wrong with the value.
         reason: String,
     },
-    /// The database that is to hold the registry holds something else, or is the server's own. Nothing was changed.
+    /// The database that is to hold the registry holds something else, or is the server's own. Nothing was
+    /// changed.
     #[error(
         "the database {database} cannot be the registry: {why}; name another one with MASTER_PGDATABASE (registry.database), which \
          `tenantctl up` creates. Nothing was changed"

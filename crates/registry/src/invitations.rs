@@ -1,7 +1,7 @@
 //! Invitations of administrators: the right to set a password of one's own, once and for a while.
 //!
-//! The registry knows the SHA-256 of a token and never the token. An administrator has one invitation at most: a newer one
-//! takes the place of the one before.
+//! The registry knows the SHA-256 of a token and never the token. An administrator has one invitation at
+//! most: a newer one takes the place of the one before.
 
 use std::time::Duration;
 
@@ -66,7 +66,8 @@ impl Invitation {
     }
 }
 
-/// Invites an administrator and writes that into the audit; an invitation that they had before is no longer valid.
+/// Invites an administrator and writes that into the audit; an invitation that they had before is no longer
+/// valid.
 ///
 /// # Errors
 /// [`RegistryError::NotFound`] when the laboratory has no such administrator; the transaction is lost then.
@@ -140,7 +141,8 @@ pub async fn invitations_of(
     rows.iter().map(Invitation::from_row).collect()
 }
 
-/// Uses an invitation up and writes that into the audit; `false` when it was accepted, replaced or has expired meanwhile.
+/// Uses an invitation up and writes that into the audit; `false` when it was accepted, replaced or has
+/// expired meanwhile.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -164,8 +166,8 @@ pub async fn invitation_accept_in_txn(
     Ok(true)
 }
 
-/// Takes back an administrator's invitation that nobody has accepted and writes that into the audit; `false` when there was
-/// none.
+/// Takes back an administrator's invitation that nobody has accepted and writes that into the audit; `false`
+/// when there was none.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.

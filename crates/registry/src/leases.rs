@@ -1,9 +1,10 @@
 //! Leases: who may run an operation.
 //!
-//! A lease is held by one claim of one worker. Its end is set and compared by the database's clock alone, so the clocks
-//! of hosts do not matter; `clock_timestamp()` and not `now()`, because a transaction's `now()` stands still while a
-//! lease runs out. Each claim takes a new token, and every later write names it: a worker that slept through the end of
-//! its lease gets [`RegistryError::LeaseLost`] instead of overwriting the work of another, even of its own process.
+//! A lease is held by one claim of one worker. Its end is set and compared by the database's clock alone, so
+//! the clocks of hosts do not matter; `clock_timestamp()` and not `now()`, because a transaction's `now()`
+//! stands still while a lease runs out. Each claim takes a new token, and every later write names it: a
+//! worker that slept through the end of its lease gets [`RegistryError::LeaseLost`] instead of overwriting
+//! the work of another, even of its own process.
 
 use std::time::Duration;
 
@@ -45,7 +46,8 @@ impl Lease {
         }
     }
 
-    /// Runs a statement whose first three parameters are the lease and which touches no row unless it is held.
+    /// Runs a statement whose first three parameters are the lease and which touches no row unless it is
+    /// held.
     async fn write(
         &self,
         client: &impl GenericClient,
@@ -72,9 +74,10 @@ pub enum Claimable<'a> {
     Operation(OperationId),
 }
 
-/// Takes the lease of an operation that may run: waiting and due, or begun by a worker whose lease has ended. Several
-/// workers never get the same one and never wait for each other. `owner` names this worker uniquely in the fleet; it begins
-/// with the worker's host and a colon. One that this host could not go on with is left to others until its time is over.
+/// Takes the lease of an operation that may run: waiting and due, or begun by a worker whose lease has ended.
+/// Several workers never get the same one and never wait for each other. `owner` names this worker uniquely
+/// in the fleet; it begins with the worker's host and a colon. One that this host could not go on with is
+/// left to others until its time is over.
 ///
 /// A pending operation is then `running`; one that was `undoing` stays so.
 ///
@@ -165,8 +168,9 @@ pub async fn operation_progress(
         .await
 }
 
-/// Notes that the laboratory's database is about to be dropped on this server. Only behind such a note is a database that
-/// is not there this operation's own doing. `server` names the server itself and not the way to it.
+/// Notes that the laboratory's database is about to be dropped on this server. Only behind such a note is a
+/// database that is not there this operation's own doing. `server` names the server itself and not the way to
+/// it.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -184,8 +188,9 @@ pub async fn operation_note_drop(
         .await
 }
 
-/// Gives the lease up in the midst of a try, as when the process is shut down: the operation may be claimed again at once,
-/// and the try does not count. `why` is for people to read; one that is being undone keeps the reason of its undoing.
+/// Gives the lease up in the midst of a try, as when the process is shut down: the operation may be claimed
+/// again at once, and the try does not count. `why` is for people to read; one that is being undone keeps the
+/// reason of its undoing.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -207,8 +212,8 @@ pub async fn operation_give_back(
         .await
 }
 
-/// Gives the lease up after a try that failed: the operation may be claimed again after `delay`. One that was being
-/// undone goes on being undone; its error stays, and `error` says why undoing it failed.
+/// Gives the lease up after a try that failed: the operation may be claimed again after `delay`. One that was
+/// being undone goes on being undone; its error stays, and `error` says why undoing it failed.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -234,8 +239,9 @@ pub async fn operation_release_for_retry(
         .await
 }
 
-/// Gives the lease up because `host` cannot read what the operation needs: a worker of another host may claim it at once, and
-/// the try does not count. When `limit` has passed since the first host said so, every worker may claim it again.
+/// Gives the lease up because `host` cannot read what the operation needs: a worker of another host may claim
+/// it at once, and the try does not count. When `limit` has passed since the first host said so, every worker
+/// may claim it again.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -262,8 +268,8 @@ pub async fn operation_leave_to_others(
         .await
 }
 
-/// Gives the lease up for a wait that belongs to the operation: it may be claimed again when `wait` has passed since the
-/// first time this was called, and the try does not count.
+/// Gives the lease up for a wait that belongs to the operation: it may be claimed again when `wait` has
+/// passed since the first time this was called, and the try does not count.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -312,7 +318,8 @@ pub async fn operation_cancel_is_requested(
     Ok(row.is_some())
 }
 
-/// Notes that what the operation does from here on cannot be taken back. `false`: it was cancelled before that.
+/// Notes that what the operation does from here on cannot be taken back. `false`: it was cancelled before
+/// that.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -331,8 +338,8 @@ pub async fn operation_make_irreversible(
     Reader::new(&row.ok_or_else(|| lease.lost())?, "operations", "id").get("past_return")
 }
 
-/// Holds the operation's row until the transaction ends: nobody cancels it or takes it over before that. `false`: somebody
-/// has cancelled it already.
+/// Holds the operation's row until the transaction ends: nobody cancels it or takes it over before that.
+/// `false`: somebody has cancelled it already.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -347,7 +354,8 @@ pub async fn operation_hold_in_txn(txn: &Transaction<'_>, lease: &Lease) -> Resu
     Reader::new(&row.ok_or_else(|| lease.lost())?, "operations", "id").get("wanted")
 }
 
-/// Takes [`operation_make_irreversible`] back: what could not have been taken back was refused before it changed anything.
+/// Takes [`operation_make_irreversible`] back: what could not have been taken back was refused before it
+/// changed anything.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].
@@ -361,8 +369,8 @@ pub async fn operation_make_reversible(
         .await
 }
 
-/// Turns a running operation to taking away what it made; `error` says why it failed, or who cancelled it. The lease stays, the tries are counted anew, and a step that was under
-/// way is under way no more.
+/// Turns a running operation to taking away what it made; `error` says why it failed, or who cancelled it.
+/// The lease stays, the tries are counted anew, and a step that was under way is under way no more.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].

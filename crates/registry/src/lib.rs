@@ -1,12 +1,14 @@
 //! Every SQL statement that the master database sees, and nothing else.
 //!
-//! Why a crate of its own: the registry is what the whole fleet believes. Statements are free functions, noun first
-//! ([`tenant_by_slug`], [`operation_claim`]), that take a client or a transaction, so that a caller can put a change
-//! and the operation it makes necessary into one transaction. The mapping of a row stands right under its statement.
+//! Why a crate of its own: the registry is what the whole fleet believes. Statements are free functions, noun
+//! first ([`tenant_by_slug`], [`operation_claim`]), that take a client or a transaction, so that a caller can
+//! put a change and the operation it makes necessary into one transaction. The mapping of a row stands right
+//! under its statement.
 //!
-//! Invariants: a status changes through [`model::TenantState::on`] only, and its event and audit row are written in
-//! the same transaction, and so is what others are told of it; what a worker writes about an operation is written only while it holds the lease; a recorded
-//! `db_version` never falls; the audit is only ever added to.
+//! Invariants: a status changes through [`model::TenantState::on`] only, and its event and audit row are
+//! written in the same transaction, and so is what others are told of it; what a worker writes about an
+//! operation is written only while it holds the lease; a recorded `db_version` never falls; the audit is only
+//! ever added to.
 //!
 //! The registry never connects to a laboratory's database, caches nothing and knows no HTTP.
 

@@ -1,8 +1,9 @@
 //! Hearing of changes: one dedicated connection that LISTENs, and what it means as typed events.
 //!
-//! A notification that was sent while nobody listened is gone. So each time the connection begins to listen, at first
-//! and after every break, [`Event::Lost`] comes before anything else: whatever the receiver knew may have changed.
-//! A connection that is only half dead says nothing, so silence is broken by a question that must be answered in time.
+//! A notification that was sent while nobody listened is gone. So each time the connection begins to listen,
+//! at first and after every break, [`Event::Lost`] comes before anything else: whatever the receiver knew may
+//! have changed. A connection that is only half dead says nothing, so silence is broken by a question that
+//! must be answered in time.
 
 use std::{future::poll_fn, pin::Pin, time::Duration};
 
@@ -37,7 +38,8 @@ pub enum Event {
     TenantChanged {
         /// The laboratory.
         id: TenantId,
-        /// The generation since this change; a deletion has one too, above all that were ever read of the row.
+        /// The generation since this change; a deletion has one too, above all that were ever read of the
+        /// row.
         generation: i64,
         /// What was done.
         op: RowChange,
@@ -73,7 +75,8 @@ pub struct ListenerOptions {
     pub backoff_min: Duration,
     /// The longest wait before a new try.
     pub backoff_max: Duration,
-    /// The most events that wait for a slow receiver; when more come, they are replaced by one [`Event::Lost`].
+    /// The most events that wait for a slow receiver; when more come, they are replaced by one
+    /// [`Event::Lost`].
     pub events_max: usize,
 }
 
@@ -105,7 +108,8 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    /// Begins to listen, and goes on trying for as long as it lives; it never fails. Call it within a tokio runtime.
+    /// Begins to listen, and goes on trying for as long as it lives; it never fails. Call it within a tokio
+    /// runtime.
     #[must_use]
     pub fn start(target: &ConnectTarget, options: ListenerOptions) -> Self {
         let (sender, events) = mpsc::channel(options.events_max.max(1));
@@ -130,8 +134,8 @@ impl Listener {
         self.events.recv().await
     }
 
-    /// Whether changes are heard of at present; `false` means that what is known may be out of date. Copy the value
-    /// out: a borrow that is held across an `await` stops the listener.
+    /// Whether changes are heard of at present; `false` means that what is known may be out of date. Copy the
+    /// value out: a borrow that is held across an `await` stops the listener.
     #[must_use]
     pub fn connected(&self) -> watch::Receiver<bool> {
         self.connected.clone()
@@ -187,7 +191,8 @@ impl Worker {
         };
         let mut first = true;
         loop {
-            // The first question is the one that begins to listen; later ones only ask whether anybody is there.
+            // The first question is the one that begins to listen; later ones only ask whether anybody is
+            // there.
             let question = if first {
                 "LISTEN tenantry_tenants; LISTEN tenantry_operations"
             } else {
@@ -219,8 +224,8 @@ impl Worker {
         }
     }
 
-    /// Moves the connection on and passes notifications to the receiver: until the answer comes, which must be within
-    /// `limit`, or for `limit` when no answer is awaited.
+    /// Moves the connection on and passes notifications to the receiver: until the answer comes, which must
+    /// be within `limit`, or for `limit` when no answer is awaited.
     async fn drive(
         &self,
         connection: &mut PgConnection,

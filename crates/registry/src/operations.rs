@@ -35,8 +35,8 @@ pub struct Operation {
     pub created_by: Actor,
     /// The request's own key, if it had one.
     pub idempotency_key: Option<String>,
-    /// How often it was claimed since it was asked for, opened again or turned to undoing; not counting claims that were
-    /// given back unfinished.
+    /// How often it was claimed since it was asked for, opened again or turned to undoing; not counting
+    /// claims that were given back unfinished.
     pub attempts: u32,
     /// How many of those tries failed. The others were cut off by the end of their process.
     pub failures: u32,
@@ -193,8 +193,8 @@ pub async fn operation_insert_in_txn(
 /// Lets an operation that has failed be claimed once more; its steps that are done stay done.
 ///
 /// # Errors
-/// [`RegistryError::NotReopenable`] unless it has failed, [`RegistryError::OperationInProgress`] when the laboratory
-/// has another one under way, [`RegistryError::NotFound`].
+/// [`RegistryError::NotReopenable`] unless it has failed, [`RegistryError::OperationInProgress`] when the
+/// laboratory has another one under way, [`RegistryError::NotFound`].
 pub async fn operation_reopen(
     client: &impl GenericClient,
     id: OperationId,
@@ -221,7 +221,8 @@ pub async fn operation_reopen(
     }
 }
 
-/// Changes what a pending operation was asked with, and lets it wait anew: a grace period that is over counts no more.
+/// Changes what a pending operation was asked with, and lets it wait anew: a grace period that is over counts
+/// no more.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -247,8 +248,8 @@ pub async fn operation_set_params(
     Ok(())
 }
 
-/// Asks for an operation to be cancelled. Whoever runs it turns it to undoing; one that waits is woken for that. A removal
-/// that failed is taken up again to be undone. Asked again it is what was asked first.
+/// Asks for an operation to be cancelled. Whoever runs it turns it to undoing; one that waits is woken for
+/// that. A removal that failed is taken up again to be undone. Asked again it is what was asked first.
 ///
 /// # Errors
 /// [`RegistryError::NotCancellable`] says why not, [`RegistryError::NotFound`].
@@ -288,7 +289,8 @@ pub async fn operation_request_cancel_in_txn(
     })?)
 }
 
-/// Ends the wait of an operation that does nothing but wait: it goes on at once. One that was cancelled no longer waits for that.
+/// Ends the wait of an operation that does nothing but wait: it goes on at once. One that was cancelled no
+/// longer waits for that.
 ///
 /// # Errors
 /// [`RegistryError::NotWaiting`] says what it does instead, [`RegistryError::NotFound`].
@@ -313,8 +315,8 @@ pub async fn operation_end_wait(
     Err(RegistryError::NotWaiting { operation: id, does })
 }
 
-/// Makes an operation due at once that nobody runs, and tells the workers: one whose lease is over, or whose time came long
-/// ago. `false` when it has ended, or somebody runs it.
+/// Makes an operation due at once that nobody runs, and tells the workers: one whose lease is over, or whose
+/// time came long ago. `false` when it has ended, or somebody runs it.
 ///
 /// # Errors
 /// As [`operation_by_id`].
@@ -375,8 +377,8 @@ impl Operation {
         }
     }
 
-    /// Whether it waited for a time to pass, with nothing else to do until then, when it was read. The registry's clock
-    /// says so; a process whose own clock is off cannot.
+    /// Whether it waited for a time to pass, with nothing else to do until then, when it was read. The
+    /// registry's clock says so; a process whose own clock is off cannot.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.waits
@@ -438,7 +440,8 @@ pub struct OperationFilter {
     pub live: bool,
 }
 
-/// The tenant that an operation last knew by this slug: of one that was never made, or is gone, the operations stay.
+/// The tenant that an operation last knew by this slug: of one that was never made, or is gone, the
+/// operations stay.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.

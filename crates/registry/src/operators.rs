@@ -128,7 +128,8 @@ pub async fn operators_list(client: &impl GenericClient) -> Result<Vec<Operator>
     rows.iter().map(Operator::from_row).collect()
 }
 
-/// Stores the hash of an operator's new password and writes that into the audit. Access tokens issued before end with it.
+/// Stores the hash of an operator's new password and writes that into the audit. Access tokens issued before
+/// end with it.
 ///
 /// # Errors
 /// [`RegistryError::NotFound`] when there is no such operator.
@@ -146,8 +147,8 @@ pub async fn operator_set_password_in_txn(
     change_one(txn, id, statement, &params, "operator.password_set", change).await
 }
 
-/// As [`operator_set_password_in_txn`], by the person in a session of `epoch`: `None`, and nothing is changed, when that has ended
-/// meanwhile.
+/// As [`operator_set_password_in_txn`], by the person in a session of `epoch`: `None`, and nothing is
+/// changed, when that has ended meanwhile.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -173,8 +174,9 @@ pub async fn operator_change_password_in_txn(
         .map(Some)
 }
 
-/// Lets an operator in again, or no longer, from their next request on, and writes that into the audit. Who was
-/// disabled before keeps the time of it. Access tokens issued before stay ended when the operator is let in again.
+/// Lets an operator in again, or no longer, from their next request on, and writes that into the audit. Who
+/// was disabled before keeps the time of it. Access tokens issued before stay ended when the operator is let
+/// in again.
 ///
 /// # Errors
 /// [`RegistryError::NotFound`] when there is no such operator.

@@ -7,8 +7,9 @@ use model::TenantId;
 
 use crate::{RegistryError, sql};
 
-/// The laboratories in whose databases roles of their own people and programs may have rights: those that were adopted, and those that
-/// were restored from an archive of one of these, or of one whose origin is not known, as of an imported archive.
+/// The laboratories in whose databases roles of their own people and programs may have rights: those that
+/// were adopted, and those that were restored from an archive of one of these, or of one whose origin is not
+/// known, as of an imported archive.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.

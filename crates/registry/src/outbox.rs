@@ -1,5 +1,6 @@
-//! What others are told, written in the transaction of what happened. The database numbers the events and queues a delivery
-//! for each address that wants them (`V7__outbox_and_webhooks.sql`), so one statement is all it costs here.
+//! What others are told, written in the transaction of what happened. The database numbers the events and
+//! queues a delivery for each address that wants them (`V7__outbox_and_webhooks.sql`), so one statement is
+//! all it costs here.
 
 use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
@@ -14,7 +15,8 @@ use crate::{Actor, Change, Operation, Outcome, RegistryError, Tenant, sql};
 pub struct NewOutboxEvent {
     /// What kind of thing it is.
     pub kind: EventType,
-    /// The laboratory among whose events it is kept in order; the platform's own are in order among each other.
+    /// The laboratory among whose events it is kept in order; the platform's own are in order among each
+    /// other.
     pub tenant: Option<TenantId>,
     /// Who gets it.
     pub recipients: Recipients,
@@ -46,8 +48,8 @@ pub struct OutboxEvent {
     pub data: Value,
 }
 
-/// Writes an event, to be told once the transaction is committed and not at all if it is not. Until its end the transaction
-/// holds a lock on the laboratory's events.
+/// Writes an event, to be told once the transaction is committed and not at all if it is not. Until its end
+/// the transaction holds a lock on the laboratory's events.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.

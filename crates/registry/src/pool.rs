@@ -45,14 +45,15 @@ impl Default for RegistryOptions {
     }
 }
 
-/// Limits that the server itself keeps on each of our sessions: statements here are short, and a session that was
-/// forgotten inside a transaction must not hold a tenant's row for ever. And where it finds the registry's tables, whatever path the
-/// role or the database has set.
+/// Limits that the server itself keeps on each of our sessions: statements here are short, and a session that
+/// was forgotten inside a transaction must not hold a tenant's row for ever. And where it finds the
+/// registry's tables, whatever path the role or the database has set.
 const SESSION_LIMITS: &str = "-c search_path=public -c statement_timeout=15s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s";
 /// How long the kernel resends to a peer that does not answer before it gives the connection up.
 const TCP_UNANSWERED_MAX: Duration = Duration::from_secs(20);
 
-/// How often a transaction is begun whose statements turn out to be outdated: the schema may change once more meanwhile.
+/// How often a transaction is begun whose statements turn out to be outdated: the schema may change once more
+/// meanwhile.
 const ATTEMPTS_MAX: u32 = 3;
 
 /// The master database. Clones share one pool.
@@ -97,7 +98,8 @@ impl Registry {
                     create: Some(options.connect_timeout),
                     recycle: Some(options.connect_timeout),
                 },
-                // Last in, first out: the connection used last has the warmest backend, and the rest may idle.
+                // Last in, first out: the connection used last has the warmest backend, and the rest may
+                // idle.
                 queue_mode: QueueMode::Lifo,
             })
             .runtime(Runtime::Tokio1)
@@ -127,8 +129,9 @@ impl Registry {
         Ok(client)
     }
 
-    /// Runs `work` on a connection, for `limit` at most. Cut off in the middle, by the limit or because the caller went away,
-    /// the connection is closed: back in the pool it would make its next borrower wait for an answer that nobody wants.
+    /// Runs `work` on a connection, for `limit` at most. Cut off in the middle, by the limit or because the
+    /// caller went away, the connection is closed: back in the pool it would make its next borrower wait for
+    /// an answer that nobody wants.
     ///
     /// # Errors
     /// What `work` fails with; [`RegistryError::Unavailable`] when the registry cannot be reached in time.
@@ -149,8 +152,9 @@ impl Registry {
         tokio::time::timeout(limit, running).await.map_err(cut_off)?
     }
 
-    /// Runs `work` in a transaction and commits it, or rolls it back when `work` fails. It is run again from its beginning when it
-    /// failed because a statement had been prepared before a change of the schema; nothing was kept of it then.
+    /// Runs `work` in a transaction and commits it, or rolls it back when `work` fails. It is run again from
+    /// its beginning when it failed because a statement had been prepared before a change of the schema;
+    /// nothing was kept of it then.
     ///
     /// # Errors
     /// What `work` fails with; [`RegistryError::Unavailable`] when the registry cannot be reached.
@@ -174,8 +178,9 @@ impl Registry {
         }
     }
 
-    /// As [`Registry::in_txn`], but never run again: for work whose caller comes back to it by itself, and whose future has to be `Send`,
-    /// which the compiler cannot see of a closure that may be run several times.
+    /// As [`Registry::in_txn`], but never run again: for work whose caller comes back to it by itself, and
+    /// whose future has to be `Send`, which the compiler cannot see of a closure that may be run several
+    /// times.
     ///
     /// # Errors
     /// As [`Registry::in_txn`].
@@ -191,7 +196,8 @@ impl Registry {
         Ok(done)
     }
 
-    /// Whether the master database takes no writes at the moment: it is a standby, or its server is kept from writing.
+    /// Whether the master database takes no writes at the moment: it is a standby, or its server is kept from
+    /// writing.
     ///
     /// # Errors
     /// [`RegistryError::Unavailable`] when the registry cannot be asked.

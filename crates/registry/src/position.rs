@@ -5,8 +5,8 @@ use std::{fmt, str::FromStr};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// Behind the row with this time and id. Rows are ordered by the time that the registry gave them; the id decides between
-/// two of the same microsecond only.
+/// Behind the row with this time and id. Rows are ordered by the time that the registry gave them; the id
+/// decides between two of the same microsecond only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     at: Timestamp,

@@ -124,8 +124,8 @@ impl Refusals {
     }
 }
 
-/// The refused log-ins, the newest hours first and in one hour the most frequent; of one laboratory, or of all and of operators.
-/// They hold addresses of people.
+/// The refused log-ins, the newest hours first and in one hour the most frequent; of one laboratory, or of
+/// all and of operators. They hold addresses of people.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked or a row cannot be read.

@@ -1,12 +1,13 @@
 //! Routers: the processes that connect to laboratories' databases, and what each has let go of.
 //!
-//! A registration is a lease on being waited for: an operation that wants a laboratory for itself waits for the routers
-//! that are registered and alive, and for no other. Its end is set and compared by the database's clock alone. A router
-//! acknowledges a generation when it holds nothing of the laboratory and uses nothing that it read before; that stays
-//! true for ever, so an acknowledgement never goes back and outlives a registration that ran out and was renewed.
+//! A registration is a lease on being waited for: an operation that wants a laboratory for itself waits for
+//! the routers that are registered and alive, and for no other. Its end is set and compared by the database's
+//! clock alone. A router acknowledges a generation when it holds nothing of the laboratory and uses nothing
+//! that it read before; that stays true for ever, so an acknowledgement never goes back and outlives a
+//! registration that ran out and was renewed.
 //!
-//! Notifications only make it quick: [`fences_unacknowledged`] is read from the rows, so a router that missed one finds
-//! out by asking.
+//! Notifications only make it quick: [`fences_unacknowledged`] is read from the rows, so a router that missed
+//! one finds out by asking.
 
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ pub struct NewRouter<'a> {
     pub id: RouterId,
     /// Its host and process id, for people.
     pub name: &'a str,
-    /// What it is called among its like, the same after a restart: of two that are alive only the later one counts.
+    /// What it is called among its like, the same after a restart: of two that are alive only the later one
+    /// counts.
     pub instance: Option<&'a str>,
     /// The most connections that it makes to one server.
     pub budget: usize,
@@ -90,8 +92,8 @@ pub struct Overbooked {
 }
 
 impl Budgets {
-    /// Whether they fit a server with this `max_connections`, of which it reserves some itself. One router alone is compared at
-    /// its own start; one that does not say its budget is not counted.
+    /// Whether they fit a server with this `max_connections`, of which it reserves some itself. One router
+    /// alone is compared at its own start; one that does not say its budget is not counted.
     ///
     /// # Errors
     /// [`Overbooked`] with the figures and what to set.
@@ -141,8 +143,8 @@ pub struct TenantFence {
     pub generation: i64,
 }
 
-/// Clears away routers that have been dead for a minute, which leaves people the time to see them: a hundred at most, and
-/// without waiting for those that another is clearing away. $1: the router that is well.
+/// Clears away routers that have been dead for a minute, which leaves people the time to see them: a hundred
+/// at most, and without waiting for those that another is clearing away. $1: the router that is well.
 macro_rules! sweep_routers {
     () => {
         "WITH swept AS (
@@ -183,10 +185,11 @@ pub async fn router_register(
     Ok(())
 }
 
-/// Renews a registration for `ttl` from now, also one that ran out. `false`: it was cleared away; register anew.
+/// Renews a registration for `ttl` from now, also one that ran out. `false`: it was cleared away; register
+/// anew.
 ///
-/// Takes the chance to clear away routers that are dead, and acknowledgements of this one that nobody asks for any more:
-/// of laboratories that serve again or are gone.
+/// Takes the chance to clear away routers that are dead, and acknowledgements of this one that nobody asks
+/// for any more: of laboratories that serve again or are gone.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -208,8 +211,9 @@ pub async fn router_renew(
     Ok(sql::touched(client, "renewing a router's registration", statement, &params).await? > 0)
 }
 
-/// The budgets of the routers that are alive, also of one whose end has not been noticed yet; not of those called `except`. An
-/// instance that was started again counts once: its predecessor's connections count against its own budget.
+/// The budgets of the routers that are alive, also of one whose end has not been noticed yet; not of those
+/// called `except`. An instance that was started again counts once: its predecessor's connections count
+/// against its own budget.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -248,9 +252,9 @@ pub async fn router_unregister(client: &impl GenericClient, id: RouterId) -> Res
     Ok(())
 }
 
-/// Notes that a router holds nothing of these laboratories and uses nothing that it read about them before the
-/// generation. A lower generation than is noted already changes nothing. `false`: the registration was cleared away;
-/// register anew.
+/// Notes that a router holds nothing of these laboratories and uses nothing that it read about them before
+/// the generation. A lower generation than is noted already changes nothing. `false`: the registration was
+/// cleared away; register anew.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -313,8 +317,8 @@ macro_rules! columns {
     };
 }
 
-/// The routers that are alive and have not acknowledged this generation of a laboratory, or a later one: at most
-/// [`crate::PAGE_MAX`], by name.
+/// The routers that are alive and have not acknowledged this generation of a laboratory, or a later one: at
+/// most [`crate::PAGE_MAX`], by name.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked or a row cannot be read.

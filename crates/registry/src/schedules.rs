@@ -1,6 +1,6 @@
-//! When laboratories are backed up, and how that went. Whoever takes a due one moves it on in the same transaction, so that it
-//! runs once, however many workers look, and once only when it was missed for long. One that fails is due again soon, with a
-//! growing wait, and until one succeeds everybody who looks is told.
+//! When laboratories are backed up, and how that went. Whoever takes a due one moves it on in the same
+//! transaction, so that it runs once, however many workers look, and once only when it was missed for long.
+//! One that fails is due again soon, with a growing wait, and until one succeeds everybody who looks is told.
 
 use std::time::Duration;
 
@@ -34,7 +34,8 @@ pub struct BackupSchedule {
     pub failure: Option<String>,
     /// How many have failed since the last that succeeded.
     pub failures: u32,
-    /// How old the newest backup is: the time since the last one that succeeded, or since the schedule was set.
+    /// How old the newest backup is: the time since the last one that succeeded, or since the schedule was
+    /// set.
     pub age: Duration,
     /// Whether that is more than one and a half intervals, while the laboratory can be backed up.
     pub overdue: bool,
@@ -229,8 +230,9 @@ pub async fn backup_schedule_due(client: &impl GenericClient) -> Result<Option<T
     row.as_ref().map(read).transpose()
 }
 
-/// Takes a laboratory's schedule, if it is due and nobody else has it, and moves it on: by its interval, and by up to a twentieth of
-/// it so that many that were set together do not stay together. It stays taken only if the transaction is committed.
+/// Takes a laboratory's schedule, if it is due and nobody else has it, and moves it on: by its interval, and
+/// by up to a twentieth of it so that many that were set together do not stay together. It stays taken only
+/// if the transaction is committed.
 ///
 /// # Errors
 /// As [`backup_schedule_of`].
@@ -257,9 +259,9 @@ pub async fn backup_schedule_take_due_in_txn(
     row.as_ref().map(BackupSchedule::from_row).transpose()
 }
 
-/// Notes how a backup of a laboratory ended, if it has a schedule. One that failed is due again: in five minutes, doubling with
-/// each failure in a row, at most an hour and a quarter of the interval, and never later than it would have been. One that
-/// was cancelled says nothing.
+/// Notes how a backup of a laboratory ended, if it has a schedule. One that failed is due again: in five
+/// minutes, doubling with each failure in a row, at most an hour and a quarter of the interval, and never
+/// later than it would have been. One that was cancelled says nothing.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -274,7 +276,8 @@ pub async fn backup_schedule_note_end_in_txn(
             let statement = "UPDATE backup_schedules SET succeeded_at = clock_timestamp(), failures = 0 WHERE tenant_id = $1";
             sql::touched(txn, doing, statement, &[&tenant.as_uuid()]).await?;
         }
-        // Between three quarters of the wait and all of it: many that failed together do not come back together.
+        // Between three quarters of the wait and all of it: many that failed together do not come back
+        // together.
         Outcome::Failed(why) | Outcome::FailedToUndo { error: why, .. } => {
             let statement = "UPDATE backup_schedules
                     SET failed_at = clock_timestamp(), failure = $2, failures = failures + 1,

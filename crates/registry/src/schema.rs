@@ -1,8 +1,8 @@
 //! The registry's own schema: `migrations-master/`, embedded, and brought up by one caller at a time.
 //!
-//! Refinery lets two runners at once fail over each other, so every run holds an advisory lock. It takes a history
-//! that is ahead of the code for a missing file and panics on a history row that it cannot parse, so both are looked
-//! at before it is asked.
+//! Refinery lets two runners at once fail over each other, so every run holds an advisory lock. It takes a
+//! history that is ahead of the code for a missing file and panics on a history row that it cannot parse, so
+//! both are looked at before it is asked.
 
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ pub fn latest() -> SchemaVersion {
     SchemaVersion::new(newest.and_then(|number| u32::try_from(number).ok()).unwrap_or(0))
 }
 
-/// Creates the master database itself when it is missing; says whether it did. `admin` is any database of the server.
+/// Creates the master database itself when it is missing; says whether it did. `admin` is any database of the
+/// server.
 ///
 /// # Errors
 /// [`RegistryError::Unavailable`] when the server cannot be reached, [`RegistryError::Db`] when it refuses.
@@ -47,8 +48,8 @@ pub async fn ensure_database(admin: &ConnectTarget, database: &str) -> Result<bo
     refuse_servers_own(database)?;
     let client = connect(admin).await?;
     lock(&client).await?;
-    // Closed and without rights of its own is what a creation leaves that was killed before its second statement. One of somebody
-    // else's stays closed.
+    // Closed and without rights of its own is what a creation leaves that was killed before its second
+    // statement. One of somebody else's stays closed.
     let found = client
         .query_opt(
             "SELECT NOT datallowconn AND datacl IS NULL AND pg_get_userbyid(datdba) = current_user FROM pg_database WHERE datname = $1",
@@ -61,8 +62,8 @@ pub async fn ensure_database(admin: &ConnectTarget, database: &str) -> Result<bo
         Some(true) => return open_database(&client, &name).await.map(|()| false),
         None => {}
     }
-    // template0, because nobody can be connected to it and because its locale leaves the encoding free. Closed, because
-    // everybody may connect to a new database and a later REVOKE ends no session.
+    // template0, because nobody can be connected to it and because its locale leaves the encoding free.
+    // Closed, because everybody may connect to a new database and a later REVOKE ends no session.
     let create = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false");
     match client.batch_execute(&create).await {
         Ok(()) => open_database(&client, &name).await.map(|()| true),
@@ -113,8 +114,9 @@ async fn lock(client: &Client) -> Result<(), RegistryError> {
 }
 
 impl Registry {
-    /// Refuses a database that cannot become the registry, and changes nothing: one of the server's own; one that is there and is
-    /// neither a registry nor empty; an empty one that belongs to somebody else. One that is not there yet may become it.
+    /// Refuses a database that cannot become the registry, and changes nothing: one of the server's own; one
+    /// that is there and is neither a registry nor empty; an empty one that belongs to somebody else. One
+    /// that is not there yet may become it.
     ///
     /// # Errors
     /// [`RegistryError::NotARegistry`]; [`RegistryError::Migrate`] for a history that no migration wrote.
@@ -133,8 +135,8 @@ impl Registry {
     /// Brings the schema to this binary's version. Any number of processes may call it at once.
     ///
     /// # Errors
-    /// [`RegistryError::VersionMismatch`] when the database is newer than the code, [`RegistryError::ReadOnly`], and as
-    /// [`Registry::require_usable`]; nothing is changed then.
+    /// [`RegistryError::VersionMismatch`] when the database is newer than the code,
+    /// [`RegistryError::ReadOnly`], and as [`Registry::require_usable`]; nothing is changed then.
     pub async fn migrate(&self) -> Result<SchemaVersion, RegistryError> {
         refuse_servers_own(&self.target().database)?;
         let mut client = connect(self.target()).await?;
@@ -167,8 +169,9 @@ impl Registry {
         Ok(latest())
     }
 
-    /// Refuses a template, and a database that another application uses: before the first migration it must be empty and belong to
-    /// the role that migrates it, or to a role of which that one is a member; and a history that it has must be ours.
+    /// Refuses a template, and a database that another application uses: before the first migration it must
+    /// be empty and belong to the role that migrates it, or to a role of which that one is a member; and a
+    /// history that it has must be ours.
     async fn refuse_another_use(&self, client: &Client, found: SchemaVersion) -> Result<(), RegistryError> {
         let failed = |e| RegistryError::from_driver("looking at what the registry's database holds", e);
         let template =
@@ -227,9 +230,9 @@ impl Registry {
     }
 }
 
-/// What somebody else has made in the connected database: any object but those of extensions, which a site's template1 may hold,
-/// and the history table of a first migration that was interrupted. PostgreSQL's own have an oid below 16384
-/// (FirstNormalObjectId).
+/// What somebody else has made in the connected database: any object but those of extensions, which a site's
+/// template1 may hold, and the history table of a first migration that was interrupted. PostgreSQL's own have
+/// an oid below 16384 (FirstNormalObjectId).
 const HELD_BY_OTHERS: &str = "
     SELECT pg_catalog.format('%s %s', kind, name) FROM (
       SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' WHEN 'S' THEN 'sequence' ELSE 'table' END AS kind,
@@ -248,8 +251,8 @@ const HELD_BY_OTHERS: &str = "
             WHERE d.classid = held.class AND d.objid = held.oid AND d.deptype = 'e')
      ORDER BY kind = 'table' DESC, kind, name LIMIT 1";
 
-/// Whose the connected database is, where it is somebody else's. A superuser counts as a member of those roles alone that it was made
-/// a member of.
+/// Whose the connected database is, where it is somebody else's. A superuser counts as a member of those
+/// roles alone that it was made a member of.
 async fn owned_by_another(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
     let row = client
         .query_opt(

@@ -89,8 +89,8 @@ impl fmt::Debug for NewServer {
     }
 }
 
-/// Registers a server or changes what is known of it. Routers hear of a change and read every tenant of the server
-/// again, so a caller that seals the same password anew should look at [`server_by_name`] first.
+/// Registers a server or changes what is known of it. Routers hear of a change and read every tenant of the
+/// server again, so a caller that seals the same password anew should look at [`server_by_name`] first.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.

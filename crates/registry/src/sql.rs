@@ -1,9 +1,9 @@
 //! The one way statements are run: prepared once per connection, so that a warm call costs one round trip.
 //!
-//! A change of the schema, as an upgrade makes it while processes of the version before go on, makes prepared statements useless. One that
-//! fails by that is prepared and run once more at once. In a transaction that cannot help, since it is lost:
-//! [`crate::Registry::in_txn`] begins it again. In both cases [`changes_seen`] goes up, and no connection is lent any more with what was
-//! prepared before.
+//! A change of the schema, as an upgrade makes it while processes of the version before go on, makes prepared
+//! statements useless. One that fails by that is prepared and run once more at once. In a transaction that
+//! cannot help, since it is lost: [`crate::Registry::in_txn`] begins it again. In both cases [`changes_seen`]
+//! goes up, and no connection is lent any more with what was prepared before.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -14,8 +14,8 @@ use crate::RegistryError;
 
 type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// How often a statement of this process turned out to be outdated. Of the process and not of a pool, because a client does not
-/// say which pool it came from; at worst another pool prepares its statements once more.
+/// How often a statement of this process turned out to be outdated. Of the process and not of a pool, because
+/// a client does not say which pool it came from; at worst another pool prepares its statements once more.
 static CHANGES_SEEN: AtomicU64 = AtomicU64::new(0);
 
 /// Goes up when statements that were prepared before turn out to be outdated.
@@ -23,8 +23,8 @@ pub(crate) fn changes_seen() -> u64 {
     CHANGES_SEEN.load(Relaxed)
 }
 
-/// Runs a statement by a method of the client; once more and freshly prepared if it was outdated. A macro, because the future of a function
-/// that takes an async closure is not `Send` for the compiler.
+/// Runs a statement by a method of the client; once more and freshly prepared if it was outdated. A macro,
+/// because the future of a function that takes an async closure is not `Send` for the compiler.
 macro_rules! run {
     ($client:ident . $method:ident, $doing:ident, $sql:ident, $params:ident) => {{
         let prepared = async {

@@ -31,17 +31,17 @@ pub struct StepRow {
     pub error: Option<String>,
 }
 
-/// Makes the transaction of a statement that refers to it end without a wait for the disk. A note that a crash of the server
-/// takes back costs a step that is run again, and steps look before they act; later commits that wait bring it to the disk
-/// too, so notes are never lost out of their order.
+/// Makes the transaction of a statement that refers to it end without a wait for the disk. A note that a
+/// crash of the server takes back costs a step that is run again, and steps look before they act; later
+/// commits that wait bring it to the disk too, so notes are never lost out of their order.
 macro_rules! soon {
     () => {
         "soon AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))"
     };
 }
 
-/// Notes that a step is begun, before anything is done, so that it is known after a crash where it was; and with it that the
-/// one before is `done` and what that saw. Returns how often the step was begun by now.
+/// Notes that a step is begun, before anything is done, so that it is known after a crash where it was; and
+/// with it that the one before is `done` and what that saw. Returns how often the step was begun by now.
 ///
 /// # Errors
 /// [`RegistryError::LeaseLost`].

@@ -65,7 +65,8 @@ impl fmt::Debug for Tenant {
     }
 }
 
-/// Every column, with citext as text: the driver would ask the server for an unknown type on each new connection.
+/// Every column, with citext as text: the driver would ask the server for an unknown type on each new
+/// connection.
 macro_rules! columns {
     () => {
         "id, slug::text AS slug, name, time_zone, server, db_name, role_name, role_secret, status, status_before, \
@@ -111,7 +112,8 @@ pub async fn tenant_by_id(
     row.as_ref().map(Tenant::from_row).transpose()
 }
 
-/// The laboratory with this id, its row locked until the transaction ends: nobody changes its state meanwhile.
+/// The laboratory with this id, its row locked until the transaction ends: nobody changes its state
+/// meanwhile.
 ///
 /// # Errors
 /// As [`tenant_by_id`].
@@ -124,8 +126,8 @@ pub async fn tenant_lock_in_txn(
     row.as_ref().map(Tenant::from_row).transpose()
 }
 
-/// Whether the laboratory's row has had this generation for at least `time`, by the database's clock; `None` when it has another
-/// one by now, or is gone.
+/// Whether the laboratory's row has had this generation for at least `time`, by the database's clock; `None`
+/// when it has another one by now, or is gone.
 ///
 /// # Errors
 /// As [`tenant_by_id`].
@@ -173,8 +175,8 @@ pub async fn tenant_by_db_name(
     row.as_ref().map(Tenant::from_row).transpose()
 }
 
-/// The role of a laboratory whose name does not begin with `prefix`, where there are laboratories and none has a role that does: they
-/// were made in another namespace.
+/// The role of a laboratory whose name does not begin with `prefix`, where there are laboratories and none
+/// has a role that does: they were made in another namespace.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.
@@ -193,8 +195,8 @@ pub async fn role_of_another_namespace(
     Ok(rows.first().map(|row| row.get(0)))
 }
 
-/// Which of these ids the registry has ever had a laboratory for: one that is there, or one whose operations are remembered. None
-/// where the registry has no tables yet.
+/// Which of these ids the registry has ever had a laboratory for: one that is there, or one whose operations
+/// are remembered. None where the registry has no tables yet.
 ///
 /// # Errors
 /// [`RegistryError::Unavailable`], [`RegistryError::Db`].
@@ -227,7 +229,8 @@ pub struct TenantFilter {
     pub behind: Option<SchemaVersion>,
 }
 
-/// One page of laboratories in the order of their slugs, after the slug `after`; `limit` is cut to [`crate::PAGE_MAX`].
+/// One page of laboratories in the order of their slugs, after the slug `after`; `limit` is cut to
+/// [`crate::PAGE_MAX`].
 ///
 /// # Errors
 /// As [`tenant_by_id`].
@@ -288,8 +291,8 @@ pub struct NewTenant {
 /// Writes the row of a laboratory, state `provisioning`, with its first event and the audit.
 ///
 /// # Errors
-/// [`RegistryError::SlugTaken`], [`RegistryError::DatabaseTaken`], [`RegistryError::UnknownServer`]; the transaction
-/// is lost then.
+/// [`RegistryError::SlugTaken`], [`RegistryError::DatabaseTaken`], [`RegistryError::UnknownServer`]; the
+/// transaction is lost then.
 pub async fn tenant_insert_in_txn(
     txn: &Transaction<'_>,
     new: &NewTenant,
@@ -332,8 +335,8 @@ pub async fn tenant_insert_in_txn(
     Ok(tenant)
 }
 
-/// Writes what happened to a laboratory that is there: as its own event, which goes with it, into the audit, which stays, and
-/// into the outbox for others. The three go to the server together.
+/// Writes what happened to a laboratory that is there: as its own event, which goes with it, into the audit,
+/// which stays, and into the outbox for others. The three go to the server together.
 pub(crate) async fn record(
     txn: &Transaction<'_>,
     tenant: &Tenant,
@@ -396,8 +399,8 @@ pub async fn tenant_set_role_secret(
     }
 }
 
-/// Records the version that was read in the laboratory's own migration history, and never a lower one than is recorded
-/// already: an older binary must not undo what a newer one wrote. Returns what is recorded now.
+/// Records the version that was read in the laboratory's own migration history, and never a lower one than is
+/// recorded already: an older binary must not undo what a newer one wrote. Returns what is recorded now.
 ///
 /// # Errors
 /// [`RegistryError::NotFound`] when the laboratory is gone.
@@ -406,7 +409,8 @@ pub async fn tenant_set_db_version(
     id: TenantId,
     version: SchemaVersion,
 ) -> Result<SchemaVersion, RegistryError> {
-    // The row is touched only when something changes, so that routers are not made to read it again for nothing.
+    // The row is touched only when something changes, so that routers are not made to read it again for
+    // nothing.
     let statement = "WITH raised AS (
              UPDATE tenants SET db_version = $2 WHERE id = $1 AND db_version < $2 RETURNING id, db_version
          )

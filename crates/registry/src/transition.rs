@@ -1,5 +1,5 @@
-//! Changes of a laboratory's state: decided by the model, written with their event, their audit and what others are told in one
-//! transaction.
+//! Changes of a laboratory's state: decided by the model, written with their event, their audit and what
+//! others are told in one transaction.
 
 use deadpool_postgres::Transaction;
 use model::{IllegalTransition, TenantEvent, TenantId, TenantState};
@@ -10,12 +10,12 @@ use crate::{
     tenants::{columns, not_found, record, record_audit, tenant_lock_in_txn},
 };
 
-/// Moves a laboratory to its next state and returns it as it is then. An event after which the row goes deletes it and
-/// returns the laboratory as it was.
+/// Moves a laboratory to its next state and returns it as it is then. An event after which the row goes
+/// deletes it and returns the laboratory as it was.
 ///
 /// # Errors
-/// [`RegistryError::Illegal`] when the event does not fit the state, [`RegistryError::NotFound`] when there is no such
-/// laboratory.
+/// [`RegistryError::Illegal`] when the event does not fit the state, [`RegistryError::NotFound`] when there
+/// is no such laboratory.
 pub async fn tenant_transition_in_txn(
     txn: &Transaction<'_>,
     id: TenantId,
@@ -41,8 +41,9 @@ pub async fn tenant_transition_in_txn(
     Ok(after)
 }
 
-/// Deletes a laboratory's row, and with it its admins and events; operations, archives and audit stay. `false` when the
-/// row was gone already, so that a step which was cut off behind its commit can be run again.
+/// Deletes a laboratory's row, and with it its admins and events; operations, archives and audit stay.
+/// `false` when the row was gone already, so that a step which was cut off behind its commit can be run
+/// again.
 ///
 /// # Errors
 /// [`RegistryError::Illegal`] when `event` does not end the life of a laboratory in this state.

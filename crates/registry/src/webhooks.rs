@@ -158,8 +158,8 @@ pub async fn webhook_delete(client: &impl GenericClient, id: WebhookId) -> Resul
     Ok(sql::touched(client, "removing a webhook", statement, &[&id.as_uuid()]).await? > 0)
 }
 
-/// Gives an address a new secret. The one in force until now signs beside it for `overlap`; one that was still valid from
-/// a change before that is not any more.
+/// Gives an address a new secret. The one in force until now signs beside it for `overlap`; one that was
+/// still valid from a change before that is not any more.
 ///
 /// # Errors
 /// [`RegistryError::NotFound`].
@@ -179,7 +179,8 @@ pub async fn webhook_set_secret(
     changed(client, id, "changing a webhook's secret", statement, &params).await
 }
 
-/// Switches an address on (`why_not` is none: it begins without failures, and what waits for it is due at once) or off.
+/// Switches an address on (`why_not` is none: it begins without failures, and what waits for it is due at
+/// once) or off.
 ///
 /// # Errors
 /// [`RegistryError::NotFound`].
@@ -259,7 +260,8 @@ pub struct SwitchOff {
     pub at_once: bool,
 }
 
-/// Notes that an attempt failed, and switches the address off when that has gone on for too long. `true`: it did so now.
+/// Notes that an attempt failed, and switches the address off when that has gone on for too long. `true`: it
+/// did so now.
 ///
 /// # Errors
 /// [`RegistryError`] when the registry cannot be asked.

@@ -1,4 +1,5 @@
-//! A machine whose clock is 40 days ahead: what it signs is taken elsewhere, and what others signed is taken by it.
+//! A machine whose clock is 40 days ahead: what it signs is taken elsewhere, and what others signed is taken
+//! by it.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! A server that others use, too: what it lacks is said before the first change, and what is theirs stays as it is.
+//! A server that others use, too: what it lacks is said before the first change, and what is theirs stays as
+//! it is.
 
 use bootstrap::{Platform, PlatformError, Prepare, Prepared, StaysOpen};
 use embedded::{Cluster, ThrowawayOptions};

@@ -1,5 +1,5 @@
-//! Archiving a laboratory that goes on working, verifying the archive, and bringing a laboratory back; beside `pg_dump` and
-//! `pg_restore` with the same settings.
+//! Archiving a laboratory that goes on working, verifying the archive, and bringing a laboratory back; beside
+//! `pg_dump` and `pg_restore` with the same settings.
 
 use std::{
     path::Path,

@@ -1,5 +1,6 @@
-//! The ways in which a server copies the template, in turns on one server: with nobody else there, and while somebody writes.
-//! A writer's commit is measured too, since a copy that is quick by itself may hold up everybody else.
+//! The ways in which a server copies the template, in turns on one server: with nobody else there, and while
+//! somebody writes. A writer's commit is measured too, since a copy that is quick by itself may hold up
+//! everybody else.
 
 use std::{
     path::PathBuf,

@@ -22,8 +22,8 @@ const PARALLEL: usize = 4;
 /// How many each side makes before it is the other's turn.
 const TURN: usize = 25;
 
-/// From the request to the first answered query, with a database kept ready; beside what a script does: `createdb` and the
-/// migrations.
+/// From the request to the first answered query, with a database kept ready; beside what a script does:
+/// `createdb` and the migrations.
 pub(crate) async fn warm(quick: bool) -> anyhow::Result<Outcome> {
     let rounds = if quick { 10 } else { 100 };
     let harness = Harness::start(4).await?;

@@ -56,8 +56,8 @@ async fn a_template_is_open_to_everybody_at_no_moment_of_its_making() {
     assert_eq!(found_open, 0);
 }
 
-/// What a builder leaves that was killed at any point before the rename: the database under its working name, in one
-/// of these states.
+/// What a builder leaves that was killed at any point before the rename: the database under its working name,
+/// in one of these states.
 #[tokio::test]
 async fn whatever_a_killed_builder_left_is_dropped_and_built_anew() {
     let space = Space::new().await;

@@ -1,5 +1,6 @@
-//! Stands between a client and the server and has something looked at before each of the client's messages goes on: what
-//! the client leaves between two statements is seen for certain, and not only when the test is fast enough.
+//! Stands between a client and the server and has something looked at before each of the client's messages
+//! goes on: what the client leaves between two statements is seen for certain, and not only when the test is
+//! fast enough.
 
 use std::sync::{
     Arc,

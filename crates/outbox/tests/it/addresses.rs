@@ -50,7 +50,8 @@ async fn what_makes_no_sense_is_refused_with_the_name_of_the_field() {
     ));
 }
 
-/// A name is judged when it is looked up, and one that was registered while private addresses were allowed is judged too.
+/// A name is judged when it is looked up, and one that was registered while private addresses were allowed is
+/// judged too.
 #[tokio::test]
 async fn private_addresses_are_not_connected_to() {
     let harness = Harness::new().await;

@@ -1,4 +1,5 @@
-//! A receiver that says when it wants to be asked again is asked again then, and not before, whatever is to be sent.
+//! A receiver that says when it wants to be asked again is asked again then, and not before, whatever is to
+//! be sent.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What operations need whichever laboratory they are asked for: they are refused before they change anything, and here it
-//! shows before anybody asks.
+//! What operations need whichever laboratory they are asked for: they are refused before they change
+//! anything, and here it shows before anybody asks.
 
 use super::{
     Visit,
@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{Inner, preconditions::locked_out_itself};
 
-/// Client programs that do not fit a server, an administrator without the rights, and a store that takes no archives. A server that stops
-/// answering meanwhile is reported by its other findings.
+/// Client programs that do not fit a server, an administrator without the rights, and a store that takes no
+/// archives. A server that stops answering meanwhile is reported by its other findings.
 pub(super) async fn findings(inner: &Inner, visits: &[Visit]) -> Vec<Finding> {
     let mut found = Vec::new();
     for visit in visits {

@@ -1,7 +1,8 @@
 //! Recorded archives beside the files that are there, in a directory or an object store.
 //!
-//! A registry that was restored from an older backup does not know every file, and what it does not know may be the last copy
-//! of a laboratory. So the manifest beside a dump is read before anything is said of it, and no advice is to remove a dump.
+//! A registry that was restored from an older backup does not know every file, and what it does not know may
+//! be the last copy of a laboratory. So the manifest beside a dump is read before anything is said of it, and
+//! no advice is to remove a dump.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -27,7 +28,8 @@ struct Stored {
 }
 
 impl Stored {
-    /// The size of what is at a location, also of one outside the listed store: archives may have been made with another one.
+    /// The size of what is at a location, also of one outside the listed store: archives may have been made
+    /// with another one.
     async fn size(&self, location: &Location) -> Result<Option<u64>, ArchiveError> {
         match self.files.get(&location.to_string()) {
             Some(&bytes) => Ok(Some(bytes)),
@@ -171,7 +173,8 @@ async fn compare(
         .collect())
 }
 
-/// Files that no archive is recorded for and that no operation writes. A manifest beside its dump is told with the dump.
+/// Files that no archive is recorded for and that no operation writes. A manifest beside its dump is told
+/// with the dump.
 async fn unrecorded(
     inner: &Inner,
     stored: &Stored,

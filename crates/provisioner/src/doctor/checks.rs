@@ -1,9 +1,10 @@
 //! What is wrong with the rights and settings of laboratories' roles and databases: one table of checks.
 //!
-//! A check is one question to the catalogue, for all laboratories of a server at once or inside one laboratory's database. Each row
-//! that it answers with is one finding, together with the statements that take it back. Whether the doctor runs these itself or a
-//! person has to decide is the row's last column: taken back are rights and settings that no laboratory needs and that one
-//! statement gives again; what names a role of somebody else is left to a person.
+//! A check is one question to the catalogue, for all laboratories of a server at once or inside one
+//! laboratory's database. Each row that it answers with is one finding, together with the statements that
+//! take it back. Whether the doctor runs these itself or a person has to decide is the row's last column:
+//! taken back are rights and settings that no laboratory needs and that one statement gives again; what names
+//! a role of somebody else is left to a person.
 
 use futures_util::future::try_join_all;
 use model::{DbName, Namespace, RoleName, ServerName, Slug, TenantId};
@@ -16,8 +17,8 @@ use tokio_postgres::{
 use super::finding::{Finding, FindingKind, Remedy};
 use crate::{ProvisionError, RolePolicy, server::AdminSession};
 
-/// One question. Its SQL begins after [`LABORATORIES`] and gives: the laboratory's role, the subject, what was seen, the statements
-/// that take it back, and whether the doctor may run them.
+/// One question. Its SQL begins after [`LABORATORIES`] and gives: the laboratory's role, the subject, what
+/// was seen, the statements that take it back, and whether the doctor may run them.
 struct Check {
     kind: FindingKind,
     sql: &'static str,
@@ -32,8 +33,9 @@ pub(super) struct Laboratory {
     pub(super) group: RoleName,
     pub(super) database: DbName,
     pub(super) server: ServerName,
-    /// Roles of its own people and programs may have rights in its database: it was adopted, or restored from an archive that names
-    /// others. Which of them are meant is for the laboratory to say and not for the doctor.
+    /// Roles of its own people and programs may have rights in its database: it was adopted, or restored from
+    /// an archive that names others. Which of them are meant is for the laboratory to say and not for the
+    /// doctor.
     pub(super) has_people: bool,
 }
 
@@ -50,8 +52,8 @@ pub(super) struct Sighting {
     database: Option<DbName>,
 }
 
-/// Settings that change what statements mean or whether they work, with a pattern of the values that change nothing. A role can set
-/// most of them for itself, a database's owner for the database.
+/// Settings that change what statements mean or whether they work, with a pattern of the values that change
+/// nothing. A role can set most of them for itself, a database's owner for the database.
 const SETTINGS: [(&str, &str); 15] = [
     ("array_nulls", "^on$"),
     ("client_encoding", "^utf-?8$"),
@@ -73,7 +75,8 @@ const SETTINGS: [(&str, &str); 15] = [
     ("transform_null_equals", "^off$"),
 ];
 
-/// The laboratories that are asked about, as far as their roles and databases have their ownership comments; and the settings of [`SETTINGS`].
+/// The laboratories that are asked about, as far as their roles and databases have their ownership comments;
+/// and the settings of [`SETTINGS`].
 const LABORATORIES: &str = "
 WITH harmful AS (SELECT * FROM unnest($6::text[], $7::text[]) AS h (name, harmless)),
 labs AS (
@@ -226,8 +229,9 @@ SELECT d.role, d.datname::text, format('%s (ALTER DATABASE … SET), which chang
     },
 ];
 
-/// What a look into one laboratory's database shows; $1 to $3 are its role, its group and whether it has people of its own, $4 is the
-/// group that earlier versions shared, of which [`FindingKind::RightsUnsettled`] tells.
+/// What a look into one laboratory's database shows; $1 to $3 are its role, its group and whether it has
+/// people of its own, $4 is the group that earlier versions shared, of which [`FindingKind::RightsUnsettled`]
+/// tells.
 const INSIDE: [Check; 2] = [
     // Of a laboratory that was adopted, tables of its people may be meant to be so.
     Check {

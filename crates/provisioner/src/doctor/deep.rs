@@ -1,5 +1,5 @@
-//! What only a look into each database can show: its own migration history, beside the version in the registry, and who has rights
-//! in it.
+//! What only a look into each database can show: its own migration history, beside the version in the
+//! registry, and who has rights in it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -19,8 +19,9 @@ use crate::{Inner, ProvisionError};
 /// How many databases are looked into at once, over all servers.
 const PARALLEL_MAX: usize = 8;
 
-/// Reads the history of each laboratory that serves or is suspended, on the servers that answered. Gives what is wrong and
-/// how many were read. Databases of `strangers`, which are not the laboratories', are not entered.
+/// Reads the history of each laboratory that serves or is suspended, on the servers that answered. Gives what
+/// is wrong and how many were read. Databases of `strangers`, which are not the laboratories', are not
+/// entered.
 pub(super) async fn findings(
     inner: &Inner,
     servers: &HashMap<ServerName, ConnectTarget>,
@@ -122,7 +123,8 @@ async fn read(
         .into_iter()
         .map(|sighting| sighting.told(laboratory))
         .collect();
-    // The grants name the tables and columns of this code's version; the migration of one that is older gives them.
+    // The grants name the tables and columns of this code's version; the migration of one that is older gives
+    // them.
     if version == migrator::latest() {
         found.extend(grants::compared(&client, target, laboratory).await?);
     }

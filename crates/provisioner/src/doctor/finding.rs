@@ -3,11 +3,13 @@
 use model::{DbName, OperationId, RoleName, SchemaVersion, ServerName, Slug, TenantId};
 use serde::Serialize;
 
-/// One kind of thing that is not as it should be. The words are stable: programs may tell kinds apart by them.
+/// One kind of thing that is not as it should be. The words are stable: programs may tell kinds apart by
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
-    /// A server cannot be asked, so nothing is known of what is on it; or it has no connection left for laboratories' roles.
+    /// A server cannot be asked, so nothing is known of what is on it; or it has no connection left for
+    /// laboratories' roles.
     ServerUnreachable,
     /// The client programs of this process cannot dump or restore a server's databases.
     ClientPrograms,
@@ -35,19 +37,22 @@ pub enum FindingKind {
     RoleCannotLogIn,
     /// A laboratory's role may connect to a database that is not its own, or has rights in one.
     RoleReachesElsewhere,
-    /// A laboratory's role has its rights through a group that it shares with others, or has others than the grants give.
+    /// A laboratory's role has its rights through a group that it shares with others, or has others than the
+    /// grants give.
     RightsUnsettled,
     /// A laboratory's role has no limit on sessions or temporary files, or one that is lower than configured.
     RoleUnbounded,
     /// A laboratory's role has settings of its own that change what its statements mean.
     RoleSettings,
-    /// A laboratory's role, or its group, has an attribute such as CREATEROLE or NOINHERIT, or its password expires.
+    /// A laboratory's role, or its group, has an attribute such as CREATEROLE or NOINHERIT, or its password
+    /// expires.
     RoleAttributes,
     /// A laboratory's role or group is a member of another role, or another role of it.
     RoleMembership,
     /// Roles of others have rights on a laboratory's database or in it.
     RightsOfOthers,
-    /// A laboratory's database has settings that change what statements in it mean, is a template, or takes too few sessions.
+    /// A laboratory's database has settings that change what statements in it mean, is a template, or takes
+    /// too few sessions.
     DatabaseSettings,
     /// A line of `pg_hba.conf` lets laboratories' roles in without a password.
     LogInWithoutPassword,
@@ -443,8 +448,8 @@ pub struct Reachable {
     pub open: migrator::OpenDatabase,
 }
 
-/// A role with CREATEROLE on a server of PostgreSQL 15 or earlier: it can grant itself any role that is no superuser, a laboratory's
-/// too.
+/// A role with CREATEROLE on a server of PostgreSQL 15 or earlier: it can grant itself any role that is no
+/// superuser, a laboratory's too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleCreator {
@@ -464,7 +469,8 @@ pub struct Report {
     pub examined: Examined,
     /// Databases of others that every laboratory's role can connect to, which `roles.open_databases` allows.
     pub reachable: Vec<Reachable>,
-    /// Roles of others that could let themselves into every laboratory, which PostgreSQL allows up to version 15.
+    /// Roles of others that could let themselves into every laboratory, which PostgreSQL allows up to version
+    /// 15.
     pub role_creators: Vec<RoleCreator>,
     /// How long it took, in milliseconds, fixing included.
     pub took_ms: u64,

@@ -1,4 +1,5 @@
-//! Fixing what is safe to fix. Each remedy looks again before it acts, and none drops what may hold a laboratory's data.
+//! Fixing what is safe to fix. Each remedy looks again before it acts, and none drops what may hold a
+//! laboratory's data.
 
 use std::collections::HashMap;
 
@@ -262,7 +263,8 @@ async fn drop_closed(session: &AdminSession, database: &DbName) -> Result<(), Pr
     session.run("dropping a database that nobody needs", &sql).await
 }
 
-/// A clone of the template has tables and no laboratory. One that has a profile was somebody's, whatever its name says.
+/// A clone of the template has tables and no laboratory. One that has a profile was somebody's, whatever its
+/// name says.
 async fn drop_empty_clone(
     inner: &Inner,
     session: &AdminSession,

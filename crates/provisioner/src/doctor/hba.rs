@@ -1,8 +1,8 @@
-//! What the server's `pg_hba.conf` says of laboratories' roles: the first line that fits a log-in decides, so a `trust` above the others
-//! lets anybody in as any laboratory, and a `reject` keeps a laboratory out.
+//! What the server's `pg_hba.conf` says of laboratories' roles: the first line that fits a log-in decides, so
+//! a `trust` above the others lets anybody in as any laboratory, and a `reject` keeps a laboratory out.
 //!
-//! Read from the file as it is now, which the server may not have read yet. Where only a superuser may see it and the administrator is
-//! none, nothing is said.
+//! Read from the file as it is now, which the server may not have read yet. Where only a superuser may see it
+//! and the administrator is none, nothing is said.
 
 use tokio_postgres::{
     error::SqlState,
@@ -28,8 +28,9 @@ pub(super) struct Line {
     example: String,
 }
 
-/// The lines with an authentication method that decide on log-ins of these roles to these databases, which are listed in pairs. An
-/// earlier line hides a later one when it fits the same log-ins from the same addresses, or from all.
+/// The lines with an authentication method that decide on log-ins of these roles to these databases, which
+/// are listed in pairs. An earlier line hides a later one when it fits the same log-ins from the same
+/// addresses, or from all.
 const LINES: &str = "
 WITH rules AS (
     SELECT row_number() OVER () AS nr, h.*, coalesce(to_jsonb(h) ->> 'file_name', current_setting('hba_file')) AS file

@@ -28,7 +28,8 @@ pub(super) struct Judge<'a> {
     /// All names under which the registry knows this cluster.
     pub(super) names: &'a BTreeSet<ServerName>,
     pub(super) observed: &'a ObservedServer,
-    /// What the laboratories' ownership comments on the server are on, where the registry knows none of these laboratories.
+    /// What the laboratories' ownership comments on the server are on, where the registry knows none of these
+    /// laboratories.
     pub(super) marked: Option<&'a Vec<migrator::Marked>>,
     pub(super) roles: &'a RolePolicy,
 }
@@ -282,8 +283,8 @@ impl Judge<'_> {
             Some(tenant) => finding.of(&tenant.slug),
             None => finding,
         };
-        // Somebody's own database that only begins with our prefix, or a laboratory's that the registry does not know, may be in
-        // use through PUBLIC: a person decides.
+        // Somebody's own database that only begins with our prefix, or a laboratory's that the registry does
+        // not know, may be in use through PUBLIC: a person decides.
         let is_a_strangers = tenant.is_none()
             && matches!(
                 named(self.namespace, name),
@@ -308,7 +309,8 @@ impl Judge<'_> {
             return None;
         }
         let db_name = DbName::from_catalog(name).ok()?;
-        // One that was adopted keeps a name of its own; the role of this namespace that has the same ownership comment says whose it is.
+        // One that was adopted keeps a name of its own; the role of this namespace that has the same
+        // ownership comment says whose it is.
         let Some(named) = named(self.namespace, name) else {
             return self.is_forgotten(database).then(|| self.orphan(name, database));
         };

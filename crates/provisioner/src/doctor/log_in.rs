@@ -1,5 +1,6 @@
-//! What only a log-in as the laboratory's own role can show: whether the password that the registry has for it is the one that the
-//! server has, and which databases the server itself says that the role can connect to.
+//! What only a log-in as the laboratory's own role can show: whether the password that the registry has for
+//! it is the one that the server has, and which databases the server itself says that the role can connect
+//! to.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -29,7 +30,8 @@ pub(super) struct Told<'a> {
     pub(super) members: &'a BTreeSet<Slug>,
 }
 
-/// Logs in as the role of each laboratory that serves. `open` says whether everybody may connect to a database, which is told of the database.
+/// Logs in as the role of each laboratory that serves. `open` says whether everybody may connect to a
+/// database, which is told of the database.
 pub(super) async fn findings(
     inner: &Inner,
     servers: &HashMap<ServerName, ConnectTarget>,
@@ -127,7 +129,8 @@ async fn rejecting(
     Ok(lines)
 }
 
-/// Whether the role or its database has as many sessions as it may have: then it is not the server that is full.
+/// Whether the role or its database has as many sessions as it may have: then it is not the server that is
+/// full.
 async fn is_at_its_limit(
     inner: &Inner,
     admin: &ConnectTarget,

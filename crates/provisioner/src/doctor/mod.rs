@@ -1,9 +1,9 @@
 //! The doctor: compares the registry, the servers and the archives, and names what does not fit together.
 //!
-//! It takes no input and keeps no notes: it acts on what it observes. Laboratories change while it looks, so it reads the
-//! registry before and after the servers, and a server on which something seems wrong once more; what one of these
-//! readings does not show, or an operation under way explains, is not told. A server costs a few questions however many
-//! databases it has; only the deep examination opens a connection to each.
+//! It takes no input and keeps no notes: it acts on what it observes. Laboratories change while it looks, so
+//! it reads the registry before and after the servers, and a server on which something seems wrong once more;
+//! what one of these readings does not show, or an operation under way explains, is not told. A server costs
+//! a few questions however many databases it has; only the deep examination opens a connection to each.
 //!
 //! Fixing never drops what may hold a laboratory's data, and never lowers a recorded version.
 
@@ -56,12 +56,12 @@ const SERVERS_PARALLEL_MAX: usize = 8;
 const EVENTS_MAX: u32 = 20;
 
 impl Provisioner {
-    /// Looks at the whole fleet and says what is not as it should be. `deep`: also opens each laboratory's database and reads
-    /// its own migration history.
+    /// Looks at the whole fleet and says what is not as it should be. `deep`: also opens each laboratory's
+    /// database and reads its own migration history.
     ///
     /// # Errors
-    /// When the registry or the archives cannot be read, and as [`Provisioner::require_namespace`]. A server that cannot be reached is
-    /// a finding.
+    /// When the registry or the archives cannot be read, and as [`Provisioner::require_namespace`]. A server
+    /// that cannot be reached is a finding.
     pub async fn examine(&self, deep: bool) -> Result<Report, ProvisionError> {
         let began = Instant::now();
         let mut report = examine(&self.inner, deep).await?;
@@ -109,7 +109,8 @@ impl Provisioner {
     }
 }
 
-/// How often `--fix` looks at most: at first, after it has fixed what it found, and after what that brought to light.
+/// How often `--fix` looks at most: at first, after it has fixed what it found, and after what that brought
+/// to light.
 const LOOKS_MAX: usize = 3;
 
 async fn fix_all(fixer: &mut Fixer<'_>, findings: &mut [Finding]) {
@@ -331,7 +332,8 @@ fn unfit(inner: &Inner, visit: &Visit) -> Option<Finding> {
         .then(|| Finding::new(FindingKind::ServerUnfit, subject, seen, advice).on(&visit.server))
 }
 
-/// The laboratories under whose name a database lies that does not carry their ownership comment: what is in it is not theirs.
+/// The laboratories under whose name a database lies that does not carry their ownership comment: what is in
+/// it is not theirs.
 fn strangers(visits: &[Visit], registry_state: &RegistryState) -> BTreeSet<TenantId> {
     let displaced = registry_state.tenants.iter().filter(|tenant| {
         let comment = ownership_comment(tenant);
@@ -389,12 +391,14 @@ async fn judge(
     if !found.iter().any(is_of_log_in) {
         return Ok(found);
     }
-    // A suspension that ended between the look and the question whether one is under way has closed the server since.
+    // A suspension that ended between the look and the question whether one is under way has closed the
+    // server since.
     let last = ObservedServer::read(&visit.session, &inner.config.namespace).await?;
     Ok(in_both(found, by(after, &last)))
 }
 
-/// What is wrong with rights and settings on one server: what two looks show, of laboratories that nobody changes.
+/// What is wrong with rights and settings on one server: what two looks show, of laboratories that nobody
+/// changes.
 async fn rights(
     inner: &Inner,
     visit: &Visit,
@@ -464,8 +468,8 @@ fn is_of_log_in(finding: &Finding) -> bool {
     matches!(finding.remedy, Some(Remedy::Align(_)))
 }
 
-/// Whether what was seen of a log-in is not merely a suspension or a resumption that is under way: those change the server
-/// under the lock of the laboratory's row, and are no operations.
+/// Whether what was seen of a log-in is not merely a suspension or a resumption that is under way: those
+/// change the server under the lock of the laboratory's row, and are no operations.
 async fn stands(inner: &Inner, after: &RegistryState, finding: &Finding) -> Result<bool, ProvisionError> {
     let Some(Remedy::Align(id)) = finding.remedy else {
         return Ok(true);

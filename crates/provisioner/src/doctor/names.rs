@@ -14,8 +14,8 @@ pub(super) enum Named {
     Making(TenantId),
     /// A copy in which this operation verifies its dump.
     Scratch(OperationId),
-    /// What this operation puts in a laboratory's place, or what the laboratory had before that. One that failed may still need
-    /// the first, and the second is the laboratory's own.
+    /// What this operation puts in a laboratory's place, or what the laboratory had before that. One that
+    /// failed may still need the first, and the second is the laboratory's own.
     Exchanged(OperationId),
     /// A sealed template.
     Template(Build),
@@ -49,7 +49,8 @@ impl Build {
         self.version == Some(migrator::latest()) && is_current(&self.fingerprint)
     }
 
-    /// Whether nothing will clone it: it is not of this code's schema, nor of a newer one that another binary may use.
+    /// Whether nothing will clone it: it is not of this code's schema, nor of a newer one that another binary
+    /// may use.
     pub(super) fn is_stale(&self) -> bool {
         !self.is_current() && self.version.is_none_or(|version| version <= migrator::latest())
     }

@@ -1,4 +1,5 @@
-//! One reading of a server: all databases, all roles, who may connect where, in a few questions whatever their number.
+//! One reading of a server: all databases, all roles, who may connect where, in a few questions whatever
+//! their number.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -56,7 +57,8 @@ pub(super) struct ObservedServer {
     pub(super) roles: BTreeMap<String, ObservedRole>,
     /// Whether somebody builds the namespace's template.
     pub(super) template_is_built: bool,
-    /// Somebody compares a database that is to be adopted, in a scratch database for which no operation stands yet.
+    /// Somebody compares a database that is to be adopted, in a scratch database for which no operation
+    /// stands yet.
     pub(super) comparing: bool,
     /// Somebody makes spares just now, and one of them is not finished.
     pub(super) spares_are_made: bool,
@@ -114,8 +116,8 @@ impl ObservedServer {
         role.is_some_and(|role| role.member_of.iter().any(|group| group == of))
     }
 
-    /// The connectable databases that a role may connect to by itself or through what it is a member of; PUBLIC's rights
-    /// aside.
+    /// The connectable databases that a role may connect to by itself or through what it is a member of;
+    /// PUBLIC's rights aside.
     pub(super) fn reach_of(&self, role: &str) -> BTreeSet<&str> {
         let mut known = BTreeSet::from([role]);
         let mut open = vec![role];

@@ -1,5 +1,5 @@
-//! What the registry alone shows: operations that nobody works on, laboratories between two states with nobody to move
-//! them on, secrets that cannot be opened.
+//! What the registry alone shows: operations that nobody works on, laboratories between two states with
+//! nobody to move them on, secrets that cannot be opened.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use super::{
 };
 use crate::Inner;
 
-/// How long an operation may be due, or its lease over, before it counts as forgotten. A worker looks every few seconds, but
-/// with all of its hands full it comes later.
+/// How long an operation may be due, or its lease over, before it counts as forgotten. A worker looks every
+/// few seconds, but with all of its hands full it comes later.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// Operations that are due and that nobody runs.

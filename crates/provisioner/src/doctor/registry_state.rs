@@ -1,5 +1,5 @@
-//! One reading of the registry: the laboratories and what is under way. It grows with the fleet by under a kilobyte a
-//! laboratory.
+//! One reading of the registry: the laboratories and what is under way. It grows with the fleet by under a
+//! kilobyte a laboratory.
 
 use std::collections::{HashMap, HashSet};
 
@@ -29,7 +29,8 @@ pub(super) struct RegistryState {
 }
 
 impl RegistryState {
-    /// Reads page by page, in one snapshot: a laboratory that is being removed is never read without its operation.
+    /// Reads page by page, in one snapshot: a laboratory that is being removed is never read without its
+    /// operation.
     pub(super) async fn read(registry: &Registry) -> Result<Self, ProvisionError> {
         let mut client = registry.client().await?;
         let snapshot = client

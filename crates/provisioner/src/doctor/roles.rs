@@ -1,5 +1,5 @@
-//! What is wrong with roles: what they reach, what limits they have, whose they are. Pure, as [`Judge`] is. Attributes, memberships and
-//! settings are [`super::checks`]'.
+//! What is wrong with roles: what they reach, what limits they have, whose they are. Pure, as [`Judge`] is.
+//! Attributes, memberships and settings are [`super::checks`]'.
 
 use model::{DbName, RoleName, TenantState};
 use registry::Tenant;
@@ -97,7 +97,8 @@ impl Judge<'_> {
 
     pub(super) fn reach(&self, tenant: &Tenant, role: &ObservedRole) -> Vec<Finding> {
         let name = tenant.role_name.as_str();
-        // A database with its ownership comment is its own under whatever name, as one that was renamed by hand.
+        // A database with its ownership comment is its own under whatever name, as one that was renamed by
+        // hand.
         let comment = ownership_comment(tenant);
         let is_own = |database: &str| {
             let observed = self.observed.databases.get(database);

@@ -41,7 +41,8 @@ pub(crate) struct Context<'a> {
     pub(crate) actor: Actor,
     /// The laboratory as it was when the step began, for the step's first look.
     pub(crate) known: Mutex<Option<Option<Tenant>>>,
-    /// The session on the server's maintenance database, kept from step to step: a log-in costs more than most steps.
+    /// The session on the server's maintenance database, kept from step to step: a log-in costs more than
+    /// most steps.
     pub(crate) session: Mutex<Option<AdminSession>>,
     /// The administrator's session on the laboratory's own database, kept likewise.
     pub(crate) inside: Mutex<Option<tokio_postgres::Client>>,
@@ -111,8 +112,8 @@ impl<'a> Context<'a> {
         Ok(rows.iter().any(|row| row.step == step))
     }
 
-    /// To be called before what cannot be taken back, in its transaction where it has one: from here on nobody can call the
-    /// operation off. Fails when somebody has.
+    /// To be called before what cannot be taken back, in its transaction where it has one: from here on
+    /// nobody can call the operation off. Fails when somebody has.
     pub(crate) async fn make_irreversible(
         &self,
         client: &impl deadpool_postgres::GenericClient,
@@ -147,8 +148,8 @@ impl<'a> Context<'a> {
         Change::by(&self.actor).in_operation(self.operation.id)
     }
 
-    /// Tells whoever watches, here and through the registry, how much is written. The registry is told when it can be:
-    /// it is only for show.
+    /// Tells whoever watches, here and through the registry, how much is written. The registry is told when
+    /// it can be: it is only for show.
     pub(crate) fn tell_bytes(&self, step: Step, bytes: u64, total: Option<u64>) {
         (self.observe)(Progress::Bytes { step, bytes, total });
         let (registry, lease) = (self.inner.config.registry.clone(), self.lease.clone());

@@ -1,8 +1,8 @@
 //! Where a test may kill the process: before and after each step acts, and at a few moments within.
 //!
-//! Compiled to nothing without the feature `fault-points`. With it, a process whose environment names a point in
-//! `TENANTRY_FAULT_POINT` appends the point's name to the file `TENANTRY_FAULT_FILE` when it gets there, and then waits
-//! for ever: whoever waits for the file kills it and knows that the kill landed exactly there.
+//! Compiled to nothing without the feature `fault-points`. With it, a process whose environment names a point
+//! in `TENANTRY_FAULT_POINT` appends the point's name to the file `TENANTRY_FAULT_FILE` when it gets there,
+//! and then waits for ever: whoever waits for the file kills it and knows that the kill landed exactly there.
 
 use model::{OperationKind, Step};
 
@@ -65,7 +65,8 @@ mod imp {
             }
         }
 
-        /// Stops at `point`, such as `provision/ensure_role/acted` or `provision/undo/drop_role/begun`, and tells `file`.
+        /// Stops at `point`, such as `provision/ensure_role/acted` or `provision/undo/drop_role/begun`, and
+        /// tells `file`.
         #[must_use]
         pub fn stop_at(point: impl Into<String>, file: impl Into<PathBuf>) -> Self {
             Self {

@@ -1,6 +1,6 @@
-//! Running one claimed operation: its steps in order, skipping those that are done, under a lease that is renewed on the
-//! side. A failure that may pass gives the operation back with a wait that is kept in the registry; any other, or one too
-//! many, turns it to undoing where there is something to undo, and ends it.
+//! Running one claimed operation: its steps in order, skipping those that are done, under a lease that is
+//! renewed on the side. A failure that may pass gives the operation back with a wait that is kept in the
+//! registry; any other, or one too many, turns it to undoing where there is something to undo, and ends it.
 
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,8 @@ impl Drop for Aborting {
 }
 
 impl Provisioner {
-    /// Carries a claimed operation as far as it goes. `stop` turning true interrupts it between two polls and gives it
-    /// back at once.
+    /// Carries a claimed operation as far as it goes. `stop` turning true interrupts it between two polls and
+    /// gives it back at once.
     pub(crate) async fn carry_out(
         &self,
         operation: Operation,
@@ -140,7 +140,8 @@ impl Run<'_> {
         } else {
             tokio::select! {
                 ended = self.sequence(&cx, &definition(kind).steps) => ended?,
-                // The step under way is dropped with its programs. What it left on the server is ended by the undoing.
+                // The step under way is dropped with its programs. What it left on the server is ended by the
+                // undoing.
                 () = self.cancelled() => Ended::Cancelled,
             }
         };
@@ -202,8 +203,8 @@ impl Run<'_> {
         Ok(format!("cancelled by {by}"))
     }
 
-    /// Failures end an operation at `attempts_max`; the tries beside them were cut off by a crash each. They are given
-    /// more room, since a machine may be restarted often, but not for ever.
+    /// Failures end an operation at `attempts_max`; the tries beside them were cut off by a crash each. They
+    /// are given more room, since a machine may be restarted often, but not for ever.
     fn died_too_often(&self) -> bool {
         self.operation.attempts
             > self
@@ -214,8 +215,8 @@ impl Run<'_> {
                 .saturating_mul(CUT_OFF_FACTOR)
     }
 
-    /// What was being made and is in service stays, whatever its operation says: its activation may have been committed just
-    /// before the connection broke.
+    /// What was being made and is in service stays, whatever its operation says: its activation may have been
+    /// committed just before the connection broke.
     async fn may_be_undone(&self) -> Result<bool, ProvisionError> {
         if self.operation.kind == OperationKind::RestoreInPlace {
             return Ok(!self.is_irreversible().await?);
@@ -246,8 +247,9 @@ impl Run<'_> {
         Ok(now.is_some_and(|operation| operation.irreversible))
     }
 
-    /// When a step of the other direction was begun last. What was done before that may have been taken away since (or
-    /// made again, when a failed operation was opened again behind its undoing), so it counts no more.
+    /// When a step of the other direction was begun last. What was done before that may have been taken away
+    /// since (or made again, when a failed operation was opened again behind its undoing), so it counts no
+    /// more.
     fn turned_at(&self, known: &[StepRow], undoing: bool) -> Option<Timestamp> {
         let kind = self.operation.kind;
         let (own, opposite) = if undoing {
@@ -273,7 +275,8 @@ impl Run<'_> {
         let mut to_note = None;
         for (at, (&step, &function)) in sequence.order.iter().zip(sequence.functions).enumerate() {
             let done = |row: &StepRow| {
-                // One that stands in both directions may have been done in the other: it looks before it acts.
+                // One that stands in both directions may have been done in the other: it looks before it
+                // acts.
                 let kind = self.operation.kind;
                 let in_both = steps(kind).contains(&step) && undo_steps(kind).contains(&step);
                 !in_both
@@ -307,7 +310,8 @@ impl Run<'_> {
                 return Ok(Ended::Cancelled);
             }
             let error = failure.error.to_string();
-            // Another host may have what this one lacks. It is told by the registry's clock how long that is hoped for.
+            // Another host may have what this one lacks. It is told by the registry's clock how long that is
+            // hoped for.
             if matches!(failure.error, ProvisionError::Elsewhere { .. }) {
                 if self.operation.left_long_enough() {
                     let limit = self.inner.config.bounds.elsewhere_limit.as_secs();
@@ -374,8 +378,8 @@ impl Run<'_> {
         Ok(Ended::GivenBack)
     }
 
-    /// One try of one step. The outer error means that the registry could not be told, or that the lease is lost: then
-    /// nothing more may be done.
+    /// One try of one step. The outer error means that the registry could not be told, or that the lease is
+    /// lost: then nothing more may be done.
     async fn step(
         &self,
         cx: &Context<'_>,
@@ -435,7 +439,8 @@ impl Run<'_> {
         }
     }
 
-    /// Ends the operation, with an event (while there is a laboratory to have it), an audit row, and what others are told.
+    /// Ends the operation, with an event (while there is a laboratory to have it), an audit row, and what
+    /// others are told.
     async fn finish(&self, outcome: Outcome<'_>) -> Result<(), ProvisionError> {
         let operation = self.operation;
         let (word, error) = (outcome.status(), outcome.error_text());
@@ -452,8 +457,8 @@ impl Run<'_> {
         let there = registry::tenant_lock_in_txn(&txn, operation.tenant)
             .await?
             .is_some();
-        // Before the operation's row, because it locks the laboratory's events: whoever changes the laboratory holds that lock before it looks at the
-        // laboratory's operations.
+        // Before the operation's row, because it locks the laboratory's events: whoever changes the
+        // laboratory holds that lock before it looks at the laboratory's operations.
         registry::outbox_of_operation_end(&txn, operation, outcome, &actor).await?;
         registry::operation_finish(&txn, self.lease, outcome).await?;
         if operation.kind == OperationKind::Backup {

@@ -1,8 +1,9 @@
 //! The session in which a step works on a server.
 //!
-//! It holds an advisory lock of the laboratory's own. A worker that lost its lease while a statement was under way (a
-//! `CREATE DATABASE`, say) leaves a backend that goes on for a while; its successor ends that backend and only then begins.
-//! The lease is the right to work, this lock makes sure that nobody else still does.
+//! It holds an advisory lock of the laboratory's own. A worker that lost its lease while a statement was
+//! under way (a `CREATE DATABASE`, say) leaves a backend that goes on for a while; its successor ends that
+//! backend and only then begins. The lease is the right to work, this lock makes sure that nobody else still
+//! does.
 
 use std::time::{Duration, Instant};
 
@@ -51,9 +52,9 @@ impl Context<'_> {
         Ok(held)
     }
 
-    /// A session on the laboratory's own database as the administrator, kept from step to step like the other. Only for
-    /// operations that do not drop it. A database without the laboratory's ownership comment is not entered; an adoption, which gives it the ownership comment, looks
-    /// for itself.
+    /// A session on the laboratory's own database as the administrator, kept from step to step like the
+    /// other. Only for operations that do not drop it. A database without the laboratory's ownership comment
+    /// is not entered; an adoption, which gives it the ownership comment, looks for itself.
     pub(crate) async fn inside(&self, tenant: &Tenant) -> Result<MappedMutexGuard<'_, Client>, StepError> {
         let mut kept = self.inside.lock().await;
         if kept.as_ref().is_none_or(Client::is_closed) {

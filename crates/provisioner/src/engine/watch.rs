@@ -18,11 +18,13 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 impl Provisioner {
-    /// Runs an operation to its end, waiting for its next try where one failed; while another worker has it, watches
-    /// instead. One that waits for a time to pass (the grace period of a removal) is returned as it is then. Dropping the future stops the work; the operation goes on elsewhere once its lease has ended.
+    /// Runs an operation to its end, waiting for its next try where one failed; while another worker has it,
+    /// watches instead. One that waits for a time to pass (the grace period of a removal) is returned as it
+    /// is then. Dropping the future stops the work; the operation goes on elsewhere once its lease has ended.
     ///
     /// # Errors
-    /// [`ProvisionError::Failed`] when the operation ended without success, [`ProvisionError::Cancelled`]; others when the registry cannot be asked.
+    /// [`ProvisionError::Failed`] when the operation ended without success, [`ProvisionError::Cancelled`];
+    /// others when the registry cannot be asked.
     pub async fn run(
         &self,
         operation: OperationId,

@@ -1,5 +1,5 @@
-//! The worker: takes whatever operation may run, woken by the registry's notifications, and looking by itself now and then
-//! because a notification can be missed.
+//! The worker: takes whatever operation may run, woken by the registry's notifications, and looking by itself
+//! now and then because a notification can be missed.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::{
 const STOP_LIMIT: Duration = Duration::from_secs(6);
 
 impl Provisioner {
-    /// Runs operations until `shutdown` is ready. Then it claims nothing more, lets those under way end for a bounded time,
-    /// and gives the rest back, so that another worker goes on with them at once.
+    /// Runs operations until `shutdown` is ready. Then it claims nothing more, lets those under way end for a
+    /// bounded time, and gives the rest back, so that another worker goes on with them at once.
     pub async fn worker(&self, shutdown: impl Future<Output = ()>) {
         let bounds = &self.inner.config.bounds;
         let mut listener = Listener::start(self.inner.config.registry.target(), ListenerOptions::default());

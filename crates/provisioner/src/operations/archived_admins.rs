@@ -1,4 +1,5 @@
-//! The administrators of a laboratory as its archive keeps them: sealed, because their passwords' hashes are among them.
+//! The administrators of a laboratory as its archive keeps them: sealed, because their passwords' hashes are
+//! among them.
 
 use identity::SealContext;
 use jiff::Timestamp;

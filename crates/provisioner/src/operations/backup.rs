@@ -54,7 +54,8 @@ impl Provisioner {
 }
 
 impl Inner {
-    /// Refuses a backup that could not be made, with all that is in the way, whoever wants it: a person, or a schedule.
+    /// Refuses a backup that could not be made, with all that is in the way, whoever wants it: a person, or a
+    /// schedule.
     pub(crate) async fn require_backup(&self, tenant: TenantId) -> Result<(), ProvisionError> {
         let client = self.config.registry.client().await?;
         let found = registry::tenant_by_id(&client, tenant).await?;

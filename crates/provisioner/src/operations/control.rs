@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Provisioner {
-    /// Asks for an operation to be cancelled, which brings back what was before it: a laboratory being made is taken away, one
-    /// being removed is opened again. It is done when the operation is `cancelled`.
+    /// Asks for an operation to be cancelled, which brings back what was before it: a laboratory being made
+    /// is taken away, one being removed is opened again. It is done when the operation is `cancelled`.
     ///
     /// # Errors
     /// [`RegistryError::NotCancellable`] says why not, [`RegistryError::NotFound`].

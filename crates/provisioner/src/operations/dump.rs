@@ -1,5 +1,5 @@
-//! Writing an archive: a dump of one snapshot, and the manifest of what that snapshot held. Also of a laboratory that goes on
-//! working: dump and manifest share the snapshot, whatever is written meanwhile.
+//! Writing an archive: a dump of one snapshot, and the manifest of what that snapshot held. Also of a
+//! laboratory that goes on working: dump and manifest share the snapshot, whatever is written meanwhile.
 
 use std::time::Instant;
 
@@ -56,8 +56,8 @@ impl Inner {
         location.local().map(|_| self.host.clone())
     }
 
-    /// The host that has a file which cannot be read on this one. `None` where it can, where every host sees the same store,
-    /// and where nothing says which host wrote it.
+    /// The host that has a file which cannot be read on this one. `None` where it can, where every host sees
+    /// the same store, and where nothing says which host wrote it.
     pub(crate) async fn lies_elsewhere<'a>(
         &self,
         location: &Location,
@@ -99,8 +99,8 @@ impl Inner {
 }
 
 impl Context<'_> {
-    /// An operation makes at most one archive, so it lends it its id: whatever an earlier try left under that name is
-    /// overwritten and not forgotten.
+    /// An operation makes at most one archive, so it lends it its id: whatever an earlier try left under that
+    /// name is overwritten and not forgotten.
     pub(crate) fn archive_id(&self) -> ArchiveId {
         ArchiveId::from(self.operation.id.as_uuid())
     }
@@ -134,7 +134,8 @@ impl Context<'_> {
     }
 }
 
-/// The programs, the server's version, and the place to write: nothing is closed or dumped before all three are in order.
+/// The programs, the server's version, and the place to write: nothing is closed or dumped before all three
+/// are in order.
 pub(crate) async fn ready_to_archive(
     cx: &Context<'_>,
     held: &AdminSession,
@@ -281,8 +282,8 @@ async fn end_archive_sessions(held: &AdminSession, tenant: &Tenant) -> Result<()
         .map_err(ProvisionError::db("ending an earlier dump", &held.target))
 }
 
-/// The archive that this operation made of a closed laboratory: recorded, there, unchanged, and of what the database still
-/// holds. A superuser may have written since.
+/// The archive that this operation made of a closed laboratory: recorded, there, unchanged, and of what the
+/// database still holds. A superuser may have written since.
 pub(crate) async fn require_archive_of(
     cx: &Context<'_>,
     held: &AdminSession,
@@ -319,7 +320,8 @@ pub(crate) async fn require_archive(
     Ok((archive, manifest))
 }
 
-/// The files of an operation that ended before its archive was recorded. Where it is opened again, it makes another dump.
+/// The files of an operation that ended before its archive was recorded. Where it is opened again, it makes
+/// another dump.
 pub(crate) async fn remove_unrecorded(cx: &Context<'_>) -> Result<(), StepError> {
     let client = cx.inner.config.registry.client().await?;
     if registry::archive_by_operation(&client, cx.operation.id)

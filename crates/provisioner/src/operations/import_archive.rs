@@ -1,5 +1,5 @@
-//! Taking an archive into the registry that does not know it, as one that was restored from an older backup: the dump is
-//! verified as every archive is, and only then recorded.
+//! Taking an archive into the registry that does not know it, as one that was restored from an older backup:
+//! the dump is verified as every archive is, and only then recorded.
 
 use archive::{ArchiveError, Location, Manifest};
 use model::{ArchiveId, OperationId, OperationKind, Slug, TenantId};
@@ -64,13 +64,14 @@ fn refused(location: &str, why: impl std::fmt::Display) -> ProvisionError {
 }
 
 impl Provisioner {
-    /// Asks for a dump, with the manifest beside it, to be taken into the registry: it is restored and compared as every archive
-    /// is, and recorded under its own id. `path_or_url` is a path on this host or a URL, of the dump or of the manifest. A
-    /// location outside the configured store is refused unless `anywhere`.
+    /// Asks for a dump, with the manifest beside it, to be taken into the registry: it is restored and
+    /// compared as every archive is, and recorded under its own id. `path_or_url` is a path on this host or a
+    /// URL, of the dump or of the manifest. A location outside the configured store is refused unless
+    /// `anywhere`.
     ///
     /// # Errors
-    /// [`ProvisionError::Invalid`] says what is wrong with the files or the keys; [`ProvisionError::Refused`] when the archive is recorded
-    /// already; [`ProvisionError::ArchiveTooNew`];
+    /// [`ProvisionError::Invalid`] says what is wrong with the files or the keys; [`ProvisionError::Refused`]
+    /// when the archive is recorded already; [`ProvisionError::ArchiveTooNew`];
     /// [`registry::RegistryError::OperationInProgress`] while another operation works on its laboratory.
     pub async fn request_import(
         &self,

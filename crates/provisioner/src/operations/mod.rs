@@ -1,5 +1,6 @@
-//! The operations: for each kind how it is asked for, which steps it has, and what they do. A step looks before it acts and
-//! says what it saw; run again after a crash at any point, it finds what is there and does the rest.
+//! The operations: for each kind how it is asked for, which steps it has, and what they do. A step looks
+//! before it acts and says what it saw; run again after a crash at any point, it finds what is there and does
+//! the rest.
 
 pub(crate) mod adopt;
 pub(crate) mod archived_admins;
@@ -41,15 +42,15 @@ pub fn steps(kind: OperationKind) -> &'static [Step] {
     definition(kind).steps.order
 }
 
-/// The steps that take away all that an operation has made which failed for good or was cancelled, in order; empty where there is
-/// nothing to take away.
+/// The steps that take away all that an operation has made which failed for good or was cancelled, in order;
+/// empty where there is nothing to take away.
 #[must_use]
 pub fn undo_steps(kind: OperationKind) -> &'static [Step] {
     definition(kind).undo.order
 }
 
-/// What an operation that fails for good or is cancelled must not leave lying about, beside what undoing takes away. Failing
-/// here is logged: the operation's own error matters more.
+/// What an operation that fails for good or is cancelled must not leave lying about, beside what undoing
+/// takes away. Failing here is logged: the operation's own error matters more.
 pub(crate) async fn clean_up(cx: &Context<'_>, cancelled: bool) {
     if steps(cx.operation.kind).contains(&Step::Verify)
         && let Err(failure) = verify::drop_scratch(cx).await
@@ -60,8 +61,8 @@ pub(crate) async fn clean_up(cx: &Context<'_>, cancelled: bool) {
             "the scratch database may be left; it is dropped when the operation runs again"
         );
     }
-    // A removal that failed is opened again and goes on with the dump that it has. Others make another one, and what nobody
-    // verified would stay for good.
+    // A removal that failed is opened again and goes on with the dump that it has. Others make another one,
+    // and what nobody verified would stay for good.
     if (cancelled || cx.operation.kind != OperationKind::Offboard)
         && steps(cx.operation.kind).contains(&Step::Dump)
         && let Err(failure) = dump::remove_unrecorded(cx).await

@@ -1,5 +1,5 @@
-//! Verifying a dump: it is restored beside the original and must hold what its manifest says. Only then does the registry
-//! learn that there is an archive.
+//! Verifying a dump: it is restored beside the original and must hold what its manifest says. Only then does
+//! the registry learn that there is an archive.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ use crate::{
 /// How often it is looked how far a restore is.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How long the operation's row is held at a time while a manifest is written, how often that is tried, and the pause between.
+/// How long the operation's row is held at a time while a manifest is written, how often that is tried, and
+/// the pause between.
 const HOLD_LIMIT: Duration = Duration::from_secs(3);
 const HOLDS_MAX: u32 = 5;
 const HOLD_PAUSE: Duration = Duration::from_secs(1);
@@ -71,7 +72,8 @@ async fn verify(cx: &Context<'_>, recording: Recording) -> StepResult {
     require_own(&held, &tenant).await?;
     let dumped = cx.dumped().await?;
     let location = Location::parse(&dumped.location)?;
-    // The process that dumped it is gone, perhaps with its host: what is not recorded yet is dumped again rather than waited for.
+    // The process that dumped it is gone, perhaps with its host: what is not recorded yet is dumped again
+    // rather than waited for.
     if let Some(host) = cx.inner.lies_elsewhere(&location, dumped.host.as_deref()).await {
         return Err(StepError::retry(archive::ArchiveError::Broken {
             location: location.to_string(),
@@ -93,8 +95,8 @@ async fn verify(cx: &Context<'_>, recording: Recording) -> StepResult {
     record(cx, &tenant, &location, manifest, recording).await
 }
 
-/// An earlier try came as far as the row. To verify and record it once more would only give the file another time of its verification
-/// than the row has, if that try is cut off as well.
+/// An earlier try came as far as the row. To verify and record it once more would only give the file another
+/// time of its verification than the row has, if that try is cut off as well.
 async fn recorded_already(
     cx: &Context<'_>,
     held: &AdminSession,
@@ -127,8 +129,8 @@ pub(crate) fn seen(archive: &Archive, manifest: &Manifest) -> Value {
     })
 }
 
-/// Makes the group roles that the dump names: they hold rights in it, and the laboratory may be gone. Nobody is a member of them.
-/// Gives the archived laboratory's, if it was not there.
+/// Makes the group roles that the dump names: they hold rights in it, and the laboratory may be gone. Nobody
+/// is a member of them. Gives the archived laboratory's, if it was not there.
 pub(crate) async fn ensure_groups(
     cx: &Context<'_>,
     held: &AdminSession,
@@ -162,8 +164,8 @@ pub(crate) async fn ensure_groups(
     Ok(made)
 }
 
-/// Drops a group role that was made for a restore alone. Another restore of the same archive may need it still: then it has
-/// rights and stays, and the doctor drops it later.
+/// Drops a group role that was made for a restore alone. Another restore of the same archive may need it
+/// still: then it has rights and stays, and the doctor drops it later.
 pub(crate) async fn drop_made_group(held: &AdminSession, made: Option<RoleName>) {
     let Some(group) = made else {
         return;
@@ -230,7 +232,8 @@ pub(crate) fn tell_missing(cx: &Context<'_>, saw: &mut Value, missing: &Missing)
     saw["ownersLeftOut"] = json!(missing.owned);
 }
 
-/// Restores a dump into a database that is made for it, and refuses one that does not hold what the manifest says.
+/// Restores a dump into a database that is made for it, and refuses one that does not hold what the manifest
+/// says.
 pub(crate) async fn restore_checked(
     cx: &Context<'_>,
     held: &AdminSession,
@@ -281,9 +284,9 @@ async fn size(held: &AdminSession, name: &DbName) -> Result<u64, ProvisionError>
     Ok(row.get::<_, i64>(0).unsigned_abs())
 }
 
-/// An empty database with the encoding and locale of the one that was dumped, which decide how text sorts, or with another's where
-/// the manifest does not say. Nobody but us gets in, at no moment: a session that slipped in before a REVOKE would go on, and
-/// read what is restored later.
+/// An empty database with the encoding and locale of the one that was dumped, which decide how text sorts, or
+/// with another's where the manifest does not say. Nobody but us gets in, at no moment: a session that
+/// slipped in before a REVOKE would go on, and read what is restored later.
 async fn create_like(
     cx: &Context<'_>,
     held: &AdminSession,
@@ -346,8 +349,9 @@ pub(crate) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
     Ok(())
 }
 
-/// A row promises that both files are whole, and what was cancelled leaves neither. So the operation's row is held while the
-/// manifest says that it was verified and until the archive's row is there: who cancels it comes before both or behind both.
+/// A row promises that both files are whole, and what was cancelled leaves neither. So the operation's row is
+/// held while the manifest says that it was verified and until the archive's row is there: who cancels it
+/// comes before both or behind both.
 async fn record(
     cx: &Context<'_>,
     tenant: &Tenant,

@@ -1,9 +1,10 @@
 //! Comparing what servers say with what the registry says, and fixing the servers.
 //!
-//! A suspension is committed in the registry first and told to the laboratory's server last. When the process dies in
-//! between, or the server is away, a laboratory that does not serve has a role that can still log in. No note is kept of
-//! that: each worker looks, at its start and every now and then, and what it finds it closes. So it does not matter how
-//! it came about; a server that was restored from a backup is fixed the same way.
+//! A suspension is committed in the registry first and told to the laboratory's server last. When the process
+//! dies in between, or the server is away, a laboratory that does not serve has a role that can still log in.
+//! No note is kept of that: each worker looks, at its start and every now and then, and what it finds it
+//! closes. So it does not matter how it came about; a server that was restored from a backup is fixed the
+//! same way.
 
 use std::time::Duration;
 
@@ -80,7 +81,8 @@ async fn one_server(inner: &Inner, server: Server) -> Result<(), ProvisionError>
     Ok(())
 }
 
-/// Those whose role can log in or is logged in. A role that is not marked as the laboratory's own is somebody else's.
+/// Those whose role can log in or is logged in. A role that is not marked as the laboratory's own is somebody
+/// else's.
 async fn open<'a>(session: &AdminSession, page: &'a [Tenant]) -> Result<Vec<&'a Tenant>, ProvisionError> {
     let roles: Vec<&str> = page.iter().map(|tenant| tenant.role_name.as_str()).collect();
     let comments: Vec<String> = page.iter().map(ownership_comment).collect();
@@ -102,8 +104,9 @@ async fn open<'a>(session: &AdminSession, page: &'a [Tenant]) -> Result<Vec<&'a 
     Ok(rows.iter().filter_map(|row| at(row.get(0))).collect())
 }
 
-/// Suspending and resuming go on meanwhile. What has changed since the page was read is somebody's who is at it, or the next
-/// look's; what was suspended a moment ago is most likely being closed right now, so that it was open is nothing to warn of.
+/// Suspending and resuming go on meanwhile. What has changed since the page was read is somebody's who is at
+/// it, or the next look's; what was suspended a moment ago is most likely being closed right now, so that it
+/// was open is nothing to warn of.
 async fn close(inner: &Inner, tenant: &Tenant) {
     let actor = Actor::Worker(inner.owner.clone());
     let settled = inner.config.bounds.routers_grace + SUSPENDING_MAX;

@@ -1,4 +1,5 @@
-//! Reconcilers: each takes no input, looks again and again at what is there, and brings it to what the registry says.
+//! Reconcilers: each takes no input, looks again and again at what is there, and brings it to what the
+//! registry says.
 
 mod fences;
 mod schedules;

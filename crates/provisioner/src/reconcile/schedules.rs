@@ -25,9 +25,9 @@ impl Provisioner {
         }
     }
 
-    /// Asks for the backups that are due now, a bounded number of them, and says which. One that was missed, however often,
-    /// is made once. What keeps a backup from being made, as it would one that a person asks for, is noted as its failure, and it is
-    /// due again soon.
+    /// Asks for the backups that are due now, a bounded number of them, and says which. One that was missed,
+    /// however often, is made once. What keeps a backup from being made, as it would one that a person asks
+    /// for, is noted as its failure, and it is due again soon.
     ///
     /// # Errors
     /// [`ProvisionError::Registry`] when the registry cannot be asked.
@@ -38,7 +38,8 @@ impl Provisioner {
                 Ok(Due::Asked(operation)) => asked.push(operation),
                 Ok(Due::Refused) => {}
                 Ok(Due::None) => break,
-                // Somebody asked for another operation between our look and our write: it is due again at the next look.
+                // Somebody asked for another operation between our look and our write: it is due again at the
+                // next look.
                 Err(ProvisionError::Registry(RegistryError::OperationInProgress { tenant })) => {
                     tracing::debug!(tenant.id = %tenant, "a backup that is due waits for another operation");
                     break;

@@ -1,6 +1,6 @@
-//! Keeping databases ready: each worker looks now and then, and whenever a spare was taken, whether every server has as many
-//! as it should, and clones what is missing. One process at a time on each server, one clone at a time: copies beside each
-//! other slow each other down, and the laboratories' own work with them.
+//! Keeping databases ready: each worker looks now and then, and whenever a spare was taken, whether every
+//! server has as many as it should, and clones what is missing. One process at a time on each server, one
+//! clone at a time: copies beside each other slow each other down, and the laboratories' own work with them.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use registry::Server;
 
 use crate::{Inner, ProvisionError, Provisioner, server::AdminSession};
 
-/// How soon to look again after what could not be done: what a server's crash has left half made should not lie about.
+/// How soon to look again after what could not be done: what a server's crash has left half made should not
+/// lie about.
 const PUT_OFF: Duration = Duration::from_secs(2);
 
 /// What stocking one server came to.
@@ -69,8 +70,8 @@ async fn all(inner: &Inner) -> Result<Stocked, ProvisionError> {
 }
 
 impl Provisioner {
-    /// Looks once whether every server has as many spares as configured, clones what is missing and drops those of a schema
-    /// that is past, as after a migration. Workers do it by themselves.
+    /// Looks once whether every server has as many spares as configured, clones what is missing and drops
+    /// those of a schema that is past, as after a migration. Workers do it by themselves.
     ///
     /// # Errors
     /// When the registry cannot be asked; a server that cannot be reached is logged and passed over.
@@ -111,7 +112,8 @@ async fn under_lock(inner: &Inner, session: &AdminSession) -> Result<Stocked, Pr
     }
     migrator::spare_groups_tidy(&session.client, namespace).await?;
     done.ready = found.ready.len();
-    // Each is counted anew, since others take them meanwhile; the bound keeps two that take and make from going on for ever.
+    // Each is counted anew, since others take them meanwhile; the bound keeps two that take and make from
+    // going on for ever.
     for _ in 0..inner.config.bounds.spares {
         if done.ready >= inner.config.bounds.spares {
             break;

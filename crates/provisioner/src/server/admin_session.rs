@@ -1,7 +1,7 @@
 //! How a laboratory's server is reached as its administrator.
 //!
-//! A log-in costs more than most steps, so a session on a maintenance database is kept when an operation is done with it,
-//! for the next one: few, and not for long.
+//! A log-in costs more than most steps, so a session on a maintenance database is kept when an operation is
+//! done with it, for the next one: few, and not for long.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -74,12 +74,14 @@ impl AdminSession {
 }
 
 impl Provisioner {
-    /// The laboratory's database as its server's administrator, for whoever takes a copy of all that it holds: the
-    /// laboratory's own role is locked out while it is suspended. Who asks for that stands in the audit from then on.
+    /// The laboratory's database as its server's administrator, for whoever takes a copy of all that it
+    /// holds: the laboratory's own role is locked out while it is suspended. Who asks for that stands in the
+    /// audit from then on.
     ///
     /// # Errors
-    /// When the registry or the server cannot be asked, or the administrator's password cannot be opened; [`ProvisionError::Refused`]
-    /// when the database is not there or does not carry the laboratory's ownership comment.
+    /// When the registry or the server cannot be asked, or the administrator's password cannot be opened;
+    /// [`ProvisionError::Refused`] when the database is not there or does not carry the laboratory's
+    /// ownership comment.
     pub async fn open_for_export(
         &self,
         tenant: &Tenant,
@@ -142,9 +144,10 @@ impl Inner {
         Ok(pg::connect_with(target, "tenantry provisioner", limit, SETTINGS).await?)
     }
 
-    /// A session as the administrator inside a laboratory's database, which may be somebody else's who was here before us: only
-    /// what is the server's own is found without its schema's name. An owner can set another path for their database, and
-    /// a function of theirs in it would run with an administrator's rights.
+    /// A session as the administrator inside a laboratory's database, which may be somebody else's who was
+    /// here before us: only what is the server's own is found without its schema's name. An owner can set
+    /// another path for their database, and a function of theirs in it would run with an administrator's
+    /// rights.
     pub(crate) async fn connect_inside(&self, target: &ConnectTarget) -> Result<Client, ProvisionError> {
         let client = self.connect(target).await?;
         client

@@ -40,8 +40,8 @@ pub(crate) async fn look(held: &AdminSession, name: &DbName) -> Result<Option<Fo
     Ok(row.map(|row| Found { comment: row.get(0) }))
 }
 
-/// Looks for the laboratory's database. One of its name that is not marked as this laboratory's is an error: its data
-/// are somebody else's, perhaps of an earlier laboratory that had the same slug.
+/// Looks for the laboratory's database. One of its name that is not marked as this laboratory's is an error:
+/// its data are somebody else's, perhaps of an earlier laboratory that had the same slug.
 pub(crate) async fn look_for_own(
     held: &AdminSession,
     tenant: &Tenant,
@@ -76,8 +76,8 @@ pub(crate) async fn open_to_nobody_else(held: &AdminSession, name: &DbName) -> R
     held.run("opening the database to its administrator", &sql).await
 }
 
-/// Ends the subscriptions of a copy without asking their publishers: with one a database cannot be dropped, and the copy would
-/// replicate. Versions before this one restored them.
+/// Ends the subscriptions of a copy without asking their publishers: with one a database cannot be dropped,
+/// and the copy would replicate. Versions before this one restored them.
 pub(crate) async fn end_subscriptions(
     inner: &Inner,
     held: &AdminSession,
@@ -167,11 +167,13 @@ pub(crate) async fn end_sessions(
     }
 }
 
-/// Drops a database that may be dropped. It is closed first: otherwise a pool that reconnects between ending the
-/// sessions and dropping would keep it alive. Without FORCE: whoever is still in there then is somebody to look at.
+/// Drops a database that may be dropped. It is closed first: otherwise a pool that reconnects between ending
+/// the sessions and dropping would keep it alive. Without FORCE: whoever is still in there then is somebody
+/// to look at.
 ///
-/// What holds it, a transaction that was prepared say, can be ended from inside only: so it is looked for before the database is
-/// closed to everybody, and where the server refuses all the same, administrators are let in again.
+/// What holds it, a transaction that was prepared say, can be ended from inside only: so it is looked for
+/// before the database is closed to everybody, and where the server refuses all the same, administrators are
+/// let in again.
 pub(crate) async fn close_and_drop(
     cx: &Context<'_>,
     held: &AdminSession,

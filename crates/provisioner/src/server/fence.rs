@@ -1,9 +1,9 @@
 //! Keeping a laboratory that does not serve closed, whatever routers do.
 //!
-//! Routers are waited for, and the server is told. Waiting makes it orderly: each router that is registered and alive
-//! acknowledges the generation when it holds no connection any more. The server makes it right: the role may not log in
-//! and its sessions are ended, so a router that is cut off from the registry, and goes on with what it remembers, is out
-//! all the same. The wait is bounded; the server is told in every case.
+//! Routers are waited for, and the server is told. Waiting makes it orderly: each router that is registered
+//! and alive acknowledges the generation when it holds no connection any more. The server makes it right: the
+//! role may not log in and its sessions are ended, so a router that is cut off from the registry, and goes on
+//! with what it remembers, is out all the same. The wait is bounded; the server is told in every case.
 
 use std::{
     collections::BTreeSet,
@@ -19,12 +19,13 @@ use crate::{
     server::{AdminSession, limits, log_in, require_own, role_is_there},
 };
 
-/// The first pause between two questions to the registry; each later one doubles it. Routers answer in milliseconds.
+/// The first pause between two questions to the registry; each later one doubles it. Routers answer in
+/// milliseconds.
 const ASK_PAUSE_MIN: Duration = Duration::from_millis(5);
 /// The longest such pause.
 const ASK_PAUSE_MAX: Duration = Duration::from_millis(100);
-/// How long a log-in that passed the check before its role was locked out may take to show among the sessions. It is no
-/// more than the end of the log-in, a few milliseconds.
+/// How long a log-in that passed the check before its role was locked out may take to show among the
+/// sessions. It is no more than the end of the log-in, a few milliseconds.
 const LATE_LOG_IN: Duration = Duration::from_millis(50);
 /// How long to wait between two looks at sessions that are ending.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
@@ -34,14 +35,14 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Waited {
     /// Those that had not let go at the first question, by name.
     pub(crate) waited_for: Vec<String>,
-    /// Those that had not at the last: dead for less than a registration lives, cut off, or held up by a connection that
-    /// is not given back.
+    /// Those that had not at the last: dead for less than a registration lives, cut off, or held up by a
+    /// connection that is not given back.
     pub(crate) silent: Vec<String>,
     pub(crate) waited_ms: u64,
 }
 
-/// Waits until every router that is alive has let go of the laboratory as it is in the registry, for `routers_grace` at
-/// most.
+/// Waits until every router that is alive has let go of the laboratory as it is in the registry, for
+/// `routers_grace` at most.
 pub(crate) async fn wait_for_routers(inner: &Inner, tenant: &Tenant) -> Result<Waited, RegistryError> {
     let fence = TenantFence {
         tenant: tenant.id,
@@ -84,8 +85,8 @@ pub(crate) async fn lock_out(
     Ok(there)
 }
 
-/// Takes back all that any fence does: the role may log in, with the password that the registry has for it, and connect to its
-/// database, and nobody else may.
+/// Takes back all that any fence does: the role may log in, with the password that the registry has for it,
+/// and connect to its database, and nobody else may.
 pub(crate) async fn let_in(
     inner: &Inner,
     session: &AdminSession,
@@ -113,11 +114,12 @@ pub(crate) async fn let_in(
     session.run("letting the role in", &sql).await
 }
 
-/// The setting in which a closed database keeps its own connection limit: it is the database's, lives as long as the limit of a fence,
-/// and goes over with the other settings when another database takes its place.
+/// The setting in which a closed database keeps its own connection limit: it is the database's, lives as long
+/// as the limit of a fence, and goes over with the other settings when another database takes its place.
 const KEPT_LIMIT: &str = "tenantry.connection_limit";
 
-/// How many connections a database takes when it is open: what it kept, or what it has where no fence closed it.
+/// How many connections a database takes when it is open: what it kept, or what it has where no fence closed
+/// it.
 pub(crate) async fn connection_limit(
     session: &AdminSession,
     database: &DbName,
@@ -136,8 +138,8 @@ pub(crate) async fn connection_limit(
     Ok(row.map_or(-1, |row| row.get(0)))
 }
 
-/// Closes a database. Roles that were let in by name, as an adopted laboratory's own people are, are kept out by the limit;
-/// superusers, who dump and compare, are not.
+/// Closes a database. Roles that were let in by name, as an adopted laboratory's own people are, are kept out
+/// by the limit; superusers, who dump and compare, are not.
 pub(crate) async fn close_database(session: &AdminSession, database: &DbName) -> Result<(), ProvisionError> {
     let limit = connection_limit(session, database).await?;
     let sql = format!(
@@ -158,8 +160,8 @@ pub(crate) async fn open_again(session: &AdminSession, database: &DbName) -> Res
     session.run("opening the database", &sql).await
 }
 
-/// Ends the sessions of the laboratory's role, and says how many there were. Those of administrators stay: a dump or a
-/// migration may be under way. The role must be locked out before.
+/// Ends the sessions of the laboratory's role, and says how many there were. Those of administrators stay: a
+/// dump or a migration may be under way. The role must be locked out before.
 pub(crate) async fn end_role_sessions(
     inner: &Inner,
     session: &AdminSession,

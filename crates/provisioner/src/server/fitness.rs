@@ -1,5 +1,5 @@
-//! Whether a server is fit for laboratories, asked before the first change: what waiting cannot change is refused at once, and not
-//! after two minutes of tries.
+//! Whether a server is fit for laboratories, asked before the first change: what waiting cannot change is
+//! refused at once, and not after two minutes of tries.
 
 use std::time::Duration;
 
@@ -8,19 +8,20 @@ use model::{OperationKind, ServerName, TenantId};
 
 use crate::{Inner, OpenRule, ProvisionError, Provisioner, server::AdminSession};
 
-/// How long a request waits for the server's answer. A server that does not answer in time refuses nothing: its operation is
-/// tried until it does.
+/// How long a request waits for the server's answer. A server that does not answer in time refuses nothing:
+/// its operation is tried until it does.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 impl Provisioner {
-    /// What keeps laboratories from being made on a server that was found like this, each with what to do about it.
+    /// What keeps laboratories from being made on a server that was found like this, each with what to do
+    /// about it.
     #[must_use]
     pub fn unfit(&self, state: &ServerState) -> Vec<String> {
         self.inner.unfit(state)
     }
 
-    /// Refuses to work in another namespace than that of the registry's laboratories, as from a shell without its settings: names of
-    /// roles and databases would be made in it beside those that are there.
+    /// Refuses to work in another namespace than that of the registry's laboratories, as from a shell without
+    /// its settings: names of roles and databases would be made in it beside those that are there.
     ///
     /// # Errors
     /// [`ProvisionError::Refused`] names a role that is there and the setting; [`ProvisionError::Registry`].
@@ -30,7 +31,8 @@ impl Provisioner {
 }
 
 impl Inner {
-    /// Refuses a server on which no laboratory can be made, as it says itself. One that does not answer refuses nothing.
+    /// Refuses a server on which no laboratory can be made, as it says itself. One that does not answer
+    /// refuses nothing.
     pub(crate) async fn require_fit(&self, server: &ServerName) -> Result<(), ProvisionError> {
         self.require_namespace().await?;
         let asked = async {
@@ -76,8 +78,8 @@ impl Inner {
         Ok(migrator::server_state(&*session.client, &self.config.namespace, registry).await?)
     }
 
-    /// Whether laboratories in this namespace are marked on the server and the registry has never known any of them: they are
-    /// another registry's, and this one was configured by mistake.
+    /// Whether laboratories in this namespace are marked on the server and the registry has never known any
+    /// of them: they are another registry's, and this one was configured by mistake.
     pub(crate) async fn is_of_another_registry(&self, state: &ServerState) -> Result<bool, ProvisionError> {
         let marked = state
             .marked

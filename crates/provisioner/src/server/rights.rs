@@ -1,7 +1,8 @@
 //! What a laboratory's role may do, and how much of its server it may take.
 //!
-//! Two walls stand between laboratories. Only the laboratory's role may connect to its database; and only the laboratory's
-//! group, whose one member that role is, has rights in it. So a role that is let in elsewhere by mistake can do nothing there.
+//! Two walls stand between laboratories. Only the laboratory's role may connect to its database; and only the
+//! laboratory's group, whose one member that role is, has rights in it. So a role that is let in elsewhere by
+//! mistake can do nothing there.
 
 use identity::SealContext;
 use model::{DbName, RoleName};
@@ -69,8 +70,8 @@ pub(crate) async fn rights(
     })
 }
 
-/// Gives the laboratory's group its rights in the database and takes every other role of the installation's from it. The
-/// laboratory works on meanwhile: what it had through an earlier version's group goes last.
+/// Gives the laboratory's group its rights in the database and takes every other role of the installation's
+/// from it. The laboratory works on meanwhile: what it had through an earlier version's group goes last.
 pub(crate) async fn settle(
     inner: &Inner,
     session: &AdminSession,
@@ -92,8 +93,8 @@ pub(crate) async fn settle(
     Ok(())
 }
 
-/// Statements that bound what a role may take of its server. A role can change its own password and its own settings, but
-/// not these.
+/// Statements that bound what a role may take of its server. A role can change its own password and its own
+/// settings, but not these.
 pub(crate) fn limits(inner: &Inner, role: &RoleName) -> String {
     let policy = &inner.config.roles;
     format!(
@@ -106,8 +107,8 @@ pub(crate) fn limits(inner: &Inner, role: &RoleName) -> String {
 const ATTRIBUTES: &str =
     "INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS VALID UNTIL 'infinity'";
 
-/// Statements with which the role can log in, with the password that the registry has for it and within its limits. The server
-/// gets a SCRAM verifier and never the password.
+/// Statements with which the role can log in, with the password that the registry has for it and within its
+/// limits. The server gets a SCRAM verifier and never the password.
 pub(crate) fn log_in(inner: &Inner, tenant: &Tenant) -> Result<String, ProvisionError> {
     let role = &tenant.role_name;
     let password = match &tenant.role_secret {
@@ -123,8 +124,8 @@ pub(crate) fn log_in(inner: &Inner, tenant: &Tenant) -> Result<String, Provision
     ))
 }
 
-/// Drops the laboratory's group role, where it is there and marked as this laboratory's. One that still has rights somewhere
-/// stays: without members it is no more than a name.
+/// Drops the laboratory's group role, where it is there and marked as this laboratory's. One that still has
+/// rights somewhere stays: without members it is no more than a name.
 pub(crate) async fn drop_group(
     inner: &Inner,
     session: &AdminSession,

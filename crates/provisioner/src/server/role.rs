@@ -1,4 +1,5 @@
-//! The laboratory's own log-in role. It is marked in the transaction that creates it, so it is never there unmarked.
+//! The laboratory's own log-in role. It is marked in the transaction that creates it, so it is never there
+//! unmarked.
 
 use identity::SealContext;
 use pg::ConnectTarget;
@@ -15,8 +16,8 @@ use crate::{
 };
 
 impl Context<'_> {
-    /// The role's password, generated and stored first where there is none yet: a password that only the server knew
-    /// would be lost by a crash.
+    /// The role's password, generated and stored first where there is none yet: a password that only the
+    /// server knew would be lost by a crash.
     async fn role_password(&self, tenant: &Tenant) -> Result<SecretString, ProvisionError> {
         let context = SealContext::TenantRole(tenant.id);
         if let Some(sealed) = &tenant.role_secret {
@@ -46,7 +47,8 @@ impl Context<'_> {
     }
 }
 
-/// Puts the stored password back where the role has another one, as after an `ALTER ROLE … PASSWORD` of its own.
+/// Puts the stored password back where the role has another one, as after an `ALTER ROLE … PASSWORD` of its
+/// own.
 pub(crate) async fn fix_password(
     cx: &Context<'_>,
     held: &AdminSession,
@@ -64,7 +66,8 @@ pub(crate) async fn fix_password(
     }
 }
 
-/// Whether the laboratory's role is there. One of its name that is not marked as this laboratory's is an error.
+/// Whether the laboratory's role is there. One of its name that is not marked as this laboratory's is an
+/// error.
 pub(crate) async fn role_is_there(held: &AdminSession, tenant: &Tenant) -> Result<bool, ProvisionError> {
     let row = held
         .client
@@ -87,7 +90,8 @@ pub(crate) async fn role_is_there(held: &AdminSession, tenant: &Tenant) -> Resul
     }
 }
 
-/// Creates the role, or fixes it where it is there. The server gets a SCRAM verifier and never the password, which would stand in its log.
+/// Creates the role, or fixes it where it is there. The server gets a SCRAM verifier and never the password,
+/// which would stand in its log.
 pub(crate) async fn create_or_fix(
     cx: &Context<'_>,
     held: &AdminSession,
@@ -107,8 +111,8 @@ pub(crate) async fn create_or_fix(
     Ok(!there)
 }
 
-/// Creates the role and marks it, in one transaction. `log_in` is `LOGIN` or `NOLOGIN`. It has no rights yet: those come with
-/// the database.
+/// Creates the role and marks it, in one transaction. `log_in` is `LOGIN` or `NOLOGIN`. It has no rights yet:
+/// those come with the database.
 pub(crate) async fn create(
     inner: &Inner,
     held: &AdminSession,
@@ -152,7 +156,8 @@ pub(crate) async fn drop_role_of(cx: &Context<'_>, held: &AdminSession, tenant: 
     let drop = format!("DROP ROLE {role}");
     match held.client.batch_execute(&drop).await {
         Ok(()) => {}
-        // Somebody granted it something elsewhere by hand. It owns nothing that matters: its database is gone.
+        // Somebody granted it something elsewhere by hand. It owns nothing that matters: its database is
+        // gone.
         Err(error) if error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
             let sql = format!("DROP OWNED BY {role}; {drop}");
             held.run("dropping the role", &sql).await?;

@@ -1,5 +1,5 @@
-//! What belongs to a database and is not in it: its owner, who may connect, and its settings. No dump of it has them, so
-//! they are read from the database that is replaced, and given to the one that takes its place.
+//! What belongs to a database and is not in it: its owner, who may connect, and its settings. No dump of it
+//! has them, so they are read from the database that is replaced, and given to the one that takes its place.
 
 use model::{DbName, quote_ident};
 
@@ -8,8 +8,8 @@ use crate::{
     server::{AdminSession, literal},
 };
 
-/// Settings whose value is a list of names: kept as one text, and taken only as the list that it was. The same list stands in
-/// `pg_dump`; extensions cannot have such settings.
+/// Settings whose value is a list of names: kept as one text, and taken only as the list that it was. The
+/// same list stands in `pg_dump`; extensions cannot have such settings.
 const LISTS: [&str; 6] = [
     "local_preload_libraries",
     "search_path",
@@ -19,8 +19,8 @@ const LISTS: [&str; 6] = [
     "unix_socket_directories",
 ];
 
-/// Statements that give to `to` what `of` has: the owner, rights that roles hold by name, and settings, also those of one
-/// role in this database. Not what PUBLIC may: a laboratory's database gives it nothing.
+/// Statements that give to `to` what `of` has: the owner, rights that roles hold by name, and settings, also
+/// those of one role in this database. Not what PUBLIC may: a laboratory's database gives it nothing.
 pub(crate) async fn handed_on(
     held: &AdminSession,
     of: &DbName,

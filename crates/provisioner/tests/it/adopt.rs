@@ -19,7 +19,8 @@ use crate::{
 
 const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$b3du";
 
-/// A laboratory that was run without us: a database, a user of its own, people, a table that we know nothing of.
+/// A laboratory that was run without us: a database, a user of its own, people, a table that we know nothing
+/// of.
 pub(crate) struct Old {
     pub(crate) name: DbName,
     pub(crate) user: String,
@@ -215,7 +216,8 @@ async fn an_old_laboratory_becomes_a_tenant_and_keeps_its_people_rows_and_users(
         Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE)
     );
 
-    // The history is the one that a run would have written: another run takes it for its own and has nothing to do.
+    // The history is the one that a run would have written: another run takes it for its own and has nothing
+    // to do.
     let target = harness.space.server.with_database(old.name.as_str());
     migrator::migrate_database(&target, &harness.space.namespace.tenant_group(tenant.id))
         .await
@@ -470,8 +472,8 @@ async fn giving_back_ends_well_wherever_its_worker_died() {
     assert!(left.iter().all(|name| name.starts_with("old_")), "{left:?}");
 }
 
-/// The owner's functions and operators, in front of the server's own wherever the database's own path is followed. Each writes
-/// down who ran it.
+/// The owner's functions and operators, in front of the server's own wherever the database's own path is
+/// followed. Each writes down who ran it.
 const TRAP: &str = "CREATE SCHEMA trap;
     CREATE TABLE trap.caught (who text, what text);
     GRANT ALL ON SCHEMA trap TO PUBLIC;

@@ -26,7 +26,8 @@ pub(crate) async fn failure(harness: &Harness, operation: OperationId) -> String
     }
 }
 
-/// Nothing is lost: the laboratory is closed, its database whole, and the operation goes on once the cause is gone.
+/// Nothing is lost: the laboratory is closed, its database whole, and the operation goes on once the cause is
+/// gone.
 async fn assert_kept(harness: &Harness, tenant: &Tenant) {
     assert_eq!(
         harness.tenant(tenant.id).await.unwrap().status,
@@ -122,7 +123,8 @@ async fn a_dump_with_one_byte_changed_is_refused_and_a_new_one_is_made_when_aske
     }
 }
 
-/// Behind the fence only an administrator can do this; the dump is sound, and yet not the laboratory any more.
+/// Behind the fence only an administrator can do this; the dump is sound, and yet not the laboratory any
+/// more.
 #[tokio::test]
 async fn a_laboratory_that_was_changed_since_its_dump_is_dumped_anew_before_it_is_dropped() {
     let harness = Harness::with(|config| config.lease = LEASE).await;
@@ -258,7 +260,8 @@ async fn without_its_archives_files_nothing_is_dropped() {
     }
 }
 
-/// On a real full disk where this process may mount one, and else with the real `pg_dump` writing to `/dev/full`.
+/// On a real full disk where this process may mount one, and else with the real `pg_dump` writing to
+/// `/dev/full`.
 #[tokio::test]
 async fn a_full_disk_is_named_and_nothing_is_lost() {
     let (keys_dir, identity) = (tempfile::tempdir().unwrap(), age::x25519::Identity::generate());
@@ -330,7 +333,8 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Real `pg_dump`, writing to `/dev/full`: the system's own "no space left" without a right to mount anything.
+/// Real `pg_dump`, writing to `/dev/full`: the system's own "no space left" without a right to mount
+/// anything.
 fn full_disk_programs(dir: &Path) -> PathBuf {
     let bin = embedded::PgBin::find(testkit::pg_bin().as_deref()).unwrap();
     for name in ["pg_dump", "pg_restore"] {

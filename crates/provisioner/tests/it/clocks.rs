@@ -1,4 +1,5 @@
-//! A process whose clock is off: what it makes is kept in the registry's order, and it waits no longer than others.
+//! A process whose clock is off: what it makes is kept in the registry's order, and it waits no longer than
+//! others.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +33,8 @@ async fn the_backups_that_are_kept_are_the_last_by_the_registrys_clock() {
         let archive = harness.backed_up(&tenant).await;
         old.push(made_ahead(&harness, &archive).await);
     }
-    // Two by a machine whose clock is right; the last one is kept as the one that was verified last in any case.
+    // Two by a machine whose clock is right; the last one is kept as the one that was verified last in any
+    // case.
     harness.backed_up(&tenant).await;
     harness.backed_up(&tenant).await;
     let keep_two = Schedule {

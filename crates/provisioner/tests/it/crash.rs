@@ -1,5 +1,5 @@
-//! A worker that dies is a worker that stops: its future is dropped at a fault point, its lease runs out, and another goes
-//! on. (That the whole process can be killed is the server's tests' business.)
+//! A worker that dies is a worker that stops: its future is dropped at a fault point, its lease runs out, and
+//! another goes on. (That the whole process can be killed is the server's tests' business.)
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::harness::{Harness, NOW, PATIENCE, by};
 
-/// Long enough that a step's registry calls fit into a quarter of it on a busy machine, short enough to wait for.
+/// Long enough that a step's registry calls fit into a quarter of it on a busy machine, short enough to wait
+/// for.
 pub(crate) const LEASE: Duration = Duration::from_millis(1500);
 
 /// Runs the operation until it stands at the point, and lets it stand there.

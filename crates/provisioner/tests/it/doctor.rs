@@ -1,5 +1,5 @@
-//! The doctor: every kind of fault is planted and found, what is healthy is not named, and fixing leaves nothing to find
-//! and drops no data.
+//! The doctor: every kind of fault is planted and found, what is healthy is not named, and fixing leaves
+//! nothing to find and drops no data.
 
 use model::{OperationId, SchemaVersion, TenantEvent, TenantId};
 use provisioner::{Finding, FindingKind, Report};
@@ -165,7 +165,8 @@ async fn what_an_operation_or_a_suspension_under_way_explains_is_not_named() {
         .unwrap();
     assert_eq!(told(&harness.examined().await), []);
 
-    // Whoever suspended it has given up on the server; and of the other one nobody knows an operation any more.
+    // Whoever suspended it has given up on the server; and of the other one nobody knows an operation any
+    // more.
     harness
         .registry_runs(&format!(
         "INSERT INTO tenant_events (tenant_id, kind, actor) VALUES ('{}', 'fence_missing', 'terminal:tester');

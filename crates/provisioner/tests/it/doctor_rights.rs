@@ -1,5 +1,5 @@
-//! What a person can do by hand to a laboratory's role or database that opens it to others or changes what its statements mean: the
-//! doctor finds each, and either takes it back or says the statements that do.
+//! What a person can do by hand to a laboratory's role or database that opens it to others or changes what
+//! its statements mean: the doctor finds each, and either takes it back or says the statements that do.
 
 use model::Slug;
 use provisioner::{Finding, RestoreAs};
@@ -305,7 +305,8 @@ async fn what_cannot_be_fixed_is_not_called_fixed() {
     assert!(!finding.fixed && finding.not_fixed.is_some(), "{finding:#?}");
 }
 
-/// Roles that were there before are the laboratory's own people, with whatever rights they have, in copies, too.
+/// Roles that were there before are the laboratory's own people, with whatever rights they have, in copies,
+/// too.
 #[tokio::test]
 async fn people_of_an_adopted_laboratory_are_no_findings() {
     let harness = Harness::new().await;
@@ -329,7 +330,8 @@ async fn people_of_an_adopted_laboratory_are_no_findings() {
         .unwrap();
     let (tenant, _) = adopted(&harness, &old, "people").await;
     harness.healthy().await;
-    // What everybody may do with the laboratory's own tables is told and left to a person: its people may need it.
+    // What everybody may do with the laboratory's own tables is told and left to a person: its people may
+    // need it.
     let grant = "GRANT SELECT ON patient, own_notes TO PUBLIC";
     inside.batch_execute(grant).await.unwrap();
     let report = harness.provisioner.examine(true).await.unwrap();

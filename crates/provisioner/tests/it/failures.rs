@@ -113,7 +113,8 @@ async fn a_failure_for_good_leaves_neither_database_nor_role_nor_row_and_the_aud
     );
 }
 
-/// The undoing stopped half way: the database is gone, the row is not. Opened again, what was done counts no more.
+/// The undoing stopped half way: the database is gone, the row is not. Opened again, what was done counts no
+/// more.
 #[tokio::test]
 async fn an_operation_opened_again_behind_half_an_undoing_makes_everything_anew() {
     let broken = Arc::new(AtomicBool::new(true));
@@ -132,7 +133,8 @@ async fn an_operation_opened_again_behind_half_an_undoing_makes_everything_anew(
     let (tenant, operation) = harness.ask("halfway").await;
     let role = harness.space.namespace.tenant_role(&tenant.slug);
     let server = connect(&harness.space.server).await;
-    // A role that owns something elsewhere, in a database that the undoing does not look into, cannot be dropped.
+    // A role that owns something elsewhere, in a database that the undoing does not look into, cannot be
+    // dropped.
     let elsewhere = format!("{}_elsewhere", harness.space.namespace.as_str());
     server
         .batch_execute(&format!(

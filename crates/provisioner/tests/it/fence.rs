@@ -70,7 +70,8 @@ impl Harness {
         row.get(0)
     }
 
-    /// Changes the state in the registry and tells nobody else: what is left of a process that died right behind it.
+    /// Changes the state in the registry and tells nobody else: what is left of a process that died right
+    /// behind it.
     async fn registry_only(&self, tenant: TenantId, event: TenantEvent) {
         let actor = Actor::Terminal("tester".to_owned());
         self.registry
@@ -423,7 +424,8 @@ async fn registry_and_server_agree_however_suspending_and_resuming_cross() {
     }
 }
 
-/// A suspension that comes late to the server finds a resumption under way, which has told the server and not committed.
+/// A suspension that comes late to the server finds a resumption under way, which has told the server and not
+/// committed.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_is_told_under_the_lock_of_the_laboratorys_row() {
     let harness = Harness::with(|config| config.bounds.routers_grace = NEVER).await;
@@ -463,7 +465,8 @@ async fn the_server_is_told_under_the_lock_of_the_laboratorys_row() {
     assert!(harness.can_log_in(&tenant).await, "and found the laboratory open");
 }
 
-/// A removal that is cancelled leaves a database that its own role may not enter: opening it gives back all of it.
+/// A removal that is cancelled leaves a database that its own role may not enter: opening it gives back all
+/// of it.
 #[tokio::test]
 async fn a_removal_that_is_cancelled_can_be_opened_again() {
     let harness = Harness::with(|config| config.lease = Duration::from_millis(1500)).await;

@@ -141,7 +141,8 @@ impl Harness {
             .with_database(tenant.db_name.as_str())
     }
 
-    /// The databases and roles of the namespace beside the registry, the template and the groups of laboratories that are there.
+    /// The databases and roles of the namespace beside the registry, the template and the groups of
+    /// laboratories that are there.
     pub(crate) async fn leftovers(&self) -> Vec<String> {
         let (databases, roles) = self.space.contents().await;
         let client = self.registry.client().await.unwrap();
@@ -218,7 +219,8 @@ pub(crate) async fn connect(target: &ConnectTarget) -> Client {
         .unwrap()
 }
 
-/// The rows that a laboratory begins with, in this crate's own words: what a laboratory is, is not its business.
+/// The rows that a laboratory begins with, in this crate's own words: what a laboratory is, is not its
+/// business.
 fn seed_hook() -> SeedHook {
     async fn write(txn: &tokio_postgres::Transaction<'_>, seed: &Seed) -> Result<(), BoxError> {
         txn.execute(

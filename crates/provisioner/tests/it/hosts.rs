@@ -1,4 +1,5 @@
-//! Two hosts of which only one can read an archive: what the other cannot do is left to it, and ends only after a bound.
+//! Two hosts of which only one can read an archive: what the other cannot do is left to it, and ends only
+//! after a bound.
 
 use std::{path::PathBuf, time::Duration};
 

@@ -53,8 +53,8 @@ async fn a_laboratorys_role_gets_into_its_own_database_and_into_no_other() {
     );
 }
 
-/// Before its rights are set, a new database is everybody's, and a session that got in then would read another
-/// laboratory's rows when they are restored.
+/// Before its rights are set, a new database is everybody's, and a session that got in then would read
+/// another laboratory's rows when they are restored.
 #[tokio::test]
 async fn the_scratch_database_lets_no_laboratory_in_at_the_moment_it_is_made() {
     let harness = Harness::with(|config| config.lease = Duration::from_millis(1500)).await;

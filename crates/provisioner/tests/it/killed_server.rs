@@ -1,5 +1,6 @@
-//! PostgreSQL itself is killed while operations stand where a step's work is done and not yet noted, one for each step of each
-//! kind. The server that comes back has what was committed, and every operation ends as if nothing had happened.
+//! PostgreSQL itself is killed while operations stand where a step's work is done and not yet noted, one for
+//! each step of each kind. The server that comes back has what was committed, and every operation ends as if
+//! nothing had happened.
 
 use std::time::Duration;
 
@@ -86,7 +87,8 @@ async fn end_well(kinds: &[OperationKind]) {
     cluster.stop().await.unwrap();
 }
 
-/// A server of the test's own, with room for the sessions of all that stand still, and as safe from a crash as one in service.
+/// A server of the test's own, with room for the sessions of all that stand still, and as safe from a crash
+/// as one in service.
 pub(crate) async fn server() -> Cluster {
     let parameters = [("max_connections", "300"), ("synchronous_commit", "on")];
     let options = ThrowawayOptions {
@@ -109,7 +111,8 @@ async fn kill(cluster: &mut Cluster) {
     .await;
 }
 
-/// A laboratory with an operation of this kind, which has done the step. `archive` is any that can be restored.
+/// A laboratory with an operation of this kind, which has done the step. `archive` is any that can be
+/// restored.
 async fn park(harness: &Harness, kind: OperationKind, step: Step, archive: ArchiveId) -> Parked {
     let slug = format!("{kind}-{step}").replace('_', "-");
     let provisioner = &harness.provisioner;

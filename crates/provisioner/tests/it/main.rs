@@ -1,4 +1,5 @@
-//! The provisioner against a real server: whole laboratories are made, moved through their life and taken away.
+//! The provisioner against a real server: whole laboratories are made, moved through their life and taken
+//! away.
 
 #[cfg(test)]
 mod adopt;

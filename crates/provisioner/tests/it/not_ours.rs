@@ -1,5 +1,6 @@
-//! A database of somebody else's that lies under a laboratory's name: it has not the laboratory's ownership comment, so nothing is written to it,
-//! nothing of it is handed out as the laboratory's, and nobody's rights in it change.
+//! A database of somebody else's that lies under a laboratory's name: it has not the laboratory's ownership
+//! comment, so nothing is written to it, nothing of it is handed out as the laboratory's, and nobody's rights
+//! in it change.
 
 use model::{TenantId, TenantState};
 use provisioner::{FindingKind, ProvisionError};

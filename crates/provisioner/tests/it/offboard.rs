@@ -1,4 +1,5 @@
-//! The drop itself, and what stands before it: a laboratory goes only by its own operation and behind its own archive.
+//! The drop itself, and what stands before it: a laboratory goes only by its own operation and behind its own
+//! archive.
 
 use model::{Clock, OperationId, OperationStatus, StepStatus, SystemClock, TenantState};
 use provisioner::{Faults, ProvisionError};
@@ -58,7 +59,8 @@ async fn a_database_that_was_made_a_template_by_hand_is_dropped_all_the_same() {
     assert_eq!(harness.leftovers().await, Vec::<String>::new());
 }
 
-/// As behind a server's address that was changed: nothing of the laboratory is there, and nothing of it was dropped.
+/// As behind a server's address that was changed: nothing of the laboratory is there, and nothing of it was
+/// dropped.
 #[tokio::test]
 async fn a_database_that_is_not_there_and_was_not_dropped_by_us_is_not_taken_for_dropped() {
     let harness = Harness::with(|config| config.lease = LEASE).await;
@@ -87,7 +89,8 @@ async fn a_database_that_is_not_there_and_was_not_dropped_by_us_is_not_taken_for
     assert_eq!(harness.leftovers().await, Vec::<String>::new());
 }
 
-/// The database is gone, as it was meant to be: that its archive was carried off since is no reason to wait for ever.
+/// The database is gone, as it was meant to be: that its archive was carried off since is no reason to wait
+/// for ever.
 #[tokio::test]
 async fn a_drop_that_was_cut_off_when_it_was_done_ends_well_without_its_files() {
     let harness = Harness::with(|config| config.lease = LEASE).await;
@@ -256,7 +259,8 @@ async fn a_removal_can_be_cancelled_until_its_drop_begins_and_not_after() {
             assert!(serves(&harness, &tenant).await, "{step} {moment}");
         }
     }
-    // Closed to be dropped, and the archive is gone: it failed, nothing is dropped, and it can still be cancelled.
+    // Closed to be dropped, and the archive is gone: it failed, nothing is dropped, and it can still be
+    // cancelled.
     let tenant = harness.provisioned("failed").await;
     let operation = offboard_up_to(&harness, &tenant, "offboard/drop_database/begun").await;
     std::fs::remove_file(&files_in(&archives(&harness, &tenant), ".dump")[0]).unwrap();
@@ -334,7 +338,8 @@ async fn a_laboratory_being_made_is_taken_away_when_it_is_cancelled() {
     assert_eq!(harness.leftovers().await, Vec::<String>::new());
 }
 
-/// As an adopted laboratory has them: they must not write while it is archived, and are back when it is cancelled.
+/// As an adopted laboratory has them: they must not write while it is archived, and are back when it is
+/// cancelled.
 #[tokio::test]
 async fn roles_that_were_let_in_by_name_are_kept_out_until_the_removal_is_cancelled() {
     let harness = Harness::new().await;

@@ -1,4 +1,5 @@
-//! What an operation needs is looked at when it is asked for, before anything is changed; and what a restore in place keeps.
+//! What an operation needs is looked at when it is asked for, before anything is changed; and what a restore
+//! in place keeps.
 
 use std::os::unix::fs::PermissionsExt;
 

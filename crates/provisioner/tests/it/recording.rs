@@ -1,5 +1,5 @@
-//! Calling off in the very moment in which an archive is recorded: whatever comes first, a row has its files, and files that
-//! nobody wants do not stay.
+//! Calling off in the very moment in which an archive is recorded: whatever comes first, a row has its files,
+//! and files that nobody wants do not stay.
 
 use std::time::Duration;
 
@@ -121,7 +121,8 @@ async fn what_is_cancelled_first_was_never_said_to_be_verified() {
     assert_eq!(recorded(&harness, &tenant).await, 0);
 }
 
-/// A superuser writes into a closed laboratory whose archive is verified: another dump is made, under the same name.
+/// A superuser writes into a closed laboratory whose archive is verified: another dump is made, under the
+/// same name.
 #[tokio::test]
 async fn a_record_goes_before_another_dump_takes_the_place_of_its_files() {
     let harness = Harness::with(|config| config.lease = LEASE).await;
@@ -140,7 +141,8 @@ async fn a_record_goes_before_another_dump_takes_the_place_of_its_files() {
     assert_eq!(recorded(&harness, &tenant).await, 0);
 }
 
-/// Cut off between the row and the note that the step is done: the archive is not verified and recorded once more.
+/// Cut off between the row and the note that the step is done: the archive is not verified and recorded once
+/// more.
 #[tokio::test]
 async fn what_is_recorded_is_not_recorded_again() {
     let harness = Harness::with(|config| config.lease = LEASE).await;

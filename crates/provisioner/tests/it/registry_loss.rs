@@ -94,7 +94,8 @@ async fn a_mark_that_is_another_namespaces_or_that_the_profile_denies_is_not_tak
     let harness = Harness::new().await;
     let tenant = harness.provisioned("mine").await;
     forget(&harness, &tenant).await;
-    // Another control plane's on the same server: neither its name nor a role of this namespace says that it is ours.
+    // Another control plane's on the same server: neither its name nor a role of this namespace says that it
+    // is ours.
     let admin = connect(&harness.space.server).await;
     let foreign = model::DbName::from_catalog(harness.named("elsewhere")).unwrap();
     let comment = format!("tenantry laboratory {}", model::TenantId::generate());

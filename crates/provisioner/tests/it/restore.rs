@@ -430,8 +430,8 @@ async fn both_databases_are_closed_while_they_change_names_and_the_right_one_ope
     );
 }
 
-/// Somebody changes the restored database at the very moment, so it cannot get its name: nothing was exchanged, and the
-/// laboratory is opened again.
+/// Somebody changes the restored database at the very moment, so it cannot get its name: nothing was
+/// exchanged, and the laboratory is opened again.
 #[tokio::test]
 async fn an_exchange_that_is_refused_can_be_taken_back() {
     let harness = Harness::with(|config| config.bounds.attempts_max = 1).await;
@@ -485,7 +485,8 @@ async fn an_exchange_that_is_refused_can_be_taken_back() {
     );
 }
 
-/// The laboratory as an earlier binary left it: its database at an earlier version of the schema, with a patient in it.
+/// The laboratory as an earlier binary left it: its database at an earlier version of the schema, with a
+/// patient in it.
 async fn made_older(harness: &Harness, tenant: &Tenant, version: u32) {
     let (server, name) = (connect(&harness.space.server).await, &tenant.db_name);
     let sql = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1";
@@ -631,8 +632,8 @@ async fn an_admin_who_was_only_invited_comes_back_without_a_password_and_can_be_
     assert_eq!(again.unwrap().admin, before.admin);
 }
 
-/// Killed between its last word and the exchange, and then the archive is found wanting: nothing was exchanged, so it is
-/// undone.
+/// Killed between its last word and the exchange, and then the archive is found wanting: nothing was
+/// exchanged, so it is undone.
 #[tokio::test]
 async fn what_was_cut_off_before_the_exchange_can_be_taken_back() {
     let harness = Harness::with(|config| config.lease = LEASE).await;

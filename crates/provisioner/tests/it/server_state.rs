@@ -1,4 +1,5 @@
-//! What the doctor says of the servers themselves: whether they take writes, and whether they hold what routers may take.
+//! What the doctor says of the servers themselves: whether they take writes, and whether they hold what
+//! routers may take.
 
 use std::time::Duration;
 

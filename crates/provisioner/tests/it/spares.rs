@@ -108,7 +108,8 @@ async fn a_worker_stocks_by_itself() {
     running.await.unwrap();
 }
 
-/// Those of a schema without a template go; those of a template that is still there belong to a binary that still runs.
+/// Those of a schema without a template go; those of a template that is still there belong to a binary that
+/// still runs.
 #[tokio::test]
 async fn spares_of_a_schema_that_is_past_are_dropped() {
     let harness = stocked(1).await;
@@ -135,7 +136,8 @@ async fn spares_of_a_schema_that_is_past_are_dropped() {
     assert_eq!(left.len(), 2, "{left:?}");
 }
 
-/// Killed wherever it may be while it takes one, a laboratory comes out whole, and no spare is lost or doubled.
+/// Killed wherever it may be while it takes one, a laboratory comes out whole, and no spare is lost or
+/// doubled.
 #[tokio::test]
 async fn a_claim_ends_well_wherever_its_worker_died() {
     let harness = stocked(2).await;
@@ -167,7 +169,8 @@ async fn a_claim_ends_well_wherever_its_worker_died() {
     assert_eq!(leftovers.len(), 2 * asked.len() + 2, "{leftovers:?}");
 }
 
-/// What a maker that was killed has left, open or closed, is taken away; a spare that a person has opened is not.
+/// What a maker that was killed has left, open or closed, is taken away; a spare that a person has opened is
+/// not.
 #[tokio::test]
 async fn a_spare_that_was_never_finished_is_made_anew() {
     let harness = stocked(1).await;

@@ -86,7 +86,8 @@ async fn an_undone_adoption_takes_back_every_right_that_it_gave() {
     assert_eq!(acls(&harness, &old.name).await, before);
 }
 
-/// Every right on the database, its schema and its functions, as grantee and right. The default is written out.
+/// Every right on the database, its schema and its functions, as grantee and right. The default is written
+/// out.
 async fn acls(harness: &Harness, database: &DbName) -> Vec<String> {
     let inside = connect(&harness.space.server.with_database(database.as_str())).await;
     let rows = inside

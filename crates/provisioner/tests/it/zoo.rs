@@ -1,5 +1,5 @@
-//! Everything that a database may contain beside tables: what a backup carries over, what it leaves out by name, and what is
-//! refused before a laboratory is closed.
+//! Everything that a database may contain beside tables: what a backup carries over, what it leaves out by
+//! name, and what is refused before a laboratory is closed.
 
 use embedded::{Cluster, ThrowawayOptions};
 use model::{OperationId, Slug, Step, TenantState};

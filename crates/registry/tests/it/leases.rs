@@ -170,7 +170,8 @@ async fn a_worker_that_slept_through_its_lease_can_write_nothing() {
         .unwrap();
     expire(&client, operation.id).await;
     every_write_is_lost(&client, &slept).await;
-    // The same owner claims again, as another task of the same process would: the old claim is over all the same.
+    // The same owner claims again, as another task of the same process would: the old claim is over all the
+    // same.
     let (again, lease) = claim(&client, "w", ANY).await.unwrap();
     assert_eq!((again.status, again.attempts), (OperationStatus::Running, 2));
     every_write_is_lost(&client, &slept).await;
@@ -268,7 +269,8 @@ async fn an_undo_goes_on_as_an_undo_whoever_takes_it_over() {
     assert!(claim(&client, "d", ANY).await.is_none());
 }
 
-/// Called off between the worker's last look and its wait: it must not wait, and a second request finds it due as well.
+/// Called off between the worker's last look and its wait: it must not wait, and a second request finds it
+/// due as well.
 #[tokio::test]
 async fn what_was_cancelled_neither_waits_nor_backs_off() {
     let harness = Harness::new().await;

@@ -384,7 +384,8 @@ async fn an_invitation_ends_with_the_address_that_it_was_sent_to_and_with_the_ri
         "nobody has invited them since they were let in again"
     );
 
-    // The same when an archive's administrators come back: the one that stands there with another address was not invited.
+    // The same when an archive's administrators come back: the one that stands there with another address was
+    // not invited.
     let put_back = async |then: &Admin| {
         let mut client = harness.client().await;
         let txn = client.transaction().await.unwrap();

@@ -107,7 +107,8 @@ async fn a_connection_on_which_a_statement_was_cut_off_is_not_lent_again() {
     assert_ne!(pid(&registry.client().await.unwrap()).await, first);
 }
 
-/// As an upgrade does it while processes of the version before go on: what they prepared is of no use any more.
+/// As an upgrade does it while processes of the version before go on: what they prepared is of no use any
+/// more.
 #[tokio::test]
 async fn a_change_of_a_columns_type_is_seen_by_no_caller() {
     let harness = Harness::new().await;
@@ -143,7 +144,8 @@ async fn a_change_of_a_columns_type_is_seen_by_no_caller() {
         change(at + 1).await;
         assert_eq!(in_txn().await.unwrap(), 1);
         change(at + 2).await;
-        // A transaction that its caller holds cannot be begun again for the caller, but it fails once and not for good.
+        // A transaction that its caller holds cannot be begun again for the caller, but it fails once and not
+        // for good.
         let _outdated = begun_by_hand().await;
         assert_eq!(begun_by_hand().await.unwrap(), 1);
     }

@@ -134,7 +134,8 @@ async fn a_router_finds_out_from_the_rows_what_it_has_not_let_go_of() {
     acknowledge(&client, one, suspended).await;
     assert_eq!(fences_unacknowledged(&client, one).await.unwrap(), [leaving]);
 
-    // A change of the row that leaves it closed is a new generation: nobody knows whether it was opened in between.
+    // A change of the row that leaves it closed is a new generation: nobody knows whether it was opened in
+    // between.
     let statement = "UPDATE tenants SET name = 'Another' WHERE id = $1";
     client.execute(statement, &[&serving.as_uuid()]).await.unwrap();
     let raised = fence(&tenant_by_id(&client, serving).await.unwrap().unwrap());

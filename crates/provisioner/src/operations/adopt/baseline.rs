@@ -1,8 +1,9 @@
 //! Which schema version a database without a history has: decided by what is there, never by guessing.
 //!
-//! A version is told by the lines that stand for it: every object of its shape (`shape.sql`, without rights and owners) and the rows that
-//! its migrations write under keys of their own. A database has a version when it has all of its lines. What it has beside them is its
-//! own, unless it belongs to a later version: then a migration is half there, and running the rest of it would fail or harm.
+//! A version is told by the lines that stand for it: every object of its shape (`shape.sql`, without rights
+//! and owners) and the rows that its migrations write under keys of their own. A database has a version when
+//! it has all of its lines. What it has beside them is its own, unless it belongs to a later version: then a
+//! migration is half there, and running the rest of it would fail or harm.
 
 use std::collections::BTreeSet;
 
@@ -17,8 +18,9 @@ pub(crate) type Lines = BTreeSet<String>;
 /// How a line of a row begins; all others are of the shape.
 pub(crate) const ROW: &str = "row ";
 
-/// The lines of a shape that say what a version is. Rights and owners are set when a laboratory is taken over; the history is written
-/// then; the place of a column among others differs where a laboratory has added its own.
+/// The lines of a shape that say what a version is. Rights and owners are set when a laboratory is taken
+/// over; the history is written then; the place of a column among others differs where a laboratory has added
+/// its own.
 pub(crate) fn telling(shape: impl IntoIterator<Item = String>) -> Lines {
     shape
         .into_iter()
@@ -27,7 +29,8 @@ pub(crate) fn telling(shape: impl IntoIterator<Item = String>) -> Lines {
         .collect()
 }
 
-/// The server writes some expressions differently once they have gone through a dump, with other casts and brackets.
+/// The server writes some expressions differently once they have gone through a dump, with other casts and
+/// brackets.
 fn loosen(line: &str) -> String {
     let line = match line.strip_prefix("column ").and_then(|rest| rest.split_once(' ')) {
         Some((table, rest)) => {
@@ -51,8 +54,9 @@ fn version(at: usize) -> SchemaVersion {
     SchemaVersion::new(u32::try_from(at).unwrap_or(u32::MAX))
 }
 
-/// The version that a database has; `versions` begins with version 0, which has the lines of any empty database. `wanted` is a person's
-/// word on it, which is checked: it decides where versions look alike, and where rows of a version were removed.
+/// The version that a database has; `versions` begins with version 0, which has the lines of any empty
+/// database. `wanted` is a person's word on it, which is checked: it decides where versions look alike, and
+/// where rows of a version were removed.
 pub(crate) fn judge(
     versions: &[Lines],
     found: &Lines,

@@ -38,7 +38,8 @@ pub struct Adoption {
     pub admin_email: Option<Email>,
     /// The administrator's name, for one whom the database does not know.
     pub admin_name: Option<String>,
-    /// How an administrator gets in whom the database does not know, or who has no password there. Whoever has one keeps it.
+    /// How an administrator gets in whom the database does not know, or who has no password there. Whoever
+    /// has one keeps it.
     pub admin_entry: AdminEntry,
 }
 
@@ -162,9 +163,9 @@ fn marked_as(comment: &str) -> Option<TenantId> {
 }
 
 impl Inner {
-    /// Whether an ownership comment is one that this control plane set and has forgotten, as after its registry was restored from an older
-    /// backup: it names a laboratory that the registry does not know, and its namespace is this one's. Another control
-    /// plane on the same server has another namespace.
+    /// Whether an ownership comment is one that this control plane set and has forgotten, as after its
+    /// registry was restored from an older backup: it names a laboratory that the registry does not know, and
+    /// its namespace is this one's. Another control plane on the same server has another namespace.
     async fn is_own_comment(
         &self,
         held: &AdminSession,
@@ -208,8 +209,8 @@ impl Inner {
         format!("{}_tenant_", self.config.namespace.as_str())
     }
 
-    /// The id of a laboratory that is taken back: that of its ownership comment, which its own profile must have too, under the slug that its role
-    /// was named by. `None` for a database that was not ours.
+    /// The id of a laboratory that is taken back: that of its ownership comment, which its own profile must
+    /// have too, under the slug that its role was named by. `None` for a database that was not ours.
     async fn taken_back(
         &self,
         held: &AdminSession,
@@ -253,7 +254,8 @@ impl Inner {
 }
 
 impl Inner {
-    /// Refuses a database of which no version can be told, as the operation's own step would: nothing was made for it then.
+    /// Refuses a database of which no version can be told, as the operation's own step would: nothing was
+    /// made for it then.
     async fn require_version(
         &self,
         held: &AdminSession,
@@ -275,7 +277,8 @@ impl Inner {
             return agrees(history, baseline);
         }
         let namespace = &self.config.namespace;
-        // Said on this session, which is closed at the end of the request: the scratch database is nobody's that was left behind.
+        // Said on this session, which is closed at the end of the request: the scratch database is nobody's
+        // that was left behind.
         migrator::comparing_begin(&held.client, namespace).await?;
         let scratch = namespace.scratch_database(operation);
         version_by_shape(self, held, (inside, target), &scratch, baseline)
@@ -458,8 +461,9 @@ fn admin_of(wanted: &Adoption, known: Option<Known>) -> Result<(StaffId, NewAdmi
 }
 
 impl Provisioner {
-    /// Asks for a database that exists to become a laboratory: its tables, rows, owners and people stay; missing migrations are
-    /// run. It is `provisioning` until the operation has run, and what cannot be adopted is refused here already.
+    /// Asks for a database that exists to become a laboratory: its tables, rows, owners and people stay;
+    /// missing migrations are run. It is `provisioning` until the operation has run, and what cannot be
+    /// adopted is refused here already.
     ///
     /// A laboratory that has an id in its own profile keeps it.
     ///

@@ -1,5 +1,5 @@
-//! Taking over a laboratory that has a database of its own already, and giving it back. Whatever happens, the database, its rows and its
-//! own objects stay.
+//! Taking over a laboratory that has a database of its own already, and giving it back. Whatever happens, the
+//! database, its rows and its own objects stay.
 
 use std::collections::BTreeSet;
 
@@ -29,9 +29,10 @@ use crate::{
     },
 };
 
-/// The login roles that can connect to the database of $1 and have rights or objects in it, their own or through a role that they
-/// are in: people and programs of the laboratory. Not: superusers, who need no right, and roles that are marked as a
-/// laboratory's, this one's new role among them: the installation's own roles are nobody's users, whatever they have there.
+/// The login roles that can connect to the database of $1 and have rights or objects in it, their own or
+/// through a role that they are in: people and programs of the laboratory. Not: superusers, who need no
+/// right, and roles that are marked as a laboratory's, this one's new role among them: the installation's own
+/// roles are nobody's users, whatever they have there.
 const USERS: &str = "SELECT r.rolname::text, quote_ident(r.rolname), has_database_privilege(r.oid, d.oid, 'TEMPORARY')
       FROM pg_roles r, pg_database d
      WHERE d.datname = $1 AND r.rolcanlogin AND NOT r.rolsuper AND r.rolname <> $2
@@ -50,12 +51,14 @@ struct Before {
     on_schema: Vec<String>,
     /// Functions in it, and the server's own that are closed, that everybody could run.
     functions: Vec<String>,
-    /// What roles held by name, as the statements that would take it from them. Absent in what earlier versions noted.
+    /// What roles held by name, as the statements that would take it from them. Absent in what earlier
+    /// versions noted.
     held: Option<BTreeSet<String>>,
 }
 
-/// Rights on the connected database, its schema `public` and the functions that change hands, which roles hold by name; each as
-/// the role and the statement that takes it away. $1: the server's own functions that are closed.
+/// Rights on the connected database, its schema `public` and the functions that change hands, which roles
+/// hold by name; each as the role and the statement that takes it away. $1: the server's own functions that
+/// are closed.
 const HELD: &str = "SELECT r.rolname::text, format('REVOKE %s ON %s FROM %I', x.right, x.thing, r.rolname) FROM (
         SELECT a.grantee, a.privilege_type AS right, format('DATABASE %I', d.datname) AS thing
           FROM pg_database d, aclexplode(d.datacl) a WHERE d.datname = current_database() AND a.grantee <> d.datdba
@@ -148,7 +151,8 @@ async fn held_by_name(inside: &Client, held: &AdminSession) -> Result<Vec<(Strin
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Finds out which migrations the database has already, and writes that down where it has no history of its own.
+/// Finds out which migrations the database has already, and writes that down where it has no history of its
+/// own.
 pub(crate) async fn baseline(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
@@ -203,8 +207,8 @@ async fn look_up(client: &Client, target: &ConnectTarget, path: &str) -> Result<
     set.map_err(ProvisionError::db("preparing a session", target))
 }
 
-/// Which version a database without a history is at, by what is there: the one whose shape and rows it has, as the migrations make
-/// them in a scratch database, which is gone afterwards.
+/// Which version a database without a history is at, by what is there: the one whose shape and rows it has,
+/// as the migrations make them in a scratch database, which is gone afterwards.
 ///
 /// # Errors
 /// [`ProvisionError::NotAdoptable`] says what is missing or only half there.
@@ -270,7 +274,8 @@ async fn shape(client: &Client, target: &ConnectTarget) -> Result<Lines, Provisi
     Ok(telling(rows.iter().map(|row| row.get(0))))
 }
 
-/// Tables whose rows a person can name: keyed by one text. Rows under generated ids tell nothing about a version.
+/// Tables whose rows a person can name: keyed by one text. Rows under generated ids tell nothing about a
+/// version.
 async fn keyed_tables(
     client: &Client,
     target: &ConnectTarget,
@@ -329,8 +334,8 @@ async fn users(held: &AdminSession, tenant: &Tenant) -> Result<Vec<User>, Provis
         .collect())
 }
 
-/// Runs the missing migrations and applies the grants. These take from everybody what PUBLIC could do in the schema, so those
-/// who work in it get that by name first.
+/// Runs the missing migrations and applies the grants. These take from everybody what PUBLIC could do in the
+/// schema, so those who work in it get that by name first.
 pub(crate) async fn ensure_schema(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
@@ -372,7 +377,8 @@ async fn keep_in_schema(inside: &Client, held: &AdminSession, user: &User) -> Re
         .map_err(failed())
 }
 
-/// Takes CONNECT from everybody and gives it by name to the laboratory's role and to those who work in the database.
+/// Takes CONNECT from everybody and gives it by name to the laboratory's role and to those who work in the
+/// database.
 pub(crate) async fn secure_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
@@ -399,7 +405,8 @@ pub(crate) async fn secure_database(cx: &Context<'_>) -> StepResult {
     Ok(json!({ "database": database, "open_to": role, "kept_open_to": kept }))
 }
 
-/// Gives the database back: ownership comment and rights as before, also those that users got by name. What migrations made stays.
+/// Gives the database back: ownership comment and rights as before, also those that users got by name. What
+/// migrations made stays.
 pub(crate) async fn release(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "database": "released with the laboratory" }));

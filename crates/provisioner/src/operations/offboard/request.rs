@@ -1,4 +1,5 @@
-//! Asking for a laboratory to be removed. Nothing is dropped here; the steps do that, behind a verified archive.
+//! Asking for a laboratory to be removed. Nothing is dropped here; the steps do that, behind a verified
+//! archive.
 
 use std::time::Duration;
 
@@ -13,20 +14,22 @@ use crate::{
     request::{audit, begin, commit, earlier, insert_operation},
 };
 
-/// A removal with a shorter grace period than this must be confirmed by the laboratory's slug, wherever it is asked for.
+/// A removal with a shorter grace period than this must be confirmed by the laboratory's slug, wherever it is
+/// asked for.
 pub const GRACE_UNCONFIRMED_MIN: Duration = Duration::from_secs(3_600);
 
 /// The longest grace period of a removal: ten years.
 pub const GRACE_MAX: Duration = Duration::from_secs(3_650 * 86_400);
 
 impl Provisioner {
-    /// Asks for a laboratory to be archived and removed: it is closed and `deleting` from now on, and its data are dropped
-    /// when `grace` has passed since its archive was verified. Until then [`Provisioner::cancel`] brings it back. Asked again
-    /// after the removal failed, the failed operation is opened again and goes on where it stopped.
+    /// Asks for a laboratory to be archived and removed: it is closed and `deleting` from now on, and its
+    /// data are dropped when `grace` has passed since its archive was verified. Until then
+    /// [`Provisioner::cancel`] brings it back. Asked again after the removal failed, the failed operation is
+    /// opened again and goes on where it stopped.
     ///
     /// # Errors
-    /// [`RegistryError::Illegal`] when its state does not allow it, [`ProvisionError::Unmet`] when something is missing that the
-    /// removal needs: nothing is closed then; [`RegistryError::OperationInProgress`],
+    /// [`RegistryError::Illegal`] when its state does not allow it, [`ProvisionError::Unmet`] when something
+    /// is missing that the removal needs: nothing is closed then; [`RegistryError::OperationInProgress`],
     /// [`ProvisionError::Invalid`] for a grace period of more than [`GRACE_MAX`].
     pub async fn request_offboard(
         &self,

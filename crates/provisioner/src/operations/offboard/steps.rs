@@ -1,4 +1,5 @@
-//! Removing a laboratory that is archived. Up to the drop nothing is lost by failing: the laboratory stays, closed.
+//! Removing a laboratory that is archived. Up to the drop nothing is lost by failing: the laboratory stays,
+//! closed.
 
 use std::time::Duration;
 
@@ -80,7 +81,8 @@ pub(crate) async fn require_closable(cx: &Context<'_>, tenant: &Tenant) -> Resul
     Ok(held)
 }
 
-/// Closes a laboratory that does not serve any more: its routers let go, its role is locked out, every session is ended.
+/// Closes a laboratory that does not serve any more: its routers let go, its role is locked out, every
+/// session is ended.
 pub(crate) async fn close(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> StepResult {
     let routers = wait_for_routers(cx.inner, tenant).await?;
     if !routers.silent.is_empty() {
@@ -102,11 +104,13 @@ pub(crate) async fn close(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant
     Ok(json!({ "routers": routers, "sessions_ended": ended }))
 }
 
-/// The one place where a laboratory's data go away. It asks for an archive of this very operation, recorded as verified,
-/// whose file and manifest are there and whose content is what was verified, and which still holds what the database does.
+/// The one place where a laboratory's data go away. It asks for an archive of this very operation, recorded
+/// as verified, whose file and manifest are there and whose content is what was verified, and which still
+/// holds what the database does.
 ///
-/// A database that is not there counts as dropped only when this operation noted before that it was about to drop it, and
-/// on this server: on another one, to which the laboratory's server was pointed meanwhile, it is not missing but elsewhere.
+/// A database that is not there counts as dropped only when this operation noted before that it was about to
+/// drop it, and on this server: on another one, to which the laboratory's server was pointed meanwhile, it is
+/// not missing but elsewhere.
 pub(crate) async fn drop_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     if tenant.status != TenantState::Deleting {
@@ -167,8 +171,8 @@ async fn server_identifier(held: &AdminSession) -> Result<String, ProvisionError
     Ok(row.get(0))
 }
 
-/// The time in which the removal can be cancelled, counted from the first time that this step is reached: the archive is
-/// verified by then.
+/// The time in which the removal can be cancelled, counted from the first time that this step is reached: the
+/// archive is verified by then.
 pub(crate) async fn grace(cx: &Context<'_>) -> Result<StepOutcome, StepError> {
     let grace = Grace::of(cx.operation)?;
     match cx.operation.waiting_until {
@@ -181,8 +185,9 @@ pub(crate) async fn grace(cx: &Context<'_>) -> Result<StepOutcome, StepError> {
     }
 }
 
-/// Opens a laboratory again whose removal was cancelled, and gives it back the state before. The server is told first, with
-/// the row locked: a laboratory that is in service can log in, and no reconciler closes it in between.
+/// Opens a laboratory again whose removal was cancelled, and gives it back the state before. The server is
+/// told first, with the row locked: a laboratory that is in service can log in, and no reconciler closes it
+/// in between.
 pub(crate) async fn readmit(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "tenant": "gone" }));

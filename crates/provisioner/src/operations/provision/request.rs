@@ -1,4 +1,5 @@
-//! Asking for a laboratory: the row, the operation that makes it true, the event and the audit in one transaction.
+//! Asking for a laboratory: the row, the operation that makes it true, the event and the audit in one
+//! transaction.
 
 use deadpool_postgres::Transaction;
 use identity::SealContext;
@@ -38,11 +39,13 @@ pub struct NewAdmin {
     pub email: Email,
     /// The person's name: 1 to 200 characters.
     pub display_name: String,
-    /// Argon2id hash of the password; absent for one who is invited to set it, with [`Provisioner::invite_first`].
+    /// Argon2id hash of the password; absent for one who is invited to set it, with
+    /// [`Provisioner::invite_first`].
     pub password_hash: Option<SecretString>,
 }
 
-/// Checks what can be said of a request without writing anything, and gives the server that is to host the laboratory.
+/// Checks what can be said of a request without writing anything, and gives the server that is to host the
+/// laboratory.
 async fn provision_server(
     client: &registry::RegistryClient,
     lab: &NewLab,
@@ -58,8 +61,8 @@ async fn provision_server(
 }
 
 impl Provisioner {
-    /// Whether [`Provisioner::request_provision`] would accept this request now, for callers that must do something first
-    /// which a refused request should not lead to. The request itself checks the same again.
+    /// Whether [`Provisioner::request_provision`] would accept this request now, for callers that must do
+    /// something first which a refused request should not lead to. The request itself checks the same again.
     ///
     /// # Errors
     /// As the request.
@@ -129,8 +132,8 @@ impl Provisioner {
     ) -> Result<Tenant, ProvisionError> {
         let namespace = &self.inner.config.namespace;
         let id = TenantId::generate();
-        // The operation first: a used idempotency key is the answer even when the slug is taken, since then it is taken
-        // by the very same request.
+        // The operation first: a used idempotency key is the answer even when the slug is taken, since then
+        // it is taken by the very same request.
         registry::operation_insert_in_txn(
             txn,
             &NewOperation {
@@ -180,7 +183,8 @@ impl NewLab {
         self.name = name_of("name", "the laboratory's name", &self.name)?;
         let name = &self.admin.display_name;
         self.admin.display_name = name_of("admin.displayName", "the administrator's name", name)?;
-        // Without a time zone database on this machine PostgreSQL's own has the last word, when the first rows are written.
+        // Without a time zone database on this machine PostgreSQL's own has the last word, when the first
+        // rows are written.
         let known = tz::db().is_definitively_empty() || tz::db().get(&self.time_zone).is_ok();
         if !known || self.time_zone.len() > 64 {
             return Err(ProvisionError::Invalid {

@@ -51,8 +51,9 @@ pub(crate) async fn make_role(cx: &Context<'_>, held: &AdminSession, tenant: &Te
     Ok(json!({ "role": tenant.role_name, "made": made, "template": template }))
 }
 
-/// Clones the template under a name that holds the laboratory's id, marks the clone as this laboratory's, and only then
-/// gives it the real name. So a database under the real name is whole and known to be ours, or it is somebody else's.
+/// Clones the template under a name that holds the laboratory's id, marks the clone as this laboratory's, and
+/// only then gives it the real name. So a database under the real name is whole and known to be ours, or it
+/// is somebody else's.
 pub(crate) async fn ensure_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
@@ -89,8 +90,9 @@ pub(crate) async fn ensure_database(cx: &Context<'_>) -> StepResult {
     Ok(json!({ "database": name, "made": true, "template": cloned_from }))
 }
 
-/// Takes a database that was cloned ahead of time, and the group role that has its rights already. Names and ownership comments change in one
-/// transaction, so that of two that want the same one the second finds it gone, and it is never there half claimed.
+/// Takes a database that was cloned ahead of time, and the group role that has its rights already. Names and
+/// ownership comments change in one transaction, so that of two that want the same one the second finds it
+/// gone, and it is never there half claimed.
 async fn claim_spare(
     cx: &Context<'_>,
     held: &AdminSession,
@@ -156,8 +158,8 @@ pub(crate) async fn secure_database(cx: &Context<'_>) -> StepResult {
     Ok(json!({ "database": database, "open_to": role, "rights_came_with_it": rights.are_settled() }))
 }
 
-/// A fresh clone is at the latest version already and costs one look. It is looked at through the laboratory's own role, whose
-/// connection the next steps need anyway.
+/// A fresh clone is at the latest version already and costs one look. It is looked at through the
+/// laboratory's own role, whose connection the next steps need anyway.
 pub(crate) async fn ensure_schema(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let before = migrator::history_version(&*cx.own(&tenant).await?).await?;
@@ -251,8 +253,8 @@ pub(crate) async fn check(cx: &Context<'_>) -> StepResult {
     Ok(json!({ "role": tenant.role_name, "checked": true, "reaches": reaches }))
 }
 
-/// Tries what no laboratory's role may do, each for itself and taken back at once, in one round trip; gives the first that
-/// was not refused for want of a privilege.
+/// Tries what no laboratory's role may do, each for itself and taken back at once, in one round trip; gives
+/// the first that was not refused for want of a privilege.
 async fn what_it_may(client: &tokio_postgres::Client) -> Result<Option<&'static str>, tokio_postgres::Error> {
     const FORBIDDEN: [(&str, &str); 8] = [
         ("create tables", "CREATE TABLE public.tenantry_check ()"),
@@ -323,8 +325,8 @@ async fn too_much(client: &tokio_postgres::Client) -> Result<Option<String>, tok
     Ok(None)
 }
 
-/// The last step and the only one that writes `active`. Version and state change in one transaction, and only while the
-/// lease is held.
+/// The last step and the only one that writes `active`. Version and state change in one transaction, and only
+/// while the lease is held.
 pub(crate) async fn activate(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     if tenant.status == TenantState::Active {
@@ -351,7 +353,8 @@ pub(crate) fn require_never_in_service(tenant: &Tenant) -> Result<(), StepError>
     }))
 }
 
-/// Takes the database away, in either of its names, unless it is not this laboratory's or was ever in service.
+/// Takes the database away, in either of its names, unless it is not this laboratory's or was ever in
+/// service.
 pub(crate) async fn undo_database(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "database": "gone with the laboratory" }));

@@ -1,5 +1,5 @@
-//! Putting an archive in the place of what a laboratory holds: restored beside it and checked first; then the two databases
-//! change names in one transaction, and the one that was replaced is dropped last of all.
+//! Putting an archive in the place of what a laboratory holds: restored beside it and checked first; then the
+//! two databases change names in one transaction, and the one that was replaced is dropped last of all.
 
 use model::{DbName, Step, TenantEvent, TenantState};
 use registry::Tenant;
@@ -67,8 +67,8 @@ pub(crate) async fn restore_beside(cx: &Context<'_>) -> StepResult {
     Ok(saw)
 }
 
-/// Nobody is let in any more, and nobody is left inside. The laboratory is closed here and not before: it served while the
-/// archive was restored beside it.
+/// Nobody is let in any more, and nobody is left inside. The laboratory is closed here and not before: it
+/// served while the archive was restored beside it.
 pub(crate) async fn fence(cx: &Context<'_>) -> StepResult {
     let mut tenant = cx.tenant().await?;
     let held = require_closable(cx, &tenant).await?;
@@ -84,7 +84,8 @@ pub(crate) async fn fence(cx: &Context<'_>) -> StepResult {
     close(cx, &held, &tenant).await
 }
 
-/// The two change names in one transaction. Before that, what the laboratory holds must be in a verified archive.
+/// The two change names in one transaction. Before that, what the laboratory holds must be in a verified
+/// archive.
 pub(crate) async fn swap_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
@@ -114,7 +115,8 @@ pub(crate) async fn swap_database(cx: &Context<'_>) -> StepResult {
         cx.make_irreversible(&cx.inner.config.registry.client().await?)
             .await?;
         if let Err(failure) = exchange(cx, &held, &tenant, &restored, &replaced).await {
-            // Nothing has another name: it can still be taken back. Where that is not known, it counts as done.
+            // Nothing has another name: it can still be taken back. Where that is not known, it counts as
+            // done.
             if matches!(look(&held, &replaced).await, Ok(None)) {
                 cx.make_reversible().await?;
             }
@@ -125,9 +127,9 @@ pub(crate) async fn swap_database(cx: &Context<'_>) -> StepResult {
     Ok(json!({ "database": tenant.db_name, "replaced": replaced }))
 }
 
-/// Both are closed before their sessions are ended, since whoever comes back in between would keep them from being renamed.
-/// What takes the name is open again, to administrators only, in the transaction in which it gets it; what is cut off before
-/// that begins anew, and opens the laboratory's own first.
+/// Both are closed before their sessions are ended, since whoever comes back in between would keep them from
+/// being renamed. What takes the name is open again, to administrators only, in the transaction in which it
+/// gets it; what is cut off before that begins anew, and opens the laboratory's own first.
 async fn exchange(
     cx: &Context<'_>,
     held: &AdminSession,

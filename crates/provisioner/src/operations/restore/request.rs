@@ -1,4 +1,5 @@
-//! Asking for an archive to be restored: as a laboratory of its own, or in the place of what its laboratory holds.
+//! Asking for an archive to be restored: as a laboratory of its own, or in the place of what its laboratory
+//! holds.
 
 use archive::Manifest;
 use identity::SealContext;
@@ -23,8 +24,8 @@ pub struct RestoreAs {
 }
 
 impl Provisioner {
-    /// Asks for a laboratory to be made out of an archive: the one that was removed, under its id and slug, or another beside
-    /// the one that lives.
+    /// Asks for a laboratory to be made out of an archive: the one that was removed, under its id and slug,
+    /// or another beside the one that lives.
     ///
     /// # Errors
     /// [`ProvisionError::Refused`] says what can be done instead; [`ProvisionError::ArchiveTooNew`];
@@ -110,8 +111,9 @@ impl Provisioner {
         Ok((tenant, operation))
     }
 
-    /// Asks for an archive to take the place of what its laboratory holds now. It serves until the archive is restored beside
-    /// it and checked; what it held is archived then. Can be cancelled until the two are exchanged.
+    /// Asks for an archive to take the place of what its laboratory holds now. It serves until the archive is
+    /// restored beside it and checked; what it held is archived then. Can be cancelled until the two are
+    /// exchanged.
     ///
     /// # Errors
     /// As [`Provisioner::request_restore`].

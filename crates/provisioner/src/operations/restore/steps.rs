@@ -1,5 +1,5 @@
-//! Making a laboratory's database out of an archive: beside everything else and checked first, and under its name only when
-//! it is whole.
+//! Making a laboratory's database out of an archive: beside everything else and checked first, and under its
+//! name only when it is whole.
 
 use archive::{Location, Manifest, Missing};
 use model::{DbName, Step, TenantId};
@@ -39,8 +39,8 @@ pub(crate) const DEFINITION: Definition = Definition {
     },
 };
 
-/// Makes the role, unless the laboratory is there: one that the registry forgot, as when it was itself restored to an earlier
-/// time.
+/// Makes the role, unless the laboratory is there: one that the registry forgot, as when it was itself
+/// restored to an earlier time.
 pub(crate) async fn ensure_role(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let held = cx.maintenance(&tenant).await?;
@@ -81,8 +81,9 @@ pub(crate) async fn restore_database(cx: &Context<'_>) -> StepResult {
     Ok(saw)
 }
 
-/// What was restored is not on the disk for certain, because nothing waited for it (`Dump::restore`). This commit does, and with
-/// it everything that was written before it: the log is one. So what has the ownership comment is whole also after the server crashed.
+/// What was restored is not on the disk for certain, because nothing waited for it (`Dump::restore`). This
+/// commit does, and with it everything that was written before it: the log is one. So what has the ownership
+/// comment is whole also after the server crashed.
 pub(super) async fn mark_whole(
     held: &AdminSession,
     database: &DbName,
@@ -124,7 +125,8 @@ pub(super) async fn restore_into(
     let like = cx.template(held).await?;
     let made = ensure_groups(cx, held, &manifest).await?;
     let missing = restore_checked(cx, held, Step::RestoreDatabase, &like, into, &location, &manifest).await?;
-    // The rights in the dump are those of the archived laboratory's group, or of the one that earlier versions shared.
+    // The rights in the dump are those of the archived laboratory's group, or of the one that earlier
+    // versions shared.
     settle(cx.inner, held, &cx.tenant().await?, into).await?;
     if archive.tenant != cx.operation.tenant {
         drop_made_group(held, made).await;
@@ -136,8 +138,8 @@ pub(super) async fn restore_into(
     })
 }
 
-/// A copy beside the laboratory is another laboratory. Its guard says that a database belongs to one for good; here, and only
-/// here, that is not so, and nothing else of the row changes.
+/// A copy beside the laboratory is another laboratory. Its guard says that a database belongs to one for
+/// good; here, and only here, that is not so, and nothing else of the row changes.
 async fn rename_laboratory(
     cx: &Context<'_>,
     held: &AdminSession,

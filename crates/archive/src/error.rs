@@ -19,8 +19,8 @@ pub enum ArchiveError {
     /// `pg_dump` or `pg_restore` is not there, cannot be started, or says what the server does not
     /// understand.
     #[error(
-        "{program} cannot be used: {why}; install PostgreSQL's client programs of the server's version or set TENANTRY_PG_BIN \
-         to their directory"
+        "{program} cannot be used: {why}; install PostgreSQL's client programs of the server's version or \
+         set TENANTRY_PG_BIN to their directory"
     )]
     Program {
         /// Its path.
@@ -30,8 +30,8 @@ pub enum ArchiveError {
     },
     /// `pg_dump` refuses servers newer than itself.
     #[error(
-        "{program} is of PostgreSQL {have}, older than the server {server}, which is {need}; install PostgreSQL {need}'s client \
-         programs or set TENANTRY_PG_BIN to their directory"
+        "{program} is of PostgreSQL {have}, older than the server {server}, which is {need}; install \
+         PostgreSQL {need}'s client programs or set TENANTRY_PG_BIN to their directory"
     )]
     ProgramTooOld {
         /// Its path.
@@ -61,8 +61,8 @@ pub enum ArchiveError {
     },
     /// A file could not be read or written.
     #[error(
-        "{doing} {path} failed: {source}; see to it that TENANTRY_ARCHIVE_DIR names a directory in which this process may \
-         write, then run the operation again"
+        "{doing} {path} failed: {source}; see to it that TENANTRY_ARCHIVE_DIR names a directory in which \
+         this process may write, then run the operation again"
     )]
     Io {
         /// What was being done.
@@ -74,7 +74,8 @@ pub enum ArchiveError {
     },
     /// An object store refused or cannot be reached.
     #[error(
-        "{doing} {location} failed: {why}; look at archive.url and at the store's credentials in the environment"
+        "{doing} {location} failed: {why}; look at archive.url and at the store's credentials in the \
+         environment"
     )]
     Store {
         /// What was being done.
@@ -88,8 +89,8 @@ pub enum ArchiveError {
     },
     /// The configured location is not a path or a URL that this version knows.
     #[error(
-        "{url:?} cannot hold archives: {why}; use a directory, file:///directory, s3://bucket/prefix, gs://bucket/prefix or \
-         az://container/prefix"
+        "{url:?} cannot hold archives: {why}; use a directory, file:///directory, s3://bucket/prefix, \
+         gs://bucket/prefix or az://container/prefix"
     )]
     BadUrl {
         /// As configured or recorded.

@@ -110,7 +110,8 @@ impl Manifest {
             Some(format) if format == u64::from(FORMAT) => {}
             Some(format) => {
                 return Err(format!(
-                    "its manifest is of form {format} and this version reads form {FORMAT}; restore it by hand with pg_restore"
+                    "its manifest is of form {format} and this version reads form {FORMAT}; restore it by \
+                     hand with pg_restore"
                 ));
             }
             None => return Err("its manifest names no form".to_owned()),

@@ -107,8 +107,9 @@ fn check(program: &Path, have: u32, server_major: u32, target: &ConnectTarget) -
         return Err(ArchiveError::Program {
             program: program.to_owned(),
             why: format!(
-                "it is of PostgreSQL {have} and begins a restore with the setting transaction_timeout, which the server \
-                 {target}, of PostgreSQL {server_major}, does not know; one of version {server_major} is needed"
+                "it is of PostgreSQL {have} and begins a restore with the setting transaction_timeout, which \
+                 the server {target}, of PostgreSQL {server_major}, does not know; one of version \
+                 {server_major} is needed"
             ),
         });
     }

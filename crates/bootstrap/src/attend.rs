@@ -93,7 +93,8 @@ impl Platform {
                 if off && !warned {
                     tracing::warn!(
                         offset_ms = i64::try_from(report.clock_offset.as_millis()).unwrap_or(i64::MAX),
-                        "this machine's clock and the registry's differ; the registry's is used. Is time synchronisation running on both?"
+                        "this machine's clock and the registry's differ; the registry's is used. Is time \
+                         synchronisation running on both?"
                     );
                 }
                 warned = off;
@@ -135,8 +136,9 @@ impl Platform {
                     host = other.host,
                     theirs = other.archive_store,
                     own = own.archive_store,
-                    "another host writes archives into another store, so neither can restore what the other wrote; set \
-                     archive.url (TENANTRY_ARCHIVE_URL) on both to one store, or mount one directory on both"
+                    "another host writes archives into another store, so neither can restore what the other \
+                     wrote; set archive.url (TENANTRY_ARCHIVE_URL) on both to one store, or mount one \
+                     directory on both"
                 );
             }
         }

@@ -111,8 +111,8 @@ async fn keep(options: ClusterOptions, target: ConnectTarget, held: Arc<Mutex<Op
                 full_told = true;
                 tracing::error!(
                     log = %log.display(),
-                    "the disk of the embedded PostgreSQL is full, and the server has ended; free some space, then it is started \
-                     again by itself"
+                    "the disk of the embedded PostgreSQL is full, and the server has ended; free some space, \
+                     then it is started again by itself"
                 );
             }
             tokio::time::sleep(FULL_LOOKS_EVERY).await;
@@ -122,8 +122,8 @@ async fn keep(options: ClusterOptions, target: ConnectTarget, held: Arc<Mutex<Op
             tracing::error!(
                 restarts = Restarts::IN_A_ROW_MAX,
                 log = %log.display(),
-                "the embedded PostgreSQL keeps ending and is left stopped; see its log for why, then start this \
-                 process again"
+                "the embedded PostgreSQL keeps ending and is left stopped; see its log for why, then start \
+                 this process again"
             );
             return;
         };

@@ -26,9 +26,9 @@ pub enum PlatformError {
     Unreachable(pg::ConnectError),
     /// The configured tenant server is another than the one on which the laboratories live.
     #[error(
-        "laboratories such as {laboratory} live on server {server} at {from}, and none of them was found at {to}, which \
-         is configured now; point TENANT_PGHOST and TENANT_PGPORT back (unset, they follow the registry's), or move the \
-         databases and their roles there first. Nothing was changed"
+        "laboratories such as {laboratory} live on server {server} at {from}, and none of them was found at \
+         {to}, which is configured now; point TENANT_PGHOST and TENANT_PGPORT back (unset, they follow the \
+         registry's), or move the databases and their roles there first. Nothing was changed"
     )]
     Moved {
         /// The server's name in the registry.
@@ -50,9 +50,10 @@ pub enum PlatformError {
     },
     /// The tenant server has another registry's laboratories.
     #[error(
-        "the server {server} has laboratories in the namespace {namespace} that the registry {registry} has never known, such as {}: \
-         they are another registry's. Is MASTER_PGDATABASE right? A second registry over them would advise removing each. If they are \
-         truly nobody's, or their registry was lost, say so with `tenantctl up --new-registry`. Nothing was changed",
+        "the server {server} has laboratories in the namespace {namespace} that the registry {registry} has \
+         never known, such as {}: they are another registry's. Is MASTER_PGDATABASE right? A second registry \
+         over them would advise removing each. If they are truly nobody's, or their registry was lost, say \
+         so with `tenantctl up --new-registry`. Nothing was changed",
         .names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ")
     )]
     OtherRegistry {
@@ -73,10 +74,10 @@ pub enum PlatformError {
     },
     /// A server cannot hold as many connections as this process is allowed to take.
     #[error(
-        "server {server} cannot hold router.budget = {} connections of this process beside router.reserve = {} of others: its \
-         max_connections is {} and it keeps {} of them for itself, which leaves {} for the budget; lower router.budget \
-         (TENANTRY_ROUTER_BUDGET) or router.reserve (TENANTRY_ROUTER_RESERVE), or raise max_connections there and restart \
-         that server",
+        "server {server} cannot hold router.budget = {} connections of this process beside router.reserve = \
+         {} of others: its max_connections is {} and it keeps {} of them for itself, which leaves {} for the \
+         budget; lower router.budget (TENANTRY_ROUTER_BUDGET) or router.reserve (TENANTRY_ROUTER_RESERVE), \
+         or raise max_connections there and restart that server",
         .source.budget, .source.reserve, .source.max_connections, .source.reserved,
         .source.max_connections.saturating_sub(.source.reserved + .source.reserve)
     )]
@@ -88,8 +89,8 @@ pub enum PlatformError {
     },
     /// The registry's secrets were sealed with a key that is not there any more.
     #[error(
-        "seal.key was missing in {}, and the registry holds secrets that no new key opens: {source}; put it back from a \
-         backup, or set TENANTRY_STATE_DIR to where it is. No new one was left there",
+        "seal.key was missing in {}, and the registry holds secrets that no new key opens: {source}; put it \
+         back from a backup, or set TENANTRY_STATE_DIR to where it is. No new one was left there",
         .keys.display()
     )]
     KeyLost {
@@ -100,8 +101,9 @@ pub enum PlatformError {
     },
     /// A process on another host signs tokens with another key.
     #[error(
-        "tenantd on host {host} signs tokens with the key {theirs} and this one with {own}: each would refuse what the other \
-         issued; copy the directory {} of that host to this one (both keys), or end the processes there first",
+        "tenantd on host {host} signs tokens with the key {theirs} and this one with {own}: each would \
+         refuse what the other issued; copy the directory {} of that host to this one (both keys), or end \
+         the processes there first",
         .keys.display()
     )]
     OtherSigningKey {
@@ -133,11 +135,12 @@ pub enum PlatformError {
 fn settings_of(error: &pg::ConnectError) -> &'static str {
     match error.is_wrong_password() {
         true => {
-            "is its password right? It is TENANT_PGPASSWORD or the file that TENANT_PGPASSWORD_FILE names, else the registry's \
-             (MASTER_PGPASSWORD)"
+            "is its password right? It is TENANT_PGPASSWORD or the file that TENANT_PGPASSWORD_FILE names, \
+             else the registry's (MASTER_PGPASSWORD)"
         }
         false => {
-            "are TENANT_PGHOST and TENANT_PGPORT right, or MASTER_PGHOST and MASTER_PGPORT where they are not set?"
+            "are TENANT_PGHOST and TENANT_PGPORT right, or MASTER_PGHOST and MASTER_PGPORT where they are \
+             not set?"
         }
     }
 }

@@ -8,8 +8,8 @@ pub enum MigrateError {
     Connect(#[from] pg::ConnectError),
     /// A newer binary has migrated the database; this one must not touch it.
     #[error(
-        "database {database} is at schema version {have}, ahead of this binary's {code}; run a binary that knows \
-         version {have}"
+        "database {database} is at schema version {have}, ahead of this binary's {code}; run a binary that \
+         knows version {have}"
     )]
     Ahead {
         /// Which database.
@@ -21,8 +21,8 @@ pub enum MigrateError {
     },
     /// The database's history holds a row that no migration run can have written.
     #[error(
-        "row {row} of refinery_schema_history in database {database} cannot be read: {why}; fix or restore that row \
-         before migrating"
+        "row {row} of refinery_schema_history in database {database} cannot be read: {why}; fix or restore \
+         that row before migrating"
     )]
     CorruptHistory {
         /// Which database.
@@ -34,8 +34,8 @@ pub enum MigrateError {
     },
     /// A migration failed; it was rolled back, those before it stay.
     #[error(
-        "migrating database {database} failed: {why}; the failed migration was rolled back (this binary carries \
-         {carries})"
+        "migrating database {database} failed: {why}; the failed migration was rolled back (this binary \
+         carries {carries})"
     )]
     Migration {
         /// Which database.
@@ -49,7 +49,8 @@ pub enum MigrateError {
     },
     /// The database has a history already, which says something else.
     #[error(
-        "the history of database {database} says version {have}, not {wanted}; leave the baseline out to go by it"
+        "the history of database {database} says version {have}, not {wanted}; leave the baseline out to go \
+         by it"
     )]
     Baselined {
         /// Which database.
@@ -71,8 +72,8 @@ pub enum MigrateError {
     },
     /// Another process held the lock for longer than we wait.
     #[error(
-        "another process has been {doing} on {place} for more than {waited_s} s; try again when it is done, or look \
-         for it in pg_stat_activity"
+        "another process has been {doing} on {place} for more than {waited_s} s; try again when it is done, \
+         or look for it in pg_stat_activity"
     )]
     Busy {
         /// What the lock guards.

@@ -26,7 +26,8 @@ pub(crate) fn parse(text: &str, private: bool) -> Result<Url, OutboxError> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(refused(
-            "a webhook's URL holds no user name or password, which would stand in logs; deliveries are signed instead",
+            "a webhook's URL holds no user name or password, which would stand in logs; deliveries are \
+             signed instead",
         ));
     }
     if url.fragment().is_some() {
@@ -34,7 +35,8 @@ pub(crate) fn parse(text: &str, private: bool) -> Result<Url, OutboxError> {
     }
     match literal(&url) {
         Some(ip) if !private && !is_public(ip) => Err(refused(&format!(
-            "{ip} is no address of the internet; `webhooks.private_addresses = \"allow\"` in the settings lets it be used"
+            "{ip} is no address of the internet; `webhooks.private_addresses = \"allow\"` in the settings \
+             lets it be used"
         ))),
         _ => Ok(url),
     }

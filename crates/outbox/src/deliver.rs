@@ -236,7 +236,8 @@ impl Outbox {
         }
         if switched_off {
             tracing::warn!(webhook.id = %webhook,
-                "a webhook to which nothing gets through is switched off; `tenantctl webhooks enable` switches it on again");
+                "a webhook to which nothing gets through is switched off; `tenantctl webhooks enable` \
+                 switches it on again");
         }
         Ok(())
     }

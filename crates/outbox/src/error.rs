@@ -17,7 +17,8 @@ pub enum OutboxError {
     },
     /// An address's secret cannot be opened with this installation's key.
     #[error(
-        "the secret of webhook {webhook} cannot be opened: {why}; `tenantctl webhooks rotate` gives it a new one"
+        "the secret of webhook {webhook} cannot be opened: {why}; `tenantctl webhooks rotate` gives it a new \
+         one"
     )]
     Sealed {
         /// The address.
@@ -27,7 +28,8 @@ pub enum OutboxError {
     },
     /// This machine cannot make TLS connections.
     #[error(
-        "webhooks cannot be sent from here: {why}; are the system's CA certificates installed (ca-certificates)?"
+        "webhooks cannot be sent from here: {why}; are the system's CA certificates installed \
+         (ca-certificates)?"
     )]
     Tls {
         /// What is wrong.

@@ -19,7 +19,8 @@ struct Judging {
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{name} leads to {found}, which is no address of the internet (see the setting webhooks.private_addresses)"
+    "{name} leads to {found}, which is no address of the internet (see the setting \
+     webhooks.private_addresses)"
 )]
 struct NoPublicAddress {
     name: String,

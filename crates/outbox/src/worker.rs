@@ -41,7 +41,8 @@ impl Running {
             }
             Some(Err(error)) => {
                 self.to.remove(&error.id());
-                tracing::error!(%error, "sending a webhook broke; it is tried again when its lease has run out");
+                tracing::error!(%error, "sending a webhook broke; it is tried again when its lease has run \
+                                         out");
                 true
             }
             None => false,

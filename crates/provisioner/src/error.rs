@@ -85,8 +85,9 @@ pub enum ProvisionError {
     },
     /// Something of the needed name exists and was not made for this laboratory.
     #[error(
-        "the {what} {name} on {server} was not made for this laboratory: it lacks the ownership comment `tenantry laboratory <id>`, so it is left alone; \
-         `tenantctl doctor` says how to put the comment back if it is the laboratory's own after all; if it is another's, rename it"
+        "the {what} {name} on {server} was not made for this laboratory: it lacks the ownership comment \
+         `tenantry laboratory <id>`, so it is left alone; `tenantctl doctor` says how to put the comment \
+         back if it is the laboratory's own after all; if it is another's, rename it"
     )]
     NotOurs {
         /// Database or role.
@@ -159,7 +160,8 @@ pub enum ProvisionError {
     },
     /// The archive is of a newer schema than this code's.
     #[error(
-        "archive {archive} is of schema version {have}, newer than this version's {code}; restore it with a newer tenantctl"
+        "archive {archive} is of schema version {have}, newer than this version's {code}; restore it with a \
+         newer tenantctl"
     )]
     ArchiveTooNew {
         /// Which.
@@ -191,8 +193,8 @@ pub enum ProvisionError {
     },
     /// What is needed lies in a directory of another host.
     #[error(
-        "{location} lies on host {host} and cannot be read on {here}; a tenantd on {host}, or on a host that shares its archives, \
-         can go on with it"
+        "{location} lies on host {host} and cannot be read on {here}; a tenantd on {host}, or on a host that \
+         shares its archives, can go on with it"
     )]
     Elsewhere {
         /// What.

@@ -53,9 +53,9 @@ impl Provisioner {
         let archives = registry::archives_list(&client, Some(tenant), None, 1).await?;
         if archives.is_empty() && !without_archive {
             return refused(format!(
-                "no archive of it is recorded; bring one back first (`tenantctl archives import`), or, where nothing of it is left to \
-                 keep, `tenantctl forget {slug} --confirm {slug} --without-archive` (over the API \
-                 `withoutArchive`): its data are lost then",
+                "no archive of it is recorded; bring one back first (`tenantctl archives import`), or, where \
+                 nothing of it is left to keep, `tenantctl forget {slug} --confirm {slug} --without-archive` \
+                 (over the API `withoutArchive`): its data are lost then",
                 slug = found.slug
             ));
         }

@@ -113,7 +113,8 @@ impl Provisioner {
         for role in absent(&session, &wanted).await? {
             let owned = inventory.owners.iter().filter(|owned| owned.role == role).count();
             told.push(format!(
-                "rights of the role {}, which {} does not have; what it owned, {owned} objects, becomes the administrator's",
+                "rights of the role {}, which {} does not have; what it owned, {owned} objects, becomes the \
+                 administrator's",
                 quote_ident(&role),
                 session.target
             ));
@@ -241,8 +242,8 @@ async fn absence(session: &AdminSession, tenant: &Tenant) -> Result<Option<Strin
         (Some(other), Some(renamed)) => format!("{other}; {renamed}"),
         (Some(only), None) | (None, Some(only)) => only,
         (None, None) => format!(
-            "its database {} is not there, nor any other with its ownership comment; was it removed by hand? `tenantctl archives list --tenant {}` \
-             shows what is left of it",
+            "its database {} is not there, nor any other with its ownership comment; was it removed by hand? \
+             `tenantctl archives list --tenant {}` shows what is left of it",
             tenant.db_name.as_str(),
             tenant.slug
         ),
@@ -251,7 +252,8 @@ async fn absence(session: &AdminSession, tenant: &Tenant) -> Result<Option<Strin
 
 fn renamed_words(renamed: &str, name: &DbName) -> String {
     format!(
-        "its database {} is called {renamed} now, which has its ownership comment: run ALTER DATABASE {renamed} RENAME TO {name}",
+        "its database {} is called {renamed} now, which has its ownership comment: run ALTER DATABASE \
+         {renamed} RENAME TO {name}",
         name.as_str()
     )
 }
@@ -289,8 +291,8 @@ pub(crate) async fn locked_out_itself(session: &AdminSession) -> Result<Option<S
     let (superuser, name): (bool, String) = (row.get(0), row.get(1));
     Ok((!superuser).then(|| {
         format!(
-            "the administrator {name} of {} is no superuser, and closing the database would lock it out as well: run ALTER ROLE \
-             {name} SUPERUSER as a superuser, or register the server with one that is",
+            "the administrator {name} of {} is no superuser, and closing the database would lock it out as \
+             well: run ALTER ROLE {name} SUPERUSER as a superuser, or register the server with one that is",
             session.target
         )
     }))
@@ -354,10 +356,13 @@ async fn missing_roles(
     let roles = absent(session, &wanted).await?;
     let roles: Vec<String> = roles.iter().map(|role| quote_ident(role)).collect();
     Ok((!roles.is_empty()).then(|| {
-        let make: Vec<String> = roles.iter().map(|role| format!("CREATE ROLE {role} NOLOGIN")).collect();
+        let make: Vec<String> = roles
+            .iter()
+            .map(|role| format!("CREATE ROLE {role} NOLOGIN"))
+            .collect();
         format!(
-            "{} has no role {}, which the archive's row security policies or user mappings name, or with whose rights its functions run: \
-             run {}",
+            "{} has no role {}, which the archive's row security policies or user mappings name, or with \
+             whose rights its functions run: run {}",
             session.target,
             roles.join(", "),
             make.join("; ")

@@ -146,8 +146,8 @@ impl Inner {
     }
 
     async fn tell_of_open_server(&self, tenant: &Tenant, by: &RequestedBy, error: &ProvisionError) {
-        let remedy = "a running tenantd closes it as soon as the server can be reached; until then a router that is cut off \
-                      from the registry may still serve it";
+        let remedy = "a running tenantd closes it as soon as the server can be reached; until then a router \
+                      that is cut off from the registry may still serve it";
         tracing::warn!(
             tenant.slug = %tenant.slug,
             server = %tenant.server,

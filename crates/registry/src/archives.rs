@@ -54,8 +54,8 @@ pub struct Archive {
 
 macro_rules! columns {
     () => {
-        "id, tenant_id, tenant_slug, tenant_name, operation_id, location, host, bytes, sha256, db_version, manifest, \
-         made_for, admins, pruning_since, created_by, created_at, imported_at, verified_at"
+        "id, tenant_id, tenant_slug, tenant_name, operation_id, location, host, bytes, sha256, db_version, \
+         manifest, made_for, admins, pruning_since, created_by, created_at, imported_at, verified_at"
     };
 }
 

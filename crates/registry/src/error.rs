@@ -80,7 +80,8 @@ pub enum RegistryError {
     },
     /// A row holds what this code cannot read.
     #[error(
-        "{table}.{column} of the row {id} cannot be read: {reason}; was it written by hand or by a newer version?"
+        "{table}.{column} of the row {id} cannot be read: {reason}; was it written by hand or by a newer \
+         version?"
     )]
     CorruptRow {
         /// The table.
@@ -95,8 +96,8 @@ pub enum RegistryError {
     /// The database that is to hold the registry holds something else, or is the server's own. Nothing was
     /// changed.
     #[error(
-        "the database {database} cannot be the registry: {why}; name another one with MASTER_PGDATABASE (registry.database), which \
-         `tenantctl up` creates. Nothing was changed"
+        "the database {database} cannot be the registry: {why}; name another one with MASTER_PGDATABASE \
+         (registry.database), which `tenantctl up` creates. Nothing was changed"
     )]
     NotARegistry {
         /// The database.
@@ -157,9 +158,10 @@ pub enum RegistryError {
     },
     /// The master database takes no writes, which were needed. Nothing was changed.
     #[error(
-        "the registry's database {database} takes no writes now (SQLSTATE 25006): it is a standby, as after a failover, or \
-         default_transaction_read_only is on, as where a provider keeps a full disk from filling further; name the primary \
-         (MASTER_PGHOST), give it room, or look who set it. Nothing was changed"
+        "the registry's database {database} takes no writes now (SQLSTATE 25006): it is a standby, as after \
+         a failover, or default_transaction_read_only is on, as where a provider keeps a full disk from \
+         filling further; name the primary (MASTER_PGHOST), give it room, or look who set it. Nothing was \
+         changed"
     )]
     ReadOnly {
         /// Its database.

@@ -47,7 +47,8 @@ pub struct Invitation {
 
 macro_rules! columns {
     () => {
-        "tenant_id, admin_id, created_by, created_at, expires_at, expires_at <= clock_timestamp() AS expired, accepted_at"
+        "tenant_id, admin_id, created_by, created_at, expires_at, expires_at <= clock_timestamp() AS \
+         expired, accepted_at"
     };
 }
 

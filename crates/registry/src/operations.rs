@@ -75,10 +75,12 @@ pub struct Operation {
 
 macro_rules! columns {
     () => {
-        "id, kind, tenant_id, tenant_slug, status, params, progress, error, undo_reason, undo_error, created_by, \
-         idempotency_key, attempts, failures, drop_begun_on, cancel_requested_by, cancel_requested_at, past_return, waiting_until, \
-         coalesce(status = 'pending' AND waiting_until > clock_timestamp(), false) AS waits, not_here, not_here_until, \
-         coalesce(not_here_until <= clock_timestamp(), false) AS left_long_enough, not_before, lease_owner, lease_until, lease_token, created_at, started_at, finished_at, updated_at"
+        "id, kind, tenant_id, tenant_slug, status, params, progress, error, undo_reason, undo_error, \
+         created_by, idempotency_key, attempts, failures, drop_begun_on, cancel_requested_by, \
+         cancel_requested_at, past_return, waiting_until, coalesce(status = 'pending' AND waiting_until > \
+         clock_timestamp(), false) AS waits, not_here, not_here_until, coalesce(not_here_until <= \
+         clock_timestamp(), false) AS left_long_enough, not_before, lease_owner, lease_until, lease_token, \
+         created_at, started_at, finished_at, updated_at"
     };
 }
 

@@ -48,7 +48,8 @@ impl Default for RegistryOptions {
 /// Limits that the server itself keeps on each of our sessions: statements here are short, and a session that
 /// was forgotten inside a transaction must not hold a tenant's row for ever. And where it finds the
 /// registry's tables, whatever path the role or the database has set.
-const SESSION_LIMITS: &str = "-c search_path=public -c statement_timeout=15s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s";
+const SESSION_LIMITS: &str = "-c search_path=public -c statement_timeout=15s -c lock_timeout=10s -c \
+                              idle_in_transaction_session_timeout=60s";
 /// How long the kernel resends to a peer that does not answer before it gives the connection up.
 const TCP_UNANSWERED_MAX: Duration = Duration::from_secs(20);
 

@@ -68,10 +68,10 @@ pub struct Budgets {
 /// The budgets of all routers together do not fit a server, though each alone may.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{routers} routers may open {connections} connections to server {server} together; of its {max_connections} \
-     (max_connections) it reserves {reserved} itself and {reserve} are left to others (router.reserve), so {} are there for all \
-     routers and the rest is refused under load: set router.budget to at most {} on each router, or max_connections to at \
-     least {}",
+    "{routers} routers may open {connections} connections to server {server} together; of its \
+     {max_connections} (max_connections) it reserves {reserved} itself and {reserve} are left to others \
+     (router.reserve), so {} are there for all routers and the rest is refused under load: set router.budget \
+     to at most {} on each router, or max_connections to at least {}",
     .max_connections.saturating_sub(reserved + reserve),
     .max_connections.saturating_sub(reserved + reserve) / .routers.max(&1),
     connections + reserve + reserved

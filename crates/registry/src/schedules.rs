@@ -86,8 +86,8 @@ macro_rules! overdue {
 macro_rules! columns {
     () => {
         concat!(
-            "s.tenant_id, t.slug::text AS tenant_slug, s.every_s, s.keep_last, s.keep_for_s, s.next_at, s.created_by, \
-             s.succeeded_at, s.failed_at, s.failure, s.failures, ",
+            "s.tenant_id, t.slug::text AS tenant_slug, s.every_s, s.keep_last, s.keep_for_s, s.next_at, \
+             s.created_by, s.succeeded_at, s.failed_at, s.failure, s.failures, ",
             age!(),
             " AS age_s, ",
             overdue!(),

@@ -177,7 +177,11 @@ impl Registry {
         let template =
             "SELECT datistemplate FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
         let why = if client.query_one(template, &[]).await.map_err(failed)?.get(0) {
-            Some("it is a template, which every role with CREATEDB may copy; ALTER DATABASE … IS_TEMPLATE false ends that".to_owned())
+            Some(
+                "it is a template, which every role with CREATEDB may copy; ALTER DATABASE … IS_TEMPLATE \
+                  false ends that"
+                    .to_owned(),
+            )
         } else if found == SchemaVersion::new(0) {
             let row = client.query_opt(HELD_BY_OTHERS, &[]).await.map_err(failed)?;
             match row {
@@ -268,8 +272,8 @@ async fn owned_by_another(client: &Client) -> Result<Option<String>, tokio_postg
     Ok(row.map(|row| {
         let (owner, user, name): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
         format!(
-            "it is empty and belongs to {owner}, who may need it; if it was made to be the registry, say so with ALTER DATABASE {name} \
-             OWNER TO {user}"
+            "it is empty and belongs to {owner}, who may need it; if it was made to be the registry, say so \
+             with ALTER DATABASE {name} OWNER TO {user}"
         )
     }))
 }

@@ -69,8 +69,8 @@ impl fmt::Debug for Tenant {
 /// connection.
 macro_rules! columns {
     () => {
-        "id, slug::text AS slug, name, time_zone, server, db_name, role_name, role_secret, status, status_before, \
-         db_version, generation, session_epoch, created_at, updated_at, activated_at"
+        "id, slug::text AS slug, name, time_zone, server, db_name, role_name, role_secret, status, \
+         status_before, db_version, generation, session_epoch, created_at, updated_at, activated_at"
     };
 }
 pub(crate) use columns;

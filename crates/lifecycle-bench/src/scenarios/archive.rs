@@ -73,7 +73,8 @@ async fn one_size(scenario: &'static str, mb: i64, rounds: usize) -> anyhow::Res
             "database_mb": mb,
             "dump_bytes": bytes,
             "dump": "pg_dump in custom format, the product's and the bare one; ratio is bare to ours",
-            "verify": "what the snapshot holds and the restored copy with what it holds, beside pg_restore alone, in one job",
+            "verify": "what the snapshot holds and the restored copy with what it holds, beside pg_restore \
+                       alone, in one job",
             "verify_to_restore": three(verifications),
             "verify_to_parallel_restore": three(verification.0.p50_ms() / parallel.p50_ms()),
         }),
@@ -117,7 +118,8 @@ pub(crate) async fn restore(quick: bool) -> anyhow::Result<Outcome> {
         ratio,
         about: json!({
             "database_mb": mb,
-            "ours": "from the request until the restored laboratory, checked against its manifest, is in service",
+            "ours": "from the request until the restored laboratory, checked against its manifest, is in \
+                     service",
             "bare": "pg_restore --jobs=2 into an empty database, nothing else",
         }),
         targets: vec![Target::new(

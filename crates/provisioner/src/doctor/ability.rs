@@ -14,7 +14,8 @@ pub(super) async fn findings(inner: &Inner, visits: &[Visit]) -> Vec<Finding> {
     for visit in visits {
         if let Ok(Some(seen)) = inner.unfit_programs(&visit.session).await {
             let subject = visit.session.target.to_string();
-            let advice = "until then no laboratory on this server can be backed up, restored or removed by this process";
+            let advice = "until then no laboratory on this server can be backed up, restored or removed by \
+                          this process";
             found.push(Finding::new(FindingKind::ClientPrograms, subject, seen, advice).on(&visit.server));
         }
         if let Ok(Some(seen)) = locked_out_itself(&visit.session).await {

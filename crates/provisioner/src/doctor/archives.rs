@@ -53,8 +53,8 @@ pub(super) async fn findings(
                 .url
                 .clone()
                 .unwrap_or_else(|| inner.config.archive_dir.to_string_lossy().into_owned());
-            let advice = "see to it that this process may read where TENANTRY_ARCHIVE_URL or TENANTRY_ARCHIVE_DIR leads; no \
-                          archive was looked at";
+            let advice = "see to it that this process may read where TENANTRY_ARCHIVE_URL or \
+                          TENANTRY_ARCHIVE_DIR leads; no archive was looked at";
             let finding = Finding::new(FindingKind::ArchiveMissing, location, error.to_string(), advice);
             return Ok((vec![finding], 0));
         }
@@ -113,7 +113,8 @@ fn left_elsewhere(inner: &Inner, host: &str, count: usize) -> Finding {
     );
     let advice = format!(
         "run the doctor on {host} to have them looked at; to restore them from every host, set archive.url \
-         (TENANTRY_ARCHIVE_URL) to a store that all hosts share, or mount that directory on all of them under the same path"
+         (TENANTRY_ARCHIVE_URL) to a store that all hosts share, or mount that directory on all of them \
+         under the same path"
     );
     Finding::new(FindingKind::ArchiveElsewhere, host, seen, advice)
 }
@@ -210,21 +211,22 @@ async fn unrecorded(
         } else if name.ends_with(MANIFEST) {
             (
                 "no archive is recorded for this manifest, and its dump is not beside it".to_owned(),
-                "bring the dump back beside it from a copy of the archives, then `tenantctl archives import` takes both into \
-                 the registry"
+                "bring the dump back beside it from a copy of the archives, then `tenantctl archives import` \
+                 takes both into the registry"
                     .to_owned(),
             )
         } else if name.ends_with(".part") {
             (
                 format!("a file of {bytes} bytes that was never finished: its writer was cut off"),
-                "`tenantctl operations list --live` shows whether an operation still writes it; otherwise it is no copy of \
-                 anything, and rm takes it away"
+                "`tenantctl operations list --live` shows whether an operation still writes it; otherwise it \
+                 is no copy of anything, and rm takes it away"
                     .to_owned(),
             )
         } else {
             (
                 format!(
-                    "no archive is recorded for this file of {bytes} bytes, and it is neither a dump nor a manifest"
+                    "no archive is recorded for this file of {bytes} bytes, and it is neither a dump nor a \
+                     manifest"
                 ),
                 "look what it is; only archives belong here".to_owned(),
             )
@@ -236,17 +238,19 @@ async fn unrecorded(
 
 /// What is said of a dump that the registry does not know, by what its manifest says of it.
 fn of_dump(location: &str, bytes: u64, manifest: Result<Manifest, String>) -> (String, String) {
-    let manifest = match manifest {
-        Ok(manifest) => manifest,
-        Err(why) => {
-            return (
-                format!("no archive is recorded for this dump of {bytes} bytes, and what its manifest says is not known: {why}"),
-                "keep it, it may be the last copy of a laboratory: bring its manifest back beside it and import it \
-                 (`tenantctl archives import`); `pg_restore --list` shows what is in it"
+    let manifest =
+        match manifest {
+            Ok(manifest) => manifest,
+            Err(why) => {
+                return (
+                format!("no archive is recorded for this dump of {bytes} bytes, and what its manifest says \
+                         is not known: {why}"),
+                "keep it, it may be the last copy of a laboratory: bring its manifest back beside it and \
+                 import it (`tenantctl archives import`); `pg_restore --list` shows what is in it"
                     .to_owned(),
             );
-        }
-    };
+            }
+        };
     let verification = manifest.verified_at.map_or_else(
         || "it was never verified".to_owned(),
         |at| format!("it was restored and compared at {}", moment(at)),
@@ -259,15 +263,15 @@ fn of_dump(location: &str, bytes: u64, manifest: Result<Manifest, String>) -> (S
     );
     if manifest.bytes != bytes {
         let advice = format!(
-            "it has {bytes} bytes and its manifest says {}: keep it, and bring the whole file back from a copy of the archives; \
-             its SHA-256 must be {}",
+            "it has {bytes} bytes and its manifest says {}: keep it, and bring the whole file back from a \
+             copy of the archives; its SHA-256 must be {}",
             manifest.bytes, manifest.sha256
         );
         return (seen, advice);
     }
     let advice = format!(
-        "`tenantctl archives import {location}` verifies it and takes it into the registry; until then keep both files, they may \
-         be the last copy"
+        "`tenantctl archives import {location}` verifies it and takes it into the registry; until then keep \
+         both files, they may be the last copy"
     );
     (seen, advice)
 }

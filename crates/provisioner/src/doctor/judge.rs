@@ -81,10 +81,11 @@ impl Judge<'_> {
     fn server(&self) -> impl Iterator<Item = Finding> {
         let capacity = self.observed.capacity;
         let read_only = self.observed.read_only.then(|| {
-            let seen = "it takes no writes (transaction_read_only is on): laboratories on it can be read and not changed";
-            let advice = "after a failover, point the registry's entry of the server at the new primary; where a provider \
-                          keeps a full disk from filling further, give it room; else look for who set \
-                          default_transaction_read_only";
+            let seen = "it takes no writes (transaction_read_only is on): laboratories on it can be read and \
+                        not changed";
+            let advice = "after a failover, point the registry's entry of the server at the new primary; \
+                          where a provider keeps a full disk from filling further, give it room; else look \
+                          for who set default_transaction_read_only";
             self.finding(FindingKind::ServerReadOnly, self.server.as_str(), seen, advice)
         });
         let overbooked =
@@ -92,20 +93,22 @@ impl Judge<'_> {
                 .budgets
                 .admit(self.server, capacity.max_connections, capacity.reserved);
         let overbooked = overbooked.err().map(|overbooked| {
-            let advice = "lower router.budget (TENANTRY_ROUTER_BUDGET) of the tenantd that run, or raise max_connections and \
-                          restart the server";
+            let advice = "lower router.budget (TENANTRY_ROUTER_BUDGET) of the tenantd that run, or raise \
+                          max_connections and restart the server";
             let seen = overbooked.to_string();
             self.finding(FindingKind::ServerOverbooked, self.server.as_str(), seen, advice)
         });
         let queue = self.observed.notification_queue;
         let notifications = (queue > NOTIFICATION_QUEUE_MAX).then(|| {
             let seen = format!(
-                "its queue of notifications is {:.0} % full; when it is full, every transaction that notifies fails, in every database",
+                "its queue of notifications is {:.0} % full; when it is full, every transaction that \
+                 notifies fails, in every database",
                 queue * 100.0
             );
-            let advice = "a session that listens and stays in a transaction keeps the queue from being emptied: end the one that \
-                          `SELECT pid, datname, usename, xact_start FROM pg_stat_activity WHERE state <> 'idle' ORDER BY xact_start` \
-                          lists first, with `SELECT pg_terminate_backend(PID)`";
+            let advice = "a session that listens and stays in a transaction keeps the queue from being \
+                          emptied: end the one that `SELECT pid, datname, usename, xact_start FROM \
+                          pg_stat_activity WHERE state <> 'idle' ORDER BY xact_start` lists first, with \
+                          `SELECT pg_terminate_backend(PID)`";
             self.finding(FindingKind::NotificationQueue, self.server.as_str(), seen, advice)
         });
         read_only.into_iter().chain(overbooked).chain(notifications)
@@ -173,9 +176,10 @@ impl Judge<'_> {
             tenant.db_name.as_str(),
             format!("{slug} is {} and has no database", tenant.status),
             format!(
-                "look whether it was renamed on the server and rename it back; otherwise it comes back from an archive: \
-                 `tenantctl archives list --tenant {slug}` shows them. Without any archive its data are lost: `tenantctl forget \
-                 {slug} --confirm {slug} --without-archive` removes the laboratory from the registry"
+                "look whether it was renamed on the server and rename it back; otherwise it comes back from \
+                 an archive: `tenantctl archives list --tenant {slug}` shows them. Without any archive its \
+                 data are lost: `tenantctl forget {slug} --confirm {slug} --without-archive` removes the \
+                 laboratory from the registry"
             ),
         )
     }
@@ -203,8 +207,8 @@ impl Judge<'_> {
         };
         if let (Some(own), "database") = (self.renamed(tenant), what) {
             let advice = format!(
-                "{}'s own database is called {own}, which has its ownership comment: look whose this one is and rename it, then run ALTER \
-                 DATABASE {} RENAME TO {}",
+                "{}'s own database is called {own}, which has its ownership comment: look whose this one is \
+                 and rename it, then run ALTER DATABASE {} RENAME TO {}",
                 tenant.slug,
                 model::quote_ident(own),
                 tenant.db_name
@@ -216,8 +220,8 @@ impl Judge<'_> {
             name,
             seen,
             format!(
-                "look whose {what} it is: if it is {}'s after all, say so with COMMENT ON {} {} IS '{}'; otherwise rename \
-                 it and bring the right one back from an archive",
+                "look whose {what} it is: if it is {}'s after all, say so with COMMENT ON {} {} IS '{}'; \
+                 otherwise rename it and bring the right one back from an archive",
                 tenant.slug,
                 what.to_uppercase(),
                 model::quote_ident(name),
@@ -419,9 +423,9 @@ impl Judge<'_> {
             (Some(_), Some(id)) => (
                 format!("it is marked as the laboratory {id}, which the registry does not know"),
                 format!(
-                    "`tenantctl adopt --database {name} --slug {} --invite` takes it back under that id, as after the registry was \
-                     restored from an older backup, and invites an administrator whose password was in the registry alone; is it the \
-                     right registry (MASTER_PGDATABASE)?",
+                    "`tenantctl adopt --database {name} --slug {} --invite` takes it back under that id, as \
+                     after the registry was restored from an older backup, and invites an administrator \
+                     whose password was in the registry alone; is it the right registry (MASTER_PGDATABASE)?",
                     self.slug_of(name)
                 ),
             ),
@@ -435,8 +439,9 @@ impl Judge<'_> {
                     }
                 },
                 format!(
-                    "look what is in it, and keep a copy (`pg_dump --format=custom --dbname={name}`) before you change it; a \
-                     laboratory is taken over by `tenantctl adopt --database {name} --slug {}`",
+                    "look what is in it, and keep a copy (`pg_dump --format=custom --dbname={name}`) before \
+                     you change it; a laboratory is taken over by `tenantctl adopt --database {name} --slug \
+                     {}`",
                     self.slug_of(name)
                 ),
             ),

@@ -157,8 +157,8 @@ async fn is_at_its_limit(
 async fn no_room(inner: &Inner, admin: &ConnectTarget, tenant: &Tenant, seen: String) -> Finding {
     let sessions = |of: String| {
         format!(
-            "`SELECT pid, datname, usename, application_name, state, state_change FROM pg_stat_activity{of} ORDER BY state_change` shows \
-             who has them"
+            "`SELECT pid, datname, usename, application_name, state, state_change FROM pg_stat_activity{of} \
+             ORDER BY state_change` shows who has them"
         )
     };
     // A server that does not answer that question either is full, or on its way out.
@@ -206,15 +206,16 @@ async fn refused(
     match refusal.code()? {
         code if *code == SqlState::TOO_MANY_CONNECTIONS => {
             let seen = format!(
-                "{} is active, and there is no room for another session of its role: {refusal} (SQLSTATE 53300)",
+                "{} is active, and there is no room for another session of its role: {refusal} (SQLSTATE \
+                 53300)",
                 tenant.slug
             );
             Some(no_room(inner, admin, tenant, seen).await)
         }
         code if *code == SqlState::INVALID_PASSWORD => {
             let seen = format!(
-                "{} is active, and the server does not take the password that the registry has for its role: it was changed there, \
-                 which a role can do itself",
+                "{} is active, and the server does not take the password that the registry has for its role: \
+                 it was changed there, which a role can do itself",
                 tenant.slug
             );
             let advice =

@@ -292,9 +292,10 @@ async fn visit_all(inner: &Inner, servers: &[Server]) -> (Vec<Visit>, Vec<Findin
                 let is_wrong_password =
                     matches!(&error, ProvisionError::Connect(refusal) if refusal.is_wrong_password());
                 let advice = if is_wrong_password {
-                    "the registry keeps the administrator's password as it was when it was stored: set the one that the server has now \
-                     (TENANT_PGPASSWORD or the file that TENANT_PGPASSWORD_FILE names, else the registry's), then `tenantctl up \
-                     --no-serve` stores it; what is on the server was not examined"
+                    "the registry keeps the administrator's password as it was when it was stored: set the \
+                     one that the server has now (TENANT_PGPASSWORD or the file that TENANT_PGPASSWORD_FILE \
+                     names, else the registry's), then `tenantctl up --no-serve` stores it; what is on the \
+                     server was not examined"
                 } else {
                     "start the server, or see to the network; what is on it was not examined"
                 };

@@ -36,11 +36,16 @@ fn clocks(own_host: &str, own: SignedDuration, running: &[Process]) -> Vec<Findi
         .into_iter()
         .filter(|(_, offset)| offset.abs() > CLOCK_OFFSET_MAX);
     let found = off.map(|(host, offset)| {
-        let direction = if offset.is_negative() { "behind" } else { "ahead of" };
+        let direction = if offset.is_negative() {
+            "behind"
+        } else {
+            "ahead of"
+        };
         let seconds = offset.abs().as_secs();
         let seen = format!("the clock of host {host} is {seconds} s {direction} the registry's");
-        let advice = "see to it that time synchronisation (NTP) runs there and on the registry's host; Tenantry itself goes by \
-                      the registry's clock, but logs, other programs and people do not";
+        let advice = "see to it that time synchronisation (NTP) runs there and on the registry's host; \
+                      Tenantry itself goes by the registry's clock, but logs, other programs and people do \
+                      not";
         Finding::new(FindingKind::ClockOffset, host, seen, advice)
     });
     found.collect()
@@ -69,8 +74,8 @@ fn differing(running: &[Process]) -> Vec<Finding> {
             "processes that run sign tokens with different keys: {}",
             told(&keys)
         );
-        let advice = "copy both files of `keys` in the state directory from one host to the others and restart tenantd there: \
-                      each process refuses the tokens that another key signed";
+        let advice = "copy both files of `keys` in the state directory from one host to the others and \
+                      restart tenantd there: each process refuses the tokens that another key signed";
         found.push(Finding::new(
             FindingKind::SigningKeysDiffer,
             "processes",
@@ -82,8 +87,9 @@ fn differing(running: &[Process]) -> Vec<Finding> {
     let hosts: BTreeSet<&str> = stores.values().flatten().copied().collect();
     if stores.len() > 1 && hosts.len() > 1 {
         let seen = format!("hosts write archives into different stores: {}", told(&stores));
-        let advice = "set archive.url (TENANTRY_ARCHIVE_URL) on all hosts to one object store, or mount one directory on all of \
-                      them as archive.dir: what one host wrote cannot be restored on another";
+        let advice = "set archive.url (TENANTRY_ARCHIVE_URL) on all hosts to one object store, or mount one \
+                      directory on all of them as archive.dir: what one host wrote cannot be restored on \
+                      another";
         found.push(Finding::new(
             FindingKind::ArchiveStoresDiffer,
             "archives",

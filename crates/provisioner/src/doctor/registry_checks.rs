@@ -84,8 +84,9 @@ pub(super) fn abandoned(registry_state: &RegistryState, under_way: &UnderWay) ->
             TenantState::Deleting => (
                 FindingKind::DeletingWithoutOperation,
                 format!(
-                    "`tenantctl offboard {slug}` goes on with the removal; `tenantctl operations cancel ID` with its \
-                     operation, which `tenantctl operations list --tenant {slug}` shows, brings the laboratory back"
+                    "`tenantctl offboard {slug}` goes on with the removal; `tenantctl operations cancel ID` \
+                     with its operation, which `tenantctl operations list --tenant {slug}` shows, brings the \
+                     laboratory back"
                 ),
             ),
             TenantState::Restoring => (
@@ -109,16 +110,18 @@ pub(super) fn abandoned(registry_state: &RegistryState, under_way: &UnderWay) ->
 
 /// The registry takes no writes.
 pub(super) fn read_only(database: &str) -> Finding {
-    let seen = "it takes no writes (transaction_read_only is on): laboratories go on, and log-ins and operations are refused";
-    let advice = "after a failover, point the master database's settings (MASTER_PGHOST) at the new primary; where a provider \
-                  keeps a full disk from filling further, give it room; else look for who set default_transaction_read_only";
+    let seen = "it takes no writes (transaction_read_only is on): laboratories go on, and log-ins and \
+                operations are refused";
+    let advice = "after a failover, point the master database's settings (MASTER_PGHOST) at the new primary; \
+                  where a provider keeps a full disk from filling further, give it room; else look for who \
+                  set default_transaction_read_only";
     Finding::new(FindingKind::RegistryReadOnly, database, seen, advice)
 }
 
 /// Stored passwords that this process cannot open.
 pub(super) fn unopened(inner: &Inner, servers: &[Server], registry_state: &RegistryState) -> Vec<Finding> {
-    let advice = "give this process the key that sealed it (`keys` in the state directory, from its backup): the message \
-                  names the key's id";
+    let advice = "give this process the key that sealed it (`keys` in the state directory, from its backup): \
+                  the message names the key's id";
     let server_found = servers.iter().filter_map(|server| {
         let refused = inner.admin_of(server.clone()).err()?;
         let subject = SealContext::Server(server.name.clone()).to_string();

@@ -18,16 +18,16 @@ impl Judge<'_> {
             FindingKind::OtherRegistry,
             self.registry_database,
             format!(
-                "{} databases and roles in the namespace {} are marked as laboratories', such as {}, and the registry {} has never \
-                 known any of them",
+                "{} databases and roles in the namespace {} are marked as laboratories', such as {}, and the \
+                 registry {} has never known any of them",
                 marked.len(),
                 self.namespace.as_str(),
                 names.join(", "),
                 self.registry_database
             ),
-            "look whether MASTER_PGDATABASE and MASTER_PGHOST name the right registry. If the registry was lost, take each back: \
-             `tenantctl adopt --database NAME --slug SLUG --invite` with the slug that it had. Drop nothing: the databases may be all that \
-             there is of these laboratories",
+            "look whether MASTER_PGDATABASE and MASTER_PGHOST name the right registry. If the registry was \
+             lost, take each back: `tenantctl adopt --database NAME --slug SLUG --invite` with the slug that \
+             it had. Drop nothing: the databases may be all that there is of these laboratories",
         )
     }
 
@@ -66,8 +66,8 @@ impl Judge<'_> {
             .is_some_and(|group| group.rights_in.iter().any(|name| name == tenant.db_name.as_str()));
         let why = if is_in(shared.as_str()) {
             format!(
-                "it has its rights through {}, which earlier versions shared among all laboratories: whoever is let into another's \
-                 database by mistake can work there",
+                "it has its rights through {}, which earlier versions shared among all laboratories: whoever \
+                 is let into another's database by mistake can work there",
                 shared.as_str()
             )
         } else if !is_in(group.as_str()) || !given {

@@ -34,7 +34,8 @@ fn finding(schedule: &BackupSchedule) -> Finding {
                 moment(at)
             );
             let advice = format!(
-                "see to what the message says; it is tried again at {}, and `tenantctl backup {slug}` tries at once",
+                "see to what the message says; it is tried again at {}, and `tenantctl backup {slug}` tries \
+                 at once",
                 moment(schedule.next_at)
             );
             Finding::new(kind, slug.as_str(), seen, advice)
@@ -46,8 +47,8 @@ fn finding(schedule: &BackupSchedule) -> Finding {
                 moment(schedule.next_at)
             );
             let advice = format!(
-                "see whether a tenantd runs, whose worker makes it, and whether another operation is in the way: \
-                 `tenantctl operations list --tenant {slug} --live`"
+                "see whether a tenantd runs, whose worker makes it, and whether another operation is in the \
+                 way: `tenantctl operations list --tenant {slug} --live`"
             );
             Finding::new(kind, slug.as_str(), seen, advice)
         }

@@ -317,7 +317,8 @@ impl Run<'_> {
                     let limit = self.inner.config.bounds.elsewhere_limit.as_secs();
                     let tried = self.operation.not_here.join(", ");
                     return Ok(Ended::Failed(format!(
-                        "{step}: {error}; it was left to others for {limit} s, and none came (tried on: {tried})"
+                        "{step}: {error}; it was left to others for {limit} s, and none came (tried on: \
+                         {tried})"
                     )));
                 }
                 return self.leave_to_others(step, &error).await;

@@ -84,8 +84,8 @@ impl Provisioner {
         if !anywhere && !inner.store()?.holds(&location) {
             return Err(refused(
                 path_or_url,
-                "it does not lie where this installation keeps its archives; put the dump and its manifest there, or use \
-                 `tenantctl archives import`",
+                "it does not lie where this installation keeps its archives; put the dump and its manifest \
+                 there, or use `tenantctl archives import`",
             ));
         }
         let dump = dump_of(&location)
@@ -144,7 +144,8 @@ impl Provisioner {
         if let Some(known) = registry::archive_by_id(&txn, manifest.archive).await? {
             return Err(ProvisionError::Refused {
                 why: format!(
-                    "archive {} is recorded already: it lies in {}, and `tenantctl archives verify {}` looks whether it is whole",
+                    "archive {} is recorded already: it lies in {}, and `tenantctl archives verify {}` looks \
+                     whether it is whole",
                     known.id, known.location, known.id
                 ),
             });

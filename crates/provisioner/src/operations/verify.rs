@@ -225,8 +225,8 @@ pub(crate) fn tell_missing(cx: &Context<'_>, saw: &mut Value, missing: &Missing)
         operation.id = %cx.operation.id,
         roles = ?missing.roles,
         objects = missing.owned.len(),
-        "the server does not have roles that the archive names: their rights are left out, and what they owned is the \
-         administrator's"
+        "the server does not have roles that the archive names: their rights are left out, and what they \
+         owned is the administrator's"
     );
     saw["rolesMissing"] = json!(missing.roles);
     saw["ownersLeftOut"] = json!(missing.owned);

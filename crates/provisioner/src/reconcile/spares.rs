@@ -62,7 +62,8 @@ async fn all(inner: &Inner) -> Result<Stocked, ProvisionError> {
             }
             Err(error) => {
                 sum.put_off += 1;
-                tracing::warn!(server = %name, %error, "this server's spares cannot be looked after; trying again")
+                tracing::warn!(server = %name, %error, "this server's spares cannot be looked after; trying \
+                                                        again")
             }
         }
     }

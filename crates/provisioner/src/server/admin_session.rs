@@ -20,7 +20,8 @@ use tokio_postgres::Client;
 use crate::{Inner, ProvisionError, Provisioner, RequestedBy};
 
 /// Waits for locks are short and statements bounded; a session whose process died ends soon after it.
-const SETTINGS: &str = "-c search_path=public -c lock_timeout=10s -c statement_timeout=10min -c client_connection_check_interval=500ms";
+const SETTINGS: &str = "-c search_path=public -c lock_timeout=10s -c statement_timeout=10min -c \
+                        client_connection_check_interval=500ms";
 
 /// A session on a server's maintenance database.
 #[derive(Clone)]

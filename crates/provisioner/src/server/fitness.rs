@@ -65,9 +65,9 @@ impl Inner {
             None => Ok(()),
             Some(role) => Err(ProvisionError::Refused {
                 why: format!(
-                    "names.namespace (TENANTRY_NAMES_NAMESPACE) is {namespace}, and the laboratories of this registry were made in \
-                     another namespace, such as the one with the role {role}; set the namespace with which they were made. \
-                     Nothing was changed"
+                    "names.namespace (TENANTRY_NAMES_NAMESPACE) is {namespace}, and the laboratories of this \
+                     registry were made in another namespace, such as the one with the role {role}; set the \
+                     namespace with which they were made. Nothing was changed"
                 ),
             }),
         }
@@ -133,8 +133,8 @@ impl Inner {
 
 fn open_to_all(open: &[String]) -> String {
     format!(
-        "every role can connect to {}; close each with REVOKE ALL ON DATABASE … FROM PUBLIC (`tenantctl up --close-shared` does so \
-         with postgres and template1), or allow it with roles.open_databases = warn",
+        "every role can connect to {}; close each with REVOKE ALL ON DATABASE … FROM PUBLIC (`tenantctl up \
+         --close-shared` does so with postgres and template1), or allow it with roles.open_databases = warn",
         open.join(", ")
     )
 }

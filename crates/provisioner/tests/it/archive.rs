@@ -339,7 +339,8 @@ fn full_disk_programs(dir: &Path) -> PathBuf {
     let bin = embedded::PgBin::find(testkit::pg_bin().as_deref()).unwrap();
     for name in ["pg_dump", "pg_restore"] {
         let script = format!(
-            "#!/bin/sh\ncase \" $* \" in *--version*) exec {0} --version;; esac\nexec {0} --format=custom --no-password --file=/dev/full\n",
+            "#!/bin/sh\ncase \" $* \" in *--version*) exec {0} --version;; esac\nexec {0} --format=custom \
+             --no-password --file=/dev/full\n",
             bin.program(name).display()
         );
         let path = dir.join(name);

@@ -100,7 +100,8 @@ pub(crate) fn judge(
         }
         if versions[at] == versions[at - 1] {
             return Err(format!(
-                "versions {} and {at} cannot be told apart by what is there; say which one it is with a baseline",
+                "versions {} and {at} cannot be told apart by what is there; say which one it is with a \
+                 baseline",
                 at - 1
             ));
         }

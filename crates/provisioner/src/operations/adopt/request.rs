@@ -148,7 +148,8 @@ impl Inner {
                 Err(refused(
                     database,
                     format!(
-                        "it is marked as another's (\"{text}\"); if that one is gone, take the comment away by hand"
+                        "it is marked as another's (\"{text}\"); if that one is gone, take the comment away \
+                         by hand"
                     ),
                 ))
             }
@@ -228,7 +229,8 @@ impl Inner {
             return Err(refused(
                 &wanted.database,
                 format!(
-                    "its ownership comment names the laboratory {id} and its own profile {says}; look which is right first"
+                    "its ownership comment names the laboratory {id} and its own profile {says}; look which \
+                     is right first"
                 ),
             ));
         }
@@ -243,8 +245,8 @@ impl Inner {
                 Err(ProvisionError::Invalid {
                     field: "slug",
                     why: format!(
-                        "the laboratory {id} has the role {role}: it comes back under its slug {slug}, which its addresses and \
-                         links have too"
+                        "the laboratory {id} has the role {role}: it comes back under its slug {slug}, which \
+                         its addresses and links have too"
                     ),
                 })
             }
@@ -432,7 +434,8 @@ fn admin_of(wanted: &Adoption, known: Option<Known>) -> Result<(StaffId, NewAdmi
             );
         };
         let Ok(password_hash) = wanted.admin_entry.hash() else {
-            let why = "the laboratory does not know this person; give a password, or invite them, to make them its administrator";
+            let why = "the laboratory does not know this person; give a password, or invite them, to make \
+                       them its administrator";
             return invalid("admin.password", why);
         };
         let local_part = email.as_str().split('@').next().unwrap_or_default();
@@ -447,8 +450,9 @@ fn admin_of(wanted: &Adoption, known: Option<Known>) -> Result<(StaffId, NewAdmi
         (Some(hash), _) => Some(hash.into()),
         (None, Ok(given)) => given,
         (None, Err(())) => {
-            let why = "the laboratory's administrator has no password in its database: invite them (`tenantctl adopt --invite`), give one (--admin-email \
-                       with --admin-password-stdin), or name another (--admin-email); over the API: `invite`, `admin`";
+            let why = "the laboratory's administrator has no password in its database: invite them \
+                       (`tenantctl adopt --invite`), give one (--admin-email with --admin-password-stdin), \
+                       or name another (--admin-email); over the API: `invite`, `admin`";
             return invalid("admin.password", why);
         }
     };

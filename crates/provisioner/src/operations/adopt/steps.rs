@@ -184,7 +184,8 @@ pub(crate) fn agrees(history: SchemaVersion, wanted: Option<SchemaVersion>) -> R
         Some(wanted) if wanted != history => Err(ProvisionError::Invalid {
             field: "baseline",
             why: format!(
-                "the database's own history says version {history}, not {wanted}; leave the baseline out to go by it"
+                "the database's own history says version {history}, not {wanted}; leave the baseline out to \
+                 go by it"
             ),
         }),
         _ => Ok(()),

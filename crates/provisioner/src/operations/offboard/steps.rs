@@ -154,8 +154,8 @@ fn gone(tenant: &Tenant, held: &AdminSession) -> StepError {
         what: "database",
         name: tenant.db_name.as_str().to_owned(),
         server: format!(
-            "{}, where this operation did not drop it: if server {} has another address now, set it back and run the \
-             operation again",
+            "{}, where this operation did not drop it: if server {} has another address now, set it back and \
+             run the operation again",
             held.target, tenant.server
         ),
     })

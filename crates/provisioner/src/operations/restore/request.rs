@@ -70,8 +70,8 @@ impl Provisioner {
         if let Some(living) = registry::tenant_by_id(&txn, id).await? {
             return Err(ProvisionError::Refused {
                 why: format!(
-                    "{} is {}: an archive of a laboratory that is there comes back beside it, under another slug (`--as`), or \
-                     in its place (`--in-place`)",
+                    "{} is {}: an archive of a laboratory that is there comes back beside it, under another \
+                     slug (`--as`), or in its place (`--in-place`)",
                     living.slug, living.status
                 ),
             });

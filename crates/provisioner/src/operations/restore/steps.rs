@@ -47,8 +47,8 @@ pub(crate) async fn ensure_role(cx: &Context<'_>) -> StepResult {
     if !cx.has_begun(Step::RestoreDatabase).await? && look_for_own(&held, &tenant).await?.is_some() {
         return Err(StepError::fatal(ProvisionError::Refused {
             why: format!(
-                "the database {} of this laboratory is there already, though the registry did not know the laboratory; look at it, \
-                 then adopt it or rename it. Nothing was changed",
+                "the database {} of this laboratory is there already, though the registry did not know the \
+                 laboratory; look at it, then adopt it or rename it. Nothing was changed",
                 tenant.db_name.as_str()
             ),
         }));

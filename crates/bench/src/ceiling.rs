@@ -1,5 +1,5 @@
-//! How many connects a second this machine can do at all: log-in by SCRAM and one query, nothing else. What `direct`
-//! reaches is checked against it, and a morning is measured by it.
+//! Measures how many connects a second this machine can make at all: a log-in by SCRAM and one query, nothing
+//! else. `direct` is checked against this rate, and `morning` is measured by it.
 
 use std::{
     sync::{
@@ -22,13 +22,14 @@ use crate::{
 const LANES: [usize; 3] = [4, 8, 16];
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The best rate of several numbers of parallel connectors, each for `length`, over all the databases in turn.
+/// The best rate of several numbers of parallel connectors, each for `length`, over all the databases in
+/// turn.
 pub(crate) async fn connects_per_second(tenants: &[Tenant], length: Duration) -> f64 {
     let configs: Arc<[Config]> = tenants
         .iter()
         .map(|tenant| tenant.target.to_config("bench ceiling", TIMEOUT))
         .collect();
-    // The first connection to a database writes a cache file there, which no later one does.
+    // The first connection to a database writes a cache file there; later ones do not.
     stream::iter(&*configs)
         .for_each_concurrent(8, |config| async move {
             drop(once(config, Work::Point).await);

@@ -1,8 +1,8 @@
-//! The ground that all sides are measured on: a registry, and servers with real laboratories' databases.
+//! What all sides are measured on: a registry, and servers with real laboratories' databases.
 //!
-//! Each server is a private, throw-away PostgreSQL that ends with this program. Its `max_connections` is the budget plus
-//! what the server keeps for superusers plus this program's own connection, so that the server itself refuses (53300)
-//! the first connection past the budget.
+//! Each server is a private, throw-away PostgreSQL that ends with this program. Its `max_connections` is the
+//! budget plus what the server keeps for superusers plus this program's own connection, so that the server
+//! itself refuses (53300) the first connection past the budget.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -21,33 +21,34 @@ use tokio::time::{Instant, sleep};
 
 use crate::tenants;
 
-/// The server's own default, stated because the sum counts on it.
+/// The server's own default, set explicitly because the sum depends on it.
 const SUPERUSER_RESERVED: usize = 3;
-/// The connection that samples `pg_stat_activity`; short administrative ones do not run while anything is measured.
+/// The connection that samples `pg_stat_activity`; short administrative ones do not run while anything is
+/// measured.
 const OWN: usize = 1;
 /// A thousand databases take 7.5 GB, their write-ahead log another 2.
 const MEMORY_MIN: u64 = 12 << 30;
-/// Over one administrative connect, log-in included.
+/// The time limit of one administrative connect, including the log-in.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 const EMPTY_LIMIT: Duration = Duration::from_secs(60);
 /// Backends of laboratories and of the pooler, not those of superusers.
 pub(crate) const COUNT_BACKENDS: &str = "SELECT count(*) FROM pg_stat_activity
      WHERE backend_type = 'client backend' AND starts_with(usename, 'bench_')";
-/// The role as which PgBouncer reaches every database, so that its limit for one user is a limit for all.
+/// The role with which PgBouncer reaches every database, so that its limit for one user limits all.
 pub(crate) const POOL_ROLE: &str = "bench_pool";
 
-/// The registry and whatever servers the scenarios asked for.
+/// The registry. It makes servers for the scenarios.
 pub(crate) struct Fleet {
     pub(crate) registry: Registry,
     pub(crate) sealer: Sealer,
     cluster: Cluster,
 }
 
-/// One laboratory as its own database knows it.
+/// One laboratory.
 #[derive(Clone)]
 pub(crate) struct Tenant {
     pub(crate) id: TenantId,
-    /// The database's name and the role's.
+    /// The name of its database and of its role.
     pub(crate) name: String,
     pub(crate) target: ConnectTarget,
 }
@@ -79,7 +80,7 @@ impl Fleet {
         })
     }
 
-    /// A server with few slots, for scenarios that fight over them.
+    /// A server with few slots, for scenarios with contention.
     pub(crate) async fn small(&self) -> anyhow::Result<Host> {
         self.host("small", 8, 0, 41).await
     }
@@ -115,8 +116,9 @@ impl Fleet {
         };
         tenants::make(self, &mut host, count).await?;
         eprintln!(
-            "server {}: {count} laboratories made in {:.1} s; max_connections {max_connections} = budget {budget} \
-             + {spare} spare + {SUPERUSER_RESERVED} reserved for superusers + {OWN} of the bench; fsync off, autovacuum off, data in {}",
+            "server {}: {count} laboratories made in {:.1} s; max_connections {max_connections} = \
+             budget {budget} + {spare} spare + {SUPERUSER_RESERVED} reserved for superusers + \
+             {OWN} of the bench; fsync off, autovacuum off, data in {}",
             host.name,
             begun.elapsed().as_secs_f64(),
             place().display(),
@@ -167,7 +169,7 @@ impl Host {
         self.cluster.log()
     }
 
-    /// The server's directory, in which its account may read; it goes with the server.
+    /// The server's directory, which the server's account can read. It is removed with the server.
     pub(crate) fn dir(&self) -> &Path {
         self.cluster.dir()
     }
@@ -196,8 +198,8 @@ pub(crate) async fn throwaway(max_connections: usize) -> anyhow::Result<Cluster>
     Ok(Cluster::start_throwaway(options).await?)
 }
 
-/// In memory where there is room: a thousand databases are 300,000 files, which some disks take minutes to remove, and a
-/// disk that others use as well is noise.
+/// In memory if there is room: a thousand databases are 300,000 files, which some disks take minutes to
+/// remove, and other programs' use of a disk is noise.
 fn place() -> PathBuf {
     let memory = Path::new("/dev/shm");
     match rustix::fs::statvfs(memory) {

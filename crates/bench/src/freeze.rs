@@ -1,4 +1,4 @@
-//! Stops every process of a server, so that it neither answers nor closes anything, and lets them go on.
+//! Stops every process of a server, so that the server neither answers nor closes anything, and resumes them.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::fleet::Host;
 
 /// New processes may appear while others are being stopped; the first, which starts them, is stopped first.
 const LOOKS: usize = 3;
-/// Lets the processes go on when the pipe closes, so also when this program is killed.
+/// Resumes the processes when the pipe closes, so also when this program is killed.
 const THAW: &str = r#"
 trap '' INT TERM HUP
 while read -r _line; do :; done
@@ -23,7 +23,7 @@ kill -CONT "$@" 2>/dev/null
 exit 0
 "#;
 
-/// The stopped processes of one server; they go on when this is dropped.
+/// The stopped processes of one server; dropping this resumes them.
 pub(crate) struct Frozen {
     thaw: Child,
 }

@@ -1,5 +1,5 @@
-//! Load: clients that ask as soon as they were answered (closed loop), and requests that arrive by the clock whether the
-//! ones before were answered or not (open loop).
+//! Load: clients that send the next request when the last one is answered (closed loop), and requests that
+//! arrive by the clock, whether earlier ones are answered or not (open loop).
 
 use std::{
     sync::{
@@ -19,9 +19,11 @@ use crate::{
     peers::{Failure, Peer, Work},
 };
 
-/// How long requests under way at the end may go on. What is not answered then counts with the time it had waited.
+/// How long requests under way at the end may go on. A request that is unanswered then counts with the time
+/// it has waited.
 const GRACE: Duration = Duration::from_secs(20);
-/// After an error a client takes a breath, as real ones do; else a side that fails fast would be asked without end.
+/// After an error a client pauses, as real ones do. Otherwise a side that fails fast would get requests
+/// without end.
 const BREATH: Duration = Duration::from_millis(1);
 
 /// One caller.
@@ -81,7 +83,7 @@ pub(crate) async fn closed(
 async fn ask(peer: Arc<dyn Peer>, client: Client, cell: Arc<Mutex<Cell>>, begin: Instant, end: Instant) {
     let lock = || cell.lock().unwrap_or_else(PoisonError::into_inner);
     if !client.think.is_zero() {
-        // Not all in step.
+        // So that the clients do not run in step.
         sleep(client.think.mul_f64(rand::random::<f64>())).await;
     }
     loop {
@@ -95,7 +97,8 @@ async fn ask(peer: Arc<dyn Peer>, client: Client, cell: Arc<Mutex<Cell>>, begin:
         {
             let mut cell = lock();
             cell.asked = None;
-            // A request that the warm-up left waiting counts: its caller waited in the slice.
+            // A request that was sent during the warm-up counts if it ends later: its caller waited in the
+            // slice.
             if now >= begin {
                 cell.tally.wait(now - asked);
                 match &answer {
@@ -113,8 +116,9 @@ async fn ask(peer: Arc<dyn Peer>, client: Client, cell: Arc<Mutex<Cell>>, begin:
     }
 }
 
-/// Requests that arrive `rate` times a second for `length`, each for the tenant that `pick` names, with at most `workers`
-/// under way. Waits are counted from the moment a request was due. A backlog is dropped at the end.
+/// Sends `rate` requests a second for `length`, each for the tenant that `pick` returns, with at most
+/// `workers` under way. A wait counts from the moment at which its request was due. Requests that are still
+/// due at the end are dropped.
 pub(crate) async fn open(
     peer: &Arc<dyn Peer>,
     pick: impl Fn() -> usize + Clone + Send + 'static,

@@ -1,8 +1,8 @@
-//! Measures the router beside what people use instead of it: PgBouncer, a map of pools, a connect for each request.
+//! Measures the router beside its alternatives: PgBouncer, a map of pools, and a connect for each request.
 //!
-//! Everything runs on this machine's loopback: private PostgreSQL servers, PgBouncer, and the callers in this process. All
-//! sides of a scenario run in one run, in turns, on the same databases with the same statement, and a ratio is the median
-//! over paired rounds. It measures and judges nothing but the figures it has just seen.
+//! Everything runs on this machine's loopback: private PostgreSQL servers, PgBouncer, and the callers in this
+//! process. One run measures all sides of a scenario in turns, on the same databases with the same statement,
+//! and a ratio is the median over paired rounds. The program judges nothing but the figures of this run.
 
 mod ceiling;
 mod fleet;
@@ -66,7 +66,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     ended.and(stopped)
 }
 
-/// Some thousand sockets are open at once.
+/// Raises the limit of open files: a scenario opens some thousand sockets at once.
 fn files_at_most() -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(

@@ -1,4 +1,4 @@
-//! What is measured: how many, how long, how fair; and medians over rounds.
+//! The measurements: counts, latencies, fairness, and medians over rounds.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,18 +6,18 @@ use hdrhistogram::Histogram;
 
 use crate::peers::Failure;
 
-/// Three digits of a latency are more than a shared machine can promise.
+/// A shared machine does not measure a latency to more than three digits.
 const DIGITS: u8 = 3;
 
 /// What one client saw in one slice of time.
 pub(crate) struct Tally {
-    /// Requests answered rightly before the slice ended.
+    /// Requests that were answered correctly before the slice ended.
     pub(crate) done: u64,
-    /// Requests begun in the slice, however they ended and however late.
+    /// The latencies of requests that began in the slice, however they ended and however late.
     pub(crate) waits_us: Histogram<u64>,
     /// By kind.
     pub(crate) errors: BTreeMap<String, u64>,
-    /// Errors that were the server's refusal for want of a connection slot (SQLSTATE 53300).
+    /// Errors with which the server refused a connection for lack of a slot (SQLSTATE 53300).
     pub(crate) refused: u64,
 }
 
@@ -34,7 +34,7 @@ impl Default for Tally {
 
 impl Tally {
     pub(crate) fn wait(&mut self, waited: Duration) {
-        // It grows by itself; only what no clock can show is refused.
+        // The histogram grows by itself, and refuses only values that no clock shows.
         let _ = self.waits_us.record(micros(waited).max(1));
     }
 
@@ -43,7 +43,7 @@ impl Tally {
         self.refused += u64::from(failure.refused);
     }
 
-    /// A side that panics under load has failed, whatever it had answered before.
+    /// A side that panics under load has failed, whatever it answered before.
     pub(crate) fn note_panics(&mut self, panics: u64) {
         if panics > 0 {
             *self.errors.entry("panic".to_owned()).or_default() += panics;
@@ -79,13 +79,13 @@ pub(crate) fn micros(duration: Duration) -> u64 {
 
 /// Fairness of shares: 1 when all are equal, 1/n when one has everything.
 ///
-/// (Σx)² / (n Σx²), from R. Jain, D. Chiu, W. Hawe, "A Quantitative Measure of Fairness and Discrimination for Resource
-/// Allocation in Shared Computer Systems", DEC-TR-301, 1984.
+/// (Σx)² / (n Σx²), from R. Jain, D. Chiu, W. Hawe, "A Quantitative Measure of Fairness and Discrimination
+/// for Resource Allocation in Shared Computer Systems", DEC-TR-301, 1984.
 pub(crate) fn jain(shares: &[f64]) -> f64 {
     let sum: f64 = shares.iter().sum();
     let squares: f64 = shares.iter().map(|share| share * share).sum();
     if squares == 0.0 {
-        // Nobody got anything.
+        // No tenant got anything.
         return 0.0;
     }
     sum * sum / (count(shares.len()) * squares)

@@ -91,7 +91,7 @@ pub(crate) fn side(rounds: &[Round], config: Value) -> Value {
     Value::Object(side)
 }
 
-/// One condition of the table, and whether the figures meet it.
+/// One target of a scenario, and whether the figures reach it.
 pub(crate) struct Target {
     text: String,
     reached: bool,
@@ -107,7 +107,8 @@ impl Target {
 }
 
 impl Target {
-    /// What no side of ours may have: an error of any kind, or a connection that the server refused because it was full.
+    /// The target that our side must always reach: no error of any kind, and no connection that the server
+    /// refused because it was full.
     pub(crate) fn no_errors(rounds: &[Round]) -> Self {
         let errors: u64 = rounds.iter().map(|round| round.errors).sum();
         let refused: usize = rounds.iter().map(|round| round.seen.refused).sum();
@@ -118,7 +119,7 @@ impl Target {
         )
     }
 
-    /// For a scenario with servers of its own: what their logs say.
+    /// For a scenario with servers of its own, from their logs.
     pub(crate) fn none_refused(refused: usize) -> Self {
         Self::new("none refused by a server (53300)", refused, refused == 0)
     }
@@ -160,7 +161,7 @@ impl Outcome {
         self.targets.push(target);
     }
 
-    /// Prints both forms, and says whether every target was reached.
+    /// Prints both forms, and returns whether every target was reached.
     pub(crate) fn print(mut self) -> anyhow::Result<bool> {
         self.table();
         let reached = self.targets.iter().all(|target| target.reached);

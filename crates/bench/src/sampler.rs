@@ -1,6 +1,6 @@
-//! Looks at `pg_stat_activity` while a side runs, and at the server's log for refused connections.
+//! Samples `pg_stat_activity` while a side runs, and counts refused connections in the server's log.
 //!
-//! The log is the honest judge: the view is not read atomically and may show one backend more than there ever were.
+//! The log decides: the view is not read atomically, and may show one backend more than there ever were.
 
 use std::{
     fs::File,
@@ -19,7 +19,7 @@ use crate::fleet::{COUNT_BACKENDS, Host};
 
 const EVERY: Duration = Duration::from_millis(20);
 
-/// Watches one server until it is asked what it saw.
+/// Watches one server until it is stopped.
 pub(crate) struct Sampler {
     most: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -27,7 +27,7 @@ pub(crate) struct Sampler {
     log_start: u64,
 }
 
-/// What a side did to the server.
+/// What the sampler saw of one side.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Seen {
     /// The most backends in any sample.
@@ -61,7 +61,7 @@ impl Sampler {
 
     pub(crate) async fn stop(self) -> anyhow::Result<Seen> {
         self.task.abort();
-        // Its connection is gone before the next one is opened, else there would be two of ours.
+        // The sampler's connection must be gone before the next one opens, or this program would have two.
         let _ = self.task.await;
         Ok(Seen {
             backends_max: self.most.load(Relaxed),
@@ -70,7 +70,7 @@ impl Sampler {
     }
 }
 
-/// How many connections a server refused because it was full, by its log from this byte on.
+/// How many connections the server refused because it was full, by its log from this byte on.
 pub(crate) fn refusals(log: &Path, from: u64) -> anyhow::Result<usize> {
     let mut file = File::open(log)?;
     file.seek(SeekFrom::Start(from))?;

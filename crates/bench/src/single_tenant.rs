@@ -1,10 +1,10 @@
-//! What a laboratory's program would be without tenancy. One actix-web server, one deadpool, one database, and
-//! one read, `GET /api/v1/patients/{id}`.
+//! A laboratory's program without tenancy: one actix-web server, one deadpool, one database, and one read,
+//! `GET /api/v1/patients/{id}`.
 //!
-//! It is what `tenancy_cost` compares `tenantd` with, so it does what the product's handler does and nothing else: the
-//! same library checks the bearer token (at every request), the same functions of `lab` ask in one flight on the same kind
-//! of transaction whether the person still is on the staff and for the patient, and the same record is answered with its
-//! entity tag. There is no registry, no gate, no trace, no log, no metrics and no deadline here.
+//! `tenancy_cost` compares `tenantd` with it, so it does what the product's handler does and nothing else.
+//! The same library checks the bearer token at every request. The same functions of `lab` check that the
+//! person is still on the staff, and read the patient, in one flight in the same kind of transaction. The
+//! answer is the same record with its entity tag. There is no registry, gate, trace, log, metric or deadline.
 
 use std::{io::Write, time::Duration};
 
@@ -86,8 +86,8 @@ async fn main() -> anyhow::Result<()> {
     let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
         .max_size(var("SINGLE_TENANT_POOL_MAX")?.parse()?)
         .build()?;
-    // All of them at once, or it would make only as many as are asked at the same time. It lends the one that has been idle
-    // longest, so that all are used in turn.
+    // Opens all connections at once; otherwise the pool would open only as many as are in use at the same
+    // time. The pool hands out the one that has been idle longest, so that all are used in turn.
     let mut all = Vec::new();
     for _ in 0..pool.status().max_size {
         all.push(pool.get().await?);

@@ -1,4 +1,5 @@
-//! Laboratories in bulk: a database, a role with a SCRAM password as the product makes it, and a row in the registry.
+//! Makes laboratories in bulk: a database, a role with a SCRAM password as the product makes it, and a row in
+//! the registry.
 
 use anyhow::Context;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -8,7 +9,7 @@ use secrecy::SecretString;
 
 use crate::fleet::{Fleet, Host, POOL_ROLE, Tenant};
 
-/// Creating databases gains nothing past this.
+/// More databases at once are not created faster.
 const PARALLEL: usize = 4;
 /// The schema version that all laboratories have.
 pub(crate) const VERSION: u32 = 2;
@@ -16,7 +17,7 @@ pub(crate) const VERSION: u32 = 2;
 pub(crate) const ITEMS: i32 = 100;
 
 const TEMPLATE: &str = "bench_template";
-/// Laboratories' roles inherit what this one may do.
+/// The role whose privileges the laboratories' roles inherit.
 const GROUP: &str = "bench_group";
 
 /// Makes `count` laboratories on the host and names them in the registry.
@@ -71,7 +72,7 @@ async fn template(host: &Host) -> anyhow::Result<()> {
              GRANT SELECT, INSERT ON marks TO {GROUP}"
         ))
         .await?;
-    // Of its own: it refuses to be one of several statements.
+    // By itself, because VACUUM refuses to be one of several statements.
     inside.batch_execute("VACUUM ANALYZE").await?;
     Ok(())
 }
@@ -117,8 +118,8 @@ async fn register(fleet: &Fleet, host: &Host, tenants: &[(Tenant, SecretString)]
         .execute(
             "INSERT INTO tenants (id, slug, name, time_zone, server, db_name, role_name, role_secret, status,
                                   db_version, activated_at)
-             SELECT id, slug::citext, 'Laboratory ' || slug, 'Europe/Berlin', $5, name, name, secret, 'active',
-                    $6, now()
+             SELECT id, slug::citext, 'Laboratory ' || slug, 'Europe/Berlin', $5, name, name, secret,
+                    'active', $6, now()
              FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[]) AS new (id, slug, name, secret)",
             &[
                 &ids,

@@ -1,5 +1,5 @@
-//! What must be there, and whether it is: compared with the registry, the server's catalogue and the archives' directory, by
-//! statements of this program's own and not by the product's.
+//! Checks what must be there against the registry, the server's catalogue and the archives' directory, with
+//! statements of this program and not with the product's.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,12 +17,12 @@ use crate::{
     harness::{Harness, SPARES},
 };
 
-/// How many people each laboratory gets once it is in service; their rows are what must never be lost.
+/// How many people each laboratory gets once it is in service. Their rows must never be lost.
 const PEOPLE: usize = 5;
-/// Workers look after spares at their start and every half minute.
+/// How long to wait for spares: workers check them at their start and every half minute.
 const SPARES_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Compares everything with the books, which give those that came into service their people.
+/// Compares everything with what is expected, and adds people to laboratories that have come into service.
 pub(crate) async fn check(harness: &Harness, expected: &mut Expected) -> anyhow::Result<()> {
     spares_settled(harness).await?;
     registry_rows(harness, expected).await?;
@@ -32,7 +32,7 @@ pub(crate) async fn check(harness: &Harness, expected: &mut Expected) -> anyhow:
     doctor(harness).await
 }
 
-/// One whose maker was killed goes when the next one looks.
+/// An unfinished spare whose worker was killed is removed when another worker checks.
 async fn spares_settled(harness: &Harness) -> anyhow::Result<()> {
     let client = harness.connect("postgres").await?;
     let sql = "SELECT datname::text, starts_with(datname, 'lab_spare_making_')
@@ -53,8 +53,8 @@ async fn spares_settled(harness: &Harness) -> anyhow::Result<()> {
     }
 }
 
-/// The product's own doctor must see what this program sees: nothing. What a maker of spares was making when it was killed may
-/// come to light only now, when its session ends; the next look takes it away.
+/// The product's own doctor must find nothing, like this program. A spare whose worker was killed may show up
+/// only now, when the worker's session ends; the next check removes it.
 async fn doctor(harness: &Harness) -> anyhow::Result<()> {
     let since = Instant::now();
     loop {
@@ -66,14 +66,14 @@ async fn doctor(harness: &Harness) -> anyhow::Result<()> {
         let only_spares = findings
             .iter()
             .all(|finding| finding.kind == FindingKind::StaleSpare);
-        let told: Vec<String> = findings
+        let described: Vec<String> = findings
             .iter()
             .map(|finding| format!("{:?} {}: {}", finding.kind, finding.subject, finding.seen))
             .collect();
         ensure!(
             only_spares && since.elapsed() < SPARES_PATIENCE,
             "the doctor says: {}",
-            told.join("; ")
+            described.join("; ")
         );
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -149,13 +149,14 @@ async fn databases_and_roles(harness: &Harness, expected: &Expected) -> anyhow::
         "{} spares are there: {spares:?}",
         spares.len()
     );
-    // Whether each can be entered by its own role and by nobody else.
+    // Checks that each database can be entered by its own role and by no other.
     for lab in expected.laboratories.values() {
         let name = format!("lab_tenant_{}", lab.slug);
         let row = client
             .query_one(
                 "SELECT rolcanlogin, has_database_privilege(r.oid, d.oid, 'CONNECT') AND d.datallowconn,
-                        EXISTS (SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a WHERE a.grantee = 0)
+                        EXISTS (SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+                                 WHERE a.grantee = 0)
                    FROM pg_roles r, pg_database d WHERE r.rolname = $1 AND d.datname = $1",
                 &[&name],
             )
@@ -172,7 +173,7 @@ async fn databases_and_roles(harness: &Harness, expected: &Expected) -> anyhow::
     Ok(())
 }
 
-/// Those that came into service get people; those that have some must have them still.
+/// Adds people to laboratories that have come into service, and checks that the others still have theirs.
 async fn people(harness: &Harness, expected: &mut Expected) -> anyhow::Result<()> {
     for lab in expected.laboratories.values_mut() {
         if lab.state == TenantState::Deleting {
@@ -194,8 +195,12 @@ async fn people(harness: &Harness, expected: &mut Expected) -> anyhow::Result<()
             for number in 0..PEOPLE {
                 client
                     .execute(
-                        "INSERT INTO staff (id, display_name, email, role) VALUES (gen_random_uuid(), $1, $2, 'technician')",
-                        &[&format!("Person {number}"), &format!("p{number}@{}.example", lab.slug)],
+                        "INSERT INTO staff (id, display_name, email, role)
+                         VALUES (gen_random_uuid(), $1, $2, 'technician')",
+                        &[
+                            &format!("Person {number}"),
+                            &format!("p{number}@{}.example", lab.slug),
+                        ],
                     )
                     .await?;
             }
@@ -212,8 +217,8 @@ async fn people(harness: &Harness, expected: &mut Expected) -> anyhow::Result<()
     Ok(())
 }
 
-/// Each archive's files are there and whole as recorded, nothing else is in the directory, and each laboratory that is gone
-/// has one with all its people.
+/// Checks that each archive's files are there and as long as recorded, that the directory has no other files,
+/// and that each laboratory that is gone has an archive with all its people.
 async fn archives(harness: &Harness, expected: &mut Expected) -> anyhow::Result<()> {
     let rows = harness
         .registry()

@@ -7,7 +7,7 @@ use model::{ArchiveId, OperationId, OperationKind, OperationStatus, Slug, Tenant
 use registry::Operation;
 use uuid::Uuid;
 
-/// A laboratory as it must be.
+/// A laboratory, and the state that it must be in.
 #[derive(Debug)]
 pub(crate) struct Laboratory {
     pub(crate) id: TenantId,
@@ -15,17 +15,17 @@ pub(crate) struct Laboratory {
     pub(crate) state: TenantState,
     pub(crate) suspended: bool,
     pub(crate) live: Option<(OperationKind, OperationId)>,
-    /// Its newest archive, if all its people are in that.
+    /// Its newest archive, if that holds all its people.
     pub(crate) archive: Option<ArchiveId>,
     /// The ids of its staff, once it has some.
     pub(crate) people: BTreeSet<Uuid>,
 }
 
-/// What this program knows.
+/// What must be there, by this program's requests and their outcomes.
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
     pub(crate) laboratories: BTreeMap<TenantId, Laboratory>,
-    /// Those that are gone, as they were.
+    /// The laboratories that are gone, as they were.
     pub(crate) gone: BTreeMap<TenantId, Laboratory>,
 }
 
@@ -49,14 +49,14 @@ impl Expected {
             .context("the laboratory is expected to exist")
     }
 
-    /// Those that are gone and have an archive to come back out of.
+    /// The laboratories that are gone and have an archive from which they can be restored.
     pub(crate) fn gone(&self) -> impl Iterator<Item = (TenantId, ArchiveId)> {
         self.gone
             .values()
             .filter_map(|laboratory| Some((laboratory.id, laboratory.archive?)))
     }
 
-    /// One that is gone is on its way back.
+    /// A restore of a laboratory that is gone was requested.
     pub(crate) fn comes_back(&mut self, id: TenantId, operation: OperationId) -> anyhow::Result<()> {
         let mut laboratory = self.gone.remove(&id).context("it was gone")?;
         laboratory.state = TenantState::Provisioning;
@@ -72,7 +72,7 @@ impl Expected {
             .filter_map(|lab| lab.live.map(|(kind, operation)| (lab.id, kind, operation)))
     }
 
-    /// Writes down what the end of an operation means.
+    /// Notes the end of an operation and what it means for its laboratory.
     pub(crate) fn ended(
         &mut self,
         id: TenantId,
@@ -111,7 +111,7 @@ impl Laboratory {
     }
 }
 
-/// What an operation's end means for its laboratory: where it must stand now, or that it must be gone.
+/// The state in which an operation's end must leave its laboratory; `None` if the laboratory must be gone.
 fn after(
     kind: OperationKind,
     status: OperationStatus,

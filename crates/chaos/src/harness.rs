@@ -1,4 +1,4 @@
-//! The private PostgreSQL, two `tenantd` on it, and the end of any of them.
+//! The harness: a private PostgreSQL, two `tenantd` that use it, and ways to kill them.
 
 use std::{
     collections::BTreeMap,
@@ -22,8 +22,8 @@ use tokio_postgres::Client;
 
 use crate::{expected::Expected, kill_target::KillTarget};
 
-/// How long operations may take to end once everything runs again. It is spent only when something is stuck: they take
-/// seconds.
+/// How long operations may take to end once everything runs again. They take seconds, so this passes only if
+/// something is stuck.
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 const START_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -53,8 +53,8 @@ impl Harness {
         let options = ThrowawayOptions {
             parameters: [
                 ("max_connections", "200"),
-                // Only processes die here and never the machine, so the system's cache need not reach the disk; but what is
-                // committed must have reached that cache.
+                // Only processes die here and never the machine, so writes need not reach the disk; but
+                // committed writes must reach the system's cache.
                 ("synchronous_commit", "on"),
                 ("full_page_writes", "on"),
             ]
@@ -114,12 +114,12 @@ impl Harness {
             matches!(&first, Ok(Ok(Some(line))) if line.starts_with("listening on ")),
             "tenantd does not start: {first:?}"
         );
-        // Read to the end, so that it never waits for a full pipe.
+        // Reads the output to its end, so that the process never waits for a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(child)
     }
 
-    /// Kills, says which steps it hit, and starts again what it killed.
+    /// Kills the target, starts again what it killed, and returns the steps that were interrupted.
     pub(crate) async fn kill(&mut self, target: KillTarget) -> anyhow::Result<Vec<String>> {
         let landed = match target {
             KillTarget::Nobody => Vec::new(),
@@ -149,7 +149,7 @@ impl Harness {
         self.in_the_midst(&pids).await
     }
 
-    /// The steps that the registry says these processes were in the midst of.
+    /// The steps that these processes were running when they were killed, according to the registry.
     async fn in_the_midst(&self, pids: &[u32]) -> anyhow::Result<Vec<String>> {
         let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
         let rows = self
@@ -166,7 +166,8 @@ impl Harness {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// All of the server at once, as when its machine loses power; what was written to the system's cache survives here.
+    /// Kills the whole server, as when its machine loses power; what was written to the system's cache
+    /// survives here.
     async fn kill_postgres(&mut self) -> anyhow::Result<Vec<String>> {
         let before: Vec<u32> = self.workers.iter().flatten().filter_map(Child::id).collect();
         let file = self.cluster.dir().join("data/postmaster.pid");
@@ -187,7 +188,7 @@ impl Harness {
         Ok(hit.into_iter().map(|step| format!("{step} (postgres)")).collect())
     }
 
-    /// Waits until no operation has anything to do, and gives how each ended that did.
+    /// Waits until no operation has anything to do, and returns how each operation ended.
     pub(crate) async fn settle(
         &mut self,
         expected: &mut Expected,
@@ -243,7 +244,7 @@ impl Harness {
         Ok(pg::connect(&target, "chaos", CONNECT_LIMIT).await?)
     }
 
-    /// Leaves the logs and archives to be looked at.
+    /// Keeps the logs and archives for inspection.
     pub(crate) fn keep_logs(&mut self) {
         if let Some(dir) = self.dir.take() {
             eprintln!("\nchaos: logs and archives are kept in {}", dir.keep().display());
@@ -259,7 +260,7 @@ impl Harness {
     }
 }
 
-/// What is over before this is waited for: nothing may begin by itself while everything is looked at.
+/// A grace period that ends before this moment is waited for, so that none ends during the audit.
 fn soon() -> jiff::Timestamp {
     SystemClock.now() + jiff::SignedDuration::from_mins(1)
 }
@@ -276,7 +277,7 @@ fn environment(cluster: &Cluster, dir: &Path) -> BTreeMap<String, String> {
         ("TENANTRY_PG_BIN", cluster.bin().dir().display().to_string()),
         ("TENANTRY_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
         ("TENANTRY_HTTP_WORKERS", "1".to_owned()),
-        // A killed worker's operations wait no longer than this.
+        // The operations of a killed worker wait at most this long.
         ("TENANTRY_WORKER_LEASE_S", "2".to_owned()),
         ("TENANTRY_WORKER_POLL_MS", "200".to_owned()),
         ("TENANTRY_WORKER_SPARES", SPARES.to_string()),

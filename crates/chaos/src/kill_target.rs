@@ -1,6 +1,6 @@
 use rand::{RngExt as _, rngs::StdRng};
 
-/// Who is killed.
+/// What a round kills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KillTarget {
     First,

@@ -1,11 +1,11 @@
-//! Kills the real processes at random moments while laboratories are made, backed up, closed, opened, removed and brought
-//! back, and looks after each round whether anything was lost, left over or stuck.
+//! Kills the real processes at random moments while laboratories are provisioned, backed up, suspended,
+//! resumed, offboarded and restored, and checks after each round that nothing was lost, left over or stuck.
 //!
-//! Two `tenantd` share the work on a private PostgreSQL. Each round asks for operations, waits a random moment, kills one
-//! `tenantd`, both, or PostgreSQL with SIGKILL, starts them again and waits until every operation has ended. Then registry,
-//! server and archives are compared with what this program knows must be there. The choices follow from the seed; where in
-//! its work a process is hit does not, so it is counted: a kill counts for a step only if the registry says that the killed
-//! process was in the midst of it.
+//! Two `tenantd` share the work on a private PostgreSQL. Each round requests operations, waits a random time,
+//! kills one `tenantd`, both, or PostgreSQL with SIGKILL, starts them again and waits until every operation
+//! has ended. Then it compares registry, server and archives with what must be there. The choices follow from
+//! the seed. Where in its work a process is hit does not, so the program counts it: a kill counts for a step
+//! only if the registry says that the killed process was running it.
 
 mod audit;
 mod expected;
@@ -28,12 +28,12 @@ use serde_json::json;
 
 use crate::{expected::Expected, harness::Harness, kill_target::KillTarget};
 
-/// How often progress is told where no terminal shows it all the time.
-const TELL_EVERY: u64 = 25;
+/// After how many rounds progress is printed where no terminal shows it all the time.
+const PRINT_EVERY: u64 = 25;
 /// The longest wait before a kill; most operations take less.
 const KILL_WITHIN_MS: u64 = 900;
 
-/// Kills processes at random while laboratories are changed, and looks whether anything is lost, left over or stuck.
+/// Kills processes at random while laboratories change, and checks that nothing is lost, left over or stuck.
 #[derive(Debug, Parser)]
 #[command(name = "chaos")]
 struct Arguments {
@@ -48,12 +48,12 @@ struct Arguments {
     tenantd: Option<PathBuf>,
 }
 
-/// What a run came to.
+/// The counts of a run.
 #[derive(Default)]
 struct Tally {
     rounds: u64,
     kills: BTreeMap<&'static str, u64>,
-    /// Kills that landed in the midst of a step, by kind and step.
+    /// Kills that interrupted a step, by kind and step.
     landed: BTreeMap<String, u64>,
     asked: BTreeMap<String, u64>,
     ended: BTreeMap<String, u64>,
@@ -143,7 +143,7 @@ async fn rounds(
         for step in harness.kill(target).await? {
             *tally.landed.entry(step).or_default() += 1;
         }
-        // Late cancellations meet operations at any point of their way.
+        // Late cancellations meet operations at any point.
         if rng.random_bool(0.3) {
             plan::cancel_one(rng, harness, expected).await?;
         }
@@ -160,7 +160,7 @@ async fn rounds(
                 "\rchaos: round {round} of {count}, {} laboratories ",
                 expected.laboratories.len()
             );
-        } else if round % TELL_EVERY == 0 {
+        } else if round % PRINT_EVERY == 0 {
             eprintln!(
                 "chaos: round {round} of {count}, {} laboratories",
                 expected.laboratories.len()

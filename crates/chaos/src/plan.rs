@@ -1,4 +1,4 @@
-//! What a round asks for, and whom it kills.
+//! Chooses what a round requests, and makes the requests.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::{
     harness::Harness,
 };
 
-/// More are not needed to have operations beside each other, and each costs time to look at.
+/// Enough laboratories for operations that run at the same time; each takes time to check.
 const LABORATORIES_MAX: usize = 6;
 const ASKED_MAX: usize = 3;
-/// A grace period that is over within the round, and one that is over only when it is ended.
+/// A grace period that ends within the round, and one that ends only on request.
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(86_400);
-/// No laboratory is logged in to; what hashing costs is not wanted here.
+/// A cheap hash, because no person logs in.
 const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA";
 
-/// What is asked for.
+/// A request to the product.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Request {
     Provision(u32),
@@ -31,9 +31,9 @@ pub(crate) enum Request {
     Migrate(TenantId),
     Offboard(TenantId, Duration),
     Backup(TenantId),
-    /// What it holds is replaced by its newest archive.
+    /// Replaces the laboratory's data with its newest archive.
     RestoreInPlace(TenantId, ArchiveId),
-    /// One that is gone comes back.
+    /// Restores a laboratory that is gone.
     Restore(TenantId, ArchiveId),
 }
 
@@ -53,7 +53,7 @@ impl Request {
     }
 }
 
-/// Something for one to three laboratories, each at most once.
+/// Requests for one to three laboratories, each at most once.
 pub(crate) fn choose(rng: &mut StdRng, expected: &Expected) -> Vec<Request> {
     let mut idle: Vec<&Laboratory> = expected
         .laboratories
@@ -92,7 +92,7 @@ fn by() -> RequestedBy {
     RequestedBy::terminal("chaos")
 }
 
-/// Asks, and writes down what must be true from now on.
+/// Makes the request, and notes what must be true from now on.
 pub(crate) async fn ask(harness: &Harness, expected: &mut Expected, request: Request) -> anyhow::Result<()> {
     let provisioner = &harness.platform.provisioner;
     match request {
@@ -147,7 +147,7 @@ pub(crate) async fn ask(harness: &Harness, expected: &mut Expected, request: Req
     Ok(())
 }
 
-/// Ends one grace period that is running.
+/// Ends one running grace period.
 pub(crate) async fn end_one_grace(
     rng: &mut StdRng,
     harness: &Harness,
@@ -167,7 +167,8 @@ pub(crate) async fn end_one_grace(
     }
 }
 
-/// Calls off one of the operations that are under way, wherever it is. That it is too late is an answer too.
+/// Cancels one of the operations under way, at whatever point it is. A refusal because it is too late is
+/// fine.
 pub(crate) async fn cancel_one(
     rng: &mut StdRng,
     harness: &Harness,

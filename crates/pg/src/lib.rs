@@ -1,8 +1,9 @@
-//! How every crate reaches a PostgreSQL server: one connection target that redacts its password, and one way to
-//! connect, with a limit over the whole of it.
+//! Connects to PostgreSQL servers for every crate: a connection target that redacts its password, and one way
+//! to connect, with a time limit over the whole connect.
 //!
-//! Why a crate of its own: tokio-postgres' `connect_timeout` covers the socket only and not the log-in, so a server
-//! that accepts and then says nothing would hold a caller for ever. This crate knows no tenant and runs no SQL.
+//! Why a crate of its own: tokio-postgres' `connect_timeout` covers the socket and not the log-in, so a
+//! server that accepts a connection and then stays silent would block a caller for ever. This crate knows no
+//! tenant and runs no SQL.
 
 mod socket;
 mod target;
@@ -16,7 +17,7 @@ pub use crate::{
     target::ConnectTarget,
 };
 
-/// Why a connection could not be made.
+/// Why a connect failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The server did not finish the log-in in time.
@@ -24,7 +25,7 @@ pub enum ConnectError {
     TimedOut {
         /// Which server and database.
         target: String,
-        /// The limit that was passed.
+        /// The time limit.
         limit: Duration,
     },
     /// The server could not be reached or refused the log-in.
@@ -32,7 +33,7 @@ pub enum ConnectError {
     Refused {
         /// Which server and database.
         target: String,
-        /// What the driver says.
+        /// The driver's error.
         source: tokio_postgres::Error,
     },
 }
@@ -44,7 +45,7 @@ impl ConnectError {
         self.code() == Some(&SqlState::INVALID_PASSWORD)
     }
 
-    /// The server's own code for its refusal, when it was the server that refused.
+    /// The SQLSTATE of the server's refusal, if it was the server that refused.
     #[must_use]
     pub fn code(&self) -> Option<&SqlState> {
         match self {
@@ -54,10 +55,11 @@ impl ConnectError {
     }
 }
 
-/// Connects within `limit`, log-in included, and drives the connection on a task that ends with the client.
+/// Connects within `limit`, including the log-in, and drives the connection on a task that ends with the
+/// client.
 ///
 /// # Errors
-/// [`ConnectError`] names the target and says what to look at.
+/// [`ConnectError`] names the target and what to check.
 pub async fn connect(
     target: &ConnectTarget,
     application: &str,
@@ -66,8 +68,8 @@ pub async fn connect(
     connect_with(target, application, limit, "").await
 }
 
-/// As [`connect`], with settings of the session as the server's command line has them (`-c lock_timeout=10s`): they come with
-/// the log-in and cost no question of their own.
+/// As [`connect`], with session settings in the form of the server's command line (`-c lock_timeout=10s`).
+/// The log-in carries them, so they cost no round trip of their own.
 ///
 /// # Errors
 /// As [`connect`].
@@ -78,7 +80,7 @@ pub async fn connect_with(
     settings: &str,
 ) -> Result<Client, ConnectError> {
     let mut config = target.to_config(application, limit);
-    // Not even an empty word of them where there are none: some proxies refuse a log-in that has any.
+    // Not even an empty text where there are no settings: some proxies refuse a log-in that has any.
     if !settings.is_empty() {
         config.options(settings);
     }
@@ -103,16 +105,18 @@ pub async fn connect_with(
     }
 }
 
-/// SQLSTATE classes in whose errors the server's DETAIL and HINT are its own words about objects and sessions. In the others
-/// they may hold values of rows, which are patients' data: data exceptions (22), violated constraints (23) and views' checks
-/// (44) show the row, and what functions raise (P0 and codes of their own) says whatever their author wanted.
+/// SQLSTATE classes in which the server's DETAIL and HINT are its own words about objects and sessions. In
+/// the other classes they may hold values of rows, which are patients' data: data exceptions (22), violated
+/// constraints (23) and views' checks (44) show the row, and functions raise whatever their author wrote (P0
+/// and codes of their own).
 const DETAIL_SHOWN: [&str; 18] = [
     "08", "0A", "0L", "0P", "25", "28", "2B", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58",
     "F0",
 ];
 
-/// The driver's error with its causes: its own `Display` says only "db error" where the server's words would help. The
-/// server's DETAIL and HINT are added in those SQLSTATE classes in which neither can hold a row's values.
+/// The driver's error with its causes: its own `Display` says only "db error" where the server's words would
+/// help. Adds the server's DETAIL and HINT in those SQLSTATE classes in which neither can hold a row's
+/// values.
 #[must_use]
 pub fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
@@ -128,16 +132,18 @@ pub fn describe(error: &tokio_postgres::Error) -> String {
     text
 }
 
-/// What an error of the driver among the causes of another one says, by [`describe`]; `None` for any other error.
+/// The text of [`describe`] if `error` is an error of the driver; `None` for any other error. For the causes
+/// of other errors.
 #[must_use]
 pub fn described_cause(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     error.downcast_ref::<tokio_postgres::Error>().map(describe)
 }
 
-/// What is said of a server that takes no writes, whichever statement it refused: the statement's name helps nobody.
+/// What [`describe`] says of a server that takes no writes, whichever statement it refused: the statement's
+/// name would not help.
 const READ_ONLY: &str = "it takes no writes now (SQLSTATE 25006): it is a standby, as after a failover, or \
-    default_transaction_read_only is on, as where a provider keeps a full disk from filling further; name the primary, give it \
-    room, or look who set it (`tenantctl doctor` names the server)";
+    default_transaction_read_only is on, which providers set when a disk is full; connect to the primary, \
+    free or add space, or find out who set it (`tenantctl doctor` names the server)";
 
 fn described(code: &str, message: &str, detail: Option<&str>, hint: Option<&str>) -> String {
     if code == SqlState::READ_ONLY_SQL_TRANSACTION.code() {
@@ -154,26 +160,29 @@ fn described(code: &str, message: &str, detail: Option<&str>, hint: Option<&str>
     text
 }
 
-/// Whether the server takes no writes: it is a standby, or `default_transaction_read_only` is on, with which providers keep a
-/// full disk from filling further (SQLSTATE 25006). Also what a write in a read-only transaction fails with.
+/// Whether the server takes no writes: it is a standby, or `default_transaction_read_only` is on, which
+/// providers use to keep a full disk from filling further (SQLSTATE 25006). A write in a read-only
+/// transaction fails in the same way.
 #[must_use]
 pub fn is_read_only(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
-/// What statements fail with that were prepared before a change of the schema: their result's types are no longer those (0A000,
-/// "cached plan must not change result type"), their parameters' types are (42804, 42883, 42846, 42725), or the server has forgotten
-/// them (26000). Most of these have other causes as well; then preparing again changes nothing.
+/// SQLSTATEs with which statements fail that were prepared before a schema change: the types of their results
+/// have changed (0A000, "cached plan must not change result type"), or the types of their parameters (42804,
+/// 42883, 42846, 42725), or the server has dropped them (26000). Most of these have other causes as well;
+/// then preparing again changes nothing.
 pub const OUTDATED: [&str; 6] = ["0A000", "26000", "42804", "42883", "42846", "42725"];
 
-/// Whether a statement that was prepared earlier may have failed because of that alone, so that it passes when it is prepared again.
+/// Whether a statement may have failed only because it was prepared before a schema change, so that it
+/// succeeds when it is prepared again.
 #[must_use]
 pub fn is_outdated(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| OUTDATED.contains(&code.code()))
 }
 
-/// Whether the failure lies in reaching the server (or in its being shut down, starting or full) and not in the
-/// statement: such a failure may pass by itself.
+/// Whether the caller could not reach the server, or the server was shut down, starting or full, and the
+/// statement is not at fault. Such a failure may pass by itself.
 #[must_use]
 pub fn is_unavailable(error: &tokio_postgres::Error) -> bool {
     match error.code() {
@@ -181,7 +190,8 @@ pub fn is_unavailable(error: &tokio_postgres::Error) -> bool {
             error.is_closed() || std::error::Error::source(error).is_some_and(|s| s.is::<std::io::Error>())
         }
         Some(code) => {
-            // Class 08: connection exception. 57P0x: shut down, crashed, starting up. 53300: too many connections.
+            // Class 08: connection exception. 57P0x: shut down, crashed, starting up. 53300: too many
+            // connections.
             code.code().starts_with("08")
                 || [
                     &SqlState::ADMIN_SHUTDOWN,
@@ -200,10 +210,13 @@ mod tests {
 
     #[test]
     fn detail_and_hint_are_shown_where_they_cannot_hold_a_rows_values() {
-        let told = |code| described(code, "no", Some("two\nlines"), Some("do"));
-        assert_eq!(told("55006"), "no (SQLSTATE 55006); detail: two; lines; hint: do");
+        let shown = |code| described(code, "no", Some("two\nlines"), Some("do"));
+        assert_eq!(
+            shown("55006"),
+            "no (SQLSTATE 55006); detail: two; lines; hint: do"
+        );
         for code in ["23505", "22P02", "44000", "P0001", "TNTRY", "XX001", ""] {
-            assert_eq!(told(code), format!("no (SQLSTATE {code})"));
+            assert_eq!(shown(code), format!("no (SQLSTATE {code})"));
         }
         assert_eq!(described("42P01", "no", None, None), "no (SQLSTATE 42P01)");
         let read_only = described(

@@ -1,7 +1,7 @@
-//! The socket under a connection, for those who must know when the other end is truly gone.
+//! The socket under a connection, for callers that must know when the backend is gone.
 //!
-//! The driver's own connect closes the socket and forgets it. PostgreSQL closes its end only when the backend has exited, so
-//! whoever counts backends must read until then.
+//! The driver's own connect closes the socket and forgets it. PostgreSQL closes its end only when the backend
+//! has exited, so a caller that counts backends must read until then.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use crate::target::{
     ConnectTarget, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_RETRIES, UNACKNOWLEDGED_MAX,
 };
 
-/// A connected socket, nothing said yet.
+/// A connected socket, before the first byte.
 #[derive(Debug)]
 pub enum Socket {
     /// Over TCP.
@@ -29,10 +29,10 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// Connects to the target's address and says nothing yet. It has no limit of its own.
+/// Connects to the target's address, without sending anything. It has no time limit of its own.
 ///
 /// # Errors
-/// The system's.
+/// The error of the operating system.
 pub async fn dial(target: &ConnectTarget) -> io::Result<Socket> {
     if target.host.starts_with('/') {
         let path = format!("{}/.s.PGSQL.{}", target.host, target.port);
@@ -50,21 +50,21 @@ pub async fn dial(target: &ConnectTarget) -> io::Result<Socket> {
     Ok(Socket::Tcp(stream))
 }
 
-/// Says that no more will be sent, and reads until the other end has closed, which for PostgreSQL means that the backend is
-/// gone. A host that has vanished is noticed by the kernel within about a minute.
+/// Shuts down this end for writing, and reads until the other end has closed. For PostgreSQL, this means that
+/// the backend is gone. The kernel notices within about a minute that a host has vanished.
 pub async fn read_to_end(socket: &mut Socket) {
-    // An error of either means that there is nothing left to wait for.
+    // An error of either call means that the other end is gone.
     let _closed = socket.shutdown().await;
     let mut rest = [0_u8; 4096];
     while matches!(socket.read(&mut rest).await, Ok(read) if read > 0) {}
 }
 
 impl Socket {
-    /// Moves the socket to another runtime than the one it was made on, which may have ended since. What it returns is to be
-    /// called on the new one.
+    /// Takes the socket off the runtime on which it was made, which may have ended. Call the returned
+    /// function on the new runtime.
     ///
     /// # Errors
-    /// The system's.
+    /// The error of the operating system.
     pub fn leave_runtime(self) -> io::Result<impl FnOnce() -> io::Result<Self> + Send + 'static> {
         enum Loose {
             Tcp(std::net::TcpStream),
@@ -81,7 +81,8 @@ impl Socket {
     }
 }
 
-/// A socket that is handed back when its user drops it, to be [read to its end](read_to_end).
+/// A socket that returns to its owner when the borrower drops it, so that the owner can [read it to its
+/// end](read_to_end).
 #[derive(Debug)]
 pub struct BorrowedSocket {
     socket: Option<Socket>,
@@ -110,7 +111,7 @@ impl BorrowedSocket {
 impl Drop for BorrowedSocket {
     fn drop(&mut self) {
         if let (Some(socket), Some(back)) = (self.socket.take(), self.back.take()) {
-            // Nobody waits for it: then it closes here.
+            // If the owner does not wait for it any more, the socket closes here.
             let _nobody = back.send(socket);
         }
     }

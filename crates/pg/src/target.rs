@@ -3,16 +3,16 @@ use std::{fmt, time::Duration};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::Config;
 
-/// How long a connection may be silent before the kernel asks whether the other end is still there.
+/// How long a connection may be silent before the kernel probes the other end.
 pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-/// How often it asks then.
+/// The pause between two probes.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// How many questions may go unanswered.
+/// How many probes may stay unanswered.
 pub(crate) const KEEPALIVE_RETRIES: u32 = 3;
-/// How long what was sent may stay unacknowledged before the kernel gives the connection up.
+/// How long sent data may stay unacknowledged before the kernel closes the connection.
 pub(crate) const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
 
-/// Where a server is and as whom to log in. `Debug` prints the password as `***`.
+/// The address of a server, and the log-in. `Debug` prints the password as `***`.
 #[derive(Clone)]
 pub struct ConnectTarget {
     /// Host name, address, or the directory of a Unix socket.
@@ -37,7 +37,7 @@ impl fmt::Debug for ConnectTarget {
     }
 }
 
-/// Names the place without the password, for messages: `user@host:port/database`.
+/// The target without its password, for messages: `user@host:port/database`.
 impl fmt::Display for ConnectTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}:{}/{}", self.user, self.host, self.port, self.database)
@@ -64,11 +64,11 @@ impl ConnectTarget {
         }
     }
 
-    /// The driver's configuration. `application` shows in `pg_stat_activity`; `connect_timeout` limits each address
-    /// tried, and [`connect`] limits the whole.
+    /// The driver's configuration. `application` shows in `pg_stat_activity`; `connect_timeout` limits each
+    /// address that the driver tries, and [`connect`](crate::connect) limits the whole connect.
     ///
-    /// A host that vanishes without a word is noticed within about a minute, whether we wait for its answer or it does not
-    /// take what we send. A statement may run for any time.
+    /// The kernel notices within about a minute that a host has vanished, both while the client waits for an
+    /// answer and while it sends. A statement may run for any time.
     #[must_use]
     pub fn to_config(&self, application: &str, connect_timeout: Duration) -> Config {
         let mut config = Config::new();

@@ -1,5 +1,6 @@
-//! A PgBouncer of this program's own. It runs as the server's account, since it refuses root, and ends with its owner,
-//! also when that is killed: a shell holds a pipe from the owner and ends PgBouncer when the pipe closes.
+//! A PgBouncer of this program. It runs under the server's account, because it refuses root. It ends with its
+//! owner, also when the owner is killed: a shell holds a pipe from the owner and ends PgBouncer when the pipe
+//! closes.
 
 use std::{
     fs,
@@ -50,11 +51,15 @@ pub(crate) fn program() -> anyhow::Result<PathBuf> {
         .iter()
         .map(PathBuf::from)
         .find(|place| place.exists())
-        .context("PgBouncer is not installed: apt-get install pgbouncer (and stop the service that its package starts)")
+        .context(
+            "PgBouncer is not installed: apt-get install pgbouncer \
+             (and stop the service that its package starts)",
+        )
 }
 
 impl Bouncer {
-    /// Starts it beside the host's data with the lines of `[databases]` and `[pgbouncer]` and an authentication file.
+    /// Starts it beside the host's data with the lines of `[databases]` and `[pgbouncer]` and an
+    /// authentication file.
     pub(crate) async fn start(
         host: &Host,
         databases: &str,
@@ -72,7 +77,8 @@ impl Bouncer {
             ini.push_str(&format!("{name} = {value}\n"));
         }
         ini.push_str(&format!(
-            "listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nlogfile = {}\nauth_file = {}\n",
+            "listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+             logfile = {}\nauth_file = {}\n",
             dir.join("log").display(),
             dir.join("users").display(),
         ));
@@ -116,7 +122,7 @@ impl Bouncer {
 impl Drop for Bouncer {
     fn drop(&mut self) {
         drop(self.pipe.take());
-        // It ends at once when its pipe is closed; if it cannot be waited for, there is nothing more to do.
+        // It ends as soon as its pipe closes. If waiting for it fails, there is nothing more to do.
         let _ = self.supervisor.wait();
     }
 }

@@ -10,7 +10,7 @@ use tokio_postgres::{Config, NoTls, types::Type};
 use super::{Failure, POINT, Peer, SLEEP, Work, item};
 use crate::fleet::{Host, Tenant};
 
-/// More connects at once are slower, not faster.
+/// With more connects at once, each gets slower and the rate falls.
 const PLACES_MAX: usize = 16;
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -20,7 +20,8 @@ struct Direct {
 }
 
 pub(super) fn open(host: &Host, tenants: &[Tenant]) -> (Arc<dyn Peer>, Value) {
-    // A backend ends some time after its client: without room for those that are ending, the server refuses (53300).
+    // A backend exits some time after its client: without room for closing ones, the server refuses
+    // connections (53300).
     let places = PLACES_MAX.min(host.budget * 3 / 4);
     let direct = Direct {
         configs: tenants
@@ -36,7 +37,7 @@ pub(super) fn open(host: &Host, tenants: &[Tenant]) -> (Arc<dyn Peer>, Value) {
     (Arc::new(direct), shown)
 }
 
-/// Connects, works, and closes; what the bare connect rate is measured with, too.
+/// Connects, works, and closes. The bare connect rate is measured with it, too.
 pub(crate) async fn once(config: &Config, work: Work) -> Result<(), Failure> {
     let (client, connection) = config.connect(NoTls).await?;
     let driver = tokio::spawn(connection);
@@ -49,7 +50,7 @@ pub(crate) async fn once(config: &Config, work: Work) -> Result<(), Failure> {
         }
     }
     drop(client);
-    // Until the good-bye is sent and the socket closed on our side.
+    // Until the driver has sent the termination message and closed the socket.
     let _ = driver.await;
     Ok(())
 }

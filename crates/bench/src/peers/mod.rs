@@ -1,4 +1,5 @@
-//! The ways to reach a laboratory's database that are compared: each gets a tenant's number and a piece of work.
+//! The ways to reach a laboratory's database that the scenarios compare: each gets a tenant's number and a
+//! piece of work.
 
 mod bouncer;
 mod direct;
@@ -30,7 +31,7 @@ pub(crate) enum Side {
     Direct,
 }
 
-/// Fails early with what to install.
+/// Fails early and says what to install.
 pub(crate) fn check_installed() -> anyhow::Result<()> {
     bouncer::program().map(drop)
 }

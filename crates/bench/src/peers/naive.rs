@@ -1,6 +1,7 @@
-//! What most programs do: an LRU map of deadpools, one for each tenant, its size bounded in pools.
+//! What most programs do: an LRU map of deadpools, one for each tenant, with a bound on the number of pools.
 //!
-//! At the bound the least recently used pool is closed; what it has on loan lives on until it is given back.
+//! At the bound it closes the least recently used pool; checked-out connections live on until they are given
+//! back.
 
 use std::{
     num::NonZeroUsize,
@@ -19,7 +20,7 @@ use super::{Failure, NaiveTuning, POINT, Peer, SLEEP, Tuning, Work, item};
 use crate::fleet::Tenant;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// A pool may be closed by another's arrival between being found and being asked.
+/// Another request may close a pool between the moment it is found and the moment it is used.
 const ATTEMPTS: usize = 8;
 
 struct Naive {

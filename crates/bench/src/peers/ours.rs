@@ -15,7 +15,7 @@ use crate::{
     tenants::VERSION,
 };
 
-/// Long enough that a full house shows as a long wait and not as an error.
+/// Long enough that contention shows as a long wait and not as an error.
 const PATIENCE: Duration = Duration::from_secs(15);
 const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -24,10 +24,10 @@ pub(crate) struct Ours {
     tenants: Vec<TenantId>,
 }
 
-/// Nobody else uses the server but this program's one superuser.
+/// Only this program's one superuser uses the server as well.
 const RESERVE: usize = 1;
 
-/// The resolver's defaults but for the budget, the reserve and the patience.
+/// The resolver's defaults, except for the budget, the reserve and the timeouts.
 pub(crate) fn config(fleet: &Fleet, budget: usize) -> ResolverConfig {
     let version = SchemaVersion::new(VERSION);
     let window = VersionWindow {
@@ -50,7 +50,8 @@ impl Ours {
         }
     }
 
-    /// A resolver as it is moments after the program's start: once it hears of changes, what it had read before is read anew.
+    /// A resolver shortly after the program's start: once it listens for changes, it reads everything anew
+    /// that it had read before.
     pub(crate) async fn start(config: ResolverConfig) -> anyhow::Result<Resolver> {
         let resolver = Resolver::start(config);
         let begun = Instant::now();
@@ -83,7 +84,8 @@ pub(super) async fn open(
     tenants: &[Tenant],
 ) -> anyhow::Result<(Arc<dyn Peer>, Value)> {
     let mut config = config(fleet, host.budget);
-    // An empty pool costs about a kilobyte: there is no reason to have fewer of them than tenants that are active.
+    // An empty pool costs about a kilobyte: there is no reason to have fewer of them than tenants that are
+    // active.
     config.pools_max = config.pools_max.max(tenants.len());
     let shown = json!({
         "budget": host.budget,

@@ -1,8 +1,9 @@
 //! PgBouncer in transaction mode, tuned as well as it goes for many databases.
 //!
-//! All clients come as one user: `max_user_connections` counts connections by user, and a `user=` in `[databases]` is
-//! counted for each database apart. So its limit is one limit for all databases, and it may close one database's idle
-//! connection for another. That gives up the wall between laboratories, in its favour, as does `auth_type = trust`.
+//! All clients come as one user: `max_user_connections` counts connections by user, and a `user=` in
+//! `[databases]` is counted for each database apart. So its limit is one limit for all databases, and it may
+//! close one database's idle connection for another. That gives up the wall between laboratories, in its
+//! favour, as does `auth_type = trust`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -85,7 +86,8 @@ pub(super) async fn open(
 }
 
 impl PgBouncer {
-    /// Makes the first client connection of each laboratory ahead of time; what fails is tried again by the requests.
+    /// Makes the first client connection of each laboratory ahead of time; what fails is tried again by the
+    /// requests.
     async fn greet(&self) {
         let greetings = stream::iter(&self.pools)
             .for_each_concurrent(GREETING_PARALLEL, |pool| async move { drop(pool.get().await) });

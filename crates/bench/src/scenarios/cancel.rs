@@ -1,5 +1,5 @@
-//! Borrowers that misbehave, at random: they vanish in the middle of a query, panic, leave a transaction open or a setting
-//! behind. Whoever comes next must see nothing of it and wait for nothing of it.
+//! Callers that misbehave at random: they vanish in the middle of a query, panic, or leave an open
+//! transaction or a setting behind. The next caller must not see anything of it, and must not wait for it.
 
 use std::{
     collections::BTreeMap,
@@ -32,11 +32,11 @@ use crate::{
 const TENANTS: usize = 8;
 const WORKERS: usize = 16;
 const AFTER_SLEEP_MAX: Duration = Duration::from_millis(20);
-/// What a bare pool lets through is seen with fewer.
+/// Fewer callers suffice to see what a bare pool lets through.
 const NAIVE_BORROWERS: usize = 400;
 const NAIVE_SLEEPS: usize = 2;
 
-/// When the transaction began, and what the borrower before has left, if anything.
+/// When the transaction began, and what the previous caller has left behind, if anything.
 const LOOK: &str = "SELECT now()::text, CASE
     WHEN coalesce(current_setting('bench.mark', true), '') <> '' THEN 'a setting of its own'
     WHEN current_setting('search_path') LIKE '%leak%' THEN 'search_path'
@@ -45,12 +45,12 @@ const LOOK: &str = "SELECT now()::text, CASE
     WHEN pg_current_xact_id_if_assigned() IS NOT NULL THEN 'a transaction id'
     WHEN EXISTS (SELECT FROM public.marks) THEN 'an uncommitted row'
     END";
-/// The same again, unless each statement has a transaction of its own.
+/// The transaction's start again: the same, unless each statement has a transaction of its own.
 const BEGAN: &str = "SELECT now()::text";
 const MARK: &str = "INSERT INTO public.marks VALUES ('left behind')";
 const SLOW: &str = "SELECT pg_sleep(0.005)";
 
-/// What was found and what went wrong, each by its name.
+/// What the callers found and which errors they got, by name.
 #[derive(Default)]
 struct Found {
     seen: BTreeMap<String, u64>,
@@ -61,7 +61,7 @@ pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Resul
     let (borrowers, sleeps) = if pace.quick { (4_000, 20) } else { (100_000, 100) };
     let sampler = Sampler::start(host).await?;
     let resolver = Ours::start(ResolverConfig {
-        // Each tenant's next borrower gets the very connection that the one before misused.
+        // Each tenant's next caller gets the very connection that the one before misused.
         pool_size_max: 1,
         ..ours_config(fleet, host.budget)
     })
@@ -140,7 +140,7 @@ async fn misbehave(resolver: &Resolver, host: &Host, borrowers: usize) -> Found 
             while next.fetch_add(1, Relaxed) < borrowers {
                 let tenant = ids[rand::random_range(0..TENANTS)];
                 let (resolver, found) = (resolver.clone(), Arc::clone(&found));
-                // A task of its own, so that a panic is the borrower's alone.
+                // A task of its own, so that a panic ends only this caller.
                 let borrower = tokio::spawn(async move {
                     let looked = async {
                         let mut client = resolver.checkout(tenant).await?;
@@ -153,7 +153,7 @@ async fn misbehave(resolver: &Resolver, host: &Host, borrowers: usize) -> Found 
                             if let Some(left) = left {
                                 note(&found, |found| &mut found.seen, left);
                             }
-                            // What becomes of its own statements is its own fault.
+                            // Errors of the caller's own statements do not count.
                             let _ = misdeed(client).await;
                         }
                         Err(failure) => note(&found, |found| &mut found.errors, failure.kind),
@@ -178,7 +178,7 @@ fn note(found: &Mutex<Found>, which: fn(&mut Found) -> &mut BTreeMap<String, u64
     *which(&mut found).entry(name).or_default() += 1;
 }
 
-/// One of many ways to leave a connection as it was not found.
+/// One of many ways to leave a connection in another state.
 async fn misdeed(mut client: TenantClient) -> Result<(), Failure> {
     let moment = Duration::from_micros(rand::random_range(0..4_000));
     // The first four cost a connection more often than not and are half as frequent as the others.
@@ -207,7 +207,7 @@ async fn misdeed(mut client: TenantClient) -> Result<(), Failure> {
         3 => {
             let transaction = client.transaction().await?;
             transaction.execute(MARK, &[]).await?;
-            // Without the hook that would print ten thousand backtraces.
+            // The panic hook would print ten thousand backtraces.
             std::panic::resume_unwind(Box::new("a borrower panics"));
         }
         // A raw BEGIN, in several disguises, left open.
@@ -231,7 +231,8 @@ async fn misdeed(mut client: TenantClient) -> Result<(), Failure> {
         // Settings that outlive their transaction.
         7 | 14 => drop(client.execute("SET search_path = leak", &[]).await?),
         8 | 15 => {
-            let set = "SELECT set_config('bench.mark', 'left', false), set_config('statement_timeout', '12345', false)";
+            let set = "SELECT set_config('bench.mark', 'left', false),
+                              set_config('statement_timeout', '12345', false)";
             drop(client.query_one(set, &[]).await?);
         }
         9 | 16 => {
@@ -241,7 +242,7 @@ async fn misdeed(mut client: TenantClient) -> Result<(), Failure> {
                 .await?;
             transaction.commit().await?;
         }
-        // And now and then one that behaves.
+        // Now and then a caller that behaves well.
         _ => drop(client.query_one(POINT, &[&item()]).await?),
     }
     Ok(())
@@ -265,7 +266,7 @@ async fn after_sleep(resolver: &Resolver, host: &Host, times: usize) -> anyhow::
     Ok(tally)
 }
 
-/// The same with a bare deadpool, to show what the check sees when there is something to see.
+/// The same with a bare deadpool, to show what the check finds there.
 async fn naive(host: &Host) -> anyhow::Result<Value> {
     let pool = bare_pool(
         host.tenants[0]

@@ -1,7 +1,8 @@
-//! One of two servers stops answering, as a machine that hangs does: its sockets stay open and nothing comes back.
+//! One of two servers stops answering, like a machine that hangs: its sockets stay open and no answer comes.
 //!
-//! Every process of that PostgreSQL is stopped (SIGSTOP) and later goes on. The callers of the other server must not notice,
-//! those of the dead one must be told at once, and service must be back soon after the server is.
+//! The scenario stops every process of that PostgreSQL (SIGSTOP) and later resumes it. The callers of the
+//! other server must not notice, the callers of the dead one must get an error at once, and service must be
+//! back soon after the server is.
 
 use std::{
     sync::{
@@ -34,7 +35,7 @@ use crate::{
 const TENANTS: usize = 16;
 const BUDGET: usize = 16;
 const THINK: Duration = Duration::from_millis(10);
-/// What a caller has the patience for, as any HTTP handler has its own.
+/// The time limit of a caller, as any HTTP handler has one.
 const PATIENCE: Duration = Duration::from_secs(1);
 const OPENS_WITHIN: Duration = Duration::from_secs(30);
 const FAST_FAILS: usize = 2_000;
@@ -43,7 +44,7 @@ const OTHER_TIMES_MAX: f64 = 1.05;
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 const BACK_LIMIT: Duration = Duration::from_secs(30);
 
-/// What one death showed.
+/// The figures of one outage.
 struct Death {
     opened: Duration,
     fast_p99_us: f64,
@@ -63,7 +64,7 @@ pub(crate) async fn run(fleet: &Fleet, pace: Pace) -> anyhow::Result<bool> {
     })
     .await?;
     let mut deaths = Vec::new();
-    // One death takes little time, and the 99th percentile is a rare thing to compare.
+    // One outage takes little time, and a 99th percentile needs many requests.
     let rounds = if pace.quick { 1 } else { 5 };
     for number in 1..=rounds {
         let death = die(&resolver, &dying, &other, pace.slice).await?;
@@ -91,14 +92,16 @@ async fn die(resolver: &Resolver, dying: &Host, other: &Host, slice: Duration) -
             think: THINK,
         })
         .collect();
-    // Alone on the machine: beside callers that are served, the other's would seem to gain by the death.
+    // Alone on the machine: beside callers that are served, the other server's callers would seem to gain by
+    // the outage.
     let before = load::closed(&quiet, &clients, Duration::from_secs(1), slice).await;
     let over = Arc::new(AtomicBool::new(false));
     let callers = callers(resolver, dying, &over);
     sleep(Duration::from_secs(1)).await;
     let frozen = Frozen::new(dying)?;
     let stopped = Instant::now();
-    // The other server's callers go on all the while; what they saw is looked at when the dead one is known to be dead.
+    // The other server's callers run all the while. Their figures are taken once the dead server is known to
+    // be dead.
     let during = {
         let (quiet, clients) = (Arc::clone(&quiet), clients.clone());
         tokio::spawn(async move { load::closed(&quiet, &clients, Duration::ZERO, slice).await })
@@ -125,7 +128,7 @@ async fn die(resolver: &Resolver, dying: &Host, other: &Host, slice: Duration) -
     })
 }
 
-/// People who go on asking for the dying server's laboratories, before, during and after.
+/// Callers that keep requesting the dying server's laboratories, before, during and after the outage.
 fn callers(resolver: &Resolver, dying: &Host, over: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
     let peer: Arc<dyn Peer> = Arc::new(Ours::new(resolver.clone(), &dying.tenants));
     (0..TENANTS)

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 pub(crate) use self::turns::{Pace, Rounds, median_qps, of, put_sides, ratio, take_turns};
 use crate::fleet::{Fleet, Host};
 
-/// What is measured, in the order of the run.
+/// The scenarios in the order of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub(crate) enum Scenario {
@@ -70,7 +70,7 @@ impl Bench {
                 slice: Duration::from_secs(4),
             }
         };
-        // Other work on the machine takes from all sides, and not from each the same.
+        // Other programs on the machine slow down all sides, and not all of them by the same.
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let processors = std::thread::available_parallelism().map_or(0, usize::from);
         eprintln!(
@@ -85,7 +85,7 @@ impl Bench {
         })
     }
 
-    /// The named scenarios, or all. One that cannot be measured does not keep the next from being.
+    /// Runs the named scenarios, or all. If one fails, the next still runs.
     pub(crate) async fn run(&mut self, named: &[Scenario]) -> anyhow::Result<()> {
         let begun = Instant::now();
         let (mut missed, mut broken) = (Vec::new(), Vec::new());
@@ -115,7 +115,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Whether its targets were reached.
+    /// Returns whether its targets were reached.
     async fn one(&mut self, scenario: Scenario) -> anyhow::Result<bool> {
         let (fleet, pace) = (&self.fleet, self.pace);
         match scenario {
@@ -156,7 +156,7 @@ impl Bench {
     }
 }
 
-/// The server, made the first time that a scenario needs it.
+/// The server, made when a scenario first needs it.
 async fn need(
     place: &mut Option<Host>,
     make: impl Future<Output = anyhow::Result<Host>>,

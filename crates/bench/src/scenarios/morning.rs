@@ -1,4 +1,5 @@
-//! Everybody comes at once: a thousand laboratories that nobody has asked for yet, and a thousand callers of one.
+//! All callers come at once: a thousand laboratories without a connection, and a thousand callers of one
+//! laboratory.
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,7 +39,8 @@ async fn cold_tenants(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Result<
         Ok(at_once(peer, (0..tenants).collect()).await)
     })
     .await?;
-    // Looked at again: the machine may have become slower or faster meanwhile, and the mean is neither's favour.
+    // Measured again, because the machine may have become slower or faster meanwhile; the mean favours
+    // neither side.
     let after = ceiling::connects_per_second(&host.tenants, length).await;
     let bare = f64::midpoint(before, after);
     let mut outcome = Outcome::new("morning", tenants, host.budget);

@@ -1,6 +1,7 @@
-//! 16 laboratories that ask now and then, beside one whose 32 clients keep every slot busy that they can get.
+//! 16 laboratories with a request now and then, beside one whose 32 clients occupy every slot that they can
+//! get.
 //!
-//! A side's figures are those of the quiet laboratories; what the noisy one got stands beside them.
+//! A side's figures are those of the quiet laboratories; the figures of the noisy one stand beside them.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ const THINK: Duration = Duration::from_millis(50);
 const QUIET_P99_MAX: Duration = Duration::from_millis(100);
 /// The quiet tenant that was served least, against the mean of all.
 const LEAST_MIN: f64 = 0.8;
-/// What the noisy tenant must get of the slot time that the quiet ones leave.
+/// The share of the slot time left by the quiet tenants that the noisy one must get.
 const SLACK_MIN: f64 = 0.9;
 const CONNECTS: usize = 40;
 
@@ -47,7 +48,8 @@ pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Resul
             size: 2,
             places: NOISY_CLIENTS + QUIET,
         },
-        // With all eight the noisy tenant would never leave room; with half, the quiet ones share the other half.
+        // With all eight the noisy tenant would never leave room; with half, the quiet ones share the other
+        // half.
         bouncer_pool: host.budget / 2,
         clients: NOISY_CLIENTS,
     };
@@ -72,7 +74,7 @@ pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Resul
     outcome.print()
 }
 
-/// One log-in and query with nothing else going on: what a quiet request costs at most in slot time.
+/// One log-in and query on an idle machine: the most slot time that a quiet request costs.
 async fn connect_seconds(host: &Host) -> anyhow::Result<f64> {
     let config = host.tenants[0]
         .target
@@ -99,8 +101,8 @@ fn round(tallies: &[Tally], alone: f64, connect: f64, budget: usize, seconds: f6
         *round.errors_by.entry(kind.clone()).or_default() += number;
     }
     let noisy_qps = total(noisy.done) / seconds;
-    // The part of all slot time that the quiet ones need if each of their requests takes a slot from the noisy one, which
-    // connects again afterwards.
+    // The part of all slot time that the quiet ones need if each of their requests takes a slot from the
+    // noisy one, which connects again afterwards.
     let needed = (round.qps * 2.0 * connect / count(budget)).min(1.0);
     round.more.insert("noisy_qps", noisy_qps);
     round.more.insert("noisy_alone_qps", alone);

@@ -26,7 +26,8 @@ pub(crate) async fn run(fleet: &Fleet, host: &Host, pace: Pace) -> anyhow::Resul
         })
         .collect();
     let tuning = Tuning {
-        // With a pool for each slot, what is still closing would be refused more often.
+        // With a pool for each slot, the server would refuse more connections, because closing ones still
+        // count.
         naive: NaiveTuning {
             pools: host.budget * 3 / 4,
             size: 1,

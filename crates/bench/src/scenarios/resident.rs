@@ -1,8 +1,10 @@
-//! What a laboratory costs that nobody asks for: 100,000 that are known, 10,000 of them with a pool, and no connection.
+//! What a laboratory costs without requests: 100,000 known laboratories, 10,000 of them with a pool, and no
+//! connection.
 //!
-//! They are rows of the registry whose server is a PgBouncer that leads every database name to one real database, so that
-//! ten thousand pools can be opened and their connections closed again. Memory is what the process has resident: the
-//! difference before and after, divided by their number. Runs first, while there is nothing freed to be used again.
+//! They are rows of the registry whose server is a PgBouncer that maps every database name to one real
+//! database, so that the program can open ten thousand pools and close their connections again. Memory is the
+//! process's resident memory: the difference before and after, divided by their number. This scenario runs
+//! first, while there is no freed memory to be used again.
 
 use std::{fs, time::Duration};
 
@@ -49,15 +51,15 @@ pub(crate) async fn run(fleet: &Fleet, pace: Pace) -> anyhow::Result<bool> {
     let resolver = Ours::start(ResolverConfig {
         pools_max: pools + 1,
         snapshots_max: SNAPSHOTS_MAX,
-        // Nothing must go of itself while it is being counted.
+        // Nothing must expire during the count.
         snapshot_ttl: Duration::from_secs(3_600),
         idle_timeout: Duration::from_secs(1),
-        // Ten thousand connects are only the way there.
+        // The ten thousand connects are only preparation.
         connects_max: PARALLEL,
         ..ours_config(fleet, BUDGET)
     })
     .await?;
-    // What the first few need (buffers, connections) is needed once.
+    // The first few cause one-time costs (buffers, connections).
     know(&resolver, &tenants[..registered / 100]).await?;
     let before = resident_bytes()?;
     know(&resolver, &tenants[registered / 100..]).await?;
@@ -146,8 +148,8 @@ async fn register(fleet: &Fleet, server: &ServerName, number: usize) -> anyhow::
             .collect();
         registry
             .execute(
-                "INSERT INTO tenants (id, slug, name, time_zone, server, db_name, role_name, role_secret, status,
-                                      db_version, activated_at)
+                "INSERT INTO tenants (id, slug, name, time_zone, server, db_name, role_name, role_secret,
+                                      status, db_version, activated_at)
                  SELECT id, ('dormant-' || $6::bigint + n)::citext, 'Dormant laboratory ' || $6::bigint + n,
                         'Europe/Berlin', $3, 'dormant_' || $6::bigint + n, $4, secret, 'active', $5, now()
                  FROM unnest($1::uuid[], $2::bytea[]) WITH ORDINALITY AS new (id, secret, n)",
@@ -210,7 +212,7 @@ fn resident_bytes() -> anyhow::Result<f64> {
     Ok(f64::from(kilobytes) * 1_024.0)
 }
 
-/// The part of one processor that this whole program uses while nobody asks for anything.
+/// The share of one processor that this whole program uses without requests.
 async fn idle_cpu(seconds: u64) -> anyhow::Result<f64> {
     let before = processor_ns()?;
     let begun = Instant::now();
@@ -219,7 +221,8 @@ async fn idle_cpu(seconds: u64) -> anyhow::Result<f64> {
     Ok(total(used) / 1e9 / begun.elapsed().as_secs_f64())
 }
 
-/// The time that all threads were on a processor, in nanoseconds: `/proc/self/stat` counts in hundredths of a second.
+/// The time that all threads were on a processor, in nanoseconds: `/proc/self/stat` counts in hundredths of a
+/// second.
 fn processor_ns() -> anyhow::Result<u64> {
     let mut sum = 0;
     for task in fs::read_dir("/proc/self/task")? {

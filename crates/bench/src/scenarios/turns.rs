@@ -30,7 +30,8 @@ pub(crate) struct Rounds {
     pub(crate) config: Value,
 }
 
-/// Lets every side run `measure` in turn, round after round, each on a server that the one before has left.
+/// Lets every side run `measure` in turn, round after round, each on a server without connections of the side
+/// before.
 pub(crate) async fn take_turns(
     fleet: &Fleet,
     host: &Host,
@@ -48,11 +49,11 @@ pub(crate) async fn take_turns(
             config: Value::Null,
         })
         .collect();
-    // Its clients stay connected from round to round; the other sides begin anew.
+    // PgBouncer's clients stay connected from round to round; the other sides start anew.
     let mut bouncer = None;
     for round in 0..pace.rounds {
         for turn in 0..all.len() {
-            // Nobody always comes after the same one.
+            // So that no side always follows the same one.
             let of = &mut all[(turn + round) % sides.len()];
             let (peer, config) = match bouncer.clone() {
                 Some(open) if of.side == Side::PgBouncer => open,
@@ -96,7 +97,7 @@ pub(crate) fn of(all: &[Rounds], side: Side) -> &[Round] {
         .map_or(&[], |of| of.rounds.as_slice())
 }
 
-/// The median over rounds of ours divided by the other in the same round.
+/// The median over rounds of our rate divided by the other side's rate in the same round.
 pub(crate) fn ratio(ours: &[Round], other: &[Round]) -> f64 {
     let paired: Vec<f64> = ours
         .iter()

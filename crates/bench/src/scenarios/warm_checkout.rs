@@ -1,6 +1,7 @@
-//! What a checkout costs when the connection is there: resolve, gate, checkout and return, against a bare deadpool.
+//! What a checkout costs when an idle connection is there: resolve, gate, checkout and return, against a bare
+//! deadpool.
 //!
-//! No statement runs. That none runs in secret is checked on the server: no backend's state changes meanwhile.
+//! No statement runs. The scenario checks on the server that none does: no backend's state changes meanwhile.
 
 use std::{
     hint::black_box,
@@ -29,7 +30,7 @@ const POOL_SIZE: usize = 8;
 const TIMES_MAX: f64 = 2.0;
 /// Two threads must do at least this many times the checkouts of one, when bare deadpool does too.
 const SCALING_OF_BARE_MIN: f64 = 0.8;
-/// Looked at between two looks at the clock.
+/// Checkouts between two readings of the clock.
 const BATCH: usize = 256;
 const STATES: &str =
     "SELECT max(state_change)::text, count(*) FROM pg_stat_activity WHERE starts_with(usename, 'bench_')";
@@ -68,7 +69,8 @@ async fn measure(fleet: &Fleet, host: &Host, tenants: usize, pace: Pace) -> anyh
             )
         })
         .collect();
-    // Threads share one tenant, or have each their own: nobody waits for another's connection or needs a new one.
+    // Threads share one tenant, or each has its own; no thread waits for another's connection or needs a new
+    // one.
     for number in 0..tenants {
         let held = (resolver.checkout(ids[number]).await?, pools[number].get().await?);
         if tenants < THREADS[1] {
@@ -116,7 +118,7 @@ async fn measure(fleet: &Fleet, host: &Host, tenants: usize, pace: Pace) -> anyh
 }
 
 async fn states(admin: &tokio_postgres::Client) -> anyhow::Result<(Option<String>, i64)> {
-    // What was sent before is done by the time this is answered a second later at most.
+    // When the server answers this, a second later at most, it has processed everything that was sent before.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let row = admin.query_one(STATES, &[]).await?;
     Ok((row.get(0), row.get(1)))
@@ -167,7 +169,12 @@ fn report(
     let by_threads: Vec<Value> = rows
         .iter()
         .map(|(threads, ours, bare, times)| {
-            json!({"threads": threads, "ours_ns": rounded(*ours), "deadpool_ns": rounded(*bare), "ratio": three(*times)})
+            json!({
+                "threads": threads,
+                "ours_ns": rounded(*ours),
+                "deadpool_ns": rounded(*bare),
+                "ratio": three(*times),
+            })
         })
         .collect();
     outcome.put(

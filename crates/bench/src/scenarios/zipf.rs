@@ -1,5 +1,5 @@
-//! Many laboratories, a few of them busy (Zipf with exponent 1), on a server of 100 connections. Requests arrive by the
-//! clock, faster and faster until a side no longer keeps up.
+//! Many laboratories, a few of them busy (Zipf with exponent 1), on a server of 100 connections. Requests
+//! arrive by the clock, faster and faster until a side no longer keeps up.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,14 +15,14 @@ use crate::{
     report::{Outcome, Round, Target, rounded, three},
 };
 
-/// Requests under way at once: more than there are slots, or nobody would ever wait for one.
+/// Requests under way at once: more than there are slots, so that requests wait for slots.
 const WORKERS: usize = 256;
 const RATE_FIRST: f64 = 150.0;
 const RATE_GROWTH: f64 = 1.5;
 const STEPS_MAX: usize = 14;
 /// A side keeps up while it answers this part of what arrives.
 const KEEPS_UP: f64 = 0.9;
-/// Below this part of the bare connect rate, `direct` would be held back by something that is not the connecting.
+/// Below this share of the bare connect rate, something else than connecting would limit `direct`.
 const DIRECT_TO_BARE_MIN: f64 = 0.8;
 /// Misses may exceed those of the best static choice by this factor.
 const MISSES_MAX: f64 = 1.05;
@@ -47,7 +47,7 @@ pub(crate) async fn run(fleet: &Fleet, host: &Host, tenants: usize, pace: Pace) 
         Ok(rise(peer, &zipf, step, pace.slice).await)
     })
     .await?;
-    // Again, and the mean of both: a machine that others use is not as fast at one time as at another.
+    // Measured again, and the mean of both is used: a shared machine is not equally fast at all times.
     let bare = f64::midpoint(before, bare().await);
     let mut outcome = Outcome::new("zipf", tenants, host.budget);
     put_sides(&mut outcome, &all);
@@ -99,7 +99,7 @@ async fn rise(peer: &Arc<dyn Peer>, zipf: &Arc<Zipf>, step: Duration, slice: Dur
         kept = Some(round);
         rate *= RATE_GROWTH;
     }
-    // Half a slice unmeasured: a side that learns who is busy has to have seen it at this rate.
+    // Half a slice unmeasured: a side that learns which tenants are busy needs requests at this rate.
     all.add(&load::open(peer, pick.clone(), WORKERS, rate * RATE_GROWTH, slice / 2).await);
     let connects = peer.connects();
     let tally = load::open(peer, pick, WORKERS, rate * RATE_GROWTH, slice).await;
@@ -193,8 +193,8 @@ impl Zipf {
             .min(self.sums.len() - 1)
     }
 
-    /// How often somebody else than the `slots` most frequent is asked for: the misses of the best static choice, which
-    /// keeps a connection to each of those for ever.
+    /// The share of requests for tenants other than the `slots` most frequent ones: the misses of the best
+    /// static choice, which keeps a connection to each of those for ever.
     fn beyond(&self, slots: usize) -> f64 {
         slots
             .checked_sub(1)

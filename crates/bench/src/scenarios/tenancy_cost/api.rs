@@ -8,12 +8,12 @@ use tokio::time::{sleep, timeout};
 
 pub(super) const OPERATOR: &str = "ops@platform.example";
 pub(super) const PASSWORD: &str = "a password for nobody";
-/// Asked for together; `tenantd` makes four at a time.
+/// Provisioned together; `tenantd` makes four at a time.
 const PROVISIONED_AT_ONCE: usize = 8;
 const PROVISION_LIMIT: Duration = Duration::from_secs(300);
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// A laboratory with somebody who may ask, and whom to ask for.
+/// A laboratory with a person who may read, and the patients to read.
 #[derive(Debug, Clone)]
 pub(super) struct Laboratory {
     /// Its admin's.
@@ -92,7 +92,10 @@ impl Api {
         let mut ids = Vec::with_capacity(patients);
         for number in 0..patients {
             let body = json!({
-                "familyName": format!("Family {number}"), "givenName": "Given", "sex": "F", "birthDate": "1970-01-01",
+                "familyName": format!("Family {number}"),
+                "givenName": "Given",
+                "sex": "F",
+                "birthDate": "1970-01-01",
             });
             let patient = self.post("/api/v1/patients", &token, &body).await?;
             ids.push(text(&patient, "id")?);

@@ -1,4 +1,4 @@
-//! The ground: one PostgreSQL server, an installation on it that the product itself makes, and the programs.
+//! The harness: one PostgreSQL server, an installation that the product itself makes on it, and the programs.
 
 use std::{
     fs::File,
@@ -32,7 +32,7 @@ const POLL_EVERY: Duration = Duration::from_millis(20);
 
 pub(super) struct Harness {
     cluster: Cluster,
-    /// Where this program is, the others are.
+    /// The directory of this program, which also holds the others.
     programs: PathBuf,
     budget: usize,
 }
@@ -45,7 +45,7 @@ pub(super) struct Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // That it has ended by itself is what both would say.
+        // Both fail only if the program has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -89,7 +89,7 @@ impl Harness {
         self.cluster.target()
     }
 
-    /// One of the product's programs, with its settings and nothing of this process' own.
+    /// One of the product's programs with its settings, and nothing of this process's environment.
     fn command(&self, program: &str) -> Command {
         let server = self.server();
         let mut command = Command::new(self.programs.join(program));
@@ -145,8 +145,8 @@ impl Harness {
         Ok(program)
     }
 
-    /// Gives a laboratory's database to the single-tenant program: its role gets a password that is known. `tenantd` serves it no
-    /// longer from here on.
+    /// Gives a laboratory's database to the single-tenant program by setting a known password for its role.
+    /// From then on `tenantd` cannot serve it.
     pub(super) async fn take_over(&self, slug: &str) -> anyhow::Result<()> {
         let admin = pg::connect(self.server(), "bench admin", CONNECT_LIMIT).await?;
         let role = model::quote_ident(&name_of(slug));

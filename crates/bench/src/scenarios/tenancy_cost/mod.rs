@@ -1,12 +1,14 @@
-//! What tenancy costs: one authenticated read over HTTP from `tenantd` with 200 laboratories, and from a program that has
-//! one database and knows no tenants (the binary `single-tenant`).
+//! What tenancy costs: one authenticated read over HTTP from `tenantd` with 200 laboratories, and from a
+//! program with one database and without tenants (the binary `single-tenant`).
 //!
-//! Both programs stand on one PostgreSQL server and answer the same client in turns. It keeps 16 connections alive, each
-//! of which asks for the laboratories of its own, one after the other, so that all 200 are asked in turn and none by two at
-//! once. The single-tenant program's share of the people and patients is as large as all laboratories' together.
+//! Both programs use one PostgreSQL server and answer the same client in turns. The client keeps 16
+//! connections alive. Each sends requests for its own laboratories, one after the other, so that all 200 get
+//! requests in turn and none gets two at once. The single-tenant program has as many people and patients as
+//! all laboratories together.
 //!
-//! A third side, `plain_many`, is the single-tenant program with as many connections to its database as `tenantd` has to all, used
-//! in turn: what 200 backends cost PostgreSQL, whoever asks them, is what it is slower than `plain`.
+//! A third side, `plain_many`, is the single-tenant program with as many connections to its database as
+//! `tenantd` has to all databases, used in turn. The difference to `plain` is what 200 backends cost
+//! PostgreSQL, whichever program uses them.
 
 mod api;
 mod harness;
@@ -32,9 +34,10 @@ const LABORATORIES: usize = 200;
 const PATIENTS: usize = 2;
 /// Kept alive by the client.
 const CONNECTIONS: usize = 16;
-/// One for each laboratory, and some for those that are asked while the one before is on its way back.
+/// One for each laboratory, and some for laboratories that get a request while the connection before is being
+/// given back.
 const BUDGET: usize = LABORATORIES + 8;
-/// `plain`, its pool: as many as can be asked at once.
+/// The pool of `plain`: as many connections as there are requests at once.
 const PLAIN_POOL: usize = CONNECTIONS;
 /// Ours, both single-tenant programs', the registry's and people's.
 const MAX_CONNECTIONS: usize = 2 * BUDGET + PLAIN_POOL + 40;
@@ -56,7 +59,7 @@ struct Served {
     plans: Vec<Requests>,
 }
 
-/// Whether its targets were reached.
+/// Returns whether its targets were reached.
 pub(crate) async fn run(pace: Pace) -> anyhow::Result<bool> {
     let laboratories = if pace.quick { 24 } else { LABORATORIES };
     let harness = Harness::start(MAX_CONNECTIONS, BUDGET).await?;
@@ -132,7 +135,7 @@ async fn take_turns(served: &[Served], pace: Pace) -> anyhow::Result<Vec<(&'stat
     let rounds = if pace.quick { 1 } else { ROUNDS };
     for round in 0..rounds {
         for turn in 0..served.len() {
-            // Nobody always comes after the same one.
+            // So that no side always follows the same one.
             let at = (turn + round) % served.len();
             let side = &served[at];
             // Every connection to a database is made, and every statement prepared, before anything counts.

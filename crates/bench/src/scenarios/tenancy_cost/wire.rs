@@ -1,6 +1,6 @@
-//! The client of all sides: a few connections that are kept alive, each of which sends its next request when it has the
-//! answer to the one before. Written by hand and on one thread, so that it takes as little as it can of the processors that
-//! it shares with what it measures.
+//! The client of all sides: a few kept-alive connections, each of which sends its next request when the last
+//! one is answered. Written by hand and on one thread, so that it takes as little as possible of the
+//! processors that it shares with what it measures.
 
 use std::{
     net::SocketAddr,
@@ -22,8 +22,11 @@ pub(super) type Requests = Arc<[Vec<u8>]>;
 
 /// One request, ready to be sent.
 pub(super) fn get(path: &str, token: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\nAccept: application/json\r\n\r\n")
-        .into_bytes()
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\
+         Accept: application/json\r\n\r\n"
+    );
+    request.into_bytes()
 }
 
 /// Sends for `length`, on one connection for each of `plans`.

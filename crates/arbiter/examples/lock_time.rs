@@ -1,4 +1,4 @@
-//! How long the arbiter's lock is held, with many slots and a long line.
+//! Measures how long the arbiter's lock is held, with many slots and a long wait queue.
 //!
 //! ```text
 //! cargo run --release -p arbiter --example lock_time
@@ -172,7 +172,8 @@ fn main() {
             harness.connect();
         });
 
-        // All idle: the one that is missed least is looked for among all.
+        // All connections are idle: the arbiter compares all of them to find the one with the least eviction
+        // cost.
         let mut harness = Harness::new(budget, waiting);
         harness.clock.fetch_add(1_000_000, Relaxed);
         for conn in harness.conns.drain(..) {

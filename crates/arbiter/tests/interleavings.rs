@@ -1,13 +1,13 @@
-//! What threads can do to the arbiter: many orders of their steps, chosen by shuttle, on the same code with
-//! shuttle's locks and atomics. Run with `cargo nextest run -p arbiter --features shuttle`.
+//! Runs the arbiter in many orders of its threads' steps, chosen by shuttle, on the same code with shuttle's
+//! locks and atomics. Run with `cargo nextest run -p arbiter --features shuttle`.
 //!
-//! In each, callers of several tenants take and give back, some give up, connects and closes take place on
-//! threads of their own, some connects fail, a timer ticks only when it is woken, a pool is closed and opened
-//! again. A caller who is forgotten ends in a deadlock or in a loop without end, which shuttle reports; the
-//! budget is checked at each connect.
+//! In each test, callers of several tenants check out and give back, some callers give up, connects and
+//! closes run on threads of their own, some connects fail, a timer ticks only when it is woken, and a pool is
+//! closed and opened again. If the arbiter forgets a caller, the run ends in a deadlock or an endless loop,
+//! which shuttle reports. Each connect checks the budget.
 //!
-//! A failure prints the schedule that led to it. `INTERLEAVING=<schedule>` with the test's name runs that one
-//! again; `INTERLEAVINGS=<number>` tries so many instead of a few hundred.
+//! A failure prints the schedule that led to it. `INTERLEAVING=<schedule>` with the test's name repeats that
+//! schedule; `INTERLEAVINGS=<number>` tries so many schedules instead of a few hundred.
 #![cfg(feature = "shuttle")]
 
 use std::{collections::VecDeque, time::Duration};
@@ -30,7 +30,7 @@ type Tenant = usize;
 const MS: u64 = 1_000;
 const TENANTS: usize = 3;
 
-/// What one run of a scenario shares.
+/// What the threads of one run share.
 struct Harness {
     rules: Rules,
     arbiter: Arc<Arbiter<Pool>>,
@@ -40,15 +40,15 @@ struct Harness {
     timer: Arc<Timer>,
 }
 
-/// The far end: connects and closes wait here for a thread that carries them out.
+/// The server: connects and closes wait here for a thread that carries them out.
 struct Server {
     budget: usize,
-    /// Slots that somebody has, this side of the arbiter.
+    /// Slots that are out, counted independently of the arbiter.
     slots: AtomicUsize,
     jobs: Mutex<VecDeque<Job>>,
     new: Condvar,
     closed: AtomicBool,
-    /// One connect in this many fails; zero: none.
+    /// One connect in this many fails; zero: no connect fails.
     failing: AtomicUsize,
 }
 
@@ -57,7 +57,7 @@ enum Job {
     End(Slot<Tenant>),
 }
 
-/// Wakes whoever ticks.
+/// Wakes the thread that ticks.
 #[derive(Default)]
 struct Timer {
     woken: Mutex<bool>,
@@ -77,7 +77,7 @@ struct Inner {
     idle: Vec<Conn>,
     waiting: usize,
     waiting_since: Timestamp,
-    /// How often the callers were told that the server is down.
+    /// How often the arbiter refused the callers because the server was down.
     refusals: usize,
     last_used: Timestamp,
     tenure_ends: Timestamp,
@@ -85,8 +85,8 @@ struct Inner {
     closed: bool,
 }
 
-/// A connection's handle. When it goes the server hears of it first, and may end the backend before the hold
-/// says a word.
+/// A connection's handle. When it is dropped, the server learns of it first, and may end the backend before
+/// the guard reports anything.
 struct Conn {
     backend: Option<(Slot<Tenant>, Arc<Server>)>,
     tenure_ends: Timestamp,
@@ -171,7 +171,7 @@ impl Pool {
         })
     }
 
-    /// Gives a connection to whoever comes next.
+    /// Adds a connection for the next caller.
     fn put(&self, conn: Conn) {
         let mut inner = lock(&self.inner);
         if inner.closed {
@@ -307,8 +307,8 @@ impl Harness {
         }
     }
 
-    /// One caller: waits for a connection until it has one or is told that there is none. `patience`: how
-    /// often it is woken before it gives up.
+    /// One caller: waits until it has a connection or is refused. `patience`: how often it is woken before it
+    /// gives up.
     fn check_out(&self, pool: &Arc<Pool>, mut patience: usize) -> Option<Conn> {
         let now = self.now();
         let mut inner = lock(&pool.inner);
@@ -351,7 +351,7 @@ impl Harness {
         }
     }
 
-    /// A tenant's client: asks, uses, gives back.
+    /// A tenant's client: checks out, uses, gives back.
     fn call(&self, tenant: Tenant, times: usize, patience: usize) {
         for _ in 0..times {
             let pool = self.pool(tenant);
@@ -379,7 +379,7 @@ impl Harness {
 /// What a thread does.
 type Work = Box<dyn FnOnce(&Harness) + Send>;
 
-/// Runs the clients to their end, then everything else, and looks what is left.
+/// Runs the clients to their end, then everything else, and checks that nothing is left.
 fn run(harness: &Arc<Harness>, clients: Vec<Work>) {
     let spawn = |work: Work| {
         let harness = Arc::clone(harness);
@@ -418,7 +418,7 @@ fn run(harness: &Arc<Harness>, clients: Vec<Work>) {
     );
 }
 
-/// Tries many orders of the scenario's steps, or the one that is asked for.
+/// Tries many orders of the scenario's steps, or the requested one.
 fn check(scenario: fn()) {
     if let Ok(schedule) = std::env::var("INTERLEAVING") {
         return shuttle::replay(scenario, &schedule);

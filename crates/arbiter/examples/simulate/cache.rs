@@ -1,5 +1,5 @@
-//! Which connection to close: rules compared by misses alone, without time. A use of a tenant that has no
-//! connection is a miss and closes the connection that the rule likes least.
+//! Compares rules for which connection to close, by misses alone and without time. A use of a tenant without
+//! a connection is a miss, and closes the connection that the rule chooses.
 
 use crate::{
     frequency::{Frequency, FrequencyTracker},
@@ -88,8 +88,8 @@ pub(crate) fn misses_after(
     missed as f64 / (requests - warm) as f64
 }
 
-/// The same for who knows from the start which tenants will be used most in each phase, and keeps their
-/// connections open.
+/// The same for an omniscient choice, which knows from the start which tenants will be used most in each
+/// phase and keeps their connections open.
 pub(crate) fn best_static(day: Day, tenants: usize, slots: usize, requests: usize, seed: u64) -> f64 {
     let trace = Trace::new(day, tenants, requests, seed);
     let (phases, warm) = (trace.phases(), requests / 5);
@@ -108,7 +108,7 @@ pub(crate) fn best_static(day: Day, tenants: usize, slots: usize, requests: usiz
 
 trait Choice {
     fn used(&mut self, tenant: usize, time: u64);
-    /// Which of these is missed least.
+    /// Which of these connections costs least to evict.
     fn victim(&mut self, open: &[usize]) -> usize;
 }
 
@@ -146,7 +146,7 @@ impl Choice for LeastFrequent {
     }
 }
 
-/// The arbiter's own.
+/// The arbiter's own rule.
 struct Halving {
     tracker: FrequencyTracker<usize>,
     uses: Vec<u64>,

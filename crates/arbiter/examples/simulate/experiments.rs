@@ -1,4 +1,4 @@
-//! What is tried, and the tables of what came of it.
+//! The experiments, and the tables of their results.
 
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ fn candidates() -> Vec<Rule> {
     rules
 }
 
-/// Requests that come at a rate, whatever becomes of them.
+/// Requests that arrive at a rate, whether or not earlier ones are answered.
 fn open_loop(options: &Options, rules: Rules, tenants: usize, per_second: f64, day: Day) -> Results {
     let (warm_up, time) = (options.seconds(10), options.seconds(40));
     let requests = (per_second * time.as_secs_f64()) as usize;
@@ -163,7 +163,7 @@ fn zipf(options: &Options) {
     table.print();
 }
 
-/// What the bound of pools does to the choice of connections.
+/// How the bound of pools affects the choice of connections.
 fn pools(options: &Options) {
     let mut table = Table::new(
         "Zipf(1.0), open loop, 90 slots, 200 pools: which pool is closed for another one",
@@ -218,7 +218,7 @@ fn pools(options: &Options) {
     table.print();
 }
 
-/// How long the choice takes to learn who is popular.
+/// How long the choice takes to learn which tenants are popular.
 fn cold(options: &Options) {
     let mut table = Table::new(
         "From a cold start: misses within so many requests, 90 slots",

@@ -1,5 +1,5 @@
-//! A machine with a few processors that everything on it shares: clients, router and server stand on the same
-//! one, as in the measurements. Whoever is at work gets an equal part (processor sharing).
+//! A machine with a few processors that clients, router and server share, as in the measurements. All running
+//! jobs get equal shares (processor sharing).
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -8,9 +8,10 @@ use arbiter::Timestamp;
 /// Processors.
 const CORES: f64 = 2.0;
 
-/// What things cost, in microseconds: of work on a processor, and of waiting besides. Chosen so that the
-/// machine has the measured figures: one connection answers 9.7k queries a second, eight 52k; a connect takes
-/// 3.5 ms alone, and no more than 400 a second are made (367 with SCRAM, 536 without); a close takes 1 ms.
+/// What each action costs, in microseconds: work on a processor, and waiting besides. Chosen so that the
+/// machine reproduces the measured figures: one connection answers 9.7k queries a second, eight 52k; a
+/// connect takes 3.5 ms alone, and the machine makes at most 400 a second (367 with SCRAM, 536 without); a
+/// close takes 1 ms.
 pub(crate) mod costs {
     use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub(crate) mod costs {
 }
 
 pub(crate) struct Machine<J> {
-    /// How much work each one at work has got since the start.
+    /// How much work each running job has got since the start.
     attained: f64,
     at_work: f64,
     now: f64,
@@ -81,7 +82,7 @@ impl<J> Machine<J> {
         }));
     }
 
-    /// When the next one is done, if nothing else begins before.
+    /// When the next job is done, if no other job begins before.
     pub(crate) fn next_end(&self) -> Option<Timestamp> {
         let Reverse(end) = self.ends.peek()?;
         let left = (end.attained - self.attained).max(0.0);
@@ -89,7 +90,7 @@ impl<J> Machine<J> {
         Some(Timestamp::from_micros(end as u64))
     }
 
-    /// Takes the next one, at the time that [`Machine::next_end`] said.
+    /// Takes the next job that is done, at the time that [`Machine::next_end`] returned.
     pub(crate) fn end(&mut self, now: Timestamp) -> Option<J> {
         let Reverse(end) = self.ends.pop()?;
         self.advance(now.as_micros() as f64);

@@ -1,5 +1,5 @@
-//! Replays a laboratory's day in virtual time, to choose by figures which connection is closed and how long a
-//! tenant keeps one.
+//! Replays a laboratory's day in virtual time, to choose by figures which connection the arbiter closes and
+//! how long a tenant keeps one.
 //!
 //! ```text
 //! cargo run --release -p arbiter --example simulate -- [EXPERIMENT…] [--json] [--quick] [--seed N]
@@ -7,8 +7,8 @@
 //!
 //! The experiments are `rules` (which connection to close, by misses alone), and with the arbiter itself on a
 //! simulated machine: `zipf`, `pools`, `tenure`, `anticipation`, `grow`, `noisy`, `morning`. Without a name
-//! all are run. The same seed gives the same figures on any machine; those in the notes on `rules` and
-//! `frequency` come from the default one.
+//! all of them run. The same seed gives the same figures on any machine; those in the notes on `rules` and
+//! `frequency` come from the default seed.
 
 mod cache;
 mod experiments;

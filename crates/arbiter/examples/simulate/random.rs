@@ -1,4 +1,4 @@
-//! A small generator whose numbers are the same on every machine and in every year: the figures in the
+//! A small random number generator whose numbers are the same on every machine: the figures in the
 //! documentation depend on them (SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
 //! generators", OOPSLA 2014).
 
@@ -20,7 +20,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 up to and without 1.
+    /// From 0 up to and excluding 1.
     pub(crate) fn unit(&mut self) -> f64 {
         (self.number() >> 11) as f64 / (1_u64 << 53) as f64
     }

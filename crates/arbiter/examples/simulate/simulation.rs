@@ -1,4 +1,4 @@
-//! The arbiter itself at work: pools, callers and a server in virtual time.
+//! Runs the arbiter itself in virtual time, with simulated pools, callers and a server.
 
 use std::{
     cmp::Reverse,
@@ -19,7 +19,7 @@ use crate::{
 
 const TICK: Duration = Duration::from_millis(1);
 
-/// The bound of open pools beside that of slots.
+/// The bound of open pools.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pools {
     pub(crate) max: usize,
@@ -34,17 +34,18 @@ impl Pools {
     };
 }
 
-/// What one caller does: ask, use, think, ask again, or only once.
+/// What one caller does: request, use, think, request again; or only once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
     pub(crate) tenant: usize,
     /// How long the server sleeps within its query.
     pub(crate) sleep: Duration,
-    /// How long it thinks on average before it asks again; none: it asks only once.
+    /// How long it thinks on average before it requests again, in microseconds; `None`: it requests only
+    /// once.
     pub(crate) think: Option<f64>,
 }
 
-/// Requests that come whether or not earlier ones are answered.
+/// Requests that arrive whether or not earlier ones are answered.
 pub(crate) struct Arrivals<'a> {
     pub(crate) tenants: &'a mut dyn Iterator<Item = usize>,
     pub(crate) per_second: f64,
@@ -57,7 +58,7 @@ pub(crate) struct Results {
     /// How long each waited for its connection.
     pub(crate) waits: Vec<Vec<Duration>>,
     pub(crate) connects: u64,
-    /// Callers who still wait at the end, and the longest time among them.
+    /// Callers that still wait at the end, and the longest wait among them.
     pub(crate) left: usize,
     pub(crate) left_longest: Duration,
     pub(crate) time: Duration,
@@ -85,7 +86,7 @@ pub(crate) struct Simulation<'a> {
     results: Results,
 }
 
-/// What is done on a processor.
+/// A job on a processor.
 enum Work {
     Connect(Arc<Pool>, Slot<usize>),
     Query(CheckedOut),
@@ -129,7 +130,7 @@ struct CheckedOut {
     caller: Caller,
 }
 
-/// What the arbiter asked for and the simulation has not begun yet.
+/// What the arbiter requested and the simulation has not begun yet.
 #[derive(Default)]
 struct Outbox {
     connects: Vec<(Arc<Pool>, Slot<usize>)>,
@@ -369,7 +370,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Begins what the arbiter asked for.
+    /// Begins what the arbiter requested.
     fn send(&mut self) {
         let mut outbox = lock(&self.outbox);
         let (connects, ended) = (
@@ -410,7 +411,7 @@ impl<'a> Simulation<'a> {
         Arc::clone(self.pools[tenant].insert(pool))
     }
 
-    /// Closes the least recently used pool that nobody is in.
+    /// Closes the least recently used pool that no caller uses.
     fn close_least_recent(&mut self) {
         let rank = |&(_, tenant): &(usize, &usize)| {
             let inner = lock(&self.pools[*tenant].as_ref()?.inner);
@@ -566,7 +567,8 @@ impl Results {
         ms(waits.get(waits.len() * 99 / 100).copied().unwrap_or_default())
     }
 
-    /// Jain's index of fairness: 1 if all got the same, 1 ÷ n if one got all (Jain, Chiu and Hawe, 1984).
+    /// Jain's index of fairness: 1 if all tenants got the same, 1 ÷ n if one got everything (Jain, Chiu and
+    /// Hawe, 1984).
     pub(crate) fn jain(&self) -> f64 {
         let all: Vec<f64> = self.answered.iter().map(|&answered| answered as f64).collect();
         let sum: f64 = all.iter().sum();

@@ -1,4 +1,4 @@
-//! Who asks next: tenants whose popularity follows Zipf's law, and what happens to it in a day.
+//! Chooses which tenant asks next: tenants whose popularity follows Zipf's law, and changes during the day.
 
 use crate::random::Random;
 
@@ -27,14 +27,14 @@ impl Zipf {
     }
 }
 
-/// What happens to the tenants' popularity.
+/// How the tenants' popularity changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Day {
-    /// Nothing.
+    /// It does not change.
     Steady,
-    /// Half-way through other tenants are the popular ones.
+    /// Half-way, other tenants become the popular ones.
     Shift,
-    /// In the middle a job touches every tenant once, at half of the requests.
+    /// In the middle, a job touches every tenant once, with half of the requests.
     Scan,
     /// One request in ten belongs to a burst of thirty, of a tenant that is as likely as any other.
     Bursts,
@@ -53,7 +53,7 @@ impl Day {
     }
 }
 
-/// Says which tenant asks next, for `requests` requests.
+/// Returns which tenant asks next, for `requests` requests.
 pub(crate) struct Trace {
     day: Day,
     zipf: Zipf,

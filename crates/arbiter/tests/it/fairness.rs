@@ -1,4 +1,4 @@
-//! More busy tenants than slots, some with many callers and slow statements: nobody starves.
+//! With more busy tenants than slots, some with many callers and slow statements, no tenant starves.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,7 +11,7 @@ const STEP: Duration = Duration::from_micros(500);
 const CONNECT: Duration = Duration::from_millis(3);
 const CLOSE: Duration = MS;
 
-/// A tenant with this many callers, each of whom asks again at once, and how long they keep a connection.
+/// A tenant with this many callers, each of which asks again at once, and how long they keep a connection.
 #[derive(Debug, Clone, Copy)]
 struct Busy {
     callers: usize,
@@ -30,11 +30,11 @@ fn busy() -> impl Strategy<Value = Busy> {
     })
 }
 
-/// A server that takes its time, and what every tenant has waited for at most.
+/// A server that takes its time, and the longest wait of all tenants.
 struct Play {
     harness: Harness,
     tenants: Vec<Busy>,
-    /// When each lent connection comes back, each connect is done and each backend is gone.
+    /// When each checked-out connection comes back, each connect is done and each backend is gone.
     due: BTreeMap<u64, Timestamp>,
     connects: Vec<Timestamp>,
     closings: Vec<Timestamp>,
@@ -103,7 +103,7 @@ impl Play {
         self.look();
     }
 
-    /// Notes what began since the last look.
+    /// Records what began since the last call.
     fn look(&mut self) {
         let now = self.harness.now();
         for (number, tenant) in self

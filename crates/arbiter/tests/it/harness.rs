@@ -27,17 +27,16 @@ pub(crate) struct Harness {
     clock: Arc<AtomicU64>,
     wire: Arc<Wire>,
     pools: BTreeMap<Tenant, Arc<Pool>>,
-    /// The pool that was closed last, for callers who come too late to notice.
+    /// The pool that was closed last, for callers that notice too late.
     closed: Option<Arc<Pool>>,
-    /// Connections in the hands of callers.
+    /// Connections that callers have checked out.
     lent: Vec<Conn>,
-    /// What holds a slot and is not connecting any more, by the connection's number; a failed connect has one
-    /// too.
+    /// Slots that are not connecting any more, by the connection's number; a failed connect has a number too.
     backends: BTreeMap<u64, Slot<Tenant>>,
     numbers: u64,
 }
 
-/// What pools leave behind for the harness to act on.
+/// What pools request, for the harness to act on.
 #[derive(Default)]
 struct Wire {
     connects: Mutex<VecDeque<(Arc<Pool>, Slot<Tenant>)>>,
@@ -64,7 +63,7 @@ struct Inner {
     last_answered: Timestamp,
     tenure_ends: Timestamp,
     uses: u64,
-    /// Connections that callers have: one of them may come back to those who wait.
+    /// Connections that callers have: one of them may come back to the callers that wait.
     checked_out: usize,
     closed: bool,
 }
@@ -141,7 +140,7 @@ impl PoolHandle for Pool {
 }
 
 impl Inner {
-    /// The server is down. With a connection of theirs on loan callers wait for that one.
+    /// The server is down. If a connection of the tenant is checked out, its callers wait for that one.
     fn lose_hope(&mut self) {
         if self.checked_out == 0 {
             self.refuse_waiting();
@@ -153,7 +152,7 @@ impl Inner {
         self.waiting_since = None;
     }
 
-    /// Takes the caller who came first, if any is there.
+    /// Takes the caller that came first, if there is one.
     fn serve(&mut self, now: Timestamp) -> Option<Timestamp> {
         let since = self.callers.pop_front()?;
         if self.callers.is_empty() {
@@ -165,7 +164,7 @@ impl Inner {
     }
 }
 
-/// How a caller fared.
+/// The outcome of a caller's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     Lent,
@@ -216,7 +215,7 @@ impl Harness {
         Arc::clone(self.pools.entry(tenant).or_insert_with(open))
     }
 
-    /// A caller wants a connection of the tenant's.
+    /// A caller requests a connection of the tenant.
     pub(crate) fn ask(&mut self, tenant: Tenant) -> Asked {
         let now = self.now();
         let pool = self.pool(tenant);
@@ -237,7 +236,7 @@ impl Harness {
         Asked::Waits
     }
 
-    /// The caller who came last gives up.
+    /// The caller that came last gives up.
     pub(crate) fn cancel(&mut self, tenant: Tenant) {
         let pool = self.pool(tenant);
         let mut inner = lock(&pool.inner);
@@ -247,7 +246,7 @@ impl Harness {
         }
     }
 
-    /// The nth of the connects under way succeeds. Says how long the caller had waited who got the
+    /// The nth of the connects under way succeeds. Returns how long the caller had waited that got the
     /// connection.
     pub(crate) fn connect_succeeds(&mut self, nth: usize) -> Option<Duration> {
         self.connect_ends(nth, Ok(true))
@@ -258,8 +257,7 @@ impl Harness {
         self.connect_ends(nth, Err(kind));
     }
 
-    /// The nth of the connects under way comes to an end; if well, either the arbiter hears of it last or
-    /// first.
+    /// The nth of the connects under way ends; after a success, the arbiter learns of it last or first.
     pub(crate) fn connect_ends(
         &mut self,
         nth: usize,
@@ -306,13 +304,13 @@ impl Harness {
         }
     }
 
-    /// The task that made the connect is ended in the middle of it.
+    /// The task that makes the connect is ended in the middle of it.
     pub(crate) fn connect_abandoned(&mut self, nth: usize) {
         let connect = lock(&self.wire.connects).remove(nth);
         drop(connect);
     }
 
-    /// A caller is done with its connection. Says how long the next one had waited who got it.
+    /// A caller gives its connection back. Returns how long the next caller had waited that got it.
     pub(crate) fn give_back(&mut self, nth: usize) -> Option<Duration> {
         if nth >= self.lent.len() {
             return None;
@@ -371,7 +369,7 @@ impl Harness {
             let pool = Arc::clone(&conn.pool);
             drop(conn);
             if hopeless {
-                // Its place in the pool is free: whoever waits asks again.
+                // Its room in the pool is free: the callers that wait ask again.
                 self.request_again(&pool);
             }
         }
@@ -403,7 +401,7 @@ impl Harness {
         self.backends.remove(&number);
     }
 
-    /// The tenant's pool is closed; its callers are sent home, and its lent connections are still out.
+    /// Closes the tenant's pool: its callers are refused, and its checked-out connections are still out.
     pub(crate) fn close_pool(&mut self, tenant: Tenant) {
         if let Some(pool) = self.pools.remove(&tenant) {
             let mut inner = lock(&pool.inner);
@@ -484,7 +482,7 @@ impl Harness {
             .count()
     }
 
-    /// What the arbiter says and what exists are the same.
+    /// Checks that the arbiter's figures are what exists.
     ///
     /// # Panics
     /// They are not.
@@ -514,7 +512,7 @@ impl Harness {
         assert!(held <= stats.taken, "held {held}: {stats:?}");
     }
 
-    /// Everything ends, in the order that `first_slots` says, and the arbiter is as new.
+    /// Ends everything, in the order that `first_slots` says, and checks that the arbiter is like new.
     pub(crate) fn end_all(&mut self, first_slots: bool) {
         self.closed = None;
         let tenants: Vec<Tenant> = self.pools.keys().copied().collect();

@@ -1,5 +1,5 @@
-//! The arbiter from outside, with pools and a server that are simulated step by step: stories, and properties
-//! of any order of events. What threads can do to it is tried in `tests/interleavings.rs`.
+//! Tests the arbiter from outside, with pools and a server that are simulated step by step: stories, and
+//! properties of any order of events. `tests/interleavings.rs` tests it with threads.
 #![cfg(not(feature = "shuttle"))]
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Whatever happens in whatever order: no slot is lost, doubled or given out beyond the budget, and who waits
-//! is served.
+//! Whatever happens in whatever order, no slot is lost, doubled or granted beyond the budget, and each
+//! waiting tenant is served.
 
 use arbiter::{FailureKind, Rules};
 use proptest::prelude::*;
 
 use crate::harness::{Harness, MS, Tenant};
 
-/// One thing that happens. Numbers are taken modulo what there is.
+/// One event. Numbers are taken modulo what there is.
 #[derive(Debug, Clone)]
 enum Event {
     Ask(Tenant),
@@ -106,11 +106,11 @@ fn happen(harness: &mut Harness, event: &Event) {
     }
 }
 
-/// From here on the server is well: connects and closes succeed, but for some backends that do not end, and
-/// callers give back after a millisecond.
+/// From here on the server is well: connects and closes succeed, except for some backends that do not exit,
+/// and callers give back after a millisecond.
 fn all_are_served(harness: &mut Harness, stuck: usize) {
     harness.arbiter.set_predecessors(0);
-    // One that takes a tenant's last slot, or the last of all, does hold somebody up.
+    // A backend that takes a tenant's last slot, or the last slot of all, does make callers wait.
     let stuck = stuck
         .min(harness.closings())
         .min(harness.rules.budget - 1)

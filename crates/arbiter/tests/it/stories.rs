@@ -1,4 +1,4 @@
-//! How the slots of one server go around, told with a few tenants.
+//! How the slots of one server change hands, as stories with a few tenants.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const BEN: u32 = 2;
 const CARL: u32 = 3;
 const DORA: u32 = 4;
 
-/// The tenant's caller gets a connection, and has it.
+/// The tenant's caller requests a connection and gets it.
 fn served(harness: &mut Harness, tenant: u32) {
     if harness.ask(tenant) == Asked::Waits {
         assert_eq!(harness.connecting_for(), [tenant]);
@@ -33,7 +33,7 @@ fn an_idle_connection_goes_first_and_the_one_used_least_among_them() {
     }
     assert_eq!(harness.stats().taken, 3);
 
-    // Ben's was used last, and least.
+    // Ben's connection was used last, and least.
     served(&mut harness, BEN);
     harness.give_back(0);
     harness.pass(harness.rules.tenure);
@@ -87,7 +87,7 @@ fn past_its_tenure_a_busy_connection_goes_to_whoever_waits() {
     assert_eq!(harness.connecting_for(), [BEN]);
     harness.connect_succeeds(0);
 
-    // Anna's other callers stand in the line without having to ask again.
+    // Anna's other callers are in the queue without having to ask again.
     harness.pass(harness.rules.tenure);
     harness.give_back(0);
     harness.arbiter.tick();
@@ -187,7 +187,7 @@ fn where_it_would_only_leave_the_other_with_fewer_it_is_a_matter_of_turns() {
             harness.give_back(0);
         }
     };
-    // Anna's callers queue for one connection, Ben's for two: always somebody waits on either side.
+    // Anna's callers queue for one connection, Ben's for two: callers wait on both sides all the time.
     for tenant in [ANNA, ANNA, ANNA, BEN, BEN, BEN, BEN] {
         harness.ask(tenant);
     }
@@ -214,7 +214,7 @@ fn one_that_just_waits_does_not_hold_up_one_that_may_take() {
     for _ in 0..3 {
         harness.give_back(0);
     }
-    // Anna is before Ben in the line, but her callers keep being served and others come.
+    // Anna is before Ben in the queue, but her callers are served again and again, and others come.
     assert_eq!(
         (harness.ask(ANNA), harness.ask(BEN)),
         (Asked::Waits, Asked::Waits)
@@ -317,7 +317,7 @@ fn a_silent_server_is_found_out_by_a_tenant_that_may_have_one_connection() {
     assert_eq!(harness.ask(ANNA), Asked::Waits);
     for failure in 1..=FAILURES_MAX {
         assert_eq!(harness.connecting_for(), [ANNA], "connect {failure}");
-        // Whether a backend has begun is not known, and nothing is heard of it.
+        // Whether a backend has begun is unknown.
         harness.connect_fails(0, FailureKind::Silent);
         harness.pass(MS * 1_000);
         if failure < FAILURES_MAX {
@@ -414,7 +414,7 @@ fn whoever_waited_through_an_outage_is_served_after_it() {
         harness.connect_fails(0, FailureKind::Unreachable);
     }
     assert!(harness.stats().breaker_open);
-    // Her first connection is on loan and may come back.
+    // Her first connection is checked out and may come back.
     assert_eq!(harness.ask(ANNA), Asked::Refused);
     assert!(harness.anybody_waits());
     while harness.stats().closing > 0 {

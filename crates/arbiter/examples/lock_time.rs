@@ -163,7 +163,7 @@ fn main() {
             black_box(arbiter.should_yield(&harness.conns[0].guard, 0, Timestamp::MAX));
         });
         time("a give-back past it: given up, closed, granted", 50, || {
-            let mut conn = harness.conns.pop_front().expect("one is lent");
+            let mut conn = harness.conns.pop_front().expect("one is checked out");
             assert!(
                 arbiter.should_yield(&conn.guard, conn.tenant, Timestamp::ZERO),
                 "somebody waits"

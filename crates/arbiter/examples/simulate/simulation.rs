@@ -153,7 +153,7 @@ struct Inner {
     last_used: Timestamp,
     tenure_ends: Timestamp,
     uses: u64,
-    lent: usize,
+    in_use: usize,
     closed: bool,
 }
 
@@ -415,7 +415,7 @@ impl<'a> Simulation<'a> {
     fn close_least_recent(&mut self) {
         let rank = |&(_, tenant): &(usize, &usize)| {
             let inner = lock(&self.pools[*tenant].as_ref()?.inner);
-            let in_use = inner.lent > 0 || !inner.callers.is_empty();
+            let in_use = inner.in_use > 0 || !inner.callers.is_empty();
             let kept = self.bound.empty_first && self.arbiter.held(*tenant) > 0;
             Some((in_use, kept, inner.last_used))
         };
@@ -426,7 +426,7 @@ impl<'a> Simulation<'a> {
         };
         let mut inner = lock(&pool.inner);
         assert!(
-            inner.lent == 0 && inner.callers.is_empty(),
+            inner.in_use == 0 && inner.callers.is_empty(),
             "all pools are in use"
         );
         inner.closed = true;
@@ -458,7 +458,7 @@ impl<'a> Simulation<'a> {
         let mut inner = lock(&pool.inner);
         if let Some(conn) = inner.idle.pop() {
             drop(inner);
-            self.lend(&pool, conn, now, caller);
+            self.check_out(&pool, conn, now, caller);
             return;
         }
         if inner.callers.is_empty() {
@@ -469,11 +469,11 @@ impl<'a> Simulation<'a> {
         let _it_is_never_refused = self.arbiter.request_slot(&pool);
     }
 
-    fn lend(&mut self, pool: &Pool, conn: Conn, since: Timestamp, caller: Caller) {
+    fn check_out(&mut self, pool: &Pool, conn: Conn, since: Timestamp, caller: Caller) {
         let now = self.now();
         let mut inner = lock(&pool.inner);
         inner.uses += 1;
-        inner.lent += 1;
+        inner.in_use += 1;
         inner.last_used = now;
         drop(inner);
         if self.counts() {
@@ -507,7 +507,7 @@ impl<'a> Simulation<'a> {
             _ if inner.closed => drop(inner),
             Some((since, caller)) => {
                 drop(inner);
-                self.lend(pool, conn, since, caller);
+                self.check_out(pool, conn, since, caller);
             }
             None => inner.idle.push(conn),
         }
@@ -527,7 +527,7 @@ impl<'a> Simulation<'a> {
         let pool = self.pool(caller.tenant);
         let mut inner = lock(&pool.inner);
         inner.last_used = self.now();
-        inner.lent -= 1;
+        inner.in_use -= 1;
         drop(inner);
         if !self
             .arbiter

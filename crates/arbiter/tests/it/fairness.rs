@@ -88,12 +88,16 @@ impl Play {
             self.harness.connect_succeeds(0);
             self.look();
         }
-        for number in self.harness.lent_numbers() {
+        for number in self.harness.checked_out_numbers() {
             if self.due.get(&number).is_some_and(|&at| at <= now) {
                 self.due.remove(&number);
-                let index = self.harness.lent_numbers().iter().position(|&one| one == number);
-                let index = index.expect("it is lent");
-                let tenant = self.harness.lent_to()[index];
+                let index = self
+                    .harness
+                    .checked_out_numbers()
+                    .iter()
+                    .position(|&one| one == number);
+                let index = index.expect("it is checked out");
+                let tenant = self.harness.checked_out_by()[index];
                 self.harness.give_back(index);
                 self.ask(tenant);
                 self.look();
@@ -108,9 +112,9 @@ impl Play {
         let now = self.harness.now();
         for (number, tenant) in self
             .harness
-            .lent_numbers()
+            .checked_out_numbers()
             .into_iter()
-            .zip(self.harness.lent_to())
+            .zip(self.harness.checked_out_by())
         {
             let index = usize::try_from(tenant).expect("it is small");
             if !self.due.contains_key(&number) {

@@ -30,7 +30,7 @@ pub(crate) struct Harness {
     /// The pool that was closed last, for callers that notice too late.
     closed: Option<Arc<Pool>>,
     /// Connections that callers have checked out.
-    lent: Vec<Conn>,
+    checked_out: Vec<Conn>,
     /// Slots that are not connecting any more, by the connection's number; a failed connect has a number too.
     backends: BTreeMap<u64, Slot<Tenant>>,
     numbers: u64,
@@ -167,7 +167,7 @@ impl Inner {
 /// The outcome of a caller's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    Lent,
+    CheckedOut,
     Waits,
     Refused,
 }
@@ -189,7 +189,7 @@ impl Harness {
             wire: Arc::default(),
             pools: BTreeMap::new(),
             closed: None,
-            lent: Vec::new(),
+            checked_out: Vec::new(),
             backends: BTreeMap::new(),
             numbers: 0,
         }
@@ -225,8 +225,8 @@ impl Harness {
         if let Some(conn) = inner.idle.pop() {
             inner.serve(now);
             inner.checked_out += 1;
-            self.lent.push(conn);
-            return Asked::Lent;
+            self.checked_out.push(conn);
+            return Asked::CheckedOut;
         }
         drop(inner);
         if self.arbiter.request_slot(&pool).is_err() {
@@ -312,10 +312,10 @@ impl Harness {
 
     /// A caller gives its connection back. Returns how long the next caller had waited that got it.
     pub(crate) fn give_back(&mut self, nth: usize) -> Option<Duration> {
-        if nth >= self.lent.len() {
+        if nth >= self.checked_out.len() {
             return None;
         }
-        let conn = self.lent.remove(nth);
+        let conn = self.checked_out.remove(nth);
         let mut inner = lock(&conn.pool.inner);
         inner.checked_out -= 1;
         (inner.last_used, inner.last_answered) = (self.now(), self.now());
@@ -342,7 +342,7 @@ impl Harness {
         match inner.serve(now) {
             Some(since) => {
                 inner.checked_out += 1;
-                self.lent.push(conn);
+                self.checked_out.push(conn);
                 Some(now.since(since))
             }
             None => {
@@ -359,9 +359,9 @@ impl Harness {
     }
 
     /// A caller's connection turns out to be broken.
-    pub(crate) fn lent_breaks(&mut self, nth: usize) {
-        if nth < self.lent.len() {
-            let conn = self.lent.remove(nth);
+    pub(crate) fn checked_out_breaks(&mut self, nth: usize) {
+        if nth < self.checked_out.len() {
+            let conn = self.checked_out.remove(nth);
             let mut inner = lock(&conn.pool.inner);
             inner.checked_out -= 1;
             let hopeless = inner.checked_out == 0 && inner.waiting_since.is_some();
@@ -449,18 +449,18 @@ impl Harness {
         self.wire.connects_begun.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn lent(&self) -> usize {
-        self.lent.len()
+    pub(crate) fn checked_out(&self) -> usize {
+        self.checked_out.len()
     }
 
     /// Whose connections callers have, in the order in which they got them.
-    pub(crate) fn lent_to(&self) -> Vec<Tenant> {
-        self.lent.iter().map(|conn| conn.pool.tenant).collect()
+    pub(crate) fn checked_out_by(&self) -> Vec<Tenant> {
+        self.checked_out.iter().map(|conn| conn.pool.tenant).collect()
     }
 
     /// Their numbers, in the same order.
-    pub(crate) fn lent_numbers(&self) -> Vec<u64> {
-        self.lent.iter().map(|conn| conn.number).collect()
+    pub(crate) fn checked_out_numbers(&self) -> Vec<u64> {
+        self.checked_out.iter().map(|conn| conn.number).collect()
     }
 
     /// Whose connects are under way, in the order in which they began.
@@ -523,7 +523,7 @@ impl Harness {
         for tenant in tenants {
             self.close_pool(tenant);
         }
-        self.lent.clear();
+        self.checked_out.clear();
         lock(&self.wire.connects).clear();
         self.backends.clear();
         self.arbiter.set_predecessors(0);

@@ -15,7 +15,7 @@ enum Event {
     ConnectFails(usize, FailureKind),
     ConnectAbandoned(usize),
     GiveBack(usize),
-    LentBreaks(usize),
+    CheckedOutBreaks(usize),
     IdleCloses(Tenant),
     BackendDies(usize),
     BackendGone(usize),
@@ -48,7 +48,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (nth(), kind).prop_map(|(nth, kind)| Event::ConnectFails(nth, kind)),
         1 => nth().prop_map(Event::ConnectAbandoned),
         8 => nth().prop_map(Event::GiveBack),
-        1 => nth().prop_map(Event::LentBreaks),
+        1 => nth().prop_map(Event::CheckedOutBreaks),
         1 => tenant().prop_map(Event::IdleCloses),
         1 => nth().prop_map(Event::BackendDies),
         6 => nth().prop_map(Event::BackendGone),
@@ -88,9 +88,9 @@ fn happen(harness: &mut Harness, event: &Event) {
         Event::ConnectFails(nth, kind) => harness.connect_fails(nth % harness.connects().max(1), kind),
         Event::ConnectAbandoned(nth) => harness.connect_abandoned(nth),
         Event::GiveBack(nth) => {
-            harness.give_back(nth % harness.lent().max(1));
+            harness.give_back(nth % harness.checked_out().max(1));
         }
-        Event::LentBreaks(nth) => harness.lent_breaks(nth),
+        Event::CheckedOutBreaks(nth) => harness.checked_out_breaks(nth),
         Event::IdleCloses(tenant) => harness.idle_closes(tenant),
         Event::BackendDies(nth) => harness.backend_dies(nth),
         Event::BackendGone(nth) => harness.backend_gone(nth),
@@ -126,7 +126,7 @@ fn all_are_served(harness: &mut Harness, stuck: usize) {
         for _ in stuck..harness.closings() {
             harness.backend_gone(stuck);
         }
-        for _ in 0..harness.lent() {
+        for _ in 0..harness.checked_out() {
             harness.give_back(0);
         }
         for _ in 0..harness.connects() {

@@ -19,7 +19,7 @@ fn served(harness: &mut Harness, tenant: u32) {
         assert_eq!(harness.connecting_for(), [tenant]);
         harness.connect_succeeds(0);
     }
-    assert_eq!(harness.lent_to().last(), Some(&tenant));
+    assert_eq!(harness.checked_out_by().last(), Some(&tenant));
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn within_its_tenure_a_connection_that_is_idle_for_a_moment_stays() {
     harness.give_back(0);
     assert_eq!(harness.ask(BEN), Asked::Waits);
     assert_eq!(harness.idle(ANNA), 1, "Anna's next request may be a moment away");
-    assert_eq!(harness.ask(ANNA), Asked::Lent);
+    assert_eq!(harness.ask(ANNA), Asked::CheckedOut);
     harness.give_back(0);
 
     harness.pass(harness.rules.anticipation - MICROSECOND);
@@ -79,7 +79,11 @@ fn past_its_tenure_a_busy_connection_goes_to_whoever_waits() {
     assert_eq!(harness.ask(BEN), Asked::Waits);
     harness.pass(harness.rules.tenure - MICROSECOND);
     harness.give_back(0);
-    assert_eq!(harness.lent_to(), [ANNA], "Anna's next caller goes on with it");
+    assert_eq!(
+        harness.checked_out_by(),
+        [ANNA],
+        "Anna's next caller goes on with it"
+    );
     harness.pass(MICROSECOND);
     harness.give_back(0);
     assert_eq!(harness.stats().yields_total, 1);
@@ -117,7 +121,7 @@ fn the_tenant_with_the_fewest_connections_is_first() {
     }
     let mut granted = Vec::new();
     for _ in 0..3 {
-        harness.lent_breaks(0);
+        harness.checked_out_breaks(0);
         harness.backend_gone(0);
         granted.extend(harness.connecting_for());
         harness.connect_succeeds(0);
@@ -134,7 +138,7 @@ fn a_noisy_tenant_has_all_the_slack_and_gives_it_back() {
     for _ in 0..4 {
         harness.connect_succeeds(0);
     }
-    assert_eq!(harness.lent_to(), [ANNA; 4]);
+    assert_eq!(harness.checked_out_by(), [ANNA; 4]);
 
     // Two others come. Each gets one at the next give-backs past the tenure, and Anna keeps the rest.
     assert_eq!(
@@ -145,12 +149,12 @@ fn a_noisy_tenant_has_all_the_slack_and_gives_it_back() {
     for _ in 0..4 {
         harness.give_back(0);
     }
-    assert_eq!(harness.lent_to(), [ANNA; 2]);
+    assert_eq!(harness.checked_out_by(), [ANNA; 2]);
     for _ in 0..2 {
         harness.backend_gone(0);
         harness.connect_succeeds(0);
     }
-    assert_eq!(harness.lent_to(), [ANNA, ANNA, BEN, CARL]);
+    assert_eq!(harness.checked_out_by(), [ANNA, ANNA, BEN, CARL]);
 }
 
 #[test]
@@ -194,7 +198,7 @@ fn where_it_would_only_leave_the_other_with_fewer_it_is_a_matter_of_turns() {
     harness.pass(harness.rules.tenure * 2);
     give_all_back(&mut harness);
     assert_eq!(
-        harness.lent_to(),
+        harness.checked_out_by(),
         [ANNA, BEN, BEN],
         "a connect for every tenure would be too dear"
     );
@@ -256,7 +260,7 @@ fn a_backend_that_does_not_end_holds_nobody_up() {
     let mut harness = Harness::new(rules, 1);
     served(&mut harness, ANNA);
     served(&mut harness, BEN);
-    harness.lent_breaks(0);
+    harness.checked_out_breaks(0);
     harness.pass(MS * 10);
     harness.give_back(0);
     assert_eq!(harness.ask(CARL), Asked::Waits);
@@ -346,7 +350,7 @@ fn a_tenant_whose_log_ins_hang_does_not_take_the_budget_from_the_others() {
         let connecting = harness.connecting_for();
         let nth = connecting.iter().position(|&tenant| tenant == BEN);
         harness.connect_succeeds(nth.unwrap_or_else(|| panic!("round {round}: {connecting:?}")));
-        harness.lent_breaks(0);
+        harness.checked_out_breaks(0);
         let gone = harness.stats().closing - 1;
         harness.backend_gone(gone);
         if harness.connecting_for() == [ANNA] {
@@ -368,7 +372,7 @@ fn a_server_that_answers_on_some_connection_is_not_silent() {
     served(&mut harness, ANNA);
     harness.give_back(0);
     for _ in 0..FAILURES_MAX {
-        assert_eq!(harness.ask(ANNA), Asked::Lent);
+        assert_eq!(harness.ask(ANNA), Asked::CheckedOut);
         harness.ask(BEN);
         harness.pass(MS * 1_000);
         harness.arbiter.tick();
@@ -380,7 +384,7 @@ fn a_server_that_answers_on_some_connection_is_not_silent() {
         !harness.arbiter.is_silent(),
         "Anna's answers were heard meanwhile"
     );
-    assert_eq!(harness.ask(ANNA), Asked::Lent);
+    assert_eq!(harness.ask(ANNA), Asked::CheckedOut);
 }
 
 #[test]
@@ -453,5 +457,5 @@ fn a_caller_who_comes_too_late_to_a_closed_pool_does_not_push_the_new_one_aside(
     harness.arbiter.tick();
     harness.backend_gone(0);
     harness.connect_succeeds(0);
-    assert_eq!(harness.lent_to(), [ANNA]);
+    assert_eq!(harness.checked_out_by(), [ANNA]);
 }

@@ -85,8 +85,8 @@ pub(crate) struct NaiveTuning {
     pub(crate) pools: usize,
     /// Connections of each.
     pub(crate) size: usize,
-    /// Requests under way at once. Without a bound, pools are evicted while they are in use, and what they
-    /// have on loan comes on top.
+    /// Requests under way at once. Without a bound, pools would be evicted while they are in use, and their
+    /// checked-out connections would come on top.
     pub(crate) places: usize,
 }
 

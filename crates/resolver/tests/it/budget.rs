@@ -1,4 +1,5 @@
-//! The budget: the server itself is the judge, with room for exactly as many connections as the budget says.
+//! Tests the budget. The server itself decides: it has room for exactly as many connections as the budget
+//! says.
 
 use std::{
     sync::{
@@ -46,7 +47,8 @@ async fn many_busy_tenants_share_few_connections_and_none_starves() {
         })
     };
     let mut callers = JoinSet::new();
-    // Closed loop: each asks again as soon as it is served, until every other has been served as often.
+    // Closed loop: each tenant asks again as soon as it is served, until every other one has been served as
+    // often.
     let tenants = Arc::new(tenants);
     for index in 0..tenants.len() * 2 {
         let (resolver, tenants) = (resolver.clone(), Arc::clone(&tenants));
@@ -88,7 +90,7 @@ async fn with_the_budget_on_loan_a_tenant_waits_and_hears_the_figures() {
     };
     let resolver = harness.resolver(config).await;
     let held = resolver.checkout(alpha).await.unwrap();
-    // So that the limit goes into nothing but the wait.
+    // So that the time limit covers nothing but the wait.
     resolver.snapshot(beta).await.unwrap();
     let error = resolver
         .checkout_within(beta, Duration::from_millis(50))
@@ -110,7 +112,7 @@ async fn with_the_budget_on_loan_a_tenant_waits_and_hears_the_figures() {
     .await;
     drop(held);
     assert_eq!(waiting.await.unwrap(), "beta");
-    // With nobody waiting nothing is closed, however long the tenure is over.
+    // While no caller waits, nothing is closed, however long the tenure is over.
     let first = backend(&mut resolver.checkout(beta).await.unwrap()).await;
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(40)).await;
@@ -209,7 +211,7 @@ async fn the_connections_of_an_earlier_process_count_until_they_are_gone() {
         },
     )
     .await;
-    // One slot counts for it, and the other is held by the connection that does the counting.
+    // One slot counts for the predecessor; the connection that counts it holds the other.
     assert!(!waiting.is_finished());
     drop(held);
     earlier.close(PATIENCE).await.unwrap();

@@ -78,8 +78,8 @@ async fn a_new_laboratory_is_found_at_once_although_it_was_just_reported_absent(
     .await;
 }
 
-/// The race that other systems lose: a look-up reads the old row, the change is announced, then the look-up
-/// writes the old row into the cache behind the announcement.
+/// The race that other systems lose: a look-up reads the old row, the change is announced, and then the
+/// look-up writes the old row into the cache.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_read_in_flight_never_brings_the_old_row_back() {
     let harness = Harness::new().await;
@@ -87,7 +87,7 @@ async fn a_read_in_flight_never_brings_the_old_row_back() {
     let resolver = harness.resolver(harness.config()).await;
     let heard_before = resolver.stats().invalidations_total;
 
-    // The look-up reads the tenant, then its server. Between the two it is held up.
+    // The look-up reads the tenant, then its server. The test delays it between the two.
     let mut gatekeeper = harness.admin(&harness.space.registry.database).await;
     let held = gatekeeper.transaction().await.unwrap();
     held.batch_execute("LOCK TABLE servers IN ACCESS EXCLUSIVE MODE")
@@ -121,7 +121,7 @@ async fn a_read_in_flight_never_brings_the_old_row_back() {
     .await;
     held.rollback().await.unwrap();
 
-    // The look-up began before the change and may report what it read; nobody after it may see that.
+    // The look-up began before the change and may return what it read; later callers must not see that.
     let old = lookup.await.unwrap().unwrap();
     assert_eq!(
         old.state,
@@ -130,7 +130,7 @@ async fn a_read_in_flight_never_brings_the_old_row_back() {
     );
     assert!(is_in(&resolver, alpha, TenantState::Suspended).await);
     assert_eq!(resolver.stats().snapshot_loads_total, 2);
-    // The checkout read the old row too, and opens no pool on its word.
+    // The checkout read the old row too, and opens no pool from it.
     let error = checkout.await.unwrap().unwrap_err();
     assert!(matches!(error, ResolveError::NotServing { .. }), "{error}");
     assert_eq!(resolver.stats().connects_total, 0);
@@ -141,7 +141,7 @@ async fn a_hundred_callers_on_a_cold_tenant_cost_one_read() {
     let harness = Harness::new().await;
     let alpha = harness.tenant("alpha").await;
     let resolver = harness.resolver(harness.config()).await;
-    // Held up, so that all hundred are there before the first is answered.
+    // Delayed, so that all hundred callers are there before the first gets its answer.
     let mut gatekeeper = harness.admin(&harness.space.registry.database).await;
     let held = gatekeeper.transaction().await.unwrap();
     held.batch_execute("LOCK TABLE servers IN ACCESS EXCLUSIVE MODE")
@@ -184,7 +184,7 @@ async fn the_pool_is_rebuilt_for_a_new_password_and_kept_for_a_new_version() {
         old_backend
     );
 
-    // On loan while the password changes: it works on, and ends when it comes back.
+    // Checked out while the password changes: the connection goes on working, and ends when it is given back.
     let generation = resolver.snapshot(alpha).await.unwrap().generation;
     let mut loaned = resolver.checkout(alpha).await.unwrap();
     harness
@@ -231,8 +231,8 @@ async fn draining_waits_for_what_is_on_loan_and_leaves_no_connection() {
     drained.await.unwrap().unwrap();
     assert_eq!(resolver.stats().connections, 0);
     resolver.checkout(alpha).await.unwrap_err();
-    // Plainly, without FORCE: nothing of ours is in the way. The server needs a moment to end a backend that
-    // was told so.
+    // Without FORCE: no connection of this process is in the way. The server needs a moment to end the
+    // backend of a closed connection.
     let database = harness.row(alpha).await.db_name;
     let admin = harness.admin("postgres").await;
     admin

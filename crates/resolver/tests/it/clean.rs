@@ -1,4 +1,4 @@
-//! What a borrower leaves behind.
+//! What a caller leaves behind never reaches the next one.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use tokio::time::{Instant, timeout};
 
 use crate::harness::{Harness, PATIENCE, backend, note};
 
-/// How long the abandoned statement would run. Whoever waited for it would not be done in a third of the
-/// time.
+/// How long the abandoned statement would run. A caller that waited for it could not finish in a third of
+/// that time.
 const SLEEP: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_abandoned_statement_is_cancelled_and_its_connection_is_put_right() {
     let harness = Harness::new().await;
     let alpha = harness.tenant("alpha").await;
-    // One connection: the next borrower needs the place of the abandoned one.
+    // One connection: the next caller needs the room of the abandoned one.
     let config = ResolverConfig {
         pool_size_max: 1,
         statement_timeout: SLEEP * 10,
@@ -134,7 +134,7 @@ async fn ordinary_ends_keep_the_connection() {
         transaction.rollback().await.unwrap();
         assert_eq!(backend(&mut client).await, first);
     }
-    // Taken and not used.
+    // Checked out and not used.
     drop(resolver.checkout(alpha).await.unwrap());
     assert_eq!(backend(&mut resolver.checkout(alpha).await.unwrap()).await, first);
     assert_eq!(resolver.stats().discarded_total, 0);
@@ -182,7 +182,7 @@ async fn whatever_was_done_to_the_session_is_undone_before_the_next_borrower() {
         })
         .await;
     let first = backend(&mut resolver.checkout(alpha).await.unwrap()).await;
-    // Each leaves something behind after a commit that was answered, where a driver sees nothing wrong.
+    // Each leaves something behind after an answered commit, where the driver sees nothing wrong.
     let soiling = [
         "SET work_mem = '1MB'",
         "SELECT set_config('work_mem', '1MB', false)",
@@ -207,10 +207,13 @@ async fn whatever_was_done_to_the_session_is_undone_before_the_next_borrower() {
             "{sql}"
         );
     }
-    let spent = "what PREPARE leaves is not cleaned away, its connection ends";
+    let unrecoverable = "what PREPARE leaves is not cleaned away, its connection ends";
     let next = backend(&mut resolver.checkout(alpha).await.unwrap()).await;
-    assert!(next != first && resolver.stats().discarded_total == 1, "{spent}");
-    // Behind the transaction's back, through the driver's own client.
+    assert!(
+        next != first && resolver.stats().discarded_total == 1,
+        "{unrecoverable}"
+    );
+    // Past the transaction, through the driver's own client.
     for sql in [
         "BEGIN",
         "BEGIN; INSERT INTO notes VALUES ('never')",
@@ -234,7 +237,7 @@ async fn whatever_was_done_to_the_session_is_undone_before_the_next_borrower() {
     assert_eq!(backend(&mut last).await, next, "all others are cleaned and go on");
 }
 
-/// Settings, read-only default, locks, channels, cursors and statements of a session that is as new.
+/// The settings, read-only default, locks, channels, cursors and statements of a new session.
 const CLEAN: (i64, &str, &str) = (0, "4MB", "off");
 
 async fn session(client: &mut TenantClient) -> (i64, &'static str, &'static str) {

@@ -1,4 +1,4 @@
-//! Who gets a connection, and to what.
+//! Which callers get a connection, and to which database.
 
 use identity::SealContext;
 use model::{SchemaVersion, TenantEvent, TenantId, TenantState};
@@ -49,7 +49,7 @@ async fn each_refusal_has_its_own_name_and_its_figures() {
         "{error}"
     );
 
-    // The refused have a snapshot all the same: health and ops ask for it.
+    // Refused tenants have a snapshot all the same: health checks and operators ask for it.
     assert_eq!(resolver.snapshot(unmade).await.unwrap().db_version, have);
     assert_eq!(resolver.stats().pools_open, 0);
 }
@@ -71,7 +71,7 @@ async fn a_laboratory_without_a_password_or_with_a_foreign_seal_is_refused_witho
     assert!(matches!(error, ResolveError::Unseal { .. }), "{error}");
     assert!(!format!("{error} {error:?}").contains("hunter2"));
 
-    // Sealed by us, for another tenant: a row copied over another does not open.
+    // Sealed with the right key for another tenant: a row copied over another does not open.
     let sealed = harness.sealer.seal(
         &SealContext::TenantRole(TenantId::generate()),
         &"hunter2-hunter2".into(),
@@ -97,7 +97,7 @@ async fn each_laboratory_reads_its_own_database_and_cannot_enter_another() {
         );
     }
 
-    // A registry row that leads alpha's role to beta's database is stopped by the server itself.
+    // If a row of the registry points alpha's role to beta's database, the server itself refuses it.
     let beta_database = harness.row(beta).await.db_name;
     let client = harness.registry.client().await.unwrap();
     let swap = "UPDATE tenants SET db_name = $2 WHERE id = $1";
@@ -138,7 +138,7 @@ async fn a_read_only_transaction_refuses_writes_and_the_limits_are_set_on_the_se
     client.ping().await.unwrap();
 }
 
-/// PostgreSQL says "too many connections" of a role, of a database and of itself with the same code.
+/// PostgreSQL reports "too many connections" of a role, of a database and of the server with the same code.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_role_or_database_at_its_own_limit_holds_up_no_other_laboratory() {
     let harness = Harness::new().await;

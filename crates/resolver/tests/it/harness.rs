@@ -1,8 +1,8 @@
 //! A registry with a server, and laboratories made by hand: a role, a database, a row.
 //!
-//! The tests run on a runtime with a thread of its own: a harness is cleared away by a blocking call at the
-//! end of the test, and a log-in that nobody drives meanwhile would hold up `DROP DATABASE` until the server
-//! gives it up.
+//! The tests run on a runtime with a thread of its own. A harness is removed by a blocking call at the end of
+//! the test. Meanwhile a log-in that no task drives would hold up `DROP DATABASE` until the server gives the
+//! log-in up.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use resolver::{Resolver, ResolverConfig, TenantClient};
 use secrecy::SecretString;
 use testkit::{Space, eventually};
 
-/// Long enough for a machine that does many other things.
+/// Long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Harness {
-    // Before the space: no connection of ours is left when it is cleared away.
+    // Before the space: when that is removed, no connection of this process is left.
     pub(crate) registry: Registry,
     pub(crate) sealer: Sealer,
     pub(crate) space: Space,
@@ -64,7 +64,7 @@ impl Harness {
         }
     }
 
-    /// A resolver that listens already, so that a test knows which changes it must have heard of.
+    /// A resolver that listens already, so that a test knows which notifications it gets.
     pub(crate) async fn resolver(&self, config: ResolverConfig) -> Resolver {
         let resolver = Resolver::start(config);
         eventually("the resolver to listen", PATIENCE, async || {
@@ -187,7 +187,7 @@ pub(crate) async fn connect(target: &ConnectTarget) -> tokio_postgres::Client {
         .unwrap()
 }
 
-/// What the laboratory's own table says: the slug that it was made with.
+/// The text in the laboratory's own table: the slug with which it was made.
 pub(crate) async fn note(client: &mut TenantClient) -> String {
     let transaction = client.transaction().await.unwrap();
     let note = transaction

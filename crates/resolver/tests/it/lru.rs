@@ -49,7 +49,7 @@ async fn a_pool_without_a_connection_makes_room_before_one_that_has_one() {
     let alpha = harness.tenant("alpha").await;
     let (beta, gamma) = (harness.tenant("beta").await, harness.tenant("gamma").await);
     let first = resolver.checkout(alpha).await.unwrap();
-    // Beta comes later, and waits in vain: the only connection is alpha's.
+    // Beta comes later, and gets none: the only connection is alpha's.
     for tenant in [beta, gamma] {
         resolver.snapshot(tenant).await.unwrap();
     }
@@ -73,13 +73,13 @@ async fn a_pool_in_use_is_passed_over_and_with_all_in_use_a_new_tenant_waits() {
     let gamma = harness.tenant("gamma").await;
     let resolver = harness.resolver(config).await;
 
-    // Alpha is the least recently used, but on loan: beta goes.
+    // Alpha is the least recently used one, but checked out: beta's pool closes.
     let mut a = resolver.checkout(alpha).await.unwrap();
     drop(resolver.checkout(beta).await.unwrap());
     let held = resolver.checkout(gamma).await.unwrap();
     assert!(resolver.pool_status(alpha).is_some() && resolver.pool_status(beta).is_none());
 
-    // Both in use: beta waits, and gets its turn when one is given back.
+    // Both are in use: beta waits, and gets its turn when a connection is given back.
     let waiting = tokio::spawn({
         let resolver = resolver.clone();
         async move { resolver.checkout(beta).await.map(|c| c.tenant()) }
@@ -93,10 +93,10 @@ async fn a_pool_in_use_is_passed_over_and_with_all_in_use_a_new_tenant_waits() {
     assert_eq!(waiting.await.unwrap().unwrap(), beta);
     assert_eq!(resolver.stats().waiting_for_room, 0);
     assert!(resolver.pool_status(gamma).is_none());
-    // The one on loan all the while was never touched.
+    // The pool that was in use all the while was never touched.
     backend(&mut a).await;
 
-    // And with nothing given back, the wait ends with the figures.
+    // If no connection is given back, the wait ends with an error that names the figures.
     let _b = resolver.checkout(beta).await.unwrap();
     let error = resolver.checkout_within(gamma, SHORT).await.unwrap_err();
     assert!(

@@ -1,4 +1,4 @@
-//! A registry or a server that is away.
+//! An unavailable registry, or an unavailable server.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn through(harness: &Harness, proxy: &Proxy) -> ResolverConfig {
             &proxy.through(&harness.space.registry),
             RegistryOptions::default(),
         ),
-        // Every snapshot is stale at once: what is served in the outage is what is remembered.
+        // Every snapshot is outdated at once, so the resolver serves cached snapshots in the outage.
         snapshot_ttl: Duration::from_millis(1),
         ..harness.config()
     }
@@ -45,7 +45,7 @@ async fn known_tenants_are_served_while_the_registry_is_away_and_unknown_ones_ar
     }
     assert!(resolver.stats().snapshot_remembered_total >= 3);
 
-    // What changes meanwhile counts as soon as the registry is back.
+    // A change made meanwhile takes effect as soon as the registry is available again.
     harness.transition(alpha, TenantEvent::Suspend).await;
     proxy.open();
     eventually("the registry to be back", PATIENCE, async || {
@@ -76,8 +76,8 @@ async fn a_change_that_was_heard_of_is_not_forgotten_in_an_outage() {
     })
     .await;
     proxy.shut();
-    // Refused either way: by the gate if it was read again before the door was shut, else because nothing is
-    // known.
+    // Refused either way: by the gate if the tenant was read again before the proxy was closed, otherwise
+    // because no snapshot is cached.
     let error = resolver.checkout(alpha).await.unwrap_err();
     assert!(
         matches!(
@@ -104,7 +104,7 @@ async fn a_registry_that_says_nothing_holds_one_caller_up_and_not_the_rest() {
     })
     .await;
     proxy.mute();
-    // The first finds out; from then on nobody asks but the one task that does.
+    // The first caller finds out; from then on only the background task asks.
     eventually("the outage to be noticed", PATIENCE, async || {
         drop(resolver.checkout(alpha).await.unwrap());
         !resolver.stats().registry_available
@@ -139,7 +139,7 @@ async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_n
     proxy.shut();
     let error = resolver.checkout(alpha).await.unwrap_err();
     assert!(matches!(error, ResolveError::ServerDown { .. }), "{error}");
-    // Three in a row open the breaker; a probe may have failed since.
+    // Three failures in a row open the breaker; a probe may have failed since.
     assert!(resolver.stats().connect_errors_total >= 3);
     let error = resolver.checkout(alpha).await.unwrap_err();
     assert!(matches!(error, ResolveError::ServerDown { .. }), "{error}");
@@ -151,8 +151,8 @@ async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_n
     let silent = harness
         .resolver(ResolverConfig {
             connect_timeout: limit,
-            // Tries that are not answered keep their slots until the server closes them; the cap does not
-            // hold them up.
+            // Unanswered connects keep their slots until the server closes them; the tenant's bound does not
+            // delay the next ones.
             pool_size_max: 1,
             ..harness.config()
         })
@@ -166,7 +166,7 @@ async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_n
         "the limit over the connect is what ended it"
     );
 
-    // The registry was reachable all along, and the server is used again as soon as it is there.
+    // The registry was available all along, and the resolver uses the server as soon as it is back.
     proxy.open();
     let roomy = ResolverConfig {
         connect_timeout: PATIENCE,
@@ -175,7 +175,7 @@ async fn a_tenants_server_that_refuses_or_says_nothing_fails_in_time_and_harms_n
     let resolver = harness.resolver(roomy).await;
     assert_eq!(note(&mut resolver.checkout(alpha).await.unwrap()).await, "alpha");
 
-    // Connections that the server ended while they were idle are not lent.
+    // Connections that the server ended while they were idle are not handed out.
     proxy.shut();
     proxy.open();
     eventually("a connection that works", PATIENCE, async || {

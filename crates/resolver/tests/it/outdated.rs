@@ -1,4 +1,4 @@
-//! Prepared statements that a change of the schema has made useless.
+//! Prepared statements that a schema change has outdated.
 
 use resolver::{ResolverConfig, TenantClient};
 use tokio_postgres::error::SqlState;
@@ -49,7 +49,7 @@ async fn a_transaction_fails_at_most_once_on_a_connection_whose_statements_are_o
             assert!(!client.statements_outdated());
         }
     }
-    // Given back in between, it is the next borrower who finds it in order.
+    // Given back in between; the next caller finds the connection in order.
     change_type(&harness, alpha, "varchar(20)").await;
     cached_note(&mut first).await.unwrap_err();
     drop((first, second));

@@ -1,5 +1,5 @@
-//! A door in front of PostgreSQL that a test can shut: the way to an unreachable server, without touching the
-//! one that other tests use.
+//! A proxy in front of PostgreSQL that a test can close: it makes a server unreachable without touching the
+//! server that other tests use.
 
 use std::{
     net::SocketAddr,
@@ -18,19 +18,19 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// What the door does with callers.
+/// What the proxy does with connections.
 #[derive(Default)]
 struct Door {
-    /// Connections are closed as soon as they are made.
+    /// The proxy closes connections as soon as they are made.
     shut: AtomicBool,
-    /// Connections are accepted and nothing is ever said.
+    /// The proxy accepts connections and never answers.
     mute: AtomicBool,
-    /// How long each piece of the server's answers is held back, in milliseconds.
+    /// How long the proxy delays each piece of the server's answers, in milliseconds.
     delay_ms: AtomicU64,
-    /// Rouses the connections that are open, so that they end.
+    /// Wakes the tasks of open connections, so that they end.
     cut: Notify,
     accepted: AtomicUsize,
-    /// Connections that had begun to say something and got no answer.
+    /// Connections on which the client has sent something and got no answer.
     unheard: AtomicUsize,
 }
 
@@ -58,7 +58,7 @@ impl Proxy {
         self.address.port()
     }
 
-    /// The same log-in through the door.
+    /// The same log-in through the proxy.
     pub(crate) fn through(&self, target: &ConnectTarget) -> ConnectTarget {
         ConnectTarget {
             host: self.host(),
@@ -67,19 +67,19 @@ impl Proxy {
         }
     }
 
-    /// Ends what is open and refuses what comes.
+    /// Ends open connections and refuses new ones.
     pub(crate) fn shut(&self) {
         self.door.shut.store(true, SeqCst);
         self.door.cut.notify_waiters();
     }
 
-    /// Ends what is open and leaves what comes without an answer.
+    /// Ends open connections and leaves new ones without an answer.
     pub(crate) fn mute(&self) {
         self.door.mute.store(true, SeqCst);
         self.door.cut.notify_waiters();
     }
 
-    /// Holds back everything that the server says by `delay`, also on connections that are open.
+    /// Delays everything that the server sends by `delay`, also on open connections.
     pub(crate) fn slow_down(&self, delay: Duration) {
         let delay_ms = u64::try_from(delay.as_millis()).unwrap();
         self.door.delay_ms.store(delay_ms, SeqCst);
@@ -141,7 +141,7 @@ async fn serve(listener: TcpListener, upstream: (String, u16), door: Arc<Door>) 
     }
 }
 
-/// Copies in both directions until one side ends; the server's answers are held back as the door says.
+/// Copies in both directions until one side ends, delaying the server's answers as set.
 async fn pass_on(caller: &mut TcpStream, server: &mut TcpStream, door: &Door) {
     let (mut from_caller, mut to_caller) = caller.split();
     let (mut from_server, mut to_server) = server.split();

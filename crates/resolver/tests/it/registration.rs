@@ -1,5 +1,5 @@
-//! How others learn that a process has let go of a laboratory, and what happens with one that cannot be
-//! asked.
+//! How operations learn that a process has released a laboratory, and what happens with a process that cannot
+//! be reached.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Harness {
-    /// A process of its own as far as the registry can tell: with its own connections.
+    /// A process of its own, as far as the registry can tell: with its own connections.
     fn another(&self) -> ResolverConfig {
         ResolverConfig {
             registry: Registry::new(&self.space.registry, RegistryOptions::default()),
@@ -74,7 +74,7 @@ async fn once_every_process_has_let_go_none_of_them_serves_or_holds_anything() {
         harness.resolver(harness.another()).await,
         harness.resolver(harness.another()).await,
     );
-    // A third one never hears of it.
+    // A third process never connects to it.
     let idle = harness.resolver(harness.another()).await;
     harness.registered(3).await;
     for resolver in [&one, &two] {
@@ -83,14 +83,14 @@ async fn once_every_process_has_let_go_none_of_them_serves_or_holds_anything() {
     }
     let fence = harness.suspended(alpha).await;
     harness.all_let_go(fence).await;
-    // Said only once it is so: this is looked at without waiting.
+    // The acknowledgement comes only once it is true, so this does not wait.
     assert_eq!(harness.backends(alpha).await, 0);
     for resolver in [&one, &two, &idle] {
         refused(resolver, alpha).await;
     }
     assert_eq!(harness.backends(beta).await, 2, "nobody else is disturbed");
 
-    // Opened again it is served again, and each closing is acknowledged anew.
+    // Once it is resumed it is served again, and each suspension is acknowledged anew.
     harness.transition(alpha, TenantEvent::Resume).await;
     eventually("alpha to be served again", PATIENCE, async || {
         one.checkout(alpha).await.is_ok()
@@ -111,7 +111,7 @@ async fn what_is_on_loan_is_not_acknowledged_and_holds_nothing_else_up() {
     drop(resolver.checkout(beta).await.unwrap());
     let fence = harness.suspended(alpha).await;
     refused_soon(&resolver, alpha).await;
-    // Beta comes later and is through first, several times over.
+    // Beta's suspension comes later and finishes first, several times over.
     for _ in 0..3 {
         let beta_fence = harness.suspended(beta).await;
         harness.all_let_go(beta_fence).await;
@@ -181,8 +181,9 @@ async fn a_change_that_was_announced_while_nobody_listened_is_found_too() {
     refused(&resolver, alpha).await;
 }
 
-// On several threads: at the end, while the space is cleared away, somebody must go on moving the proxy's
-// connections. One that stands still in the midst of a log-in holds up every DROP DATABASE of the server.
+// On several threads: while the space is removed at the end, a thread must go on driving the proxy's
+// connections. A connection that stands still in the middle of a log-in holds up every DROP DATABASE of the
+// server.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_cut_off_is_not_waited_for_and_is_put_out_by_the_server() {
     let harness = Harness::new().await;
@@ -202,10 +203,10 @@ async fn a_process_that_is_cut_off_is_not_waited_for_and_is_put_out_by_the_serve
 
     proxy.shut();
     let fence = harness.suspended(alpha).await;
-    // It runs out, so whoever waits does not wait for ever.
+    // Its registration expires, so the operation does not wait for ever.
     harness.all_let_go(fence).await;
     assert!(harness.routers().await.iter().all(|router| !router.alive));
-    // It knows nothing of all this and serves on, on its warm connection.
+    // The process knows nothing of all this, and goes on serving on its warm connection.
     assert_eq!(note(&mut resolver.checkout(alpha).await.unwrap()).await, "alpha");
 
     // What an operation does on the server in every case.
@@ -233,15 +234,15 @@ async fn a_process_that_is_cut_off_is_not_waited_for_and_is_put_out_by_the_serve
         "{error}"
     );
 
-    // Back, it learns what it missed.
+    // Once it is connected again, it learns what it missed.
     proxy.open();
     harness.registered(1).await;
     harness.all_let_go(fence).await;
     refused_soon(&resolver, alpha).await;
 }
 
-/// The pause after an answer once grew with the time that the answer took, without a bound, and renewals
-/// waited for it: an answer of 0.8 s silenced a router for 8 s, longer than its registration lived.
+/// The pause after an answer once grew with the time of the answer, without a bound, and renewals waited for
+/// it: an answer of 0.8 s silenced a router for 8 s, longer than its registration lasted.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_answers_of_the_registry_neither_silence_a_router_nor_end_its_registration() {
     let delay = Duration::from_millis(800);

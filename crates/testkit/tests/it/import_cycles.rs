@@ -317,34 +317,27 @@ fn declared_modules(code: &str) -> BTreeSet<String> {
 /// The paths that begin with `crate`, `super`, `self` or a child module, from the crate's root.
 fn paths_in(code: &str, module: &[String], children: &BTreeSet<String>) -> Vec<(ModulePath, Option<String>)> {
     let mut found = Vec::new();
-    for statement in code
-        .split_inclusive([';', '{', '}', '(', ',', ' ', '&', '<', '!', '\n'])
-        .collect::<Vec<_>>()
-    {
-        // Only to find where paths begin; what follows is read from the whole text.
-        let start = statement.as_ptr() as usize - code.as_ptr() as usize;
-        let first: String = code[start..].chars().take_while(|c| is_name(*c)).collect();
-        if !code[start + first.len()..].starts_with("::") {
+    for (start, _) in code.char_indices().filter(|(_, c)| is_name(*c)) {
+        let before = &code[..start];
+        if before.ends_with(|c| is_name(c) || c == ':') {
             continue;
         }
-        let mut base: ModulePath = match first.as_str() {
+        let name: String = code[start..].chars().take_while(|c| is_name(*c)).collect();
+        let Some(mut rest) = code[start + name.len()..].strip_prefix("::") else {
+            continue;
+        };
+        let mut base: ModulePath = match name.as_str() {
             "crate" => Vec::new(),
             "self" => module.to_vec(),
             "super" => module[..module.len().saturating_sub(1)].to_vec(),
-            child if children.contains(child) => {
-                let mut path = module.to_vec();
-                path.push(child.to_owned());
-                path
-            }
+            child if children.contains(child) => module.iter().cloned().chain([name]).collect(),
             _ => continue,
         };
-        let mut rest = &code[start + first.len() + 2..];
         while let Some(further) = rest.strip_prefix("super::") {
             base.pop();
             rest = further;
         }
-        let before = code[..start].trim_end();
-        let is_use = before.ends_with("use");
+        let is_use = before.trim_end().ends_with("use");
         read_tree(rest, &base, is_use, &mut found);
     }
     found
@@ -360,18 +353,16 @@ fn read_tree<'a>(
     let mut rest = code.trim_start();
     if let Some(mut inside) = rest.strip_prefix('{') {
         loop {
-            inside = inside.trim_start();
+            inside = inside.trim_start_matches([',', ' ', '\n']);
             if let Some(after) = inside.strip_prefix('}') {
                 return after;
             }
-            let after = read_tree(inside, base, is_use, found).trim_start();
-            inside = after.strip_prefix(',').unwrap_or(after);
-            if inside.len() == code.len() || (inside.is_empty()) {
-                return inside;
-            }
-            if !after.starts_with([',', '}']) {
+            let after = read_tree(inside, base, is_use, found);
+            // Not a tree of paths, or cut off.
+            if after.len() == inside.len() {
                 return after;
             }
+            inside = after;
         }
     }
     let name: String = rest.chars().take_while(|c| is_name(*c)).collect();

@@ -19,8 +19,9 @@ use crate::{
     delta::{self, Compared},
     entry,
     error::same_version,
+    locks,
     paging::Cursor,
-    patients, profile, result_view,
+    profile, result_view,
     result_view::{CONTRADICTION_LIST, Contradiction, Delta, ResultView},
     results,
     rows::Reader,
@@ -153,7 +154,7 @@ pub async fn propose(
     version: i32,
     new: &AmendmentEntry,
 ) -> Result<Amended, LabError> {
-    patients::lock_shared(txn, &[id]).await?;
+    locks::share_people(txn, &[id]).await?;
     let (status, _) = results::locked(txn, id, version).await?;
     let mut problems = Problems::default();
     let reason = problems.line("reason", &new.reason, REASON_MAX);
@@ -503,7 +504,7 @@ async fn locked(txn: &Txn<'_>, id: AmendmentId) -> Result<Amendment, LabError> {
         )
         .await?;
     let result: Option<ResultId> = txn.query_opt(&statement, &[&id]).await?.map(|row| row.get(0));
-    patients::lock_shared(txn, result.as_slice()).await?;
+    locks::share_people(txn, result.as_slice()).await?;
     let statement = txn
         .prepare_cached("SELECT 1 FROM result WHERE id = $1 FOR NO KEY UPDATE")
         .await?;

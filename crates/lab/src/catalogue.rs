@@ -9,6 +9,7 @@ use crate::{
     error::same_version,
     evaluation::{self, Affected},
     is_loinc,
+    limits::{CODE_MAX, GROUP_MAX},
     number::Number,
     patch,
     rows::Reader,
@@ -20,10 +21,6 @@ use crate::{
 pub const COVERAGE_NOTE: &str = "The reference ranges and critical limits of the standard catalogue hold from 18 years. Values of younger \
      patients get no flag and no critical limit, and their results say so (noRangeReason), until the laboratory adds ranges for them.";
 
-/// Most characters of a test's code.
-pub(crate) const CODE_MAX: usize = 16;
-/// Most characters of a section or a kind of specimen.
-pub(crate) const GROUP_MAX: usize = 64;
 const MEMBERS_MAX: usize = 100;
 // The descriptions of `NewTest` and `TestPatch` say so.
 const _: () = assert!(MEMBERS_MAX == 100);

@@ -11,10 +11,11 @@ use crate::{
     Actor, LabError, OrderStatus, SpecimenStatus, Txn, audit,
     error::same_version,
     evaluation::{self, Affected},
+    moment::{When, moment},
     patch,
     rows::Reader,
     schema,
-    specimens::{self, Specimen, When, moment},
+    specimens::{self, Specimen},
     text::{Problems, REASON_MAX},
 };
 

@@ -18,11 +18,11 @@ use crate::{
     Actor, AmendmentId, AmendmentStatus, Flag, LabError, NoticeId, Number, ResultId, ResultStatus, Txn,
     amendments, audit,
     error::same_version,
+    moment::moment,
     patch,
     result_view::{self, ResultView},
     rows::Reader,
     schema,
-    specimens::moment,
     text::{LINE_MAX, Problems},
 };
 

@@ -14,7 +14,8 @@ use crate::{
     audit,
     catalogue::{self, Test},
     delta::{self, Compared, Measured},
-    patients,
+    limits::TEXT_VALUE_MAX,
+    locks,
     rows::Reader,
     text, units,
 };
@@ -32,9 +33,6 @@ pub(crate) struct BadValue {
     pub(crate) field: &'static str,
     pub(crate) message: String,
 }
-
-/// Most characters of a value that is a text.
-pub(crate) const TEXT_VALUE_MAX: usize = 4_000;
 
 /// Reads a value for a test: number, unit and comparator, or one of the allowed words, or text.
 pub(crate) fn read(
@@ -141,7 +139,7 @@ pub(crate) struct Bench {
 /// Locks results (their patients and specimens first, against a rejection or a correction at this moment) and
 /// reads how far they are.
 pub(crate) async fn bench(txn: &Txn<'_>, ids: &[ResultId]) -> Result<HashMap<ResultId, Bench>, LabError> {
-    patients::lock_shared(txn, ids).await?;
+    locks::share_people(txn, ids).await?;
     let statement = txn
         .prepare_cached(
             "SELECT s.id FROM specimen s WHERE s.id IN (SELECT r.specimen_id FROM result r WHERE r.id = ANY($1))

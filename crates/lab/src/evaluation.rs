@@ -11,9 +11,7 @@
 
 use jiff::Timestamp;
 
-use crate::{
-    Actor, AmendmentId, LabError, PatientId, ResultId, SpecimenId, Txn, audit, patients, rows::Reader,
-};
+use crate::{Actor, AmendmentId, LabError, PatientId, ResultId, SpecimenId, Txn, audit, locks, rows::Reader};
 
 /// A released value whose evaluation would be another one by what is known now. The evaluation that was
 /// released stays as it is until an amendment puts it right.
@@ -112,7 +110,7 @@ pub(crate) async fn again(
         let statement = txn.prepare_cached(&found).await?;
         let rows = txn.query(&statement, &[&affected.key()]).await?;
         let ids: Vec<ResultId> = rows.iter().map(|row| row.get(0)).collect();
-        patients::lock_shared(txn, &ids).await?;
+        locks::share_people(txn, &ids).await?;
     }
     let statement = txn.prepare_cached(&format!("{found} FOR NO KEY UPDATE")).await?;
     let rows = txn.query(&statement, &[&affected.key()]).await?;

@@ -12,8 +12,12 @@ use crate::{
     catalogue::{self, Test},
     claim::claim,
     error::duplicate,
+    limits::IDENTIFIER_MAX,
+    order_status::lock,
     paging::Cursor,
-    patients, result_view,
+    patients,
+    reason::Reason,
+    result_view,
     result_view::ResultView,
     rows::Reader,
     schema,
@@ -25,7 +29,7 @@ use crate::{
 pub const ORDER_TESTS_MAX: usize = 200;
 // The descriptions of `NewOrder` and `AddTests` say so.
 const _: () = assert!(ORDER_TESTS_MAX == 200);
-const PLACER_MAX: usize = schema::IDENTIFIER_MAX;
+const PLACER_MAX: usize = IDENTIFIER_MAX;
 const DUPLICATE: &str = "this requester has an order with this placerOrderNo already";
 
 /// An order to place.
@@ -57,15 +61,6 @@ pub struct AddTests {
     /// Codes of tests and panels.
     #[schema(value_type = Vec<schema::TestCode>, min_items = 1, max_items = 200)]
     pub tests: Vec<String>,
-}
-
-/// Why something is done.
-#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Reason {
-    /// In a person's words.
-    #[schema(value_type = schema::RequiredReason)]
-    pub reason: String,
 }
 
 /// An order with all that belongs to it.
@@ -354,57 +349,12 @@ pub async fn cancel(txn: &Txn<'_>, actor: &Actor, id: OrderId, reason: &Reason) 
     get(txn, id).await
 }
 
-/// Marks orders as begun: the first specimen was drawn.
-pub(crate) async fn begin(txn: &Txn<'_>, id: OrderId) -> Result<(), LabError> {
-    let sql = "UPDATE lab_order SET status = 'in_progress' WHERE id = $1 AND status = 'registered'";
-    txn.execute(&txn.prepare_cached(sql).await?, &[&id]).await?;
-    Ok(())
-}
-
-/// Completes those orders whose results are all final; one that had not begun, and of which nothing is left,
-/// is cancelled.
-///
-/// The lock comes first, and the look after it in a statement of its own: of two transactions that each
-/// finish one of the last two results, the second must see the first's.
-pub(crate) async fn complete_finished(txn: &Txn<'_>, actor: &Actor, ids: &[OrderId]) -> Result<(), LabError> {
-    lock(txn, ids).await?;
-    let statement = txn
-        .prepare_cached(
-            "UPDATE lab_order o
-             SET status = CASE o.status WHEN 'registered' THEN 'cancelled' ELSE 'completed' END,
-                 cancel_reason = CASE o.status WHEN 'registered' THEN 'all its tests were cancelled' END
-             WHERE o.id = ANY($1) AND o.status IN ('registered', 'in_progress')
-               AND NOT EXISTS (SELECT FROM result r WHERE r.order_id = o.id AND r.open)
-             RETURNING o.id, o.status",
-        )
-        .await?;
-    let rows = txn.query(&statement, &[&ids]).await?;
-    for status in [OrderStatus::Completed, OrderStatus::Cancelled] {
-        let of_status = rows.iter().filter(|row| row.get::<_, &str>(1) == status.as_str());
-        let done: Vec<String> = of_status
-            .map(|row| row.get::<_, OrderId>(0).to_string())
-            .collect();
-        if !done.is_empty() {
-            audit::write_each(txn, actor, &format!("order.{status}"), "order", &done, None).await?;
-        }
-    }
-    Ok(())
-}
-
 pub(crate) async fn head_by_id(txn: &Txn<'_>, id: OrderId) -> Result<OrderHead, LabError> {
     let statement = txn
         .prepare_cached(&format!("SELECT {COLUMNS} FROM lab_order WHERE id = $1"))
         .await?;
     let row = txn.query_opt(&statement, &[&id]).await?;
     head(&row.ok_or_else(|| LabError::not_found("order", id))?)
-}
-
-async fn lock(txn: &Txn<'_>, ids: &[OrderId]) -> Result<(), LabError> {
-    let statement = txn
-        .prepare_cached("SELECT id FROM lab_order WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE")
-        .await?;
-    txn.query(&statement, &[&ids]).await?;
-    Ok(())
 }
 
 fn open(order: &OrderHead) -> Result<(), LabError> {

@@ -5,19 +5,20 @@ use model::{text::TextError, time::Day};
 use tokio_postgres::{Row, types::Json};
 
 use crate::{
-    Actor, LabError, Page, PageRequest, PatientId, ResultId, Sex, Txn, audit,
+    Actor, LabError, Page, PageRequest, PatientId, Sex, Txn, audit,
     claim::claim,
     error::{duplicate, same_version},
     evaluation::{self, Affected},
-    orders::Reason,
+    limits::IDENTIFIER_MAX,
     paging::Cursor,
     patch,
+    reason::Reason,
     rows::Reader,
     schema,
     text::{self, LINE_MAX, Line, Problems, like_prefix, search_key},
 };
 
-const NATIONAL_ID_MAX: usize = schema::IDENTIFIER_MAX;
+const NATIONAL_ID_MAX: usize = IDENTIFIER_MAX;
 /// Most characters of a search.
 pub const SEARCH_CHARS_MAX: usize = 100;
 /// The constraint, and the lock under which a number is taken (also by the database's own guard).
@@ -562,21 +563,6 @@ async fn number_claim(txn: &Txn<'_>, number: &Line, own: PatientId) -> Result<()
     if txn.query_one(&statement, &[number, &own]).await?.get(0) {
         return Err(LabError::conflict("duplicate", DUPLICATE));
     }
-    Ok(())
-}
-
-/// Keeps the data of the people whose results these are as they are, before the results themselves are
-/// locked: a change of them waits, or is waited for, and misses no value. The guards hold each person too.
-pub(crate) async fn lock_shared(txn: &Txn<'_>, results: &[ResultId]) -> Result<(), LabError> {
-    let statement = txn
-        .prepare_cached(
-            "SELECT p.id FROM patient p WHERE p.id IN (
-               SELECT x FROM result r JOIN patient own ON own.id = r.patient_id CROSS JOIN unnest(ARRAY[own.id, own.merged_into]) AS x
-                WHERE r.id = ANY($1))
-             ORDER BY p.id FOR SHARE",
-        )
-        .await?;
-    txn.query(&statement, &[&results]).await?;
     Ok(())
 }
 

@@ -8,14 +8,12 @@ use crate::{
     Actor, LabError, Txn, audit,
     error::same_version,
     evaluation::{self, Affected},
+    limits::ACCESSION_PREFIX_MAX,
     patch,
     rows::Reader,
     schema,
     text::Problems,
 };
-
-/// Most characters of the beginning of accession numbers.
-pub(crate) const ACCESSION_PREFIX_MAX: usize = 6;
 
 /// What a new laboratory begins with.
 #[derive(Debug, Clone)]

@@ -4,7 +4,8 @@ use crate::{
     Actor, Comparator, LabError, OrderId, ResultId, ResultStatus, SpecimenId, SpecimenStatus, Txn, audit,
     catalogue, entry,
     error::same_version,
-    orders::{self, Reason},
+    order_status,
+    reason::Reason,
     result_view,
     rows::Reader,
     schema,
@@ -139,7 +140,7 @@ pub async fn cancel(
         ));
     }
     cancel_many(txn, actor, &[id], &reason).await?;
-    orders::complete_finished(txn, actor, &[order]).await?;
+    order_status::complete_finished(txn, actor, &[order]).await?;
     get(txn, id).await
 }
 

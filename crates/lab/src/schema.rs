@@ -10,10 +10,13 @@ use model::{
 
 pub(crate) use model::openapi::{Line, Note, RequiredReason, TimeZone};
 
-use crate::{catalogue, entry::TEXT_VALUE_MAX, imports, profile::ACCESSION_PREFIX_MAX, units::UNIT_MAX};
-
-/// Most characters of a number or code that others gave.
-pub(crate) const IDENTIFIER_MAX: usize = 64;
+use crate::{
+    limits::{
+        ACCESSION_PREFIX_MAX, CODE_MAX, GROUP_MAX, IDENTIFIER_MAX, IMPORT_FIELD_MAX, INSTRUMENT_MAX,
+        TEXT_VALUE_MAX,
+    },
+    units::UNIT_MAX,
+};
 
 text_schema!(
     /// A number or code that others gave.
@@ -26,13 +29,13 @@ text_schema!(
 text_schema!(
     /// A word by which things are grouped.
     pub(crate) Group,
-    text(1, catalogue::GROUP_MAX).pattern(Some(LINE_PATTERN))
+    text(1, GROUP_MAX).pattern(Some(LINE_PATTERN))
 );
 
 text_schema!(
     /// A test's code.
     pub(crate) TestCode,
-    text(1, catalogue::CODE_MAX).pattern(Some("^[A-Z0-9_]+$")).examples(["GLU"])
+    text(1, CODE_MAX).pattern(Some("^[A-Z0-9_]+$")).examples(["GLU"])
 );
 
 text_schema!(
@@ -73,23 +76,23 @@ text_schema!(
 text_schema!(
     /// A field of a row of an import.
     pub(crate) ImportText,
-    text(0, imports::FIELD_CHARS_MAX).pattern(Some(BLANK_OR_LINE_PATTERN))
+    text(0, IMPORT_FIELD_MAX).pattern(Some(BLANK_OR_LINE_PATTERN))
 );
 
 text_schema!(
     /// The value of a row of an import.
     pub(crate) ImportValue,
-    text(0, imports::FIELD_CHARS_MAX)
+    text(0, IMPORT_FIELD_MAX)
 );
 
 text_schema!(
     /// A field of a row of an import that must be there.
     pub(crate) ImportKey,
-    text(1, imports::FIELD_CHARS_MAX).pattern(Some(LINE_PATTERN))
+    text(1, IMPORT_FIELD_MAX).pattern(Some(LINE_PATTERN))
 );
 
 text_schema!(
     /// The name of an instrument.
     pub(crate) Instrument,
-    text(0, imports::INSTRUMENT_CHARS_MAX).pattern(Some(BLANK_OR_LINE_PATTERN))
+    text(0, INSTRUMENT_MAX).pattern(Some(BLANK_OR_LINE_PATTERN))
 );

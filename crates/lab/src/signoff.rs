@@ -13,7 +13,7 @@ use crate::{
     Actor, ItemProblem, LabError, Number, OrderId, ResultId, ResultStatus, Txn, audit,
     critical::{CRITICAL, LIFTED, NOTIFIED},
     delta::{self, Compared},
-    orders, patients, profile,
+    locks, order_status, profile,
     rows::Reader,
     schema,
     text::{Line, Problems, REASON_MAX},
@@ -239,7 +239,7 @@ pub async fn release(txn: &Txn<'_>, actor: &Actor, items: &Items) -> Result<Sign
     .await?;
     let signed = signed(txn, actor, items, &released, "result.released").await?;
     let orders: BTreeSet<OrderId> = rows.values().map(|row| row.order).collect();
-    orders::complete_finished(txn, actor, &orders.into_iter().collect::<Vec<_>>()).await?;
+    order_status::complete_finished(txn, actor, &orders.into_iter().collect::<Vec<_>>()).await?;
     Ok(signed)
 }
 
@@ -298,7 +298,7 @@ async fn lock(txn: &Txn<'_>, items: &Items) -> Result<HashMap<ResultId, Locked>,
         let message = "this result is named twice; name each once";
         return Err(LabError::invalid(format!("items[{index}].id"), message));
     }
-    patients::lock_shared(txn, &ids).await?;
+    locks::share_people(txn, &ids).await?;
     let statement = txn
         .prepare_cached(&format!(
             "SELECT r.id, r.order_id, r.version, r.status, r.entered_by,

@@ -3,32 +3,16 @@
 //! Which times can be and how they are corrected: `collection`.
 
 use jiff::Timestamp;
-use model::time::Moment;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
-    Actor, LabError, OrderId, ResultStatus, SpecimenId, SpecimenStatus, Txn, audit,
+    Actor, LabError, OrderId, SpecimenId, SpecimenStatus, Txn, audit,
     collection::{Times, confirmed, facts},
-    orders, patch, results,
+    moment::{When, moment},
+    order_status,
     rows::Reader,
-    schema, text,
 };
-
-pub use crate::collection::{CollectionCorrection, correct};
-
-/// When something was done.
-#[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct When {
-    /// The moment; now when absent. Not in the future, and not before the patient's birth.
-    #[serde(default, deserialize_with = "patch::optional::<Moment, _, _>")]
-    pub at: Option<Timestamp>,
-    /// Take a time that is unlikely: collected more than three days away from the order, or more than three
-    /// days on the way. Without it such a time is answered with 409 `unlikely_time`.
-    #[serde(default)]
-    pub confirm_unlikely: bool,
-}
 
 /// When a specimen was said to be collected and received before that was corrected.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
@@ -48,19 +32,6 @@ pub struct SpecimenRevision {
     pub superseded_at: Timestamp,
     /// Why.
     pub reason: String,
-}
-
-/// Why a specimen cannot be used, and whether another is drawn.
-#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Rejection {
-    /// Why, such as "haemolysed".
-    #[schema(value_type = schema::RequiredReason)]
-    pub reason: String,
-    /// Draw another: a replacement specimen is expected, and open results wait for it. Otherwise they are
-    /// cancelled.
-    #[serde(default)]
-    pub recollect: bool,
 }
 
 /// A specimen.
@@ -97,16 +68,6 @@ pub struct Specimen {
     pub revisions: Vec<SpecimenRevision>,
     /// Raised by every change; the ETag.
     pub version: i32,
-}
-
-/// A rejected specimen and what comes after it.
-#[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Rejected {
-    /// The rejected one.
-    pub specimen: Specimen,
-    /// The one to draw instead.
-    pub replacement: Option<Specimen>,
 }
 
 const SELECT: &str = "
@@ -166,7 +127,7 @@ pub async fn collect(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
         .await?;
     txn.execute(&statement, &[&before.id, &at, &actor.staff.as_uuid()])
         .await?;
-    orders::begin(txn, before.order_id).await?;
+    order_status::begin(txn, before.order_id).await?;
     audit::write(
         txn,
         actor,
@@ -225,7 +186,7 @@ pub async fn receive(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
         .await?;
     txn.execute(&statement, &[&before.id, &at, &actor.staff.as_uuid()])
         .await?;
-    orders::begin(txn, before.order_id).await?;
+    order_status::begin(txn, before.order_id).await?;
     audit::write(
         txn,
         actor,
@@ -236,92 +197,6 @@ pub async fn receive(txn: &Txn<'_>, actor: &Actor, barcode: &str, when: &When) -
     )
     .await?;
     get(txn, barcode).await
-}
-
-/// Rejects a specimen. Values that were taken from it go back to the bench (recollect) or are cancelled;
-/// nothing of them is lost. Released results must be voided or amended first.
-///
-/// # Errors
-/// [`LabError::NotFound`]; [`LabError::Conflict`] `state`, `released`, or `nothing_to_recollect`.
-pub async fn reject(
-    txn: &Txn<'_>,
-    actor: &Actor,
-    barcode: &str,
-    rejection: &Rejection,
-) -> Result<Rejected, LabError> {
-    let reason = text::reason(&rejection.reason)?;
-    let before = locked(
-        txn,
-        barcode,
-        &[SpecimenStatus::Collected, SpecimenStatus::Received],
-    )
-    .await?;
-    let statement = txn
-        .prepare_cached("SELECT id, status FROM result WHERE specimen_id = $1 ORDER BY id FOR NO KEY UPDATE")
-        .await?;
-    let rows = txn.query(&statement, &[&before.id]).await?;
-    let mut open = Vec::new();
-    for row in &rows {
-        let row = Reader::new("result", row);
-        let status: ResultStatus = row.get("status")?;
-        if status.is_published() {
-            return Err(LabError::conflict(
-                "released",
-                "results from this specimen were released; void or amend them first",
-            ));
-        }
-        if !status.is_final() {
-            open.push(row.get("id")?);
-        }
-    }
-    let mut replacement = None;
-    if rejection.recollect {
-        if open.is_empty() {
-            return Err(LabError::conflict(
-                "nothing_to_recollect",
-                "no open result waits for this specimen",
-            ));
-        }
-        let order = orders::get(txn, before.order_id).await?;
-        let seq = order.specimens.iter().map(|s| s.seq).max().unwrap_or(0) + 1;
-        let number = &order.head.accession_no;
-        let id = expect(
-            txn,
-            before.order_id,
-            number,
-            seq,
-            &before.specimen_type,
-            Some(before.id),
-        )
-        .await?;
-        results::send_back(txn, actor, &open, Some(id), &reason).await?;
-        replacement = Some(id);
-    } else {
-        results::cancel_many(txn, actor, &open, &reason).await?;
-    }
-    let statement = txn
-        .prepare_cached(
-            "UPDATE specimen SET status = 'rejected', reject_reason = $2, rejected_by = $3 WHERE id = $1",
-        )
-        .await?;
-    txn.execute(&statement, &[&before.id, &reason, &actor.staff.as_uuid()])
-        .await?;
-    let detail = serde_json::json!({ "reason": reason, "recollect": rejection.recollect });
-    audit::write(
-        txn,
-        actor,
-        "specimen.rejected",
-        "specimen",
-        before.id,
-        Some(detail),
-    )
-    .await?;
-    orders::complete_finished(txn, actor, &[before.order_id]).await?;
-    let all = of_order(txn, before.order_id).await?;
-    Ok(Rejected {
-        specimen: get(txn, barcode).await?,
-        replacement: all.into_iter().find(|s| Some(s.id) == replacement),
-    })
 }
 
 /// Records that a specimen was thrown away.
@@ -370,28 +245,6 @@ pub(crate) async fn expect(
     )
     .await?;
     Ok(id)
-}
-
-/// A moment that a person or an instrument states: now when absent, and never in the future. Clocks may
-/// differ by minutes.
-pub(crate) async fn moment(txn: &Txn<'_>, field: &str, at: Option<Timestamp>) -> Result<Timestamp, LabError> {
-    let now: Timestamp = txn.query_one("SELECT clock_timestamp()", &[]).await?.get(0);
-    let at = at.unwrap_or(now);
-    plausible(at, now).map_err(|message| LabError::invalid(field, message))?;
-    Ok(at)
-}
-
-/// Whether a stated moment can be meant.
-pub(crate) fn plausible(at: Timestamp, now: Timestamp) -> Result<(), &'static str> {
-    const CLOCKS_DIFFER_MAX: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
-    const YEAR_1950: i64 = -631_152_000;
-    if at > now.saturating_add(CLOCKS_DIFFER_MAX).unwrap_or(now) {
-        Err("it lies in the future; look at the clock and the zone")
-    } else if at.as_second() < YEAR_1950 {
-        Err("it lies before 1950; look at the year")
-    } else {
-        Ok(())
-    }
 }
 
 /// Locks all specimens of an order, before its results and itself. Who adds a specimen or a result to an

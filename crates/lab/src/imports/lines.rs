@@ -14,14 +14,14 @@ use model::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{IMPORT_ROWS_MAX, SetAside};
-use crate::{Comparator, ImportFormat, LabError, schema, text::block};
+use super::set_aside::{Fields, IMPORT_ROWS_MAX, SetAside};
+use crate::{
+    Comparator, ImportFormat, LabError,
+    limits::{IMPORT_FIELD_MAX, INSTRUMENT_MAX},
+    text::block,
+};
 
 const RAW_CHARS_MAX: usize = 2_000;
-/// Most characters of a field.
-pub(crate) const FIELD_CHARS_MAX: usize = 4_000;
-/// Most characters of an instrument's name.
-pub(crate) const INSTRUMENT_CHARS_MAX: usize = 100;
 /// Most lines of one record.
 const RECORD_LINES_MAX: usize = 100;
 const COLUMNS: [&str; 8] = [
@@ -64,46 +64,6 @@ pub(crate) struct Parsed {
     pub(crate) set_aside: Vec<SetAside>,
 }
 
-/// One row of a file: a line of NDJSON is such an object, and the columns of CSV have these names. `code` or
-/// `loinc` must be there.
-#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, serde::Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(as = ImportRow)]
-pub struct Fields {
-    /// The specimen's barcode.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = schema::ImportKey)]
-    barcode: Option<String>,
-    /// The test, by its code,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<schema::ImportText>)]
-    code: Option<String>,
-    /// or by its LOINC code.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<schema::ImportText>)]
-    loinc: Option<String>,
-    /// The value; absent, empty or a word such as `NA` when nothing was measured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<schema::ImportValue>)]
-    value: Option<String>,
-    /// What stands before the value.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Comparator>)]
-    comparator: Option<String>,
-    /// The test's unit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<schema::ImportText>)]
-    unit: Option<String>,
-    /// What measured it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<schema::Instrument>)]
-    instrument: Option<String>,
-    /// When.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Timestamp>)]
-    resulted_at: Option<String>,
-}
-
 impl Fields {
     /// Every field in normal form, blank ones absent. A value may hold several lines and keeps what is inside
     /// it.
@@ -121,19 +81,19 @@ impl Fields {
         let value = self.value.as_deref().map(block).filter(|text| !text.is_empty());
         if value
             .as_ref()
-            .is_some_and(|value| value.chars().count() > FIELD_CHARS_MAX)
+            .is_some_and(|value| value.chars().count() > IMPORT_FIELD_MAX)
         {
-            return Err(format!("value has more than {FIELD_CHARS_MAX} characters"));
+            return Err(format!("value has more than {IMPORT_FIELD_MAX} characters"));
         }
         Ok(Self {
-            barcode: identifier("barcode", self.barcode, FIELD_CHARS_MAX)?,
-            code: identifier("code", self.code, FIELD_CHARS_MAX)?,
-            loinc: identifier("loinc", self.loinc, FIELD_CHARS_MAX)?,
+            barcode: identifier("barcode", self.barcode, IMPORT_FIELD_MAX)?,
+            code: identifier("code", self.code, IMPORT_FIELD_MAX)?,
+            loinc: identifier("loinc", self.loinc, IMPORT_FIELD_MAX)?,
             value,
-            comparator: identifier("comparator", self.comparator, FIELD_CHARS_MAX)?,
-            unit: identifier("unit", self.unit, FIELD_CHARS_MAX)?,
-            instrument: identifier("instrument", self.instrument, INSTRUMENT_CHARS_MAX)?,
-            resulted_at: identifier("resultedAt", self.resulted_at, FIELD_CHARS_MAX)?,
+            comparator: identifier("comparator", self.comparator, IMPORT_FIELD_MAX)?,
+            unit: identifier("unit", self.unit, IMPORT_FIELD_MAX)?,
+            instrument: identifier("instrument", self.instrument, INSTRUMENT_MAX)?,
+            resulted_at: identifier("resultedAt", self.resulted_at, IMPORT_FIELD_MAX)?,
         })
     }
 }

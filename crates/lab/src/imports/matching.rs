@@ -6,15 +6,15 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use super::{
-    SetAside, group,
     lines::{self, ImportRow},
+    set_aside::SetAside,
 };
 use crate::{
     ImportId, LabError, ResultId, ResultStatus, SpecimenStatus, Txn,
     catalogue::{self, Test},
     entry::{self, Bench, Value},
+    moment::plausible,
     rows::Reader,
-    specimens::plausible,
 };
 
 /// Control material carries this before its number.
@@ -468,4 +468,13 @@ fn find<'a>(row: &ImportRow, known: &'a Known) -> Result<(&'a Bench, &'a Test), 
         ));
     }
     Ok((bench, test))
+}
+
+/// Groups by key, for lookups that many rows share.
+fn group<K: std::hash::Hash + Eq, V>(pairs: impl IntoIterator<Item = (K, V)>) -> HashMap<K, Vec<V>> {
+    let mut groups: HashMap<K, Vec<V>> = HashMap::new();
+    for (key, value) in pairs {
+        groups.entry(key).or_default().push(value);
+    }
+    groups
 }

@@ -11,11 +11,11 @@
 
 mod lines;
 mod matching;
+mod set_aside;
 
-pub use lines::Fields;
-pub(crate) use lines::{FIELD_CHARS_MAX, INSTRUMENT_CHARS_MAX};
+pub use set_aside::{Fields, IMPORT_ROWS_MAX};
 
-use std::collections::HashMap;
+use set_aside::SetAside;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -29,8 +29,6 @@ use crate::{
 
 /// Most bytes of a file.
 pub const IMPORT_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Most rows of a file, without blank lines and the CSV's header.
-pub const IMPORT_ROWS_MAX: usize = 50_000;
 
 /// An imported file, with the counts of its latest run: those four add up to `rowsTotal`.
 #[derive(Debug, Clone, serde::Serialize, utoipa::ToSchema)]
@@ -86,17 +84,6 @@ pub struct ImportError {
     pub code: String,
     /// What is wrong.
     pub reason: String,
-}
-
-/// A row that cannot land, before it is stored.
-#[derive(Clone, PartialEq)]
-pub(crate) struct SetAside {
-    line: i32,
-    raw: String,
-    code: String,
-    reason: String,
-    /// What was read of it, to be tried again; absent when it cannot be read.
-    fields: Option<lines::Fields>,
 }
 
 /// What one run found, apart from what it set aside.
@@ -398,8 +385,7 @@ async fn store_set_aside(txn: &Txn<'_>, id: ImportId, run: i32, rows: &[SetAside
     let raws: Vec<&str> = rows.iter().map(|row| row.raw.as_str()).collect();
     let codes: Vec<&str> = rows.iter().map(|row| row.code.as_str()).collect();
     let reasons: Vec<&str> = rows.iter().map(|row| row.reason.as_str()).collect();
-    let fields: Vec<Option<Json<&lines::Fields>>> =
-        rows.iter().map(|row| row.fields.as_ref().map(Json)).collect();
+    let fields: Vec<Option<Json<&Fields>>> = rows.iter().map(|row| row.fields.as_ref().map(Json)).collect();
     let statement = txn
         .prepare_cached(
             "INSERT INTO import_error (batch_id, run, line, raw, code, reason, fields)
@@ -474,20 +460,11 @@ async fn set_aside_of(txn: &Txn<'_>, id: ImportId, run: i32) -> Result<Vec<SetAs
                 code: row.get("code")?,
                 reason: row.get("reason")?,
                 fields: row
-                    .get::<Option<Json<lines::Fields>>>("fields")?
+                    .get::<Option<Json<Fields>>>("fields")?
                     .map(|Json(fields)| fields),
             })
         })
         .collect()
-}
-
-/// Groups by key, for lookups that many rows share.
-fn group<K: std::hash::Hash + Eq, V>(pairs: impl IntoIterator<Item = (K, V)>) -> HashMap<K, Vec<V>> {
-    let mut groups: HashMap<K, Vec<V>> = HashMap::new();
-    for (key, value) in pairs {
-        groups.entry(key).or_default().push(value);
-    }
-    groups
 }
 
 const SELECT: &str = "

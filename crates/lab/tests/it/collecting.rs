@@ -3,12 +3,12 @@
 
 use jiff::{SignedDuration, Timestamp, civil::date};
 use lab::{
-    LabError, PatientId, Sex, Txn, audit,
+    LabError, PatientId, Sex, Txn, When, audit,
+    collection::CollectionCorrection,
     orders::{self, Order},
     patients::{self, PatientPatch},
     profile::{self, ProfilePatch},
-    results, signoff,
-    specimens::{self, CollectionCorrection, When},
+    results, signoff, specimens,
 };
 
 use crate::{
@@ -180,7 +180,8 @@ async fn a_corrected_collection_evaluates_what_waits_again_and_marks_what_left()
     let barcode = &order.specimens[0].barcode;
     let version = specimens::get(&txn, barcode).await.unwrap().version;
     let right = ago(&txn, 2).await;
-    let stale = specimens::correct(&txn, &lab.technician, barcode, 1, &correction(Some(right), None)).await;
+    let stale =
+        lab::collection::correct(&txn, &lab.technician, barcode, 1, &correction(Some(right), None)).await;
     assert!(matches!(stale, Err(LabError::Version { .. })), "{stale:?}");
     for (wrong, field) in [
         (correction(None, None), "collectedAt"),
@@ -198,22 +199,22 @@ async fn a_corrected_collection_evaluates_what_waits_again_and_marks_what_left()
         ),
     ] {
         is_invalid(
-            specimens::correct(&txn, &lab.technician, barcode, version, &wrong).await,
+            lab::collection::correct(&txn, &lab.technician, barcode, version, &wrong).await,
             field,
         );
     }
     let mut unreasoned = correction(Some(right), None);
     unreasoned.reason = " ".to_owned();
     is_invalid(
-        specimens::correct(&txn, &lab.technician, barcode, version, &unreasoned).await,
+        lab::collection::correct(&txn, &lab.technician, barcode, version, &unreasoned).await,
         "reason",
     );
     let unlikely = correction(Some(ago(&txn, 24 * 30).await), None);
     assert_eq!(
-        conflict(specimens::correct(&txn, &lab.technician, barcode, version, &unlikely).await),
+        conflict(lab::collection::correct(&txn, &lab.technician, barcode, version, &unlikely).await),
         "unlikely_time"
     );
-    let corrected = specimens::correct(
+    let corrected = lab::collection::correct(
         &txn,
         &lab.technician,
         barcode,
@@ -237,7 +238,7 @@ async fn a_corrected_collection_evaluates_what_waits_again_and_marks_what_left()
 
     let barcode = &left.specimens[0].barcode;
     let version = specimens::get(&txn, barcode).await.unwrap().version;
-    specimens::correct(
+    lab::collection::correct(
         &txn,
         &lab.supervisor,
         barcode,
@@ -258,7 +259,7 @@ async fn a_collection_that_was_not_noted_is_noted_later() {
     let patient = adult(&txn, &lab).await;
     let order = ordered(&txn, &lab, &patient).await;
     let barcode = &order.specimens[0].barcode;
-    let expected = specimens::correct(
+    let expected = lab::collection::correct(
         &txn,
         &lab.technician,
         barcode,
@@ -272,7 +273,7 @@ async fn a_collection_that_was_not_noted_is_noted_later() {
         .unwrap();
     assert_eq!(received.collected_by, None);
     let drawn = ago(&txn, 1).await;
-    let noted = specimens::correct(
+    let noted = lab::collection::correct(
         &txn,
         &lab.technician,
         barcode,

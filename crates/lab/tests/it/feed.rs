@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use lab::{
-    PageRequest, ResultStatus,
-    orders::Reason,
-    result_feed, results,
+    PageRequest, Reason, ResultStatus, result_feed, results,
     signoff::{self},
 };
 

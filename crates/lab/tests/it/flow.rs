@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 use lab::{
-    Flag, LabError, OrderStatus, PageRequest, ResultId, ResultStatus, audit,
+    Flag, LabError, OrderStatus, PageRequest, ResultId, ResultStatus, When, audit,
     orders::{self, AddTests},
     report, results,
     signoff::{self, Item, Items},
-    specimens::{self, When},
+    specimens,
 };
 
 use crate::support::{

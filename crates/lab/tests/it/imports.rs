@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use lab::{
-    Comparator, Flag, ImportFormat, LabError, PageRequest, ResultStatus,
+    Comparator, Flag, ImportFormat, LabError, PageRequest, ResultStatus, When,
     imports::{self, ImportError},
     orders, results,
     signoff::{self},
-    specimens::{self, When},
+    specimens,
 };
 
 use crate::support::{Lab, adult, conflict, is_invalid, is_missing, items, new_order, received, value};

@@ -2,13 +2,12 @@
 
 use jiff::civil::{Date, date};
 use lab::{
-    Age, Comparator, Flag, Number, Sex, Txn,
+    Age, Comparator, Flag, Number, Sex, Txn, When,
     catalogue::{self, NewTest, TestPatch},
     orders, patients,
     ranges::{self, CloseRange, NewRange},
     results::{self, ResultView},
-    signoff,
-    specimens::{self, When},
+    signoff, specimens,
 };
 
 use crate::support::{

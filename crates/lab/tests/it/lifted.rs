@@ -6,10 +6,10 @@ use lab::{
     Number, PatientId, ResultId, ResultStatus, Sex, Txn,
     amendments::{self, AmendmentEntry, AmendmentVerification},
     catalogue,
+    collection::CollectionCorrection,
     patients::{self, PatientMerge, PatientPatch},
     profile::{self, ProfilePatch},
-    ranges, results, signoff,
-    specimens::{self, CollectionCorrection},
+    ranges, results, signoff, specimens,
 };
 
 use crate::{
@@ -126,7 +126,7 @@ async fn every_cause_leaves_the_mark_on_record_and_holds_the_value_back() {
         reason: "misread".to_owned(),
         confirm_unlikely: true,
     };
-    specimens::correct(&txn, &lab.technician, &barcode, specimen.version, &correction)
+    lab::collection::correct(&txn, &lab.technician, &barcode, specimen.version, &correction)
         .await
         .unwrap();
     is_lifted(&txn, &lab, id, "collected").await;

@@ -7,8 +7,8 @@ use lab::{
     LabError, OrderId, OrderStatus, ResultId, SpecimenStatus,
     orders::{self, AddTests},
     patients::{self, PatientPatch},
+    rejection::Rejection,
     results, signoff,
-    specimens::{self, Rejection},
 };
 
 use crate::support::{Lab, adult, items, reason, received, value};
@@ -107,7 +107,7 @@ async fn a_test_added_while_its_specimen_is_rejected_moves_along() {
         .unwrap();
     let rejecting = two.transaction().await.unwrap();
     let rejection = rejection();
-    let reject = specimens::reject(&rejecting, &lab.technician, &barcode, &rejection);
+    let reject = lab::rejection::reject(&rejecting, &lab.technician, &barcode, &rejection);
     let (rejected, ()) = tokio::join!(reject, async {
         somebody_waits(&lab).await;
         adding.commit().await.unwrap();
@@ -128,7 +128,7 @@ async fn a_test_added_after_a_rejection_waits_for_the_replacement() {
     setup.commit().await.unwrap();
 
     let rejecting = one.transaction().await.unwrap();
-    specimens::reject(&rejecting, &lab.technician, &barcode, &rejection())
+    lab::rejection::reject(&rejecting, &lab.technician, &barcode, &rejection())
         .await
         .unwrap();
     let adding = two.transaction().await.unwrap();

@@ -2,9 +2,8 @@
 //! tables.
 
 use lab::{
-    ResultStatus,
+    Reason, ResultStatus,
     amendments::{self, AmendmentEntry, AmendmentVerification},
-    orders::Reason,
     results, signoff,
 };
 

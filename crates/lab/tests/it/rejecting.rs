@@ -1,10 +1,8 @@
 //! Specimens that cannot be used.
 
 use lab::{
-    OrderStatus, ResultStatus, SpecimenStatus, history,
-    orders::{self},
-    results,
-    specimens::{self, Rejection, When},
+    OrderStatus, ResultStatus, SpecimenStatus, When, history, orders, rejection::Rejection, results,
+    specimens,
 };
 
 use crate::support::{Lab, adult, conflict, is_missing, received, released, value};
@@ -25,7 +23,7 @@ async fn a_rejected_specimen_is_drawn_again_or_its_tests_are_given_up() {
         reason: "haemolysed".to_owned(),
         recollect,
     };
-    let rejected = specimens::reject(&txn, &lab.technician, &barcode, &rejection(true))
+    let rejected = lab::rejection::reject(&txn, &lab.technician, &barcode, &rejection(true))
         .await
         .unwrap();
     assert_eq!(rejected.specimen.status, SpecimenStatus::Rejected);
@@ -53,7 +51,7 @@ async fn a_rejected_specimen_is_drawn_again_or_its_tests_are_given_up() {
     specimens::receive(&txn, &lab.technician, &new.barcode, &When::default())
         .await
         .unwrap();
-    let gone = specimens::reject(&txn, &lab.technician, &new.barcode, &rejection(false))
+    let gone = lab::rejection::reject(&txn, &lab.technician, &new.barcode, &rejection(false))
         .await
         .unwrap();
     assert!(gone.replacement.is_none());
@@ -62,7 +60,7 @@ async fn a_rejected_specimen_is_drawn_again_or_its_tests_are_given_up() {
     assert_eq!(order.head.status, OrderStatus::Completed, "nothing is left to do");
 
     let other = released(&txn, &lab, &patient, "K", &value("4.0", "mmol/L")).await;
-    let kept = specimens::reject(&txn, &lab.technician, &other.barcode, &rejection(true)).await;
+    let kept = lab::rejection::reject(&txn, &lab.technician, &other.barcode, &rejection(true)).await;
     assert_eq!(conflict(kept), "released");
     let done = specimens::dispose(&txn, &lab.technician, &other.barcode)
         .await

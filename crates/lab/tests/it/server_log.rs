@@ -6,8 +6,7 @@ use std::{os::unix::fs::PermissionsExt, path::Path};
 use embedded::{Cluster, ClusterOptions};
 use jiff::civil::date;
 use lab::{
-    Sex, catalogue,
-    orders::{self},
+    Sex, catalogue, orders,
     patients::{self, PatientPatch},
     staff::{self, NewStaff, StaffPatch},
 };

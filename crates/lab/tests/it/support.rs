@@ -8,13 +8,13 @@ use std::{
 use deadpool_postgres::{Manager, Object, Pool};
 use jiff::civil::{Date, date};
 use lab::{
-    Actor, AmendmentStatus, LabError, LabSeed, ResultId, ResultStatus, Sex, Txn, amendments,
+    Actor, AmendmentStatus, LabError, LabSeed, Reason, ResultId, ResultStatus, Sex, Txn, When, amendments,
     critical::{self, CriticalNotice, CriticalNoticeEntry},
-    orders::{self, NewOrder, Order, Reason},
+    orders::{self, NewOrder, Order},
     patients::{self, NewPatient, Patient},
     results::{self, ResultView, ValueEntry},
     signoff::{self, Item, Items},
-    specimens::{self, When},
+    specimens,
     staff::{self, NewStaff},
 };
 use model::{Email, Role, StaffId, TenantId, quote_ident};

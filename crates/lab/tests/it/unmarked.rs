@@ -3,15 +3,14 @@
 
 use jiff::civil::{Date, date};
 use lab::{
-    Comparator, ImportFormat, LabError, Number, PatientId, ResultId, Sex, Txn,
+    Comparator, ImportFormat, LabError, Number, PatientId, ResultId, Sex, Txn, When,
     amendments::{self, AmendmentEntry},
     catalogue::{self, NewTest},
     imports, orders,
     patients::{self, Patient, PatientPatch},
     ranges::{self, NewRange},
     results::{self, ValueEntry},
-    signoff,
-    specimens::{self, When},
+    signoff, specimens,
 };
 
 use crate::support::{

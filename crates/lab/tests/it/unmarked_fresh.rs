@@ -3,13 +3,12 @@
 
 use jiff::civil::date;
 use lab::{
-    Age, LabError, Number, Sex,
+    Age, LabError, Number, Sex, When,
     amendments::{self, AmendmentEntry},
     patients::{self, PatientPatch},
     profile::{self, ProfilePatch},
     ranges::{self, CloseRange, NewRange},
-    results, signoff,
-    specimens::{self, When},
+    results, signoff, specimens,
 };
 
 use crate::{

@@ -1,10 +1,7 @@
 //! In which ways can a critical value be released unmarked by whoever speaks SQL with the laboratory's own
 //! role? The database's guards are the last wall: each of these goes around the code above them.
 
-use lab::{
-    ResultId, Sex, orders, results, signoff,
-    specimens::{self, When},
-};
+use lab::{ResultId, Sex, When, orders, results, signoff, specimens};
 
 use crate::{
     guards::{Scene, state},

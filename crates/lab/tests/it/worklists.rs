@@ -1,11 +1,9 @@
 //! The worklist and its token.
 
 use lab::{
-    PageRequest, ResultStatus,
-    orders::{self},
-    results,
+    PageRequest, ResultStatus, When, orders, results,
     results::ValueEntry,
-    specimens::{self, When},
+    specimens,
     worklist::{self, WorklistFilter},
 };
 

@@ -3,8 +3,8 @@
 use actix_web::{HttpRequest, HttpResponse, get, post};
 use jiff::civil::Date;
 use lab::{
-    Action, OrderId, OrderStatus, Page, PageRequest, PatientId,
-    orders::{self, AddTests, NewOrder, Order, OrderFilter, OrderHead, Reason},
+    Action, OrderId, OrderStatus, Page, PageRequest, PatientId, Reason,
+    orders::{self, AddTests, NewOrder, Order, OrderFilter, OrderHead},
     report::Report,
 };
 use model::{openapi::Line, time::Day};

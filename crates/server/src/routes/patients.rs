@@ -3,8 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, get, patch, post};
 use jiff::civil::Date;
 use lab::{
-    Action, Page, PageRequest, PatientId,
-    orders::Reason,
+    Action, Page, PageRequest, PatientId, Reason,
     over_time::{self, TimeFilter, TimedResult},
     patients::{self, NewPatient, Patient, PatientMerge, PatientPatch, PatientSearch},
 };

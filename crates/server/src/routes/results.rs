@@ -2,10 +2,9 @@
 
 use actix_web::{HttpResponse, get, post, put};
 use lab::{
-    Action, ResultId,
+    Action, Reason, ResultId,
     critical::{self, CriticalNoticeEntry},
     history::History,
-    orders::Reason,
     results::{self, ResultView, ValueEntry},
 };
 

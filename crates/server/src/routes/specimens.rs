@@ -2,8 +2,11 @@
 
 use actix_web::{HttpResponse, get, patch, post};
 use lab::{
-    Action,
-    specimens::{self, CollectionCorrection, Rejected, Rejection, Specimen, When},
+    Action, When,
+    collection::CollectionCorrection,
+    rejection::Rejected,
+    rejection::Rejection,
+    specimens::{self, Specimen},
 };
 
 use crate::{
@@ -65,7 +68,7 @@ pub(crate) async fn correct(
 ) -> ApiResult<HttpResponse> {
     let specimen = tenant
         .write(Action::SpecimenCorrect, async |txn, actor| {
-            specimens::correct(txn, actor, &barcode.0, version.0, &body.value).await
+            lab::collection::correct(txn, actor, &barcode.0, version.0, &body.value).await
         })
         .await?;
     Ok(response::ok_tagged(specimen.version, &specimen))
@@ -82,7 +85,7 @@ pub(crate) async fn reject(
 ) -> ApiResult<HttpResponse> {
     let rejected = tenant
         .write(Action::SpecimenHandle, async |txn, actor| {
-            specimens::reject(txn, actor, &barcode.0, &body.value).await
+            lab::rejection::reject(txn, actor, &barcode.0, &body.value).await
         })
         .await?;
     Ok(response::ok(&rejected))

@@ -19,7 +19,7 @@ const BOUNDS: &[(&str, usize)] = &[
     ("bench", 2),
     ("embedded", 4),
     ("identity", 2),
-    ("lab", 102),
+    ("lab", 9),
     ("model", 9),
     ("outbox", 4),
     ("bootstrap", 3),

@@ -277,6 +277,8 @@ fn environment(cluster: &Cluster, dir: &Path) -> BTreeMap<String, String> {
         ("TENANTRY_PG_BIN", cluster.bin().dir().display().to_string()),
         ("TENANTRY_HTTP_LISTEN", "127.0.0.1:0".to_owned()),
         ("TENANTRY_HTTP_WORKERS", "1".to_owned()),
+        // A killed router counts until its registration expires, so the budgets of several rounds must fit.
+        ("TENANTRY_ROUTER_BUDGET", "16".to_owned()),
         // The operations of a killed worker wait at most this long.
         ("TENANTRY_WORKER_LEASE_S", "2".to_owned()),
         ("TENANTRY_WORKER_POLL_MS", "200".to_owned()),

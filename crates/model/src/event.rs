@@ -1,6 +1,6 @@
 //! What the platform tells others about: the types of events, and how far a delivery of one is.
 
-use crate::{TenantEvent, words};
+use crate::{TenantEvent, word::words};
 
 /// The type of an event that is told to others. A type keeps its meaning for ever; new ones may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

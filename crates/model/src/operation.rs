@@ -2,7 +2,7 @@
 //! API and the terminal name them alike. Which steps a kind of operation has, and in which order, the
 //! provisioner says.
 
-use crate::words;
+use crate::word::words;
 
 /// A durable, stepwise change to one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,4 +1,4 @@
-use crate::words;
+use crate::word::words;
 
 /// What a person does in the laboratory, and so what they may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! A tenant's life: which event leads from which state to which. Every change of a tenant's status goes
 //! through [`TenantState::on`].
 
-use crate::words;
+use crate::word::words;
 
 /// Where a laboratory stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 
 use crate::{
-    Actor, Entity, Lease, Position, RegistryError, leases::held, page_limit, row::Reader, sql,
+    Actor, Entity, Lease, Position, RegistryError, leases::held, paging::page_limit, row::Reader, sql,
     tenants::version_number,
 };
 

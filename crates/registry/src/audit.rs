@@ -9,7 +9,7 @@ use model::TenantId;
 use serde_json::Value;
 use tokio_postgres::Row;
 
-use crate::{Actor, RegistryError, page_limit, row::Reader, sql};
+use crate::{Actor, RegistryError, paging::page_limit, row::Reader, sql};
 
 /// One line of the audit.
 #[derive(Debug, Clone)]

@@ -9,7 +9,9 @@ use model::{DeliveryId, DeliveryStatus, EventId, WebhookId};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use crate::{Entity, OutboxEvent, RegistryError, Webhook, page_limit, row::Reader, sql, webhook_by_id};
+use crate::{
+    Entity, OutboxEvent, RegistryError, Webhook, paging::page_limit, row::Reader, sql, webhook_by_id,
+};
 
 /// One event on its way to one address.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use model::{OperationId, TenantId};
 use serde_json::Value;
 use tokio_postgres::Row;
 
-use crate::{Actor, RegistryError, page_limit, row::Reader, sql};
+use crate::{Actor, RegistryError, paging::page_limit, row::Reader, sql};
 
 /// Something that happened.
 #[derive(Debug, Clone)]

@@ -28,6 +28,7 @@ mod operations;
 mod operators;
 mod origins;
 mod outbox;
+mod paging;
 mod pool;
 mod position;
 mod processes;
@@ -87,6 +88,7 @@ pub use operators::{
 };
 pub use origins::tenants_with_people;
 pub use outbox::{NewOutboxEvent, OutboxEvent, Recipients, outbox_insert, outbox_of_operation_end};
+pub use paging::PAGE_MAX;
 pub use pool::{Registry, RegistryClient, RegistryOptions, RegistryTransaction};
 pub use position::{NotAPosition, Position};
 pub use processes::{PROCESS_TTL, Process, ProcessReport, process_end, process_report, processes_list};
@@ -115,11 +117,3 @@ pub use webhooks::{
     webhook_hold_in_txn, webhook_insert, webhook_reached, webhook_set_enabled, webhook_set_secret,
     webhooks_list,
 };
-
-/// The most rows that one page of any list holds; a larger wish is cut down to it.
-pub const PAGE_MAX: u32 = 500;
-
-/// The part of a page's size that SQL takes.
-pub(crate) fn page_limit(wished: u32) -> i64 {
-    i64::from(wished.clamp(1, PAGE_MAX))
-}

@@ -6,7 +6,7 @@ use model::{OperationId, OperationKind, OperationStatus, Slug, TenantId, UndoRea
 use serde_json::Value;
 use tokio_postgres::Row;
 
-use crate::{Actor, Entity, Position, RegistryError, page_limit, row::Reader, sql};
+use crate::{Actor, Entity, Position, RegistryError, paging::page_limit, row::Reader, sql};
 
 /// A durable change to one laboratory.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use deadpool_postgres::GenericClient;
 use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{PAGE_MAX, RegistryError, page_limit, row::Reader, sql};
+use crate::{PAGE_MAX, RegistryError, paging::page_limit, row::Reader, sql};
 
 /// How long a process counts as running after it was heard of.
 pub const PROCESS_TTL: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use model::{ClientNetwork, Email, Slug, TenantId};
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{RegistryError, page_limit, row::Reader, sql};
+use crate::{RegistryError, paging::page_limit, row::Reader, sql};
 
 /// The most rows of one hour. What is beyond is counted without its place, account and client.
 const ROWS_PER_HOUR_MAX: i64 = 200;

@@ -17,7 +17,7 @@ use model::{RouterId, ServerName, TenantId};
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
-use crate::{PAGE_MAX, RegistryError, page_limit, row::Reader, sql};
+use crate::{PAGE_MAX, RegistryError, paging::page_limit, row::Reader, sql};
 
 /// A registered router.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use model::{Slug, TenantId};
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Actor, Outcome, RegistryError, page_limit, row::Reader, sql};
+use crate::{Actor, Outcome, RegistryError, paging::page_limit, row::Reader, sql};
 
 /// One laboratory's backups.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio_postgres::{Row, types::ToSql};
 
 use crate::{
-    Change, Entity, NewTenantEvent, RegistryError, event_insert, outbox, page_limit, row::Reader, sql,
+    Change, Entity, NewTenantEvent, RegistryError, event_insert, outbox, paging::page_limit, row::Reader, sql,
 };
 
 /// A laboratory as the registry knows it.

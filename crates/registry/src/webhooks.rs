@@ -144,7 +144,7 @@ pub async fn webhooks_list(client: &impl GenericClient) -> Result<Vec<Webhook>, 
         columns!(),
         " FROM webhooks ORDER BY webhooks.created_at, id LIMIT $1"
     );
-    let limit = crate::page_limit(crate::PAGE_MAX);
+    let limit = crate::paging::page_limit(crate::PAGE_MAX);
     let rows = sql::rows(client, "listing webhooks", statement, &[&limit]).await?;
     rows.iter().map(Webhook::from_row).collect()
 }

@@ -6,7 +6,7 @@ use prometheus_client::{
 };
 use registry::{BackupSchedule, BackupTotals, backup_schedules_oldest, backup_totals};
 
-use super::gauge;
+use super::figures::gauge;
 use crate::{
     metrics::{TENANT_SERIES_MAX, TenantLabels},
     problem::ApiResult,

@@ -4,6 +4,7 @@
 //! own are added up under `other`.
 
 mod backups;
+mod figures;
 mod router;
 mod servers;
 mod tenants;
@@ -12,9 +13,7 @@ mod webhooks;
 
 use model::OperationStatus;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{
-        counter::ConstCounter,
         family::Family,
         gauge::{ConstGauge, Gauge},
     },
@@ -24,12 +23,9 @@ use registry::{OperationFilter, operations_list};
 
 use crate::{problem::ApiResult, state::AppState};
 
-pub(crate) use totals::Totals;
+use figures::{StatusLabels, counter, gauge, number};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StatusLabels {
-    status: &'static str,
-}
+pub(crate) use totals::Totals;
 
 /// Reads the figures of this moment into a registry of their own. The master database being away is a figure,
 /// too.
@@ -83,18 +79,6 @@ pub async fn read(state: &AppState) -> Registry {
         Err(_unavailable) => gauge(&mut out, "registry_up", "Whether the registry answered", 0),
     }
     out
-}
-
-fn gauge(out: &mut Registry, name: &str, help: &str, value: i64) {
-    out.register(name, help, ConstGauge::new(value));
-}
-
-fn counter(out: &mut Registry, name: &str, help: &str, value: u64) {
-    out.register(name, help, ConstCounter::new(value));
-}
-
-fn number(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Counts the operations that have not ended; every status has its figure, also when it is zero.

@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 use resolver::{Evictions, ResolverStats, WAIT_BUCKETS_S};
 
-use super::{counter, gauge, number};
+use super::figures::{counter, gauge, number};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {

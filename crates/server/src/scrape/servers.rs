@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 use resolver::ServerStats;
 
-use super::number;
+use super::figures::number;
 use crate::metrics::Metrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -8,7 +8,7 @@ use prometheus_client::{
 };
 use resolver::{PoolStatus, TenantPoolStats};
 
-use super::{number, totals::Counts};
+use super::{figures::number, totals::Counts};
 use crate::metrics::{Metrics, TenantLabels};
 
 pub(super) fn put(out: &mut Registry, metrics: &Metrics, tenants: &[TenantPoolStats]) {

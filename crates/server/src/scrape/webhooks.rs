@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{StatusLabels, counter, gauge};
+use super::figures::{StatusLabels, counter, gauge};
 use crate::{problem::ApiResult, state::AppState};
 
 /// What this process has sent.

@@ -20,13 +20,12 @@ const BOUNDS: &[(&str, usize)] = &[
     ("embedded", 4),
     ("identity", 2),
     ("lab", 9),
-    ("model", 9),
     ("outbox", 4),
     ("bootstrap", 3),
     ("provisioner", 166),
-    ("registry", 50),
+    ("registry", 4),
     ("resolver", 2),
-    ("server", 23),
+    ("server", 13),
     ("tenantctl", 4),
 ];
 

@@ -2,14 +2,18 @@
 //! it is the one that the server has, and which databases the server itself says that the role can connect
 //! to.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, stream};
 use identity::SealContext;
 use model::{ServerName, Slug, TenantState};
 use pg::ConnectTarget;
 use registry::Tenant;
-use tokio_postgres::error::SqlState;
+use tokio::time::sleep;
+use tokio_postgres::{Client, error::SqlState};
 
 use super::{
     deep::as_before,
@@ -21,6 +25,9 @@ use crate::{Inner, ProvisionError, server::reachable};
 
 /// How many roles log in at once, over all servers.
 const PARALLEL_MAX: usize = 8;
+/// How long a log-in waits for room, and between two attempts.
+const ROOM_LIMIT: Duration = Duration::from_secs(3);
+const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
 /// What was found without a log-in, and is told once.
 pub(super) struct Told<'a> {
@@ -98,9 +105,25 @@ async fn log_in(
     let target = admin
         .with_user(tenant.role_name.as_str(), password)
         .with_database(tenant.db_name.as_str());
-    let client = inner.connect(&target).await?;
+    let client = connect_when_there_is_room(inner, &target).await?;
     let asked = reachable(&client).await;
     asked.map_err(ProvisionError::db("asking what the role can reach", &target))
+}
+
+/// Waits a little for room: the doctor's own sessions in the laboratory's database count against its limit until
+/// the server has ended them.
+async fn connect_when_there_is_room(inner: &Inner, target: &ConnectTarget) -> Result<Client, ProvisionError> {
+    let due = Instant::now() + ROOM_LIMIT;
+    loop {
+        match inner.connect(target).await {
+            Err(ProvisionError::Connect(refusal))
+                if refusal.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) && Instant::now() < due =>
+            {
+                sleep(ROOM_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn elsewhere(tenant: &Tenant, database: &str) -> Finding {

@@ -306,8 +306,8 @@ mod tests {
         assert_eq!(original.difference_but_for(&missing(&[]), &copy), None);
         assert!(original.difference(&copy).unwrap().contains("to gone"));
         let less = shape(&["extension x 1.1"]);
-        let told = original.difference_but_for(&missing(&[]), &less).unwrap();
-        assert!(told.contains("to here"), "{told}");
+        let difference = original.difference_but_for(&missing(&[]), &less).unwrap();
+        assert!(difference.contains("to here"), "{difference}");
         assert_eq!(
             original.difference_but_for(&missing(&["TABLE public.t"]), &less),
             None

@@ -42,7 +42,7 @@ impl Attending {
         self.task.abort();
         let end = async |client: &_| registry::process_end(client, &self.name).await;
         if let Err(error) = self.registry.within(LIMIT, end).await {
-            tracing::debug!(%error, "the registry is not told that this process ends");
+            tracing::debug!(%error, "the registry does not record that this process ends");
         }
     }
 }
@@ -87,7 +87,7 @@ impl Platform {
             loop {
                 tokio::time::sleep(EVERY).await;
                 if let Err(error) = say(&registry, &clock, &mut report).await {
-                    tracing::debug!(%error, "the registry is not told that this process runs; trying again");
+                    tracing::debug!(%error, "the registry does not record that this process runs; trying again");
                 }
                 let off = report.clock_offset.abs() > OFFSET_MAX;
                 if off && !warned {

@@ -147,7 +147,7 @@ impl Outbox {
             .body(body);
         Ok(match request.send().await {
             Ok(response) => judge(response, config.clock.now()).await,
-            Err(error) => Outcome::failed(http::told(&error)),
+            Err(error) => Outcome::failed(http::describe(&error)),
         })
     }
 
@@ -215,7 +215,7 @@ impl Outbox {
                 if !registry::webhook_failed_in_txn(txn, claimed.webhook.id, &rule, &why).await? {
                     return Ok(false);
                 }
-                self.tell_of_switching_off(txn, claimed, &why).await?;
+                self.notify_of_switching_off(txn, claimed, &why).await?;
                 Ok(true)
             })
             .await?;
@@ -242,7 +242,7 @@ impl Outbox {
         Ok(())
     }
 
-    async fn tell_of_switching_off(
+    async fn notify_of_switching_off(
         &self,
         txn: &registry::RegistryTransaction<'_>,
         claimed: &Claimed,

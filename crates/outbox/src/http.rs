@@ -61,11 +61,13 @@ pub(crate) fn client(config: &OutboxConfig) -> Result<Client, OutboxError> {
         .timeout(config.request_timeout)
         .user_agent(concat!("tenantry/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|error| OutboxError::Tls { why: told(&error) })
+        .map_err(|error| OutboxError::Tls {
+            why: describe(&error),
+        })
 }
 
 /// An error with its causes. The URL is left out: it may hold a token of the receiver's.
-pub(crate) fn told(error: &reqwest::Error) -> String {
+pub(crate) fn describe(error: &reqwest::Error) -> String {
     let mut text = if error.is_timeout() {
         return "no answer in time".to_owned();
     } else if error.is_connect() {

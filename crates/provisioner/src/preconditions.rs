@@ -90,7 +90,7 @@ impl Provisioner {
             .left_out
             .iter()
             .filter(|item| !in_place || item.kind != "database setting");
-        let mut told: Vec<String> = left_out
+        let mut not_kept: Vec<String> = left_out
             .map(|item| format!("{} {}: {}", item.kind, item.name, item.why))
             .collect();
         let client = self.inner.config.registry.client().await?;
@@ -99,7 +99,7 @@ impl Provisioner {
         let lived = living.map(|tenant| tenant.server);
         let lived = lived.or_else(|| ServerName::parse(&manifest.server).ok());
         let Some(server) = server.or(lived.as_ref()) else {
-            return Ok(told);
+            return Ok(not_kept);
         };
         let session = self.inner.session(self.inner.admin_on(server).await?).await?;
         let namespace = &self.inner.config.namespace;
@@ -112,7 +112,7 @@ impl Provisioner {
             .collect();
         for role in absent(&session, &wanted).await? {
             let owned = inventory.owners.iter().filter(|owned| owned.role == role).count();
-            told.push(format!(
+            not_kept.push(format!(
                 "rights of the role {}, which {} does not have; what it owned, {owned} objects, becomes the \
                  administrator's",
                 quote_ident(&role),
@@ -120,7 +120,7 @@ impl Provisioner {
             ));
         }
         self.inner.keep(session).await;
-        Ok(told)
+        Ok(not_kept)
     }
 }
 
@@ -325,14 +325,14 @@ pub(crate) async fn holds(
         )
         .await
         .map_err(ProvisionError::db("looking for what holds the database", &session.target))?;
-    let told = rows.iter().map(|row| {
+    let holds = rows.iter().map(|row| {
         format!(
             "the database {} cannot be dropped: {}",
             database.as_str(),
             row.get::<_, String>(0)
         )
     });
-    Ok(told.collect())
+    Ok(holds.collect())
 }
 
 /// Roles that the server does not have and that an archive cannot be restored without. Others are left out

@@ -44,7 +44,7 @@ impl Provisioner {
         let (inner, closed) = (self.inner.clone(), tenant.clone());
         let closing = tokio::spawn(async move {
             if let Err(error) = inner.close_on_server(&closed, &by.actor).await {
-                inner.tell_of_open_server(&closed, &by, &error).await;
+                inner.record_open_server(&closed, &by, &error).await;
             }
         });
         if let Err(error) = closing.await {
@@ -145,7 +145,7 @@ impl Inner {
         Ok(ended)
     }
 
-    async fn tell_of_open_server(&self, tenant: &Tenant, by: &RequestedBy, error: &ProvisionError) {
+    async fn record_open_server(&self, tenant: &Tenant, by: &RequestedBy, error: &ProvisionError) {
         let remedy = "a running tenantd closes it as soon as the server can be reached; until then a router \
                       that is cut off from the registry may still serve it";
         tracing::warn!(
@@ -153,7 +153,7 @@ impl Inner {
             server = %tenant.server,
             %error,
             remedy,
-            "a laboratory is suspended, but its server could not be told"
+            "a laboratory is suspended, but its server could not be closed to it"
         );
         let detail = json!({
             "slug": tenant.slug,

@@ -341,7 +341,7 @@ pub(crate) async fn record(
     txn: &Transaction<'_>,
     tenant: &Tenant,
     kind: &str,
-    told: EventType,
+    event_type: EventType,
     change: &Change<'_>,
 ) -> Result<(), RegistryError> {
     let event = NewTenantEvent {
@@ -356,7 +356,7 @@ pub(crate) async fn record(
         biased;
         event_insert(txn, &event),
         record_audit(txn, tenant, kind, change),
-        outbox::of_tenant(txn, told, tenant, Some(tenant.status), change),
+        outbox::of_tenant(txn, event_type, tenant, Some(tenant.status), change),
     )
     .map(drop)
 }

@@ -35,7 +35,7 @@ pub(crate) async fn measure(quick: bool) -> anyhow::Result<Outcome> {
     let begun = Instant::now();
     let report = harness.provisioner.examine(false).await?;
     let sick_s = begun.elapsed().as_secs_f64();
-    let found = told(&report);
+    let found = reported(&report);
     let begun = Instant::now();
     let deep = harness.provisioner.examine(true).await?;
     let deep_s = begun.elapsed().as_secs_f64();
@@ -75,9 +75,10 @@ pub(crate) async fn measure(quick: bool) -> anyhow::Result<Outcome> {
     })
 }
 
-fn told(report: &Report) -> BTreeSet<(&'static str, String)> {
-    let told = report.findings.iter();
-    told.map(|finding| (finding.kind.as_str(), finding.subject.clone()))
+fn reported(report: &Report) -> BTreeSet<(&'static str, String)> {
+    let reported = report.findings.iter();
+    reported
+        .map(|finding| (finding.kind.as_str(), finding.subject.clone()))
         .collect()
 }
 

@@ -256,8 +256,8 @@ async fn an_address_that_keeps_failing_is_switched_off_and_on_again() {
     harness.add(&other, &[EventType::WebhookDisabled]).await;
     let working = Working::start(&harness.outbox);
     let lab = harness.laboratory("acme").await;
-    let told = other.until(1).await.remove(0);
-    assert_eq!(told.json()["data"]["webhook"]["id"], json!(webhook.id));
+    let reported = other.until(1).await.remove(0);
+    assert_eq!(reported.json()["data"]["webhook"]["id"], json!(webhook.id));
     let off = harness.webhook(&webhook).await;
     assert_eq!(off.failures, 3);
     assert!(off.disabled_why.unwrap().contains("503"));

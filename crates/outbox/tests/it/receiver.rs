@@ -137,8 +137,8 @@ async fn serve(socket: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
             Reply::Status(status) => (status, String::new(), String::new()),
             Reply::Full(status, head, body) => (status, head, body),
             Reply::Hang => std::future::pending().await,
-            Reply::When(told, status) => {
-                told.notified().await;
+            Reply::When(reported, status) => {
+                reported.notified().await;
                 (status, String::new(), String::new())
             }
         };

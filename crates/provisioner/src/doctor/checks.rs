@@ -395,8 +395,8 @@ fn sightings(kind: FindingKind, rows: &[Row]) -> Vec<Sighting> {
 }
 
 impl Sighting {
-    /// What is told of it.
-    pub(super) fn told(self, laboratory: &Laboratory) -> Finding {
+    /// The finding that it becomes.
+    pub(super) fn into_finding(self, laboratory: &Laboratory) -> Finding {
         let mut shown = self.statements.clone();
         shown.truncate(STATEMENTS_SHOWN_MAX);
         let shown = shown.join("; ");

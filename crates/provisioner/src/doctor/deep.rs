@@ -121,7 +121,7 @@ async fn read(
     let rights = checks::inside(&client, target, namespace, laboratory).await?;
     let mut found: Vec<Finding> = rights
         .into_iter()
-        .map(|sighting| sighting.told(laboratory))
+        .map(|sighting| sighting.into_finding(laboratory))
         .collect();
     // The grants name the tables and columns of this code's version; the migration of one that is older gives
     // them.

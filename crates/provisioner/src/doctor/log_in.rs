@@ -29,8 +29,8 @@ const PARALLEL_MAX: usize = 8;
 const ROOM_LIMIT: Duration = Duration::from_secs(3);
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
-/// What was found without a log-in, and is told once.
-pub(super) struct Told<'a> {
+/// What was found without a log-in, and is not reported again.
+pub(super) struct FoundBefore<'a> {
     /// The subjects: a role that is missing or locked out among them.
     pub(super) named: &'a BTreeSet<String>,
     /// Laboratories whose role is a member of another one, through which it may get in elsewhere.
@@ -44,14 +44,14 @@ pub(super) async fn findings(
     servers: &HashMap<ServerName, ConnectTarget>,
     registry_state: &RegistryState,
     under_way: &UnderWay,
-    told: &Told<'_>,
+    before: &FoundBefore<'_>,
     open: impl Fn(&str) -> bool,
 ) -> Vec<Finding> {
     let serving = registry_state.tenants.iter().filter(|tenant| {
         tenant.status == TenantState::Active
             && !under_way.changes(tenant.id)
-            && !told.named.contains(tenant.role_name.as_str())
-            && !told.named.contains(tenant.db_name.as_str())
+            && !before.named.contains(tenant.role_name.as_str())
+            && !before.named.contains(tenant.db_name.as_str())
             && servers.contains_key(&tenant.server)
     });
     let looks = stream::iter(serving)
@@ -66,7 +66,7 @@ pub(super) async fn findings(
                 .filter(|database| registry_state.by_database(database).is_some() && !open(database))
                 .map(|database| elsewhere(tenant, &database))
                 .filter(|finding| {
-                    !told.named.contains(&finding.subject) && !told.members.contains(&tenant.slug)
+                    !before.named.contains(&finding.subject) && !before.members.contains(&tenant.slug)
                 })
                 .collect(),
             Err(error) => refused(inner, &servers[&tenant.server], tenant, &error)
@@ -84,8 +84,8 @@ pub(super) async fn findings(
         }
     }
     // A full server is told once and not for each laboratory.
-    let mut told = BTreeSet::new();
-    found.retain(|finding| told.insert(finding.owned_key()));
+    let mut keys = BTreeSet::new();
+    found.retain(|finding| keys.insert(finding.owned_key()));
     found
 }
 
@@ -95,7 +95,7 @@ async fn log_in(
     tenant: &Tenant,
 ) -> Result<Vec<String>, ProvisionError> {
     let Some(sealed) = &tenant.role_secret else {
-        // Told as a secret that is missing.
+        // FoundBefore as a secret that is missing.
         return Ok(Vec::new());
     };
     let password = match inner.open(&SealContext::TenantRole(tenant.id), sealed) {

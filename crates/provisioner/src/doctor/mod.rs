@@ -2,7 +2,7 @@
 //!
 //! It takes no input and keeps no notes: it acts on what it observes. Laboratories change while it looks, so
 //! it reads the registry before and after the servers, and a server on which something seems wrong once more;
-//! what one of these readings does not show, or an operation under way explains, is not told. A server costs
+//! what one of these readings does not show, or an operation under way explains, is not reported. A server costs
 //! a few questions however many databases it has; only the deep examination opens a connection to each.
 //!
 //! Fixing never drops what may hold a laboratory's data, and never lowers a recorded version.
@@ -72,7 +72,7 @@ impl Provisioner {
     /// Examines, then fixes what is safe to fix, and says of each finding what came of it.
     ///
     /// # Errors
-    /// As [`Provisioner::examine`]; what cannot be fixed is told in its finding.
+    /// As [`Provisioner::examine`]; what cannot be fixed stands in its finding.
     pub async fn fix(&self, deep: bool, by: RequestedBy) -> Result<Report, ProvisionError> {
         let began = Instant::now();
         let mut fixer = Fixer::new(&self.inner, &by);
@@ -203,11 +203,11 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
             .filter(|finding| finding.kind == FindingKind::RoleMembership)
             .filter_map(|finding| finding.slug.clone())
             .collect();
-        let told = log_in::Told {
+        let found_before = log_in::FoundBefore {
             named: &named,
             members: &members,
         };
-        findings.extend(log_in::findings(inner, &reached, &after, &under_way, &told, open).await);
+        findings.extend(log_in::findings(inner, &reached, &after, &under_way, &found_before, open).await);
         // A database that is not there, or is somebody else's, was named already.
         let missing: BTreeSet<String> = findings
             .iter()
@@ -220,17 +220,17 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
             .filter(|finding| finding.kind == FindingKind::RightsUnsettled)
             .map(|finding| finding.slug.clone())
             .collect();
-        let is_told = |finding: &Finding| {
+        let is_known = |finding: &Finding| {
             missing.contains(&finding.subject)
                 || (finding.kind == FindingKind::RightsUnsettled && unsettled.contains(&finding.slug))
         };
-        findings.extend(differing.into_iter().filter(|finding| !is_told(finding)));
+        findings.extend(differing.into_iter().filter(|finding| !is_known(finding)));
 
         examined.histories = histories;
     }
     findings.sort_by(by_severity);
     let reachable = visits.iter().flat_map(|visit| {
-        let told = |name: &str| {
+        let is_reported = |name: &str| {
             let mut found = findings.iter();
             found.any(|finding| {
                 finding.kind == FindingKind::OpenToPublic
@@ -238,7 +238,11 @@ async fn examine(inner: &Inner, deep: bool) -> Result<Report, ProvisionError> {
                     && finding.server.as_ref() == Some(&visit.server)
             })
         };
-        let open = visit.state.open.iter().filter(|open| !told(&open.database));
+        let open = visit
+            .state
+            .open
+            .iter()
+            .filter(|open| !is_reported(&open.database));
         let open: Vec<_> = open.collect();
         open.into_iter().map(|open| Reachable {
             server: visit.server.clone(),
@@ -423,15 +427,16 @@ async fn rights(
     if first.is_empty() {
         return Ok(found);
     }
-    let told = |sightings: Vec<checks::Sighting>| {
-        let told = sightings.into_iter().filter_map(|sighting| {
+    let as_findings = |sightings: Vec<checks::Sighting>| {
+        let found = sightings.into_iter().filter_map(|sighting| {
             let of = here.iter().find(|l| l.role.as_str() == sighting.role)?;
-            Some((of.id, sighting.told(of).on(&visit.server)))
+            Some((of.id, sighting.into_finding(of).on(&visit.server)))
         });
-        told.collect::<Vec<_>>()
+        found.collect::<Vec<_>>()
     };
-    let first: BTreeSet<OwnedKey> = told(first).iter().map(|(_, f)| f.owned_key()).collect();
-    for (id, finding) in told(checks::on_server(&visit.session, namespace, &inner.config.roles, &here).await?)
+    let first: BTreeSet<OwnedKey> = as_findings(first).iter().map(|(_, f)| f.owned_key()).collect();
+    for (id, finding) in
+        as_findings(checks::on_server(&visit.session, namespace, &inner.config.roles, &here).await?)
     {
         let tenant = registry_state.by_id(id);
         if first.contains(&finding.owned_key())

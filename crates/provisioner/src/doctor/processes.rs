@@ -60,7 +60,7 @@ fn differing(running: &[Process]) -> Vec<Finding> {
         }
         hosts
     };
-    let told = |by: &BTreeMap<&String, BTreeSet<&str>>| {
+    let listed = |by: &BTreeMap<&String, BTreeSet<&str>>| {
         let parts = by.iter().map(|(what, hosts)| {
             let hosts: Vec<&str> = hosts.iter().copied().collect();
             format!("{what} on {}", hosts.join(", "))
@@ -72,7 +72,7 @@ fn differing(running: &[Process]) -> Vec<Finding> {
     if keys.len() > 1 {
         let seen = format!(
             "processes that run sign tokens with different keys: {}",
-            told(&keys)
+            listed(&keys)
         );
         let advice = "copy both files of `keys` in the state directory from one host to the others and \
                       restart tenantd there: each process refuses the tokens that another key signed";
@@ -86,7 +86,7 @@ fn differing(running: &[Process]) -> Vec<Finding> {
     let stores = hosts_by(|report| &report.archive_store);
     let hosts: BTreeSet<&str> = stores.values().flatten().copied().collect();
     if stores.len() > 1 && hosts.len() > 1 {
-        let seen = format!("hosts write archives into different stores: {}", told(&stores));
+        let seen = format!("hosts write archives into different stores: {}", listed(&stores));
         let advice = "set archive.url (TENANTRY_ARCHIVE_URL) on all hosts to one object store, or mount one \
                       directory on all of them as archive.dir: what one host wrote cannot be restored on \
                       another";

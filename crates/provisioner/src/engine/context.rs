@@ -150,17 +150,17 @@ impl<'a> Context<'a> {
 
     /// Tells whoever watches, here and through the registry, how much is written. The registry is told when
     /// it can be: it is only for show.
-    pub(crate) fn tell_bytes(&self, step: Step, bytes: u64, total: Option<u64>) {
+    pub(crate) fn report_bytes(&self, step: Step, bytes: u64, total: Option<u64>) {
         (self.observe)(Progress::Bytes { step, bytes, total });
         let (registry, lease) = (self.inner.config.registry.clone(), self.lease.clone());
         tokio::spawn(async move {
-            let told = async {
+            let writing = async {
                 let client = registry.client().await?;
                 let progress = serde_json::json!({ "bytes": bytes, "total": total });
                 registry::operation_progress(&client, &lease, &progress).await
             };
-            if let Err(error) = told.await {
-                tracing::debug!(%error, "progress not told");
+            if let Err(error) = writing.await {
+                tracing::debug!(%error, "progress is not recorded");
             }
         });
     }

@@ -90,13 +90,13 @@ mod imp {
                 return;
             }
             tracing::warn!(point = name, "stopping at a fault point");
-            let told = std::fs::OpenOptions::new()
+            let written = std::fs::OpenOptions::new()
                 .create(true)
                 .append(true)
                 .open(file)
                 .and_then(|mut file| writeln!(file, "{name}"));
-            if let Err(error) = told {
-                tracing::error!(%error, file = %file.display(), "the fault point cannot be told");
+            if let Err(error) = written {
+                tracing::error!(%error, file = %file.display(), "the fault point cannot be written");
             }
             std::future::pending::<()>().await;
         }

@@ -92,7 +92,7 @@ impl Provisioner {
             };
             let rows = registry::steps_of(&client, id).await?;
             drop(client);
-            watched.tell(&operation, &rows, observe);
+            watched.report(&operation, &rows, observe);
             match operation.status {
                 OperationStatus::Succeeded => return Ok(operation),
                 OperationStatus::Pending if operation.is_waiting() => return Ok(operation),
@@ -120,17 +120,17 @@ impl Provisioner {
     }
 }
 
-/// What was told already of an operation that another worker runs.
+/// What was reported already of an operation that another worker runs.
 #[derive(Default)]
 struct Watched {
     owner: Option<Option<String>>,
     steps: HashMap<Step, (StepStatus, Timestamp)>,
-    /// We ran it ourselves just now, and have told all that the rows say.
+    /// We ran it ourselves just now, and have reported all that the rows say.
     quiet: bool,
 }
 
 impl Watched {
-    fn tell(&mut self, operation: &Operation, rows: &[StepRow], observe: Observer<'_>) {
+    fn report(&mut self, operation: &Operation, rows: &[StepRow], observe: Observer<'_>) {
         let quiet = std::mem::take(&mut self.quiet);
         let over = operation.status.is_final();
         if !quiet && !over && self.owner.as_ref() != Some(&operation.lease_owner) {

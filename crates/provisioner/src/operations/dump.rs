@@ -212,14 +212,14 @@ async fn dump(
     registry::archive_unrecord(&config.registry.client().await?, cx.lease).await?;
     let target = held.target.with_database(tenant.db_name.as_str());
     let snapshot = Snapshot::open(&target, config.bounds.connect_timeout).await?;
-    let told = |bytes| cx.tell_bytes(Step::Dump, bytes, None);
-    let steady = Steady::new(&told);
+    let on_progress = |bytes| cx.report_bytes(Step::Dump, bytes, None);
+    let steady = Steady::new(&on_progress);
     let began = Instant::now();
     let (written, compression) = cx
         .inner
         .dump_with(&programs)
         .write(&target, Some(snapshot.id()), &location, &|bytes| {
-            steady.tell(bytes)
+            steady.report(bytes)
         })
         .await?;
     let dump_ms = ms(began);
@@ -343,28 +343,28 @@ pub(crate) async fn remove_unrecorded(cx: &Context<'_>) -> Result<(), StepError>
     Ok(())
 }
 
-/// Tells at most twice a second.
+/// Reports at most twice a second.
 pub(crate) struct Steady<'a> {
-    tell: &'a (dyn Fn(u64) + Send + Sync),
+    report: &'a (dyn Fn(u64) + Send + Sync),
     last: std::sync::Mutex<Option<std::time::Instant>>,
 }
 
 impl<'a> Steady<'a> {
-    pub(crate) fn new(tell: &'a (dyn Fn(u64) + Send + Sync)) -> Self {
+    pub(crate) fn new(report: &'a (dyn Fn(u64) + Send + Sync)) -> Self {
         Self {
-            tell,
+            report,
             last: std::sync::Mutex::new(None),
         }
     }
 
-    pub(crate) fn tell(&self, bytes: u64) {
+    pub(crate) fn report(&self, bytes: u64) {
         let mut last = self
             .last
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         if last.is_none_or(|at| at.elapsed() >= std::time::Duration::from_millis(500)) {
             *last = Some(std::time::Instant::now());
-            (self.tell)(bytes);
+            (self.report)(bytes);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         Definition, Sequence,
         archived_admins::open_sealed_admins,
         definition::steps,
-        verify::{in_scratch, seen, tell_missing},
+        verify::{in_scratch, report_missing, seen},
     },
     request::{audit, begin, commit, earlier},
 };
@@ -244,6 +244,6 @@ pub(crate) async fn import(cx: &Context<'_>) -> StepResult {
     let archive = registry::archive_insert(&txn, &new).await?;
     commit(txn).await?;
     let mut saw = seen(&archive, &manifest);
-    tell_missing(cx, &mut saw, &missing);
+    report_missing(cx, &mut saw, &missing);
     Ok(saw)
 }

@@ -217,7 +217,7 @@ pub(crate) async fn in_scratch(
 }
 
 /// Says which rights and owners a copy does without, because its server has not their roles.
-pub(crate) fn tell_missing(cx: &Context<'_>, saw: &mut Value, missing: &Missing) {
+pub(crate) fn report_missing(cx: &Context<'_>, saw: &mut Value, missing: &Missing) {
     if missing.roles.is_empty() {
         return;
     }
@@ -247,15 +247,15 @@ pub(crate) async fn restore_checked(
     create_like(cx, held, step, like, into, manifest.inventory.locale.as_ref()).await?;
     let copy = held.target.with_database(into.as_str());
     let total = Some(manifest.database_bytes);
-    let told = |bytes| cx.tell_bytes(step, bytes, total);
-    let steady = Steady::new(&told);
+    let on_progress = |bytes| cx.report_bytes(step, bytes, total);
+    let steady = Steady::new(&on_progress);
     let dump = cx.inner.dump_with(&programs);
     let restoring = dump.restore(&copy, location, manifest, &|_| {});
     let looking = async {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             if let Ok(bytes) = size(held, into).await {
-                steady.tell(bytes);
+                steady.report(bytes);
             }
         }
     };

@@ -12,7 +12,7 @@ use crate::{
         Definition, Sequence,
         definition::steps,
         restore::request::no_archive,
-        verify::{drop_made_group, ensure_groups, in_scratch, tell_missing},
+        verify::{drop_made_group, ensure_groups, in_scratch, report_missing},
     },
     preconditions::Planned,
     request::{audit, begin, commit, earlier},
@@ -103,6 +103,6 @@ pub(crate) async fn verify_again(cx: &Context<'_>) -> StepResult {
     let archive = registry::archive_note_verified(&client, archive.id).await?;
     let (tables, rows) = (manifest.contents.tables.len(), manifest.contents.rows());
     let mut saw = json!({ "archive": archive.id, "tables": tables, "rows": rows });
-    tell_missing(cx, &mut saw, &missing);
+    report_missing(cx, &mut saw, &missing);
     Ok(saw)
 }

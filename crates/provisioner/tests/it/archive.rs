@@ -147,12 +147,12 @@ async fn a_laboratory_that_was_changed_since_its_dump_is_dumped_anew_before_it_i
     }
     for (change, tenant, operation) in stopped {
         let errors = std::sync::Mutex::new(String::new());
-        let told = |progress| {
+        let reported = |progress| {
             if let provisioner::Progress::StepFailed { error, .. } = progress {
                 errors.lock().unwrap().push_str(&error);
             }
         };
-        harness.provisioner.run(operation, told).await.unwrap();
+        harness.provisioner.run(operation, reported).await.unwrap();
         let errors = errors.into_inner().unwrap();
         assert!(
             errors.contains("was changed since it was archived"),

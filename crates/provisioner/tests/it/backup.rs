@@ -128,8 +128,8 @@ async fn a_cast_of_the_owners_never_stands_for_the_text_of_a_row() {
             "SET timezone = 'UTC'; SELECT concat_ws(' ', sum(hashtextextended(t::text COLLATE \"C\", 1)),
                     sum(hashtextextended(t::text COLLATE \"C\", 2))) FROM {table} AS t"
         );
-        let told = inside.simple_query(&sql).await.unwrap();
-        let sum = told.iter().find_map(|message| match message {
+        let reported = inside.simple_query(&sql).await.unwrap();
+        let sum = reported.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,
         });
@@ -143,12 +143,12 @@ async fn a_cast_of_the_owners_never_stands_for_the_text_of_a_row() {
         inside.batch_execute(&sql).await.unwrap();
     }
     let manifest = manifest_of(&harness.backed_up(&tenant).await).await;
-    let told = manifest.contents.tables.into_iter();
-    let told: Vec<_> = told
+    let reported = manifest.contents.tables.into_iter();
+    let reported: Vec<_> = reported
         .map(|table| (table.name, table.checksum))
         .filter(|(name, _)| sums.iter().any(|(known, _)| known == name))
         .collect();
-    assert_eq!(told, sums);
+    assert_eq!(reported, sums);
     // The digest before DROP DATABASE is the same.
     harness.removed(&tenant).await;
 }

@@ -77,13 +77,13 @@ async fn the_doctor_says_how_far_the_clock_of_its_host_is_off() {
     let harness =
         Harness::with(|config| config.clock = RegistryClock::new(Arc::new(ManualClock::new(ahead)))).await;
     let report = harness.provisioner.examine(false).await.unwrap();
-    let told: Vec<_> = report
+    let reported: Vec<_> = report
         .findings
         .iter()
         .map(|f| (f.kind.as_str(), f.subject.as_str()))
         .collect();
     assert_eq!(
-        told,
+        reported,
         [("clock_offset", harness.provisioner.host())],
         "{:#?}",
         report.findings

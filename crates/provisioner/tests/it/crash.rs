@@ -310,16 +310,16 @@ async fn a_worker_that_lost_its_lease_stops_and_its_session_is_ended() {
     // With connections of its own, as another process has: what stands still must not hold anybody else up.
     let mut config = harness.provisioner.config().clone();
     config.registry = Registry::new(&harness.space.registry, RegistryOptions::default());
-    let told = file.clone();
+    let reported = file.clone();
     let stalled_runtime = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        let stalled = Provisioner::new(config).with_faults(Faults::stop_at(point, &told));
+        let stalled = Provisioner::new(config).with_faults(Faults::stop_at(point, &reported));
         runtime.spawn(async move { stalled.run(operation, |_| {}).await.map(|_| ()) });
         // Drives it up to the point and then never again: its sockets stay open, its lease is not renewed.
-        runtime.block_on(reached(point, &told));
+        runtime.block_on(reached(point, &reported));
         runtime
     })
     .await

@@ -9,11 +9,11 @@ use tokio_postgres::Client;
 use crate::harness::{Harness, NOW, by, connect, register_server};
 
 /// What was found, as kind and subject, in order.
-fn told(report: &Report) -> Vec<(FindingKind, String)> {
-    let told = report.findings.iter().map(|f| (f.kind, f.subject.clone()));
-    let mut told: Vec<_> = told.collect();
-    told.sort();
-    told
+fn reported(report: &Report) -> Vec<(FindingKind, String)> {
+    let reported = report.findings.iter().map(|f| (f.kind, f.subject.clone()));
+    let mut reported: Vec<_> = reported.collect();
+    reported.sort();
+    reported
 }
 
 fn of_kind(report: &Report, kind: FindingKind) -> &Finding {
@@ -51,7 +51,7 @@ impl Harness {
         let left = report.findings.iter().filter(|f| !f.fixed);
         let mut left: Vec<_> = left.map(|f| (f.kind, f.subject.clone())).collect();
         left.sort();
-        assert_eq!(told(&self.examined().await), left);
+        assert_eq!(reported(&self.examined().await), left);
         report
     }
 }
@@ -66,7 +66,7 @@ async fn run(client: &Client, sql: &str) {
 #[tokio::test]
 async fn a_healthy_fleet_in_every_state_has_nothing_wrong_with_it() {
     let harness = Harness::new().await;
-    assert_eq!(told(&harness.examined().await), [], "an empty fleet");
+    assert_eq!(reported(&harness.examined().await), [], "an empty fleet");
     let (active, suspended, waiting, gone) = (
         harness.provisioned("active").await,
         harness.provisioned("suspended").await,
@@ -99,7 +99,7 @@ async fn a_healthy_fleet_in_every_state_has_nothing_wrong_with_it() {
     )
     .await;
     let report = harness.examined().await;
-    assert_eq!(told(&report), []);
+    assert_eq!(reported(&report), []);
     assert_eq!(report.examined.laboratories, 4);
     assert_eq!(report.examined.archives, 2);
     assert_eq!(
@@ -133,7 +133,7 @@ async fn nothing_healthy_is_named_while_laboratories_come_and_go() {
             () = &mut story => break,
             report = harness.examined() => {
                 looks += 1;
-                assert_eq!(told(&report), [], "{:#?}", report.findings);
+                assert_eq!(reported(&report), [], "{:#?}", report.findings);
             }
         }
     }
@@ -163,7 +163,7 @@ async fn what_an_operation_or_a_suspension_under_way_explains_is_not_named() {
         })
         .await
         .unwrap();
-    assert_eq!(told(&harness.examined().await), []);
+    assert_eq!(reported(&harness.examined().await), []);
 
     // Whoever suspended it has given up on the server; and of the other one nobody knows an operation any
     // more.
@@ -175,7 +175,7 @@ async fn what_an_operation_or_a_suspension_under_way_explains_is_not_named() {
     ))
         .await;
     assert_eq!(
-        told(&harness.examined().await),
+        reported(&harness.examined().await),
         [
             (FindingKind::RoleCanLogIn, closing.role_name.as_str().to_owned()),
             (FindingKind::MakingLeft, making.as_str().to_owned()),
@@ -213,7 +213,7 @@ async fn lacks_and_foreign_things_are_named() {
     let report = harness.examined().await;
     let name = |tenant: &Tenant| tenant.db_name.as_str().to_owned();
     assert_eq!(
-        told(&report),
+        reported(&report),
         [
             (FindingKind::MissingDatabase, name(&no_database)),
             (FindingKind::MissingRole, name(&no_role)),
@@ -273,7 +273,7 @@ async fn what_is_open_and_what_is_closed_by_mistake_is_found_and_fixed() {
     let report = harness.examined().await;
     let name = |tenant: &Tenant| tenant.role_name.as_str().to_owned();
     assert_eq!(
-        told(&report),
+        reported(&report),
         [
             (FindingKind::RoleCanLogIn, name(&open)),
             (FindingKind::RoleCannotLogIn, name(&closed)),
@@ -327,7 +327,7 @@ async fn a_role_that_reaches_others_through_a_group_or_as_a_superuser_is_named()
     let member = format!("{} in {readers}", one.role_name.as_str());
     let let_in = format!("{readers} in {}", two.db_name.as_str());
     assert_eq!(
-        told(&report),
+        reported(&report),
         [
             (FindingKind::RoleAttributes, three.role_name.as_str().to_owned()),
             (FindingKind::RoleMembership, member),
@@ -438,7 +438,7 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
         (FindingKind::StaleSpare, opened.as_str().to_owned()),
     ];
     expected.sort();
-    assert_eq!(told(&report), expected);
+    assert_eq!(reported(&report), expected);
 
     let fixed = harness.provisioner.fix(false, by()).await.unwrap();
     let held = fixed
@@ -458,7 +458,7 @@ async fn orphans_are_named_and_only_what_holds_no_laboratory_is_dropped() {
         (FindingKind::MakingLeft, inhabited.as_str().to_owned()),
     ];
     left.sort();
-    assert_eq!(told(&harness.examined().await), left, "{:#?}", fixed.findings);
+    assert_eq!(reported(&harness.examined().await), left, "{:#?}", fixed.findings);
     let (databases, _) = harness.space.contents().await;
     assert!(
         [&newer, &inhabited, &fitting]
@@ -486,13 +486,13 @@ async fn a_template_that_somebody_builds_is_no_left_over() {
     )
     .await;
     let seen = [(FindingKind::StaleTemplate, building.as_str().to_owned())];
-    assert_eq!(told(&harness.examined().await), seen);
+    assert_eq!(reported(&harness.examined().await), seen);
     // The builder's lock, as the migrator takes it.
     let name = format!("tenantry template {}", harness.space.namespace.as_str());
     let digest: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(name).into();
     let key = i64::from_be_bytes(digest[..8].try_into().unwrap());
     run(&admin, &format!("SELECT pg_advisory_lock({key})")).await;
-    assert_eq!(told(&harness.examined().await), []);
+    assert_eq!(reported(&harness.examined().await), []);
 }
 
 #[tokio::test]
@@ -516,7 +516,7 @@ async fn operations_that_nobody_works_on_are_found_and_woken() {
         (FindingKind::StuckOperation, dead.to_string()),
     ];
     expected.sort();
-    assert_eq!(told(&report), expected);
+    assert_eq!(reported(&report), expected);
     harness.fixed().await;
     harness.provisioner.run(dead, |_| {}).await.unwrap();
 }
@@ -549,7 +549,7 @@ async fn laboratories_that_no_operation_moves_on_are_named() {
         ))
         .await;
     let report = harness.examined().await;
-    let states: Vec<_> = told(&report)
+    let states: Vec<_> = reported(&report)
         .into_iter()
         .filter(|(kind, _)| *kind != FindingKind::RoleCanLogIn)
         .collect();
@@ -590,13 +590,13 @@ async fn a_version_that_is_recorded_too_low_is_raised_and_one_too_high_is_only_t
     .await;
     drop(inside);
     assert_eq!(
-        told(&harness.provisioner.examine(false).await.unwrap()),
+        reported(&harness.provisioner.examine(false).await.unwrap()),
         [],
         "only a look inside shows it"
     );
     let report = harness.fixed().await;
     assert_eq!(
-        told(&report),
+        reported(&report),
         [
             (FindingKind::VersionDiffers, ahead.db_name.as_str().to_owned()),
             (FindingKind::VersionDiffers, behind.db_name.as_str().to_owned()),
@@ -654,7 +654,7 @@ async fn archives_that_are_not_as_they_were_verified_are_named() {
         (FindingKind::ArchiveUnrecorded, text(&unknown)),
     ];
     expected.sort();
-    assert_eq!(told(&report), expected);
+    assert_eq!(reported(&report), expected);
     assert!(report.findings.iter().all(|f| !f.fixable));
 }
 
@@ -686,5 +686,5 @@ async fn a_server_that_does_not_answer_and_secrets_that_do_not_open_are_named() 
         ),
     ];
     expected.sort();
-    assert_eq!(told(&report), expected);
+    assert_eq!(reported(&report), expected);
 }

@@ -62,8 +62,8 @@ impl Scene {
         let sql = self.filled(sql);
         self.run(at, &sql).await;
         let mut report = self.harness.provisioner.examine(true).await.unwrap();
-        let told: Vec<_> = report.findings.iter().map(|f| f.kind.as_str()).collect();
-        assert_eq!(told, [kind], "{sql}: {:#?}", report.findings);
+        let reported: Vec<_> = report.findings.iter().map(|f| f.kind.as_str()).collect();
+        assert_eq!(reported, [kind], "{sql}: {:#?}", report.findings);
         report.findings.remove(0)
     }
 
@@ -250,8 +250,8 @@ async fn a_log_in_without_a_password_is_found() {
     let role = scene.tenant.role_name.as_str();
     let line = testkit::HbaLine::new(&scene.harness.space.server, role, "trust").await;
     let report = scene.harness.provisioner.examine(true).await.unwrap();
-    let told: Vec<_> = report.findings.iter().map(|f| f.kind.as_str()).collect();
-    assert_eq!(told, ["log_in_without_password"], "{:#?}", report.findings);
+    let reported: Vec<_> = report.findings.iter().map(|f| f.kind.as_str()).collect();
+    assert_eq!(reported, ["log_in_without_password"], "{:#?}", report.findings);
     let finding = &report.findings[0];
     assert!(
         finding.seen.contains(role)
@@ -273,12 +273,12 @@ async fn a_role_that_the_server_rejects_is_found_with_the_line_that_does_it() {
     let role = scene.tenant.role_name.as_str();
     let line = testkit::HbaLine::rejecting(&scene.harness.space.server, role).await;
     let report = scene.harness.provisioner.examine(true).await.unwrap();
-    let told: Vec<_> = report
+    let reported: Vec<_> = report
         .findings
         .iter()
         .map(|f| (f.kind.as_str(), f.subject.as_str()))
         .collect();
-    assert_eq!(told, [("role_cannot_log_in", role)], "{:#?}", report.findings);
+    assert_eq!(reported, [("role_cannot_log_in", role)], "{:#?}", report.findings);
     assert!(
         report.findings[0].advice.contains("pg_hba.conf:1"),
         "{:#?}",
@@ -375,8 +375,8 @@ async fn sessions_that_hold_most_of_the_servers_locks_are_found() {
                    * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) / 10) AS n";
     own.execute(sql, &[]).await.unwrap();
     let report = scene.harness.provisioner.examine(true).await.unwrap();
-    let told: Vec<_> = report.findings.iter().map(|f| f.kind.as_str()).collect();
-    assert_eq!(told, ["locks_held"], "{:#?}", report.findings);
+    let reported: Vec<_> = report.findings.iter().map(|f| f.kind.as_str()).collect();
+    assert_eq!(reported, ["locks_held"], "{:#?}", report.findings);
     scene.is_advised(At::Server, &report.findings[0]).await;
     assert!(
         own.simple_query("SELECT 1").await.is_err(),

@@ -105,13 +105,13 @@ async fn a_role_without_room_for_another_session_is_found() {
         connect(&harness.own(&tenant)).await,
     );
     let report = harness.provisioner.examine(true).await.unwrap();
-    let told: Vec<_> = report
+    let reported: Vec<_> = report
         .findings
         .iter()
         .map(|f| (f.kind.as_str(), f.subject.as_str()))
         .collect();
     assert_eq!(
-        told,
+        reported,
         [("role_cannot_log_in", tenant.role_name.as_str())],
         "{:#?}",
         report.findings

@@ -114,12 +114,17 @@ async fn what_no_host_can_read_ends_after_a_bound_and_names_the_host_that_has_it
     let away = Unmounted::of(&harness);
     // The doctor of the second host does not take them for lost.
     let report = second.examine(false).await.unwrap();
-    let told: Vec<_> = report
+    let reported: Vec<_> = report
         .findings
         .iter()
         .map(|f| (f.kind.as_str(), f.subject.as_str()))
         .collect();
-    assert_eq!(told, [("archive_elsewhere", "first")], "{:#?}", report.findings);
+    assert_eq!(
+        reported,
+        [("archive_elsewhere", "first")],
+        "{:#?}",
+        report.findings
+    );
     let (_, verify) = second.request_verify_archive(archive.id, by()).await.unwrap();
     let ended = tokio::time::timeout(PATIENCE, second.run(verify, |_| {}))
         .await

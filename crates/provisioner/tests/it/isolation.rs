@@ -131,17 +131,17 @@ async fn a_registry_that_is_open_to_everybody_is_refused_at_once_and_by_the_chec
     let asked = harness.provisioner.request_provision(lab("careful"), by()).await;
     let error = asked.unwrap_err();
     assert!(matches!(error, ProvisionError::Unmet { .. }), "{error}");
-    let told = error.to_string();
+    let reported = error.to_string();
     assert!(
-        told.contains(&database) && told.contains("tenantctl up"),
-        "{told}"
+        reported.contains(&database) && reported.contains("tenantctl up"),
+        "{reported}"
     );
     // Opened after the request, it is found by the last look.
     let error = harness.provisioner.run(operation, |_| {}).await.unwrap_err();
-    let told = error.to_string();
+    let reported = error.to_string();
     assert!(
-        told.contains(&database) && told.contains("tenantctl up"),
-        "{told}"
+        reported.contains(&database) && reported.contains("tenantctl up"),
+        "{reported}"
     );
     assert!(harness.tenant(late.id).await.is_none());
     assert_eq!(harness.leftovers().await, Vec::<String>::new());

@@ -12,15 +12,15 @@ async fn a_laboratory_is_made_suspended_resumed_migrated_and_offboarded_with_its
     let harness = Harness::new().await;
     let (asked, operation) = harness.ask("acme-lab").await;
     assert_eq!(asked.status, TenantState::Provisioning);
-    let told = Mutex::new(Vec::new());
+    let reported = Mutex::new(Vec::new());
     let ended = harness
         .provisioner
-        .run(operation, |progress| told.lock().unwrap().push(progress))
+        .run(operation, |progress| reported.lock().unwrap().push(progress))
         .await
         .unwrap();
     assert_eq!(ended.status, OperationStatus::Succeeded);
     let done = |progress: &Progress| matches!(progress, Progress::StepDone { .. });
-    assert_eq!(told.lock().unwrap().iter().filter(|p| done(p)).count(), 7);
+    assert_eq!(reported.lock().unwrap().iter().filter(|p| done(p)).count(), 7);
 
     let tenant = harness.tenant(asked.id).await.unwrap();
     assert_eq!(tenant.status, TenantState::Active);

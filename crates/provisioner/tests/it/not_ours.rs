@@ -127,8 +127,8 @@ async fn the_doctor_tells_whose_a_database_is_not_and_nothing_else_of_it() {
         provisioner.examine(true).await.unwrap(),
         provisioner.fix(true, by()).await.unwrap(),
     ] {
-        let told: Vec<_> = report.findings.iter().map(|f| f.kind.as_str()).collect();
-        assert_eq!(told, ["not_ours"], "{:#?}", report.findings);
+        let reported: Vec<_> = report.findings.iter().map(|f| f.kind.as_str()).collect();
+        assert_eq!(reported, ["not_ours"], "{:#?}", report.findings);
         let advice = &report.findings[0].advice;
         assert!(
             advice.contains(&displaced.elsewhere) && advice.contains("RENAME TO"),

@@ -42,10 +42,10 @@ async fn without_fitting_client_programs_nothing_is_asked_for_and_the_doctor_say
         ),
         refusal(harness.provisioner.request_verify_archive(archive.id, by()).await),
     ];
-    for told in asked {
+    for reported in asked {
         assert!(
-            told.contains("PostgreSQL 9, older than the server") && told.contains("TENANTRY_PG_BIN"),
-            "{told}"
+            reported.contains("PostgreSQL 9, older than the server") && reported.contains("TENANTRY_PG_BIN"),
+            "{reported}"
         );
     }
     assert_eq!(
@@ -69,15 +69,15 @@ async fn a_removal_that_has_nowhere_to_write_its_archive_closes_nothing() {
     std::fs::write(&in_the_way, "a file").unwrap();
     let harness = Harness::with(|config| config.archive_dir.clone_from(&in_the_way)).await;
     let tenant = harness.provisioned("nowhere").await;
-    let told = refusal(harness.provisioner.request_offboard(tenant.id, NOW, by()).await);
-    assert!(told.contains("TENANTRY_ARCHIVE_DIR"), "{told}");
+    let reported = refusal(harness.provisioner.request_offboard(tenant.id, NOW, by()).await);
+    assert!(reported.contains("TENANTRY_ARCHIVE_DIR"), "{reported}");
     assert_eq!(
         harness.tenant(tenant.id).await.unwrap().status,
         TenantState::Active
     );
     let report = harness.provisioner.examine(false).await.unwrap();
-    let told = |kind: FindingKind| kind.as_str() == "archive_store";
-    assert!(report.findings.iter().any(|f| told(f.kind)), "{report:#?}");
+    let reported = |kind: FindingKind| kind.as_str() == "archive_store";
+    assert!(report.findings.iter().any(|f| reported(f.kind)), "{report:#?}");
 }
 
 #[tokio::test]
@@ -101,8 +101,11 @@ async fn an_administrator_whom_the_closed_database_would_lock_out_cannot_begin_a
         .with_user(&name, secrecy::SecretString::from("modest".to_owned()));
     let sealer = &harness.provisioner.config().sealer;
     crate::harness::register_server(&harness.registry, sealer, &server, "main").await;
-    let told = refusal(harness.provisioner.request_offboard(tenant.id, NOW, by()).await);
-    assert!(told.contains(&name) && told.contains("SUPERUSER"), "{told}");
+    let reported = refusal(harness.provisioner.request_offboard(tenant.id, NOW, by()).await);
+    assert!(
+        reported.contains(&name) && reported.contains("SUPERUSER"),
+        "{reported}"
+    );
     assert_eq!(
         harness.tenant(tenant.id).await.unwrap().status,
         TenantState::Active

@@ -91,12 +91,12 @@ async fn the_doctor_names_a_schedule_whose_backups_fail() {
     let why = run_due(&harness).await.unwrap_err();
     std::fs::remove_file(&archives).unwrap();
     let report = harness.provisioner.examine(false).await.unwrap();
-    let told: Vec<_> = report
+    let reported: Vec<_> = report
         .findings
         .iter()
         .map(|f| (f.kind.as_str(), f.subject.as_str()))
         .collect();
-    assert_eq!(told, [("backup_failing", "silent")], "{why}");
+    assert_eq!(reported, [("backup_failing", "silent")], "{why}");
     assert!(report.findings[0].seen.contains("in the way") || report.findings[0].seen.contains("archives"));
 }
 

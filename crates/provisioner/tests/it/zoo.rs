@@ -244,8 +244,8 @@ async fn rights_of_a_role_that_is_gone_are_left_out_and_named_and_all_others_are
         .unwrap();
     harness.provisioner.run(operation, |_| {}).await.unwrap();
     assert!(harness.serves(copy.id).await);
-    let told = saw(&harness, operation, Step::RestoreDatabase).await.to_string();
-    assert!(told.contains("gone; to"), "{told}");
+    let reported = saw(&harness, operation, Step::RestoreDatabase).await.to_string();
+    assert!(reported.contains("gone; to"), "{reported}");
     let row = harness
         .inside(&copy)
         .await
@@ -314,9 +314,9 @@ async fn what_keeps_a_database_from_being_dropped_is_named_before_its_laboratory
                     .request_restore_in_place(archive.id, by())
                     .await,
             );
-            for told in [&offboard, &restore] {
-                assert!(signs.iter().all(|sign| told.contains(sign)), "{told}");
-                assert!(!told.contains("sesame"), "{told}");
+            for reported in [&offboard, &restore] {
+                assert!(signs.iter().all(|sign| reported.contains(sign)), "{reported}");
+                assert!(!reported.contains("sesame"), "{reported}");
             }
             assert_eq!(
                 harness.tenant(tenant.id).await.unwrap().status,
@@ -417,14 +417,14 @@ async fn errors_of_the_server_have_its_detail_and_hint_but_no_values_of_rows() {
         .batch_execute(&format!("CREATE ROLE {role}; GRANT SELECT ON staff TO {role}"))
         .await
         .unwrap();
-    let told = failed(&format!("DROP ROLE {role}")).await;
-    assert!(told.contains("detail: privileges for table"), "{told}");
+    let reported = failed(&format!("DROP ROLE {role}")).await;
+    assert!(reported.contains("detail: privileges for table"), "{reported}");
     inside
         .batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}"))
         .await
         .unwrap();
-    let told = failed("SELECT no_such(1::int)").await;
-    assert!(told.contains("hint: No function matches"), "{told}");
+    let reported = failed("SELECT no_such(1::int)").await;
+    assert!(reported.contains("hint: No function matches"), "{reported}");
     inside
         .batch_execute("CREATE TABLE secrets (id text PRIMARY KEY, n int CHECK (n > 0)); INSERT INTO secrets VALUES ('Ada', 1)")
         .await
@@ -434,7 +434,7 @@ async fn errors_of_the_server_have_its_detail_and_hint_but_no_values_of_rows() {
         "INSERT INTO secrets VALUES ('Ada Lovelace', -1)",
         "DO $$ BEGIN RAISE 'no' USING DETAIL = 'Ada'; END $$",
     ] {
-        let told = failed(sql).await;
-        assert!(!told.contains("Ada"), "{told}");
+        let reported = failed(sql).await;
+        assert!(!reported.contains("Ada"), "{reported}");
     }
 }

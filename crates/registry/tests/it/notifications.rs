@@ -34,7 +34,7 @@ async fn every_change_of_a_laboratory_is_told_with_a_rising_generation() {
     let mut listener = listening(&harness).await;
     let new = new_tenant("acme");
     let mut last = 0;
-    let mut told = async |expected: RowChange| match next(&mut listener).await {
+    let mut reported = async |expected: RowChange| match next(&mut listener).await {
         Event::TenantChanged { id, generation, op } => {
             assert_eq!((id, op), (new.id, expected));
             assert!(generation > last, "{generation} after {last}");
@@ -48,28 +48,28 @@ async fn every_change_of_a_laboratory_is_told_with_a_rising_generation() {
         let txn = client.transaction().await.unwrap();
         tenant_insert_in_txn(&txn, &new, &harness.change()).await.unwrap();
         txn.commit().await.unwrap();
-        told(RowChange::Insert).await;
+        reported(RowChange::Insert).await;
         tenant_set_db_version(&client, new.id, SchemaVersion::new(1))
             .await
             .unwrap();
-        told(RowChange::Update).await;
+        reported(RowChange::Update).await;
         let txn = client.transaction().await.unwrap();
         tenant_delete_in_txn(&txn, new.id, TenantEvent::ProvisionUndone, &harness.change())
             .await
             .unwrap();
         txn.commit().await.unwrap();
-        told(RowChange::Delete).await;
+        reported(RowChange::Delete).await;
     }
     // Also what is done by hand; a generation can be raised so and never lowered.
     let txn = client.transaction().await.unwrap();
     tenant_insert_in_txn(&txn, &new, &harness.change()).await.unwrap();
     txn.commit().await.unwrap();
-    told(RowChange::Insert).await;
+    reported(RowChange::Insert).await;
     client
         .batch_execute("UPDATE tenants SET generation = 0")
         .await
         .unwrap();
-    told(RowChange::Update).await;
+    reported(RowChange::Update).await;
 }
 
 #[tokio::test]

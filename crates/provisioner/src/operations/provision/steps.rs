@@ -289,8 +289,8 @@ async fn what_it_may(client: &tokio_postgres::Client) -> Result<Option<&'static 
     {
         Ok(()) => Ok(None),
         Err(error) => {
-            let told = error.as_db_error().filter(|db| db.code().code() == "TNTRY");
-            let at = told.and_then(|db| db.detail()?.parse::<usize>().ok());
+            let raised = error.as_db_error().filter(|db| db.code().code() == "TNTRY");
+            let at = raised.and_then(|db| db.detail()?.parse::<usize>().ok());
             match at.and_then(|at| FORBIDDEN.get(at)) {
                 Some((what, _)) => Ok(Some(what)),
                 None => Err(error),

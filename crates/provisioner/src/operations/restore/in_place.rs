@@ -17,7 +17,7 @@ use crate::{
         dump::{dump_closed, require_archive, require_archive_of},
         migrate::{ensure_schema, record_version},
         offboard::steps::{close, readmit, require_closable},
-        verify::{drop_if_there, tell_missing, verify_closed},
+        verify::{drop_if_there, report_missing, verify_closed},
     },
     request::{begin, commit},
     server::{
@@ -63,7 +63,7 @@ pub(crate) async fn restore_beside(cx: &Context<'_>) -> StepResult {
     } = restore_into(cx, &held, &restored).await?;
     mark_whole(&held, &restored, &comment).await?;
     let mut saw = json!({ "database": restored, "made": true, "archive": archive.id, "rows": rows });
-    tell_missing(cx, &mut saw, &missing);
+    report_missing(cx, &mut saw, &missing);
     Ok(saw)
 }
 

@@ -17,7 +17,7 @@ use crate::{
         provision::steps::{
             activate, check, drop_made, make_role, require_never_in_service, secure_database, undo_tenant,
         },
-        verify::{drop_if_there, drop_made_group, ensure_groups, restore_checked, tell_missing},
+        verify::{drop_if_there, drop_made_group, ensure_groups, report_missing, restore_checked},
     },
     server::{AdminSession, drop_role_of, literal, look_for_own, ownership_comment, settle},
 };
@@ -77,7 +77,7 @@ pub(crate) async fn restore_database(cx: &Context<'_>) -> StepResult {
     let sql = format!("ALTER DATABASE {making} RENAME TO {name}");
     held.run("naming the database", &sql).await?;
     let mut saw = json!({ "database": name, "made": true, "archive": archive.id, "rows": rows });
-    tell_missing(cx, &mut saw, &missing);
+    report_missing(cx, &mut saw, &missing);
     Ok(saw)
 }
 

@@ -34,8 +34,8 @@ impl Provisioner {
             let why = format!("{} is not forgotten: {why}", found.slug);
             Err(ProvisionError::Refused { why })
         };
-        let held = inner.session(inner.admin(&found).await?).await?;
-        match look_for_own(&held, &found).await {
+        let session = inner.session(inner.admin(&found).await?).await?;
+        match look_for_own(&session, &found).await {
             Ok(None) => {}
             Ok(Some(_)) => {
                 let name = found.db_name.as_str();
@@ -47,7 +47,7 @@ impl Provisioner {
             Err(not_ours @ ProvisionError::NotOurs { .. }) => return refused(not_ours.to_string()),
             Err(error) => return Err(error),
         }
-        if let Some(renamed) = renamed(&held, &found).await? {
+        if let Some(renamed) = renamed(&session, &found).await? {
             return refused(renamed);
         }
         let archives = registry::archives_list(&client, Some(tenant), None, 1).await?;

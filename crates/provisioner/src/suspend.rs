@@ -107,7 +107,7 @@ impl Inner {
             tokio::time::sleep(TRY_PAUSE).await;
         };
         if let Some(ended) = ended {
-            self.write_event(tenant, actor, "fenced", seen(&routers, ended))
+            self.write_event(tenant, actor, "fenced", fencing_summary(&routers, ended))
                 .await;
         }
         Ok(())
@@ -199,6 +199,6 @@ impl Inner {
     }
 }
 
-fn seen(routers: &Waited, ended: usize) -> Value {
+fn fencing_summary(routers: &Waited, ended: usize) -> Value {
     json!({ "routers": routers, "sessions_ended": ended })
 }

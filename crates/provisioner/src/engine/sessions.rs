@@ -40,16 +40,16 @@ impl Context<'_> {
         tenant: TenantId,
     ) -> Result<AdminSession, StepError> {
         let mut kept = self.session.lock().await;
-        if let Some(held) = &*kept
-            && !held.client.is_closed()
+        if let Some(session) = &*kept
+            && !session.client.is_closed()
         {
-            return Ok(held.clone());
+            return Ok(session.clone());
         }
         let target = self.inner.admin_on(server).await?;
-        let held = self.inner.session(target).await?;
-        lock(&held, tenant).await?;
-        *kept = Some(held.clone());
-        Ok(held)
+        let session = self.inner.session(target).await?;
+        lock(&session, tenant).await?;
+        *kept = Some(session.clone());
+        Ok(session)
     }
 
     /// A session on the laboratory's own database as the administrator, kept from step to step like the
@@ -80,18 +80,18 @@ impl Context<'_> {
 
     /// Done with the server: what others can use goes on.
     pub(crate) async fn close(self) {
-        let held = self.session.lock().await.take();
-        if let Some(held) = held {
-            self.inner.keep(held).await;
+        let session = self.session.lock().await.take();
+        if let Some(session) = session {
+            self.inner.keep(session).await;
         }
     }
 
     /// The template, found on a session that we have anyway, or built.
-    pub(crate) async fn template(&self, held: &AdminSession) -> Result<DbName, ProvisionError> {
+    pub(crate) async fn template(&self, session: &AdminSession) -> Result<DbName, ProvisionError> {
         let namespace = &self.inner.config.namespace;
-        match migrator::template_find(&*held.client, namespace).await? {
+        match migrator::template_find(&*session.client, namespace).await? {
             Some(found) => Ok(found),
-            None => Ok(migrator::template_ensure(&held.target, namespace).await?),
+            None => Ok(migrator::template_ensure(&session.target, namespace).await?),
         }
     }
 }
@@ -116,13 +116,13 @@ fn lock_key(tenant: TenantId) -> i64 {
         .fold(0, |key, &byte| (key << 8) | i64::from(byte))
 }
 
-async fn lock(held: &AdminSession, tenant: TenantId) -> Result<(), StepError> {
+async fn lock(session: &AdminSession, tenant: TenantId) -> Result<(), StepError> {
     let key = lock_key(tenant);
-    let failed = || ProvisionError::db("taking the laboratory's lock", &held.target);
+    let failed = || ProvisionError::db("taking the laboratory's lock", &session.target);
     let began = Instant::now();
     let mut told_to_end = false;
     loop {
-        let row = held
+        let row = session
             .client
             .query_typed_one("SELECT pg_try_advisory_lock($1)", &[(&key, Type::INT8)])
             .await
@@ -132,12 +132,12 @@ async fn lock(held: &AdminSession, tenant: TenantId) -> Result<(), StepError> {
         }
         let waited = began.elapsed();
         if waited > PREDECESSOR_GRACE + PREDECESSOR_LIMIT {
-            let server = held.target.to_string();
+            let server = session.target.to_string();
             return Err(StepError::retry(ProvisionError::Busy { server, waited }));
         }
         if waited > PREDECESSOR_GRACE && !told_to_end {
             told_to_end = true;
-            let ended = held
+            let ended = session
                 .client
                 .execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_locks

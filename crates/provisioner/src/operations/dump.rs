@@ -138,10 +138,10 @@ impl Context<'_> {
 /// are in order.
 pub(crate) async fn ready_to_archive(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     tenant: &Tenant,
 ) -> Result<(Programs, String, Location), StepError> {
-    let (programs, server_version) = programs(cx, held).await?;
+    let (programs, server_version) = programs(cx, session).await?;
     cx.inner.config.archive.keys.check()?;
     let location = cx.archive_location()?;
     tracing::debug!(tenant.slug = %tenant.slug, %location, "an archive goes here");
@@ -152,16 +152,16 @@ pub(crate) async fn ready_to_archive(
 /// The client programs for a server, and its version.
 pub(crate) async fn programs(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
 ) -> Result<(Programs, String), ProvisionError> {
-    let (major, version) = server_version(held).await?;
-    let programs = Programs::find(cx.inner.config.pg_bin.as_deref(), major, &held.target).await?;
+    let (major, version) = server_version(session).await?;
+    let programs = Programs::find(cx.inner.config.pg_bin.as_deref(), major, &session.target).await?;
     Ok((programs, version))
 }
 
 /// The server's version, as number and as text.
-pub(crate) async fn server_version(held: &AdminSession) -> Result<(u32, String), ProvisionError> {
-    let row = held
+pub(crate) async fn server_version(session: &AdminSession) -> Result<(u32, String), ProvisionError> {
+    let row = session
         .client
         .query_one(
             "SELECT current_setting('server_version_num')::int / 10000, current_setting('server_version')",
@@ -170,47 +170,47 @@ pub(crate) async fn server_version(held: &AdminSession) -> Result<(u32, String),
         .await
         .map_err(ProvisionError::db(
             "asking for the server's version",
-            &held.target,
+            &session.target,
         ))?;
     Ok((row.get::<_, i32>(0).unsigned_abs(), row.get(1)))
 }
 
 /// Dumps a laboratory that goes on working.
 pub(crate) async fn dump_in_service(cx: &Context<'_>) -> StepResult {
-    let (tenant, held) = own_database(cx).await?;
-    let ready = ready_to_archive(cx, &held, &tenant).await?;
-    end_archive_sessions(&held, &tenant).await?;
-    dump(cx, &tenant, &held, ready).await
+    let (tenant, session) = own_database(cx).await?;
+    let ready = ready_to_archive(cx, &session, &tenant).await?;
+    end_archive_sessions(&session, &tenant).await?;
+    dump(cx, &tenant, &session, ready).await
 }
 
 /// Dumps a laboratory that is closed.
 pub(crate) async fn dump_closed(cx: &Context<'_>) -> StepResult {
-    let (tenant, held) = own_database(cx).await?;
-    let ready = ready_to_archive(cx, &held, &tenant).await?;
+    let (tenant, session) = own_database(cx).await?;
+    let ready = ready_to_archive(cx, &session, &tenant).await?;
     // A drop that came as far as closing it may have been given up for want of a sound archive.
-    open_to_nobody_else(&held, &tenant.db_name).await?;
+    open_to_nobody_else(&session, &tenant.db_name).await?;
     // A dump whose process was killed with ours may still run; nobody else can be in there behind the fence.
-    end_sessions(cx, &held, &tenant.db_name).await?;
-    dump(cx, &tenant, &held, ready).await
+    end_sessions(cx, &session, &tenant.db_name).await?;
+    dump(cx, &tenant, &session, ready).await
 }
 
 async fn own_database(cx: &Context<'_>) -> Result<(Tenant, AdminSession), StepError> {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
-    require_own(&held, &tenant).await?;
-    Ok((tenant, held))
+    let session = cx.maintenance(&tenant).await?;
+    require_own(&session, &tenant).await?;
+    Ok((tenant, session))
 }
 
 async fn dump(
     cx: &Context<'_>,
     tenant: &Tenant,
-    held: &AdminSession,
+    session: &AdminSession,
     (programs, server_version, location): (Programs, String, Location),
 ) -> StepResult {
     let config = &cx.inner.config;
     // Another dump takes the place of one that was found wanting: its row must not speak of this one.
     registry::archive_unrecord(&config.registry.client().await?, cx.lease).await?;
-    let target = held.target.with_database(tenant.db_name.as_str());
+    let target = session.target.with_database(tenant.db_name.as_str());
     let snapshot = Snapshot::open(&target, config.bounds.connect_timeout).await?;
     let on_progress = |bytes| cx.report_bytes(Step::Dump, bytes, None);
     let steady = Steady::new(&on_progress);
@@ -270,8 +270,9 @@ async fn dump(
 }
 
 /// A dump of a laboratory in service that was cut off with its process may still run.
-async fn end_archive_sessions(held: &AdminSession, tenant: &Tenant) -> Result<(), ProvisionError> {
-    held.client
+async fn end_archive_sessions(session: &AdminSession, tenant: &Tenant) -> Result<(), ProvisionError> {
+    session
+        .client
         .execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
               WHERE datname = $1 AND application_name = 'tenantry archive'",
@@ -279,21 +280,21 @@ async fn end_archive_sessions(held: &AdminSession, tenant: &Tenant) -> Result<()
         )
         .await
         .map(drop)
-        .map_err(ProvisionError::db("ending an earlier dump", &held.target))
+        .map_err(ProvisionError::db("ending an earlier dump", &session.target))
 }
 
 /// The archive that this operation made of a closed laboratory: recorded, there, unchanged, and of what the
 /// database still holds. A superuser may have written since.
 pub(crate) async fn require_archive_of(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     tenant: &Tenant,
 ) -> Result<Archive, StepError> {
     let (archive, manifest) = require_archive(cx, tenant).await?;
     // An earlier try may have closed it to be dropped.
-    open_to_nobody_else(held, &tenant.db_name).await?;
+    open_to_nobody_else(session, &tenant.db_name).await?;
     let bounds = &cx.inner.config.bounds;
-    let target = held.target.with_database(tenant.db_name.as_str());
+    let target = session.target.with_database(tenant.db_name.as_str());
     let now = Snapshot::open(&target, bounds.connect_timeout).await?;
     let now = now.contents(bounds.dump_limit).await?;
     match manifest.contents.difference(&now) {

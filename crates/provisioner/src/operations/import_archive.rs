@@ -15,7 +15,7 @@ use crate::{
         Definition, Sequence,
         archived_admins::open_sealed_admins,
         definition::steps,
-        verify::{in_scratch, report_missing, seen},
+        verify::{archive_summary, in_scratch, report_missing},
     },
     request::{audit, begin, commit, earlier},
 };
@@ -204,13 +204,13 @@ pub(crate) async fn import(cx: &Context<'_>) -> StepResult {
     }
     let known = registry::archive_by_id(&config.registry.client().await?, params.archive).await?;
     if let Some(archive) = known {
-        return Ok(seen(&archive, &manifest));
+        return Ok(archive_summary(&archive, &manifest));
     }
     let server = cx.server_for_scratch(Some(&params.server)).await?;
-    let held = cx.maintenance_on(&server, manifest.tenant).await?;
-    let like = cx.template(&held).await?;
+    let session = cx.maintenance_on(&server, manifest.tenant).await?;
+    let like = cx.template(&session).await?;
     let scratch = config.namespace.scratch_database(cx.operation.id);
-    let missing = in_scratch(cx, &held, &like, &scratch, &location, &manifest).await?;
+    let missing = in_scratch(cx, &session, &like, &scratch, &location, &manifest).await?;
 
     let mut client = config.registry.client().await?;
     if manifest.verified_at.is_none() {
@@ -243,7 +243,7 @@ pub(crate) async fn import(cx: &Context<'_>) -> StepResult {
     cx.hold(&txn).await?;
     let archive = registry::archive_insert(&txn, &new).await?;
     commit(txn).await?;
-    let mut saw = seen(&archive, &manifest);
+    let mut saw = archive_summary(&archive, &manifest);
     report_missing(cx, &mut saw, &missing);
     Ok(saw)
 }

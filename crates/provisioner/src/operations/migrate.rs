@@ -72,14 +72,14 @@ pub(crate) async fn ensure_schema(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
     let before = migrator::history_version(&*cx.inside(&tenant).await?).await?;
     let after = bring_to_latest(cx, &tenant, before).await?;
-    let held = cx.maintenance(&tenant).await?;
-    let settled = rights(cx.inner, &held, &tenant, &tenant.db_name)
+    let session = cx.maintenance(&tenant).await?;
+    let settled = rights(cx.inner, &session, &tenant, &tenant.db_name)
         .await?
         .are_settled();
     if !settled {
-        settle(cx.inner, &held, &tenant, &tenant.db_name).await?;
+        settle(cx.inner, &session, &tenant, &tenant.db_name).await?;
     }
-    let password = tenant.status == TenantState::Active && fix_password(cx, &held, &tenant).await?;
+    let password = tenant.status == TenantState::Active && fix_password(cx, &session, &tenant).await?;
     Ok(json!({ "from": before, "to": after, "rights_settled": !settled, "password_put_back": password }))
 }
 

@@ -68,8 +68,8 @@ enum Recording {
 
 async fn verify(cx: &Context<'_>, recording: Recording) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
-    require_own(&held, &tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
+    require_own(&session, &tenant).await?;
     let dumped = cx.dumped().await?;
     let location = Location::parse(&dumped.location)?;
     // The process that dumped it is gone, perhaps with its host: what is not recorded yet is dumped again
@@ -87,11 +87,11 @@ async fn verify(cx: &Context<'_>, recording: Recording) -> StepResult {
             why: "its manifest's content has changed".to_owned(),
         }));
     }
-    if let Some(saw) = recorded_already(cx, &held, &location).await? {
+    if let Some(saw) = recorded_already(cx, &session, &location).await? {
         return Ok(saw);
     }
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-    in_scratch(cx, &held, &tenant.db_name, &scratch, &location, &manifest).await?;
+    in_scratch(cx, &session, &tenant.db_name, &scratch, &location, &manifest).await?;
     record(cx, &tenant, &location, manifest, recording).await
 }
 
@@ -99,7 +99,7 @@ async fn verify(cx: &Context<'_>, recording: Recording) -> StepResult {
 /// time of its verification than the row has, if that try is cut off as well.
 async fn recorded_already(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     location: &Location,
 ) -> Result<Option<Value>, StepError> {
     let client = cx.inner.config.registry.client().await?;
@@ -111,15 +111,15 @@ async fn recorded_already(
     match Manifest::require(location, &archive.manifest).await {
         Ok(manifest) => {
             let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-            drop_if_there(cx, held, &scratch).await?;
-            Ok(Some(seen(&archive, &manifest)))
+            drop_if_there(cx, session, &scratch).await?;
+            Ok(Some(archive_summary(&archive, &manifest)))
         }
         Err(archive::ArchiveError::Broken { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-pub(crate) fn seen(archive: &Archive, manifest: &Manifest) -> Value {
+pub(crate) fn archive_summary(archive: &Archive, manifest: &Manifest) -> Value {
     json!({
         "archive": archive.id,
         "file": archive.location,
@@ -133,7 +133,7 @@ pub(crate) fn seen(archive: &Archive, manifest: &Manifest) -> Value {
 /// is a member of them. Gives the archived laboratory's, if it was not there.
 pub(crate) async fn ensure_groups(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     manifest: &Manifest,
 ) -> Result<Option<RoleName>, StepError> {
     let namespace = &cx.inner.config.namespace;
@@ -142,22 +142,23 @@ pub(crate) async fn ensure_groups(
         if !manifest.contents.names_grantee(group.as_str()) {
             continue;
         }
-        let row = held
+        let row = session
             .client
             .query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&group.as_str()])
             .await
-            .map_err(ProvisionError::db("looking for a group role", &held.target))?;
+            .map_err(ProvisionError::db("looking for a group role", &session.target))?;
         if row.is_some() {
             continue;
         }
-        migrator::group_ensure(&held.client, &group).await?;
+        migrator::group_ensure(&session.client, &group).await?;
         if group != namespace.shared_group() {
             let comment = literal(&format!("{}{}", migrator::OWNERSHIP_COMMENT, manifest.tenant));
-            held.run(
-                "marking a group role",
-                &format!("COMMENT ON ROLE {group} IS {comment}"),
-            )
-            .await?;
+            session
+                .run(
+                    "marking a group role",
+                    &format!("COMMENT ON ROLE {group} IS {comment}"),
+                )
+                .await?;
             made = Some(group);
         }
     }
@@ -166,12 +167,12 @@ pub(crate) async fn ensure_groups(
 
 /// Drops a group role that was made for a restore alone. Another restore of the same archive may need it
 /// still: then it has rights and stays, and the doctor drops it later.
-pub(crate) async fn drop_made_group(held: &AdminSession, made: Option<RoleName>) {
+pub(crate) async fn drop_made_group(session: &AdminSession, made: Option<RoleName>) {
     let Some(group) = made else {
         return;
     };
     let sql = format!("DROP ROLE IF EXISTS {group}");
-    if let Err(error) = held.client.batch_execute(&sql).await {
+    if let Err(error) = session.client.batch_execute(&sql).await {
         tracing::debug!(error = %pg::describe(&error), "a group role stays for now");
     }
 }
@@ -201,16 +202,16 @@ impl Context<'_> {
 
 pub(crate) async fn in_scratch(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     like: &DbName,
     scratch: &DbName,
     location: &Location,
     manifest: &Manifest,
 ) -> Result<Missing, StepError> {
-    drop_if_there(cx, held, scratch).await?;
-    let outcome = restore_checked(cx, held, Step::Verify, like, scratch, location, manifest).await;
+    drop_if_there(cx, session, scratch).await?;
+    let outcome = restore_checked(cx, session, Step::Verify, like, scratch, location, manifest).await;
     // Also when the comparison failed; after a crash the next try begins with it.
-    let dropped = drop_if_there(cx, held, scratch).await;
+    let dropped = drop_if_there(cx, session, scratch).await;
     let missing = outcome?;
     dropped?;
     Ok(missing)
@@ -236,16 +237,16 @@ pub(crate) fn report_missing(cx: &Context<'_>, saw: &mut Value, missing: &Missin
 /// says.
 pub(crate) async fn restore_checked(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     step: Step,
     like: &DbName,
     into: &DbName,
     location: &Location,
     manifest: &Manifest,
 ) -> Result<Missing, StepError> {
-    let (programs, _) = programs(cx, held).await?;
-    create_like(cx, held, step, like, into, manifest.inventory.locale.as_ref()).await?;
-    let copy = held.target.with_database(into.as_str());
+    let (programs, _) = programs(cx, session).await?;
+    create_like(cx, session, step, like, into, manifest.inventory.locale.as_ref()).await?;
+    let copy = session.target.with_database(into.as_str());
     let total = Some(manifest.database_bytes);
     let on_progress = |bytes| cx.report_bytes(step, bytes, total);
     let steady = Steady::new(&on_progress);
@@ -254,7 +255,7 @@ pub(crate) async fn restore_checked(
     let looking = async {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            if let Ok(bytes) = size(held, into).await {
+            if let Ok(bytes) = size(session, into).await {
                 steady.report(bytes);
             }
         }
@@ -272,15 +273,18 @@ pub(crate) async fn restore_checked(
     }
 }
 
-async fn size(held: &AdminSession, name: &DbName) -> Result<u64, ProvisionError> {
-    let row = held
+async fn size(session: &AdminSession, name: &DbName) -> Result<u64, ProvisionError> {
+    let row = session
         .client
         .query_one(
             "SELECT pg_database_size(datname) FROM pg_database WHERE datname = $1",
             &[&name.as_str()],
         )
         .await
-        .map_err(ProvisionError::db("asking for a database's size", &held.target))?;
+        .map_err(ProvisionError::db(
+            "asking for a database's size",
+            &session.target,
+        ))?;
     Ok(row.get::<_, i64>(0).unsigned_abs())
 }
 
@@ -289,28 +293,31 @@ async fn size(held: &AdminSession, name: &DbName) -> Result<u64, ProvisionError>
 /// slipped in before a REVOKE would go on, and read what is restored later.
 async fn create_like(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     step: Step,
     like: &DbName,
     name: &DbName,
     locale: Option<&Locale>,
 ) -> Result<(), ProvisionError> {
-    let (major, _) = server_version(held).await?;
+    let (major, _) = server_version(session).await?;
     let options = match locale {
         Some(locale) => locale.options(major),
-        None => locale_of(held, like).await?.options(major),
+        None => locale_of(session, like).await?.options(major),
     };
-    migrator::create_database(&held.client, name, "template0", &options).await?;
+    migrator::create_database(&session.client, name, "template0", &options).await?;
     cx.reach(step, Moment::ScratchMade).await;
-    open_to_nobody_else(held, name).await
+    open_to_nobody_else(session, name).await
 }
 
-async fn locale_of(held: &AdminSession, name: &DbName) -> Result<Locale, ProvisionError> {
-    let row = held
+async fn locale_of(session: &AdminSession, name: &DbName) -> Result<Locale, ProvisionError> {
+    let row = session
         .client
         .query_one(archive::LOCALE, &[&name.as_str()])
         .await
-        .map_err(ProvisionError::db("reading the database's locale", &held.target))?;
+        .map_err(ProvisionError::db(
+            "reading the database's locale",
+            &session.target,
+        ))?;
     let text: String = row.get(0);
     serde_json::from_str(&text).map_err(|error| ProvisionError::Check {
         why: format!("the locale of {} cannot be read: {error}", name.as_str()),
@@ -320,14 +327,14 @@ async fn locale_of(held: &AdminSession, name: &DbName) -> Result<Locale, Provisi
 /// FORCE: a `pg_restore` whose process was killed with ours may still write into it.
 pub(crate) async fn drop_if_there(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     name: &DbName,
 ) -> Result<bool, ProvisionError> {
-    let there = look(held, name).await?.is_some();
+    let there = look(session, name).await?.is_some();
     if there {
-        end_subscriptions(cx.inner, held, name).await?;
+        end_subscriptions(cx.inner, session, name).await?;
         let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-        held.run("dropping a restored database", &sql).await?;
+        session.run("dropping a restored database", &sql).await?;
     }
     Ok(there)
 }
@@ -343,9 +350,9 @@ pub(crate) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
         }
         None => return Ok(()),
     };
-    let held = cx.maintenance_on(&server, cx.operation.tenant).await?;
+    let session = cx.maintenance_on(&server, cx.operation.tenant).await?;
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-    drop_if_there(cx, &held, &scratch).await?;
+    drop_if_there(cx, &session, &scratch).await?;
     Ok(())
 }
 
@@ -406,5 +413,5 @@ async fn record(
     };
     let archive = registry::archive_insert(&txn, &archive).await?;
     commit(txn).await?;
-    Ok(seen(&archive, &manifest))
+    Ok(archive_summary(&archive, &manifest))
 }

@@ -90,14 +90,14 @@ pub(crate) async fn verify_again(cx: &Context<'_>) -> StepResult {
     let location = Location::parse(&archive.location)?;
     cx.inner.require_here(&location, archive.host.as_deref()).await?;
     let manifest = Manifest::require(&location, &archive.manifest).await?;
-    let held = cx
+    let session = cx
         .maintenance_on(&cx.scratch_server().await?, archive.tenant)
         .await?;
-    let like = cx.template(&held).await?;
+    let like = cx.template(&session).await?;
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-    let made = ensure_groups(cx, &held, &manifest).await?;
-    let verified = in_scratch(cx, &held, &like, &scratch, &location, &manifest).await;
-    drop_made_group(&held, made).await;
+    let made = ensure_groups(cx, &session, &manifest).await?;
+    let verified = in_scratch(cx, &session, &like, &scratch, &location, &manifest).await;
+    drop_made_group(&session, made).await;
     let missing = verified?;
     let client = cx.inner.config.registry.client().await?;
     let archive = registry::archive_note_verified(&client, archive.id).await?;

@@ -28,30 +28,30 @@ impl Found {
     }
 }
 
-pub(crate) async fn look(held: &AdminSession, name: &DbName) -> Result<Option<Found>, ProvisionError> {
-    let row = held
+pub(crate) async fn look(session: &AdminSession, name: &DbName) -> Result<Option<Found>, ProvisionError> {
+    let row = session
         .client
         .query_typed_opt(
             "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1",
             &[(&name.as_str(), Type::NAME)],
         )
         .await
-        .map_err(ProvisionError::db("looking for the database", &held.target))?;
+        .map_err(ProvisionError::db("looking for the database", &session.target))?;
     Ok(row.map(|row| Found { comment: row.get(0) }))
 }
 
 /// Looks for the laboratory's database. One of its name that is not marked as this laboratory's is an error:
 /// its data are somebody else's, perhaps of an earlier laboratory that had the same slug.
 pub(crate) async fn look_for_own(
-    held: &AdminSession,
+    session: &AdminSession,
     tenant: &Tenant,
 ) -> Result<Option<Found>, ProvisionError> {
-    match look(held, &tenant.db_name).await? {
+    match look(session, &tenant.db_name).await? {
         Some(found) if found.comment.as_deref() != Some(&ownership_comment(tenant)) => {
             Err(ProvisionError::NotOurs {
                 what: "database",
                 name: tenant.db_name.as_str().to_owned(),
-                server: held.target.to_string(),
+                server: session.target.to_string(),
             })
         }
         found => Ok(found),
@@ -59,43 +59,45 @@ pub(crate) async fn look_for_own(
 }
 
 /// As [`look_for_own`], where it must be there.
-pub(crate) async fn require_own(held: &AdminSession, tenant: &Tenant) -> Result<Found, ProvisionError> {
-    let found = look_for_own(held, tenant).await?;
+pub(crate) async fn require_own(session: &AdminSession, tenant: &Tenant) -> Result<Found, ProvisionError> {
+    let found = look_for_own(session, tenant).await?;
     found.ok_or_else(|| ProvisionError::Missing {
         what: "database",
         name: tenant.db_name.as_str().to_owned(),
-        server: held.target.to_string(),
+        server: session.target.to_string(),
     })
 }
 
 /// Lets the administrator in and nobody else. One transaction: at no moment is it open to everybody.
-pub(crate) async fn open_to_nobody_else(held: &AdminSession, name: &DbName) -> Result<(), ProvisionError> {
+pub(crate) async fn open_to_nobody_else(session: &AdminSession, name: &DbName) -> Result<(), ProvisionError> {
     let sql = format!(
         "REVOKE ALL ON DATABASE {name} FROM PUBLIC; ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"
     );
-    held.run("opening the database to its administrator", &sql).await
+    session
+        .run("opening the database to its administrator", &sql)
+        .await
 }
 
 /// Ends the subscriptions of a copy without asking their publishers: with one a database cannot be dropped,
 /// and the copy would replicate. Versions before this one restored them.
 pub(crate) async fn end_subscriptions(
     inner: &Inner,
-    held: &AdminSession,
+    session: &AdminSession,
     copy: &DbName,
 ) -> Result<(), ProvisionError> {
-    let rows = held
+    let rows = session
         .client
         .query(
             "SELECT quote_ident(s.subname) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = $1",
             &[&copy.as_str()],
         )
         .await
-        .map_err(ProvisionError::db("looking for subscriptions", &held.target))?;
+        .map_err(ProvisionError::db("looking for subscriptions", &session.target))?;
     if rows.is_empty() {
         return Ok(());
     }
-    open_to_nobody_else(held, copy).await?;
-    let target = held.target.with_database(copy.as_str());
+    open_to_nobody_else(session, copy).await?;
+    let target = session.target.with_database(copy.as_str());
     let inside = inner.connect_inside(&target).await?;
     for row in rows {
         let name: String = row.get(0);
@@ -112,27 +114,27 @@ pub(crate) async fn end_subscriptions(
 }
 
 /// How many clients are connected to a database.
-async fn sessions(held: &AdminSession, name: &DbName) -> Result<i64, ProvisionError> {
-    let row = held
+async fn sessions(session: &AdminSession, name: &DbName) -> Result<i64, ProvisionError> {
+    let row = session
         .client
         .query_one(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'",
             &[&name.as_str()],
         )
         .await
-        .map_err(ProvisionError::db("counting sessions", &held.target))?;
+        .map_err(ProvisionError::db("counting sessions", &session.target))?;
     Ok(row.get(0))
 }
 
 /// Waits until no client is connected; says how many there are still.
 pub(crate) async fn await_empty(
-    held: &AdminSession,
+    session: &AdminSession,
     name: &DbName,
     limit: Duration,
 ) -> Result<i64, ProvisionError> {
     let began = Instant::now();
     loop {
-        let count = sessions(held, name).await?;
+        let count = sessions(session, name).await?;
         if count == 0 || began.elapsed() >= limit {
             return Ok(count);
         }
@@ -143,10 +145,10 @@ pub(crate) async fn await_empty(
 /// Ends every client's session of a database and waits until they are gone.
 pub(crate) async fn end_sessions(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     name: &DbName,
 ) -> Result<u64, StepError> {
-    let ended = held
+    let ended = session
         .client
         .execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -154,13 +156,13 @@ pub(crate) async fn end_sessions(
             &[&name.as_str()],
         )
         .await
-        .map_err(ProvisionError::db("ending sessions", &held.target))?;
+        .map_err(ProvisionError::db("ending sessions", &session.target))?;
     let waited = cx.inner.config.bounds.sessions_end_limit;
-    match await_empty(held, name, waited).await? {
+    match await_empty(session, name, waited).await? {
         0 => Ok(ended),
         count => Err(StepError::retry(ProvisionError::StillConnected {
             database: name.as_str().to_owned(),
-            server: held.target.to_string(),
+            server: session.target.to_string(),
             count,
             waited,
         })),
@@ -176,33 +178,35 @@ pub(crate) async fn end_sessions(
 /// let in again.
 pub(crate) async fn close_and_drop(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     name: &DbName,
 ) -> Result<(), StepError> {
-    let why = holds(held, name, false).await?;
+    let why = holds(session, name, false).await?;
     if !why.is_empty() {
         return Err(StepError::fatal(ProvisionError::Held { why }));
     }
-    let dropped = close_then_drop(cx, held, name).await;
-    if dropped.is_err() && matches!(look(held, name).await, Ok(Some(_))) {
-        open_to_nobody_else(held, name).await?;
+    let dropped = close_then_drop(cx, session, name).await;
+    if dropped.is_err() && matches!(look(session, name).await, Ok(Some(_))) {
+        open_to_nobody_else(session, name).await?;
     }
     dropped
 }
 
-async fn close_then_drop(cx: &Context<'_>, held: &AdminSession, name: &DbName) -> Result<(), StepError> {
-    held.run(
-        "closing the database",
-        // PostgreSQL drops no template, which somebody may have made of it by hand.
-        &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false"),
-    )
-    .await?;
+async fn close_then_drop(cx: &Context<'_>, session: &AdminSession, name: &DbName) -> Result<(), StepError> {
+    session
+        .run(
+            "closing the database",
+            // PostgreSQL drops no template, which somebody may have made of it by hand.
+            &format!("ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false IS_TEMPLATE false"),
+        )
+        .await?;
     cx.reach(Step::DropDatabase, Moment::Closed).await;
-    end_sessions(cx, held, name).await?;
-    held.run(
-        "dropping the database",
-        &format!("DROP DATABASE IF EXISTS {name}"),
-    )
-    .await?;
+    end_sessions(cx, session, name).await?;
+    session
+        .run(
+            "dropping the database",
+            &format!("DROP DATABASE IF EXISTS {name}"),
+        )
+        .await?;
     Ok(())
 }

@@ -41,8 +41,8 @@ impl Context<'_> {
                 server: "the registry".to_owned(),
             })?;
         let password = self.inner.open(&SealContext::TenantRole(tenant.id), sealed)?;
-        let held = self.maintenance(tenant).await?;
-        let target = held.target.with_user(tenant.role_name.as_str(), password);
+        let session = self.maintenance(tenant).await?;
+        let target = session.target.with_user(tenant.role_name.as_str(), password);
         Ok(target.with_database(tenant.db_name.as_str()))
     }
 }
@@ -51,14 +51,16 @@ impl Context<'_> {
 /// own.
 pub(crate) async fn fix_password(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     tenant: &Tenant,
 ) -> Result<bool, StepError> {
     let target = cx.own_target(tenant).await?;
     match cx.inner.connect(&target).await {
         Err(ProvisionError::Connect(error)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => {
             let sql = log_in(cx.inner, tenant)?;
-            held.run("putting the role's stored password back", &sql).await?;
+            session
+                .run("putting the role's stored password back", &sql)
+                .await?;
             Ok(true)
         }
         // Whatever else keeps it out is not the password, and the doctor names it.
@@ -68,15 +70,15 @@ pub(crate) async fn fix_password(
 
 /// Whether the laboratory's role is there. One of its name that is not marked as this laboratory's is an
 /// error.
-pub(crate) async fn role_is_there(held: &AdminSession, tenant: &Tenant) -> Result<bool, ProvisionError> {
-    let row = held
+pub(crate) async fn role_is_there(session: &AdminSession, tenant: &Tenant) -> Result<bool, ProvisionError> {
+    let row = session
         .client
         .query_typed_opt(
             "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1",
             &[(&tenant.role_name.as_str(), Type::NAME)],
         )
         .await
-        .map_err(ProvisionError::db("looking for the role", &held.target))?;
+        .map_err(ProvisionError::db("looking for the role", &session.target))?;
     match row {
         None => Ok(false),
         Some(row) if row.get::<_, Option<String>>(0).as_deref() == Some(&ownership_comment(tenant)) => {
@@ -85,7 +87,7 @@ pub(crate) async fn role_is_there(held: &AdminSession, tenant: &Tenant) -> Resul
         Some(_) => Err(ProvisionError::NotOurs {
             what: "role",
             name: tenant.role_name.as_str().to_owned(),
-            server: held.target.to_string(),
+            server: session.target.to_string(),
         }),
     }
 }
@@ -94,7 +96,7 @@ pub(crate) async fn role_is_there(held: &AdminSession, tenant: &Tenant) -> Resul
 /// which would stand in its log.
 pub(crate) async fn create_or_fix(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     tenant: &Tenant,
     there: bool,
 ) -> Result<bool, StepError> {
@@ -104,9 +106,9 @@ pub(crate) async fn create_or_fix(
         let verifier = literal(&identity::scram_verifier(&password));
         let limits = limits(cx.inner, role);
         let sql = format!("ALTER ROLE {role} LOGIN INHERIT PASSWORD {verifier}; {limits}");
-        held.run("fixing the role", &sql).await?;
+        session.run("fixing the role", &sql).await?;
     } else {
-        create(cx.inner, held, tenant, &password, "LOGIN").await?;
+        create(cx.inner, session, tenant, &password, "LOGIN").await?;
     }
     Ok(!there)
 }
@@ -115,7 +117,7 @@ pub(crate) async fn create_or_fix(
 /// those come with the database.
 pub(crate) async fn create(
     inner: &Inner,
-    held: &AdminSession,
+    session: &AdminSession,
     tenant: &Tenant,
     password: &SecretString,
     log_in: &'static str,
@@ -128,7 +130,7 @@ pub(crate) async fn create(
         literal(&ownership_comment(tenant)),
         limits(inner, role)
     );
-    held.run("making the role", &sql).await
+    session.run("making the role", &sql).await
 }
 
 /// Drops the role, where it is there and this laboratory's.
@@ -136,14 +138,14 @@ pub(crate) async fn drop_role(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "role": "gone with the laboratory" }));
     };
-    let held = cx.maintenance(&tenant).await?;
-    drop_role_of(cx, &held, &tenant).await
+    let session = cx.maintenance(&tenant).await?;
+    drop_role_of(cx, &session, &tenant).await
 }
 
 /// The same on a session that is there.
-pub(crate) async fn drop_role_of(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> StepResult {
-    let there = role_is_there(held, tenant).await;
-    let group = drop_group(cx.inner, held, tenant).await?;
+pub(crate) async fn drop_role_of(cx: &Context<'_>, session: &AdminSession, tenant: &Tenant) -> StepResult {
+    let there = role_is_there(session, tenant).await;
+    let group = drop_group(cx.inner, session, tenant).await?;
     match there {
         Ok(true) => {}
         Ok(false) => return Ok(json!({ "role": "was not there" })),
@@ -154,15 +156,15 @@ pub(crate) async fn drop_role_of(cx: &Context<'_>, held: &AdminSession, tenant: 
     }
     let role = &tenant.role_name;
     let drop = format!("DROP ROLE {role}");
-    match held.client.batch_execute(&drop).await {
+    match session.client.batch_execute(&drop).await {
         Ok(()) => {}
         // Somebody granted it something elsewhere by hand. It owns nothing that matters: its database is
         // gone.
         Err(error) if error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
             let sql = format!("DROP OWNED BY {role}; {drop}");
-            held.run("dropping the role", &sql).await?;
+            session.run("dropping the role", &sql).await?;
         }
-        Err(error) => return Err(ProvisionError::db("dropping the role", &held.target)(error).into()),
+        Err(error) => return Err(ProvisionError::db("dropping the role", &session.target)(error).into()),
     }
     Ok(json!({ "role": "dropped", "group_dropped": group }))
 }

@@ -22,12 +22,12 @@ const LISTS: [&str; 6] = [
 /// Statements that give to `to` what `of` has: the owner, rights that roles hold by name, and settings, also
 /// those of one role in this database. Not what PUBLIC may: a laboratory's database gives it nothing.
 pub(crate) async fn handed_on(
-    held: &AdminSession,
+    session: &AdminSession,
     of: &DbName,
     to: &DbName,
 ) -> Result<Vec<String>, ProvisionError> {
-    let failed = || ProvisionError::db("reading the rights and settings of the database", &held.target);
-    let rows = held
+    let failed = || ProvisionError::db("reading the rights and settings of the database", &session.target);
+    let rows = session
         .client
         .query(
             "SELECT format('ALTER DATABASE %s OWNER TO %I', $2::text, pg_get_userbyid(datdba))
@@ -42,7 +42,7 @@ pub(crate) async fn handed_on(
         .await
         .map_err(failed())?;
     let mut statements: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    let rows = held
+    let rows = session
         .client
         .query(
             "SELECT quote_ident(r.rolname), s.setconfig

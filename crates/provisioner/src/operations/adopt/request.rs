@@ -91,11 +91,11 @@ impl Inner {
     /// Whether a database may become a laboratory's. Gives the comment that it has.
     pub(crate) async fn adoptable(
         &self,
-        held: &AdminSession,
+        session: &AdminSession,
         database: &DbName,
         own: Option<&str>,
     ) -> Result<Option<String>, ProvisionError> {
-        let row = held
+        let row = session
             .client
             .query_opt(
                 "SELECT datistemplate, datallowconn, pg_encoding_to_char(encoding)::text, shobj_description(oid, 'pg_database')
@@ -103,11 +103,11 @@ impl Inner {
                 &[&database.as_str()],
             )
             .await
-            .map_err(ProvisionError::db("looking for the database", &held.target))?;
+            .map_err(ProvisionError::db("looking for the database", &session.target))?;
         let Some(row) = row else {
             return Err(ProvisionError::NoSuchDatabase {
                 database: database.as_str().to_owned(),
-                server: held.target.host.clone(),
+                server: session.target.host.clone(),
             });
         };
         let (template, open, encoding): (bool, bool, String) = (row.get(0), row.get(1), row.get(2));
@@ -142,7 +142,7 @@ impl Inner {
         }
         match &comment {
             Some(text) if text.starts_with("tenantry ") && Some(text.as_str()) != own => {
-                if own.is_none() && self.is_own_comment(held, database, text).await? {
+                if own.is_none() && self.is_own_comment(session, database, text).await? {
                     return Ok(comment);
                 }
                 Err(refused(
@@ -169,7 +169,7 @@ impl Inner {
     /// its namespace is this one's. Another control plane on the same server has another namespace.
     async fn is_own_comment(
         &self,
-        held: &AdminSession,
+        session: &AdminSession,
         database: &DbName,
         comment: &str,
     ) -> Result<bool, ProvisionError> {
@@ -182,16 +182,17 @@ impl Inner {
         }
         drop(client);
         let prefix = self.tenant_prefix();
-        Ok(database.as_str().starts_with(&prefix) || self.role_with_comment(held, comment).await?.is_some())
+        Ok(database.as_str().starts_with(&prefix)
+            || self.role_with_comment(session, comment).await?.is_some())
     }
 
     /// The name of this namespace's role that has the ownership comment.
     async fn role_with_comment(
         &self,
-        held: &AdminSession,
+        session: &AdminSession,
         comment: &str,
     ) -> Result<Option<String>, ProvisionError> {
-        let row = held
+        let row = session
             .client
             .query_opt(
                 "SELECT rolname::text FROM pg_roles
@@ -201,7 +202,7 @@ impl Inner {
             .await
             .map_err(ProvisionError::db(
                 "looking for the laboratory's role",
-                &held.target,
+                &session.target,
             ))?;
         Ok(row.map(|row| row.get(0)))
     }
@@ -214,7 +215,7 @@ impl Inner {
     /// have too, under the slug that its role was named by. `None` for a database that was not ours.
     async fn taken_back(
         &self,
-        held: &AdminSession,
+        session: &AdminSession,
         wanted: &Adoption,
         comment: Option<&str>,
         profile: &Profile,
@@ -234,7 +235,7 @@ impl Inner {
                 ),
             ));
         }
-        let role = self.role_with_comment(held, comment).await?;
+        let role = self.role_with_comment(session, comment).await?;
         let own = self.config.namespace.tenant_role(&wanted.slug);
         match role {
             Some(role) if role != own.as_str() => {
@@ -260,7 +261,7 @@ impl Inner {
     /// made for it then.
     async fn require_version(
         &self,
-        held: &AdminSession,
+        session: &AdminSession,
         (inside, target): (&Client, &ConnectTarget),
         operation: OperationId,
         baseline: Option<SchemaVersion>,
@@ -281,9 +282,9 @@ impl Inner {
         let namespace = &self.config.namespace;
         // Said on this session, which is closed at the end of the request: the scratch database is nobody's
         // that was left behind.
-        migrator::comparing_begin(&held.client, namespace).await?;
+        migrator::comparing_begin(&session.client, namespace).await?;
         let scratch = namespace.scratch_database(operation);
-        version_by_shape(self, held, (inside, target), &scratch, baseline)
+        version_by_shape(self, session, (inside, target), &scratch, baseline)
             .await
             .map(drop)
     }
@@ -505,19 +506,19 @@ impl Provisioner {
         let row = registry::server_by_name(&client, &server).await?;
         drop(client);
         let row = row.ok_or_else(|| RegistryError::UnknownServer { name: server.clone() })?;
-        let held = inner.session(inner.admin_of(row)?).await?;
-        let comment = inner.adoptable(&held, &wanted.database, None).await?;
-        let target = held.target.with_database(wanted.database.as_str());
+        let session = inner.session(inner.admin_of(row)?).await?;
+        let comment = inner.adoptable(&session, &wanted.database, None).await?;
+        let target = session.target.with_database(wanted.database.as_str());
         let inside = inner.connect_inside(&target).await?;
         let profile = profile(&inside, &target).await?;
         let taken_back = inner
-            .taken_back(&held, &wanted, comment.as_deref(), &profile)
+            .taken_back(&session, &wanted, comment.as_deref(), &profile)
             .await?;
         let known = known(&inside, &target, wanted.admin_email.as_ref()).await?;
         // Before anybody is asked for: a database that is no laboratory's needs no administrator.
         let operation = OperationId::generate();
         inner
-            .require_version(&held, (&inside, &target), operation, wanted.baseline)
+            .require_version(&session, (&inside, &target), operation, wanted.baseline)
             .await?;
         let (admin_id, admin) = admin_of(&wanted, known)?;
         let lab = NewLab {

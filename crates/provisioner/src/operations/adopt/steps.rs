@@ -97,20 +97,23 @@ pub(crate) const DEFINITION: Definition = Definition {
 /// Looks once more whether the database can be adopted, notes what everybody may do in it, and marks it.
 pub(crate) async fn inspect(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
     let comment = ownership_comment(&tenant);
-    cx.inner.adoptable(&held, &tenant.db_name, Some(&comment)).await?;
-    let before = before(cx, &held, &tenant).await?;
+    cx.inner
+        .adoptable(&session, &tenant.db_name, Some(&comment))
+        .await?;
+    let before = before(cx, &session, &tenant).await?;
     let (name, comment) = (&tenant.db_name, literal(&comment));
-    held.run(
-        "marking the database",
-        &format!("COMMENT ON DATABASE {name} IS {comment}"),
-    )
-    .await?;
+    session
+        .run(
+            "marking the database",
+            &format!("COMMENT ON DATABASE {name} IS {comment}"),
+        )
+        .await?;
     Ok(json!({ "database": name, "before": before }))
 }
 
-async fn before(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> Result<Before, StepError> {
+async fn before(cx: &Context<'_>, session: &AdminSession, tenant: &Tenant) -> Result<Before, StepError> {
     let inside = cx.inside(tenant).await?;
     let row = inside
         .query_one(
@@ -125,13 +128,13 @@ async fn before(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> Resul
             &[&migrator::CLOSED_FUNCTIONS.as_slice()],
         )
         .await
-        .map_err(ProvisionError::db("reading the rights in the database", &held.target))?;
+        .map_err(ProvisionError::db("reading the rights in the database", &session.target))?;
     Ok(Before {
         on_database: row.get(0),
         on_schema: row.get(1),
         functions: row.get(2),
         held: Some(
-            held_by_name(&inside, held)
+            held_by_name(&inside, session)
                 .await?
                 .into_iter()
                 .map(|(_, sql)| sql)
@@ -140,13 +143,16 @@ async fn before(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> Resul
     })
 }
 
-async fn held_by_name(inside: &Client, held: &AdminSession) -> Result<Vec<(String, String)>, ProvisionError> {
+async fn held_by_name(
+    inside: &Client,
+    session: &AdminSession,
+) -> Result<Vec<(String, String)>, ProvisionError> {
     let rows = inside
         .query(HELD, &[&migrator::CLOSED_FUNCTIONS.as_slice()])
         .await
         .map_err(ProvisionError::db(
             "reading the rights in the database",
-            &held.target,
+            &session.target,
         ))?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
@@ -155,8 +161,8 @@ async fn held_by_name(inside: &Client, held: &AdminSession) -> Result<Vec<(Strin
 /// own.
 pub(crate) async fn baseline(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
-    require_own(&held, &tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
+    require_own(&session, &tenant).await?;
     let wanted = wanted(cx).map(SchemaVersion::new);
     let history = migrator::history_version(&*cx.inside(&tenant).await?).await?;
     if history > SchemaVersion::default() {
@@ -164,9 +170,9 @@ pub(crate) async fn baseline(cx: &Context<'_>) -> StepResult {
         return Ok(json!({ "version": history, "by": "its own history" }));
     }
     let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-    let target = held.target.with_database(tenant.db_name.as_str());
+    let target = session.target.with_database(tenant.db_name.as_str());
     let inside = cx.inside(&tenant).await?;
-    let version = version_by_shape(cx.inner, &held, (&*inside, &target), &scratch, wanted).await?;
+    let version = version_by_shape(cx.inner, &session, (&*inside, &target), &scratch, wanted).await?;
     drop(inside);
     if version > SchemaVersion::default() {
         migrator::baseline_write(&target, version).await?;
@@ -192,11 +198,11 @@ pub(crate) fn agrees(history: SchemaVersion, wanted: Option<SchemaVersion>) -> R
     }
 }
 
-async fn drop_scratch(held: &AdminSession, scratch: &DbName) -> Result<(), ProvisionError> {
-    if look(held, scratch).await?.is_some() {
+async fn drop_scratch(session: &AdminSession, scratch: &DbName) -> Result<(), ProvisionError> {
+    if look(session, scratch).await?.is_some() {
         // FORCE: our own session of a moment ago may still be ending, and nobody else is let in.
         let sql = format!("DROP DATABASE {scratch} WITH (FORCE)");
-        held.run("dropping the scratch database", &sql).await?;
+        session.run("dropping the scratch database", &sql).await?;
     }
     Ok(())
 }
@@ -215,15 +221,15 @@ async fn look_up(client: &Client, target: &ConnectTarget, path: &str) -> Result<
 /// [`ProvisionError::NotAdoptable`] says what is missing or only half there.
 pub(crate) async fn version_by_shape(
     inner: &Inner,
-    held: &AdminSession,
+    session: &AdminSession,
     laboratory: (&Client, &ConnectTarget),
     scratch: &DbName,
     wanted: Option<SchemaVersion>,
 ) -> Result<SchemaVersion, ProvisionError> {
-    drop_scratch(held, scratch).await?;
-    let judged = compare(inner, held, laboratory, scratch, wanted).await;
+    drop_scratch(session, scratch).await?;
+    let judged = compare(inner, session, laboratory, scratch, wanted).await;
     // Also when it failed; after a crash the next try begins with it.
-    let dropped = drop_scratch(held, scratch).await;
+    let dropped = drop_scratch(session, scratch).await;
     let version = judged?;
     dropped?;
     Ok(version)
@@ -232,14 +238,14 @@ pub(crate) async fn version_by_shape(
 /// Brings a scratch database from version to version, and compares the laboratory's with it at each.
 async fn compare(
     inner: &Inner,
-    held: &AdminSession,
+    session: &AdminSession,
     (inside, target): (&Client, &ConnectTarget),
     scratch: &DbName,
     wanted: Option<SchemaVersion>,
 ) -> Result<SchemaVersion, ProvisionError> {
-    migrator::create_database(&held.client, scratch, "template0", "ENCODING 'UTF8'").await?;
-    open_to_nobody_else(held, scratch).await?;
-    let scratch = held.target.with_database(scratch.as_str());
+    migrator::create_database(&session.client, scratch, "template0", "ENCODING 'UTF8'").await?;
+    open_to_nobody_else(session, scratch).await?;
+    let scratch = session.target.with_database(scratch.as_str());
     let mut client = inner.connect_inside(&scratch).await?;
     let mut versions = vec![shape(&client, &scratch).await?];
     let mut keys = BTreeSet::new();
@@ -309,8 +315,8 @@ async fn rows(
     rows.iter().map(line).collect()
 }
 
-async fn users(held: &AdminSession, tenant: &Tenant) -> Result<Vec<User>, ProvisionError> {
-    let rows = held
+async fn users(session: &AdminSession, tenant: &Tenant) -> Result<Vec<User>, ProvisionError> {
+    let rows = session
         .client
         .query(
             USERS,
@@ -323,7 +329,7 @@ async fn users(held: &AdminSession, tenant: &Tenant) -> Result<Vec<User>, Provis
         .await
         .map_err(ProvisionError::db(
             "looking for the laboratory's own users",
-            &held.target,
+            &session.target,
         ))?;
     Ok(rows
         .iter()
@@ -339,26 +345,31 @@ async fn users(held: &AdminSession, tenant: &Tenant) -> Result<Vec<User>, Provis
 /// schema, so those who work in it get that by name first.
 pub(crate) async fn ensure_schema(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
-    require_own(&held, &tenant).await?;
-    let users = users(&held, &tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
+    require_own(&session, &tenant).await?;
+    let users = users(&session, &tenant).await?;
     let inside = cx.inside(&tenant).await?;
     let before = migrator::history_version(&*inside).await?;
     for user in &users {
-        keep_in_schema(&inside, &held, user).await?;
+        keep_in_schema(&inside, &session, user).await?;
     }
     drop(inside);
-    let target = held.target.with_database(tenant.db_name.as_str());
+    let target = session.target.with_database(tenant.db_name.as_str());
     let group = cx.inner.config.namespace.tenant_group(tenant.id);
     let after = migrator::migrate_database(&target, &group).await?;
-    settle(cx.inner, &held, &tenant, &tenant.db_name).await?;
+    settle(cx.inner, &session, &tenant, &tenant.db_name).await?;
     let kept: Vec<String> = users.into_iter().map(|user| user.name).collect();
     Ok(json!({ "from": before, "to": after, "kept_in_schema": kept }))
 }
 
 /// What a user can do in the schema `public`, also through PUBLIC, they can do by name from now on.
-async fn keep_in_schema(inside: &Client, held: &AdminSession, user: &User) -> Result<(), ProvisionError> {
-    let failed = || ProvisionError::db("keeping the rights of the laboratory's own users", &held.target);
+async fn keep_in_schema(inside: &Client, session: &AdminSession, user: &User) -> Result<(), ProvisionError> {
+    let failed = || {
+        ProvisionError::db(
+            "keeping the rights of the laboratory's own users",
+            &session.target,
+        )
+    };
     let rows = inside
         .query(
             "SELECT format('GRANT %s ON SCHEMA public TO %s', p.word, $2::text) FROM unnest(ARRAY['USAGE', 'CREATE']) p (word)
@@ -382,9 +393,9 @@ async fn keep_in_schema(inside: &Client, held: &AdminSession, user: &User) -> Re
 /// database.
 pub(crate) async fn secure_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
-    require_own(&held, &tenant).await?;
-    let users = users(&held, &tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
+    require_own(&session, &tenant).await?;
+    let users = users(&session, &tenant).await?;
     let (database, role) = (&tenant.db_name, &tenant.role_name);
     // One transaction: at no moment is one of them shut out.
     let mut sql = format!(
@@ -401,7 +412,7 @@ pub(crate) async fn secure_database(cx: &Context<'_>) -> StepResult {
             user.quoted
         ));
     }
-    held.run("securing the database", &sql).await?;
+    session.run("securing the database", &sql).await?;
     let kept: Vec<String> = users.into_iter().map(|user| user.name).collect();
     Ok(json!({ "database": database, "open_to": role, "kept_open_to": kept }))
 }
@@ -412,13 +423,13 @@ pub(crate) async fn release(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "database": "released with the laboratory" }));
     };
-    let held = cx.maintenance(&tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
     drop_scratch(
-        &held,
+        &session,
         &cx.inner.config.namespace.scratch_database(cx.operation.id),
     )
     .await?;
-    match look_for_own(&held, &tenant).await {
+    match look_for_own(&session, &tenant).await {
         Ok(Some(_)) => {}
         // Never marked, gone, or released by a try that was cut off.
         Ok(None) | Err(ProvisionError::NotOurs { .. }) => {
@@ -427,7 +438,7 @@ pub(crate) async fn release(cx: &Context<'_>) -> StepResult {
         Err(error) => return Err(error.into()),
     }
     let before = noted(cx).await?;
-    give_back(cx, &held, &tenant, &before).await?;
+    give_back(cx, &session, &tenant, &before).await?;
     let comment = cx
         .operation
         .params
@@ -436,11 +447,12 @@ pub(crate) async fn release(cx: &Context<'_>) -> StepResult {
     let comment = comment.map_or_else(|| "NULL".to_owned(), literal);
     let name = &tenant.db_name;
     // Last: until then it is known to be ours to give back.
-    held.run(
-        "taking the ownership comment away",
-        &format!("COMMENT ON DATABASE {name} IS {comment}"),
-    )
-    .await?;
+    session
+        .run(
+            "taking the ownership comment away",
+            &format!("COMMENT ON DATABASE {name} IS {comment}"),
+        )
+        .await?;
     Ok(json!({ "database": name, "released": true }))
 }
 
@@ -464,7 +476,7 @@ async fn noted(cx: &Context<'_>) -> Result<Option<Before>, ProvisionError> {
 
 async fn give_back(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     tenant: &Tenant,
     before: &Option<Before>,
 ) -> Result<(), StepError> {
@@ -473,7 +485,7 @@ async fn give_back(
     };
     let group = cx.inner.config.namespace.tenant_group(tenant.id);
     let (database, role) = (&tenant.db_name, &tenant.role_name);
-    let users: BTreeSet<String> = users(held, tenant)
+    let users: BTreeSet<String> = users(session, tenant)
         .await?
         .into_iter()
         .map(|user| user.name)
@@ -485,7 +497,7 @@ async fn give_back(
             &[&[group.as_str(), role.as_str()].as_slice()],
         )
         .await
-        .map_err(ProvisionError::db("looking for the roles", &held.target))?;
+        .map_err(ProvisionError::db("looking for the roles", &session.target))?;
     let there = |name: &str| roles.iter().any(|row| row.get::<_, &str>(0) == name);
     let mut sql = String::new();
     if there(group.as_str()) {
@@ -495,7 +507,7 @@ async fn give_back(
         sql.push_str(&format!("REVOKE ALL ON DATABASE {database} FROM {role};"));
     }
     if let Some(before) = &before.held {
-        let now = held_by_name(&inside, held).await?;
+        let now = held_by_name(&inside, session).await?;
         let given = now
             .iter()
             .filter(|(name, sql)| users.contains(name) && !before.contains(sql));
@@ -516,6 +528,6 @@ async fn give_back(
     inside
         .batch_execute(&sql)
         .await
-        .map_err(ProvisionError::db("giving the rights back", &held.target))?;
+        .map_err(ProvisionError::db("giving the rights back", &session.target))?;
     Ok(())
 }

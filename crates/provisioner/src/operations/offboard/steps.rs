@@ -67,23 +67,23 @@ pub(crate) const DEFINITION: Definition = Definition {
 /// Nobody is let in any more, and nobody is left inside.
 pub(crate) async fn fence(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = require_closable(cx, &tenant).await?;
-    close(cx, &held, &tenant).await
+    let session = require_closable(cx, &tenant).await?;
+    close(cx, &session, &tenant).await
 }
 
 /// Everything that an operation needs which closes a laboratory: nothing is closed before that is there.
 pub(crate) async fn require_closable(cx: &Context<'_>, tenant: &Tenant) -> Result<AdminSession, StepError> {
-    let held = cx.maintenance(tenant).await?;
-    require_own(&held, tenant).await?;
+    let session = cx.maintenance(tenant).await?;
+    require_own(&session, tenant).await?;
     let closing = Planned::of(cx.operation.kind, tenant);
     cx.inner.require(&closing).await?;
-    ready_to_archive(cx, &held, tenant).await?;
-    Ok(held)
+    ready_to_archive(cx, &session, tenant).await?;
+    Ok(session)
 }
 
 /// Closes a laboratory that does not serve any more: its routers let go, its role is locked out, every
 /// session is ended.
-pub(crate) async fn close(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> StepResult {
+pub(crate) async fn close(cx: &Context<'_>, session: &AdminSession, tenant: &Tenant) -> StepResult {
     let routers = wait_for_routers(cx.inner, tenant).await?;
     if !routers.silent.is_empty() {
         tracing::warn!(
@@ -95,12 +95,12 @@ pub(crate) async fn close(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant
         );
     }
     let (database, role) = (&tenant.db_name, &tenant.role_name);
-    if lock_out(cx.inner, held, tenant).await? {
+    if lock_out(cx.inner, session, tenant).await? {
         let sql = format!("REVOKE ALL ON DATABASE {database} FROM {role}");
-        held.run("closing the database to its role", &sql).await?;
+        session.run("closing the database to its role", &sql).await?;
     }
-    close_database(held, database).await?;
-    let ended = end_sessions(cx, held, database).await?;
+    close_database(session, database).await?;
+    let ended = end_sessions(cx, session, database).await?;
     Ok(json!({ "routers": routers, "sessions_ended": ended }))
 }
 
@@ -116,26 +116,26 @@ pub(crate) async fn drop_database(cx: &Context<'_>) -> StepResult {
     if tenant.status != TenantState::Deleting {
         return Err(never_archived(&tenant));
     }
-    let held = cx.maintenance(&tenant).await?;
-    let server = server_identifier(&held).await?;
+    let session = cx.maintenance(&tenant).await?;
+    let server = server_identifier(&session).await?;
     // Before the archive: a drop that is done already must not fail for a file that was moved since.
-    if look_for_own(&held, &tenant).await?.is_none() {
+    if look_for_own(&session, &tenant).await?.is_none() {
         return if cx.operation.drop_begun_on.as_deref() == Some(&server) {
             Ok(json!({ "database": tenant.db_name, "dropped": "by an earlier try" }))
         } else {
-            Err(gone(&tenant, &held))
+            Err(gone(&tenant, &session))
         };
     }
     // An earlier try may have been cut off between its last word and the drop.
     cx.make_reversible().await?;
-    let archive = require_archive_of(cx, &held, &tenant).await?;
+    let archive = require_archive_of(cx, &session, &tenant).await?;
     let client = cx.inner.config.registry.client().await?;
     cx.make_irreversible(&client).await?;
     registry::operation_note_drop(&client, cx.lease, &server).await?;
     drop(client);
-    if let Err(failure) = close_and_drop(cx, &held, &tenant.db_name).await {
+    if let Err(failure) = close_and_drop(cx, &session, &tenant.db_name).await {
         // Whole and under its name: nothing happened yet that could not be taken back.
-        if matches!(look_for_own(&held, &tenant).await, Ok(Some(_))) {
+        if matches!(look_for_own(&session, &tenant).await, Ok(Some(_))) {
             cx.make_reversible().await?;
         }
         return Err(failure);
@@ -149,25 +149,25 @@ pub(crate) fn never_archived(tenant: &Tenant) -> StepError {
     })
 }
 
-fn gone(tenant: &Tenant, held: &AdminSession) -> StepError {
+fn gone(tenant: &Tenant, session: &AdminSession) -> StepError {
     StepError::fatal(ProvisionError::Missing {
         what: "database",
         name: tenant.db_name.as_str().to_owned(),
         server: format!(
             "{}, where this operation did not drop it: if server {} has another address now, set it back and \
              run the operation again",
-            held.target, tenant.server
+            session.target, tenant.server
         ),
     })
 }
 
 /// The server itself, whatever leads to it.
-async fn server_identifier(held: &AdminSession) -> Result<String, ProvisionError> {
-    let row = held
+async fn server_identifier(session: &AdminSession) -> Result<String, ProvisionError> {
+    let row = session
         .client
         .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
         .await
-        .map_err(ProvisionError::db("asking which server it is", &held.target))?;
+        .map_err(ProvisionError::db("asking which server it is", &session.target))?;
     Ok(row.get(0))
 }
 
@@ -195,7 +195,7 @@ pub(crate) async fn readmit(cx: &Context<'_>) -> StepResult {
     let Some(before) = tenant.status_before else {
         return Ok(json!({ "status": tenant.status, "was": "readmitted already" }));
     };
-    let held = cx.maintenance(&tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
     let event = match tenant.status {
         TenantState::Restoring => TenantEvent::RestoreFinished { before },
         _ => TenantEvent::CancelOffboard { before },
@@ -205,9 +205,9 @@ pub(crate) async fn readmit(cx: &Context<'_>) -> StepResult {
     registry::operation_renew(&txn, cx.lease, cx.inner.config.lease).await?;
     registry::tenant_transition_in_txn(&txn, tenant.id, event, &cx.change()).await?;
     if before.serves() {
-        let_in(cx.inner, &held, &tenant).await?;
+        let_in(cx.inner, &session, &tenant).await?;
     } else {
-        open_again(&held, &tenant.db_name).await?;
+        open_again(&session, &tenant.db_name).await?;
     }
     commit(txn).await?;
     Ok(json!({ "status": before }))

@@ -37,17 +37,17 @@ pub(crate) const DEFINITION: Definition = Definition {
 
 pub(crate) async fn ensure_role(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
-    make_role(cx, &held, &tenant).await
+    let session = cx.maintenance(&tenant).await?;
+    make_role(cx, &session, &tenant).await
 }
 
 /// Makes the role, once it is certain that the template is there.
-pub(crate) async fn make_role(cx: &Context<'_>, held: &AdminSession, tenant: &Tenant) -> StepResult {
+pub(crate) async fn make_role(cx: &Context<'_>, session: &AdminSession, tenant: &Tenant) -> StepResult {
     // The group role comes with the database, and the laboratory's role is made a member of it then.
-    let looking = async { Ok(role_is_there(held, tenant).await?) };
+    let looking = async { Ok(role_is_there(session, tenant).await?) };
     let (template, there) =
-        tokio::try_join!(async { Ok::<_, StepError>(cx.template(held).await?) }, looking)?;
-    let made = create_or_fix(cx, held, tenant, there).await?;
+        tokio::try_join!(async { Ok::<_, StepError>(cx.template(session).await?) }, looking)?;
+    let made = create_or_fix(cx, session, tenant, there).await?;
     Ok(json!({ "role": tenant.role_name, "made": made, "template": template }))
 }
 
@@ -56,37 +56,40 @@ pub(crate) async fn make_role(cx: &Context<'_>, held: &AdminSession, tenant: &Te
 /// is somebody else's.
 pub(crate) async fn ensure_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
     let namespace = &cx.inner.config.namespace;
     let making = namespace.database_in_the_making(tenant.id);
-    let spares = async { Ok(migrator::spares_list(&*held.client, namespace).await?.ready) };
-    let (own, begun, spares) = tokio::try_join!(look_for_own(&held, &tenant), look(&held, &making), spares)?;
+    let spares = async { Ok(migrator::spares_list(&*session.client, namespace).await?.ready) };
+    let (own, begun, spares) =
+        tokio::try_join!(look_for_own(&session, &tenant), look(&session, &making), spares)?;
     if own.is_some() {
         return Ok(json!({ "database": tenant.db_name, "made": false }));
     }
     if begun.is_none()
-        && let Some(spare) = claim_spare(cx, &held, &tenant, spares).await?
+        && let Some(spare) = claim_spare(cx, &session, &tenant, spares).await?
     {
         return Ok(json!({ "database": tenant.db_name, "made": true, "spare": spare }));
     }
     let mut cloned_from = None;
     if begun.is_none() {
-        let template = cx.template(&held).await?;
-        migrator::clone_template(&held.client, &template, &making).await?;
+        let template = cx.template(&session).await?;
+        migrator::clone_template(&session.client, &template, &making).await?;
         cloned_from = Some(template);
     }
     let comment = literal(&ownership_comment(&tenant));
-    held.run(
-        "marking the database",
-        &format!("COMMENT ON DATABASE {making} IS {comment}"),
-    )
-    .await?;
+    session
+        .run(
+            "marking the database",
+            &format!("COMMENT ON DATABASE {making} IS {comment}"),
+        )
+        .await?;
     let name = &tenant.db_name;
-    held.run(
-        "naming the database",
-        &format!("ALTER DATABASE {making} RENAME TO {name}"),
-    )
-    .await?;
+    session
+        .run(
+            "naming the database",
+            &format!("ALTER DATABASE {making} RENAME TO {name}"),
+        )
+        .await?;
     Ok(json!({ "database": name, "made": true, "template": cloned_from }))
 }
 
@@ -95,7 +98,7 @@ pub(crate) async fn ensure_database(cx: &Context<'_>) -> StepResult {
 /// gone, and it is never there half claimed.
 async fn claim_spare(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     tenant: &Tenant,
     spares: Vec<DbName>,
 ) -> Result<Option<DbName>, ProvisionError> {
@@ -111,7 +114,7 @@ async fn claim_spare(
             "ALTER DATABASE {spare} RENAME TO {name}; COMMENT ON DATABASE {name} IS {comment};
              ALTER ROLE {spare} RENAME TO {group}; COMMENT ON ROLE {group} IS {comment}; GRANT {group} TO {role}"
         );
-        match held.client.batch_execute(&sql).await {
+        match session.client.batch_execute(&sql).await {
             Ok(()) => {
                 cx.inner.spare_taken.notify_one();
                 return Ok(Some(spare));
@@ -128,7 +131,7 @@ async fn claim_spare(
                     ]
                     .contains(&code)
                 }) => {}
-            Err(error) => return Err(ProvisionError::db("claiming a spare", &held.target)(error)),
+            Err(error) => return Err(ProvisionError::db("claiming a spare", &session.target)(error)),
         }
     }
     Ok(None)
@@ -137,12 +140,12 @@ async fn claim_spare(
 /// A clone has the rights of any new database: everybody may connect. It was closed until now.
 pub(crate) async fn secure_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
     let (database, role) = (&tenant.db_name, &tenant.role_name);
     // Asked together: they take one round trip.
     let (_, rights) = tokio::try_join!(
-        require_own(&held, &tenant),
-        rights(cx.inner, &held, &tenant, database)
+        require_own(&session, &tenant),
+        rights(cx.inner, &session, &tenant, database)
     )?;
     // One transaction: at no moment is it open to others than its own role.
     let sql = format!(
@@ -150,10 +153,10 @@ pub(crate) async fn secure_database(cx: &Context<'_>) -> StepResult {
          GRANT CONNECT ON DATABASE {database} TO {role};
          ALTER DATABASE {database} WITH ALLOW_CONNECTIONS true"
     );
-    held.run("securing the database", &sql).await?;
+    session.run("securing the database", &sql).await?;
     // A spare comes with its rights.
     if !rights.are_settled() {
-        settle(cx.inner, &held, &tenant, database).await?;
+        settle(cx.inner, &session, &tenant, database).await?;
     }
     Ok(json!({ "database": database, "open_to": role, "rights_came_with_it": rights.are_settled() }))
 }
@@ -360,21 +363,21 @@ pub(crate) async fn undo_database(cx: &Context<'_>) -> StepResult {
         return Ok(json!({ "database": "gone with the laboratory" }));
     };
     require_never_in_service(&tenant)?;
-    let held = cx.maintenance(&tenant).await?;
-    drop_made(cx, &held, tenant).await
+    let session = cx.maintenance(&tenant).await?;
+    drop_made(cx, &session, tenant).await
 }
 
 /// Drops what this operation made of the laboratory's database, under either name.
-pub(crate) async fn drop_made(cx: &Context<'_>, held: &AdminSession, tenant: Tenant) -> StepResult {
+pub(crate) async fn drop_made(cx: &Context<'_>, session: &AdminSession, tenant: Tenant) -> StepResult {
     let making = cx.inner.config.namespace.database_in_the_making(tenant.id);
     let mut dropped = Vec::new();
-    if look(held, &making).await?.is_some() {
-        close_and_drop(cx, held, &making).await?;
+    if look(session, &making).await?.is_some() {
+        close_and_drop(cx, session, &making).await?;
         dropped.push(making);
     }
-    match look_for_own(held, &tenant).await {
+    match look_for_own(session, &tenant).await {
         Ok(Some(_)) => {
-            close_and_drop(cx, held, &tenant.db_name).await?;
+            close_and_drop(cx, session, &tenant.db_name).await?;
             dropped.push(tenant.db_name);
         }
         Ok(None) | Err(ProvisionError::NotOurs { .. }) => {}

@@ -47,10 +47,10 @@ pub(crate) const DEFINITION: Definition = Definition {
 /// The ownership comment is the last act: a database of this name that has it is whole.
 pub(crate) async fn restore_beside(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
     let restored = cx.inner.config.namespace.restored_database(cx.operation.id);
     let comment = ownership_comment(&tenant);
-    if look(&held, &restored)
+    if look(&session, &restored)
         .await?
         .is_some_and(|found| found.has_comment(&comment))
     {
@@ -60,8 +60,8 @@ pub(crate) async fn restore_beside(cx: &Context<'_>) -> StepResult {
         archive,
         rows,
         missing,
-    } = restore_into(cx, &held, &restored).await?;
-    mark_whole(&held, &restored, &comment).await?;
+    } = restore_into(cx, &session, &restored).await?;
+    mark_whole(&session, &restored, &comment).await?;
     let mut saw = json!({ "database": restored, "made": true, "archive": archive.id, "rows": rows });
     report_missing(cx, &mut saw, &missing);
     Ok(saw)
@@ -71,7 +71,7 @@ pub(crate) async fn restore_beside(cx: &Context<'_>) -> StepResult {
 /// served while the archive was restored beside it.
 pub(crate) async fn fence(cx: &Context<'_>) -> StepResult {
     let mut tenant = cx.tenant().await?;
-    let held = require_closable(cx, &tenant).await?;
+    let session = require_closable(cx, &tenant).await?;
     if tenant.status != TenantState::Restoring {
         let mut client = cx.inner.config.registry.client().await?;
         let txn = begin(&mut client).await?;
@@ -81,27 +81,27 @@ pub(crate) async fn fence(cx: &Context<'_>) -> StepResult {
                 .await?;
         commit(txn).await?;
     }
-    close(cx, &held, &tenant).await
+    close(cx, &session, &tenant).await
 }
 
 /// The two change names in one transaction. Before that, what the laboratory holds must be in a verified
 /// archive.
 pub(crate) async fn swap_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
     let namespace = &cx.inner.config.namespace;
     let restored = namespace.restored_database(cx.operation.id);
     let replaced = namespace.replaced_database(cx.operation.id);
-    if look(&held, &replaced).await?.is_none() {
+    if look(&session, &replaced).await?.is_none() {
         // An earlier try may have been cut off between its last word and the exchange.
         cx.make_reversible().await?;
-        require_own(&held, &tenant).await?;
-        let whole = look(&held, &restored).await?;
+        require_own(&session, &tenant).await?;
+        let whole = look(&session, &restored).await?;
         if !whole.is_some_and(|found| found.has_comment(&ownership_comment(&tenant))) {
             return Err(StepError::fatal(ProvisionError::Missing {
                 what: "restored database",
                 name: restored.as_str().to_owned(),
-                server: held.target.to_string(),
+                server: session.target.to_string(),
             }));
         }
         if tenant.status != TenantState::Restoring {
@@ -111,13 +111,13 @@ pub(crate) async fn swap_database(cx: &Context<'_>) -> StepResult {
             );
             return Err(StepError::fatal(ProvisionError::Check { why }));
         }
-        require_archive_of(cx, &held, &tenant).await?;
+        require_archive_of(cx, &session, &tenant).await?;
         cx.make_irreversible(&cx.inner.config.registry.client().await?)
             .await?;
-        if let Err(failure) = exchange(cx, &held, &tenant, &restored, &replaced).await {
+        if let Err(failure) = exchange(cx, &session, &tenant, &restored, &replaced).await {
             // Nothing has another name: it can still be taken back. Where that is not known, it counts as
             // done.
-            if matches!(look(&held, &replaced).await, Ok(None)) {
+            if matches!(look(&session, &replaced).await, Ok(None)) {
                 cx.make_reversible().await?;
             }
             return Err(failure);
@@ -132,7 +132,7 @@ pub(crate) async fn swap_database(cx: &Context<'_>) -> StepResult {
 /// gets it; what is cut off before that begins anew, and opens the laboratory's own first.
 async fn exchange(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     tenant: &Tenant,
     restored: &DbName,
     replaced: &DbName,
@@ -141,10 +141,10 @@ async fn exchange(
     let sql = format!(
         "ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false; ALTER DATABASE {restored} WITH ALLOW_CONNECTIONS false"
     );
-    held.run("closing both databases", &sql).await?;
+    session.run("closing both databases", &sql).await?;
     cx.reach(Step::SwapDatabase, Moment::Closed).await;
-    end_sessions(cx, held, name).await?;
-    end_sessions(cx, held, restored).await?;
+    end_sessions(cx, session, name).await?;
+    end_sessions(cx, session, restored).await?;
     let was = literal(&format!("tenantry replaced {}", tenant.id));
     let mut sql = format!(
         "ALTER DATABASE {name} RENAME TO {replaced};
@@ -153,10 +153,10 @@ async fn exchange(
          ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true CONNECTION LIMIT 0;"
     );
     // The limit keeps out who is let in by name, until the laboratory is readmitted.
-    for statement in handed_on(held, name, name).await? {
+    for statement in handed_on(session, name, name).await? {
         sql.push_str(&format!("\n{statement};"));
     }
-    held.run("exchanging the databases", &sql).await?;
+    session.run("exchanging the databases", &sql).await?;
     Ok(())
 }
 
@@ -175,21 +175,21 @@ async fn put_admins_back(cx: &Context<'_>, tenant: &Tenant) -> Result<(), StepEr
 /// What the laboratory held before stays until it serves again, and goes only while its archive is there.
 pub(crate) async fn drop_replaced(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
     let replaced = cx.inner.config.namespace.replaced_database(cx.operation.id);
-    if look(&held, &replaced).await?.is_none() {
+    if look(&session, &replaced).await?.is_none() {
         return Ok(json!({ "dropped": "by an earlier try" }));
     }
     let (archive, _) = require_archive(cx, &tenant).await?;
-    close_and_drop(cx, &held, &replaced).await?;
+    close_and_drop(cx, &session, &replaced).await?;
     Ok(json!({ "dropped": replaced, "archive": archive.id }))
 }
 
 /// For a restore in place that is undone: nothing was exchanged yet.
 pub(crate) async fn drop_restored(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
     let restored = cx.inner.config.namespace.restored_database(cx.operation.id);
-    let dropped = drop_if_there(cx, &held, &restored).await?;
+    let dropped = drop_if_there(cx, &session, &restored).await?;
     Ok(json!({ "database": restored, "dropped": dropped }))
 }

@@ -43,8 +43,8 @@ pub(crate) const DEFINITION: Definition = Definition {
 /// restored to an earlier time.
 pub(crate) async fn ensure_role(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
-    if !cx.has_begun(Step::RestoreDatabase).await? && look_for_own(&held, &tenant).await?.is_some() {
+    let session = cx.maintenance(&tenant).await?;
+    if !cx.has_begun(Step::RestoreDatabase).await? && look_for_own(&session, &tenant).await?.is_some() {
         return Err(StepError::fatal(ProvisionError::Refused {
             why: format!(
                 "the database {} of this laboratory is there already, though the registry did not know the \
@@ -53,13 +53,13 @@ pub(crate) async fn ensure_role(cx: &Context<'_>) -> StepResult {
             ),
         }));
     }
-    make_role(cx, &held, &tenant).await
+    make_role(cx, &session, &tenant).await
 }
 
 pub(crate) async fn restore_database(cx: &Context<'_>) -> StepResult {
     let tenant = cx.tenant().await?;
-    let held = cx.maintenance(&tenant).await?;
-    if look_for_own(&held, &tenant).await?.is_some() {
+    let session = cx.maintenance(&tenant).await?;
+    if look_for_own(&session, &tenant).await?.is_some() {
         return Ok(json!({ "database": tenant.db_name, "made": false }));
     }
     // As for a clone: what has the real name is whole and known to be ours.
@@ -68,14 +68,14 @@ pub(crate) async fn restore_database(cx: &Context<'_>) -> StepResult {
         archive,
         rows,
         missing,
-    } = restore_into(cx, &held, &making).await?;
+    } = restore_into(cx, &session, &making).await?;
     if archive.tenant != tenant.id {
-        rename_laboratory(cx, &held, &making, tenant.id).await?;
+        rename_laboratory(cx, &session, &making, tenant.id).await?;
     }
     let name = &tenant.db_name;
-    mark_whole(&held, &making, &ownership_comment(&tenant)).await?;
+    mark_whole(&session, &making, &ownership_comment(&tenant)).await?;
     let sql = format!("ALTER DATABASE {making} RENAME TO {name}");
-    held.run("naming the database", &sql).await?;
+    session.run("naming the database", &sql).await?;
     let mut saw = json!({ "database": name, "made": true, "archive": archive.id, "rows": rows });
     report_missing(cx, &mut saw, &missing);
     Ok(saw)
@@ -85,7 +85,7 @@ pub(crate) async fn restore_database(cx: &Context<'_>) -> StepResult {
 /// commit does, and with it everything that was written before it: the log is one. So what has the ownership
 /// comment is whole also after the server crashed.
 pub(super) async fn mark_whole(
-    held: &AdminSession,
+    session: &AdminSession,
     database: &DbName,
     comment: &str,
 ) -> Result<(), ProvisionError> {
@@ -94,7 +94,7 @@ pub(super) async fn mark_whole(
          COMMENT ON DATABASE {database} IS {}",
         literal(comment)
     );
-    held.run("marking the database", &sql).await
+    session.run("marking the database", &sql).await
 }
 
 /// What a database was made of.
@@ -106,7 +106,7 @@ pub(super) struct Restored {
 
 pub(super) async fn restore_into(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     into: &DbName,
 ) -> Result<Restored, StepError> {
     let archive = cx.archive().await?;
@@ -121,15 +121,24 @@ pub(super) async fn restore_into(
     let location = Location::parse(&archive.location)?;
     cx.inner.require_here(&location, archive.host.as_deref()).await?;
     let manifest = Manifest::require(&location, &archive.manifest).await?;
-    drop_if_there(cx, held, into).await?;
-    let like = cx.template(held).await?;
-    let made = ensure_groups(cx, held, &manifest).await?;
-    let missing = restore_checked(cx, held, Step::RestoreDatabase, &like, into, &location, &manifest).await?;
+    drop_if_there(cx, session, into).await?;
+    let like = cx.template(session).await?;
+    let made = ensure_groups(cx, session, &manifest).await?;
+    let missing = restore_checked(
+        cx,
+        session,
+        Step::RestoreDatabase,
+        &like,
+        into,
+        &location,
+        &manifest,
+    )
+    .await?;
     // The rights in the dump are those of the archived laboratory's group, or of the one that earlier
     // versions shared.
-    settle(cx.inner, held, &cx.tenant().await?, into).await?;
+    settle(cx.inner, session, &cx.tenant().await?, into).await?;
     if archive.tenant != cx.operation.tenant {
-        drop_made_group(held, made).await;
+        drop_made_group(session, made).await;
     }
     Ok(Restored {
         rows: manifest.contents.rows(),
@@ -142,11 +151,11 @@ pub(super) async fn restore_into(
 /// good; here, and only here, that is not so, and nothing else of the row changes.
 async fn rename_laboratory(
     cx: &Context<'_>,
-    held: &AdminSession,
+    session: &AdminSession,
     database: &DbName,
     tenant: TenantId,
 ) -> Result<(), StepError> {
-    let target = held.target.with_database(database.as_str());
+    let target = session.target.with_database(database.as_str());
     let mut client = cx.inner.connect_inside(&target).await?;
     let failed = || ProvisionError::db("giving the copy its own laboratory's id", &target);
     let txn = client.transaction().await.map_err(failed())?;
@@ -174,11 +183,11 @@ pub(crate) async fn undo_database(cx: &Context<'_>) -> StepResult {
         return Ok(json!({ "database": "gone with the laboratory" }));
     };
     require_never_in_service(&tenant)?;
-    let held = cx.maintenance(&tenant).await?;
+    let session = cx.maintenance(&tenant).await?;
     if !cx.has_begun(Step::RestoreDatabase).await? {
         return Ok(json!({ "dropped": [], "left": "what is there was there before" }));
     }
-    drop_made(cx, &held, tenant).await
+    drop_made(cx, &session, tenant).await
 }
 
 /// Drops the role, unless its database is there: one that this operation did not make and therefore left.
@@ -186,9 +195,9 @@ pub(crate) async fn drop_role(cx: &Context<'_>) -> StepResult {
     let Some(tenant) = cx.tenant_opt().await? else {
         return Ok(json!({ "role": "gone with the laboratory" }));
     };
-    let held = cx.maintenance(&tenant).await?;
-    if matches!(look_for_own(&held, &tenant).await, Ok(Some(_))) {
+    let session = cx.maintenance(&tenant).await?;
+    if matches!(look_for_own(&session, &tenant).await, Ok(Some(_))) {
         return Ok(json!({ "role": "left with its database" }));
     }
-    drop_role_of(cx, &held, &tenant).await
+    drop_role_of(cx, &session, &tenant).await
 }

@@ -5,6 +5,7 @@
 //! server that accepts a connection and then stays silent would block a caller for ever. This crate knows no
 //! tenant and runs no SQL.
 
+mod literal;
 mod socket;
 mod target;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, NoTls, error::SqlState};
 
 pub use crate::{
+    literal::literal,
     socket::{BorrowedSocket, Socket, dial, read_to_end},
     target::ConnectTarget,
 };

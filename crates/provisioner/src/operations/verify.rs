@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use archive::{Locale, Location, Manifest, Missing, Snapshot};
 use model::{ArchiveId, DbName, OperationKind, RoleName, ServerName, Step};
+use pg::literal;
 use registry::{Archive, NewArchive, RegistryError, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use crate::{
     error::StepError,
     operations::dump::{Steady, programs, server_version},
     request::{begin, commit, only_server},
-    server::{AdminSession, end_subscriptions, literal, look, open_to_nobody_else, require_own},
+    server::{AdminSession, end_subscriptions, look, open_to_nobody_else, require_own},
 };
 
 /// How often it is looked how far a restore is.

@@ -4,10 +4,10 @@ mod admin_session;
 mod database;
 pub(crate) mod fence;
 mod fitness;
+mod ownership;
 mod rights;
 mod role;
 mod settings;
-mod sql;
 
 pub(crate) use self::{
     admin_session::{AdminSession, IdleSessions},
@@ -16,8 +16,8 @@ pub(crate) use self::{
         open_to_nobody_else, require_own,
     },
     fitness::reachable,
+    ownership::ownership_comment,
     rights::{drop_group, limits, log_in, rights, settle},
     role::{create as create_role, create_or_fix, drop_role, drop_role_of, fix_password, role_is_there},
     settings::handed_on,
-    sql::{literal, ownership_comment},
 };

@@ -6,12 +6,13 @@
 
 use identity::SealContext;
 use model::{DbName, RoleName};
+use pg::literal;
 use registry::Tenant;
 use tokio_postgres::types::Type;
 
 use crate::{
     Inner, ProvisionError,
-    server::{AdminSession, literal, ownership_comment},
+    server::{AdminSession, ownership_comment},
 };
 
 /// What the server's catalogue says of a laboratory's rights in one database.

@@ -2,7 +2,7 @@
 //! unmarked.
 
 use identity::SealContext;
-use pg::ConnectTarget;
+use pg::{ConnectTarget, literal};
 use registry::Tenant;
 use secrecy::SecretString;
 use serde_json::json;
@@ -12,7 +12,7 @@ use crate::{
     Inner, ProvisionError,
     engine::{Context, StepResult},
     error::StepError,
-    server::{AdminSession, drop_group, limits, literal, log_in, ownership_comment},
+    server::{AdminSession, drop_group, limits, log_in, ownership_comment},
 };
 
 impl Context<'_> {

@@ -3,10 +3,8 @@
 
 use model::{DbName, quote_ident};
 
-use crate::{
-    ProvisionError,
-    server::{AdminSession, literal},
-};
+use crate::{ProvisionError, server::AdminSession};
+use pg::literal;
 
 /// Settings whose value is a list of names: kept as one text, and taken only as the list that it was. The
 /// same list stands in `pg_dump`; extensions cannot have such settings.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use model::{DbName, SchemaVersion, Step, StepStatus};
-use pg::ConnectTarget;
+use pg::{ConnectTarget, literal};
 use registry::Tenant;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -24,8 +24,8 @@ use crate::{
         provision::steps::{activate, check, ensure_role, seed, undo_tenant},
     },
     server::{
-        AdminSession, drop_role, literal, look, look_for_own, open_to_nobody_else, ownership_comment,
-        require_own, settle,
+        AdminSession, drop_role, look, look_for_own, open_to_nobody_else, ownership_comment, require_own,
+        settle,
     },
 };
 

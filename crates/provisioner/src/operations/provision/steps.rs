@@ -1,6 +1,7 @@
 //! Making a laboratory, and taking away what was made of it.
 
 use model::{DbName, TenantEvent, TenantState};
+use pg::literal;
 use registry::Tenant;
 use serde_json::json;
 use tokio_postgres::{error::SqlState, types::Type};
@@ -12,8 +13,8 @@ use crate::{
     operations::{Definition, definition::steps, migrate::bring_to_latest},
     request::{begin, commit},
     server::{
-        AdminSession, close_and_drop, create_or_fix, drop_role, literal, look, look_for_own,
-        ownership_comment, reachable, require_own, rights, role_is_there, settle,
+        AdminSession, close_and_drop, create_or_fix, drop_role, look, look_for_own, ownership_comment,
+        reachable, require_own, rights, role_is_there, settle,
     },
 };
 

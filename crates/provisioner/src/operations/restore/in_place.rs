@@ -2,6 +2,7 @@
 //! two databases change names in one transaction, and the one that was replaced is dropped last of all.
 
 use model::{DbName, Step, TenantEvent, TenantState};
+use pg::literal;
 use registry::Tenant;
 use serde_json::json;
 
@@ -20,9 +21,7 @@ use crate::{
         verify::{drop_if_there, report_missing, verify_closed},
     },
     request::{begin, commit},
-    server::{
-        AdminSession, close_and_drop, end_sessions, handed_on, literal, look, ownership_comment, require_own,
-    },
+    server::{AdminSession, close_and_drop, end_sessions, handed_on, look, ownership_comment, require_own},
 };
 
 /// The steps, and what takes back what they made.

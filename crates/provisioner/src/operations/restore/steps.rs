@@ -3,6 +3,7 @@
 
 use archive::{Location, Manifest, Missing};
 use model::{DbName, Step, TenantId};
+use pg::literal;
 use registry::Archive;
 use serde_json::json;
 
@@ -19,7 +20,7 @@ use crate::{
         },
         verify::{drop_if_there, drop_made_group, ensure_groups, report_missing, restore_checked},
     },
-    server::{AdminSession, drop_role_of, literal, look_for_own, ownership_comment, settle},
+    server::{AdminSession, drop_role_of, look_for_own, ownership_comment, settle},
 };
 
 /// The steps, and what takes back what they made.

@@ -1,14 +1,6 @@
-//! Words of SQL that several modules write.
-
-use registry::Tenant;
-
-/// How the registry marks a role or database on a server as one laboratory's own.
-pub(crate) fn ownership_comment(tenant: &Tenant) -> String {
-    format!("{}{}", migrator::OWNERSHIP_COMMENT, tenant.id)
-}
-
 /// A text as an SQL literal. Needed where the server takes no parameters: in DDL.
-pub(crate) fn literal(text: &str) -> String {
+#[must_use]
+pub fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if text.contains('\\') {
         format!(" E'{}'", quoted.replace('\\', "\\\\"))

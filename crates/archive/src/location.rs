@@ -246,7 +246,7 @@ impl Location {
         })
     }
 
-    /// The file of the same archive with another ending: all behind the name's first dot is replaced.
+    /// The file of the same archive with another ending: everything after the name's first dot is replaced.
     #[must_use]
     pub fn sibling(&self, ending: &str) -> Self {
         let renamed = |name: &str| format!("{}.{ending}", name.split('.').next().unwrap_or_default());

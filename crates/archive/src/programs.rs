@@ -202,7 +202,7 @@ fn without_values(said: &str) -> String {
     let mut kept: Vec<String> = Vec::new();
     let mut shown = true;
     for line in said.lines() {
-        // What goes on behind a line that is left out belongs to it.
+        // What continues a line that is left out belongs to it.
         shown = match line {
             line if line.starts_with("CONTEXT:") => false,
             line if line.starts_with("DETAIL:") => {

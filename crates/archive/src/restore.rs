@@ -28,7 +28,7 @@ impl Dump<'_> {
     /// Subscriptions are never restored: a copy that replicates holds data that are not the dump's.
     ///
     /// What it restores is on the server's disk only with the next commit that waits for it, in whatever
-    /// database: a dump has a few hundred small transactions, and to wait for the disk behind each takes
+    /// database: a dump has a few hundred small transactions, and to wait for the disk after each takes
     /// longer than the rest of a small laboratory.
     ///
     /// # Errors

@@ -65,7 +65,7 @@ fn is_right(tokens: &[Token]) -> bool {
     verb && tokens.iter().any(|token| is(token, "ON"))
 }
 
-/// The role behind the last TO or FROM, and the one behind FOR ROLE.
+/// The role after the last TO or FROM, and the one after FOR ROLE.
 fn roles_of(tokens: &[Token]) -> Vec<String> {
     let word = |token: &Token, words: &[&str]| matches!(token, Token::Word(found) if words.iter().any(|word| found.eq_ignore_ascii_case(word)));
     let mut roles = Vec::new();

@@ -144,7 +144,7 @@ impl Snapshot {
         Ok(read)
     }
 
-    /// What the database holds, within `limit`. To be asked behind a dump of this snapshot, so that the
+    /// What the database holds, within `limit`. The caller asks after a dump of this snapshot, so that the
     /// sequences are read on both sides of it.
     ///
     /// # Errors

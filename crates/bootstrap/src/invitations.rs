@@ -1,6 +1,6 @@
 use secrecy::{ExposeSecret, SecretString};
 
-/// Where a token of an invitation is taken, below the address of `tenantd`. The token stands behind the `#`:
+/// Where a token of an invitation is taken, below the address of `tenantd`. The token follows the `#`:
 /// browsers send that part to no server, so it is in nobody's log.
 #[must_use]
 pub fn invitation_path(token: &SecretString) -> String {

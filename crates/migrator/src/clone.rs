@@ -59,7 +59,7 @@ impl CloneStrategy {
         Self::WalLog
     }
 
-    /// The word that stands behind `STRATEGY`.
+    /// The word that follows `STRATEGY`.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {

@@ -21,7 +21,7 @@ pub struct OutboxConfig {
     pub attempts_max: u32,
     /// How long after it was queued a delivery is given up.
     pub age_max: Duration,
-    /// The wait behind the first failed attempt; each later one doubles it.
+    /// The wait after the first failed attempt; each later one doubles it.
     pub backoff_min: Duration,
     /// The longest wait between two attempts.
     pub backoff_max: Duration,
@@ -68,7 +68,7 @@ impl OutboxConfig {
         }
     }
 
-    /// The wait behind the `attempt`-th failed attempt: doubling, bounded, and between half and the whole of
+    /// The wait after the `attempt`-th failed attempt: doubling, bounded, and between half and the whole of
     /// it so that many that failed together do not come back together. What the receiver asked for counts
     /// too, up to the bound.
     pub(crate) fn backoff(&self, attempt: u32, asked: Option<Duration>) -> Duration {

@@ -128,7 +128,7 @@ pub struct Bounds {
     pub connect_timeout: Duration,
     /// How often an operation is tried, counted anew for its undoing, before it fails for good.
     pub attempts_max: u32,
-    /// The wait behind the first failed try; each later one doubles it.
+    /// The wait after the first failed try; each later one doubles it.
     pub backoff_min: Duration,
     /// The longest wait between two tries.
     pub backoff_max: Duration,
@@ -138,7 +138,7 @@ pub struct Bounds {
     pub spares: usize,
     /// How often it is looked whether as many are there.
     pub spares_every: Duration,
-    /// How often a worker looks for work that no notification told it of.
+    /// How often a worker looks for work of which no notification reached it.
     pub poll_every: Duration,
     /// How long a fence waits for routers to let go of a laboratory by themselves.
     pub routers_grace: Duration,
@@ -148,11 +148,11 @@ pub struct Bounds {
     pub schedules_every: Duration,
     /// How long an operation is left to other hosts when what it needs cannot be read on this one.
     pub elsewhere_limit: Duration,
-    /// How long sessions that were told to end may take.
+    /// How long sessions that were asked to end may take.
     pub sessions_end_limit: Duration,
     /// How long `pg_dump`, `pg_restore` and the comparison may take each.
     pub dump_limit: Duration,
-    /// How long a worker that is told to stop waits for its operations to end before it gives them back.
+    /// How long a worker that is asked to stop waits for its operations to end before it gives them back.
     pub shutdown_grace: Duration,
 }
 
@@ -179,7 +179,7 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// The wait behind the `attempt`-th failed try: doubling, bounded, and between half and the whole of it
+    /// The wait after the `attempt`-th failed try: doubling, bounded, and between half and the whole of it
     /// so that many operations that failed together do not come back together.
     pub(crate) fn backoff(&self, attempt: u32) -> Duration {
         let doubled = self

@@ -204,7 +204,7 @@ pub enum ProvisionError {
         /// This host.
         here: String,
     },
-    /// A database that was in service is dropped only behind a verified archive.
+    /// A database that was in service is dropped only once a verified archive of it exists.
     #[error("{slug} has been in service: its database is not dropped without a verified archive")]
     WasInService {
         /// The laboratory.

@@ -1,18 +1,19 @@
 //! Durable changes to laboratories: provision, adopt, migrate, back up, restore, offboard.
 //!
 //! What is asked for is written, in one transaction, as a change of the registry and an operation that makes
-//! it true. Whoever runs operations, the worker in `tenantd` or `tenantctl` in the foreground, claims one by
+//! it true. A worker in `tenantd`, or `tenantctl` in the foreground, claims an operation by
 //! a lease and works through its steps. Each step looks before it acts, so a crash anywhere costs time and
 //! nothing else.
 //!
 //! Invariants:
 //!
 //! - A laboratory becomes `active` in the last step of its provisioning and nowhere else.
-//! - A database that was ever in service is dropped only behind an archive that was restored, compared,
+//! - A database that was ever in service is dropped only after its archive was restored, compared,
 //!   recorded, is still there unchanged, and still holds what the database does.
 //! - A database or role is touched only if it is marked as this laboratory's own; what else has its name is
 //!   left alone.
-//! - Whoever lost the lease stops; what it still had under way on the server is ended by its successor.
+//! - A worker that lost its lease stops; its successor ends what that worker still had under way on the
+//!   server.
 //!
 //! The provisioner knows nothing of HTTP or of what a laboratory does; its first rows come by [`SeedHook`].
 

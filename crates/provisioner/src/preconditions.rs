@@ -126,7 +126,7 @@ impl Provisioner {
 
 impl Provisioner {
     /// Refuses when the database under the laboratory's name does not carry the laboratory's ownership
-    /// comment: for whoever is about to hand out what it holds.
+    /// comment: for a caller that is about to hand out what it holds.
     ///
     /// # Errors
     /// [`ProvisionError::Refused`] says where the laboratory's own database is, where that is known;

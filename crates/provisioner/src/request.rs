@@ -26,7 +26,7 @@ pub struct RequestedBy {
 }
 
 impl RequestedBy {
-    /// Somebody, of whom no more is known.
+    /// A caller of whom no more is known.
     #[must_use]
     pub fn actor(actor: Actor) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl RequestedBy {
         Self::actor(Actor::Operator(id))
     }
 
-    /// Whoever runs the command line, by account name.
+    /// The person at the command line, by account name.
     #[must_use]
     pub fn terminal(user: impl Into<String>) -> Self {
         Self::actor(Actor::Terminal(user.into()))

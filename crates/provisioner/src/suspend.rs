@@ -116,8 +116,8 @@ impl Inner {
     /// Makes the server say of the laboratory's role what the registry says of the laboratory: closed, or
     /// open. Gives how many sessions it ended, where the laboratory is closed.
     ///
-    /// To be run again when it fails behind the server's change, as when the lock was lost because this
-    /// process stood still: it may have been somebody else's turn.
+    /// The caller runs it again when it fails after the server's change, as when the lock was lost because
+    /// this process stood still: it may have been somebody else's turn.
     pub(crate) async fn align(&self, id: TenantId) -> Result<Option<usize>, ProvisionError> {
         let registry = &self.config.registry;
         let Some(tenant) = registry::tenant_by_id(&registry.client().await?, id).await? else {

@@ -10,7 +10,7 @@ use model::{OperationId, OperatorId, StaffId};
 pub enum Actor {
     /// A person of the platform's staff, through the API.
     Operator(OperatorId),
-    /// Whoever ran `tenantctl`, by the name of their account on that machine.
+    /// The person who ran `tenantctl`, by the name of their account on that machine.
     Terminal(String),
     /// A worker that went on by itself, as after a crash.
     Worker(String),

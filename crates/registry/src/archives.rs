@@ -224,7 +224,7 @@ pub async fn archive_unrecord(client: &impl GenericClient, lease: &Lease) -> Res
     Ok(gone > 0)
 }
 
-/// One page of archives, newest first by the registry's clock, from behind `after` on; of one laboratory when
+/// One page of archives, newest first by the registry's clock, starting after `after`; of one laboratory when
 /// it is named.
 ///
 /// # Errors

@@ -280,7 +280,8 @@ pub struct DeliveryFilter {
     pub status: Option<DeliveryStatus>,
 }
 
-/// One page of deliveries, those of the newest events first, behind the event number and address `before`.
+/// One page of deliveries, those of the newest events first, those after the event number and address
+/// `before`.
 ///
 /// # Errors
 /// As [`delivery_by_id`].

@@ -168,7 +168,7 @@ pub async fn operation_progress(
         .await
 }
 
-/// Notes that the laboratory's database is about to be dropped on this server. Only behind such a note is a
+/// Notes that the laboratory's database is about to be dropped on this server. Only after such a note is a
 /// database that is not there this operation's own doing. `server` names the server itself and not the way to
 /// it.
 ///
@@ -327,7 +327,7 @@ pub async fn operation_make_irreversible(
     client: &impl GenericClient,
     lease: &Lease,
 ) -> Result<bool, RegistryError> {
-    // One row decides: whoever comes second sees what the first one wrote.
+    // One row decides: the second writer sees what the first one wrote.
     let statement = concat!(
         "UPDATE operations SET past_return = past_return OR cancel_requested_at IS NULL WHERE ",
         held!(),

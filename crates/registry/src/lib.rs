@@ -6,7 +6,7 @@
 //! under its statement.
 //!
 //! Invariants: a status changes through [`model::TenantState::on`] only, and its event and audit row are
-//! written in the same transaction, and so is what others are told of it; what a worker writes about an
+//! written in the same transaction, and so is the event for webhooks of it; what a worker writes about an
 //! operation is written only while it holds the lease; a recorded `db_version` never falls; the audit is only
 //! ever added to.
 //!

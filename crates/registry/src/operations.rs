@@ -250,8 +250,9 @@ pub async fn operation_set_params(
     Ok(())
 }
 
-/// Asks for an operation to be cancelled. Whoever runs it turns it to undoing; one that waits is woken for
-/// that. A removal that failed is taken up again to be undone. Asked again it is what was asked first.
+/// Asks for an operation to be cancelled. The worker that runs it turns it to undoing; one that waits is
+/// woken for that. A removal that failed is taken up again to be undone. Asked again it is what was asked
+/// first.
 ///
 /// # Errors
 /// [`RegistryError::NotCancellable`] says why not, [`RegistryError::NotFound`].
@@ -463,7 +464,7 @@ pub async fn operation_tenant_by_slug(
     Ok(row.map(|row| TenantId::from(row.get::<_, uuid::Uuid>(0))))
 }
 
-/// One page of operations, newest first by the registry's clock, from behind `after` on.
+/// One page of operations, newest first by the registry's clock, starting after `after`.
 ///
 /// # Errors
 /// As [`operation_by_id`].

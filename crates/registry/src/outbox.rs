@@ -1,4 +1,4 @@
-//! What others are told, written in the transaction of what happened. The database numbers the events and
+//! Events for webhooks, written in the transaction of what happened. The database numbers the events and
 //! queues a delivery for each address that wants them (`V7__outbox_and_webhooks.sql`), so one statement is
 //! all it costs here.
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{Actor, Change, Operation, Outcome, RegistryError, Tenant, sql};
 
-/// Something to be told.
+/// An event to be delivered.
 #[derive(Debug, Clone)]
 pub struct NewOutboxEvent {
     /// What kind of thing it is.
@@ -48,7 +48,7 @@ pub struct OutboxEvent {
     pub data: Value,
 }
 
-/// Writes an event, to be told once the transaction is committed and not at all if it is not. Until its end
+/// Writes an event, delivered once the transaction is committed and not at all if it is not. Until its end
 /// the transaction holds a lock on the laboratory's events.
 ///
 /// # Errors

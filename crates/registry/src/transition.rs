@@ -42,7 +42,7 @@ pub async fn tenant_transition_in_txn(
 }
 
 /// Deletes a laboratory's row, and with it its admins and events; operations, archives and audit stay.
-/// `false` when the row was gone already, so that a step which was cut off behind its commit can be run
+/// `false` when the row was gone already, so that a step which was cut off after its commit can be run
 /// again.
 ///
 /// # Errors

@@ -252,7 +252,7 @@ async fn still_nobodys(inner: &Inner, database: &DbName) -> Result<(), Provision
     if live { Err(in_use()) } else { Ok(()) }
 }
 
-/// Without FORCE: whoever is still in there is somebody to look at.
+/// Without FORCE: an operator should look at a session that is still there.
 async fn drop_closed(session: &AdminSession, database: &DbName) -> Result<(), ProvisionError> {
     if look(session, database).await?.is_none() {
         return Ok(());

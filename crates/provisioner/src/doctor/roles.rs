@@ -240,7 +240,7 @@ impl Judge<'_> {
         Some(self.finding(FindingKind::OrphanRole, name, seen, advice))
     }
 
-    /// The group role of a spare that is not there: whoever made it was killed.
+    /// The group role of a spare that is not there: the worker that made it was killed.
     fn spare_group(&self, name: &str, role: &ObservedRole) -> Option<Finding> {
         if self.observed.databases.contains_key(name)
             || self.observed.spares_are_made

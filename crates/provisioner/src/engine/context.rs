@@ -148,7 +148,7 @@ impl<'a> Context<'a> {
         Change::by(&self.actor).in_operation(self.operation.id)
     }
 
-    /// Tells whoever watches, here and through the registry, how much is written. The registry is told when
+    /// Reports to watchers, here and through the registry, how much is written. The registry is told when
     /// it can be: it is only for show.
     pub(crate) fn report_bytes(&self, step: Step, bytes: u64, total: Option<u64>) {
         (self.observe)(Progress::Bytes { step, bytes, total });

@@ -2,7 +2,8 @@
 //!
 //! Compiled to nothing without the feature `fault-points`. With it, a process whose environment names a point
 //! in `TENANTRY_FAULT_POINT` appends the point's name to the file `TENANTRY_FAULT_FILE` when it gets there,
-//! and then waits for ever: whoever waits for the file kills it and knows that the kill landed exactly there.
+//! and then waits for ever: the test that waits for the file kills it and knows that the kill landed exactly
+//! there.
 
 use model::{OperationKind, Step};
 

@@ -21,14 +21,14 @@ use crate::{
     request::{begin, commit},
 };
 
-/// How long giving an operation back may take when we are told to stop.
+/// How long giving an operation back may take when this process is asked to stop.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 /// How many times `attempts_max` an operation may be begun when its processes keep dying.
 const CUT_OFF_FACTOR: u32 = 4;
 /// How often it is looked whether an operation is cancelled while one of its steps is under way.
 const CANCEL_LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Ends a task when it goes out of scope.
+/// Aborts a task when it goes out of scope.
 pub(crate) struct Aborting(pub(crate) JoinHandle<()>);
 
 impl Drop for Aborting {
@@ -118,7 +118,7 @@ enum Ended {
     Done,
     /// Given back, to be tried again or to go on later.
     GivenBack,
-    /// Somebody does not want it any more.
+    /// Someone asked to cancel it.
     Cancelled,
     /// For good, for this reason.
     Failed(String),
@@ -175,7 +175,7 @@ impl Run<'_> {
         self.undo(reason, &why).await
     }
 
-    /// Returns when somebody does not want the operation any more and it can still be taken back.
+    /// Returns when someone has asked to cancel the operation and it can still be taken back.
     async fn cancelled(&self) {
         loop {
             match self.is_cancel_requested().await {
@@ -248,7 +248,7 @@ impl Run<'_> {
     }
 
     /// When a step of the other direction was begun last. What was done before that may have been taken away
-    /// since (or made again, when a failed operation was opened again behind its undoing), so it counts no
+    /// since (or made again, when a failed operation was reopened after its undoing), so it counts no
     /// more.
     fn turned_at(&self, known: &[StepRow], undoing: bool) -> Option<Timestamp> {
         let kind = self.operation.kind;
@@ -379,7 +379,7 @@ impl Run<'_> {
         Ok(Ended::GivenBack)
     }
 
-    /// One try of one step. The outer error means that the registry could not be told, or that the lease is
+    /// One try of one step. The outer error means that the registry did not record it, or that the lease is
     /// lost: then nothing more may be done.
     async fn step(
         &self,
@@ -426,7 +426,7 @@ impl Run<'_> {
                 let error = failure.error.to_string();
                 let client = registry.client().await?;
                 registry::step_failed(&client, self.lease, step, &error).await?;
-                // An archive that is verified once more has no dump of this operation behind it.
+                // An archive that is verified once more does not come from a dump of this operation.
                 let steps = steps(self.operation.kind);
                 for &earlier in failure.error.invalidates(step) {
                     if !steps.contains(&earlier) {
@@ -454,7 +454,8 @@ impl Run<'_> {
         });
         let mut client = self.inner.config.registry.client().await?;
         let txn = begin(&mut client).await?;
-        // The laboratory's row first, then its events, as whoever changes its state locks them.
+        // The laboratory's row first, then its events, in the order in which every change of its state locks
+        // them.
         let there = registry::tenant_lock_in_txn(&txn, operation.tenant)
             .await?
             .is_some();

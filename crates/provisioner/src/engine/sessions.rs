@@ -22,7 +22,7 @@ use crate::{
 
 /// How long a predecessor's session may take to end by itself.
 const PREDECESSOR_GRACE: Duration = Duration::from_secs(1);
-/// How long it may take once it was told to.
+/// How long it may take once it was asked to.
 const PREDECESSOR_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);

@@ -13,7 +13,7 @@ use crate::{
     reconcile::{reconcile_fences, stock},
 };
 
-/// How long operations may take to stop once they were told to, before they are cut off.
+/// How long operations may take to stop once they were asked to, before they are cut off.
 const STOP_LIMIT: Duration = Duration::from_secs(6);
 
 impl Provisioner {

@@ -1,4 +1,5 @@
-//! Backing a laboratory up while it works: an archive, and behind it what the schedule does not keep goes.
+//! Backing a laboratory up while it works: the worker makes an archive, then removes what the schedule does
+//! not keep.
 
 use model::{ArchiveId, OperationId, OperationKind, TenantId, TenantState};
 use registry::Tenant;
@@ -54,8 +55,8 @@ impl Provisioner {
 }
 
 impl Inner {
-    /// Refuses a backup that could not be made, with all that is in the way, whoever wants it: a person, or a
-    /// schedule.
+    /// Refuses a backup that could not be made, with all that is in the way, whether a person asks for it or
+    /// a schedule.
     pub(crate) async fn require_backup(&self, tenant: TenantId) -> Result<(), ProvisionError> {
         let client = self.config.registry.client().await?;
         let found = registry::tenant_by_id(&client, tenant).await?;

@@ -30,7 +30,7 @@ pub(crate) struct Dumped {
     tables: usize,
     /// What the manifest must still say.
     pub(crate) fingerprint: String,
-    /// How long `pg_dump` took, and reading behind it what the snapshot holds.
+    /// How long `pg_dump` took, and reading afterwards what the snapshot holds.
     #[serde(default)]
     dump_ms: u64,
     #[serde(default)]
@@ -189,7 +189,7 @@ pub(crate) async fn dump_closed(cx: &Context<'_>) -> StepResult {
     let ready = ready_to_archive(cx, &session, &tenant).await?;
     // A drop that came as far as closing it may have been given up for want of a sound archive.
     open_to_nobody_else(&session, &tenant.db_name).await?;
-    // A dump whose process was killed with ours may still run; nobody else can be in there behind the fence.
+    // A dump whose process was killed with ours may still run; the fence keeps every other session out.
     end_sessions(cx, &session, &tenant.db_name).await?;
     dump(cx, &tenant, &session, ready).await
 }

@@ -359,7 +359,7 @@ pub(crate) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
 
 /// A row promises that both files are whole, and what was cancelled leaves neither. So the operation's row is
 /// held while the manifest says that it was verified and until the archive's row is there: who cancels it
-/// comes before both or behind both.
+/// comes before both or after both.
 async fn record(
     cx: &Context<'_>,
     tenant: &Tenant,

@@ -16,10 +16,10 @@ use crate::{
     server::{AdminSession, ownership_comment},
 };
 
-/// How long whoever suspends a laboratory may take to close it on its server after the routers' grace.
+/// How long a suspension may take to close the laboratory on its server after the routers' grace.
 const SUSPENDING_MAX: Duration = Duration::from_secs(10);
 
-/// Looks for as long as it is let.
+/// Looks until it is aborted.
 pub(crate) async fn reconcile_fences(inner: &Inner) {
     let every = inner.config.bounds.fences_every;
     loop {

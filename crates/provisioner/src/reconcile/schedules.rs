@@ -13,7 +13,7 @@ use crate::{
 const AT_ONCE_MAX: usize = 16;
 
 impl Provisioner {
-    /// Looks for as long as it is let.
+    /// Looks until it is aborted.
     pub(crate) async fn ask_for_due_backups(&self) {
         let every = self.inner.config.bounds.schedules_every;
         loop {

@@ -25,7 +25,7 @@ pub struct Stocked {
     pub put_off: usize,
 }
 
-/// Stocks for as long as it is let.
+/// Stocks until it is aborted.
 pub(crate) async fn stock(inner: &Inner) {
     loop {
         let done = if inner.config.bounds.spares > 0 {

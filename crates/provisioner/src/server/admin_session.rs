@@ -75,7 +75,7 @@ impl AdminSession {
 }
 
 impl Provisioner {
-    /// The laboratory's database as its server's administrator, for whoever takes a copy of all that it
+    /// The laboratory's database as its server's administrator, for a caller that copies all that it
     /// holds: the laboratory's own role is locked out while it is suspended. Who asks for that stands in the
     /// audit from then on.
     ///

@@ -397,7 +397,7 @@ async fn known(
         Some(email) => person.email.to_lowercase() == email.as_str().to_lowercase(),
     };
     let meant = people.into_iter().filter(is_meant);
-    // Whoever has a password, then whoever has served longest.
+    // Those with a password first, then those who have served longest.
     let Some(person) = meant.min_by_key(|p| (p.password_hash.is_none(), p.since, p.id)) else {
         return Ok(None);
     };

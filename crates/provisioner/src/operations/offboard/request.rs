@@ -1,5 +1,5 @@
-//! Asking for a laboratory to be removed. Nothing is dropped here; the steps do that, behind a verified
-//! archive.
+//! Asking for a laboratory to be removed. Nothing is dropped here; the steps do that, once there is a
+//! verified archive.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use registry::{Archive, Tenant};
 
 use crate::{
     Inner, ProvisionError, Provisioner,
-    server::{AdminSession, look_for_own, ownership_comment},
+    server::{AdminSession, holds, look_for_own, ownership_comment},
 };
 
 /// How long a request waits for its server's answers.
@@ -296,43 +296,6 @@ pub(crate) async fn locked_out_itself(session: &AdminSession) -> Result<Option<S
             session.target
         )
     }))
-}
-
-/// What keeps a database from being dropped, with the statements that end it. `slots`: also replication slots
-/// that nobody reads at the moment, which are lost with the database.
-pub(crate) async fn holds(
-    session: &AdminSession,
-    database: &DbName,
-    slots: bool,
-) -> Result<Vec<String>, ProvisionError> {
-    let rows = session
-        .client
-        .query(
-            "SELECT format('the transaction %s was prepared by %s %s s ago and is neither committed nor rolled back: connected to this \
-                            database, run COMMIT PREPARED %1$s or ROLLBACK PREPARED %1$s as that role or as a superuser',
-                           quote_literal(gid), quote_ident(owner), extract(epoch FROM clock_timestamp() - prepared)::bigint)
-               FROM pg_prepared_xacts WHERE database = $1::text
-             UNION ALL
-             SELECT format('it has the subscription %1$s: connected to this database, run DROP SUBSCRIPTION %1$s, or where its publisher \
-                            cannot be reached, ALTER SUBSCRIPTION %1$s DISABLE; ALTER SUBSCRIPTION %1$s SET (slot_name = NONE); DROP \
-                            SUBSCRIPTION %1$s', quote_ident(s.subname))
-               FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = $1::text
-             UNION ALL
-             SELECT format('it has the replication slot %s%s: end what reads it, then run SELECT pg_drop_replication_slot(%1$s)',
-                           quote_literal(slot_name), CASE WHEN active THEN ', which is being read' ELSE '' END)
-               FROM pg_replication_slots WHERE database = $1::text AND (active OR $2) AND NOT temporary",
-            &[&database.as_str(), &slots],
-        )
-        .await
-        .map_err(ProvisionError::db("looking for what holds the database", &session.target))?;
-    let holds = rows.iter().map(|row| {
-        format!(
-            "the database {} cannot be dropped: {}",
-            database.as_str(),
-            row.get::<_, String>(0)
-        )
-    });
-    Ok(holds.collect())
 }
 
 /// Roles that the server does not have and that an archive cannot be restored without. Others are left out

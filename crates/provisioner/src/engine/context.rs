@@ -9,7 +9,10 @@ use tokio::sync::Mutex;
 
 use crate::{
     Inner, Progress, ProvisionError,
-    engine::{Moment, Observer, Point},
+    engine::{
+        Observer,
+        fault::{Moment, Point},
+    },
     error::StepError,
     server::AdminSession,
 };

@@ -40,7 +40,7 @@ mod imp {
             Self
         }
 
-        pub(crate) async fn reach(&self, _point: super::Point) {}
+        pub(crate) async fn reach(&self, _point: crate::engine::fault::Point) {}
     }
 }
 
@@ -48,7 +48,7 @@ mod imp {
 mod imp {
     use std::{io::Write, path::PathBuf};
 
-    use super::{Moment, Point};
+    use crate::engine::fault::{Moment, Point};
 
     /// The point at which to stop, and the file that tells so.
     #[derive(Debug, Clone, Default)]

@@ -1,7 +1,7 @@
 //! How operations are run: claimed under a lease, step by step, by a worker or in the foreground.
 
 mod context;
-mod fault;
+pub(crate) mod fault;
 mod progress;
 mod run;
 mod sessions;
@@ -13,7 +13,7 @@ pub use self::fault::Faults;
 pub use self::progress::Progress;
 pub(crate) use self::{
     context::{Context, StepOutcome, StepResult},
-    fault::{FaultPlan, Moment, Point},
+    fault::FaultPlan,
     progress::Observer,
     run::Aborting,
 };

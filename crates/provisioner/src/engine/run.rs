@@ -15,7 +15,10 @@ use tokio::{
 
 use crate::{
     Inner, Progress, ProvisionError, Provisioner,
-    engine::{Context, Moment, Observer, Point, StepOutcome},
+    engine::{
+        Context, Observer, StepOutcome,
+        fault::{Moment, Point},
+    },
     error::StepError,
     operations::{self, Sequence, StepFn, definition, steps, undo_steps},
     request::{begin, commit},

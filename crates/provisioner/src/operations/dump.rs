@@ -13,7 +13,7 @@ use crate::{
     Inner, ProvisionError,
     engine::{Context, StepResult},
     error::StepError,
-    operations::{archived_admins::seal_admins, offboard::steps::never_archived},
+    operations::archived_admins::seal_admins,
     server::{AdminSession, end_sessions, open_to_nobody_else, require_own},
 };
 
@@ -368,4 +368,10 @@ impl<'a> Steady<'a> {
             (self.report)(bytes);
         }
     }
+}
+
+pub(crate) fn never_archived(tenant: &Tenant) -> StepError {
+    StepError::fatal(ProvisionError::WasInService {
+        slug: tenant.slug.clone(),
+    })
 }

@@ -19,7 +19,7 @@ pub(crate) mod verify_archive;
 use model::{OperationKind, Step};
 
 pub(crate) use self::definition::{Definition, Sequence, StepFn};
-use crate::engine::Context;
+use crate::{engine::Context, error::StepError};
 
 /// What an operation of a kind consists of.
 pub(crate) fn definition(kind: OperationKind) -> &'static Definition {
@@ -53,7 +53,7 @@ pub fn undo_steps(kind: OperationKind) -> &'static [Step] {
 /// takes away. Failing here is logged: the operation's own error matters more.
 pub(crate) async fn clean_up(cx: &Context<'_>, cancelled: bool) {
     if steps(cx.operation.kind).contains(&Step::Verify)
-        && let Err(failure) = verify::drop_scratch(cx).await
+        && let Err(failure) = drop_scratch(cx).await
     {
         tracing::warn!(
             operation.id = %cx.operation.id,
@@ -73,6 +73,23 @@ pub(crate) async fn clean_up(cx: &Context<'_>, cancelled: bool) {
             "the files of an archive that is not wanted may be left"
         );
     }
+}
+
+/// For an operation that failed for good.
+async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
+    let server = match cx.tenant_opt().await? {
+        Some(tenant) => tenant.server,
+        None if cx.operation.kind == OperationKind::VerifyArchive => cx.scratch_server().await?,
+        None if cx.operation.kind == OperationKind::ImportArchive => {
+            let lived = import_archive::params(cx)?.server;
+            cx.server_for_scratch(Some(&lived)).await?
+        }
+        None => return Ok(()),
+    };
+    let session = cx.maintenance_on(&server, cx.operation.tenant).await?;
+    let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
+    verify::drop_if_there(cx, &session, &scratch).await?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use archive::{Locale, Location, Manifest, Missing, Snapshot};
-use model::{ArchiveId, DbName, OperationKind, RoleName, ServerName, Step};
+use model::{ArchiveId, DbName, RoleName, ServerName, Step};
 use pg::literal;
 use registry::{Archive, NewArchive, RegistryError, Tenant};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ProvisionError,
-    engine::{Context, Moment, StepResult},
+    engine::{Context, StepResult, fault::Moment},
     error::StepError,
     operations::dump::{Steady, programs, server_version},
     request::{begin, commit, only_server},
@@ -338,23 +338,6 @@ pub(crate) async fn drop_if_there(
         session.run("dropping a restored database", &sql).await?;
     }
     Ok(there)
-}
-
-/// For an operation that failed for good.
-pub(crate) async fn drop_scratch(cx: &Context<'_>) -> Result<(), StepError> {
-    let server = match cx.tenant_opt().await? {
-        Some(tenant) => tenant.server,
-        None if cx.operation.kind == OperationKind::VerifyArchive => cx.scratch_server().await?,
-        None if cx.operation.kind == OperationKind::ImportArchive => {
-            let lived = super::import_archive::params(cx)?.server;
-            cx.server_for_scratch(Some(&lived)).await?
-        }
-        None => return Ok(()),
-    };
-    let session = cx.maintenance_on(&server, cx.operation.tenant).await?;
-    let scratch = cx.inner.config.namespace.scratch_database(cx.operation.id);
-    drop_if_there(cx, &session, &scratch).await?;
-    Ok(())
 }
 
 /// A row promises that both files are whole, and what was cancelled leaves neither. So the operation's row is

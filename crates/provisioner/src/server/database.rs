@@ -8,9 +8,8 @@ use tokio_postgres::types::Type;
 
 use crate::{
     Inner, ProvisionError,
-    engine::{Context, Moment},
+    engine::{Context, fault::Moment},
     error::StepError,
-    preconditions::holds,
     server::{AdminSession, ownership_comment},
 };
 
@@ -209,4 +208,41 @@ async fn close_then_drop(cx: &Context<'_>, session: &AdminSession, name: &DbName
         )
         .await?;
     Ok(())
+}
+
+/// What keeps a database from being dropped, with the statements that end it. `slots`: also replication slots
+/// that nobody reads at the moment, which are lost with the database.
+pub(crate) async fn holds(
+    session: &AdminSession,
+    database: &DbName,
+    slots: bool,
+) -> Result<Vec<String>, ProvisionError> {
+    let rows = session
+        .client
+        .query(
+            "SELECT format('the transaction %s was prepared by %s %s s ago and is neither committed nor rolled back: connected to this \
+                            database, run COMMIT PREPARED %1$s or ROLLBACK PREPARED %1$s as that role or as a superuser',
+                           quote_literal(gid), quote_ident(owner), extract(epoch FROM clock_timestamp() - prepared)::bigint)
+               FROM pg_prepared_xacts WHERE database = $1::text
+             UNION ALL
+             SELECT format('it has the subscription %1$s: connected to this database, run DROP SUBSCRIPTION %1$s, or where its publisher \
+                            cannot be reached, ALTER SUBSCRIPTION %1$s DISABLE; ALTER SUBSCRIPTION %1$s SET (slot_name = NONE); DROP \
+                            SUBSCRIPTION %1$s', quote_ident(s.subname))
+               FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = $1::text
+             UNION ALL
+             SELECT format('it has the replication slot %s%s: end what reads it, then run SELECT pg_drop_replication_slot(%1$s)',
+                           quote_literal(slot_name), CASE WHEN active THEN ', which is being read' ELSE '' END)
+               FROM pg_replication_slots WHERE database = $1::text AND (active OR $2) AND NOT temporary",
+            &[&database.as_str(), &slots],
+        )
+        .await
+        .map_err(ProvisionError::db("looking for what holds the database", &session.target))?;
+    let holds = rows.iter().map(|row| {
+        format!(
+            "the database {} cannot be dropped: {}",
+            database.as_str(),
+            row.get::<_, String>(0)
+        )
+    });
+    Ok(holds.collect())
 }

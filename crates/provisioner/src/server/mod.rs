@@ -1,6 +1,7 @@
 //! What is done on a tenant server, as its administrator, whatever it is done for.
 
 mod admin_session;
+mod connect;
 mod database;
 pub(crate) mod fence;
 mod fitness;
@@ -12,7 +13,7 @@ mod settings;
 pub(crate) use self::{
     admin_session::{AdminSession, IdleSessions},
     database::{
-        await_empty, close_and_drop, end_sessions, end_subscriptions, look, look_for_own,
+        await_empty, close_and_drop, end_sessions, end_subscriptions, holds, look, look_for_own,
         open_to_nobody_else, require_own,
     },
     fitness::reachable,

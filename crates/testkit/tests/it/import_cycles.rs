@@ -22,7 +22,7 @@ const BOUNDS: &[(&str, usize)] = &[
     ("lab", 9),
     ("outbox", 4),
     ("bootstrap", 3),
-    ("provisioner", 166),
+    ("provisioner", 6),
     ("registry", 4),
     ("resolver", 2),
     ("server", 13),

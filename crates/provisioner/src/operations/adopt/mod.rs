@@ -1,3 +1,4 @@
 pub(crate) mod baseline;
 pub(crate) mod request;
 pub(crate) mod steps;
+mod untrusted;

@@ -1,7 +1,7 @@
 //! Asking for a database that exists to become a laboratory, and looking at such a database.
 
 use jiff::Timestamp;
-use migrator::{MigrateError, UntrustedTableError};
+use migrator::MigrateError;
 use model::{
     DbName, Email, OperationId, OperationKind, Role, SchemaVersion, ServerName, Slug, StaffId, TenantId,
 };
@@ -14,7 +14,10 @@ use tokio_postgres::{Client, binary_copy::BinaryCopyOutRow};
 
 use crate::{
     Inner, NewAdmin, NewLab, ProvisionError, Provisioner, RequestedBy,
-    operations::adopt::steps::{agrees, version_by_shape},
+    operations::adopt::{
+        steps::{agrees, version_by_shape},
+        untrusted::{another_shape, untrusted_rows},
+    },
     request::{begin, commit, earlier, only_server, tenant_of},
     server::AdminSession,
 };
@@ -304,30 +307,6 @@ struct Known {
     email: Email,
     name: String,
     password_hash: Option<String>,
-}
-
-/// A table of a laboratory's name that is not a laboratory's: whoever named the database is told so.
-fn another_shape(target: &ConnectTarget, table: &str, error: &dyn std::fmt::Display) -> ProvisionError {
-    ProvisionError::NotAdoptable {
-        database: target.database.clone(),
-        why: format!("its table {table} is not a laboratory's: {error}; is it the right database?"),
-    }
-}
-
-/// Rows of a table in a database whose owner is not trusted yet; none where there is no such table.
-pub(crate) async fn untrusted_rows(
-    client: &Client,
-    target: &ConnectTarget,
-    table: &str,
-    columns: &[&str],
-) -> Result<Vec<BinaryCopyOutRow>, ProvisionError> {
-    match migrator::untrusted_table_rows(client, table, columns).await {
-        Ok(rows) => Ok(rows.unwrap_or_default()),
-        Err(UntrustedTableError::Shape(why)) => Err(another_shape(target, table, &why)),
-        Err(UntrustedTableError::Db(error)) => {
-            Err(ProvisionError::db("looking at the laboratory", target)(error))
-        }
-    }
 }
 
 async fn profile(client: &Client, target: &ConnectTarget) -> Result<Profile, ProvisionError> {

@@ -18,7 +18,7 @@ use crate::{
         Definition,
         adopt::{
             baseline::{Lines, ROW, judge, telling},
-            request::untrusted_rows,
+            untrusted::untrusted_rows,
         },
         definition::steps,
         provision::steps::{activate, check, ensure_role, seed, undo_tenant},

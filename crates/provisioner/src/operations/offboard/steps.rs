@@ -15,7 +15,7 @@ use crate::{
     operations::{
         Definition,
         definition::steps,
-        dump::{dump_closed, ready_to_archive, require_archive_of},
+        dump::{dump_closed, never_archived, ready_to_archive, require_archive_of},
         provision::steps::remove,
         verify::verify_closed,
     },
@@ -141,12 +141,6 @@ pub(crate) async fn drop_database(cx: &Context<'_>) -> StepResult {
         return Err(failure);
     }
     Ok(json!({ "database": tenant.db_name, "dropped": true, "archive": archive.id }))
-}
-
-pub(crate) fn never_archived(tenant: &Tenant) -> StepError {
-    StepError::fatal(ProvisionError::WasInService {
-        slug: tenant.slug.clone(),
-    })
 }
 
 fn gone(tenant: &Tenant, session: &AdminSession) -> StepError {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::steps::{Restored, mark_whole, restore_into};
 use crate::{
     ProvisionError,
-    engine::{Context, Moment, StepResult},
+    engine::{Context, StepResult, fault::Moment},
     error::StepError,
     operations::{
         Definition,

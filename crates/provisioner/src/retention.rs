@@ -59,7 +59,7 @@ impl Provisioner {
     /// nothing of it is pruned.
     ///
     /// # Errors
-    /// [`ProvisionError::Invalid`] names the field, [`RegistryError::NotFound`].
+    /// [`ProvisionError::Invalid`] names the field, [`registry::RegistryError::NotFound`].
     pub async fn set_backup_schedule(
         &self,
         tenant: TenantId,

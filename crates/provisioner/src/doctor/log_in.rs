@@ -110,8 +110,8 @@ async fn log_in(
     asked.map_err(ProvisionError::db("asking what the role can reach", &target))
 }
 
-/// Waits a little for room: the doctor's own sessions in the laboratory's database count against its limit until
-/// the server has ended them.
+/// Waits a little for room: the doctor's own sessions in the laboratory's database count against its limit
+/// until the server has ended them.
 async fn connect_when_there_is_room(inner: &Inner, target: &ConnectTarget) -> Result<Client, ProvisionError> {
     let due = Instant::now() + ROOM_LIMIT;
     loop {

@@ -2,8 +2,8 @@
 //!
 //! It takes no input and keeps no notes: it acts on what it observes. Laboratories change while it looks, so
 //! it reads the registry before and after the servers, and a server on which something seems wrong once more;
-//! what one of these readings does not show, or an operation under way explains, is not reported. A server costs
-//! a few questions however many databases it has; only the deep examination opens a connection to each.
+//! what one of these readings does not show, or an operation under way explains, is not reported. A server
+//! costs a few questions however many databases it has; only the deep examination opens a connection to each.
 //!
 //! Fixing never drops what may hold a laboratory's data, and never lowers a recorded version.
 

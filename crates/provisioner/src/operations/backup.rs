@@ -29,7 +29,7 @@ impl Provisioner {
     ///
     /// # Errors
     /// [`ProvisionError::Refused`] unless it is active or suspended; [`ProvisionError::Unmet`];
-    /// [`RegistryError::OperationInProgress`], [`RegistryError::NotFound`].
+    /// [`registry::RegistryError::OperationInProgress`], [`registry::RegistryError::NotFound`].
     pub async fn request_backup(
         &self,
         tenant: TenantId,

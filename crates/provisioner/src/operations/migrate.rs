@@ -18,8 +18,8 @@ impl Provisioner {
     /// Asks for a laboratory's schema to be brought to this code's version.
     ///
     /// # Errors
-    /// [`ProvisionError::NotMigratable`], [`RegistryError::OperationInProgress`]; [`ProvisionError::Unmet`]
-    /// when its database is not there or was not made for it.
+    /// [`ProvisionError::NotMigratable`], [`registry::RegistryError::OperationInProgress`];
+    /// [`ProvisionError::Unmet`] when its database is not there or was not made for it.
     pub async fn request_migrate(
         &self,
         tenant: TenantId,

@@ -30,8 +30,8 @@ impl Provisioner {
     /// Asks for an archive to be verified once more: fetched, restored and compared with its manifest.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`]; [`RegistryError::OperationInProgress`] while another operation works on
-    /// its laboratory.
+    /// [`registry::RegistryError::NotFound`]; [`registry::RegistryError::OperationInProgress`] while another
+    /// operation works on its laboratory.
     pub async fn request_verify_archive(
         &self,
         archive: ArchiveId,

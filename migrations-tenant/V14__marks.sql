@@ -30,16 +30,16 @@ ALTER TABLE result_amendment
 -- Words in the form in which they are compared: composed in one way (NFKC), in lower case, without white space, hyphens and what cannot be
 -- seen (control characters and Default_Ignorable_Code_Point of UAX #44). Instruments wrap lines, also at a hyphen, and word processors write
 -- hyphens and blanks of their own. The case is Unicode's, by ICU, whatever the database's locale: that of C knows ASCII alone, and in
--- Turkish I is no capital i.
+-- Turkish I is no capital i. Dots above and the final sigma depend on the letters beside them, and are taken away.
 CREATE FUNCTION plain_words(words text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT replace(replace(lower(normalize(regexp_replace(normalize(words, NFKC),
+  SELECT translate(replace(replace(lower(normalize(regexp_replace(normalize(words, NFKC),
     '[\s\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u2800\u3000'
       '\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8'
       '\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff'
       '\u02d7\u058a\u1806\u2010-\u2015\u2043\u2212\ufe58-]',
-    '', 'g'), NFKC) COLLATE pg_catalog."und-x-icu"), 'ß', 'ss'), 'ı', 'i')
+    '', 'g'), NFKC) COLLATE pg_catalog."und-x-icu"), 'ß', 'ss'), U&'\0307', ''), 'ıς', 'iσ')
 $$;
 
 CREATE FUNCTION is_critical_word(of_test text, words text) RETURNS boolean

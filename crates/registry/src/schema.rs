@@ -234,25 +234,29 @@ impl Registry {
     }
 }
 
-/// What somebody else has made in the connected database: any object but those of extensions, which a site's
-/// template1 may hold, and the history table of a first migration that was interrupted. PostgreSQL's own have
-/// an oid below 16384 (FirstNormalObjectId).
+/// What others have made in the connected database: a table, view, sequence, function, type, schema or large
+/// object. Not counted are the schema `public`, temporary objects, those of extensions, which a site's template1
+/// may hold, and the history table of a first migration that was interrupted. PostgreSQL's own objects have an
+/// oid below 16384 (FirstNormalObjectId).
 const HELD_BY_OTHERS: &str = "
     SELECT pg_catalog.format('%s %s', kind, name) FROM (
       SELECT CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'view' WHEN 'S' THEN 'sequence' ELSE 'table' END AS kind,
-             c.relname::text AS name, c.oid, 'pg_catalog.pg_class'::pg_catalog.regclass AS class
+             c.relname::text AS name, c.oid, 'pg_catalog.pg_class'::pg_catalog.regclass AS class,
+             c.relnamespace AS namespace
         FROM pg_catalog.pg_class c
        WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S') AND c.relname <> 'refinery_schema_history'
-      UNION ALL SELECT 'function', p.proname::text, p.oid, 'pg_catalog.pg_proc' FROM pg_catalog.pg_proc p
-      UNION ALL SELECT 'type', t.typname::text, t.oid, 'pg_catalog.pg_type'
+      UNION ALL SELECT 'function', p.proname::text, p.oid, 'pg_catalog.pg_proc', p.pronamespace
+        FROM pg_catalog.pg_proc p
+      UNION ALL SELECT 'type', t.typname::text, t.oid, 'pg_catalog.pg_type', t.typnamespace
         FROM pg_catalog.pg_type t WHERE t.typrelid = 0 AND t.typelem = 0
-      UNION ALL SELECT 'schema', n.nspname::text, n.oid, 'pg_catalog.pg_namespace'
-        FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_'
-      UNION ALL SELECT 'large object', l.oid::text, l.oid, 'pg_catalog.pg_largeobject'
+      UNION ALL SELECT 'schema', n.nspname::text, n.oid, 'pg_catalog.pg_namespace', n.oid
+        FROM pg_catalog.pg_namespace n WHERE n.nspname <> 'public'
+      UNION ALL SELECT 'large object', l.oid::text, l.oid, 'pg_catalog.pg_largeobject', NULL
         FROM pg_catalog.pg_largeobject_metadata l) AS held
      WHERE held.oid >= 16384
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_namespace n WHERE n.oid = held.namespace AND n.nspname ~ '^pg_')
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-            WHERE d.classid = held.class AND d.objid = held.oid AND d.deptype = 'e')
+            WHERE d.classid = held.class AND d.objid = held.oid AND d.deptype IN ('e', 'i'))
      ORDER BY kind = 'table' DESC, kind, name LIMIT 1";
 
 /// Whose the connected database is, where it is somebody else's. A superuser counts as a member of those

@@ -360,6 +360,10 @@ async fn critical_words_are_found_in_any_case_whatever_the_locale() {
             ("Ärger", "ärger"),
             ("лейкоз", "ЛЕЙКОЗ"),
             ("gram negative", "GRAM NEGATIVE"),
+            ("pozitif", "POZİTİF"),
+            ("ΘΕΤΙΚΟΣ", "θετικος"),
+            ("θετικός αβγ", "ΘΕΤΙΚΌΣ ΑΒΓ"),
+            ("Straße", "STRASSE"),
         ] {
             let same: bool = there
                 .query_one("SELECT plain_words($1) = plain_words($2)", &[&word, &written])

@@ -25,7 +25,7 @@ use crate::{Inner, ProvisionError, server::reachable};
 
 /// How many roles log in at once, over all servers.
 const PARALLEL_MAX: usize = 8;
-/// How long a log-in waits for room, and between two attempts.
+/// How long log-ins wait for room, all of them together, and between two attempts.
 const ROOM_LIMIT: Duration = Duration::from_secs(3);
 const ROOM_PAUSE: Duration = Duration::from_millis(50);
 
@@ -54,8 +54,14 @@ pub(super) async fn findings(
             && !before.named.contains(tenant.db_name.as_str())
             && servers.contains_key(&tenant.server)
     });
+    let room_due = Instant::now() + ROOM_LIMIT;
     let looks = stream::iter(serving)
-        .map(|tenant| async move { (tenant, log_in(inner, &servers[&tenant.server], tenant).await) })
+        .map(|tenant| async move {
+            (
+                tenant,
+                log_in(inner, &servers[&tenant.server], tenant, room_due).await,
+            )
+        })
         .buffer_unordered(PARALLEL_MAX);
     let mut looks = std::pin::pin!(looks);
     let mut found = Vec::new();
@@ -93,9 +99,10 @@ async fn log_in(
     inner: &Inner,
     admin: &ConnectTarget,
     tenant: &Tenant,
+    room_due: Instant,
 ) -> Result<Vec<String>, ProvisionError> {
     let Some(sealed) = &tenant.role_secret else {
-        // FoundBefore as a secret that is missing.
+        // Reported as a secret that is missing.
         return Ok(Vec::new());
     };
     let password = match inner.open(&SealContext::TenantRole(tenant.id), sealed) {
@@ -105,15 +112,18 @@ async fn log_in(
     let target = admin
         .with_user(tenant.role_name.as_str(), password)
         .with_database(tenant.db_name.as_str());
-    let client = connect_when_there_is_room(inner, &target).await?;
+    let client = connect_when_there_is_room(inner, &target, room_due).await?;
     let asked = reachable(&client).await;
     asked.map_err(ProvisionError::db("asking what the role can reach", &target))
 }
 
-/// Waits a little for room: the doctor's own sessions in the laboratory's database count against its limit
-/// until the server has ended them.
-async fn connect_when_there_is_room(inner: &Inner, target: &ConnectTarget) -> Result<Client, ProvisionError> {
-    let due = Instant::now() + ROOM_LIMIT;
+/// Waits a little for room: the sessions with which the doctor has just looked into a laboratory's database
+/// count against its limit until the server has ended them.
+async fn connect_when_there_is_room(
+    inner: &Inner,
+    target: &ConnectTarget,
+    due: Instant,
+) -> Result<Client, ProvisionError> {
     loop {
         match inner.connect(target).await {
             Err(ProvisionError::Connect(refusal))

@@ -55,12 +55,14 @@ async fn the_servers_own_databases_are_no_registry() {
 }
 
 #[tokio::test]
-async fn what_an_extension_holds_is_no_other_use() {
+async fn what_an_extension_holds_a_new_public_schema_and_temporary_tables_are_no_other_use() {
     let space = Space::new().await;
     let client = pg::connect(&space.registry, "registry test", LIMIT)
         .await
         .unwrap();
-    client.batch_execute("CREATE EXTENSION btree_gist").await.unwrap();
+    let harmless = "DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE EXTENSION btree_gist;
+                    CREATE TEMPORARY TABLE scratch (id int)";
+    client.batch_execute(harmless).await.unwrap();
     let registry = Registry::new(&space.registry, RegistryOptions::default());
     registry.migrate().await.unwrap();
 }

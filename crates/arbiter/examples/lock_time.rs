@@ -166,7 +166,7 @@ fn main() {
             let mut conn = harness.conns.pop_front().expect("one is checked out");
             assert!(
                 arbiter.should_yield(&conn.guard, conn.tenant, Timestamp::ZERO),
-                "somebody waits"
+                "a tenant waits"
             );
             drop(conn.slot.take());
             harness.connect();

@@ -17,8 +17,8 @@ pub(crate) fn part_of(file: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Makes the directory; nobody else on the machine may look inside. Each directory's name is on the disk when
-/// this returns, those of its parents that had to be made too.
+/// Makes the directory; no other account on the machine may look inside. Each directory's name is on the disk
+/// when this returns, those of its parents that had to be made too.
 pub(crate) fn prepare_directory(directory: &Path) -> Result<(), ArchiveError> {
     let io = |path: &Path| ArchiveError::io("making the directory", path.to_owned());
     let missing = directory.ancestors().take_while(|d| !d.exists()).count();
@@ -103,7 +103,7 @@ pub(crate) fn full(part: &Path, error: std::io::Error) -> ArchiveError {
 }
 
 /// Writes a small file whole or not at all. When the caller is cancelled the writing may still be under way:
-/// it goes into the file that was made here and makes none anew, so nothing is left of it once the part is
+/// it goes into the file that was made here and makes no other, so nothing is left of it once the part is
 /// removed.
 pub(crate) async fn write_whole(file: &Path, content: Vec<u8>) -> Result<(), ArchiveError> {
     let part = part_of(file);

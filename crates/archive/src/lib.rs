@@ -8,7 +8,7 @@
 //! Invariants:
 //!
 //! - Nothing stands under its final name before it is whole.
-//! - What is written here is for nobody else on the machine (0600, directories 0700), and in the clear
+//! - What is written here is for this account alone (0600, directories 0700), and in the clear
 //!   nowhere but there when a recipient is configured.
 //! - No message holds a value of a row: values are patients' data. Passwords never reach a program's
 //!   arguments.

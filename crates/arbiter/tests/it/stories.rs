@@ -402,7 +402,7 @@ fn a_secret_that_cannot_be_opened_says_nothing_about_the_server() {
     harness.arbiter.tick();
     assert_eq!(harness.connecting_for(), [DORA]);
     harness.connect_fails(0, FailureKind::NotTried);
-    assert!(harness.stats().breaker_open, "nobody has asked the server");
+    assert!(harness.stats().breaker_open, "the server was not asked");
     harness.arbiter.tick();
     assert_eq!(harness.connects(), 0, "and Dora is not tried again by herself");
 }
@@ -437,7 +437,7 @@ fn a_connect_that_is_lost_without_a_word_has_failed() {
     let mut harness = Harness::new(Rules::new(1), 1);
     assert_eq!(harness.ask(ANNA), Asked::Waits);
     harness.connect_abandoned(0);
-    assert_eq!(harness.connects(), 0, "it is not begun anew at once");
+    assert_eq!(harness.connects(), 0, "the connect is not tried again at once");
     assert_eq!(harness.stats().taken, 0);
     harness.pass(MS * 1_000);
     harness.arbiter.tick();

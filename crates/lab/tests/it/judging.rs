@@ -22,24 +22,7 @@ async fn haemoglobin(txn: &Txn<'_>, lab: &Lab, sex: Sex, birth: Date, drawn: &st
     let patient = patients::create(txn, &lab.receptionist, &new_patient(sex, birth))
         .await
         .unwrap();
-    let order = orders::create(txn, &lab.receptionist, &new_order(&patient, &["HGB"]))
-        .await
-        .unwrap();
-    let barcode = &order.specimens[0].barcode;
-    let at = When {
-        at: Some(drawn.parse().unwrap()),
-        confirm_unlikely: true,
-    };
-    specimens::collect(txn, &lab.receptionist, barcode, &at)
-        .await
-        .unwrap();
-    let now = When {
-        confirm_unlikely: true,
-        ..When::default()
-    };
-    specimens::receive(txn, &lab.technician, barcode, &now)
-        .await
-        .unwrap();
+    let order = drawn_at(txn, lab, &patient, "HGB", drawn).await;
     results::enter(
         txn,
         &lab.technician,
@@ -278,7 +261,7 @@ async fn the_delta_is_measured_again_when_a_value_is_verified_and_released() {
         ("2026-03-03T08:00:00Z", "3.0"),
         ("2026-03-04T08:00:00Z", "9.0"),
     ] {
-        let order = drawn_at(&txn, &lab, &patient, drawn).await;
+        let order = drawn_at(&txn, &lab, &patient, "LEAD", drawn).await;
         let result = &order.results[0];
         results::enter(
             &txn,
@@ -319,8 +302,15 @@ async fn the_delta_is_measured_again_when_a_value_is_verified_and_released() {
     );
 }
 
-async fn drawn_at(txn: &Txn<'_>, lab: &Lab, patient: &patients::Patient, drawn: &str) -> orders::Order {
-    let order = orders::create(txn, &lab.receptionist, &new_order(patient, &["LEAD"]))
+/// An order of one test whose specimen was drawn at that time, and received now.
+async fn drawn_at(
+    txn: &Txn<'_>,
+    lab: &Lab,
+    patient: &patients::Patient,
+    test: &str,
+    drawn: &str,
+) -> orders::Order {
+    let order = orders::create(txn, &lab.receptionist, &new_order(patient, &[test]))
         .await
         .unwrap();
     let barcode = &order.specimens[0].barcode;
